@@ -1,0 +1,2 @@
+// Package flex makes one call to Twilio and says what was learned.
+package flex

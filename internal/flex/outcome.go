@@ -1,0 +1,74 @@
+package flex
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Kind is what one create call tells about the interaction it asked for.
+type Kind uint8
+
+// The kinds of outcome. The zero value is the safe one: nobody knows.
+const (
+	// Uncertain: the interaction may exist. Bytes left and no answer that
+	// decides came back (timeout, reset, 408, 5xx, a 2xx without a readable sid).
+	Uncertain Kind = iota
+	// Created: the interaction exists and its sid was read.
+	Created
+	// Refused: it surely was not created and may be tried again: nothing was
+	// written (DNS, dial, TLS), or Flex said 429.
+	Refused
+	// Rejected: it surely was not created and never will be.
+	Rejected
+	// Blocked: it surely was not created because our credentials, our account
+	// or our address are at fault, so every other request would fare the same.
+	Blocked
+)
+
+// String is the kind's word in logs, in metrics and in outbox_attempts.
+func (k Kind) String() string {
+	switch k {
+	case Created:
+		return "created"
+	case Refused:
+		return "refused"
+	case Rejected:
+		return "rejected"
+	case Blocked:
+		return "blocked"
+	default:
+		return "uncertain"
+	}
+}
+
+// Outcome is all that one create call told us. The zero value is Uncertain.
+type Outcome struct {
+	Kind Kind
+
+	// InteractionSID is set exactly when Kind is Created; TaskSID and
+	// AssignmentStatus as far as the answer had them.
+	InteractionSID   string
+	TaskSID          string
+	AssignmentStatus string
+
+	// Answered is true when a 2xx status line was read. An uncertain outcome
+	// that was answered may not be settled by "no task was found".
+	Answered bool
+	// Limited is true for a 429: the whole fleet has to slow down.
+	Limited bool
+	// Unreached is true when not one byte of the request was written.
+	Unreached bool
+
+	// Response is the body of the answer, when it was complete, within the
+	// limit, and JSON that every Postgres json operator can read; else nil.
+	Response json.RawMessage
+
+	HTTPStatus int           // 0: no status line was read
+	TwilioCode int           // 0: none
+	ErrorKind  string        // "" for Created; else one word, e.g. "timeout", "http_503", "dial"
+	Message    string        // what went wrong, bounded, without secrets; "" for Created
+	MoreInfo   string        // Twilio's more_info address
+	RequestID  string        // Twilio-Request-Id
+	RetryAfter time.Duration // 0: none given; within [0, 1 h]
+	Took       time.Duration // of the call
+}
