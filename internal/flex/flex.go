@@ -1,2 +1,92 @@
-// Package flex makes one call to Twilio and says what was learned.
+// Package flex makes one HTTP call to Twilio and says what was learned from it.
+//
+// It promises two things. One call of ours is at most one request on the wire:
+// nothing here repeats, follows or hides one, and nothing sleeps. And an Outcome
+// never claims more than was seen: what is not known to be false may be true, so
+// the zero Outcome is Uncertain.
+//
+//	Create       makes one interaction: the only call that changes anything
+//	Fetch        reads one interaction
+//	Check        reads one that cannot exist: do our credentials and address work?
+//	SearchTasks  asks TaskRouter for tasks by our lookup key   (presence)
+//	Events       asks TaskRouter's log for the same            (and absence)
+//	Describe     reads channel and routing out of a stored answer
+//
+// Was anything sent? The transport tells it by its trace, added up over the whole
+// call:
+//
+//	no connection was got (DNS, dial, TLS, proxy)    nothing left      Refused
+//	the request's headers were not written           nothing left      Refused
+//	they were written, and no status line was read   nobody can know   Uncertain
+//	a status line was read                           classify          by its table
+//
+// What it leaves to others: whether and when to try again, how fast to go, what
+// to store (package outbox), and what a valid request is (package consumer).
+//
+// Files: config.go the client and its transport, call.go one exchange on the wire,
+// judge.go and classify.go what it means, read.go Fetch and Check, lookup.go and
+// events.go TaskRouter, describe.go and key.go the pure rest.
 package flex
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"flexworker/internal/rawjson"
+)
+
+// Interaction is the wish for one interaction.
+type Interaction struct {
+	Channel, Routing json.RawMessage // sent as they are; Routing may be empty
+	ContextSID       string          // InteractionContextSid; "": not sent
+	WebhookTTID      string          // WebhookTtid; "": not sent
+
+	// LookupKey goes into the task's attributes when the client has a
+	// LookupAttribute and Routing names a workspace, where alone a task can be
+	// looked for. "": it does not.
+	LookupKey string
+}
+
+// Create asks Flex once for an interaction. The end of ctx cuts a call that has
+// begun, which leaves it Uncertain: a caller who is to stop should rather wait.
+func (c *Client) Create(ctx context.Context, in Interaction) Outcome {
+	began := time.Now()
+	form, err := c.form(in)
+	if err != nil {
+		return Outcome{Kind: Rejected, Unreached: true, ErrorKind: "request", Message: err.Error()}
+	}
+	a := c.exchange(ctx, http.MethodPost, c.flexURL+"/v1/Interactions", form, maxAnswer)
+	return a.outcome(began)
+}
+
+// form is the body of a create call.
+func (c *Client) form(in Interaction) (string, error) {
+	if len(in.Channel) == 0 {
+		return "", errors.New("channel: is missing")
+	}
+	routing := in.Routing
+	if string(routing) == "null" {
+		routing = nil
+	}
+	if _, searchable := rawjson.Member(routing, "properties", "workspace_sid"); searchable &&
+		c.lookupAttribute != "" && in.LookupKey != "" {
+		var err error
+		if routing, err = AddLookupKey(routing, c.lookupAttribute, in.LookupKey); err != nil {
+			return "", fmt.Errorf("the lookup key cannot be added: %w", err)
+		}
+	}
+	form := url.Values{"Channel": {string(in.Channel)}}
+	for name, value := range map[string]string{
+		"Routing": string(routing), "InteractionContextSid": in.ContextSID, "WebhookTtid": in.WebhookTTID,
+	} {
+		if value != "" {
+			form.Set(name, value)
+		}
+	}
+	return form.Encode(), nil
+}

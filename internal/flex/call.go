@@ -1,0 +1,199 @@
+package flex
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// Limits of a body in bytes. A list of 1,000 events with full attributes has
+// about 6 MiB.
+const (
+	maxAnswer = 1 << 20
+	maxList   = 16 << 20
+)
+
+// answer is what one exchange showed, before anybody judges it.
+type answer struct {
+	unreached bool // not one byte of the request left
+	locked    bool // there were no credentials to send
+	status    int  // 0: no status line was read
+	header    http.Header
+	body      []byte // as much as came, up to the limit
+	whole     bool   // it came to its end within the limit
+	broken    string // one word why there is no status, or no whole body
+	err       error  // the same in prose; may hold secrets: show it through hide
+	secrets   []string
+}
+
+// exchange sends one request and reads its answer, with limit bytes of body at
+// most. An empty form makes it a request without a body.
+//
+// It uses the transport and no http.Client: that would follow redirects, and
+// trip over a malformed Location before it shows the status.
+func (c *Client) exchange(ctx context.Context, method, address, form string, limit int) (a answer) {
+	user, password := c.credentials()
+	if user == "" || password == "" {
+		return answer{unreached: true, locked: true, broken: "credentials", err: errors.New("there are no credentials")}
+	}
+	a.secrets = secretsOf(user, password)
+	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, fmt.Errorf("no answer within %v", c.timeout))
+	defer cancel()
+	w := new(witness)
+	req, err := c.request(w.watch(ctx), method, address, form)
+	if err != nil {
+		a.unreached, a.broken, a.err = true, "request", err
+		return a
+	}
+	req.SetBasicAuth(user, password)
+	res, err := c.transport.RoundTrip(req)
+	if err != nil {
+		a.unreached, a.broken, a.err = w.seal(), word(ctx, err), err
+		return a
+	}
+	defer res.Body.Close()
+	a.status, a.header = res.StatusCode, res.Header
+	if a.status < 200 {
+		return a // 101: what follows is no body, and its reading knows no limit
+	}
+	a.read(ctx, res, limit)
+	return a
+}
+
+// request builds a request that the transport cannot repeat: without GetBody a
+// body goes out once, and no header here makes a POST count as idempotent.
+func (c *Client) request(ctx context.Context, method, address, form string) (*http.Request, error) {
+	var body io.Reader
+	if form != "" {
+		body = strings.NewReader(form)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, address, body)
+	if err != nil {
+		return nil, err
+	}
+	req.GetBody = nil
+	if form != "" {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", c.userAgent)
+	return req, nil
+}
+
+// read takes the body in. Whatever goes wrong here, the status stands.
+func (a *answer) read(ctx context.Context, res *http.Response, limit int) {
+	var body bytes.Buffer
+	if n := res.ContentLength; 0 < n && n <= int64(limit) {
+		body.Grow(int(n) + bytes.MinRead)
+	}
+	_, err := body.ReadFrom(io.LimitReader(res.Body, int64(limit)+1))
+	a.body = body.Bytes()
+	switch {
+	case err != nil:
+		a.broken, a.err = "body_"+word(ctx, err), err
+	case len(a.body) > limit:
+		a.body = a.body[:limit]
+		a.broken, a.err = "body_too_long", fmt.Errorf("the answer has more than %d bytes", limit)
+	default:
+		a.whole = true
+	}
+}
+
+// witness sees whether a request's headers were written on any connection. They
+// stay in the connection's buffer until WroteHeaders has returned, as they are
+// shorter than it; of longer ones a part may have left, which no server can act on.
+type witness struct {
+	mu     sync.Mutex
+	conn   net.Conn
+	wrote  bool
+	sealed bool
+}
+
+func (w *witness) watch(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.conn = info.Conn
+		},
+		WroteHeaders: w.wroteHeaders,
+	})
+}
+
+// wroteHeaders keeps what seal said true: when it comes later than that, which
+// the trace allows, the connection is closed before the buffer is flushed.
+func (w *witness) wroteHeaders() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.sealed {
+		w.wrote = true
+	} else if w.conn != nil {
+		w.conn.Close()
+	}
+}
+
+// seal ends the watch and tells whether nothing was written.
+func (w *witness) seal() (unreached bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sealed = true
+	return !w.wrote
+}
+
+// word is one word for what went wrong on the way.
+func word(ctx context.Context, err error) string {
+	var dns *net.DNSError
+	var op *net.OpError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &dns):
+		return "dns"
+	case isTLS(err):
+		return "tls"
+	case errors.As(err, &op) && op.Op == "dial" && ctx.Err() == nil:
+		return "dial"
+	case errors.Is(ctx.Err(), context.Canceled):
+		return "canceled"
+	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
+		return "timeout"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "reset"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), strings.Contains(err.Error(), "server closed idle"):
+		return "eof"
+	default:
+		return "protocol"
+	}
+}
+
+func isTLS(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var alert tls.AlertError
+	var host x509.HostnameError
+	var authority x509.UnknownAuthorityError
+	return errors.As(err, &certificate) || errors.As(err, &record) || errors.As(err, &alert) ||
+		errors.As(err, &host) || errors.As(err, &authority) || strings.Contains(err.Error(), "TLS handshake") ||
+		strings.Contains(err.Error(), "tls: ")
+}
+
+// secretsOf are the forms in which a password could come back to us. What is
+// shorter than six characters hides nothing, and would blot out half of a message.
+func secretsOf(user, password string) []string {
+	if len(password) < 6 {
+		return nil
+	}
+	basic := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+	return []string{basic, password, url.QueryEscape(password)}
+}

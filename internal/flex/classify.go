@@ -1,0 +1,93 @@
+package flex
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxRetryAfter is the longest wait a header can ask for; above it a server is
+// mistaken.
+const maxRetryAfter = time.Hour
+
+// facts are what a kind follows from. The zero value knows nothing.
+type facts struct {
+	unreached bool // not one byte of the request left
+	locked    bool // there were no credentials to send
+	status    int  // 0: no status line was read
+	code      int  // Twilio's; 0: none
+	sid       bool // the body has the sid of an interaction
+}
+
+// classify decides what a call means for the interaction it asked for: by HTTP
+// status first, and within the 4xx by Twilio's code, since which code comes with
+// which status is not documented. A 5xx may have been done whatever it says.
+func classify(f facts) Kind {
+	switch {
+	case f.status == 0 && f.locked:
+		return Blocked
+	case f.status == 0 && f.unreached:
+		return Refused
+	case f.status == 0:
+		return Uncertain
+	case 200 <= f.status && f.status < 300 && f.sid:
+		return Created
+	case 300 <= f.status && f.status < 400:
+		return Blocked // not Twilio, or not where we think it is
+	case f.status == http.StatusTooManyRequests:
+		return Refused
+	case f.status == http.StatusRequestTimeout:
+		return Uncertain
+	case 400 <= f.status && f.status < 500:
+		return classify4xx(f)
+	default: // 1xx, 2xx without a sid, 5xx, and what no standard knows
+		return Uncertain
+	}
+}
+
+func classify4xx(f facts) Kind {
+	if kind, known := codes[f.code]; known {
+		return kind
+	}
+	switch f.status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
+		return Blocked
+	default:
+		return Rejected
+	}
+}
+
+// codes are Twilio's codes that mean something else than Rejected.
+var codes = map[int]Kind{
+	// Too many requests at once, or too fast: not processed.
+	20429: Refused, 45010: Refused, 45780: Refused,
+	// Credentials, account, permissions.
+	20003: Blocked, 20005: Blocked, 20006: Blocked, 20008: Blocked, 20101: Blocked, 20403: Blocked,
+	45002: Blocked, 45003: Blocked, 45377: Blocked,
+	// Twilio's own trouble, half-way perhaps, also where its text says "retry".
+	20500: Uncertain, 20503: Uncertain, 45001: Uncertain, 45005: Uncertain, 45350: Uncertain, 45352: Uncertain,
+	45356: Uncertain, 45357: Uncertain, 45369: Uncertain, 45370: Uncertain, 45701: Uncertain, 45770: Uncertain,
+	45771: Uncertain,
+}
+
+// retryAfter reads the header of that name, seconds or an HTTP date, as a wait
+// from now on. Nonsense and the past are 0; it is never more than an hour.
+func retryAfter(header string, now time.Time) time.Duration {
+	header = strings.TrimSpace(header)
+	if header == "" {
+		return 0
+	}
+	if strings.Trim(header, "0123456789") == "" {
+		seconds, err := strconv.Atoi(header)
+		if err != nil || seconds > int(maxRetryAfter/time.Second) {
+			return maxRetryAfter
+		}
+		return time.Duration(seconds) * time.Second
+	}
+	at, err := http.ParseTime(header)
+	if err != nil {
+		return 0
+	}
+	return min(max(at.Sub(now), 0), maxRetryAfter)
+}

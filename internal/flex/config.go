@@ -1,0 +1,170 @@
+package flex
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Config says where Twilio is and how to call it. It never shows its credentials,
+// nor what may stand in its addresses, however it is printed.
+type Config struct {
+	// URL and TaskRouterURL are base addresses: https, or http to a loopback
+	// address; without user, query and fragment. A slash at the end is ignored.
+	URL, TaskRouterURL string
+	// Credentials are asked at every call, so that a rotated file counts at once.
+	// When either is empty the call is not made and its outcome is Blocked.
+	Credentials func() (user, password string)
+	// Timeout is the limit of one call, from dialling to the last byte.
+	Timeout time.Duration
+	// Concurrency is how many connections each of the two hosts gets at most, all
+	// of them kept; further calls wait for one within their Timeout.
+	Concurrency int
+	// LookupAttribute is the task attribute that holds our key. "": none is added,
+	// and nothing can be looked up.
+	LookupAttribute string
+	// UserAgent is sent with every call; "": "flexworker".
+	UserAgent string
+	// RootCAs are trusted instead of the system's; nil: the system's.
+	RootCAs *x509.CertPool
+}
+
+// Client calls Twilio. It is safe for use by many goroutines.
+type Client struct {
+	flexURL, taskRouterURL string // without a slash at the end
+	credentials            func() (user, password string)
+	timeout                time.Duration
+	lookupAttribute        string
+	userAgent              string
+	transport              *http.Transport
+}
+
+// New returns a client, or all that is wrong with the configuration in one error.
+// It calls nobody.
+func New(cfg Config) (*Client, error) {
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = "flexworker"
+	}
+	flexURL, err1 := baseAddress("URL", cfg.URL)
+	taskRouterURL, err2 := baseAddress("TaskRouterURL", cfg.TaskRouterURL)
+	faults := []error{err1, err2}
+	fault := func(wrong bool, format string, args ...any) {
+		if wrong {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	fault(cfg.Credentials == nil, "Credentials: must be given")
+	fault(cfg.Timeout <= 0, "Timeout: %v is not above zero", cfg.Timeout)
+	fault(cfg.Concurrency < 1, "Concurrency: %d is not above zero", cfg.Concurrency)
+	fault(!printable.MatchString(cfg.UserAgent), "UserAgent: must be at most 200 printable ASCII characters")
+	if a := cfg.LookupAttribute; a != "" {
+		fault(!attributeName.MatchString(a), "LookupAttribute: must be made of letters, digits and _, and not begin with a digit")
+		fault(slices.Contains(taken, a), "LookupAttribute: Twilio uses %q itself", a)
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	return &Client{
+		flexURL: flexURL, taskRouterURL: taskRouterURL, credentials: cfg.Credentials, timeout: cfg.Timeout,
+		lookupAttribute: cfg.LookupAttribute, userAgent: cfg.UserAgent, transport: transport(cfg),
+	}, nil
+}
+
+var (
+	printable     = regexp.MustCompile(`^[ -~]{1,200}$`)
+	attributeName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
+
+	// taken are the attributes that Twilio writes into its tasks, and the words of
+	// the expressions in which ours has to stand.
+	taken = []string{
+		"channelType", "conversationSid", "conversations", "customerAddress", "customerName", "customers", "direction",
+		"flexChannelInviteSid", "flexInteractionChannelSid", "flexInteractionSid", "initiatedBy", "taskCreateSource",
+		"AND", "OR", "NOT", "IN", "HAS", "CONTAINS", "NULL", "and", "or", "not", "in", "has", "contains", "null", "true", "false",
+	}
+)
+
+// baseAddress checks a base address. Its error does not repeat it, as a password
+// may stand in it.
+func baseAddress(name, address string) (string, error) {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || u.Host == "" || u.Hostname() == "":
+		return "", fmt.Errorf("%s: is not an address like https://example.com", name)
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(address, "#"):
+		return "", fmt.Errorf("%s: must have no user, query or fragment", name)
+	case u.Scheme == "https", u.Scheme == "http" && loopback(u.Hostname()):
+		return strings.TrimRight(u.String(), "/"), nil
+	default:
+		return "", fmt.Errorf("%s: must be https; http goes only to a loopback address", name)
+	}
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// transport speaks HTTP/1.1 only, since HTTP/2 may send one POST again thousands
+// of times (golang/go#52459). HTTPS_PROXY and NO_PROXY of the environment hold.
+func transport(cfg Config) *http.Transport {
+	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAlive: 15 * time.Second}
+	return &http.Transport{
+		Proxy:       http.ProxyFromEnvironment,
+		DialContext: dialer.DialContext,
+		TLSClientConfig: &tls.Config{
+			MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs, ClientSessionCache: tls.NewLRUClientSessionCache(0),
+		},
+		TLSNextProto:           map[string]func(string, *tls.Conn) http.RoundTripper{},
+		TLSHandshakeTimeout:    5 * time.Second,
+		MaxIdleConnsPerHost:    cfg.Concurrency,
+		MaxConnsPerHost:        cfg.Concurrency,
+		IdleConnTimeout:        20 * time.Second, // below any server's, so that it seldom closes under a call
+		ResponseHeaderTimeout:  cfg.Timeout,
+		MaxResponseHeaderBytes: 64 << 10, // of all 1xx answers together with the last
+		DisableCompression:     true,     // a body is as long as it looks
+	}
+}
+
+// CloseIdle closes the connections that no call uses.
+func (c *Client) CloseIdle() { c.transport.CloseIdleConnections() }
+
+// String is the configuration without secrets.
+func (cfg Config) String() string {
+	return fmt.Sprintf("flex.Config{URL:%s TaskRouterURL:%s Credentials:[hidden] Timeout:%v Concurrency:%d LookupAttribute:%q UserAgent:%q}",
+		hostOf(cfg.URL), hostOf(cfg.TaskRouterURL), cfg.Timeout, cfg.Concurrency, cfg.LookupAttribute, cfg.UserAgent)
+}
+
+// GoString is String, for %#v.
+func (cfg Config) GoString() string { return cfg.String() }
+
+// LogValue is String, for slog.
+func (cfg Config) LogValue() slog.Value { return slog.StringValue(cfg.String()) }
+
+// String names the two hosts.
+func (c *Client) String() string {
+	return fmt.Sprintf("flex.Client{%s %s}", hostOf(c.flexURL), hostOf(c.taskRouterURL))
+}
+
+// GoString is String, for %#v.
+func (c *Client) GoString() string { return c.String() }
+
+// LogValue is String, for slog.
+func (c *Client) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// hostOf is what of an address may be shown.
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return "[invalid]"
+	}
+	return u.Scheme + "://" + u.Host
+}

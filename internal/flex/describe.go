@@ -1,0 +1,104 @@
+package flex
+
+import (
+	"encoding/json"
+	"math"
+	"strconv"
+	"time"
+
+	"flexworker/internal/rawjson"
+)
+
+// Channel is the channel of an interaction, as a result shows it.
+type Channel struct {
+	SID  string `json:"sid"`
+	Type string `json:"type"`
+}
+
+// Routing is the state of an interaction's routing at the time of the answer, as a
+// result shows it. What the answer does not say is left out.
+type Routing struct {
+	AssignmentStatus      string          `json:"assignment_status,omitempty"`
+	WorkspaceSID          string          `json:"workspace_sid,omitempty"`
+	WorkflowSID           string          `json:"workflow_sid,omitempty"`
+	WorkflowName          string          `json:"workflow_name,omitempty"`
+	QueueSID              string          `json:"queue_sid,omitempty"`
+	QueueName             string          `json:"queue_name,omitempty"`
+	TaskChannelSID        string          `json:"task_channel_sid,omitempty"`
+	TaskChannelUniqueName string          `json:"task_channel_unique_name,omitempty"`
+	Priority              *int64          `json:"priority,omitempty"`
+	DateCreated           string          `json:"date_created,omitempty"` // RFC 3339
+	DateUpdated           string          `json:"date_updated,omitempty"` // RFC 3339
+	Reservation           json.RawMessage `json:"reservation"`            // as it came, or null
+	ConversationSID       string          `json:"conversation_sid,omitempty"`
+}
+
+// Describe reads channel and routing out of the stored answer to a create or a
+// fetch. Either is nil when the answer does not have it. Every field is optional
+// there and may be of any type; what cannot be read is left out.
+func Describe(response json.RawMessage) (*Channel, *Routing) {
+	var channel *Channel
+	if raw, ok := rawjson.Member(response, "channel"); ok && raw[0] == '{' {
+		channel = &Channel{SID: textAt(raw, "sid"), Type: textAt(raw, "type")}
+	}
+	raw, ok := rawjson.Member(response, "routing")
+	if !ok || raw[0] != '{' {
+		return channel, nil
+	}
+	return channel, routingOf(raw)
+}
+
+func routingOf(raw []byte) *Routing {
+	properties, _ := rawjson.Member(raw, "properties")
+	text := func(name string) string { return textAt(properties, name) }
+	date := func(name string) string {
+		value, _ := rawjson.Member(properties, name)
+		at := timeOf(value)
+		if at.IsZero() {
+			return ""
+		}
+		return at.Format(time.RFC3339)
+	}
+	r := &Routing{
+		AssignmentStatus: text("assignment_status"), WorkspaceSID: text("workspace_sid"),
+		WorkflowSID: text("workflow_sid"), WorkflowName: text("workflow_name"),
+		QueueSID: text("queue_sid"), QueueName: text("queue_name"),
+		TaskChannelSID: text("task_channel_sid"), TaskChannelUniqueName: text("task_channel_unique_name"),
+		DateCreated: date("date_created"), DateUpdated: date("date_updated"),
+	}
+	if value, ok := rawjson.Member(properties, "priority"); ok {
+		if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
+			r.Priority = &n
+		}
+	}
+	if value, ok := rawjson.Member(raw, "reservation"); ok && string(value) != "null" && json.Valid(value) {
+		r.Reservation = value
+	}
+	attributes, _ := rawjson.Member(properties, "attributes")
+	r.ConversationSID = textAt(object(attributes), "conversationSid")
+	return r
+}
+
+// timeOf reads a time that is unix seconds or ISO 8601 text, in UTC; anything
+// else is the zero time.
+func timeOf(raw []byte) time.Time {
+	if len(raw) == 0 {
+		return time.Time{}
+	}
+	if raw[0] == '"' {
+		var text string
+		if json.Unmarshal(raw, &text) != nil {
+			return time.Time{}
+		}
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			return time.Time{}
+		}
+		return at.UTC()
+	}
+	seconds, err := strconv.ParseFloat(string(raw), 64)
+	if err != nil || !(seconds > 0 && seconds < math.MaxInt32*100) { // the year 8775
+		return time.Time{}
+	}
+	return time.Unix(int64(seconds), 0).UTC()
+}

@@ -1,0 +1,127 @@
+package flex
+
+import (
+	"context"
+	"net/url"
+	"time"
+
+	"flexworker/internal/rawjson"
+)
+
+const (
+	fullPage  = 1000 // events; a page of so many may have lost some
+	maxEvents = 32   // calls that one Events may make
+)
+
+// Events reads from TaskRouter's log, which keeps 30 days, the tasks created
+// between from and to that carry any value of our attribute, as they were then.
+// workflowSID may be empty. complete is true when every event of that time was
+// seen and had readable attributes: only then does it prove absence, as far as the
+// log has caught up. Where a page is full the window is halved, down to a second
+// and to 32 calls in all. Its error is a *LookupError.
+func (c *Client) Events(ctx context.Context, workspaceSID, workflowSID string, from, to time.Time) (tasks []Task, complete bool, err error) {
+	whole, err := c.windowOf(workspaceSID, workflowSID, from, to)
+	if err != nil {
+		return nil, false, err
+	}
+	open := []window{whole}
+	seen := make(map[string]bool)
+	complete = true
+	for calls := 0; len(open) > 0; calls++ {
+		if calls == maxEvents {
+			return tasks, false, nil
+		}
+		w := open[len(open)-1]
+		open = open[:len(open)-1]
+		found, cut, readable, err := c.eventPage(ctx, workspaceSID, workflowSID, w)
+		if err != nil {
+			return nil, false, err
+		}
+		complete = complete && readable
+		for _, task := range found { // windows share their edges
+			if !seen[task.TaskSID] {
+				seen[task.TaskSID] = true
+				tasks = append(tasks, task)
+			}
+		}
+		switch middle := w.from.Add(w.to.Sub(w.from) / 2).Truncate(time.Second); {
+		case !cut:
+		case middle.After(w.from):
+			open = append(open, window{middle, w.to}, window{w.from, middle}) // the earlier one first
+		default:
+			complete = false
+		}
+	}
+	return tasks, complete, nil
+}
+
+// window is a time to look at, in whole seconds, as the log counts.
+type window struct{ from, to time.Time }
+
+// windowOf checks what is asked for, and widens it to whole seconds.
+func (c *Client) windowOf(workspaceSID, workflowSID string, from, to time.Time) (window, error) {
+	w := window{from.UTC().Truncate(time.Second), to.UTC().Add(time.Second - 1).Truncate(time.Second)}
+	switch {
+	case c.lookupAttribute == "":
+		return w, unclear("request", "there is no lookup attribute")
+	case !workspaceForm.MatchString(workspaceSID), workflowSID != "" && !workflowForm.MatchString(workflowSID):
+		return w, unclear("request", "not the sid of a workspace or of a workflow")
+	case !w.from.Before(w.to):
+		return w, unclear("request", "the time to look at is empty")
+	}
+	return w, nil
+}
+
+// eventPage asks once. cut: there may be more events than these. readable: the
+// attributes of all of them could be read.
+func (c *Client) eventPage(ctx context.Context, workspaceSID, workflowSID string, w window) (tasks []Task, cut, readable bool, err error) {
+	query := url.Values{
+		"EventType": {"task.created"}, "PageSize": {"1000"},
+		"StartDate": {w.from.Format(time.RFC3339)}, "EndDate": {w.to.Format(time.RFC3339)},
+	}
+	if workflowSID != "" {
+		query.Set("WorkflowSid", workflowSID)
+	}
+	listed, next, err := c.page(ctx, c.taskRouterURL+"/v1/Workspaces/"+workspaceSID+"/Events", query, "events")
+	if err != nil {
+		return nil, false, false, err
+	}
+	readable = true
+	for _, raw := range listed {
+		if kind := textAt(raw, "event_type"); kind != "" && kind != "task.created" {
+			continue
+		}
+		task, ok := c.taskFromEvent(raw)
+		readable = readable && ok
+		if task.Key != "" {
+			tasks = append(tasks, task)
+		}
+	}
+	return tasks, len(listed) >= fullPage || next != "", readable, nil
+}
+
+// taskFromEvent reads the task out of its task.created; ok is false when the
+// event does not show the attributes. Where they stand is not documented for this
+// list: expected is event_data.task_attributes.
+func (c *Client) taskFromEvent(raw []byte) (task Task, ok bool) {
+	data, _ := rawjson.Member(raw, "event_data")
+	data = object(data)
+	attributes, found := rawjson.Member(data, "task_attributes")
+	if !found {
+		attributes, _ = rawjson.Member(data, "attributes")
+	}
+	if attributes = object(attributes); attributes == nil {
+		return Task{}, false
+	}
+	if task.TaskSID = textAt(raw, "resource_sid"); !taskSID.MatchString(task.TaskSID) {
+		task.TaskSID = textAt(data, "task_sid")
+	}
+	created, found := rawjson.Member(data, "task_date_created")
+	if !found {
+		created, _ = rawjson.Member(raw, "event_date")
+	}
+	task.DateCreated = timeOf(created)
+	task.AssignmentStatus = textAt(data, "task_assignment_status")
+	task.Key, task.InteractionSID = c.named(attributes)
+	return task, true
+}

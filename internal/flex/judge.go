@@ -1,0 +1,185 @@
+package flex
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"flexworker/internal/rawjson"
+)
+
+var (
+	interactionSID = regexp.MustCompile(`^KD[0-9a-fA-F]{32}$`)
+	taskSID        = regexp.MustCompile(`^WT[0-9a-fA-F]{32}$`)
+	workspaceForm  = regexp.MustCompile(`^WS[0-9a-fA-F]{32}$`)
+	workflowForm   = regexp.MustCompile(`^WW[0-9a-fA-F]{32}$`)
+)
+
+var userInfo = regexp.MustCompile(`://[^/@\s]+@`)
+
+const (
+	maxMessage = 500 // bytes of a message, a more_info, a request id
+	maxExcerpt = 200 // bytes of a body that is no Twilio error
+)
+
+// outcome judges an answer to a call that began at began.
+func (a answer) outcome(began time.Time) Outcome {
+	now := time.Now()
+	o := Outcome{HTTPStatus: a.status, Unreached: a.unreached, Took: now.Sub(began)}
+	sid := ""
+	if o.Answered = 200 <= a.status && a.status < 300; o.Answered {
+		sid = a.sid()
+	} else {
+		o.TwilioCode, o.Message, o.MoreInfo = a.fault()
+	}
+	o.Kind = classify(facts{a.unreached, a.locked, a.status, o.TwilioCode, sid != ""})
+	o.Limited = o.Kind == Refused && a.status != 0
+	o.RequestID = a.clean(a.header.Get("Twilio-Request-Id"), maxMessage)
+	o.RetryAfter = retryAfter(a.header.Get("Retry-After"), now)
+	o.Response = a.response()
+	if o.Kind == Created {
+		o.InteractionSID = sid
+		o.TaskSID, o.AssignmentStatus = taskOf(a.body)
+		return o
+	}
+	o.ErrorKind = a.errorKind()
+	if o.Message == "" {
+		o.Message = a.message()
+	}
+	return o
+}
+
+// sid is the interaction's sid in a 2xx body, or "". A body that was cut, or cut
+// off, still names it when the sid stands before the cut: then the interaction is
+// known to exist, and asking for it would be waste. A whole body must be JSON.
+func (a answer) sid() string {
+	if a.whole && !json.Valid(a.body) {
+		return ""
+	}
+	sid := textAt(a.body, "sid")
+	if !interactionSID.MatchString(sid) {
+		return ""
+	}
+	return sid
+}
+
+// taskOf reads the task out of a 2xx body; all of it is optional.
+func taskOf(body []byte) (sid, status string) {
+	if sid = textAt(body, "routing", "properties", "sid"); !taskSID.MatchString(sid) {
+		sid = ""
+	}
+	if status = textAt(body, "routing", "properties", "assignment_status"); len(status) > 64 {
+		status = ""
+	}
+	return sid, status
+}
+
+// fault reads Twilio's error body, in which everything may be missing.
+func (a answer) fault() (code int, message, moreInfo string) {
+	if raw, ok := rawjson.Member(a.body, "code"); ok {
+		code, _ = strconv.Atoi(strings.Trim(string(raw), `"`))
+	}
+	message = a.clean(textAt(a.body, "message"), maxMessage)
+	return code, message, a.clean(textAt(a.body, "more_info"), maxMessage)
+}
+
+// response is the body if it may be stored: whole, fit for Postgres's json, and
+// without our password in it.
+func (a answer) response() json.RawMessage {
+	if !a.whole || len(a.body) == 0 || len(rawjson.Check(a.body)) > 0 {
+		return nil
+	}
+	for _, secret := range a.secrets {
+		if strings.Contains(string(a.body), secret) {
+			return nil
+		}
+	}
+	return a.body
+}
+
+// errorKind is one word for what is not Created.
+func (a answer) errorKind() string {
+	switch {
+	case a.status == 0:
+		return a.broken
+	case a.status < 200 || a.status >= 300:
+		return "http_" + strconv.Itoa(a.status)
+	case a.broken != "":
+		return a.broken
+	case !json.Valid(a.body) && len(a.body) > 0:
+		return "body_not_json"
+	default:
+		return "no_sid"
+	}
+}
+
+// message says what went wrong where Twilio did not.
+func (a answer) message() string {
+	switch {
+	case a.status/100 == 3:
+		return a.clean("redirected to "+originOf(a.header.Get("Location"))+", which is not followed", maxMessage)
+	case a.err != nil:
+		return a.clean(a.err.Error(), maxMessage)
+	case a.status/100 == 2 && isObject(a.body): // whose data should not go to a log
+		return "the answer names no interaction"
+	case len(a.body) > 0:
+		return a.clean(string(a.body), maxExcerpt)
+	case a.status/100 == 2:
+		return "the answer is empty"
+	default:
+		return http.StatusText(a.status)
+	}
+}
+
+// originOf is scheme and host of an address; the rest may hold a secret.
+func originOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return "another path"
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+// clean is text without secrets, in printable characters and at most limit bytes.
+func (a answer) clean(text string, limit int) string {
+	for _, secret := range a.secrets { // before the cut, which could leave a part
+		text = strings.ReplaceAll(text, secret, "[hidden]")
+	}
+	text = userInfo.ReplaceAllString(text, "://[hidden]@") // a proxy's
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case r == utf8.RuneError, !unicode.IsPrint(r):
+			return '?'
+		}
+		return r
+	}, text)
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) <= limit {
+		return text
+	}
+	for limit -= len("…"); !utf8.RuneStart(text[limit]); {
+		limit--
+	}
+	return text[:limit] + "…"
+}
+
+// textAt is the string at path in JSON text, or "" when there is none.
+func textAt(text []byte, path ...string) string {
+	raw, ok := rawjson.Member(text, path...)
+	if !ok || raw[0] != '"' {
+		return ""
+	}
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		return ""
+	}
+	return s
+}

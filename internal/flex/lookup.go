@@ -1,0 +1,210 @@
+package flex
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"flexworker/internal/rawjson"
+)
+
+// MaxKeys is how many keys one SearchTasks may ask for.
+const MaxKeys = 20
+
+const (
+	maxPages   = 10 // of one search, 50 tasks each
+	maxSingles = 20 // tasks that one search asks for by sid, when a list hides attributes
+)
+
+// Task is a task that carries our key, as a lookup found it.
+type Task struct {
+	TaskSID          string
+	Key              string    // the value of our attribute
+	InteractionSID   string    // "": the task does not name its interaction
+	AssignmentStatus string    // "": not told
+	DateCreated      time.Time // zero: not told
+}
+
+// LookupError is why a lookup learned nothing. It is never a statement about
+// tasks: absence must not be concluded from it.
+type LookupError struct {
+	Limited    bool          // 429: ask again later, all of the fleet more slowly
+	Blocked    bool          // 401, 403 and the like: our credentials or address
+	RetryAfter time.Duration // 0: none given; within [0, 1 h]
+	ErrorKind  string        // one word, as in Outcome
+	Message    string        // bounded, without secrets
+	HTTPStatus int           // 0: no status line was read
+	TwilioCode int           // 0: none
+	RequestID  string        // Twilio-Request-Id
+}
+
+// Error is the error in prose.
+func (e *LookupError) Error() string { return "lookup: " + e.ErrorKind + ": " + e.Message }
+
+var lookupKey = regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`)
+
+// SearchTasks asks TaskRouter for the tasks of a workspace that carry one of keys,
+// 1 to MaxKeys. What it returns is there. What it does not return may be absent
+// only if one key was asked for, as nobody documents that the filter understands a
+// list; and even then it may not be listed yet, or no longer. Its error is a
+// *LookupError.
+func (c *Client) SearchTasks(ctx context.Context, workspaceSID string, keys []string) ([]Task, error) {
+	filter, err := c.expression(workspaceSID, keys)
+	if err != nil {
+		return nil, err
+	}
+	base := c.taskRouterURL + "/v1/Workspaces/" + workspaceSID + "/Tasks"
+	query := url.Values{"EvaluateTaskAttributes": {filter}, "PageSize": {"50"}}
+	var found []Task
+	singles := 0
+	for range maxPages {
+		listed, next, err := c.page(ctx, base, query, "tasks")
+		if err != nil {
+			return nil, err
+		}
+		for _, raw := range listed {
+			task := c.taskFrom(raw)
+			if task.Key == "" { // lists may show attributes as null
+				if singles++; singles > maxSingles {
+					return nil, unclear("too_many", "more than %d tasks came without their attributes", maxSingles)
+				}
+				// A task that is gone by now did match a moment ago. That is no
+				// absence, so its 404 is an error like all others.
+				if task, err = c.single(ctx, base, task.TaskSID); err != nil {
+					return nil, err
+				}
+			}
+			if slices.Contains(keys, task.Key) {
+				found = append(found, task)
+			}
+		}
+		if next == "" {
+			return found, nil
+		}
+		query.Set("PageToken", next)
+	}
+	return nil, unclear("too_many", "more than %d pages of tasks", maxPages)
+}
+
+// expression builds the filter. Its parts are of letters, digits and _ only, as no
+// rule for escaping is documented.
+func (c *Client) expression(workspaceSID string, keys []string) (string, error) {
+	switch {
+	case c.lookupAttribute == "":
+		return "", unclear("request", "there is no lookup attribute")
+	case !workspaceForm.MatchString(workspaceSID):
+		return "", unclear("request", "not the sid of a workspace")
+	case len(keys) == 0 || len(keys) > MaxKeys:
+		return "", unclear("request", "%d keys; 1 to %d can be asked for", len(keys), MaxKeys)
+	}
+	for _, key := range keys {
+		if !lookupKey.MatchString(key) {
+			return "", unclear("request", "a lookup key of other characters than letters, digits and _")
+		}
+	}
+	if len(keys) == 1 {
+		return fmt.Sprintf("%s == %q", c.lookupAttribute, keys[0]), nil
+	}
+	return fmt.Sprintf(`%s IN ["%s"]`, c.lookupAttribute, strings.Join(keys, `", "`)), nil
+}
+
+// page reads one page of a list: its elements, and the token of the page after
+// it. The address of that is built here, as whoever answers could name any other.
+func (c *Client) page(ctx context.Context, base string, query url.Values, list string) (elements []json.RawMessage, next string, err error) {
+	body, err := c.get(ctx, base+"?"+strings.ReplaceAll(query.Encode(), "+", "%20"))
+	if err != nil {
+		return nil, "", err
+	}
+	raw, ok := rawjson.Member(body, list)
+	if !ok || raw[0] != '[' || json.Unmarshal(raw, &elements) != nil {
+		return nil, "", unclear("answer", "the answer has no list of %s", list)
+	}
+	if address := textAt(body, "meta", "next_page_url"); address != "" {
+		u, err := url.Parse(address)
+		if err == nil {
+			next = u.Query().Get("PageToken")
+		}
+		if next == "" || len(next) > 500 || next == query.Get("PageToken") {
+			return nil, "", unclear("answer", "the answer names a next page without a usable token")
+		}
+	}
+	return elements, next, nil
+}
+
+// single reads one task by its sid.
+func (c *Client) single(ctx context.Context, base, sid string) (Task, error) {
+	if !taskSID.MatchString(sid) {
+		return Task{}, unclear("answer", "a task without a sid")
+	}
+	body, err := c.get(ctx, base+"/"+sid)
+	if err != nil {
+		return Task{}, err
+	}
+	return c.taskFrom(body), nil
+}
+
+// get reads an address of TaskRouter and returns its body, which is valid JSON.
+func (c *Client) get(ctx context.Context, address string) ([]byte, error) {
+	began := time.Now()
+	a := c.exchange(ctx, http.MethodGet, address, "", maxList)
+	if a.status == http.StatusOK && a.whole && json.Valid(a.body) {
+		return a.body, nil
+	}
+	o := a.outcome(began)
+	if o.Answered { // which an outcome reads as the answer to a create
+		o.ErrorKind, o.Message = "answer", "the answer is cut, too long, or no JSON"
+	}
+	return nil, &LookupError{
+		Limited: o.Limited, Blocked: o.Kind == Blocked, RetryAfter: o.RetryAfter, ErrorKind: o.ErrorKind,
+		Message: o.Message, HTTPStatus: o.HTTPStatus, TwilioCode: o.TwilioCode, RequestID: o.RequestID,
+	}
+}
+
+// taskFrom reads a task resource; what it does not say stays zero.
+func (c *Client) taskFrom(raw []byte) Task {
+	created, _ := rawjson.Member(raw, "date_created")
+	task := Task{
+		TaskSID: textAt(raw, "sid"), AssignmentStatus: textAt(raw, "assignment_status"), DateCreated: timeOf(created),
+	}
+	attributes, _ := rawjson.Member(raw, "attributes")
+	task.Key, task.InteractionSID = c.named(object(attributes))
+	return task
+}
+
+// named reads our key and the interaction's sid out of a task's attributes.
+func (c *Client) named(attributes []byte) (key, sid string) {
+	for _, path := range [][]string{{"flexInteractionSid"}, {"conversations", "conversation_id"}} {
+		if sid = textAt(attributes, path...); interactionSID.MatchString(sid) {
+			break
+		}
+		sid = ""
+	}
+	return textAt(attributes, c.lookupAttribute), sid
+}
+
+// object is the object in raw, which may be one or a string that holds one; nil
+// when it is neither.
+func object(raw []byte) []byte {
+	if len(raw) > 0 && raw[0] == '"' {
+		var held string
+		if json.Unmarshal(raw, &held) != nil {
+			return nil
+		}
+		raw = []byte(held)
+	}
+	if !isObject(raw) {
+		return nil
+	}
+	return raw
+}
+
+// unclear is a lookup that failed on our side, or on what the answer says.
+func unclear(kind, format string, args ...any) *LookupError {
+	return &LookupError{ErrorKind: kind, Message: fmt.Sprintf(format, args...)}
+}
