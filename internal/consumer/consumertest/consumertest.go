@@ -1,0 +1,309 @@
+// Package consumertest runs a NATS server with JetStream inside this process: for tests, the demo, the soak and the
+// benchmarks.
+//
+//	func TestX(t *testing.T) {
+//		server := consumertest.New(t, consumertest.Options{})
+//		conn := server.Connect(t)       // closed at the end
+//		...
+//		server.Restart()                // same port, same messages
+//	}
+//
+// For faults of the network put a faultproxy before Addr. What a server inside the process cannot show is its own death
+// by SIGKILL: Stop writes what it holds.
+package consumertest
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/faultproxy"
+)
+
+// Options of a server. The zero value keeps its streams in a temporary folder, which Stop removes, and lets anyone do
+// anything.
+type Options struct {
+	// StoreDir is where streams are kept from one start to the next. Empty: a temporary folder.
+	StoreDir string
+	// Port on 127.0.0.1. 0: any free one, below the range of outgoing connections, so that it can be had back.
+	Port int
+	// SyncAlways makes every publish wait for the disk. Without it NATS acknowledges before it syncs, and a power cut may
+	// lose the last seconds; the death of a process loses nothing either way.
+	SyncAlways bool
+	// MaxPayload is the largest message in bytes, headers included. 0: 1 MiB.
+	MaxPayload int32
+	// MaxStore is how many bytes all streams may take on disk. 0: 4 GiB, where NATS itself would take most of the disk.
+	MaxStore int64
+	// Users who may connect, beside the server's own administrator. None: everyone is one.
+	Users []User
+}
+
+// User is a name, a password and what they may do. An empty list forbids that verb altogether.
+type User struct {
+	Name, Password     string
+	Publish, Subscribe []string
+}
+
+// Server is one NATS server. Its methods may be called by anyone at any time; Restart and Stop wait for each other.
+type Server struct {
+	options   Options
+	port      int
+	temporary string // the folder to remove in the end, or empty
+	admin     *url.Userinfo
+	lock      *os.File // NATS itself lets two servers write one folder, and what one of them acknowledged is lost
+
+	mu     sync.Mutex
+	server *server.Server // nil after Stop
+}
+
+const startLimit = 30 * time.Second // for a start on a busy machine; usually it takes milliseconds
+
+// New starts a server for one test and stops it when the test ends.
+func New(t testing.TB, o Options) *Server {
+	t.Helper()
+	s, err := Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Errorf("stop nats: %v", err)
+		}
+	})
+	return s
+}
+
+// Start returns when the server has stored a message. After an error nothing runs and nothing is left.
+func Start(o Options) (_ *Server, err error) {
+	s := &Server{options: o, port: o.Port}
+	defer func() {
+		if err != nil {
+			_ = s.Stop()
+		}
+	}()
+	if len(o.Users) > 0 {
+		s.admin = url.UserPassword("admin", rand.Text())
+	}
+	if o.StoreDir == "" {
+		sweep(os.TempDir())
+		if s.temporary, err = os.MkdirTemp("", folder+"*"); err != nil {
+			return nil, err
+		}
+		s.options.StoreDir = s.temporary
+	}
+	if s.lock, err = lock(s.options.StoreDir); err != nil {
+		return nil, err
+	}
+	if s.port == 0 {
+		if s.port, err = faultproxy.FreePort(); err != nil {
+			return nil, err
+		}
+	}
+	return s, s.run()
+}
+
+const folder = "flexworker-nats-" // how the names of temporary folders begin
+
+// sweep removes the folders of processes that were killed: their locks are free. A young folder may not have its lock yet.
+func sweep(temp string) {
+	dirs, _ := filepath.Glob(filepath.Join(temp, folder+"*")) // the pattern is right
+	for _, dir := range dirs {
+		if info, err := os.Stat(dir); err != nil || time.Since(info.ModTime()) < time.Minute {
+			continue
+		}
+		if f, err := lock(dir); err == nil {
+			_ = os.RemoveAll(dir) // a courtesy: what fails stays
+			_ = f.Close()
+		}
+	}
+}
+
+// lock claims the folder for this process. The kernel frees it however the process ends.
+func lock(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s is in use by another NATS server: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+// run starts the server and waits until a stream takes a message: a server that cannot write to its folder answers and
+// says that JetStream is on.
+func (s *Server) run() error {
+	ns, err := server.NewServer(&server.Options{
+		ServerName: "flexworker", Host: "127.0.0.1", Port: s.port,
+		JetStream: true, StoreDir: s.options.StoreDir, SyncAlways: s.options.SyncAlways,
+		JetStreamMaxMemory: 256 << 20, JetStreamMaxStore: cmp.Or(s.options.MaxStore, 4<<30),
+		MaxPayload: cmp.Or(s.options.MaxPayload, server.MAX_PAYLOAD_SIZE),
+		Users:      s.users(),
+		NoSigs:     true, // or the library ends this process at the first SIGINT
+		NoLog:      true,
+	})
+	if err != nil {
+		return err
+	}
+	ns.Start()
+	s.server = ns
+	if !ns.ReadyForConnections(startLimit) {
+		return fmt.Errorf("nats does not listen on port %d of 127.0.0.1: taken, or no JetStream in %s", s.port, s.options.StoreDir)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	if err := s.probe(ctx); err != nil {
+		return fmt.Errorf("nats stores nothing: %w", err)
+	}
+	return nil
+}
+
+// probe stores one message in a stream of its own and removes it again.
+func (s *Server) probe(ctx context.Context) (err error) {
+	conn, err := nats.Connect("", nats.InProcessServer(s.server), s.login())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return err
+	}
+	if err := s.hold(); err != nil {
+		return err
+	}
+	if _, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "CONSUMERTEST", Subjects: []string{"consumertest"}}); err != nil {
+		return err
+	}
+	_, err = js.Publish(ctx, "consumertest", nil)
+	return errors.Join(err, js.DeleteStream(ctx, "CONSUMERTEST"))
+}
+
+// hold keeps NATS from removing the folder of all streams with the last stream. It does so some time after it has answered,
+// and a stream made meanwhile would find its folder gone (API error 10049). NATS takes an entry that begins with a dot for
+// the rest of a stream and clears it away at the next start, so each start needs one of another name.
+func (s *Server) hold() error {
+	streams := filepath.Join(s.options.StoreDir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams")
+	return os.MkdirAll(filepath.Join(streams, ".held-"+rand.Text()), 0o700)
+}
+
+func (s *Server) users() []*server.User {
+	if s.admin == nil {
+		return nil
+	}
+	password, _ := s.admin.Password()
+	users := []*server.User{{Username: s.admin.Username(), Password: password}}
+	for _, u := range s.options.Users {
+		users = append(users, &server.User{Username: u.Name, Password: u.Password, Permissions: &server.Permissions{
+			Publish:   only(u.Publish),
+			Subscribe: only(u.Subscribe),
+		}})
+	}
+	return users
+}
+
+// only allows these subjects. To NATS an empty list of what is allowed means everything.
+func only(subjects []string) *server.SubjectPermission {
+	if len(subjects) == 0 {
+		return &server.SubjectPermission{Deny: []string{">"}}
+	}
+	return &server.SubjectPermission{Allow: subjects}
+}
+
+func (s *Server) login() nats.Option {
+	if s.admin == nil {
+		return func(*nats.Options) error { return nil }
+	}
+	password, _ := s.admin.Password()
+	return nats.UserInfo(s.admin.Username(), password)
+}
+
+// Addr is the server's host and port, for a proxy before it.
+func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
+
+// URL is where the administrator connects, or anyone where there are no users.
+func (s *Server) URL() string {
+	return (&url.URL{Scheme: "nats", User: s.admin, Host: s.Addr()}).String()
+}
+
+// URLFor is where one of Options.Users connects.
+func (s *Server) URLFor(name string) string {
+	u := url.URL{Scheme: "nats", Host: s.Addr()}
+	for _, user := range s.options.Users {
+		if user.Name == name {
+			u.User = url.UserPassword(user.Name, user.Password)
+		}
+	}
+	return u.String()
+}
+
+// Connect opens a connection to URL for one test, which reconnects for ever, and closes it when the test ends.
+func (s *Server) Connect(t testing.TB, options ...nats.Option) *nats.Conn {
+	t.Helper()
+	options = append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond)}, options...)
+	conn, err := nats.Connect(s.URL(), options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	return conn
+}
+
+// Shutdown ends the server and keeps port and folder for Restart.
+func (s *Server) Shutdown() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.halt()
+}
+
+// Restart ends the server if it runs and starts it on the same port and folder. What streams hold is there again.
+func (s *Server) Restart() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lock == nil {
+		return errors.New("the nats server was stopped for good")
+	}
+	s.halt()
+	return s.run()
+}
+
+// Stop ends the server for good and removes a temporary folder. A second Stop does nothing.
+func (s *Server) Stop() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.halt()
+	var err error
+	if s.lock != nil {
+		err = s.lock.Close()
+		s.lock = nil
+	}
+	if s.temporary != "" {
+		err = errors.Join(err, os.RemoveAll(s.temporary))
+	}
+	return err
+}
+
+// halt needs s.mu.
+func (s *Server) halt() {
+	if s.server != nil {
+		s.server.Shutdown()
+		s.server.WaitForShutdown()
+		s.server = nil
+	}
+}

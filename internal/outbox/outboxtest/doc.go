@@ -1,0 +1,21 @@
+// Package outboxtest starts a private Postgres on this machine: for tests, the demo, the soak and the benchmarks.
+//
+//	func TestX(t *testing.T) {
+//		pool := outboxtest.NewPool(t, migrations.Up)   // a migrated schema of its own, dropped at the end
+//		dsn := outboxtest.NewDSN(t)                    // an empty database of its own, dropped at the end
+//		server := outboxtest.NewServer(t)              // a server of its own, which the test may kill
+//
+// NewPool and NewDSN share one server for each test process. It starts at the first use, is never killed and therefore
+// runs without fsync, and goes when the process goes. A test that kills, stops or starves Postgres takes NewServer, which
+// keeps fsync on, as Start does.
+//
+// TEST_DATABASE_URL names a server to use in place of the shared one; its user must be allowed to create databases.
+//
+// # What it promises
+//
+// Without server binaries it fails and says what to install; it never skips. As root it runs Postgres as user postgres or
+// nobody, since initdb and postgres refuse root. Nothing survives the process that called Start, even one killed with
+// SIGKILL: a small shell, the keeper, holds the other end of a pipe; when the pipe closes it stops Postgres and removes
+// the folder. (Linux could do the first half with a parent death signal, other systems could not, and that signal follows
+// a thread and not the process.) A folder that outlived its keeper too is removed at the next start: its lock is free.
+package outboxtest

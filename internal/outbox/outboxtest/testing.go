@@ -1,0 +1,151 @@
+package outboxtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const startLimit = time.Minute // for a start on a busy machine; usually it takes half a second
+
+// NewServer starts a server for one test, which may kill it. Its data goes when the test ends.
+func NewServer(t testing.TB) *Server {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
+	defer cancel()
+	s, err := Start(ctx, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Errorf("stop postgres: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("postgres wrote:\n%s", s.log)
+		}
+	})
+	return s
+}
+
+// NewPool migrates a schema of the test's own and returns connections to it. migrate gets a connection string whose
+// search_path is that schema, and must close what it opens; the same string is pool.Config().ConnString(). The pool is
+// closed and the schema dropped when the test ends.
+//
+// A schema and not a database, since the copy of a database writes 7 MB and took 50 to 250 ms on a busy machine, where a
+// schema was there and migrated in 50. What is shared is therefore what Postgres keeps by database: advisory locks and
+// pg_stat_activity. A test of those takes NewDSN. Migrations run one at a time, so that their locks do not meet. In
+// TEST_DATABASE_URL, where tests of other processes migrate too, it is a database after all.
+func NewPool(t testing.TB, migrate func(ctx context.Context, dsn string) error) *pgxpool.Pool {
+	t.Helper()
+	var dsn string
+	if os.Getenv("TEST_DATABASE_URL") != "" {
+		dsn = NewDSN(t)
+	} else {
+		dsn = newSchema(t)
+	}
+	migration.Lock()
+	err := migrate(t.Context(), dsn)
+	migration.Unlock()
+	if err != nil {
+		t.Fatalf("migrate: %v", err)
+	}
+	config, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.MaxConns = 8
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// NewDSN makes an empty database and returns its connection string. The database is dropped when the test ends.
+func NewDSN(t testing.TB) string {
+	t.Helper()
+	dsn := sharedDSN(t)
+	database := uniqueName()
+	execute(t, dsn, "CREATE DATABASE "+database+" TEMPLATE template0")
+	t.Cleanup(func() { execute(t, dsn, "DROP DATABASE "+database+" WITH (FORCE)") })
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal("TEST_DATABASE_URL must be a URL, postgres://...") // the error would quote it, with its password
+	}
+	u.Path = "/" + database
+	return u.String()
+}
+
+// newSchema makes a schema in the shared server and returns a connection string that finds everything in it.
+func newSchema(t testing.TB) string {
+	t.Helper()
+	dsn := sharedDSN(t)
+	schema := uniqueName()
+	execute(t, dsn, "CREATE SCHEMA "+schema)
+	t.Cleanup(func() { execute(t, dsn, "DROP SCHEMA "+schema+" CASCADE") })
+	return dsn + "&search_path=" + schema
+}
+
+// StopShared stops the server that NewPool and NewDSN started, if they did. Only a TestMain that counts goroutines or
+// processes needs it, after m.Run; all others leave it to the keeper.
+func StopShared() error {
+	if s := shared.Load(); s != nil {
+		return s.Stop()
+	}
+	return nil
+}
+
+// What the tests of one process share: the whole use of these is that there is one of each.
+var (
+	migration sync.Mutex
+	names     atomic.Int64
+	shared    atomic.Pointer[Server]
+	server    = sync.OnceValues(func() (*Server, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+		defer cancel()
+		// Nobody kills this server, and only a crash of the machine needs fsync.
+		s, err := Start(ctx, Options{Settings: map[string]string{"fsync": "off", "max_connections": "300"}})
+		shared.Store(s)
+		return s, err
+	})
+)
+
+func uniqueName() string { return fmt.Sprintf("test_%d_%d", os.Getpid(), names.Add(1)) }
+
+func sharedDSN(t testing.TB) string {
+	t.Helper()
+	if dsn := os.Getenv("TEST_DATABASE_URL"); dsn != "" {
+		return dsn
+	}
+	s, err := server()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.DSN("postgres")
+}
+
+// execute runs one statement on a connection of its own. Cleanups call it too, when the test's context is over.
+func execute(t testing.TB, dsn, sql string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), startLimit)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	_, err = conn.Exec(ctx, sql)
+	if err = errors.Join(err, conn.Close(ctx)); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
