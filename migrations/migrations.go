@@ -1,0 +1,157 @@
+// Package migrations holds the schema and brings a database to it, or back.
+//
+// The steps are plain SQL files, embedded, run by goose, each in a transaction.
+// Several replicas may start at once: those that come second wait for the
+// session lock and then find nothing to do. A step only adds, so the version
+// before it can live with the schema after it; that is why Check accepts a
+// database that is ahead.
+//
+// The lock belongs to a session. Behind pgbouncer in transaction mode run
+// `worker migrate up` against Postgres itself and start the workers with
+// MIGRATE=false.
+package migrations
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+//go:embed *.sql
+var files embed.FS
+
+// versionTable is where goose notes the steps that were taken.
+const versionTable = "outbox_schema_version"
+
+// lockPeriod and lockTries bound the wait for another replica's migration: one
+// try a second for five minutes.
+const (
+	lockPeriod = 1
+	lockTries  = 300
+)
+
+// A Step is one migration and whether the database has it.
+type Step struct {
+	Version int64
+	Name    string
+	Applied bool
+}
+
+// Up takes every step that the database at dsn lacks and returns how many that
+// were. It takes no lock when there is nothing to do. After an error the steps
+// before the failing one stay; Up may be called again.
+func Up(ctx context.Context, dsn string) (int, error) {
+	p, done, err := open(dsn)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	pending, err := p.HasPending(ctx)
+	if err != nil || !pending {
+		return 0, wrap("up", err)
+	}
+	results, err := p.Up(ctx)
+	return len(results), wrap("up", err)
+}
+
+// Down takes the latest step back and returns its name, "" when there was none.
+// It drops tables with what is in them.
+func Down(ctx context.Context, dsn string) (string, error) {
+	p, done, err := open(dsn)
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	result, err := p.Down(ctx)
+	if errors.Is(err, goose.ErrNoNextVersion) {
+		return "", nil
+	}
+	if err != nil {
+		return "", wrap("down", err)
+	}
+	return result.Source.Path, nil
+}
+
+// Status lists all steps in order.
+func Status(ctx context.Context, dsn string) ([]Step, error) {
+	p, done, err := open(dsn)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	all, err := p.Status(ctx)
+	if err != nil {
+		return nil, wrap("status", err)
+	}
+	steps := make([]Step, len(all))
+	for i, s := range all {
+		steps[i] = Step{Version: s.Source.Version, Name: s.Source.Path, Applied: s.State == goose.StateApplied}
+	}
+	return steps, nil
+}
+
+// ErrBehind is what Check returns for a database that lacks steps this program
+// needs, also for an empty one.
+var ErrBehind = errors.New("the database's schema is behind this version: run `worker migrate up`, or start with MIGRATE=true")
+
+// Check asks with one short query whether the database has the schema that this
+// program needs. A database that is ahead is accepted.
+func Check(ctx context.Context, db interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}) error {
+	names, err := fs.Glob(files, "*.sql")
+	if err != nil {
+		return wrap("check", err)
+	}
+	var there bool
+	if err := db.QueryRow(ctx, `SELECT to_regclass('`+versionTable+`') IS NOT NULL`).Scan(&there); err != nil {
+		return wrap("check", err)
+	}
+	if !there {
+		return ErrBehind
+	}
+	var version int
+	if err := db.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM `+versionTable).Scan(&version); err != nil {
+		return wrap("check", err)
+	}
+	// The files are numbered from 1 without a gap, so their number is our version.
+	if version < len(names) {
+		return ErrBehind
+	}
+	return nil
+}
+
+// open gives a goose provider on connections of its own, and what closes them.
+func open(dsn string) (*goose.Provider, func(), error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, nil, wrap("open", err)
+	}
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(lockPeriod, lockTries))
+	if err != nil {
+		return nil, nil, wrap("open", err)
+	}
+	var db *sql.DB = stdlib.OpenDB(*config)
+	p, err := goose.NewProvider(goose.DialectPostgres, db, files,
+		goose.WithSessionLocker(locker), goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return nil, nil, errors.Join(wrap("open", err), db.Close())
+	}
+	// Closing only gives connections back; nothing is lost if it fails.
+	return p, func() { _ = p.Close() }, nil
+}
+
+func wrap(verb string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("migrations: %s: %w", verb, err)
+}
