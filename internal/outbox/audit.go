@@ -1,0 +1,281 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/flex"
+)
+
+// Report is what an audit found.
+type Report struct {
+	Counts    []Count    `json:"counts"`
+	Offenders []Offender `json:"offenders"`
+}
+
+// Count is one number of the account.
+type Count struct {
+	What string `json:"what"`
+	N    int64  `json:"n"`
+}
+
+// Offender is something that breaks a rule of the account.
+type Offender struct {
+	Rule string `json:"rule"`
+	ID   string `json:"id"`
+	Why  string `json:"why,omitempty"`
+}
+
+// rules are what must hold of the tables alone; each statement returns the ids
+// that break it. The schema's constraints refuse more than these.
+var rules = []struct{ rule, sql string }{
+	{"every sid belongs to one request",
+		`SELECT interaction_sid FROM outbox WHERE interaction_sid IS NOT NULL GROUP BY interaction_sid HAVING count(*) > 1`},
+	{"every row was written from one message",
+		`SELECT min(request_id) FROM outbox GROUP BY stream_sequence, stream_time HAVING count(*) > 1`},
+	{"every attempt has one row of history that was applied, or two when a late answer corrected a lapse",
+		`SELECT o.request_id FROM outbox o
+		  CROSS JOIN LATERAL generate_series(1, o.attempt - CASE WHEN o.state = 'sending' THEN 1 ELSE 0 END) AS n
+		  LEFT JOIN outbox_attempts a ON a.outbox_id = o.id AND a.kind = 'attempt' AND a.number = n AND a.applied
+		 GROUP BY o.id, o.request_id, n HAVING count(a.id) NOT BETWEEN 1 AND 2`},
+	{"every row of history belongs to a request",
+		`SELECT DISTINCT a.outbox_id::text FROM outbox_attempts a WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.id = a.outbox_id)`},
+	{"every created request has an attempt, a lookup or an act that says so",
+		`SELECT request_id FROM outbox o WHERE state = 'created'
+		    AND NOT EXISTS (SELECT FROM outbox_attempts a WHERE a.outbox_id = o.id AND a.applied AND a.outcome IN ('created', 'found'))
+		    AND NOT EXISTS (SELECT FROM outbox_acts c WHERE c.request_id = o.request_id AND c.act = 'resolve created')`},
+	{"what was not created has no attempt that was",
+		`SELECT request_id FROM outbox o WHERE state <> 'created'
+		    AND EXISTS (SELECT FROM outbox_attempts a WHERE a.outbox_id = o.id AND a.outcome IN ('created', 'found'))`},
+	{"nothing stands in sending long after its lease ran out",
+		`SELECT request_id FROM outbox WHERE state = 'sending' AND leased_until < clock_timestamp() - interval '1 minute'`},
+}
+
+// Audit balances the account: the request stream against the tables, the tables
+// against themselves, and the tables against the result stream. It reads all of
+// them; what is in flight meanwhile is not held against anybody, so it is most
+// telling when the worker is idle. requests and results may be nil; then that
+// side is not looked at.
+func (s *Store) Audit(ctx context.Context, requests, results jetstream.Stream, consumer string) (Report, error) {
+	var r Report
+	if err := s.auditCounts(ctx, &r); err != nil {
+		return r, err
+	}
+	for _, rule := range rules {
+		rows, err := s.pool.Query(ctx, rule.sql)
+		if err != nil {
+			return r, wrap("audit: "+rule.rule, err)
+		}
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return r, wrap("audit: "+rule.rule, err)
+		}
+		for _, id := range ids {
+			r.offend(rule.rule, id, "")
+		}
+	}
+	if requests != nil {
+		if err := s.auditRequests(ctx, &r, requests, consumer); err != nil {
+			return r, err
+		}
+	}
+	if results != nil {
+		return r, s.auditResults(ctx, &r, results)
+	}
+	return r, nil
+}
+
+func (r *Report) offend(rule, id, why string) {
+	r.Offenders = append(r.Offenders, Offender{Rule: rule, ID: id, Why: why})
+}
+
+func (r *Report) count(what string, n int64) { r.Counts = append(r.Counts, Count{What: what, N: n}) }
+
+func (s *Store) auditCounts(ctx context.Context, r *Report) error {
+	rows, err := s.pool.Query(ctx, `
+		(SELECT 'requests ' || s.state, count(o.id) FROM unnest($1::text[]) WITH ORDINALITY AS s (state, n)
+		  LEFT JOIN outbox o USING (state) GROUP BY s.state, s.n ORDER BY s.n)
+		UNION ALL SELECT 'repeats', count(*) FROM outbox_repeats
+		UNION ALL SELECT kind || ' messages', count(*) FROM outbox_malformed GROUP BY kind
+		UNION ALL SELECT kind || 's made', count(*) FROM outbox_attempts WHERE outcome <> 'put_back' GROUP BY kind
+		UNION ALL SELECT 'settled, not yet published', count(*) FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL`, stateNames())
+	if err != nil {
+		return wrap("audit: count", err)
+	}
+	counts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Count])
+	r.Counts = append(r.Counts, counts...)
+	return wrap("audit: count", err)
+}
+
+func stateNames() []string {
+	names := make([]string, len(States))
+	for i, s := range States {
+		names[i] = string(s)
+	}
+	return names
+}
+
+// auditRequests holds the request stream against the tables: every message up
+// to the point where all are acked is a row, a repeat or malformed.
+func (s *Store) auditRequests(ctx context.Context, r *Report, stream jetstream.Stream, consumer string) error {
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("outbox: audit: request stream: %w", err)
+	}
+	c, err := stream.Consumer(ctx, consumer)
+	if err != nil {
+		return fmt.Errorf("outbox: audit: consumer %s: %w", consumer, err)
+	}
+	acked := c.CachedInfo().AckFloor.Stream
+	rows, err := s.pool.Query(ctx, `
+		SELECT n FROM generate_series($1::bigint, $2::bigint) AS n
+		 WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.stream_sequence = n AND o.stream_time >= $3)
+		   AND NOT EXISTS (SELECT FROM outbox_repeats p WHERE p.stream_sequence = n AND p.stream_time >= $3)
+		   AND NOT EXISTS (SELECT FROM outbox_malformed m WHERE m.stream_sequence = n AND m.stream_time >= $3)`,
+		int64(info.State.FirstSeq), int64(acked), info.State.FirstTime.Truncate(time.Microsecond))
+	if err != nil {
+		return wrap("audit: sequences", err)
+	}
+	missing, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return wrap("audit: sequences", err)
+	}
+	for _, n := range missing {
+		switch _, err := stream.GetMsg(ctx, uint64(n)); {
+		case errors.Is(err, jetstream.ErrMsgNotFound): // deleted from the stream: no longer a question
+		case err != nil:
+			return fmt.Errorf("outbox: audit: message %d: %w", n, err)
+		default:
+			r.offend("every message is a row, a repeat or malformed", fmt.Sprintf("message %d", n), "acked, and in none of the tables")
+		}
+	}
+	r.count("messages in the request stream", int64(info.State.Msgs))
+	r.count("messages not acked yet", int64(info.State.LastSeq)-int64(acked))
+	return nil
+}
+
+// final results as the result stream has them, by message id.
+type published struct {
+	outcome, sid string
+	received     time.Time
+	different    bool // the same id with another body
+}
+
+// auditResults holds the settled rows against the result stream.
+func (s *Store) auditResults(ctx context.Context, r *Report, stream jetstream.Stream) error {
+	seen, begun, err := readResults(ctx, r, stream)
+	if err != nil {
+		return err
+	}
+	rows, err := s.pool.Query(ctx, `
+		SELECT request_id, state, settlement, coalesce(interaction_sid, ''), published_at
+		  FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NOT NULL`)
+	if err != nil {
+		return wrap("audit: results", err)
+	}
+	const rule = "every settled request has exactly one final result on the stream, with its sid"
+	var requestID, state, sid string
+	var number int
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&requestID, &state, &number, &sid, &at}, func() error {
+		id := fmt.Sprintf("%s-%d", flex.LookupKey(requestID), number)
+		p, ok := seen[id]
+		delete(seen, id)
+		switch {
+		case !ok && at.Before(begun):
+			// The stream no longer goes back so far.
+		case !ok:
+			r.offend(rule, requestID, "marked as published, and not on the stream")
+		case p.different:
+			r.offend(rule, requestID, "two different results under one message id")
+		case p.outcome != state || p.sid != sid:
+			r.offend(rule, requestID, fmt.Sprintf("the stream says %s %s, the table %s %s", p.outcome, p.sid, state, sid))
+		}
+		return nil
+	})
+	if err != nil {
+		return wrap("audit: results", err)
+	}
+	return s.auditStrangers(ctx, r, seen)
+}
+
+// readResults reads the final results off the stream, by message id.
+func readResults(ctx context.Context, r *Report, stream jetstream.Stream) (map[string]published, time.Time, error) {
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
+	}
+	seen := map[string]published{}
+	r.count("messages on the result stream", int64(info.State.Msgs))
+	if info.State.Msgs == 0 {
+		return seen, time.Now(), nil
+	}
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
+	}
+	defer messages.Stop()
+	for {
+		m, err := messages.Next(jetstream.NextMaxWait(10 * time.Second))
+		if err != nil {
+			return nil, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
+		}
+		var result Result
+		if err := json.Unmarshal(m.Data(), &result); err == nil && State(result.Outcome).Final() {
+			note(seen, m.Headers().Get(jetstream.MsgIDHeader), result)
+		}
+		if meta, err := m.Metadata(); err != nil || meta.Sequence.Stream >= info.State.LastSeq {
+			return seen, info.State.FirstTime, err
+		}
+	}
+}
+
+// note keeps the settlement results; answers to repeats carry ids of their own.
+func note(seen map[string]published, id string, result Result) {
+	p := published{outcome: result.Outcome, received: result.ReceivedAt}
+	if result.InteractionSID != nil {
+		p.sid = *result.InteractionSID
+	}
+	if before, ok := seen[id]; ok && (before.outcome != p.outcome || before.sid != p.sid) {
+		p.different = true
+	}
+	seen[id] = p
+}
+
+// auditStrangers looks at results that no row explains. What was received before
+// the oldest row that is left was removed by retention.
+func (s *Store) auditStrangers(ctx context.Context, r *Report, seen map[string]published) error {
+	var oldest *time.Time
+	if err := s.pool.QueryRow(ctx, `SELECT min(received_at) FROM outbox`).Scan(&oldest); err != nil {
+		return wrap("audit: strangers", err)
+	}
+	var list []string
+	for _, p := range seen {
+		if p.sid != "" && (oldest == nil || !p.received.Before(*oldest)) {
+			list = append(list, p.sid)
+		}
+	}
+	slices.Sort(list)
+	rows, err := s.pool.Query(ctx, `
+		SELECT sid FROM unnest($1::text[]) AS sid
+		 WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.interaction_sid = sid)`, list)
+	if err != nil {
+		return wrap("audit: strangers", err)
+	}
+	strangers, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for _, sid := range strangers {
+		r.offend("every sid on the result stream is a request's", sid, "no row has it: was the row removed or changed?")
+	}
+	return wrap("audit: strangers", err)
+}

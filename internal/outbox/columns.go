@@ -1,0 +1,99 @@
+package outbox
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"flexworker/internal/rawjson"
+)
+
+var errRemoved = errors.New("the known request was removed meanwhile")
+
+// addColumns are the arrays that insert unnests: one element an event.
+type addColumns struct {
+	requestID, source                    []string
+	priority                             []int16
+	request                              []*string
+	raw                                  [][]byte
+	notBefore, expiresAt                 []*time.Time
+	lookupKey, errorMessage, traceparent []*string
+	faults                               []*string
+	sequence                             []int64
+	time                                 []time.Time
+}
+
+func (c *addColumns) append(e Event) {
+	c.requestID = append(c.requestID, e.RequestID)
+	c.source = append(c.source, text(e.Source))
+	c.priority = append(c.priority, int16(e.Priority))
+	c.request = append(c.request, orNull(string(e.Request)))
+	c.notBefore = append(c.notBefore, timeOrNull(e.NotBefore))
+	c.expiresAt = append(c.expiresAt, timeOrNull(e.ExpiresAt))
+	c.lookupKey = append(c.lookupKey, orNull(e.LookupKey))
+	c.traceparent = append(c.traceparent, orNull(trace(e.Traceparent)))
+	c.sequence = append(c.sequence, int64(e.Sequence))
+	c.time = append(c.time, e.Time)
+	if len(e.Faults) == 0 {
+		c.raw = append(c.raw, nil)
+		c.errorMessage = append(c.errorMessage, nil)
+		c.faults = append(c.faults, nil)
+		return
+	}
+	raw := e.Raw
+	if raw == nil {
+		raw = []byte{}
+	}
+	c.raw = append(c.raw, raw)
+	c.errorMessage = append(c.errorMessage, orNull(text(faultText(e.Faults))))
+	c.faults = append(c.faults, faultJSON(e.Faults))
+}
+
+// faultText is all faults in one line.
+func faultText(faults []rawjson.Fault) string {
+	lines := make([]string, len(faults))
+	for i, f := range faults {
+		lines[i] = f.String()
+	}
+	return strings.Join(lines, "; ")
+}
+
+// faultJSON is the faults as a result shows them.
+func faultJSON(faults []rawjson.Fault) *string {
+	type fault struct {
+		Path    string `json:"path"`
+		Problem string `json:"problem"`
+	}
+	list := make([]fault, len(faults))
+	for i, f := range faults {
+		list[i] = fault{text(f.Path), text(f.Problem)}
+	}
+	out, err := json.Marshal(list)
+	if err != nil { // cannot be: structs of strings
+		out = []byte("[]")
+	}
+	return orNull(string(out))
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+func numberOrNull(n int) *int32 {
+	if n == 0 {
+		return nil
+	}
+	v := int32(n)
+	return &v
+}
+
+func timeOrNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}

@@ -1,0 +1,28 @@
+package outbox
+
+import "sync/atomic"
+
+type counter = atomic.Int64
+
+// Counters count what this process did since it started. They are plain
+// numbers; how they are exported is the command's business. The zero value is
+// ready.
+type Counters struct {
+	Attempts      [5]counter // by flex.Kind
+	Spared        counter
+	PutBack       counter
+	Lookups       [3]counter // by FindingKind
+	Duplicates    counter    // requests for which a lookup found several interactions
+	Lapsed        counter
+	Expired       counter
+	Pruned        counter
+	Published     counter
+	PublishFailed counter
+}
+
+func (c *Counters) attempted(r record) {
+	c.Attempts[r.told.Kind].Add(1)
+	if r.move.spared {
+		c.Spared.Add(1)
+	}
+}

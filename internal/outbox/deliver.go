@@ -1,0 +1,238 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"flexworker/internal/flex"
+	"flexworker/internal/rawjson"
+)
+
+const (
+	// busyPoll and idlePoll bound the rest between two claims that found less
+	// than they asked for. Correctness rests on this poll alone.
+	busyPoll = 20 * time.Millisecond
+	idlePoll = time.Second
+	// recordLimit is how long a known outcome is tried to be recorded while
+	// Postgres is away. What is given up then is in the log, and lapses.
+	recordLimit = 10 * time.Minute
+)
+
+// creator is *flex.Client; tests put another in its place.
+type creator interface {
+	Create(context.Context, flex.Interaction) flex.Outcome
+	Check(context.Context) flex.Outcome
+}
+
+// Deliverer claims what is due and makes one call for each lease.
+type Deliverer struct {
+	Store    *Store
+	Flex     creator
+	Policy   Policy
+	Slots    int           // calls in flight, at most
+	Limit    time.Duration // the longest time one call may take: FLEX_TIMEOUT
+	Log      *slog.Logger
+	Counters *Counters
+	// Attempted is told of every attempt once its outcome is known, before it
+	// is recorded; nil: nobody.
+	Attempted func(Attempt)
+
+	failures atomic.Int64 // calls in a row without an answer
+	gate     atomic.Value // GateState of the latest claim
+}
+
+// Attempt is what is told about one attempt: in the log, in metrics, in a trace.
+type Attempt struct {
+	Lease   Lease
+	Outcome flex.Outcome
+	To      State
+	Delay   time.Duration
+}
+
+// Run claims and delivers until ctx ends, and returns when every call that was
+// begun has ended and its outcome is recorded, or given up.
+func (d *Deliverer) Run(ctx context.Context) {
+	slots := make(chan struct{}, d.Slots)
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	freed := newSignal()
+	for ctx.Err() == nil {
+		free := cap(slots) - len(slots)
+		if free == 0 {
+			wait(ctx, idlePoll, freed, nil)
+			continue
+		}
+		c, err := d.Store.claim(ctx, free)
+		if err != nil {
+			d.Log.Warn("nothing can be claimed; trying again", "error", err)
+			wait(ctx, idlePoll, nil, nil)
+			continue
+		}
+		d.gate.Store(c.gate)
+		for _, l := range c.leases {
+			slots <- struct{}{}
+			calls.Go(func() {
+				d.deliver(ctx, l, func() { <-slots; freed.raise() })
+			})
+		}
+		switch {
+		case c.gate == GateHeld || c.gate == GatePaused:
+			d.probe(ctx)
+			wait(ctx, c.rest, nil, nil)
+		case len(c.leases) == free:
+			// There may be more; the next turn waits for a slot.
+		case c.gate == GateLimited:
+			wait(ctx, c.rest, nil, nil)
+		default:
+			wait(ctx, c.rest, d.Store.due, nil)
+		}
+	}
+}
+
+// Gate is why the latest claim brought no more; GateOpen when the gate was not
+// the reason.
+func (d *Deliverer) Gate() GateState {
+	if g, ok := d.gate.Load().(GateState); ok {
+		return g
+	}
+	return GateOpen
+}
+
+// deliver makes the attempt that a lease allows and records what came of it.
+// free gives the slot back as soon as the call is over.
+func (d *Deliverer) deliver(ctx context.Context, l Lease, free func()) {
+	if ctx.Err() != nil || time.Until(l.until) < d.Limit+sendMargin {
+		free()
+		d.putBack(ctx, l)
+		return
+	}
+	// Work that has begun is not cut by a shutdown: a POST that was cut would
+	// be uncertain. The client's own timeout bounds it.
+	outcome := d.Flex.Create(context.WithoutCancel(ctx), interactionOf(l))
+	free()
+	r := d.decide(l, outcome)
+	d.note(r)
+	// A crash here leaves the request sending; it lapses and is looked up.
+	d.record(ctx, r)
+}
+
+// decide asks the policy and counts the fleet's bad luck.
+func (d *Deliverer) decide(l Lease, o flex.Outcome) record {
+	failures := 0
+	if noAnswer(o) {
+		failures = int(d.failures.Add(1))
+	} else {
+		d.failures.Store(0)
+	}
+	return record{lease: l, outcome: o.Kind.String(), told: o,
+		move: d.Policy.after(l.Attempt, o, rand.Float64()), alarm: alarmOf(o, failures)}
+}
+
+// note writes the one log line of an attempt. It stands before the record, so
+// that an outcome which can never be recorded is in the log all the same.
+func (d *Deliverer) note(r record) {
+	d.Counters.attempted(r)
+	d.Log.Info("attempt",
+		"request_id", r.lease.RequestID, "source", r.lease.Source, "attempt", r.lease.Attempt, "outcome", r.outcome,
+		"interaction_sid", r.told.InteractionSID, "http_status", r.told.HTTPStatus, "twilio_code", r.told.TwilioCode,
+		"twilio_request_id", r.told.RequestID, "error_kind", r.told.ErrorKind, "error", r.told.Message,
+		"took_ms", r.told.Took.Milliseconds(), "to", string(r.move.to), "delay_ms", r.move.delay.Milliseconds())
+	if d.Attempted != nil {
+		d.Attempted(Attempt{Lease: r.lease, Outcome: r.told, To: r.move.to, Delay: r.move.delay})
+	}
+}
+
+// record stores the outcome, again and again while Postgres is away: what Flex
+// said is worth more than what a lookup can find.
+func (d *Deliverer) record(ctx context.Context, r record) {
+	retries := backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
+		backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(recordLimit))
+	var done *settlement
+	err := backoff.Retry(func() (err error) {
+		done, err = d.Store.record(ctx, r)
+		if err != nil && !Away(err) || errors.Is(err, ErrLeaseLost) {
+			return backoff.Permanent(err)
+		}
+		return err
+	}, retries)
+	switch {
+	case errors.Is(err, ErrLeaseLost):
+		d.Log.Warn("the outcome came too late: the request was resolved or leased again meanwhile",
+			"request_id", r.lease.RequestID, "attempt", r.lease.Attempt, "outcome", r.outcome, "interaction_sid", r.told.InteractionSID)
+	case err != nil:
+		d.Log.Error("the outcome could not be recorded; the lease lapses and the request becomes uncertain",
+			"request_id", r.lease.RequestID, "attempt", r.lease.Attempt, "outcome", r.outcome, "interaction_sid", r.told.InteractionSID, "error", err)
+	case done != nil:
+		if done.state == Created {
+			d.Store.latest.Store(&created{lease: r.lease, at: time.Now()})
+		}
+		d.Store.settled.offer(done)
+	}
+}
+
+// putBack gives a lease back under which no call was made. If that fails, the
+// lease lapses: nobody can tell it from one under which a call was made.
+func (d *Deliverer) putBack(ctx context.Context, l Lease) {
+	d.Counters.PutBack.Add(1)
+	if err := d.Store.putBack(ctx, l); err != nil && !errors.Is(err, ErrLeaseLost) {
+		d.Log.Warn("an unused lease could not be given back; it lapses", "request_id", l.RequestID, "attempt", l.Attempt, "error", err)
+	}
+}
+
+// probe asks, when it is this replica's turn, whether Flex can be used again.
+func (d *Deliverer) probe(ctx context.Context) {
+	mine, err := d.Store.takeProbe(ctx)
+	if err != nil || !mine {
+		return // no turn, or Postgres is away: then the next claim says so
+	}
+	o := d.Flex.Check(ctx)
+	if o.Kind != flex.Created && o.Kind != flex.Rejected {
+		d.Log.Info("Flex cannot be used yet", "outcome", o.Kind.String(), "http_status", o.HTTPStatus, "error", o.Message)
+		return
+	}
+	if err := d.Store.reopen(ctx); err != nil {
+		d.Log.Warn("the gate could not be opened; trying again", "error", err)
+		return
+	}
+	d.failures.Store(0)
+	d.Log.Info("Flex can be used again; the gate is open")
+}
+
+// interactionOf reads from the request what Flex is to get, text as it came.
+func interactionOf(l Lease) flex.Interaction {
+	in := flex.Interaction{LookupKey: l.LookupKey}
+	in.Channel, _ = rawjson.Member(l.Request, "channel")
+	in.Routing, _ = rawjson.Member(l.Request, "routing")
+	in.ContextSID = stringMember(l.Request, "interaction_context_sid")
+	in.WebhookTTID = stringMember(l.Request, "webhook_ttid")
+	return in
+}
+
+// stringMember is a member that was checked to be a string when it came in.
+func stringMember(request []byte, name string) string {
+	var s string
+	if raw, ok := rawjson.Member(request, name); ok && json.Unmarshal(raw, &s) != nil {
+		return ""
+	}
+	return s
+}
+
+// wait rests until the time is over, a signal comes or ctx ends.
+func wait(ctx context.Context, d time.Duration, a, b <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	case <-a:
+	case <-b:
+	}
+}

@@ -1,0 +1,97 @@
+/*
+Package outbox owns a request from the moment it is stored until its result is
+published: its states, the policy, every statement that touches the tables, and
+the loops that move it.
+
+# The states
+
+	add ──► pending ──claim──► sending ──record──► created | rejected | abandoned
+	           ▲                  ├──record: refused, blocked; put back──► pending
+	           │                  └──record: uncertain; lapse──► uncertain ──resolve: found──► created
+	           └───────────────────────────resolve: absent──────────┘  └─resolve: attempts used up, or policy fail──► abandoned
+	pending ──expire──► expired       pending ──cancel──► cancelled       add, with faults ──► rejected
+	rejected | abandoned | expired | cancelled ──retry──► pending
+
+	state      means                                      whose move               entered by
+	pending    waits until due_at                         Deliverer                add; record after refused or blocked; put back;
+	                                                                               resolve when proved absent; retry
+	sending    leased: attempt runs until leased_until    its holder, then Sweeper claim
+	uncertain  may exist: next lookup at due_at; null:    Resolver, then a person  record, lapse
+	           waits for a person
+	created    exists, interaction_sid is known           Publisher                record, resolve
+	rejected   Flex will never take it                    Publisher                record; add, when the event has faults
+	abandoned  every counted attempt is used up           Publisher                resolve
+	expired    the deadline passed before it was sent     Publisher                expire
+	cancelled  an operator stopped it                     Publisher                cancel
+
+The last five are final: settled_at is set, the result is published, and
+published_at is set once the stream has acknowledged it. A request that begins
+to wait for a person is announced with a result "uncertain"; a final one follows.
+
+# Who moves what
+
+	Store.Add     an event becomes a row; returns after the commit          (add.go)
+	Deliverer     claim, one create call a lease, record                    (deliver.go, claim.go, record.go)
+	Resolver      looks for the task of an uncertain request                (resolve.go, finding.go)
+	Sweeper       lapse, expire, prune                                      (sweep.go)
+	Publisher     results, announcements, repeats, malformed; mark          (publish.go, answers.go)
+	Policy        where an outcome leads: pure                              (request.go)
+	the gate      how many calls the whole fleet may begin now              (gate.go)
+	people        retry, cancel, resolve, republish, hold, release          (operator.go)
+	questions     list and show, explain, audit                             (show.go, explain.go, audit.go)
+
+# Why never twice
+
+The claim commits state sending before the first byte leaves, so a send that
+nobody can remember is still known to have been possible. (id, attempt) names
+the lease: each claim raises attempt and nothing lowers it. A write that follows
+a call says WHERE id AND attempt, so what another has decided meanwhile stands
+(ErrLeaseLost). A lease that merely lapsed is still that attempt's: an answer of
+Flex that comes late is better than any lookup. An attempt is not begun when what
+is left of its lease, on this process's own monotonic clock and counted from
+before the claim, does not cover the longest call.
+
+Only what surely was not created leads back to pending: refused (nothing was
+written, or 429), blocked (credentials, account, address), put back (no call was
+made), and proved absent. All else is uncertain and is never simply repeated.
+
+# Finding out
+
+Every request with a workspace carries its lookup key in its task's attributes.
+An uncertain request is looked for after 1, 2, 4, ... seconds. What is found is
+adopted. That nothing is found proves nothing until the settle time after the
+last moment at which the attempt could have been under way (uncertain_since);
+then two witnesses have to agree, the task search and the event log. A task is
+deleted five minutes after its end, so later than that the log alone decides. A
+search for several keys proves absence only when it found one of them, or a
+witness: the key of the request that this process created last. A lookup that
+fails is no answer. What stays unclear for ten settle times, what Flex answered
+with a 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY.
+
+# What a crash leaves
+
+	after receive, before the add commits    unacked message           redelivery
+	after the add, before the ack            request, unacked message  redelivery; Add says redelivered; ack
+	while claiming, before its commit        pending                   the next claim
+	after claim, before the call             sending, nothing sent     lapse -> uncertain: nobody can tell it from the next line
+	during the call, or before its record    sending, may exist        lapse -> uncertain
+	record cannot be stored, Postgres away   sending, outcome in a log tried again for 10 minutes, also after the lease; else lapse
+	while a batch of records is written      all of it or nothing      the two lines above, each
+	after record, before publish             settled, unpublished      the strays, by any replica
+	after publish, before the mark           settled, unpublished      published again under the same id, which the stream drops
+	during a lookup                          uncertain, due in 45 s    looked up again
+	blocked, and the gate not yet held       sending                   lapse; the next blocked one holds the gate (one transaction)
+	stopped past the lease, then continued   lapsed lease              it does not send. What remains is a stop between that check
+	                                                                   and the first byte
+
+# Owners and clocks
+
+A row is owned by a lease where a repeat would do harm (the call), by postponing
+due_at where it would be waste (a lookup), and by nothing where it does not matter
+(a result has a message id that the stream knows). Rows are
+locked in the order of their ids. What is stored comes from Postgres's clock
+alone; the process's clock only ever makes it stop sooner. Hints within a process
+(a new row wakes the Deliverer, a settled one goes to the Publisher) may be lost:
+correctness rests on the polls.
+*/
+package outbox

@@ -1,0 +1,128 @@
+package outbox
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Explain says in prose what happened to a request, why it is where it is and
+// what comes next. It is pure: the same values give the same sentences.
+func Explain(d Detail, g Gate) string {
+	var b strings.Builder
+	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	say("%s was asked for by %s at %s (message %d of the request stream).", d.RequestID, d.Source, clock(d.ReceivedAt), d.StreamSequence)
+	if d.Repeats > 0 {
+		say("It was asked for again %d times; each is answered with the same result.", d.Repeats)
+	}
+	for _, h := range d.History {
+		say("%s", h.sentence())
+	}
+	for _, a := range d.Acts {
+		say("At %s %s did: %s (it was %s). Why: %s.", clock(a.At), a.Who, a.Act, a.Was, a.Why)
+	}
+	say("%s", standing(d, g))
+	return b.String()
+}
+
+func (h History) sentence() string {
+	var b strings.Builder
+	if h.Kind == "lookup" {
+		fmt.Fprintf(&b, "Lookup %d at %s by %s: %s", h.Number, clock(h.StartedAt), h.Worker, h.Outcome)
+	} else {
+		fmt.Fprintf(&b, "Attempt %d at %s by %s: %s", h.Number, clock(h.StartedAt), h.Worker, strings.ReplaceAll(h.Outcome, "_", " "))
+	}
+	if h.TookMS != nil {
+		fmt.Fprintf(&b, " after %d ms", *h.TookMS)
+	}
+	if h.HTTPStatus != nil {
+		fmt.Fprintf(&b, ", HTTP status %d", *h.HTTPStatus)
+	}
+	if h.TwilioCode != nil {
+		fmt.Fprintf(&b, ", Twilio code %d", *h.TwilioCode)
+	}
+	if h.Error != nil {
+		fmt.Fprintf(&b, " (%s)", *h.Error)
+	}
+	if !h.Applied {
+		b.WriteString("; it came too late and was not applied")
+	}
+	b.WriteString(".")
+	return b.String()
+}
+
+// standing says where the request is now and what comes next.
+func standing(d Detail, g Gate) string {
+	switch d.State {
+	case Pending:
+		return pendingNow(d, g)
+	case Sending:
+		return fmt.Sprintf("It is being sent: worker %s holds attempt %d until %s. If that worker dies, the lease lapses then and it is looked up.",
+			said(d.LeasedBy), d.Attempt, at(d.LeasedUntil))
+	case Uncertain:
+		if d.DueAt == nil {
+			return fmt.Sprintf("It may exist, and no lookup can tell (%s). It waits for a person: find it in Flex, then `worker resolve %s --created KD...`, or `--absent` when it surely does not exist.",
+				said(d.ErrorMessage), d.RequestID)
+		}
+		return fmt.Sprintf("It may exist: attempt %d could have been under way until %s (%s). The next lookup is due in %s.",
+			d.Attempt, at(d.UncertainSince), said(d.ErrorMessage), in(d.DueAt, d.Now))
+	case Created:
+		how := map[string]string{"response": "Flex answered so", "lookup": "a lookup found it", "operator": "an operator said so"}[said(d.ResolvedBy)]
+		return fmt.Sprintf("It is created as %s (%s) since %s. %s", said(d.InteractionSID), how, at(d.SettledAt), publication(d))
+	default:
+		return fmt.Sprintf("It is %s since %s: %s. %s", d.State, at(d.SettledAt), said(d.ErrorMessage), publication(d))
+	}
+}
+
+func pendingNow(d Detail, g Gate) string {
+	var b strings.Builder
+	if d.DueAt != nil && d.DueAt.After(d.Now) {
+		fmt.Fprintf(&b, "It waits: attempt %d is due in %s", d.Attempt+1, in(d.DueAt, d.Now))
+	} else {
+		fmt.Fprintf(&b, "It is due: attempt %d is made as soon as a worker has a free slot", d.Attempt+1)
+	}
+	if d.ErrorMessage != nil {
+		fmt.Fprintf(&b, " (before: %s)", *d.ErrorMessage)
+	}
+	b.WriteString(".")
+	switch g.State {
+	case GateHeld:
+		fmt.Fprintf(&b, " But the gate is held since %s: %s. Nothing is sent until that is put right or `worker release` opens it.", clock(g.HeldSince), g.Reason)
+	case GatePaused:
+		fmt.Fprintf(&b, " But the gate is paused: %s.", g.Reason)
+	}
+	if d.ExpiresAt != nil {
+		fmt.Fprintf(&b, " It is not sent after %s.", clock(*d.ExpiresAt))
+	}
+	return b.String()
+}
+
+func publication(d Detail) string {
+	if d.PublishedAt == nil {
+		return "Its result is not yet on the result stream; it is published again until the stream takes it."
+	}
+	return fmt.Sprintf("Its result is on the result stream since %s.", clock(*d.PublishedAt))
+}
+
+func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 UTC") }
+
+func at(t *time.Time) string {
+	if t == nil {
+		return "an unknown time"
+	}
+	return clock(*t)
+}
+
+func in(t *time.Time, now time.Time) string {
+	if left := t.Sub(now).Round(100 * time.Millisecond); left > 0 {
+		return left.String()
+	}
+	return "no time: it is due"
+}
+
+func said(s *string) string {
+	if s == nil || *s == "" {
+		return "nothing is recorded"
+	}
+	return *s
+}

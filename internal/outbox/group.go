@@ -1,0 +1,109 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// A group turns calls for one item into writes of many: what arrives while one
+// write is under way forms the next. There is no timer: an idle worker writes
+// at once, a busy one in large batches.
+//
+// A write runs on the goroutine of the caller whose item is first in it, so
+// nothing is left running when the callers are gone.
+type group[T, R any] struct {
+	max   int // items in a write
+	write func(context.Context, []T) ([]R, error)
+
+	mu      sync.Mutex
+	waiting []*member[T, R]
+	writing bool
+}
+
+type member[T, R any] struct {
+	item T
+	turn chan bool // true: write now, with those behind you; false: you are answered
+	r    R
+	err  error
+}
+
+func newGroup[T, R any](limit int, write func(context.Context, []T) ([]R, error)) *group[T, R] {
+	return &group[T, R]{max: limit, write: write}
+}
+
+// do writes item with its companions and returns its own answer. A caller that
+// no longer wants to wait is waited for all the same: its item may be in a
+// write, and only the answer tells. write bounds the time.
+func (g *group[T, R]) do(ctx context.Context, item T) (R, error) {
+	m := &member[T, R]{item: item, turn: make(chan bool, 1)}
+	g.mu.Lock()
+	g.waiting = append(g.waiting, m)
+	lead := !g.writing
+	g.writing = true
+	g.mu.Unlock()
+	if lead || <-m.turn {
+		g.lead(context.WithoutCancel(ctx))
+	}
+	return m.r, m.err
+}
+
+// lead writes one batch, answers its members, and hands the lead to the first
+// of those who came meanwhile.
+func (g *group[T, R]) lead(ctx context.Context) {
+	g.mu.Lock()
+	n := min(len(g.waiting), g.max)
+	batch := g.waiting[:n:n]
+	g.waiting = g.waiting[n:]
+	g.mu.Unlock()
+
+	g.writeSplit(ctx, batch)
+	for _, m := range batch[1:] { // batch[0] is the caller itself
+		m.turn <- false
+	}
+
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.waiting) == 0 {
+		g.waiting, g.writing = nil, false
+		return
+	}
+	g.waiting[0].turn <- true
+}
+
+// writeSplit writes a batch; where the data of one item is refused it halves
+// the batch until that item stands alone. Any other error is the batch's.
+func (g *group[T, R]) writeSplit(ctx context.Context, batch []*member[T, R]) {
+	items := make([]T, len(batch))
+	for i, m := range batch {
+		items[i] = m.item
+	}
+	results, err := g.write(ctx, items)
+	if err != nil && len(batch) > 1 && isDataError(err) {
+		g.writeSplit(ctx, batch[:len(batch)/2])
+		g.writeSplit(ctx, batch[len(batch)/2:])
+		return
+	}
+	for i, m := range batch {
+		if m.err = err; err == nil {
+			m.r = results[i]
+		}
+	}
+}
+
+// isDataError says whether Postgres refused what was written, rather than the
+// writing: class 22 (data), 23 (a constraint), 54 (too large, too deep).
+func isDataError(err error) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || len(pg.Code) < 2 {
+		return false
+	}
+	switch pg.Code[:2] {
+	case "22", "23", "54":
+		return true
+	default:
+		return false
+	}
+}

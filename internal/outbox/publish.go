@@ -1,0 +1,175 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// strayAge is how long a result waits until any replica may publish it:
+	// long enough for the one that settled it to have done so.
+	strayAge = 3 * time.Second
+	// strayPoll is the time between two looks for them.
+	strayPoll = 2 * time.Second
+	// ackLimit bounds the wait for the stream's acknowledgements of a batch.
+	ackLimit = 5 * time.Second
+	// headerRoom is what is kept free of the server's message limit for headers.
+	headerRoom = 4096
+)
+
+// Publisher puts every result on the result stream and marks it only when the
+// stream has acknowledged it. A repeat is harmless: its message id is the same.
+type Publisher struct {
+	Store    *Store
+	Stream   jetstream.Publisher
+	Subject  string       // RESULTS_SUBJECT
+	Largest  func() int64 // the server's largest message in bytes; 0: unknown
+	Log      *slog.Logger
+	Counters *Counters
+}
+
+// An answer is one message that somebody waits for.
+type answer struct {
+	kind        answerKind
+	id          int64 // row in the kind's table
+	number      int   // what the mark is fenced by
+	outcome     string
+	source      string
+	messageID   string
+	traceparent string
+	body        any
+}
+
+type answerKind int
+
+const (
+	final        answerKind = iota // a settled request: outbox.published_at
+	announcement                   // a request that waits for a person: outbox.announced_at
+	repetition                     // a known request asked again: outbox_repeats.published_at
+	malformation                   // malformed or conflict: outbox_malformed.published_at
+)
+
+// Run publishes until ctx ends, and then what this process has settled so far.
+// It ends when nobody gives hints any more, so ctx should end last of all loops.
+func (p *Publisher) Run(ctx context.Context) {
+	strays := time.NewTicker(strayPoll)
+	defer strays.Stop()
+	for {
+		var answers []answer
+		var err error
+		select {
+		case <-ctx.Done():
+			p.publish(context.WithoutCancel(ctx), p.Store.settled.take(nil))
+			return
+		case first := <-p.Store.settled:
+			answers = p.Store.settled.take(first)
+		case <-p.Store.asked:
+			answers, err = p.Store.asking(ctx)
+		case <-strays.C:
+			answers, err = p.Store.strays(ctx)
+		}
+		if err != nil {
+			p.Log.Warn("results cannot be read; they stay in the table and are tried again", "error", err)
+			continue
+		}
+		if p.publish(ctx, answers) && len(answers) >= batchSize {
+			strays.Reset(time.Millisecond) // there is more where these came from
+		} else {
+			strays.Reset(strayPoll)
+		}
+	}
+}
+
+// publish sends all answers, waits for the stream to acknowledge them and marks
+// those that it did. It returns whether that was all of them.
+func (p *Publisher) publish(ctx context.Context, answers []answer) bool {
+	if len(answers) == 0 {
+		return true
+	}
+	futures := make([]jetstream.PubAckFuture, len(answers))
+	var failed error
+	for i, a := range answers {
+		var err error
+		if futures[i], err = p.send(a); err != nil {
+			failed = err
+		}
+	}
+	limit := time.NewTimer(ackLimit)
+	defer limit.Stop()
+	acked := make([]answer, 0, len(answers))
+	for i, f := range futures {
+		if f == nil {
+			continue
+		}
+		select {
+		case <-f.Ok():
+			acked = append(acked, answers[i])
+		case err := <-f.Err():
+			failed = err
+		case <-limit.C:
+			failed = context.DeadlineExceeded
+			limit.Reset(0)
+		}
+	}
+	// A crash here publishes again, under the same message id.
+	if err := p.Store.markPublished(ctx, acked); err != nil {
+		p.Log.Warn("published results cannot be marked; they will be published again under the same id", "results", len(acked), "error", err)
+		return false
+	}
+	p.Counters.Published.Add(int64(len(acked)))
+	if failed != nil {
+		p.Counters.PublishFailed.Add(int64(len(answers) - len(acked)))
+		p.Log.Warn("the result stream did not take all results; the rest is tried again", "results", len(answers)-len(acked), "error", failed)
+	}
+	return failed == nil
+}
+
+// send hands one answer to the stream; a body that no stream would take is
+// reduced first, since an answer in short is better than none.
+func (p *Publisher) send(a answer) (jetstream.PubAckFuture, error) {
+	body, err := json.Marshal(a.body)
+	if err != nil {
+		return nil, err
+	}
+	if most := p.Largest(); most > 0 && int64(len(body)) > most-headerRoom {
+		if body, err = json.Marshal(reduced(a.body)); err != nil {
+			return nil, err
+		}
+	}
+	m := nats.NewMsg(p.Subject + "." + a.outcome + "." + a.source)
+	m.Data = body
+	m.Header.Set("Content-Type", "application/json")
+	m.Header.Set(jetstream.MsgIDHeader, a.messageID)
+	if a.traceparent != "" {
+		m.Header.Set("traceparent", a.traceparent)
+	}
+	future, err := p.Stream.PublishMsgAsync(m)
+	if errors.Is(err, nats.ErrMaxPayload) {
+		if m.Data, err = json.Marshal(reduced(a.body)); err == nil {
+			future, err = p.Stream.PublishMsgAsync(m)
+		}
+	}
+	return future, err
+}
+
+// reduced is a result without what the sender can look up for himself.
+func reduced(body any) any {
+	r, ok := body.(Result)
+	if !ok {
+		return body
+	}
+	r.Metadata = json.RawMessage(`"left out: the result would be larger than the stream takes"`)
+	if r.Error != nil {
+		short := *r.Error
+		short.Faults = json.RawMessage("null")
+		short.Message = short.Message[:min(len(short.Message), 500)]
+		r.Error = &short
+	}
+	return r
+}

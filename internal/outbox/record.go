@@ -1,0 +1,174 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/flex"
+)
+
+// ErrLeaseLost is returned for a lease that no longer stands: the request was
+// settled, or leased again, by somebody else. What was to be recorded is in
+// outbox_attempts, not applied. It does not come for a lease that merely lapsed.
+var ErrLeaseLost = errors.New("outbox: the lease is lost")
+
+// A record is what became of one lease.
+type record struct {
+	lease   Lease
+	outcome string // the kind's word, or put_back
+	told    flex.Outcome
+	move    move
+	alarm   alarm
+}
+
+// recorded is what became of a record: the result to publish, once settled.
+type recorded struct {
+	applied bool
+	settled *settlement
+}
+
+// record: sending -> what the policy decided, together with the row of history
+// and, when the fleet is concerned, the gate.
+//
+// A lease that lapsed meanwhile but was neither resolved nor taken by another
+// is still this attempt's: what Flex told is better than what a lookup can find.
+func (s *Store) record(ctx context.Context, r record) (*settlement, error) {
+	done, err := s.records.do(ctx, r)
+	if err == nil && !done.applied {
+		err = ErrLeaseLost
+	}
+	return done.settled, err
+}
+
+// recordBatch is the write of record. Rows are locked in the order of ids.
+func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var c recordColumns
+	at := make(map[[2]int64]int, len(records)) // by id and attempt
+	for i, r := range records {
+		c.append(r)
+		at[[2]int64{r.lease.ID, int64(r.lease.Attempt)}] = i
+	}
+	done := make([]recorded, len(records))
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, recordSQL, c.id, c.attempt, c.state, c.delay, c.spared, c.interactionSID, c.taskSID,
+			c.assignmentStatus, c.response, c.errorKind, c.errorMessage, c.httpStatus, c.twilioCode, c.twilioRequestID,
+			c.answered, c.outcome, c.took, s.worker)
+		if err != nil {
+			return err
+		}
+		moved, err := pgx.CollectRows(rows, scanSettlement)
+		if err != nil {
+			return err
+		}
+		for i := range moved {
+			r := &done[at[[2]int64{moved[i].id, int64(moved[i].attempt)}]]
+			r.applied = true
+			if moved[i].owed() {
+				r.settled = &moved[i]
+			}
+		}
+		return raise(ctx, tx, s.worker, records)
+	})
+	if err != nil {
+		return nil, wrap("record", err)
+	}
+	return done, nil
+}
+
+// recordSQL moves the rows whose lease still stands and writes all histories.
+const recordSQL = `
+	WITH told AS MATERIALIZED (
+		SELECT * FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::interval[], $5::integer[], $6::text[], $7::text[],
+		       $8::text[], $9::text[], $10::text[], $11::text[], $12::integer[], $13::integer[], $14::text[],
+		       $15::boolean[], $16::text[], $17::interval[])
+		    AS t (id, attempt, state, delay, spared, interaction_sid, task_sid,
+		       assignment_status, response, error_kind, error_message, http_status, twilio_code, twilio_request_id,
+		       answered, outcome, took)),
+	standing AS MATERIALIZED (
+		SELECT o.id, o.leased_until FROM outbox o JOIN told t ON t.id = o.id
+		 WHERE o.attempt = t.attempt AND o.state IN ('sending', 'uncertain')
+		 ORDER BY o.id FOR UPDATE OF o),
+	moved AS (
+		UPDATE outbox o
+		   SET state = t.state, leased_by = NULL, leased_until = NULL,
+		       due_at = CASE WHEN t.state IN ('pending', 'uncertain') THEN clock_timestamp() + t.delay END,
+		       spared = o.spared + t.spared,
+		       interaction_sid = t.interaction_sid, task_sid = t.task_sid, assignment_status = t.assignment_status,
+		       response = coalesce(t.response::json, o.response),
+		       resolved_by = CASE WHEN t.state IN ('created', 'rejected') THEN 'response' END,
+		       error_kind = t.error_kind, error_message = t.error_message, http_status = t.http_status,
+		       twilio_code = t.twilio_code, twilio_request_id = t.twilio_request_id,
+		       uncertain_since = CASE WHEN t.state = 'uncertain' THEN clock_timestamp() ELSE o.uncertain_since END,
+		       answered = t.answered, lookups = 0, announced_at = NULL,
+		       settled_at = CASE WHEN t.state IN ('created', 'rejected', 'abandoned') THEN clock_timestamp() END
+		  FROM told t JOIN standing USING (id)
+		 WHERE o.id = t.id AND o.attempt = t.attempt AND o.state IN ('sending', 'uncertain')
+		RETURNING ` + settlementColumns + `),
+	history AS (
+		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, http_status, twilio_code,
+		       twilio_request_id, outcome, error, applied)
+		SELECT t.id, 'attempt', t.attempt, $18, clock_timestamp() - coalesce(t.took, '0'), t.took, t.http_status, t.twilio_code,
+		       t.twilio_request_id, t.outcome, t.error_message, m.id IS NOT NULL
+		  FROM told t LEFT JOIN moved m ON m.id = t.id AND m.attempt = t.attempt)
+	SELECT * FROM moved`
+
+// recordColumns are the arrays that recordSQL unnests: one element a record.
+type recordColumns struct {
+	id                         []int64
+	attempt, spared            []int32
+	state, outcome             []string
+	delay                      []time.Duration
+	took                       []*time.Duration
+	interactionSID, taskSID    []*string
+	assignmentStatus, response []*string
+	errorKind, errorMessage    []*string
+	httpStatus, twilioCode     []*int32
+	twilioRequestID            []*string
+	answered                   []bool
+}
+
+func (c *recordColumns) append(r record) {
+	o := r.told
+	c.id = append(c.id, r.lease.ID)
+	c.attempt = append(c.attempt, int32(r.lease.Attempt))
+	c.state = append(c.state, string(r.move.to))
+	c.outcome = append(c.outcome, r.outcome)
+	c.delay = append(c.delay, r.move.delay)
+	var spared int32
+	if r.move.spared {
+		spared = 1
+	}
+	c.spared = append(c.spared, spared)
+	var took *time.Duration
+	if o.Took > 0 {
+		took = &o.Took
+	}
+	c.took = append(c.took, took)
+	c.interactionSID = append(c.interactionSID, orNull(o.InteractionSID))
+	c.taskSID = append(c.taskSID, orNull(text(o.TaskSID)))
+	c.assignmentStatus = append(c.assignmentStatus, orNull(text(o.AssignmentStatus)))
+	c.response = append(c.response, jsonOrNull(o.Response))
+	c.errorKind = append(c.errorKind, reason(r))
+	c.errorMessage = append(c.errorMessage, orNull(text(o.Message)))
+	c.httpStatus = append(c.httpStatus, numberOrNull(o.HTTPStatus))
+	c.twilioCode = append(c.twilioCode, numberOrNull(o.TwilioCode))
+	c.twilioRequestID = append(c.twilioRequestID, orNull(text(o.RequestID)))
+	c.answered = append(c.answered, o.Answered && o.Kind == flex.Uncertain)
+}
+
+func jsonOrNull(raw json.RawMessage) *string { return orNull(string(raw)) }
+
+// reason is why the request is not created, in one word. There is always one:
+// the schema refuses a request that stands still for no reason.
+func reason(r record) *string {
+	if o := r.told; o.ErrorKind != "" || o.Kind == flex.Created || r.outcome == "put_back" {
+		return orNull(text(o.ErrorKind))
+	}
+	return orNull("unknown")
+}

@@ -1,0 +1,231 @@
+package outbox
+
+import (
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"flexworker/internal/flex"
+)
+
+// State is where a request stands. The package comment has the picture.
+type State string
+
+// The states. The last five are final.
+const (
+	Pending   State = "pending"   // waits for due_at
+	Sending   State = "sending"   // leased: a call may be under way
+	Uncertain State = "uncertain" // may exist: waits for a lookup, or with no due_at for a person
+	Created   State = "created"   // exists, its sid is known
+	Rejected  State = "rejected"  // Flex will never take it
+	Abandoned State = "abandoned" // every counted attempt is used up
+	Expired   State = "expired"   // its deadline passed before it was sent
+	Cancelled State = "cancelled" // an operator stopped it
+)
+
+// States are all states, in the order of a request's life.
+var States = [...]State{Pending, Sending, Uncertain, Created, Rejected, Abandoned, Expired, Cancelled}
+
+// Final says whether a request in this state is settled.
+func (s State) Final() bool {
+	switch s {
+	case Created, Rejected, Abandoned, Expired, Cancelled:
+		return true
+	default:
+		return false
+	}
+}
+
+// Policy decides where an outcome leads. It does no I/O: what it decides is
+// stored once, by record.
+type Policy struct {
+	MinDelay    time.Duration // before the first repeat; > 0
+	MaxDelay    time.Duration // the longest time between two attempts; >= MinDelay
+	MaxAttempts int           // counted attempts until a request is abandoned; >= 1
+	// Settle is how long after an attempt absence proves nothing (LOOKUP_SETTLE).
+	Settle time.Duration
+	// Undecided is what becomes of a request that no lookup can decide. The zero
+	// value is the safe one: a person decides.
+	Undecided Undecided
+}
+
+// Undecided is UNCERTAIN_POLICY.
+type Undecided string
+
+// The policies for what cannot be found out.
+const (
+	Hold  Undecided = "hold"  // a person decides; also the zero value
+	Retry Undecided = "retry" // sent again: at least once
+	Fail  Undecided = "fail"  // abandoned: at most once
+)
+
+// maxRetryAfter bounds what an answer may ask us to wait.
+const maxRetryAfter = time.Hour
+
+// A move is what the policy decided.
+type move struct {
+	to     State
+	delay  time.Duration // until due_at, where to is Pending or Uncertain
+	spared bool          // the attempt is not held against RETRY_MAX_ATTEMPTS
+	person bool          // where to is Uncertain: a person has to look, no lookup will
+}
+
+// after decides where the outcome of the attempt with this number leads. Only
+// what surely was not created leads back to pending. random is in [0, 1).
+func (p Policy) after(attempt int, o flex.Outcome, random float64) move {
+	switch o.Kind {
+	case flex.Created:
+		return move{to: Created}
+	case flex.Rejected:
+		return move{to: Rejected}
+	case flex.Refused:
+		return move{to: Pending, delay: max(p.delay(attempt, random), retryAfter(o.RetryAfter, random)), spared: true}
+	case flex.Blocked:
+		// The gate is held; the delay only keeps the first claim after its
+		// release from being all of the same.
+		return move{to: Pending, delay: p.delay(1, random), spared: true}
+	default:
+		return move{to: Uncertain, delay: firstLookup}
+	}
+}
+
+// Waits between lookups. The first comes soon, since most tasks are listed at
+// once; while absence proves nothing they double, and the one that can prove it
+// comes when the settle time is over. After that an unclear answer is asked
+// again with growing waits until patience is used up.
+const (
+	firstLookup  = time.Second
+	maxLookup    = 30 * time.Second
+	patienceOver = 10 // settle times without a clear answer until a person is asked
+)
+
+// A doubt is what an uncertain request brings to the policy.
+type doubt struct {
+	attempt  int
+	counted  int           // attempts that were not spared
+	lookups  int           // made since it became uncertain, this one included
+	age      time.Duration // since the attempt could last have been under way
+	answered bool          // Flex answered with a 2xx that had no readable sid
+	askable  bool          // it has a task to look for
+}
+
+// afterLookup decides where a finding leads. Only proven absence leads back to
+// pending by itself; what nothing can prove is for the Undecided policy.
+func (p Policy) afterLookup(d doubt, f Finding, random float64) move {
+	switch {
+	case f.Kind == Found:
+		return move{to: Created}
+	case !d.askable:
+		return p.undecided(d, random)
+	case f.Kind == Absent && d.age >= p.Settle && !d.answered:
+		return p.again(d, random)
+	case f.Kind == Absent && d.age >= p.Settle, d.age >= patienceOver*p.Settle:
+		return p.undecided(d, random)
+	case f.Alone:
+		return move{to: Uncertain, delay: 0}
+	default:
+		return move{to: Uncertain, delay: p.lookupWait(d)}
+	}
+}
+
+// lookupWait grows with the number of lookups and does not pass the moment from
+// which absence counts.
+func (p Policy) lookupWait(d doubt) time.Duration {
+	wait := min(firstLookup<<min(d.lookups, 10), maxLookup)
+	if left := p.Settle - d.age; left > 0 {
+		return min(wait, left)
+	}
+	return wait
+}
+
+func (p Policy) undecided(d doubt, random float64) move {
+	switch p.Undecided {
+	case Retry:
+		return p.again(d, random)
+	case Fail:
+		return move{to: Abandoned}
+	default:
+		return move{to: Uncertain, person: true}
+	}
+}
+
+// again leads back to pending, or ends where the attempts are used up.
+func (p Policy) again(d doubt, random float64) move {
+	if d.counted >= p.MaxAttempts {
+		return move{to: Abandoned}
+	}
+	return move{to: Pending, delay: p.delay(d.attempt, random)}
+}
+
+// delay is the wait before the attempt after this one: it doubles from MinDelay
+// up to MaxDelay, and jitter takes up to three quarters of it off, so that what
+// failed together does not come back together. Within [MinDelay/4, MaxDelay].
+func (p Policy) delay(attempt int, random float64) time.Duration {
+	// backoff's own jitter is applied after its cap and may exceed it (10 s
+	// gave 14.998 s), so it is turned off and ours is used.
+	b := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(p.MinDelay),
+		backoff.WithMultiplier(2),
+		backoff.WithRandomizationFactor(0),
+		backoff.WithMaxInterval(p.MaxDelay),
+		backoff.WithMaxElapsedTime(0), // the default ends after 15 min with -1 ns
+	)
+	delay := p.MinDelay
+	for n := 0; n < attempt; n++ {
+		delay = b.NextBackOff()
+		if delay >= p.MaxDelay {
+			break
+		}
+	}
+	return delay/4 + time.Duration(random*float64(delay-delay/4))
+}
+
+// retryAfter is the wait that an answer asked for, plus up to a quarter of it
+// (30 s at most), so that the fleet does not return at one instant.
+func retryAfter(asked time.Duration, random float64) time.Duration {
+	asked = min(max(asked, 0), maxRetryAfter)
+	return asked + time.Duration(random*float64(min(asked/4, 30*time.Second)))
+}
+
+// An alarm is what outcomes mean for the whole fleet. The zero value means nothing.
+type alarm struct {
+	pause time.Duration // shut the gate for so long
+	hold  bool          // shut it until credentials or account are right
+	away  bool          // shut it until Flex can be reached
+	why   string
+}
+
+// and joins two alarms; the worse one gives the reason.
+func (a alarm) and(b alarm) alarm {
+	why := a.why
+	if why == "" || (b.hold && !a.hold) {
+		why = b.why
+	}
+	return alarm{pause: max(a.pause, b.pause), hold: a.hold || b.hold, away: a.away || b.away, why: why}
+}
+
+// awayAfter is how many calls in a row must have gone unanswered, or been
+// answered with a server's error, until the gate shuts. Each of them may cost
+// an uncertain request, so it is low; a single one is everyday life.
+const awayAfter = 5
+
+// alarmOf reads an outcome for the fleet. failures is how many calls in a row,
+// this one included, brought no answer.
+func alarmOf(o flex.Outcome, failures int) alarm {
+	switch {
+	case o.Kind == flex.Blocked:
+		return alarm{hold: true, why: o.Message}
+	case o.Limited && o.RetryAfter > 0:
+		return alarm{pause: min(o.RetryAfter, maxRetryAfter), why: o.Message}
+	case failures >= awayAfter:
+		return alarm{away: true, why: "Flex cannot be used: " + o.Message}
+	default:
+		return alarm{}
+	}
+}
+
+// noAnswer says whether a call brought nothing that Flex itself decided: it was
+// not reached, or did not answer in time, or failed.
+func noAnswer(o flex.Outcome) bool {
+	return o.Unreached || o.Kind == flex.Uncertain
+}

@@ -1,0 +1,129 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"flexworker/internal/rawjson"
+)
+
+// Limits of the durable steps.
+const (
+	// writeLimit bounds one statement of the worker on its own side. The
+	// server's statement_timeout has to be shorter, because a context that ends
+	// in mid-query costs the connection.
+	writeLimit = 10 * time.Second
+	// batchSize is the most items in one write.
+	batchSize = 256
+)
+
+// Store is every statement that touches the outbox's tables. It is safe for
+// concurrent use.
+type Store struct {
+	pool   *pgxpool.Pool
+	worker string
+	lease  time.Duration
+
+	adds      *group[Event, Added]
+	malformed *group[Malformed, struct{}]
+	records   *group[record, recorded]
+
+	// Hints to the loops of this process. Losing one costs time, never a request.
+	due     signal // something may be due: Deliverer
+	settled hints  // results to publish: Publisher
+	asked   signal // a repeat or a malformed message waits for its answer: Publisher
+
+	// latest is the lease that was created last, as a witness for the Resolver.
+	latest atomic.Pointer[created]
+}
+
+// created is a lease whose interaction exists since at.
+type created struct {
+	lease Lease
+	at    time.Time
+}
+
+// witnessAge bounds how old a witness may be: its task may end and be deleted
+// five minutes later, and takes a moment to be listed.
+const witnessAge = 4 * time.Minute
+
+// witness is the key of a task that surely was in that workspace lately; "" for
+// none that this process knows of.
+func (s *Store) witness(workspace string) string {
+	c := s.latest.Load()
+	if c == nil || workspace == "" || time.Since(c.at) > witnessAge {
+		return ""
+	}
+	raw, _ := rawjson.Member(c.lease.Request, "routing", "properties", "workspace_sid")
+	if string(raw) != `"`+workspace+`"` {
+		return ""
+	}
+	return c.lease.LookupKey
+}
+
+// NewStore gives a Store that signs its leases with worker, a name that no
+// other process has. A lease lasts attemptLimit, the longest time one create
+// call may take, and leaseMargin more.
+func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
+	s := &Store{
+		pool: pool, worker: worker, lease: attemptLimit + leaseMargin,
+		due: newSignal(), asked: newSignal(), settled: newHints(),
+	}
+	s.adds = newGroup(batchSize, s.addBatch)
+	s.malformed = newGroup(batchSize, s.addMalformedBatch)
+	s.records = newGroup(batchSize, s.recordBatch)
+	return s
+}
+
+// Away says whether err means that Postgres could not be asked or could not do
+// its work now, so that the same call may succeed later; a refusal of the data
+// is not that.
+func Away(err error) bool {
+	return err != nil && !isDataError(err)
+}
+
+// Ready asks Postgres whether it answers and has our tables.
+func (s *Store) Ready(ctx context.Context) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	_, err := s.Gate(ctx)
+	return err
+}
+
+// A signal wakes one loop; signals that come while it is awake become one.
+type signal chan struct{}
+
+func newSignal() signal { return make(signal, 1) }
+
+func (s signal) raise() {
+	select {
+	case s <- struct{}{}:
+	default:
+	}
+}
+
+// wrap names the step that failed.
+func wrap(step string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.ConstraintName != "" {
+		return fmt.Errorf("outbox: %s: constraint %s: %w", step, pg.ConstraintName, err)
+	}
+	return fmt.Errorf("outbox: %s: %w", step, err)
+}
+
+// bounded is the context of one write: no caller cuts it, since a statement
+// that was cut may have committed; writeLimit does.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(context.WithoutCancel(ctx), writeLimit, errWriteLimit)
+}
+
+var errWriteLimit = fmt.Errorf("outbox: a statement took longer than %v", writeLimit)

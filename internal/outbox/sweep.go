@@ -1,0 +1,137 @@
+package outbox
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	sweepEvery = time.Second
+	pruneEvery = time.Minute
+	sweepBatch = 500
+)
+
+// Sweeper moves what time alone moves: leases that ran out, deadlines that
+// passed, rows that are old. Every replica runs one; they skip each other's rows.
+type Sweeper struct {
+	Store     *Store
+	Retention time.Duration // settled and published rows older than this are removed; 0: never
+	Log       *slog.Logger
+	Counters  *Counters
+}
+
+// Run sweeps until ctx ends.
+func (w *Sweeper) Run(ctx context.Context) {
+	sweep, prune := time.NewTicker(sweepEvery), time.NewTicker(pruneEvery)
+	defer sweep.Stop()
+	defer prune.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-sweep.C:
+			w.sweep(ctx, "lapse", w.Store.lapse, &w.Counters.Lapsed)
+			w.sweep(ctx, "expire", w.Store.expire, &w.Counters.Expired)
+		case <-prune.C:
+			if w.Retention > 0 {
+				w.sweep(ctx, "prune", func(ctx context.Context) (int, error) { return w.Store.prune(ctx, w.Retention) }, &w.Counters.Pruned)
+			}
+		}
+	}
+}
+
+// sweep repeats one step until it finds less than a batch.
+func (w *Sweeper) sweep(ctx context.Context, step string, do func(context.Context) (int, error), count *counter) {
+	for n := sweepBatch; n == sweepBatch && ctx.Err() == nil; {
+		var err error
+		if n, err = do(ctx); err != nil {
+			w.Log.Warn("sweeping failed; trying again", "step", step, "error", err)
+			return
+		}
+		count.Add(int64(n))
+		if n > 0 {
+			w.Log.Info("swept", "step", step, "requests", n)
+		}
+	}
+}
+
+// lapse: sending -> uncertain, where the lease ran out: its holder died, or
+// cannot reach Postgres. Nobody knows whether it sent. The attempt could have
+// been under way until the lease's end.
+func (s *Store) lapse(ctx context.Context) (int, error) {
+	return s.sweepOut(ctx, "lapse", `
+		WITH over AS MATERIALIZED (
+			SELECT id, leased_by, leased_until FROM outbox
+			 WHERE state = 'sending' AND leased_until < clock_timestamp()
+			 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED),
+		moved AS (
+			UPDATE outbox o
+			   SET state = 'uncertain', leased_by = NULL, leased_until = NULL, due_at = clock_timestamp(),
+			       uncertain_since = over.leased_until, answered = false, lookups = 0, announced_at = NULL,
+			       error_kind = 'lapsed', http_status = NULL, twilio_code = NULL, twilio_request_id = NULL,
+			       error_message = 'worker ' || over.leased_by || ' claimed it and did not live to record what came of the call'
+			  FROM over WHERE o.id = over.id
+			RETURNING over.leased_by AS lapsed_by, over.leased_until AS lapsed_at, `+settlementColumns+`),
+		history AS (
+			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, error, applied)
+			SELECT id, 'attempt', attempt, lapsed_by, lapsed_at - $2::interval, 'lapsed', error_message, true FROM moved)
+		SELECT `+settlementNames+` FROM moved`, sweepBatch, s.lease)
+}
+
+// expire: pending -> expired, where the deadline passed.
+func (s *Store) expire(ctx context.Context) (int, error) {
+	return s.sweepOut(ctx, "expire", `
+		WITH over AS MATERIALIZED (
+			SELECT id FROM outbox
+			 WHERE state = 'pending' AND expires_at <= clock_timestamp()
+			 ORDER BY expires_at, id LIMIT $1 FOR UPDATE SKIP LOCKED)
+		UPDATE outbox o
+		   SET state = 'expired', due_at = NULL, settled_at = clock_timestamp(), error_kind = 'expired',
+		       error_message = 'expires_at passed before it was sent'
+		  FROM over WHERE o.id = over.id
+		RETURNING `+settlementColumns, sweepBatch)
+}
+
+// sweepOut runs a statement that returns the rows it moved, and hints at their
+// results.
+func (s *Store) sweepOut(ctx context.Context, step, sql string, args ...any) (int, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return 0, wrap(step, err)
+	}
+	moved, err := pgx.CollectRows(rows, scanSettlement)
+	if err != nil {
+		return 0, wrap(step, err)
+	}
+	for i := range moved {
+		if moved[i].owed() {
+			s.settled.offer(&moved[i])
+		}
+	}
+	return len(moved), nil
+}
+
+// prune removes requests that were settled and published longer ago than
+// retention, with their history and repeats, and answered malformed messages.
+func (s *Store) prune(ctx context.Context, retention time.Duration) (int, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var n int
+	err := s.pool.QueryRow(ctx, `
+		WITH old AS MATERIALIZED (
+			SELECT id FROM outbox
+			 WHERE settled_at < clock_timestamp() - $1::interval AND published_at IS NOT NULL
+			   AND NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.outbox_id = outbox.id AND r.published_at IS NULL)
+			 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED),
+		history AS (DELETE FROM outbox_attempts USING old WHERE outbox_id = old.id),
+		repeats AS (DELETE FROM outbox_repeats USING old WHERE outbox_id = old.id),
+		malformed AS (DELETE FROM outbox_malformed WHERE published_at < clock_timestamp() - $1::interval),
+		gone AS (DELETE FROM outbox USING old WHERE outbox.id = old.id RETURNING 1)
+		SELECT count(*) FROM gone`, retention, sweepBatch).Scan(&n)
+	return n, wrap("prune", err)
+}
