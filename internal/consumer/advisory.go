@@ -1,0 +1,60 @@
+package consumer
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	"flexworker/internal/outbox"
+)
+
+// watchLost stores what the server has given up delivering: a message whose
+// deliveries are used up, above all one that the client library takes for a
+// word of the server. The server says so once, to who listens then; what is
+// said while no replica runs is found by comparing the stream with the table.
+// The returned function ends the watch.
+func (c *Consumer) watchLost(ctx context.Context) (func(), error) {
+	subject := "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + c.Names.Stream + "." + c.Names.Consumer
+	sub, err := c.Stream.Conn().QueueSubscribe(subject, c.Names.Consumer, func(m *nats.Msg) {
+		var advisory struct {
+			Sequence uint64 `json:"stream_seq"`
+		}
+		if err := json.Unmarshal(m.Data, &advisory); err != nil {
+			c.Log.Warn("an advisory about lost messages cannot be read", "error", err)
+			return
+		}
+		if err := c.storeLost(ctx, advisory.Sequence); err != nil {
+			c.Log.Error("a message is no longer delivered and could not be stored: store it by publishing it again",
+				"stream", c.Names.Stream, "sequence", advisory.Sequence, "error", err)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	// An error on the way out changes nothing: the connection is closed next.
+	return func() { _ = sub.Unsubscribe() }, nil
+}
+
+// storeLost reads one message from the stream and stores it as any other. It
+// stays unacked; nobody delivers it any more.
+func (c *Consumer) storeLost(ctx context.Context, sequence uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, ackLimit)
+	defer cancel()
+	stream, err := c.Stream.Stream(ctx, c.Names.Stream)
+	if err != nil {
+		return err
+	}
+	raw, err := stream.GetMsg(ctx, sequence)
+	if err != nil {
+		return err
+	}
+	message := outbox.Message{
+		Stream: c.Names.Stream, Subject: raw.Subject, Sequence: raw.Sequence, Time: raw.Time,
+		Headers: raw.Header, Raw: raw.Data, Source: strings.TrimPrefix(raw.Subject, c.Names.Subject+"."),
+	}
+	message.Traceparent = header(message, "traceparent")
+	c.Log.Warn("the stream has given up delivering a message; it is stored now", "sequence", sequence)
+	return c.newIntake(ctx).store(message)
+}
