@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"flexworker/migrations"
+)
+
+func migrateCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "migrate", Short: "Bring the schema up to date, take a step back, or show where it stands"}
+	var yes bool
+	down := &cobra.Command{Use: "down", Short: "Take the latest migration back; drops tables with what is in them", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dsn, err := databaseURL()
+			if err != nil {
+				return err
+			}
+			if !yes {
+				return errors.New("this drops tables with all rows in them; say --yes if you mean it")
+			}
+			step, err := migrations.Down(cmd.Context(), dsn)
+			if err == nil && step == "" {
+				step = "nothing: the database has no migrations"
+			}
+			return report(cmd, err, "taken back: %s\n", step)
+		}}
+	down.Flags().BoolVar(&yes, "yes", false, "really drop what the step created")
+	cmd.AddCommand(down,
+		&cobra.Command{Use: "up", Short: "Take every migration that is missing", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				dsn, err := databaseURL()
+				if err != nil {
+					return err
+				}
+				steps, err := migrations.Up(cmd.Context(), dsn)
+				return report(cmd, err, "migrations taken: %d; the schema is up to date\n", steps)
+			}},
+		&cobra.Command{Use: "status", Short: "List the migrations and whether the database has them", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				dsn, err := databaseURL()
+				if err != nil {
+					return err
+				}
+				steps, err := migrations.Status(cmd.Context(), dsn)
+				for _, s := range steps {
+					word := "missing"
+					if s.Applied {
+						word = "applied"
+					}
+					err = report(cmd, err, "%-8s %s\n", word, s.Name)
+				}
+				return err
+			}})
+	return cmd
+}
+
+// report prints a line unless there is an error to return.
+func report(cmd *cobra.Command, err error, format string, args ...any) error {
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), format, args...)
+	return err
+}
+
+// databaseURL is the one setting that migrations need.
+func databaseURL() (string, error) {
+	s, err := loadSecret("DATABASE_URL")
+	if err == nil && s.Value() == "" {
+		err = errors.New("DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE)")
+	}
+	return s.Value(), err
+}
+
+func configCommand() *cobra.Command {
+	return &cobra.Command{Use: "config", Short: "Print the settings in force, secrets hidden, and what is wrong with them", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, faults := loadConfig()
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			for _, line := range settings(cfg) {
+				if _, err := fmt.Fprintln(w, line); err != nil {
+					return err
+				}
+			}
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			if faults != nil {
+				return fmt.Errorf("the settings have faults:\n%w", faults)
+			}
+			return nil
+		}}
+}
+
+// userinfo is what must not be shown of an address.
+var userinfo = regexp.MustCompile(`//[^/@,]*@`)
+
+// settings are lines of name, value, where it came from, and what it is.
+func settings(cfg Config) []string {
+	var lines []string
+	v := reflect.ValueOf(cfg)
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		name := f.Tag.Get("envconfig")
+		from := "default"
+		if _, ok := os.LookupEnv(name); ok {
+			from = "environment"
+		} else if _, ok := os.LookupEnv(name + "_FILE"); ok && f.Type == reflect.TypeFor[Secret]() {
+			from = "file"
+		} else if f.Tag.Get("default") == "" {
+			from = "unset"
+		}
+		value := userinfo.ReplaceAllString(fmt.Sprint(v.Field(i).Interface()), "//(hidden)@")
+		lines = append(lines, strings.Join([]string{name, value, from, f.Tag.Get("doc")}, "\t"))
+	}
+	return lines
+}
+
+func healthcheckCommand() *cobra.Command {
+	var ready bool
+	cmd := &cobra.Command{Use: "healthcheck", Short: "Ask the worker on this machine whether it runs; for a container without a shell", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			address, set := os.LookupEnv("ADMIN_ADDR")
+			if !set {
+				address = ":8080"
+			}
+			path := "/healthz"
+			if ready {
+				path = "/readyz"
+			}
+			return healthcheck(cmd.Context(), address, path)
+		}}
+	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether it is ready, rather than whether it runs")
+	return cmd
+}
+
+func healthcheck(ctx context.Context, address, path string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("ADMIN_ADDR=%s must be host:port or :port", address)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answered %s", path, response.Status)
+	}
+	return nil
+}

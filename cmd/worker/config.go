@@ -1,0 +1,223 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/kelseyhightower/envconfig"
+)
+
+// Config is every setting, read from the environment. README lists them; a test
+// holds the two equal.
+type Config struct {
+	DatabaseURL Secret `envconfig:"DATABASE_URL" doc:"Postgres; required"`
+	Migrate     bool   `envconfig:"MIGRATE" default:"true" doc:"bring the schema up to date at the start"`
+
+	NATSURL       string `envconfig:"NATS_URL" default:"nats://127.0.0.1:4222" doc:"NATS servers, comma-separated"`
+	NATSCredsFile string `envconfig:"NATS_CREDS_FILE" doc:"NATS credentials file (JWT and seed)"`
+	NATSCAFile    string `envconfig:"NATS_CA_FILE" doc:"certificate authorities that the NATS servers are held against"`
+	NATSCertFile  string `envconfig:"NATS_CERT_FILE" doc:"client certificate for NATS; goes with NATS_KEY_FILE"`
+	NATSKeyFile   string `envconfig:"NATS_KEY_FILE" doc:"key of the client certificate"`
+
+	RequestsStream   string `envconfig:"REQUESTS_STREAM" default:"INTERACTION_REQUESTS" doc:"stream that requests are read from"`
+	RequestsSubject  string `envconfig:"REQUESTS_SUBJECT" default:"interactions.requests" doc:"prefix of the subjects they arrive on; the source follows"`
+	RequestsConsumer string `envconfig:"REQUESTS_CONSUMER" default:"interaction-worker" doc:"durable consumer, shared by all replicas"`
+	ResultsStream    string `envconfig:"RESULTS_STREAM" default:"INTERACTION_RESULTS" doc:"stream that results are published to"`
+	ResultsSubject   string `envconfig:"RESULTS_SUBJECT" default:"interactions.results" doc:"prefix of their subjects; outcome and source follow"`
+	CreateStreams    bool   `envconfig:"CREATE_STREAMS" default:"false" doc:"create the two streams when they are missing"`
+
+	TwilioAccountSID string `envconfig:"TWILIO_ACCOUNT_SID" doc:"account sid; goes with TWILIO_AUTH_TOKEN"`
+	TwilioAuthToken  Secret `envconfig:"TWILIO_AUTH_TOKEN" doc:"auth token of the account"`
+	TwilioAPIKey     string `envconfig:"TWILIO_API_KEY" doc:"API key sid, in place of account sid and token; goes with TWILIO_API_SECRET"`
+	TwilioAPISecret  Secret `envconfig:"TWILIO_API_SECRET" doc:"secret of the API key"`
+
+	FlexURL         string        `envconfig:"FLEX_URL" default:"https://flex-api.twilio.com" doc:"where interactions are created; plain http to a loopback address only"`
+	TaskRouterURL   string        `envconfig:"TASKROUTER_URL" default:"https://taskrouter.twilio.com" doc:"where tasks are looked up; the same rule"`
+	FlexTimeout     time.Duration `envconfig:"FLEX_TIMEOUT" default:"15s" doc:"one attempt, from dialling to the last byte"`
+	FlexConcurrency int           `envconfig:"FLEX_CONCURRENCY" default:"16" doc:"attempts in flight, each replica"`
+	FlexRate        float64       `envconfig:"FLEX_RATE" default:"5" doc:"attempts a second, the whole fleet; 0: no limit"`
+
+	RetryMaxAttempts int           `envconfig:"RETRY_MAX_ATTEMPTS" default:"10" doc:"attempts that reached Flex until a request is abandoned"`
+	RetryMinDelay    time.Duration `envconfig:"RETRY_MIN_DELAY" default:"1s" doc:"before the first repeat; doubles with each, with jitter"`
+	RetryMaxDelay    time.Duration `envconfig:"RETRY_MAX_DELAY" default:"5m" doc:"the longest time between two attempts"`
+
+	LookupAttribute string        `envconfig:"LOOKUP_ATTRIBUTE" default:"interaction_request" doc:"task attribute that carries the lookup key; empty: none, and no lookups"`
+	LookupSettle    time.Duration `envconfig:"LOOKUP_SETTLE" default:"60s" doc:"how long after an attempt absence proves nothing"`
+	UncertainPolicy string        `envconfig:"UNCERTAIN_POLICY" default:"hold" doc:"what cannot be found out: hold (a person decides), retry (at least once) or fail"`
+
+	Retention     time.Duration `envconfig:"RETENTION" default:"720h" doc:"settled and published rows older than this are removed; 0: never"`
+	ShutdownGrace time.Duration `envconfig:"SHUTDOWN_GRACE" default:"30s" doc:"how long attempts in flight may take to finish after SIGTERM"`
+
+	AdminAddr  string `envconfig:"ADMIN_ADDR" default:":8080" doc:"health and metrics; empty: none"`
+	AdminToken Secret `envconfig:"ADMIN_TOKEN" doc:"needed for every action over HTTP"`
+	LogLevel   string `envconfig:"LOG_LEVEL" default:"info" doc:"debug, info, warn or error; to standard error"`
+	LogFormat  string `envconfig:"LOG_FORMAT" default:"json" doc:"json or text"`
+}
+
+// mayBeEmpty are the settings for which an empty value means something.
+var mayBeEmpty = map[string]bool{"LOOKUP_ATTRIBUTE": true, "ADMIN_ADDR": true}
+
+// loadConfig reads all settings and reports every fault at once, without the
+// value of a secret.
+func loadConfig() (Config, error) {
+	var cfg Config
+	var faults []error
+	v := reflect.ValueOf(&cfg).Elem()
+	for i := range v.NumField() {
+		if err := loadField(v.Type().Field(i), v.Field(i)); err != nil {
+			faults = append(faults, err)
+		}
+	}
+	if len(faults) == 0 {
+		faults = cfg.faults()
+	}
+	return cfg, errors.Join(faults...)
+}
+
+// loadField has envconfig read one setting. The library stops at its first
+// fault, so it is given one field at a time.
+func loadField(f reflect.StructField, into reflect.Value) error {
+	name := f.Tag.Get("envconfig")
+	value, set := os.LookupEnv(name)
+	if f.Type == reflect.TypeFor[Secret]() {
+		s, err := loadSecret(name)
+		into.Set(reflect.ValueOf(s))
+		return err
+	}
+	if set && value == "" && !mayBeEmpty[name] {
+		return fmt.Errorf("%s is set but empty: leave it out to have the default", name)
+	}
+	if set && value == "" {
+		return nil
+	}
+	one := reflect.New(reflect.StructOf([]reflect.StructField{f}))
+	if envconfig.Process("", one.Interface()) != nil {
+		return fmt.Errorf("%s=%s is not %s", name, value, expected[f.Type.String()])
+	}
+	into.Set(one.Elem().Field(0))
+	return nil
+}
+
+var expected = map[string]string{
+	"bool": "true or false", "int": "a whole number", "float64": "a number",
+	"time.Duration": "a duration such as 30s, 5m or 720h",
+}
+
+var (
+	subjectPattern   = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
+	namePattern      = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+	attributePattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
+)
+
+// faults are what is wrong with values that could be read.
+func (c Config) faults() []error {
+	var faults []error
+	want := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	if c.DatabaseURL.Value() == "" {
+		want(false, "DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE)")
+	} else if _, err := pgx.ParseConfig(c.DatabaseURL.Value()); err != nil {
+		want(false, "DATABASE_URL is not a Postgres address such as postgres://worker@db/worker")
+	}
+	for _, s := range [][2]string{{"REQUESTS_SUBJECT", c.RequestsSubject}, {"RESULTS_SUBJECT", c.ResultsSubject}} {
+		want(subjectPattern.MatchString(s[1]), "%s=%s is not a subject of plain tokens", s[0], s[1])
+	}
+	for _, s := range [][2]string{{"REQUESTS_STREAM", c.RequestsStream}, {"REQUESTS_CONSUMER", c.RequestsConsumer}, {"RESULTS_STREAM", c.ResultsStream}} {
+		want(namePattern.MatchString(s[1]), "%s=%s may have letters, digits, _ and - only", s[0], s[1])
+	}
+	want((c.NATSCertFile == "") == (c.NATSKeyFile == ""), "NATS_CERT_FILE and NATS_KEY_FILE go together")
+	faults = append(faults, c.credentialFaults()...)
+	for _, s := range [][2]string{{"FLEX_URL", c.FlexURL}, {"TASKROUTER_URL", c.TaskRouterURL}} {
+		want(addressProblem(s[1]) == "", "%s %s", s[0], addressProblem(s[1]))
+	}
+	want(c.FlexTimeout >= time.Second && c.FlexTimeout <= 5*time.Minute, "FLEX_TIMEOUT=%v must be between 1s and 5m", c.FlexTimeout)
+	want(c.FlexConcurrency >= 1 && c.FlexConcurrency <= 1000, "FLEX_CONCURRENCY=%d must be between 1 and 1000", c.FlexConcurrency)
+	want(c.FlexRate >= 0 && c.FlexRate <= 1e6, "FLEX_RATE=%v must be between 0 and 1000000", c.FlexRate)
+	want(c.RetryMaxAttempts >= 1, "RETRY_MAX_ATTEMPTS=%d must be at least 1", c.RetryMaxAttempts)
+	want(c.RetryMinDelay >= time.Millisecond, "RETRY_MIN_DELAY=%v must be at least 1ms", c.RetryMinDelay)
+	want(c.RetryMaxDelay >= c.RetryMinDelay && c.RetryMaxDelay <= 24*time.Hour, "RETRY_MAX_DELAY=%v must be between RETRY_MIN_DELAY and 24h", c.RetryMaxDelay)
+	want(c.LookupAttribute == "" || attributePattern.MatchString(c.LookupAttribute), "LOOKUP_ATTRIBUTE=%s may have letters, digits and _ only: TaskRouter's expressions know no others", c.LookupAttribute)
+	want(c.LookupSettle >= time.Second && c.LookupSettle <= 4*time.Minute, "LOOKUP_SETTLE=%v must be between 1s and 4m: TaskRouter forgets a finished task after five minutes", c.LookupSettle)
+	want(oneOf(c.UncertainPolicy, "hold", "retry", "fail"), "UNCERTAIN_POLICY=%s must be hold, retry or fail", c.UncertainPolicy)
+	want(c.Retention == 0 || c.Retention >= time.Hour, "RETENTION=%v must be 0 (never) or at least 1h: a repeat is recognised only while its row is there", c.Retention)
+	want(c.ShutdownGrace >= 0, "SHUTDOWN_GRACE=%v must not be negative", c.ShutdownGrace)
+	if c.AdminAddr != "" {
+		_, _, err := net.SplitHostPort(c.AdminAddr)
+		want(err == nil, "ADMIN_ADDR=%s must be host:port or :port", c.AdminAddr)
+	}
+	want(oneOf(c.LogLevel, "debug", "info", "warn", "error"), "LOG_LEVEL=%s must be debug, info, warn or error", c.LogLevel)
+	want(oneOf(c.LogFormat, "json", "text"), "LOG_FORMAT=%s must be json or text", c.LogFormat)
+	return faults
+}
+
+// credentialFaults wants exactly one pair, of the right form.
+func (c Config) credentialFaults() []error {
+	token := c.TwilioAccountSID != "" || c.TwilioAuthToken.Value() != ""
+	key := c.TwilioAPIKey != "" || c.TwilioAPISecret.Value() != ""
+	switch {
+	case token && key:
+		return []error{errors.New("give either TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN or TWILIO_API_KEY and TWILIO_API_SECRET, not both")}
+	case !token && !key:
+		return []error{errors.New("TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN, or TWILIO_API_KEY and TWILIO_API_SECRET, are required")}
+	case token && (c.TwilioAccountSID == "" || c.TwilioAuthToken.Value() == ""):
+		return []error{errors.New("TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN go together")}
+	case key && (c.TwilioAPIKey == "" || c.TwilioAPISecret.Value() == ""):
+		return []error{errors.New("TWILIO_API_KEY and TWILIO_API_SECRET go together")}
+	case token && !strings.HasPrefix(c.TwilioAccountSID, "AC"):
+		return []error{errors.New("TWILIO_ACCOUNT_SID must begin with AC")}
+	case key && !strings.HasPrefix(c.TwilioAPIKey, "SK"):
+		return []error{errors.New("TWILIO_API_KEY must begin with SK")}
+	default:
+		return nil
+	}
+}
+
+// credentials is the pair in force at this moment: a rotated file counts at once.
+func (c Config) credentials() (user, password string) {
+	if c.TwilioAPIKey != "" {
+		return c.TwilioAPIKey, c.TwilioAPISecret.Value()
+	}
+	return c.TwilioAccountSID, c.TwilioAuthToken.Value()
+}
+
+// addressProblem says what is wrong with a base address.
+func addressProblem(address string) string {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || u.Host == "":
+		return "is not an address such as https://flex-api.twilio.com"
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return "must have no user, query or fragment"
+	case u.Scheme == "https":
+		return ""
+	case u.Scheme == "http" && isLoopback(u.Hostname()):
+		return ""
+	default:
+		return "must be https; plain http is for a loopback address only"
+	}
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func oneOf(s string, options ...string) bool {
+	for _, o := range options {
+		if s == o {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+)
+
+// Limits that every session has. The server's are shorter than the worker's own
+// (outbox.writeLimit), because a statement that is cut from this side costs its
+// connection.
+const (
+	connectTimeout   = 3 * time.Second
+	statementTimeout = "8s"
+	lockTimeout      = "4s"
+	idleInTxTimeout  = "5s" // also what a stopped process can hold the gate for
+)
+
+// openPool gives a pool that connects when it is first used. Each connection
+// takes the address and password of that moment, so a rotated file counts.
+func openPool(ctx context.Context, dsn Secret, size int) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(dsn.Value())
+	if err != nil {
+		return nil, errors.New("DATABASE_URL is not a Postgres address")
+	}
+	config.MaxConns = int32(size)
+	config.MinIdleConns = 1
+	config.MaxConnIdleTime = time.Minute
+	config.MaxConnLifetime = 30 * time.Minute
+	config.MaxConnLifetimeJitter = 5 * time.Minute
+	config.HealthCheckPeriod = 10 * time.Second
+	config.PingTimeout = 2 * time.Second // the default is none
+	config.ConnConfig.ConnectTimeout = connectTimeout
+	for name, value := range map[string]string{
+		"application_name": "flexworker", "statement_timeout": statementTimeout, "lock_timeout": lockTimeout,
+		"idle_in_transaction_session_timeout": idleInTxTimeout, "tcp_keepalives_idle": "15", "TimeZone": "UTC",
+	} {
+		if config.ConnConfig.RuntimeParams[name] == "" {
+			config.ConnConfig.RuntimeParams[name] = value
+		}
+	}
+	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		if now, err := pgx.ParseConfig(dsn.Value()); err == nil {
+			c.User, c.Password = now.User, now.Password
+		}
+		return nil
+	}
+	return pgxpool.NewWithConfig(ctx, config)
+}
+
+// natsHealth is what the connection's handlers have seen.
+type natsHealth struct {
+	denied atomic.Bool // a permission is missing: nothing moves until a person acts
+}
+
+// connectNATS connects, or goes on trying in the background. closed is called
+// when the connection has ended for good, which only Close brings about.
+func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger) (*nats.Conn, error) {
+	options := []nats.Option{
+		nats.Name("flexworker " + worker),
+		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.IgnoreAuthErrorAbort(),
+		nats.ReconnectWait(time.Second), nats.ReconnectJitter(500*time.Millisecond, 500*time.Millisecond),
+		nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2), nats.Timeout(connectTimeout),
+		// A publish while disconnected fails at once, in place of being sent by
+		// surprise after its error was reported.
+		nats.ReconnectBufSize(-1),
+		nats.CustomInboxPrefix("_INBOX.flexworker"),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				log.Warn("NATS is away; trying to reconnect", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(c *nats.Conn) {
+			health.denied.Store(false)
+			log.Info("NATS is back", "server", c.ConnectedUrlRedacted())
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				health.denied.Store(true)
+				log.Error("NATS refuses a subject: give this user the permissions in README", "error", err)
+				return
+			}
+			log.Warn("NATS", "error", err)
+		}),
+	}
+	if cfg.NATSCredsFile != "" {
+		options = append(options, nats.UserCredentials(cfg.NATSCredsFile))
+	}
+	if cfg.NATSCAFile != "" {
+		options = append(options, nats.RootCAs(cfg.NATSCAFile))
+	}
+	if cfg.NATSCertFile != "" {
+		options = append(options, nats.ClientCert(cfg.NATSCertFile, cfg.NATSKeyFile))
+	}
+	conn, err := nats.Connect(cfg.NATSURL, options...)
+	if err != nil {
+		return nil, fmt.Errorf("NATS: %w", err)
+	}
+	return conn, nil
+}
+
+// workerName is a name that no other process has: it signs leases and history.
+func workerName() string {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "worker"
+	}
+	host, _, _ = strings.Cut(host, ".")
+	return fmt.Sprintf("%s-%d-%04x", host, os.Getpid(), time.Now().UnixNano()&0xffff)
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"flexworker/internal/outbox"
+)
+
+// state is what health and metrics are read from.
+type state struct {
+	schema   atomic.Bool // the database has our tables
+	draining atomic.Bool
+	metrics  *metrics
+}
+
+func newState() *state { return &state{metrics: newMetrics()} }
+
+func (s *state) attempted(at outbox.Attempt) {
+	s.metrics.took.WithLabelValues(at.Outcome.Kind.String()).Observe(at.Outcome.Took.Seconds())
+	traceAttempt(at)
+}
+
+// serveAdmin listens on ADMIN_ADDR; the returned function ends that.
+func (a *app) serveAdmin(ctx context.Context) (func(), error) {
+	if a.cfg.AdminAddr == "" {
+		return func() {}, nil
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", a.cfg.AdminAddr)
+	if err != nil {
+		return nil, fmt.Errorf("ADMIN_ADDR: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", a.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry(), promhttp.HandlerOpts{}))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 15 * time.Second, MaxHeaderBytes: 16 << 10}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			a.log.Error("the admin address is no longer served", "error", err)
+		}
+	}()
+	a.log.Info("health and metrics", "address", listener.Addr().String())
+	return func() {
+		_ = server.Close() // scrapes and probes under way may be cut
+		<-served
+	}, nil
+}
+
+// readyz says in one word whether this replica can work, and why requests are
+// not moving when they are not. limited, paused and held are no fault of the
+// replica: it takes events, so it is ready.
+func (a *app) readyz(w http.ResponseWriter, r *http.Request) {
+	word := a.why(r.Context())
+	switch word {
+	case "database", "nats", "draining":
+		answer(w, http.StatusServiceUnavailable, word)
+	default:
+		answer(w, http.StatusOK, word)
+	}
+}
+
+func (a *app) why(ctx context.Context) string {
+	if a.state.draining.Load() {
+		return "draining"
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	gate, err := a.store.Gate(ctx)
+	switch {
+	case err != nil || !a.state.schema.Load():
+		return "database"
+	case !a.nats.IsConnected() || a.health.denied.Load() || a.nats.FlushWithContext(ctx) != nil:
+		return "nats"
+	case gate.State != outbox.GateOpen:
+		return string(gate.State)
+	default:
+		return string(a.deliverer.Gate())
+	}
+}
+
+func answer(w http.ResponseWriter, status int, word string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = fmt.Fprintln(w, word) // a prober that hung up needs no answer
+}

@@ -1,0 +1,88 @@
+// Command worker creates Twilio Flex interactions for the requests that arrive
+// on a JetStream stream. README says how it is run; `worker --help` lists the
+// commands.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set when the program is linked.
+var version = "development"
+
+func main() {
+	ctx, stop := untilSignal()
+	err := root(os.Stdout, os.Stderr).ExecuteContext(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "worker:", err)
+		os.Exit(1)
+	}
+}
+
+// untilSignal is a context that SIGTERM or SIGINT ends; the second one ends the
+// process at once.
+func untilSignal() (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	go func() { // lives as long as the process
+		<-signals
+		cancel()
+		<-signals
+		os.Exit(1)
+	}()
+	return ctx, cancel
+}
+
+// root is the command line. Answers go to out, the log to errs.
+func root(out, errs io.Writer) *cobra.Command {
+	serve := func(cmd *cobra.Command, _ []string) error {
+		cfg, err := loadConfig()
+		if err != nil {
+			return fmt.Errorf("the settings have faults:\n%w", err)
+		}
+		return run(cmd.Context(), cfg, newLog(errs, cfg.LogLevel, cfg.LogFormat))
+	}
+	cmd := &cobra.Command{
+		Use:   "worker",
+		Short: "Creates Twilio Flex interactions for requests from NATS JetStream",
+		Long: "Creates Twilio Flex interactions for requests from NATS JetStream: never two for one\n" +
+			"request, and an answer for each. Without a command it runs the worker. Settings come\n" +
+			"from the environment; `worker config` shows them all.",
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, RunE: serve,
+	}
+	cmd.SetOut(out)
+	cmd.SetErr(errs)
+	cmd.AddCommand(
+		&cobra.Command{Use: "run", Short: "Run the worker until SIGTERM (the same as no command)", Args: cobra.NoArgs, RunE: serve},
+		migrateCommand(), configCommand(), sendCommand(), healthcheckCommand(),
+		&cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), version)
+			return err
+		}},
+	)
+	cmd.AddCommand(operatorCommands()...)
+	return cmd
+}
+
+// newLog writes structured lines to w. Level and format were checked.
+func newLog(w io.Writer, level, format string) *slog.Logger {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		l = slog.LevelInfo
+	}
+	options := &slog.HandlerOptions{Level: l}
+	if format == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}

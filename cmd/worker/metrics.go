@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"flexworker/internal/flex"
+	"flexworker/internal/outbox"
+)
+
+// backlogEvery is the time between two counts of the backlog. A scrape reads
+// the latest count and never the table.
+const backlogEvery = 15 * time.Second
+
+type metrics struct {
+	took *prometheus.HistogramVec
+
+	mu      sync.Mutex
+	backlog []outbox.Backlog
+}
+
+func newMetrics() *metrics {
+	return &metrics{took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "flexworker_attempt_seconds", Help: "How long a create call took, by its outcome.",
+		Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 15, 30},
+	}, []string{"outcome"})}
+}
+
+// registry is all that is exported. Labels have few values: outcomes and states,
+// never a source or an id.
+func (a *app) registry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		a.state.metrics.took, &exporter{a})
+	return r
+}
+
+// exporter reads the plain counters of the packages when it is scraped.
+type exporter struct{ app *app }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("flexworker_"+name, help, labels, nil)
+}
+
+var (
+	eventsDesc    = desc("events_total", "Messages taken from the request stream, by what became of them.", "became")
+	attemptsDesc  = desc("attempts_total", "Create calls, by outcome.", "outcome")
+	sparedDesc    = desc("attempts_spared_total", "Attempts that cost a request nothing.")
+	putBackDesc   = desc("leases_put_back_total", "Leases given back without a call.")
+	lookupsDesc   = desc("lookups_total", "Lookups of uncertain requests, by finding.", "finding")
+	twiceDesc     = desc("duplicates_found_total", "Requests for which a lookup found more than one interaction: look at once.")
+	lapsedDesc    = desc("leases_lapsed_total", "Leases that ran out: the request became uncertain.")
+	expiredDesc   = desc("requests_expired_total", "Requests whose deadline passed before they were sent.")
+	prunedDesc    = desc("requests_pruned_total", "Rows removed by retention.")
+	publishedDesc = desc("results_published_total", "Results that the stream acknowledged.")
+	failedDesc    = desc("results_failed_total", "Tries to publish a result that failed.")
+	requestsDesc  = desc("requests", "Requests that are not finished, by state; counted every 15 s.", "state")
+	oldestDesc    = desc("requests_oldest_seconds", "Age of the oldest of them.", "state")
+	natsDesc      = desc("nats_connected", "1 while NATS is connected.")
+)
+
+// Describe sends the descriptions of all that Collect can send.
+func (e *exporter) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{eventsDesc, attemptsDesc, sparedDesc, putBackDesc, lookupsDesc, twiceDesc, lapsedDesc, expiredDesc, prunedDesc,
+		publishedDesc, failedDesc, requestsDesc, oldestDesc, natsDesc} {
+		out <- d
+	}
+}
+
+// Collect sends the present values.
+func (e *exporter) Collect(out chan<- prometheus.Metric) {
+	count := func(d *prometheus.Desc, v int64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	in := e.app.consumer.Counters
+	for added := range in.Added {
+		count(eventsDesc, in.Added[added].Load(), outbox.Added(added).String())
+	}
+	count(eventsDesc, in.Malformed.Load(), "malformed")
+	count(eventsDesc, in.GivenBack.Load(), "given_back")
+	c := e.app.deliverer.Counters
+	for kind := range c.Attempts {
+		count(attemptsDesc, c.Attempts[kind].Load(), flex.Kind(kind).String())
+	}
+	count(sparedDesc, c.Spared.Load())
+	count(putBackDesc, c.PutBack.Load())
+	for kind := range c.Lookups {
+		count(lookupsDesc, c.Lookups[kind].Load(), outbox.FindingKind(kind).String())
+	}
+	count(twiceDesc, c.Duplicates.Load())
+	count(lapsedDesc, c.Lapsed.Load())
+	count(expiredDesc, c.Expired.Load())
+	count(prunedDesc, c.Pruned.Load())
+	count(publishedDesc, c.Published.Load())
+	count(failedDesc, c.PublishFailed.Load())
+	connected := 0.0
+	if e.app.nats.IsConnected() {
+		connected = 1
+	}
+	gauge(natsDesc, connected)
+	m := e.app.state.metrics
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, b := range m.backlog {
+		gauge(requestsDesc, float64(b.Requests), b.State)
+		gauge(oldestDesc, b.Oldest.Seconds(), b.State)
+	}
+}
+
+// watchBacklog counts the backlog now and then until ctx ends. While Postgres is
+// away the count before stays.
+func (a *app) watchBacklog(ctx context.Context) {
+	tick := time.NewTicker(backlogEvery)
+	defer tick.Stop()
+	for {
+		if backlog, err := a.store.Backlog(ctx); err == nil {
+			a.state.metrics.mu.Lock()
+			a.state.metrics.backlog = backlog
+			a.state.metrics.mu.Unlock()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"flexworker/internal/outbox"
+)
+
+// office is what the operators' verbs share: the table, and how to answer.
+type office struct {
+	cmd    *cobra.Command
+	store  *outbox.Store
+	asJSON bool
+}
+
+// operatorCommands are the verbs for people. Each is one call of the outbox.
+func operatorCommands() []*cobra.Command {
+	return []*cobra.Command{listCommand(), showCommand(), explainCommand(), auditCommand(),
+		bulkCommand("retry", "Send settled requests that were not created once more, with a fresh count of attempts", (*outbox.Store).Retry),
+		bulkCommand("cancel", "End pending requests unsent", (*outbox.Store).Cancel),
+		bulkCommand("republish", "Publish results once more, under the message ids they have", (*outbox.Store).Republish),
+		resolveCommand(), gateCommand("hold", "Stop the whole fleet from sending until it is released", (*outbox.Store).Hold),
+		gateCommand("release", "Let the fleet send again, whoever stopped it", (*outbox.Store).Release)}
+}
+
+// verb gives a command the flag --json and opens the table for it.
+func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []string) error) *cobra.Command {
+	asJSON := cmd.Flags().Bool("json", false, "answer in JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		dsn, err := loadSecret("DATABASE_URL")
+		if err == nil && dsn.Value() == "" {
+			err = errors.New("DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE)")
+		}
+		if err != nil {
+			return err
+		}
+		pool, err := openPool(cmd.Context(), dsn, 2)
+		if err != nil {
+			return err
+		}
+		defer pool.Close()
+		return do(cmd.Context(), office{cmd, outbox.NewStore(pool, workerName(), time.Minute), *asJSON}, args)
+	}
+	return cmd
+}
+
+// answer prints v as JSON, or what text prints.
+func (o office) answer(v any, text func() error) error {
+	if !o.asJSON {
+		return text()
+	}
+	e := json.NewEncoder(o.cmd.OutOrStdout())
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// filterFlags are how requests are chosen.
+func filterFlags(cmd *cobra.Command, f *outbox.Filter) {
+	cmd.Flags().StringVar((*string)(&f.State), "state", "", "only those in this state")
+	cmd.Flags().StringVar(&f.Source, "source", "", "only those of this source")
+	cmd.Flags().StringVar(&f.ErrorKind, "error-kind", "", "only those with this reason, such as http_400")
+	cmd.Flags().DurationVar(&f.OlderThan, "older-than", 0, "only those received longer ago than this")
+	cmd.Flags().DurationVar(&f.Since, "settled-within", 0, "only those settled within this time before now")
+	cmd.Flags().IntVar(&f.Limit, "limit", 0, "at most so many")
+}
+
+// filterFault names a state that does not exist: it would choose nothing, silently.
+func filterFault(f outbox.Filter) error {
+	if f.State == "" {
+		return nil
+	}
+	names := make([]string, len(outbox.States))
+	for i, s := range outbox.States {
+		if names[i] = string(s); s == f.State {
+			return nil
+		}
+	}
+	return fmt.Errorf("--state %s: the states are %s", f.State, strings.Join(names, ", "))
+}
+
+func listCommand() *cobra.Command {
+	var f outbox.Filter
+	cmd := &cobra.Command{Use: "list", Short: "List requests, the oldest first", Args: cobra.NoArgs}
+	filterFlags(cmd, &f)
+	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
+		if err := filterFault(f); err != nil {
+			return err
+		}
+		rows, err := o.store.List(ctx, f)
+		if err != nil {
+			return err
+		}
+		return o.answer(rows, func() error {
+			w := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "REQUEST_ID\tSOURCE\tSTATE\tATTEMPT\tINTERACTION\tREASON\tRECEIVED")
+			for _, r := range rows {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", r.RequestID, r.Source, r.State, r.Attempt,
+					orDash(r.InteractionSID), orDash(r.ErrorKind), r.ReceivedAt.UTC().Format(time.RFC3339))
+			}
+			return w.Flush()
+		})
+	})
+}
+
+func orDash(s *string) string {
+	if s == nil {
+		return "-"
+	}
+	return *s
+}
+
+func showCommand() *cobra.Command {
+	return verb(&cobra.Command{Use: "show ID", Short: "Show all that is known of a request, its attempts and lookups", Args: cobra.ExactArgs(1)},
+		func(ctx context.Context, o office, args []string) error {
+			d, err := o.detail(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			o.asJSON = true // there is no better form for all of it
+			return o.answer(d, nil)
+		})
+}
+
+func (o office) detail(ctx context.Context, id string) (outbox.Detail, error) {
+	d, err := o.store.Show(ctx, id)
+	if errors.Is(err, outbox.ErrUnknown) {
+		return d, fmt.Errorf("no request has the id %s; `worker list` shows which there are", id)
+	}
+	return d, err
+}
+
+func explainCommand() *cobra.Command {
+	return verb(&cobra.Command{Use: "explain ID", Short: "Say in prose what happened to a request, why it is where it is, and what comes next", Args: cobra.ExactArgs(1)},
+		func(ctx context.Context, o office, args []string) error {
+			d, err := o.detail(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			gate, err := o.store.Gate(ctx)
+			if err != nil {
+				return err
+			}
+			text := outbox.Explain(d, gate)
+			return o.answer(map[string]string{"request_id": d.RequestID, "explanation": text}, func() error {
+				_, err := fmt.Fprint(o.cmd.OutOrStdout(), text)
+				return err
+			})
+		})
+}
+
+// actFlags are who does it and why; both are recorded.
+func actFlags(cmd *cobra.Command, a *outbox.Act) {
+	cmd.Flags().StringVar(&a.Why, "why", "", "why; it is recorded (required)")
+	cmd.Flags().StringVar(&a.Who, "by", whoami(), "who; it is recorded")
+	_ = cmd.MarkFlagRequired("why") // the flag exists: it was just made
+}
+
+func whoami() string {
+	name := os.Getenv("SUDO_USER")
+	if name == "" {
+		name = os.Getenv("USER")
+	}
+	if u, err := user.Current(); name == "" && err == nil {
+		name = u.Username
+	}
+	host, err := os.Hostname()
+	if err != nil || name == "" {
+		return "unknown"
+	}
+	return name + "@" + host
+}
+
+// bulkCommand is an act on requests that are named or chosen. One that changes
+// more than one row says first what it would change, and wants --yes.
+func bulkCommand(name, short string, do func(*outbox.Store, context.Context, outbox.Act, outbox.Filter) ([]string, error)) *cobra.Command {
+	var f outbox.Filter
+	var a outbox.Act
+	var chosen, yes bool
+	cmd := &cobra.Command{Use: name + " ID... | " + name + " --where ...", Short: short,
+		Long: short + ".\n\nName the requests, or say --where and choose them with the flags; without further flags --where chooses all."}
+	filterFlags(cmd, &f)
+	actFlags(cmd, &a)
+	cmd.Flags().BoolVar(&chosen, "where", false, "choose by the flags instead of naming ids")
+	cmd.Flags().BoolVar(&yes, "yes", false, "really change more than one request")
+	return verb(cmd, func(ctx context.Context, o office, args []string) error {
+		if chosen == (len(args) > 0) {
+			return fmt.Errorf("name the requests to %s, or choose them with --where", name)
+		}
+		if err := filterFault(f); err != nil {
+			return err
+		}
+		f.RequestIDs = nil
+		if len(args) > 0 {
+			f.RequestIDs = args
+		}
+		n, first, err := o.store.Matching(ctx, name, f)
+		if err != nil {
+			return err
+		}
+		if f.Limit > 0 {
+			n = min(n, f.Limit)
+		}
+		if n == 0 {
+			return fmt.Errorf("there is nothing to %s: no such request is in a state that allows it (`worker explain ID` tells why)", name)
+		}
+		if n > 1 && !yes {
+			return o.answer(map[string]any{"would_change": n, "first": first}, func() error {
+				return report(o.cmd, nil, "would %s %d requests, first %s; nothing was changed. Say --yes to do it.\n", name, n, strings.Join(first, ", "))
+			})
+		}
+		ids, err := do(o.store, ctx, a, f)
+		if err != nil {
+			return err
+		}
+		return o.answer(map[string]any{"changed": ids}, func() error {
+			return report(o.cmd, nil, "%s: %d requests\n", name, len(ids))
+		})
+	})
+}
+
+func gateCommand(name, short string, do func(*outbox.Store, context.Context, outbox.Act) error) *cobra.Command {
+	var a outbox.Act
+	cmd := &cobra.Command{Use: name + " --why ...", Short: short, Args: cobra.NoArgs}
+	actFlags(cmd, &a)
+	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
+		if err := do(o.store, ctx, a); err != nil {
+			return err
+		}
+		gate, err := o.store.Gate(ctx)
+		if err != nil {
+			return err
+		}
+		return o.answer(gate, func() error { return report(o.cmd, nil, "%s: the gate is now %s\n", name, gate.State) })
+	})
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/spf13/cobra"
+
+	"flexworker/internal/flex"
+	"flexworker/internal/outbox"
+)
+
+func resolveCommand() *cobra.Command {
+	var a outbox.Act
+	var sid string
+	var absent, unverified bool
+	cmd := &cobra.Command{Use: "resolve ID --created KD... | --absent", Short: "Decide about an uncertain request what no lookup could find out", Args: cobra.ExactArgs(1),
+		Long: "Decide about an uncertain request what no lookup could find out.\n\n" +
+			"--created KD... : its interaction exists, under this sid. It is read from Flex first.\n" +
+			"--absent        : it surely does not exist. It is sent again; if you are wrong, a person is called twice."}
+	actFlags(cmd, &a)
+	cmd.Flags().StringVar(&sid, "created", "", "the interaction's sid")
+	cmd.Flags().BoolVar(&absent, "absent", false, "there is no interaction: send it again")
+	cmd.Flags().BoolVar(&unverified, "unverified", false, "with --created: believe it although Flex cannot be asked")
+	cmd.MarkFlagsOneRequired("created", "absent")
+	cmd.MarkFlagsMutuallyExclusive("created", "absent")
+	return verb(cmd, func(ctx context.Context, o office, args []string) error {
+		var err error
+		if absent {
+			err = o.store.ResolveAbsent(ctx, a, args[0])
+		} else {
+			var seen flex.Outcome
+			if seen, err = verify(ctx, sid, unverified); err == nil {
+				err = o.store.ResolveCreated(ctx, a, args[0], sid, seen)
+			}
+		}
+		if errors.Is(err, outbox.ErrNotUncertain) {
+			return fmt.Errorf("%s is not uncertain: there is nothing to resolve (`worker explain %s` tells where it stands)", args[0], args[0])
+		}
+		if err != nil {
+			return err
+		}
+		d, err := o.detail(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return o.answer(d.Row, func() error { return report(o.cmd, nil, "%s is now %s\n", d.RequestID, d.State) })
+	})
+}
+
+// verify reads the interaction, so that a mistyped sid settles nothing.
+func verify(ctx context.Context, sid string, unverified bool) (flex.Outcome, error) {
+	if unverified {
+		return flex.Outcome{}, nil
+	}
+	cfg, err := loadConfig()
+	if err != nil {
+		return flex.Outcome{}, fmt.Errorf("%s cannot be read from Flex with these settings (or say --unverified):\n%w", sid, err)
+	}
+	client, err := flex.New(flex.Config{URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, Credentials: cfg.credentials,
+		Timeout: cfg.FlexTimeout, Concurrency: 1, UserAgent: "flexworker/" + version})
+	if err != nil {
+		return flex.Outcome{}, err
+	}
+	seen := client.Fetch(ctx, sid)
+	if seen.Kind != flex.Created {
+		return seen, fmt.Errorf("Flex does not show %s: %s. Nothing was changed; --unverified believes it all the same", sid, seen.Message)
+	}
+	return seen, nil
+}
+
+// errUnbalanced makes the exit status 1; the report is printed before.
+var errUnbalanced = errors.New("the account does not balance")
+
+func auditCommand() *cobra.Command {
+	var tablesOnly bool
+	cmd := &cobra.Command{Use: "audit", Short: "Balance the account: request stream, tables and result stream; exit status 1 when it does not", Args: cobra.NoArgs}
+	cmd.Flags().BoolVar(&tablesOnly, "tables-only", false, "do not look at the streams")
+	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
+		var requests, results jetstream.Stream
+		var consumer string
+		if !tablesOnly {
+			cfg, stream, done, err := senderStream()
+			if err != nil {
+				return err
+			}
+			defer done()
+			if requests, err = stream.Stream(ctx, cfg.RequestsStream); err != nil {
+				return fmt.Errorf("stream %s: %w", cfg.RequestsStream, err)
+			}
+			if results, err = stream.Stream(ctx, cfg.ResultsStream); err != nil {
+				return fmt.Errorf("stream %s: %w", cfg.ResultsStream, err)
+			}
+			consumer = cfg.RequestsConsumer
+		}
+		r, err := o.store.Audit(ctx, requests, results, consumer)
+		if err != nil {
+			return err
+		}
+		err = o.answer(r, func() error {
+			for _, c := range r.Counts {
+				if err := report(o.cmd, nil, "%-32s %d\n", c.What, c.N); err != nil {
+					return err
+				}
+			}
+			for _, f := range r.Offenders {
+				if err := report(o.cmd, nil, "BROKEN %s: %s %s\n", f.Rule, f.ID, f.Why); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err == nil && len(r.Offenders) > 0 {
+			err = fmt.Errorf("%w: %d offenders", errUnbalanced, len(r.Offenders))
+		}
+		return err
+	})
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/consumer"
+	"flexworker/internal/flex"
+	"flexworker/internal/outbox"
+	"flexworker/migrations"
+)
+
+// app is one running worker: its parts, joined.
+type app struct {
+	cfg    Config
+	log    *slog.Logger
+	pool   *pgxpool.Pool
+	nats   *nats.Conn
+	health natsHealth
+
+	store     *outbox.Store
+	consumer  *consumer.Consumer
+	deliverer *outbox.Deliverer
+	resolver  *outbox.Resolver
+	sweeper   *outbox.Sweeper
+	publisher *outbox.Publisher
+	state     *state
+}
+
+// run is the worker: it serves until ctx ends, stops in order and returns nil;
+// an error means that it could not start.
+func run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	name := workerName()
+	log = log.With("worker", name)
+	log.Info("starting", "version", version, "flex", cfg.FlexURL, "rate", cfg.FlexRate, "concurrency", cfg.FlexConcurrency)
+	a := &app{cfg: cfg, log: log, state: newState()}
+	defer a.close()
+	if err := a.build(ctx, name); err != nil {
+		return err
+	}
+	endTraces, err := a.traces(ctx)
+	if err != nil {
+		return err
+	}
+	defer endTraces()
+	admin, err := a.serveAdmin(ctx)
+	if err != nil {
+		return err
+	}
+	defer admin()
+	if err := a.prepare(ctx); err != nil || ctx.Err() != nil {
+		return err
+	}
+	log.Info("ready")
+	a.serve(ctx)
+	log.Info("stopped")
+	return nil
+}
+
+// build joins the parts. Nothing is asked of a server yet.
+func (a *app) build(ctx context.Context, name string) error {
+	cfg := a.cfg
+	var err error
+	// A connection for each loop and each group, and a few for people.
+	if a.pool, err = openPool(ctx, cfg.DatabaseURL, 10); err != nil {
+		return err
+	}
+	if a.nats, err = connectNATS(cfg, name, &a.health, a.log); err != nil {
+		return err
+	}
+	stream, err := jetstream.New(a.nats, jetstream.WithPublishAsyncMaxPending(1024), jetstream.WithPublishAsyncTimeout(5*time.Second))
+	if err != nil {
+		return fmt.Errorf("JetStream: %w", err)
+	}
+	client, err := flex.New(flex.Config{
+		URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, Credentials: cfg.credentials, Timeout: cfg.FlexTimeout,
+		Concurrency: cfg.FlexConcurrency, LookupAttribute: cfg.LookupAttribute, UserAgent: "flexworker/" + version,
+	})
+	if err != nil {
+		return err
+	}
+	counters := &outbox.Counters{}
+	policy := outbox.Policy{MinDelay: cfg.RetryMinDelay, MaxDelay: cfg.RetryMaxDelay, MaxAttempts: cfg.RetryMaxAttempts,
+		Settle: cfg.LookupSettle, Undecided: outbox.Undecided(cfg.UncertainPolicy)}
+	a.store = outbox.NewStore(a.pool, name, cfg.FlexTimeout)
+	a.consumer = &consumer.Consumer{
+		Stream: stream, Store: a.store, Attribute: cfg.LookupAttribute, Prefetch: max(64, 4*cfg.FlexConcurrency),
+		Names: consumer.Names{Stream: cfg.RequestsStream, Subject: cfg.RequestsSubject, Consumer: cfg.RequestsConsumer, Create: cfg.CreateStreams},
+		Log:   a.log, Counters: &consumer.Counters{},
+	}
+	a.deliverer = &outbox.Deliverer{
+		Store: a.store, Flex: client, Slots: cfg.FlexConcurrency, Limit: cfg.FlexTimeout, Log: a.log, Counters: counters,
+		Policy: policy, Attempted: a.state.attempted,
+	}
+	a.resolver = &outbox.Resolver{Store: a.store, Flex: client, Policy: policy, Log: a.log, Counters: counters}
+	a.sweeper = &outbox.Sweeper{Store: a.store, Retention: cfg.Retention, Log: a.log, Counters: counters}
+	a.publisher = &outbox.Publisher{Store: a.store, Stream: stream, Subject: cfg.ResultsSubject, Largest: a.nats.MaxPayload, Log: a.log, Counters: counters}
+	return nil
+}
+
+// prepare brings the schema and the streams to where the worker can use them.
+// What is merely away is waited for; what a person has to mend is an error.
+func (a *app) prepare(ctx context.Context) error {
+	err := a.until(ctx, "the database cannot be prepared yet", func() (bool, error) {
+		err := a.schema(ctx)
+		return errors.Is(err, migrations.ErrBehind), err
+	})
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	a.state.schema.Store(true)
+	return a.until(ctx, "the streams cannot be used yet", func() (bool, error) {
+		err := a.streams(ctx)
+		return errors.Is(err, consumer.ErrDrift) || errors.Is(err, errUnbound), err
+	})
+}
+
+// until repeats step every second while it fails for now; it ends with nil, with
+// an error that is for good, or with ctx.
+func (a *app) until(ctx context.Context, what string, step func() (forGood bool, err error)) error {
+	for {
+		forGood, err := step()
+		if err == nil || forGood {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		a.log.Warn(what+"; trying again", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (a *app) schema(ctx context.Context) error {
+	if a.cfg.Migrate {
+		steps, err := migrations.Up(ctx, a.cfg.DatabaseURL.Value())
+		if err != nil {
+			return err
+		}
+		if steps > 0 {
+			a.log.Info("the schema was brought up to date", "steps", steps)
+		}
+	} else if err := migrations.Check(ctx, a.pool); err != nil {
+		return err
+	}
+	return a.store.SetRate(ctx, a.cfg.FlexRate)
+}
+
+// errUnbound means that nobody would keep what is published on the results subject.
+var errUnbound = errors.New("the results subject is not bound to the results stream")
+
+// streams looks at both streams before the first message is taken.
+func (a *app) streams(ctx context.Context) error {
+	if _, err := a.consumer.Names.Open(ctx, a.consumer.Stream); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	subject := a.cfg.ResultsSubject + ".>"
+	if a.cfg.CreateStreams {
+		// Limits, so that a message id is remembered also after a restart; a
+		// window longer than a reader's or a worker's usual outage.
+		_, err := a.consumer.Stream.CreateStream(ctx, jetstream.StreamConfig{
+			Name: a.cfg.ResultsStream, Subjects: []string{subject}, Duplicates: 30 * time.Minute, MaxAge: 30 * 24 * time.Hour,
+			Description: "flexworker: one final result a request",
+		})
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return fmt.Errorf("create stream %s: %w", a.cfg.ResultsStream, err)
+		}
+	}
+	bound, err := a.consumer.Stream.StreamNameBySubject(ctx, subject)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return fmt.Errorf("no stream is bound to %s: create %s, or start with CREATE_STREAMS=true: %w", subject, a.cfg.ResultsStream, err)
+	case err != nil:
+		// Without the permission to ask, publishing will tell.
+		a.log.Debug("the binding of the results subject could not be looked up", "error", err)
+	case bound != a.cfg.ResultsStream:
+		return fmt.Errorf("%w: %s goes to stream %s, RESULTS_STREAM says %s", errUnbound, subject, bound, a.cfg.ResultsStream)
+	}
+	return nil
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// maxEvent is the largest event that send reads, in bytes: NATS's own default.
+const maxEvent = 1 << 20
+
+func sendCommand() *cobra.Command {
+	var source string
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use: "send FILE", Short: "Publish request events, one JSON object a line (- for standard input), and wait for their results",
+		Long: "Publish request events, one JSON object a line (- for standard input). With --wait the\n" +
+			"results are printed as they come, one JSON object a line, and the exit status is 1 when\n" +
+			"one is missing at the end of that time. Each event needs a request_id.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			events, err := readEvents(args[0], cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			return send(cmd, events, source, wait)
+		}}
+	cmd.Flags().StringVar(&source, "source", "cli", "the sending service, the end of the subject")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait so long for the results; 0: do not wait")
+	return cmd
+}
+
+// sendEvent is one line of the file.
+type sendEvent struct {
+	id   string
+	text []byte
+}
+
+// readEvents reads all lines before the first is sent, so that a fault in the
+// last does not leave half of them sent.
+func readEvents(name string, in io.Reader) ([]sendEvent, error) {
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	var events []sendEvent
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, maxEvent)
+	for n := 1; lines.Scan(); n++ {
+		line := bytes.TrimSpace(lines.Bytes())
+		if len(line) == 0 {
+			continue
+		}
+		var event struct {
+			RequestID string `json:"request_id"`
+		}
+		if err := json.Unmarshal(line, &event); err != nil {
+			return nil, fmt.Errorf("%s, line %d: %w (one JSON object a line)", name, n, err)
+		}
+		if event.RequestID == "" {
+			return nil, fmt.Errorf("%s, line %d: request_id is missing", name, n)
+		}
+		events = append(events, sendEvent{event.RequestID, bytes.Clone(line)})
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(events) == 0 {
+		return nil, fmt.Errorf("%s has no events", name)
+	}
+	return events, nil
+}
+
+// send publishes the events and prints the results that come within wait.
+func send(cmd *cobra.Command, events []sendEvent, source string, wait time.Duration) error {
+	if !subjectPattern.MatchString(source) {
+		return fmt.Errorf("--source %s: letters, digits, _ and -, in tokens parted by dots", source)
+	}
+	ctx := cmd.Context()
+	cfg, stream, done, err := senderStream()
+	if err != nil {
+		return err
+	}
+	defer done()
+	var results *results
+	if wait > 0 {
+		if results, err = listen(ctx, stream, cfg, source); err != nil {
+			return err
+		}
+		defer results.stop()
+	}
+	bar := progress(len(events), "sent")
+	for _, e := range events {
+		m := nats.NewMsg(cfg.RequestsSubject + "." + source)
+		m.Data = e.text
+		m.Header.Set("Content-Type", "application/json")
+		if _, err := stream.PublishMsg(ctx, m); err != nil {
+			return fmt.Errorf("%s was not sent, nor what stands behind it: %w", e.id, err)
+		}
+		_ = bar.Add(1) // a bar that cannot be drawn stops nothing
+	}
+	_ = bar.Finish()
+	if wait == 0 {
+		return report(cmd, nil, "sent: %d\n", len(events))
+	}
+	return results.print(ctx, cmd.OutOrStdout(), events, wait)
+}
+
+// senderStream connects with the NATS settings alone: who sends needs no others.
+func senderStream() (Config, jetstream.JetStream, func(), error) {
+	cfg, err := loadConfig()
+	if err != nil && cfg.NATSURL == "" {
+		return cfg, nil, nil, err
+	}
+	var options []nats.Option
+	if cfg.NATSCredsFile != "" {
+		options = append(options, nats.UserCredentials(cfg.NATSCredsFile))
+	}
+	if cfg.NATSCAFile != "" {
+		options = append(options, nats.RootCAs(cfg.NATSCAFile))
+	}
+	if cfg.NATSCertFile != "" {
+		options = append(options, nats.ClientCert(cfg.NATSCertFile, cfg.NATSKeyFile))
+	}
+	conn, err := nats.Connect(cfg.NATSURL, append(options, nats.Name("flexworker send"))...)
+	if err != nil {
+		return cfg, nil, nil, fmt.Errorf("NATS at %s: %w", userinfo.ReplaceAllString(cfg.NATSURL, "//(hidden)@"), err)
+	}
+	stream, err := jetstream.New(conn)
+	return cfg, stream, conn.Close, err
+}
+
+// results are what arrives for one source from now on.
+type results struct {
+	messages chan jetstream.Msg
+	context  jetstream.ConsumeContext
+}
+
+func listen(ctx context.Context, stream jetstream.JetStream, cfg Config, source string) (*results, error) {
+	consumer, err := stream.OrderedConsumer(ctx, cfg.ResultsStream, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{cfg.ResultsSubject + ".*." + source}, DeliverPolicy: jetstream.DeliverNewPolicy,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the results stream %s: %w", cfg.ResultsStream, err)
+	}
+	r := &results{messages: make(chan jetstream.Msg, 1024)}
+	r.context, err = consumer.Consume(func(m jetstream.Msg) { r.messages <- m })
+	return r, err
+}
+
+func (r *results) stop() { r.context.Stop() }
+
+// print writes the final result of each event as it comes. Another result, such
+// as uncertain, is written too, and waited beyond.
+func (r *results) print(ctx context.Context, out io.Writer, events []sendEvent, wait time.Duration) error {
+	open := make(map[string]bool, len(events))
+	for _, e := range events {
+		open[e.id] = true
+	}
+	bar := progress(len(open), "answered")
+	over := time.NewTimer(wait)
+	defer over.Stop()
+	for len(open) > 0 {
+		select {
+		case <-ctx.Done():
+			return errors.New("stopped before all results came")
+		case <-over.C:
+			missing := make([]string, 0, len(open))
+			for id := range open {
+				missing = append(missing, id)
+			}
+			return fmt.Errorf("no final result within %v for %d requests: %s", wait, len(open), strings.Join(missing[:min(len(missing), 20)], " "))
+		case m := <-r.messages:
+			var result struct {
+				RequestID string `json:"request_id"`
+				Outcome   string `json:"outcome"`
+			}
+			if json.Unmarshal(m.Data(), &result) != nil || !open[result.RequestID] {
+				continue
+			}
+			if _, err := fmt.Fprintf(out, "%s\n", m.Data()); err != nil {
+				return err
+			}
+			if result.Outcome != "uncertain" {
+				delete(open, result.RequestID)
+				_ = bar.Add(1)
+			}
+		}
+	}
+	return bar.Finish()
+}
+
+// progress is a bar on a terminal and nothing elsewhere.
+func progress(n int, what string) *progressbar.ProgressBar {
+	visible := term.IsTerminal(int(os.Stderr.Fd()))
+	return progressbar.NewOptions(n, progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetVisibility(visible),
+		progressbar.OptionSetDescription(what), progressbar.OptionShowCount(), progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionClearOnFinish())
+}
