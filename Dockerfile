@@ -1,0 +1,29 @@
+# Two images: the worker (the default) and the strict endpoint that stands in for Flex.
+#   docker build -t flexworker --build-arg VERSION="$(git describe --tags --always)" .
+#   docker build -t flexworker-endpoint --target endpoint .
+
+FROM golang:1.26.8-alpine AS build
+WORKDIR /src
+# The dependencies first: they change less often than the code, and stay in Docker's cache.
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+ARG VERSION=unknown
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=${VERSION}" -o /out/ ./cmd/worker ./cmd/endpoint
+
+FROM scratch AS endpoint
+COPY --from=build /out/endpoint /endpoint
+# A number, since there is no /etc/passwd, and since Kubernetes can only tell from a number that it is not root.
+USER 65532:65532
+EXPOSE 9090
+HEALTHCHECK --interval=5s --timeout=3s --start-period=10s CMD ["/endpoint", "healthcheck"]
+ENTRYPOINT ["/endpoint"]
+
+FROM scratch AS worker
+# To know Twilio by.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+COPY --from=build /out/worker /worker
+USER 65532:65532
+EXPOSE 8080
+HEALTHCHECK --interval=5s --timeout=3s --start-period=10s CMD ["/worker", "healthcheck"]
+ENTRYPOINT ["/worker"]

@@ -1,0 +1,46 @@
+# `make` alone lists what there is. Works with GNU make 3.81 (macOS) and later.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 30s
+ARGS ?=
+TESTFLAGS ?=
+
+# Without VCS stamps: VERSION says it, and stamping fails where the clone belongs to another user.
+GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION)"
+# A tool module of its own keeps the linter's dependencies out of the program's.
+LINT = go tool -modfile=tools/go.mod
+
+.PHONY: help build demo test lint vuln fuzz clean postgres
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+
+build: ## bin/worker, bin/demo and bin/endpoint, static
+	$(GO_BUILD) -o bin/ ./cmd/worker ./cmd/demo ./cmd/endpoint
+
+demo: build postgres ## the whole on this machine: servers, replicas, events, a kill, the account (ARGS=...)
+	bin/demo $(ARGS)
+
+test: postgres ## every test, shuffled, with the race detector where there is a C compiler
+	@if [ "$$(go env CGO_ENABLED)" = 1 ] && command -v "$$(go env CC)" >/dev/null; \
+	then set -- -race; \
+	else set --; echo "test: no C compiler, so WITHOUT the race detector"; fi; \
+	set -x; go test "$$@" $(TESTFLAGS) -shuffle=on -timeout=10m ./...
+
+lint: ## golangci-lint (.golangci.yml), gofmt, go mod tidy
+	$(LINT) golangci-lint run
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not as gofmt writes it:"; echo "$$unformatted"; exit 1; fi
+	go mod tidy -diff
+
+vuln: ## known vulnerabilities in what the binaries call; needs vuln.go.dev
+	scripts/vuln.sh
+
+fuzz: ## every fuzz target for FUZZTIME=30s
+	scripts/fuzz.sh $(FUZZTIME)
+
+clean: ## remove bin/ and what tests left
+	rm -rf bin coverage.out
+	go clean -testcache
+
+postgres:
+	@scripts/postgres.sh
