@@ -13,7 +13,6 @@ package migrations
 
 import (
 	"context"
-	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
@@ -139,7 +138,7 @@ func open(dsn string) (*goose.Provider, func(), error) {
 	if err != nil {
 		return nil, nil, wrap("open", err)
 	}
-	var db *sql.DB = stdlib.OpenDB(*config)
+	db := stdlib.OpenDB(*config)
 	p, err := goose.NewProvider(goose.DialectPostgres, db, files,
 		goose.WithSessionLocker(locker), goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true))
 	if err != nil {

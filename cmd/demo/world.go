@@ -96,7 +96,7 @@ func (w *world) startWorkers(ctx context.Context) error {
 		return err
 	}
 	for range replicas {
-		cmd := exec.Command(program)
+		cmd := exec.CommandContext(context.WithoutCancel(ctx), program) // stop ends it in order
 		cmd.Env, cmd.Stdout, cmd.Stderr = w.environment(), w.log, w.log
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("%w (make builds it beside the demo)", err)

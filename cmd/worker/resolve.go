@@ -66,7 +66,7 @@ func verify(ctx context.Context, sid string, unverified bool) (flex.Outcome, err
 	}
 	seen := client.Fetch(ctx, sid)
 	if seen.Kind != flex.Created {
-		return seen, fmt.Errorf("Flex does not show %s: %s. Nothing was changed; --unverified believes it all the same", sid, seen.Message)
+		return seen, fmt.Errorf("%s is not shown by Flex: %s; nothing was changed (--unverified believes it all the same)", sid, seen.Message)
 	}
 	return seen, nil
 }

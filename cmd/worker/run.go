@@ -108,7 +108,7 @@ func (a *app) build(ctx context.Context, name string) error {
 // prepare brings the schema and the streams to where the worker can use them.
 // What is merely away is waited for; what a person has to mend is an error.
 func (a *app) prepare(ctx context.Context) error {
-	err := a.until(ctx, "the database cannot be prepared yet", func() (bool, error) {
+	err := a.until(ctx, "schema", func() (bool, error) {
 		err := a.schema(ctx)
 		return errors.Is(err, migrations.ErrBehind), err
 	})
@@ -116,7 +116,7 @@ func (a *app) prepare(ctx context.Context) error {
 		return err
 	}
 	a.state.schema.Store(true)
-	return a.until(ctx, "the streams cannot be used yet", func() (bool, error) {
+	return a.until(ctx, "streams", func() (bool, error) {
 		err := a.streams(ctx)
 		return errors.Is(err, consumer.ErrDrift) || errors.Is(err, errUnbound), err
 	})
@@ -130,13 +130,10 @@ func (a *app) until(ctx context.Context, what string, step func() (forGood bool,
 		if err == nil || forGood {
 			return err
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		a.log.Warn(what+"; trying again", "error", err)
+		a.log.Warn("not ready yet; trying again", "step", what, "error", err)
 		select {
 		case <-ctx.Done():
-			return nil
+			return nil // told to stop before it could start: that is no failure
 		case <-time.After(time.Second):
 		}
 	}

@@ -57,7 +57,7 @@ func readEvents(name string, in io.Reader) ([]sendEvent, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }() // it was only read
 		in = f
 	}
 	var events []sendEvent

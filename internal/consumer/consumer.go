@@ -31,6 +31,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"flexworker/internal/crash"
 	"flexworker/internal/outbox"
 )
 
@@ -113,7 +114,7 @@ func (c *Consumer) attach(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case <-in.away:
-		err = errors.New("Postgres is away; what was in hand is given back to the stream")
+		err = errors.New("the database is away; what was in hand is given back to the stream")
 	case <-consuming.Closed():
 		err = errors.New("the stream ended the consuming; looking the consumer up again")
 	}
@@ -167,6 +168,7 @@ func (in *intake) handle(m jetstream.Msg) {
 		in.Log.Warn("a message without JetStream's metadata was ignored", "subject", m.Subject(), "error", err)
 		return
 	}
+	crash.At("received")
 	if err := in.store(message); err != nil {
 		in.Log.Warn("a message could not be stored; it will be delivered again", "sequence", message.Sequence, "error", err)
 		in.once.Do(func() { close(in.away) })
@@ -174,6 +176,7 @@ func (in *intake) handle(m jetstream.Msg) {
 		return
 	}
 	// A crash here is healed by redelivery: the outbox knows the message.
+	crash.At("added")
 	ctx, cancel := context.WithTimeout(in.ctx, ackLimit)
 	defer cancel()
 	if err := m.DoubleAck(ctx); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/crash"
 )
 
 // leaseMargin is what a lease lasts beyond the longest call: time to start the
@@ -68,8 +70,10 @@ func (s *Store) claim(ctx context.Context, slots int) (claimed, error) {
 			}
 			c.gate = GateOpen
 		}
+		crash.At("claiming")
 		return p.spend(ctx, tx, len(c.leases))
 	})
+	crash.At("claimed")
 	if err != nil {
 		return claimed{}, wrap("claim", err)
 	}

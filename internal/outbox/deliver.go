@@ -12,6 +12,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"flexworker/internal/crash"
 	"flexworker/internal/flex"
 	"flexworker/internal/rawjson"
 )
@@ -67,13 +68,13 @@ func (d *Deliverer) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		free := cap(slots) - len(slots)
 		if free == 0 {
-			wait(ctx, idlePoll, freed, nil)
+			wait(ctx, idlePoll, freed)
 			continue
 		}
 		c, err := d.Store.claim(ctx, free)
 		if err != nil {
 			d.Log.Warn("nothing can be claimed; trying again", "error", err)
-			wait(ctx, idlePoll, nil, nil)
+			wait(ctx, idlePoll, nil)
 			continue
 		}
 		d.gate.Store(c.gate)
@@ -86,13 +87,13 @@ func (d *Deliverer) Run(ctx context.Context) {
 		switch {
 		case c.gate == GateHeld || c.gate == GatePaused:
 			d.probe(ctx)
-			wait(ctx, c.rest, nil, nil)
+			wait(ctx, c.rest, nil)
 		case len(c.leases) == free:
 			// There may be more; the next turn waits for a slot.
 		case c.gate == GateLimited:
-			wait(ctx, c.rest, nil, nil)
+			wait(ctx, c.rest, nil)
 		default:
-			wait(ctx, c.rest, d.Store.due, nil)
+			wait(ctx, c.rest, d.Store.due)
 		}
 	}
 }
@@ -116,11 +117,13 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease, free func()) {
 	}
 	// Work that has begun is not cut by a shutdown: a POST that was cut would
 	// be uncertain. The client's own timeout bounds it.
+	crash.At("sending")
 	outcome := d.Flex.Create(context.WithoutCancel(ctx), interactionOf(l))
 	free()
 	r := d.decide(l, outcome)
 	d.note(r)
 	// A crash here leaves the request sending; it lapses and is looked up.
+	crash.At("answered")
 	d.record(ctx, r)
 }
 
@@ -226,13 +229,12 @@ func stringMember(request []byte, name string) string {
 }
 
 // wait rests until the time is over, a signal comes or ctx ends.
-func wait(ctx context.Context, d time.Duration, a, b <-chan struct{}) {
+func wait(ctx context.Context, d time.Duration, s <-chan struct{}) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
 	case <-t.C:
-	case <-a:
-	case <-b:
+	case <-s:
 	}
 }

@@ -86,6 +86,7 @@ func pendingNow(d Detail, g Gate) string {
 	}
 	b.WriteString(".")
 	switch g.State {
+	case GateOpen, GateLimited: // nothing to add
 	case GateHeld:
 		fmt.Fprintf(&b, " But the gate is held since %s: %s. Nothing is sent until that is put right or `worker release` opens it.", clock(g.HeldSince), g.Reason)
 	case GatePaused:

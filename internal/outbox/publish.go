@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/crash"
 )
 
 const (
@@ -44,6 +46,7 @@ type answer struct {
 	messageID   string
 	traceparent string
 	body        any
+	short       bool // body is reduced
 }
 
 type answerKind int
@@ -65,7 +68,10 @@ func (p *Publisher) Run(ctx context.Context) {
 		var err error
 		select {
 		case <-ctx.Done():
-			p.publish(context.WithoutCancel(ctx), p.Store.settled.take(nil))
+			left := p.Store.settled.take(nil)
+			for len(left) > 0 && p.publish(context.WithoutCancel(ctx), left) {
+				left = p.Store.settled.take(nil)
+			}
 			return
 		case first := <-p.Store.settled:
 			answers = p.Store.settled.take(first)
@@ -103,6 +109,7 @@ func (p *Publisher) publish(ctx context.Context, answers []answer) bool {
 	limit := time.NewTimer(ackLimit)
 	defer limit.Stop()
 	acked := make([]answer, 0, len(answers))
+	var large []answer
 	for i, f := range futures {
 		if f == nil {
 			continue
@@ -111,23 +118,39 @@ func (p *Publisher) publish(ctx context.Context, answers []answer) bool {
 		case <-f.Ok():
 			acked = append(acked, answers[i])
 		case err := <-f.Err():
-			failed = err
+			if a := answers[i]; tooLarge(err) && !a.short {
+				a.body, a.short = reduced(a.body), true
+				large = append(large, a)
+			} else {
+				failed = err
+			}
 		case <-limit.C:
 			failed = context.DeadlineExceeded
 			limit.Reset(0)
 		}
 	}
 	// A crash here publishes again, under the same message id.
+	crash.At("published")
 	if err := p.Store.markPublished(ctx, acked); err != nil {
 		p.Log.Warn("published results cannot be marked; they will be published again under the same id", "results", len(acked), "error", err)
 		return false
 	}
+	crash.At("marked")
 	p.Counters.Published.Add(int64(len(acked)))
 	if failed != nil {
-		p.Counters.PublishFailed.Add(int64(len(answers) - len(acked)))
-		p.Log.Warn("the result stream did not take all results; the rest is tried again", "results", len(answers)-len(acked), "error", failed)
+		rest := len(answers) - len(acked) - len(large)
+		p.Counters.PublishFailed.Add(int64(rest))
+		p.Log.Warn("the result stream did not take all results; the rest is tried again", "results", rest, "error", failed)
 	}
-	return failed == nil
+	return p.publish(ctx, large) && failed == nil
+}
+
+// tooLarge says whether a stream refused a message for its size: its own limit
+// may be lower than the server's (max_msg_size).
+func tooLarge(err error) bool {
+	const messageSizeExceedsMaximum = 10054
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == messageSizeExceedsMaximum
 }
 
 // send hands one answer to the stream; a body that no stream would take is

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"flexworker/internal/crash"
 	"flexworker/internal/flex"
 )
 
@@ -73,8 +74,10 @@ func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, 
 				r.settled = &moved[i]
 			}
 		}
+		crash.At("recording")
 		return raise(ctx, tx, s.worker, records)
 	})
+	crash.At("recorded")
 	if err != nil {
 		return nil, wrap("record", err)
 	}

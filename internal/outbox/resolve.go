@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"flexworker/internal/crash"
 	"flexworker/internal/flex"
 )
 
@@ -59,7 +60,7 @@ func (r *Resolver) Run(ctx context.Context) {
 			r.Log.Warn("uncertain requests cannot be looked up; trying again", "error", err)
 		}
 		if n == 0 || err != nil {
-			wait(ctx, lookupPoll, nil, nil)
+			wait(ctx, lookupPoll, nil)
 		}
 	}
 }
@@ -75,6 +76,7 @@ func (r *Resolver) turn(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	r.alone = max(r.alone-1, 0)
+	crash.At("asking")
 	q.settle, q.lease = r.Policy.Settle, r.Store.lease
 	findings := make([]Finding, len(q.asked))
 	begun := time.Now()
@@ -123,7 +125,9 @@ func (r *Resolver) resolve(ctx context.Context, u uncertain, f Finding, took tim
 		answered: u.answered, askable: u.lookupKey != ""}
 	m := r.Policy.afterLookup(d, f, rand.Float64())
 	r.note(u, f, m, took)
+	crash.At("found")
 	done, err := r.Store.resolve(ctx, u, f, m, took)
+	crash.At("resolved")
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/crash"
 )
 
 const (
@@ -107,6 +109,9 @@ func (s *Store) sweepOut(ctx context.Context, step, sql string, args ...any) (in
 	moved, err := pgx.CollectRows(rows, scanSettlement)
 	if err != nil {
 		return 0, wrap(step, err)
+	}
+	if len(moved) > 0 {
+		crash.At("swept")
 	}
 	for i := range moved {
 		if moved[i].owed() {
