@@ -1,7 +1,9 @@
 package flexworker_test
 
 import (
+	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -10,20 +12,37 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
+
+	"flexworker/internal/flex/flextest"
 )
 
 // settings are the names of contract and README; a variable of another name on a worker would be obeyed by silence.
 var settings = strings.Fields(`
-	DATABASE_URL MIGRATE NATS_URL NATS_CREDS_FILE NATS_CA_FILE NATS_CERT_FILE NATS_KEY_FILE
+	DATABASE_URL DATABASE_URL_FILE MIGRATE NATS_URL NATS_CREDS_FILE NATS_CA_FILE NATS_CERT_FILE NATS_KEY_FILE
 	REQUESTS_STREAM REQUESTS_SUBJECT REQUESTS_CONSUMER RESULTS_STREAM RESULTS_SUBJECT CREATE_STREAMS
 	TWILIO_ACCOUNT_SID TWILIO_AUTH_TOKEN TWILIO_AUTH_TOKEN_FILE TWILIO_API_KEY TWILIO_API_SECRET TWILIO_API_SECRET_FILE
 	FLEX_URL TASKROUTER_URL FLEX_TIMEOUT FLEX_CONCURRENCY FLEX_RATE RETRY_MAX_ATTEMPTS RETRY_MIN_DELAY RETRY_MAX_DELAY
-	LOOKUP_ATTRIBUTE LOOKUP_SETTLE UNCERTAIN_POLICY RETENTION SHUTDOWN_GRACE ADMIN_ADDR ADMIN_TOKEN LOG_LEVEL LOG_FORMAT`)
+	LOOKUP_ATTRIBUTE LOOKUP_SETTLE UNCERTAIN_POLICY RETENTION SHUTDOWN_GRACE ADMIN_ADDR ADMIN_TOKEN ADMIN_TOKEN_FILE
+	LOG_LEVEL LOG_FORMAT`)
 
-// load reads docker-compose.yml as `docker compose` does, with nothing in the environment.
-func load(t *testing.T, profiles ...string) *types.Project {
+// standard are names that Go itself or the OpenTelemetry SDK reads.
+var standard = regexp.MustCompile(`^(SSL_CERT_(FILE|DIR)|HTTPS?_PROXY|NO_PROXY|GOMEMLIMIT|GOMAXPROCS|OTEL_[A-Z_]+)$`)
+
+// The two commands of the README.
+const (
+	twilio = ""         // docker compose up
+	demo   = "demo.env" // docker compose --env-file demo.env up
+)
+
+// load reads docker-compose.yml as `docker compose` does, with nothing but this in the environment.
+func load(t *testing.T, envFile string, environment ...string) *types.Project {
 	t.Helper()
-	options, err := cli.NewProjectOptions([]string{"docker-compose.yml"}, cli.WithProfiles(profiles), cli.WithInterpolation(true))
+	with := []cli.ProjectOptionsFn{cli.WithEnv(environment)}
+	if envFile != "" {
+		with = append(with, cli.WithEnvFiles(envFile), cli.WithDotEnv)
+	}
+	with = append(with, cli.WithDefaultProfiles(), cli.WithInterpolation(true))
+	options, err := cli.NewProjectOptions([]string{"docker-compose.yml"}, with...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,176 +53,245 @@ func load(t *testing.T, profiles ...string) *types.Project {
 	return project
 }
 
-// workers of a project, by the program that they run.
-func workers(p *types.Project) (found []types.ServiceConfig) {
-	for _, name := range p.ServiceNames() {
-		if s := p.Services[name]; s.Build != nil && s.Build.Target == "worker" && len(s.Command) == 0 {
-			found = append(found, s)
-		}
-	}
-	return found
+// both runs a test with each of the two.
+func both(t *testing.T, test func(t *testing.T, p *types.Project)) {
+	t.Helper()
+	t.Run("twilio", func(t *testing.T) { test(t, load(t, twilio, "TWILIO_ACCOUNT_SID=ACmine")) })
+	t.Run("demo", func(t *testing.T) { test(t, load(t, demo)) })
 }
 
-func TestComposeProfiles(t *testing.T) {
-	for profile, want := range map[string][]string{
-		"":     {"migrate", "nats", "postgres"},
-		"demo": {"endpoint", "migrate", "nats", "postgres", "worker-demo-1", "worker-demo-2"},
-		"live": {"migrate", "nats", "postgres", "worker"},
-	} {
-		if got := load(t, profile).ServiceNames(); !slices.Equal(got, want) {
-			t.Errorf("profile %q: services %q, want %q", profile, got, want)
-		}
+// value of a variable, "" also when it is not set.
+func value(s types.ServiceConfig, name string) string {
+	if v := s.Environment[name]; v != nil {
+		return *v
+	}
+	return ""
+}
+
+func TestComposeServices(t *testing.T) {
+	if got, want := load(t, twilio).ServiceNames(), []string{"migrate", "nats", "postgres", "worker"}; !slices.Equal(got, want) {
+		t.Errorf("services %q, want %q", got, want)
+	}
+	p := load(t, demo)
+	if got, want := p.ServiceNames(), []string{"endpoint", "migrate", "nats", "postgres", "worker"}; !slices.Equal(got, want) {
+		t.Errorf("demo: services %q, want %q", got, want)
+	}
+	// Or the workers against Twilio would carry out what the demo left.
+	if p.Name == load(t, twilio).Name || p.Volumes["postgres"].Name == load(t, twilio).Volumes["postgres"].Name {
+		t.Errorf("the demo has the database of %s", p.Name)
 	}
 }
 
 func TestComposeRunsTwoReplicas(t *testing.T) {
-	for _, profile := range []string{"demo", "live"} {
-		replicas := 0
-		for _, s := range workers(load(t, profile)) {
-			replicas += s.GetScale()
+	both(t, func(t *testing.T, p *types.Project) {
+		s := p.Services["worker"]
+		if s.GetScale() != 2 || s.ContainerName != "" {
+			t.Errorf("%d replicas, name %q", s.GetScale(), s.ContainerName)
 		}
-		if replicas != 2 {
-			t.Errorf("profile %s: %d replicas, want 2", profile, replicas)
+		first, last, _ := strings.Cut(s.Ports[0].Published, "-")
+		if len(s.Ports) != 1 || last == "" || last <= first {
+			t.Errorf("replicas share the port %s", s.Ports[0].Published)
 		}
-	}
+	})
 }
 
 // TestComposeStartsInOrder: schema and streams before workers, databases before the schema, each when it is healthy.
 func TestComposeStartsInOrder(t *testing.T) {
-	p := load(t, "*")
-	want := map[string]map[string]string{
-		"migrate":       {"postgres": types.ServiceConditionHealthy},
-		"worker":        {"migrate": types.ServiceConditionCompletedSuccessfully, "nats": types.ServiceConditionHealthy},
-		"worker-demo-1": {"migrate": types.ServiceConditionCompletedSuccessfully, "nats": types.ServiceConditionHealthy, "endpoint": types.ServiceConditionHealthy},
-	}
-	want["worker-demo-2"] = want["worker-demo-1"]
-	for name, needs := range want {
-		for other, condition := range needs {
-			if got := p.Services[name].DependsOn[other].Condition; got != condition {
-				t.Errorf("%s needs %s to be %s, want %s", name, other, got, condition)
+	both(t, func(t *testing.T, p *types.Project) {
+		if d := p.Services["migrate"].DependsOn; len(d) != 1 || d["postgres"].Condition != types.ServiceConditionHealthy || !d["postgres"].Required {
+			t.Errorf("migrate waits for %+v", d)
+		}
+		d := p.Services["worker"].DependsOn
+		if d["migrate"].Condition != types.ServiceConditionCompletedSuccessfully || !d["migrate"].Required ||
+			d["nats"].Condition != types.ServiceConditionHealthy || !d["nats"].Required {
+			t.Errorf("worker waits for %+v", d)
+		}
+		if e, ok := d["endpoint"]; ok && (e.Required || !e.Restart || e.Condition != types.ServiceConditionHealthy) {
+			t.Errorf("worker waits for the endpoint: %+v", e)
+		}
+		if _, ok := d["endpoint"]; !ok && p.Services["endpoint"].Name != "" {
+			t.Error("the worker does not wait for the endpoint")
+		}
+		for name, s := range p.Services {
+			if name != "migrate" && (s.HealthCheck == nil || s.HealthCheck.Disable || len(s.HealthCheck.Test) < 2) {
+				t.Errorf("%s has no health check", name)
 			}
 		}
-	}
-	for name, s := range p.Services {
-		if name != "migrate" && (s.HealthCheck == nil || s.HealthCheck.Disable || len(s.HealthCheck.Test) < 2) {
-			t.Errorf("%s has no health check", name)
-		}
-	}
+	})
 }
 
 // TestComposeEnvironment: names that exist, and values that are not empty, since set but empty beats the default.
 func TestComposeEnvironment(t *testing.T) {
-	for name, s := range load(t, "*").Services {
-		for key, value := range s.Environment {
-			if value != nil && *value == "" {
-				t.Errorf("%s: %s is set but empty", name, key)
+	check := func(t *testing.T, p *types.Project) {
+		for name, s := range p.Services {
+			for key, v := range s.Environment {
+				if v != nil && *v == "" && key != "SSL_CERT_FILE" {
+					t.Errorf("%s: %s is set but empty", name, key)
+				}
+				if s.Build != nil && s.Build.Target == "worker" && !slices.Contains(settings, key) && !standard.MatchString(key) {
+					t.Errorf("%s: %s is not a setting", name, key)
+				}
 			}
-			if s.Build != nil && s.Build.Target == "worker" && !slices.Contains(settings, key) {
-				t.Errorf("%s: %s is not a setting", name, key)
-			}
+		}
+	}
+	both(t, check)
+	check(t, load(t, twilio))
+}
+
+// TestComposeAgainstTwilio: defaults for what is not set, and the machine's own SSL_CERT_FILE is not the containers'.
+func TestComposeAgainstTwilio(t *testing.T) {
+	s := load(t, twilio, "TWILIO_ACCOUNT_SID=ACmine", "SSL_CERT_FILE=/nix/ca.crt").Services["worker"]
+	for key, want := range map[string]string{"TWILIO_ACCOUNT_SID": "ACmine", "FLEX_URL": "", "TASKROUTER_URL": "", "SSL_CERT_FILE": ""} {
+		if got := value(s, key); got != want {
+			t.Errorf("%s is %q, want %q", key, got, want)
+		}
+	}
+	for _, key := range []string{"FLEX_URL", "TASKROUTER_URL"} {
+		if v := s.Environment[key]; v != nil {
+			t.Errorf("%s is set", key)
 		}
 	}
 }
 
-// TestComposeSecrets: what authenticates against Twilio comes from a file, and only on the live workers.
+// TestComposeSecrets: what authenticates comes from a file, and no file of value is in the repository.
 func TestComposeSecrets(t *testing.T) {
-	for _, s := range workers(load(t, "live")) {
-		file := s.Environment["TWILIO_AUTH_TOKEN_FILE"]
-		if file == nil || *file != "/run/secrets/twilio_auth_token" || len(s.Secrets) != 1 || s.Secrets[0].Source != "twilio_auth_token" {
-			t.Errorf("%s: token from %v, secrets %v", s.Name, file, s.Secrets)
+	both(t, func(t *testing.T, p *types.Project) {
+		s := p.Services["worker"]
+		if file := value(s, "TWILIO_AUTH_TOKEN_FILE"); file != "/run/secrets/twilio_auth_token" || len(s.Secrets) != 1 || s.Secrets[0].Source != "twilio_auth_token" {
+			t.Errorf("token from %q, secrets %v", file, s.Secrets)
 		}
-		if _, ok := s.Environment["TWILIO_AUTH_TOKEN"]; ok {
-			t.Errorf("%s: the token is in the environment", s.Name)
+		for _, key := range []string{"TWILIO_AUTH_TOKEN", "TWILIO_API_SECRET"} {
+			if _, ok := s.Environment[key]; ok {
+				t.Errorf("%s is in the environment", key)
+			}
+		}
+	})
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if file := load(t, twilio).Secrets["twilio_auth_token"].File; file != filepath.Join(here, "secrets", "twilio_auth_token") {
+		t.Errorf("the real token is in %s", file)
+	}
+	for ignore, names := range map[string][]string{".gitignore": {"secrets/", ".env"}, ".dockerignore": {"secrets", ".env*"}} {
+		lines := strings.Split(read(t, ignore), "\n")
+		for _, name := range names {
+			if !slices.Contains(lines, name) {
+				t.Errorf("%s does not name %s", ignore, name)
+			}
+		}
+	}
+	entries, err := os.ReadDir("deploy/demo")
+	if err != nil || len(entries) != 1 || entries[0].Name() != "twilio_auth_token" {
+		t.Errorf("deploy/demo: %v %v", entries, err)
+	}
+	if token := read(t, load(t, demo).Secrets["twilio_auth_token"].File); token != flextest.AuthToken+"\n" {
+		t.Error("the demo's token is not the made-up one")
+	}
+	genuine := regexp.MustCompile(`(?i)\b(AC|SK)?[0-9a-f]{32}\b`)
+	for _, file := range []string{"demo.env", "docker-compose.yml", "Dockerfile"} {
+		if found := genuine.FindString(read(t, file)); found != "" {
+			t.Errorf("%s: %s looks real", file, found)
 		}
 	}
 }
 
-// TestComposeDemoIsLoopback: plain http is allowed to a loopback address only, so the demo's workers live where the
-// endpoint is on one, each with a port of its own.
-func TestComposeDemoIsLoopback(t *testing.T) {
-	p := load(t, "demo")
-	admin := make(map[string]string)
-	for _, s := range workers(p) {
+// TestComposeDemo: the workers speak to the endpoint by TLS, under a name of its certificate, and trust the file that it
+// writes, with credentials that it accepts.
+func TestComposeDemo(t *testing.T) {
+	for _, p := range []*types.Project{load(t, demo), load(t, demo, "TWILIO_ACCOUNT_SID=ACmine", "SSL_CERT_FILE=/nix/ca.crt")} {
+		worker, endpoint := p.Services["worker"], p.Services["endpoint"]
 		for _, key := range []string{"FLEX_URL", "TASKROUTER_URL"} {
-			if url := s.Environment[key]; url == nil || *url != "http://127.0.0.1:9090" {
-				t.Errorf("%s: %s is %v", s.Name, key, url)
+			address, err := url.Parse(value(worker, key))
+			if err != nil || address.Scheme != "https" || address.Hostname() != endpoint.Name || address.Port() != "9443" ||
+				!slices.Contains(strings.Split(value(endpoint, "TLS_NAMES"), ","), address.Hostname()) {
+				t.Errorf("%s is %v, %v", key, address, err)
 			}
 		}
-		if s.NetworkMode != "service:endpoint" {
-			t.Errorf("%s: network %q", s.Name, s.NetworkMode)
+		if sid := value(worker, "TWILIO_ACCOUNT_SID"); sid != value(endpoint, "ACCOUNT_SID") || !strings.HasPrefix(sid, "AC") {
+			t.Errorf("the worker is %q, the endpoint expects %q", sid, value(endpoint, "ACCOUNT_SID"))
 		}
-		addr := *s.Environment["ADMIN_ADDR"]
-		if other, taken := admin[addr]; taken {
-			t.Errorf("%s and %s both listen on %s", other, s.Name, addr)
+		if _, ok := endpoint.Environment["AUTH_TOKEN"]; ok {
+			t.Error("the endpoint accepts another token than its default")
 		}
-		admin[addr] = s.Name
-		if !slices.ContainsFunc(p.Services["endpoint"].Ports, func(port types.ServicePortConfig) bool { return ":"+port.Published == addr }) {
-			t.Errorf("%s: %s is not published", s.Name, addr)
+		if len(worker.Volumes) != 1 || len(endpoint.Volumes) != 1 {
+			t.Fatalf("volumes %v and %v", worker.Volumes, endpoint.Volumes)
 		}
-		for own, theirs := range map[string]string{"TWILIO_ACCOUNT_SID": "ACCOUNT_SID", "TWILIO_AUTH_TOKEN": "AUTH_TOKEN"} {
-			if *s.Environment[own] != *p.Services["endpoint"].Environment[theirs] {
-				t.Errorf("%s: %s is not what the endpoint expects", s.Name, own)
-			}
+		theirs, its := worker.Volumes[0], endpoint.Volumes[0]
+		if theirs.Source != its.Source || !theirs.ReadOnly || theirs.Volume == nil || !theirs.Volume.NoCopy || its.ReadOnly || its.Volume != nil && its.Volume.NoCopy {
+			t.Errorf("volumes %+v and %+v", theirs, its)
+		}
+		if dir := value(endpoint, "TLS_DIR"); dir != its.Target {
+			t.Errorf("the certificate is written to %q", dir)
+		}
+		if file := value(worker, "SSL_CERT_FILE"); file != theirs.Target+"/ca.pem" {
+			t.Errorf("the worker trusts %q", file)
+		}
+		owned := regexp.MustCompile(`(?m)^COPY --from=build --chown=(\d+:\d+) \S+ ` + its.Target + `$(?s:.*)^USER (\d+:\d+)$`)
+		if m := owned.FindStringSubmatch(stage(t, "endpoint")); m == nil || m[1] != m[2] {
+			t.Errorf("the endpoint's user does not own %s: %q", its.Target, m)
 		}
 	}
 }
 
 // TestComposeGrace: a worker gets longer to stop than it takes.
 func TestComposeGrace(t *testing.T) {
-	for _, profile := range []string{"demo", "live"} {
-		for _, s := range workers(load(t, profile)) {
-			grace, err := time.ParseDuration(*s.Environment["SHUTDOWN_GRACE"])
-			if err != nil {
-				t.Fatal(err)
-			}
-			if s.StopGracePeriod == nil || time.Duration(*s.StopGracePeriod) <= grace {
-				t.Errorf("%s: killed after %v, stops in up to %v", s.Name, s.StopGracePeriod, grace)
-			}
+	both(t, func(t *testing.T, p *types.Project) {
+		s := p.Services["worker"]
+		grace, err := time.ParseDuration(value(s, "SHUTDOWN_GRACE"))
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
+		if s.StopGracePeriod == nil || time.Duration(*s.StopGracePeriod) <= grace {
+			t.Errorf("killed after %v, stops in up to %v", s.StopGracePeriod, grace)
+		}
+	})
 }
 
 // TestComposePinsImages: an exact version for what is pulled; nothing runs as root but what drops it itself.
 func TestComposePinsImages(t *testing.T) {
-	p := load(t, "*")
 	pinned := regexp.MustCompile(`^(postgres:17\.\d+|nats:2\.15\.\d+-alpine)$`)
-	for name, s := range p.Services {
-		if s.Build == nil && !pinned.MatchString(s.Image) {
-			t.Errorf("%s: image %s is not pinned", name, s.Image)
+	both(t, func(t *testing.T, p *types.Project) {
+		for name, s := range p.Services {
+			if s.Build == nil && !pinned.MatchString(s.Image) {
+				t.Errorf("%s: image %s is not pinned", name, s.Image)
+			}
+			if s.Build != nil && (!s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || s.User != "") {
+				t.Errorf("%s: may write, has capabilities or another user than its image's", name)
+			}
 		}
-		if s.Build != nil && (!s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"})) {
-			t.Errorf("%s: may write or has capabilities", name)
+		if config := p.Configs["nats"].Content; !strings.Contains(config, "sync_interval: always") {
+			t.Error("nats does not sync always")
 		}
+	})
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if config := p.Configs["nats"].Content; !strings.Contains(config, "sync_interval: always") {
-		t.Error("nats does not sync always")
-	}
+	return string(text)
 }
 
 // stage is the part of the Dockerfile from one FROM to the next.
 func stage(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile("Dockerfile")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, ok := strings.Cut(string(text), " AS "+name+"\n")
+	text := read(t, "Dockerfile")
+	_, rest, ok := strings.Cut(text, " AS "+name+"\n")
 	if !ok {
 		t.Fatalf("no stage %s", name)
 	}
-	lines := strings.Split(string(text[:len(text)-len(rest)]), "\n")
+	lines := strings.Split(text[:len(text)-len(rest)], "\n")
 	from := lines[len(lines)-2]
 	rest, _, _ = strings.Cut(rest, "\nFROM ")
 	return from + "\n" + rest
 }
 
 func TestDockerfile(t *testing.T) {
-	module, err := os.ReadFile("go.mod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	language := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindSubmatch(module)[1]
-	if from := stage(t, "build"); !regexp.MustCompile(`^FROM golang:` + regexp.QuoteMeta(string(language)) + `\.\d+-`).MatchString(from) {
+	language := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(read(t, "go.mod"))[1]
+	if from := stage(t, "build"); !regexp.MustCompile(`^FROM golang:` + regexp.QuoteMeta(language) + `\.\d+-`).MatchString(from) {
 		t.Errorf("builder %q is not a pinned Go %s", from, language)
 	}
 	for _, name := range []string{"worker", "endpoint"} {

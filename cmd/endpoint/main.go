@@ -5,12 +5,18 @@
 // credentials.
 //
 //	endpoint              run until SIGTERM or SIGINT
-//	endpoint healthcheck  ask the one that listens on ADDR; exit status 1 when it does not answer
+//	endpoint healthcheck  ask the one that listens on ADDR, and on TLS_ADDR when TLS_DIR is set; exit status 1 when it
+//	                      does not answer
+//
+// With TLS_DIR set it serves TLS as well, since the worker speaks plain http to
+// a loopback address only: each start makes a new authority of its own and puts
+// its certificate, ca.pem, there for those who shall trust it.
 package main
 
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -32,6 +38,10 @@ type config struct {
 	AuthToken  string `envconfig:"AUTH_TOKEN"`  // the constant that flextest exports
 	APIKey     string `envconfig:"API_KEY"`
 	APISecret  string `envconfig:"API_SECRET"`
+
+	TLSDir   string   `envconfig:"TLS_DIR"`                                          // where ca.pem is written; empty: no TLS
+	TLSAddr  string   `envconfig:"TLS_ADDR" default:":9443"`                         // serves the same as ADDR
+	TLSNames []string `envconfig:"TLS_NAMES" default:"endpoint,localhost,127.0.0.1"` // that the certificate is for
 
 	Status      int           `envconfig:"STATUS" default:"200"`      // of a good create
 	Latency     time.Duration `envconfig:"LATENCY" default:"0s"`      // of every create
@@ -61,7 +71,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	switch {
 	case len(args) == 1 && args[0] == "healthcheck":
-		return healthcheck(ctx, cfg.Addr)
+		return cfg.healthcheck(ctx)
 	case len(args) > 0:
 		return fmt.Errorf("unknown arguments %q: there is only healthcheck", args)
 	}
@@ -70,7 +80,18 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		return err
 	}
 	defer srv.Close()
-	log.Info("endpoint listens", "address", srv.Addr())
+	if cfg.TLSDir != "" {
+		f, err := startFront(ctx, cfg, local(srv.Addr()), log)
+		if err != nil {
+			return err
+		}
+		defer f.wait() // after srv.Close, so that what it says last gets out
+		defer srv.Close()
+		defer f.stop()
+		log.Info("endpoint listens", "address", srv.Addr(), "tls", f.listener.Addr().String())
+	} else {
+		log.Info("endpoint listens", "address", srv.Addr())
+	}
 	<-ctx.Done()
 	log.Info("endpoint stops", "created", srv.Calls().Created)
 	return nil
@@ -95,28 +116,45 @@ func (c config) server() flextest.Config {
 	}
 }
 
-// healthcheck asks the endpoint on this machine that listens on addr.
-func healthcheck(ctx context.Context, addr string) error {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return err
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
+// healthcheck asks the endpoint on this machine, in every way that it serves.
+func (c config) healthcheck(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/_control/healthz", nil)
+	if err := ask(ctx, http.DefaultClient, "http://"+local(c.Addr)); err != nil || c.TLSDir == "" {
+		return err
+	}
+	if len(c.TLSNames) == 0 {
+		return errors.New("TLS_NAMES: no name")
+	}
+	client, err := trusting(c.TLSDir, c.TLSNames[0])
 	if err != nil {
 		return err
 	}
-	res, err := http.DefaultClient.Do(req)
+	return ask(ctx, client, "https://"+local(c.TLSAddr))
+}
+
+// ask fails unless the endpoint at url says that it is there.
+func ask(ctx context.Context, client *http.Client, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/_control/healthz", nil)
+	if err != nil {
+		return err
+	}
+	res, err := client.Do(req)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("healthz answered %s", res.Status)
+		return fmt.Errorf("%s: healthz answered %s", url, res.Status)
 	}
 	return nil
+}
+
+// local is where a listener on addr is reached from this machine.
+func local(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return addr
 }
