@@ -74,7 +74,9 @@ CREATE TABLE outbox (
 );
 
 -- One partial index for each loop, so that none grows with settled rows and no loop reads them.
-CREATE INDEX outbox_claim   ON outbox (priority, due_at, id) WHERE state = 'pending';
+-- Two for the claim, so that old requests that are tried again never stand before all new ones.
+CREATE INDEX outbox_fresh   ON outbox (priority, due_at, id) WHERE state = 'pending' AND attempt = 0;
+CREATE INDEX outbox_again   ON outbox (priority, due_at, id) WHERE state = 'pending' AND attempt > 0;
 CREATE INDEX outbox_expire  ON outbox (expires_at)           WHERE state = 'pending' AND expires_at IS NOT NULL;
 -- Not on leased_until: the few rows in it are read whole, and a lease costs no index entry.
 CREATE INDEX outbox_sending ON outbox (id)                   WHERE state = 'sending';

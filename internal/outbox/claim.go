@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -40,8 +41,10 @@ type Lease struct {
 // A claimed batch.
 type claimed struct {
 	leases []Lease
-	// gate is why there are no more of them, as far as the gate is the reason.
-	gate GateState
+	// gate is why there are no more of them, as far as the gate is the reason;
+	// probed: it is shut until a read succeeds.
+	gate   GateState
+	probed bool
 	// rest is how long it makes sense to wait for more.
 	rest time.Duration
 }
@@ -57,11 +60,11 @@ func (s *Store) claim(ctx context.Context, slots int) (claimed, error) {
 	var c claimed
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		p, err := passes(ctx, tx, slots)
-		c.gate, c.rest = p.state, p.rest
+		c.gate, c.rest, c.probed = p.state, p.rest, p.probed
 		if err != nil || p.n == 0 {
 			return err
 		}
-		if c.leases, err = s.lock(ctx, tx, p.n, before.Add(s.lease)); err != nil {
+		if c.leases, err = s.lease(ctx, tx, p.n, before.Add(s.leaseFor)); err != nil {
 			return err
 		}
 		if len(c.leases) < p.n {
@@ -80,27 +83,82 @@ func (s *Store) claim(ctx context.Context, slots int) (claimed, error) {
 	return c, nil
 }
 
-// lock leases up to n due requests, the higher priority and then the longer due
-// first. The CTE is materialized, or a nested loop may lock far more than n
-// (1,330 rows for a limit of 10 were seen). One index probe a priority, so that
-// requests not yet due are never read.
-func (s *Store) lock(ctx context.Context, tx pgx.Tx, n int, until time.Time) ([]Lease, error) {
+// lease takes up to n due requests. Of those that are tried again it takes no
+// more than half while there are new ones: a backlog of retries, however old,
+// never starves what has just come.
+func (s *Store) lease(ctx context.Context, tx pgx.Tx, n int, until time.Time) ([]Lease, error) {
+	fresh, again := s.share.split(n)
+	leases, err := s.lock(ctx, tx, fresh, again, until)
+	if err != nil {
+		return nil, err
+	}
+	retried := 0
+	for _, l := range leases {
+		if l.Attempt > 1 {
+			retried++
+		}
+	}
+	s.share.again.Store(retried > 0)
+	if rest := n - len(leases); rest > 0 && again > 0 && len(leases)-retried == fresh {
+		// There were fewer to try again than their share; new ones may have it.
+		more, err := s.lock(ctx, tx, rest, 0, until)
+		return append(leases, more...), err
+	}
+	return leases, nil
+}
+
+// share parts the slots of a claim between new requests and those tried again.
+type share struct {
+	again atomic.Bool   // the latest claim found some to try again
+	turns atomic.Uint32 // of claims
+}
+
+// split gives each kind half while both are there. Where the latest claim found
+// none to try again they get what new ones leave, and now and then their half,
+// so that they are noticed behind any number of new ones.
+func (s *share) split(n int) (fresh, again int) {
+	turn := s.turns.Add(1)
+	if !s.again.Load() && turn%8 != 0 {
+		return n, 0
+	}
+	if turn%2 == 0 {
+		return n / 2, n - n/2 // the odd slot alternates
+	}
+	return n - n/2, n / 2
+}
+
+// lock leases up to fresh due requests that were never tried, and again that
+// were, or as many more as the first leave; of each the higher priority and then the longer due first. The CTEs are
+// materialized, or a nested loop may lock far more rows (1,330 for a limit of 10
+// were seen). One index probe a priority, so that requests not yet due are never
+// read.
+func (s *Store) lock(ctx context.Context, tx pgx.Tx, fresh, again int, until time.Time) ([]Lease, error) {
 	rows, err := tx.Query(ctx, `
-		WITH due AS MATERIALIZED (
+		WITH fresh AS MATERIALIZED (
 			SELECT o.id
 			  FROM (VALUES (9::smallint), (8), (7), (6), (5), (4), (3), (2), (1), (0)) AS p (priority)
 			 CROSS JOIN LATERAL (
 				SELECT id FROM outbox
-				 WHERE state = 'pending' AND priority = p.priority AND due_at <= now()
+				 WHERE state = 'pending' AND attempt = 0 AND priority = p.priority AND due_at <= now()
 				   AND (expires_at IS NULL OR expires_at > now())
 				 ORDER BY due_at, id LIMIT $1 FOR UPDATE SKIP LOCKED) AS o
-			 LIMIT $1)
+			 LIMIT $1),
+		again AS MATERIALIZED (
+			SELECT o.id
+			  FROM (VALUES (9::smallint), (8), (7), (6), (5), (4), (3), (2), (1), (0)) AS p (priority)
+			 CROSS JOIN LATERAL (
+				SELECT id FROM outbox
+				 WHERE state = 'pending' AND attempt > 0 AND priority = p.priority AND due_at <= now()
+				   AND (expires_at IS NULL OR expires_at > now())
+				 ORDER BY due_at, id LIMIT (SELECT $1 + $2 - count(*) FROM fresh) FOR UPDATE SKIP LOCKED) AS o
+			 LIMIT (SELECT $1 + $2 - count(*) FROM fresh)),
+		due AS MATERIALIZED (SELECT id FROM fresh UNION ALL SELECT id FROM again)
 		UPDATE outbox
 		   SET state = 'sending', due_at = NULL, attempt = attempt + 1,
-		       leased_by = $2, leased_until = clock_timestamp() + $3::interval
+		       leased_by = $3, leased_until = clock_timestamp() + $4::interval
 		  FROM due WHERE outbox.id = due.id
 		RETURNING outbox.id, request_id, source, request, coalesce(lookup_key, ''), attempt, spared, received_at, coalesce(traceparent, '')`,
-		n, s.worker, s.lease)
+		fresh, again, s.worker, s.leaseFor)
 	if err != nil {
 		return nil, err
 	}
@@ -119,9 +177,13 @@ func untilDue(ctx context.Context, tx pgx.Tx) (time.Duration, error) {
 		SELECT min(o.due_at) - clock_timestamp()
 		  FROM (VALUES (9::smallint), (8), (7), (6), (5), (4), (3), (2), (1), (0)) AS p (priority)
 		 CROSS JOIN LATERAL (
-			SELECT due_at FROM outbox
-			 WHERE state = 'pending' AND priority = p.priority AND (expires_at IS NULL OR expires_at > now())
-			 ORDER BY due_at LIMIT 1) AS o
+			(SELECT due_at FROM outbox
+			  WHERE state = 'pending' AND attempt = 0 AND priority = p.priority AND (expires_at IS NULL OR expires_at > now())
+			  ORDER BY due_at LIMIT 1)
+			UNION ALL
+			(SELECT due_at FROM outbox
+			  WHERE state = 'pending' AND attempt > 0 AND priority = p.priority AND (expires_at IS NULL OR expires_at > now())
+			  ORDER BY due_at LIMIT 1)) AS o
 		HAVING min(o.due_at) IS NOT NULL`).Scan(&next)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return idlePoll, nil

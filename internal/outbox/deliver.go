@@ -46,8 +46,9 @@ type Deliverer struct {
 	// is recorded; nil: nobody.
 	Attempted func(Attempt)
 
-	failures atomic.Int64 // calls in a row without an answer
-	gate     atomic.Value // GateState of the latest claim
+	slots   *slots
+	streaks streaks
+	gate    atomic.Value // GateState of the latest claim
 }
 
 // Attempt is what is told about one attempt: in the log, in metrics, in a trace.
@@ -61,14 +62,13 @@ type Attempt struct {
 // Run claims and delivers until ctx ends, and returns when every call that was
 // begun has ended and its outcome is recorded, or given up.
 func (d *Deliverer) Run(ctx context.Context) {
-	slots := make(chan struct{}, d.Slots)
+	d.slots = newSlots(d.Slots)
 	var calls sync.WaitGroup
 	defer calls.Wait()
-	freed := newSignal()
 	for ctx.Err() == nil {
-		free := cap(slots) - len(slots)
+		free := d.slots.free()
 		if free == 0 {
-			wait(ctx, idlePoll, freed)
+			wait(ctx, idlePoll, d.slots.freed)
 			continue
 		}
 		c, err := d.Store.claim(ctx, free)
@@ -78,14 +78,15 @@ func (d *Deliverer) Run(ctx context.Context) {
 			continue
 		}
 		d.gate.Store(c.gate)
+		d.slots.take(len(c.leases))
 		for _, l := range c.leases {
-			slots <- struct{}{}
-			calls.Go(func() {
-				d.deliver(ctx, l, func() { <-slots; freed.raise() })
-			})
+			calls.Go(func() { d.deliver(ctx, l) })
 		}
 		switch {
 		case c.gate == GateHeld || c.gate == GatePaused:
+			if c.probed {
+				d.slots.restart()
+			}
 			d.probe(ctx)
 			wait(ctx, c.rest, nil)
 		case len(c.leases) == free:
@@ -108,10 +109,10 @@ func (d *Deliverer) Gate() GateState {
 }
 
 // deliver makes the attempt that a lease allows and records what came of it.
-// free gives the slot back as soon as the call is over.
-func (d *Deliverer) deliver(ctx context.Context, l Lease, free func()) {
+// The slot is given back as soon as the call is over.
+func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	if ctx.Err() != nil || time.Until(l.until) < d.Limit+sendMargin {
-		free()
+		d.slots.give()
 		d.putBack(ctx, l)
 		return
 	}
@@ -119,7 +120,8 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease, free func()) {
 	// be uncertain. The client's own timeout bounds it.
 	crash.At("sending")
 	outcome := d.Flex.Create(context.WithoutCancel(ctx), interactionOf(l))
-	free()
+	d.slots.told(outcome, time.Now())
+	d.slots.give()
 	r := d.decide(l, outcome)
 	d.note(r)
 	// A crash here leaves the request sending; it lapses and is looked up.
@@ -129,14 +131,8 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease, free func()) {
 
 // decide asks the policy and counts the fleet's bad luck.
 func (d *Deliverer) decide(l Lease, o flex.Outcome) record {
-	failures := 0
-	if noAnswer(o) {
-		failures = int(d.failures.Add(1))
-	} else {
-		d.failures.Store(0)
-	}
 	return record{lease: l, outcome: o.Kind.String(), told: o,
-		move: d.Policy.after(l.Attempt, o, rand.Float64()), alarm: alarmOf(o, failures)}
+		move: d.Policy.after(l.Attempt, o, rand.Float64()), alarm: d.streaks.alarm(l.RequestID, o)}
 }
 
 // note writes the one log line of an attempt. It stands before the record, so
@@ -205,7 +201,6 @@ func (d *Deliverer) probe(ctx context.Context) {
 		d.Log.Warn("the gate could not be opened; trying again", "error", err)
 		return
 	}
-	d.failures.Store(0)
 	d.Log.Info("Flex can be used again; the gate is open")
 }
 

@@ -50,6 +50,7 @@ type pass struct {
 	n       int
 	state   GateState
 	rest    time.Duration // until it is worth asking again, where n is 0
+	probed  bool
 	limited bool
 	tokens  float64
 	at      time.Time
@@ -67,7 +68,7 @@ func passes(ctx context.Context, tx pgx.Tx, want int) (pass, error) {
 		p.limited = true
 	}
 	if err != nil || p.state != GateOpen {
-		return pass{state: p.state, rest: p.rest}, err
+		return pass{state: p.state, rest: p.rest, probed: p.probed}, err
 	}
 	p.n = min(want, int(p.tokens))
 	if p.n == 0 {
@@ -82,11 +83,11 @@ func readGate(ctx context.Context, tx pgx.Tx, lock string) (pass, error) {
 	var p pass
 	var rate, since float64
 	var paused *time.Duration
-	var held, probed bool
+	var held bool
 	err := tx.QueryRow(ctx, `
 		SELECT rate, tokens, clock_timestamp(), extract(epoch FROM clock_timestamp() - refilled_at)::double precision,
 		       paused_until - clock_timestamp(), held_since IS NOT NULL, probe_at IS NOT NULL
-		  FROM outbox_gate`+lock).Scan(&rate, &p.tokens, &p.at, &since, &paused, &held, &probed)
+		  FROM outbox_gate`+lock).Scan(&rate, &p.tokens, &p.at, &since, &paused, &held, &p.probed)
 	if err != nil {
 		return p, err
 	}
@@ -94,7 +95,7 @@ func readGate(ctx context.Context, tx pgx.Tx, lock string) (pass, error) {
 	switch {
 	case held:
 		p.state, p.rest = GateHeld, probeEvery/2
-	case probed:
+	case p.probed:
 		p.state, p.rest = GatePaused, probeEvery/2
 	case paused != nil && *paused > 0:
 		p.state, p.rest = GatePaused, min(*paused, idlePoll)

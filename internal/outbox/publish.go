@@ -188,6 +188,11 @@ func reduced(body any) any {
 		return body
 	}
 	r.Metadata = json.RawMessage(`"left out: the result would be larger than the stream takes"`)
+	if r.Routing != nil {
+		short := *r.Routing
+		short.Reservation = nil
+		r.Routing = &short
+	}
 	if r.Error != nil {
 		short := *r.Error
 		short.Faults = json.RawMessage("null")

@@ -85,6 +85,11 @@ func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, 
 }
 
 // recordSQL moves the rows whose lease still stands and writes all histories.
+//
+// However late an outcome is recorded, its call was over when its lease was: an
+// attempt dated later would lie outside the time that the event log is read for.
+// And a lookup that is under way over an uncertain row does not know the outcome:
+// its number is used up, so that what it finds is not obeyed.
 const recordSQL = `
 	WITH told AS MATERIALIZED (
 		SELECT * FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::interval[], $5::integer[], $6::text[], $7::text[],
@@ -107,8 +112,9 @@ const recordSQL = `
 		       resolved_by = CASE WHEN t.state IN ('created', 'rejected') THEN 'response' END,
 		       error_kind = t.error_kind, error_message = t.error_message, http_status = t.http_status,
 		       twilio_code = t.twilio_code, twilio_request_id = t.twilio_request_id,
-		       uncertain_since = CASE WHEN t.state = 'uncertain' THEN clock_timestamp() ELSE o.uncertain_since END,
-		       answered = t.answered, lookups = 0, announced_at = NULL,
+		       uncertain_since = CASE WHEN t.state = 'uncertain' THEN least(clock_timestamp(), coalesce(o.leased_until, o.uncertain_since))
+		                              ELSE o.uncertain_since END,
+		       answered = t.answered, lookups = CASE WHEN o.state = 'uncertain' THEN o.lookups + 1 ELSE 0 END, announced_at = NULL,
 		       settled_at = CASE WHEN t.state IN ('created', 'rejected', 'abandoned') THEN clock_timestamp() END
 		  FROM told t JOIN standing USING (id)
 		 WHERE o.id = t.id AND o.attempt = t.attempt AND o.state IN ('sending', 'uncertain')

@@ -81,9 +81,8 @@ func (p Policy) after(attempt int, o flex.Outcome, random float64) move {
 	case flex.Refused:
 		return move{to: Pending, delay: max(p.delay(attempt, random), retryAfter(o.RetryAfter, random)), spared: true}
 	case flex.Blocked:
-		// The gate is held; the delay only keeps the first claim after its
-		// release from being all of the same.
-		return move{to: Pending, delay: p.delay(1, random), spared: true}
+		// The gate is held, or will be if others fare the same.
+		return move{to: Pending, delay: p.delay(attempt, random), spared: true}
 	default:
 		return move{to: Uncertain, delay: firstLookup}
 	}
@@ -185,47 +184,4 @@ func (p Policy) delay(attempt int, random float64) time.Duration {
 func retryAfter(asked time.Duration, random float64) time.Duration {
 	asked = min(max(asked, 0), maxRetryAfter)
 	return asked + time.Duration(random*float64(min(asked/4, 30*time.Second)))
-}
-
-// An alarm is what outcomes mean for the whole fleet. The zero value means nothing.
-type alarm struct {
-	pause time.Duration // shut the gate for so long
-	hold  bool          // shut it until credentials or account are right
-	away  bool          // shut it until Flex can be reached
-	why   string
-}
-
-// and joins two alarms; the worse one gives the reason.
-func (a alarm) and(b alarm) alarm {
-	why := a.why
-	if why == "" || (b.hold && !a.hold) {
-		why = b.why
-	}
-	return alarm{pause: max(a.pause, b.pause), hold: a.hold || b.hold, away: a.away || b.away, why: why}
-}
-
-// awayAfter is how many calls in a row must have gone unanswered, or been
-// answered with a server's error, until the gate shuts. Each of them may cost
-// an uncertain request, so it is low; a single one is everyday life.
-const awayAfter = 5
-
-// alarmOf reads an outcome for the fleet. failures is how many calls in a row,
-// this one included, brought no answer.
-func alarmOf(o flex.Outcome, failures int) alarm {
-	switch {
-	case o.Kind == flex.Blocked:
-		return alarm{hold: true, why: o.Message}
-	case o.Limited && o.RetryAfter > 0:
-		return alarm{pause: min(o.RetryAfter, maxRetryAfter), why: o.Message}
-	case failures >= awayAfter:
-		return alarm{away: true, why: "Flex cannot be used: " + o.Message}
-	default:
-		return alarm{}
-	}
-}
-
-// noAnswer says whether a call brought nothing that Flex itself decided: it was
-// not reached, or did not answer in time, or failed.
-func noAnswer(o flex.Outcome) bool {
-	return o.Unreached || o.Kind == flex.Uncertain
 }

@@ -77,7 +77,7 @@ func (r *Resolver) turn(ctx context.Context) (int, error) {
 	}
 	r.alone = max(r.alone-1, 0)
 	crash.At("asking")
-	q.settle, q.lease = r.Policy.Settle, r.Store.lease
+	q.settle, q.lease = r.Policy.Settle, r.Store.leaseFor
 	findings := make([]Finding, len(q.asked))
 	begun := time.Now()
 	if q.workspace == "" {

@@ -28,7 +28,9 @@ const (
 type Store struct {
 	pool   *pgxpool.Pool
 	worker string
-	lease  time.Duration
+	// leaseFor is how long a lease lasts.
+	leaseFor time.Duration
+	share    share
 
 	adds      *group[Event, Added]
 	malformed *group[Malformed, struct{}]
@@ -72,7 +74,7 @@ func (s *Store) witness(workspace string) string {
 // call may take, and leaseMargin more.
 func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
 	s := &Store{
-		pool: pool, worker: worker, lease: attemptLimit + leaseMargin,
+		pool: pool, worker: worker, leaseFor: attemptLimit + leaseMargin,
 		due: newSignal(), asked: newSignal(), settled: newHints(),
 	}
 	s.adds = newGroup(batchSize, s.addBatch)

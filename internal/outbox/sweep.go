@@ -80,7 +80,7 @@ func (s *Store) lapse(ctx context.Context) (int, error) {
 		history AS (
 			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, error, applied)
 			SELECT id, 'attempt', attempt, lapsed_by, lapsed_at - $2::interval, 'lapsed', error_message, true FROM moved)
-		SELECT `+settlementNames+` FROM moved`, sweepBatch, s.lease)
+		SELECT `+settlementNames+` FROM moved`, sweepBatch, s.leaseFor)
 }
 
 // expire: pending -> expired, where the deadline passed.
