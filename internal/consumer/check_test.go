@@ -1,0 +1,231 @@
+package consumer
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"flexworker/internal/flex"
+	"flexworker/internal/rawjson"
+)
+
+const fieldList = "; the fields are request_id, channel, routing, interaction_context_sid, webhook_ttid, priority, not_before, expires_at, metadata"
+
+// requestWith is a request in order with more routing properties.
+func requestWith(property string) string {
+	return `{"request_id":"a",` + channelOK + `,"routing":{"properties":{"workspace_sid":"` + workspace + `",` + property + `}}}`
+}
+
+// requestAnd is a request in order with more members.
+func requestAnd(member string) string {
+	return `{"request_id":"a",` + channelOK + `,` + routingOK + `,` + member + `}`
+}
+
+// rejected are cases that all are kept under the id "a".
+func rejected(t *testing.T, cases [][]string) {
+	t.Helper()
+	var list []decodeCase
+	for _, c := range cases {
+		list = append(list, decodeCase{name: c[0], headers: msgID("a"), body: c[1], id: "a", faults: c[2:]})
+	}
+	runDecode(t, list)
+}
+
+func TestCheckFields(t *testing.T) {
+	t.Parallel()
+	rejected(t, [][]string{
+		{"all fields", requestAnd(`"interaction_context_sid":"HQ` + strings.Repeat("0", 32) + `","webhook_ttid":"flex_interactionwebhook_x","priority":9,"not_before":"2026-11-22T09:00:00Z","expires_at":"2026-11-22T17:00:00.5+01:00","metadata":[1]`)},
+		{"null is left out", requestAnd(`"interaction_context_sid":null,"webhook_ttid":null,"priority":null,"not_before":null,"expires_at":null,"metadata":null`)},
+		{"not an object", `[1]`, "a request must be a JSON object"},
+		{"a string", `"x"`, "a request must be a JSON object"},
+		{"null", `null`, "a request must be a JSON object"},
+		{"nothing", `{}`, "channel: missing", "routing: missing; only a request with channel.sid can do without"},
+		{"mistyped", requestAnd(`"expire_at":"2026-11-22T09:00:00Z"`), "expire_at: is not a field of a request" + fieldList},
+		{"two, in order", requestAnd(`"z":1,"b":null,"a":1`), "a: is not a field of a request" + fieldList, "z: is not a field of a request" + fieldList},
+		{"a field that is no name", requestAnd(`"a\r\nb":1,"":1`), `[""]: is not a field of a request` + fieldList, `["a\r\nb"]: is not a field of a request` + fieldList},
+		{"a field without end", requestAnd(`"` + strings.Repeat("x", 5000) + `":1`), `["` + strings.Repeat("x", 64) + `…"]: is not a field of a request` + fieldList},
+		{"channel null", `{"channel":null,` + routingOK + `}`, "channel: missing"},
+		{"channel a string", `{"channel":"sms",` + routingOK + `}`, "channel: must be an object"},
+		{"channel empty", `{"channel":{},` + routingOK + `}`, "channel.type: missing", "channel.initiated_by: missing"},
+		{"channel of other types", `{"channel":{"type":1,"initiated_by":"","properties":[]},` + routingOK + `}`, "channel.type: must be a string", "channel.initiated_by: must not be empty", "channel.properties: must be an object"},
+		{"routing a string", `{` + channelOK + `,"routing":"x"}`, "routing: must be an object"},
+		{"routing null", `{` + channelOK + `,"routing":null}`, "routing: missing; only a request with channel.sid can do without"},
+		{"routing empty", `{` + channelOK + `,"routing":{}}`, "routing.properties: missing; only a request with channel.sid can do without"},
+		{"properties an array", `{` + channelOK + `,"routing":{"properties":[]}}`, "routing.properties: must be an object"},
+		{"no workspace", `{` + channelOK + `,"routing":{"properties":{}}}`, "routing.properties.workspace_sid: missing; only a request with channel.sid can do without"},
+		{"ttid a number", requestAnd(`"webhook_ttid":1`), "webhook_ttid: must be a string"},
+		{"ttid empty", requestAnd(`"webhook_ttid":""`), "webhook_ttid: must not be empty"},
+	})
+}
+
+// TestCheckEverything: all faults of an event are reported together.
+func TestCheckEverything(t *testing.T) {
+	t.Parallel()
+	rejected(t, [][]string{{"everything", `{"channel":{"type":"sms","sid":"UO1","properties":{"media_channel_sid":"x"}},
+		"routing":{"properties":{"workspace_sid":"WS1","workflow_sid":2,"queue_sid":"","worker_sid":"WK","task_channel_sid":"TC","attributes":[]}},
+		"interaction_context_sid":"KD","webhook_ttid":{},"priority":10,"not_before":"tomorrow","expires_at":7,"oops":1}`,
+		"oops: is not a field of a request" + fieldList,
+		"channel.initiated_by: missing",
+		"channel.sid: is not a sid: UO and 32 hexadecimal digits",
+		"channel.properties.media_channel_sid: is not a sid: CH and 32 hexadecimal digits",
+		"routing.properties.workspace_sid: is not a sid: WS and 32 hexadecimal digits",
+		"routing.properties.workflow_sid: must be a string",
+		"routing.properties.queue_sid: must not be empty",
+		"routing.properties.worker_sid: is not a sid: WK and 32 hexadecimal digits",
+		"routing.properties.task_channel_sid: is not a sid: TC and 32 hexadecimal digits",
+		"interaction_context_sid: is not a sid: HQ and 32 hexadecimal digits",
+		"webhook_ttid: must be a string",
+		"priority: must be a whole number from 0 to 9",
+		"not_before: must be a time by RFC 3339, such as 2026-11-22T09:00:00Z",
+		"expires_at: must be a string",
+		"routing.properties.attributes: must be an object, or a string that holds one",
+	}})
+}
+
+// TestCheckBounded: a message of a megabyte does not become faults of many.
+func TestCheckBounded(t *testing.T) {
+	t.Parallel()
+	var fields strings.Builder
+	for n := range 50_000 {
+		fmt.Fprintf(&fields, `"f%06d":1,`, n)
+	}
+	e, bad := decode(message(msgID("a"), `{`+fields.String()+bodyOK[1:]), "interaction_request")
+	if bad != "" || len(e.Faults) != 21 {
+		t.Fatalf("%q, %d faults", bad, len(e.Faults))
+	}
+	if got, want := e.Faults[20].String(), "and 49980 more fields that a request does not have"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestCheckSids(t *testing.T) {
+	t.Parallel()
+	const digits = "0123456789abcdefABCDEF0123456789"
+	for _, c := range []struct{ path, prefix, body string }{
+		{"routing.properties.workspace_sid", "WS", `{` + channelOK + `,"routing":{"properties":{"workspace_sid":"%s"}}}`},
+		{"routing.properties.workflow_sid", "WW", requestWith(`"workflow_sid":"%s"`)},
+		{"routing.properties.queue_sid", "WQ", requestWith(`"queue_sid":"%s"`)},
+		{"routing.properties.worker_sid", "WK", requestWith(`"worker_sid":"%s"`)},
+		{"routing.properties.task_channel_sid", "TC", requestWith(`"task_channel_sid":"%s"`)},
+		{"channel.sid", "UO", `{"channel":{"type":"sms","initiated_by":"api","sid":"%s"},` + routingOK + `}`},
+		{"channel.properties.media_channel_sid", "CH", `{"channel":{"type":"sms","initiated_by":"api","properties":{"media_channel_sid":"%s"}},` + routingOK + `}`},
+		{"interaction_context_sid", "HQ", requestAnd(`"interaction_context_sid":"%s"`)},
+	} {
+		fault := c.path + ": is not a sid: " + c.prefix + " and 32 hexadecimal digits"
+		rejected(t, [][]string{
+			{c.path + " good", fmt.Sprintf(c.body, c.prefix+digits)},
+			{c.path + " of another kind", fmt.Sprintf(c.body, "XX"+digits), fault},
+			{c.path + " too short", fmt.Sprintf(c.body, c.prefix+digits[1:]), fault},
+			{c.path + " too long", fmt.Sprintf(c.body, c.prefix+digits+"0"), fault},
+			{c.path + " not hexadecimal", fmt.Sprintf(c.body, c.prefix+"g"+digits[1:]), fault},
+			{c.path + " lower case", fmt.Sprintf(c.body, strings.ToLower(c.prefix)+digits), fault},
+			{c.path + " with a line end", fmt.Sprintf(c.body, c.prefix+digits+`\n`), fault},
+		})
+	}
+}
+
+func TestCheckPriorityAndTimes(t *testing.T) {
+	t.Parallel()
+	const priority = "priority: must be a whole number from 0 to 9"
+	const rfc = ": must be a time by RFC 3339, such as 2026-11-22T09:00:00Z"
+	var cases [][]string
+	for _, bad := range []string{`-1`, `10`, `1.0`, `1e0`, `0.5`, `"5"`, `true`, `[]`, `99999999999999999999`} {
+		cases = append(cases, []string{"priority " + bad, requestAnd(`"priority":` + bad), priority})
+	}
+	for _, bad := range []string{`tomorrow`, `2026-11-22`, `2026-11-22 09:00:00Z`, `2026-11-22T09:00:00`, `2026-02-30T09:00:00Z`, `2026-11-22T25:00:00Z`, `1763802000`} {
+		cases = append(cases, []string{"not_before " + bad, requestAnd(`"not_before":"` + bad + `"`), "not_before" + rfc},
+			[]string{"expires_at " + bad, requestAnd(`"expires_at":"` + bad + `"`), "expires_at" + rfc})
+	}
+	const never = "expires_at: is not after not_before: the request could never be sent"
+	cases = append(cases,
+		[]string{"before the age of computers", requestAnd(`"expires_at":"0001-01-01T00:00:00Z"`), "expires_at: is before 1970"},
+		[]string{"the same instant", requestAnd(`"not_before":"2026-11-22T09:00:00Z","expires_at":"2026-11-22T10:00:00+01:00"`), never},
+		[]string{"the wrong way round", requestAnd(`"not_before":"2026-11-22T09:00:01Z","expires_at":"2026-11-22T09:00:00Z"`), never})
+	rejected(t, cases)
+	e, _ := decode(message(nil, requestAnd(`"priority":7,"not_before":"2026-11-22T09:00:00.25+01:00","expires_at":"2099-01-01T00:00:00Z"`)), "k")
+	if e.Priority != 7 || !e.NotBefore.Equal(time.Date(2026, 11, 22, 8, 0, 0, 250e6, time.UTC)) || e.ExpiresAt.Year() != 2099 {
+		t.Errorf("%d %v %v", e.Priority, e.NotBefore, e.ExpiresAt)
+	}
+	for n := range 10 {
+		if e, _ := decode(message(nil, requestAnd(fmt.Sprintf(`"priority":%d`, n))), "k"); e.Priority != n || len(e.Faults) > 0 {
+			t.Errorf("priority %d became %d %v", n, e.Priority, e.Faults)
+		}
+	}
+}
+
+func TestCheckAttributes(t *testing.T) {
+	t.Parallel()
+	const path = "routing.properties.attributes"
+	rejected(t, [][]string{
+		{"an object", requestWith(`"attributes":{"name":"Ada"}`)},
+		{"a string", requestWith(`"attributes":"{\"name\":\"Ada\"}"`)},
+		{"an empty object", requestWith(`"attributes":{}`)},
+		{"null", requestWith(`"attributes":null`)},
+		{"a number", requestWith(`"attributes":1`), path + ": must be an object, or a string that holds one"},
+		{"a string with an array", requestWith(`"attributes":"[]"`), path + ": must be an object, or a string that holds one"},
+		{"an empty string", requestWith(`"attributes":""`), path + ": the string must hold a JSON object: it is empty"},
+		{"a string of nonsense", requestWith(`"attributes":"name=Ada"`), path + ": the string must hold a JSON object: not JSON at byte 2: invalid character 'a' in literal null (expecting 'u')"},
+		{"a string with two faults", requestWith(`"attributes":"{\"a\":1,\"a\":2,\"b\":\"\\u0000\"}"`), path + ": the string must hold a JSON object: a: this key stands twice", path + `: the string must hold a JSON object: b: holds \u0000, which Postgres cannot keep`},
+		{"our key", requestWith(`"attributes":{"interaction_request":"x"}`), path + ".interaction_request: is the worker's own key; choose another name"},
+		{"our key, null", requestWith(`"attributes":{"interaction_request":null}`), path + ".interaction_request: is the worker's own key; choose another name"},
+		{"our key in a string", requestWith(`"attributes":"{\"interaction_request\":1}"`), path + ".interaction_request: is the worker's own key; choose another name"},
+	})
+	e, bad := decode(message(nil, requestWith(`"attributes":{"interaction_request":1}`)), "")
+	if bad != "" || len(e.Faults) > 0 || e.LookupKey != "" {
+		t.Errorf("without LOOKUP_ATTRIBUTE: %q %v %q", bad, e.Faults, e.LookupKey)
+	}
+}
+
+// TestCheckAttributesLimit: with the key, as it is really added, exactly 4,096
+// characters pass and one more does not; characters, not bytes.
+func TestCheckAttributesLimit(t *testing.T) {
+	t.Parallel()
+	const attribute = "interaction_request"
+	room := 4096 - len(`{"interaction_request":"","name":""}`) - 32
+	for _, form := range []string{`{"name":"%s"}`, `"{\"name\":\"%s\"}"`} {
+		for over := range 2 {
+			body := requestWith(`"attributes":` + fmt.Sprintf(form, strings.Repeat("ü", room+over)))
+			e, bad := decode(message(nil, body), attribute)
+			if bad != "" || e.LookupKey != flex.LookupKey("a") {
+				t.Fatalf("%q %q", bad, e.LookupKey)
+			}
+			if over == 1 {
+				want := "routing.properties.attributes: has 4097 characters with the worker's key, TaskRouter takes at most 4096"
+				if len(e.Faults) != 1 || e.Faults[0].String() != want {
+					t.Errorf("%s: %v", form, e.Faults)
+				}
+				continue
+			}
+			routing, _ := rawjson.Member(e.Request, "routing")
+			added, err := flex.AddLookupKey(routing, attribute, e.LookupKey)
+			if err != nil || len(e.Faults) > 0 {
+				t.Fatalf("%s: %v %v", form, err, e.Faults)
+			}
+			sent, _ := rawjson.Member(added, "properties", "attributes")
+			if n := utf8.RuneCount(sent); form[0] == '{' && n != 4096 {
+				t.Errorf("%d characters are sent", n)
+			}
+		}
+	}
+}
+
+// TestCheckLookupKey: only what gets a task has one.
+func TestCheckLookupKey(t *testing.T) {
+	t.Parallel()
+	const attached = `"channel":{"type":"sms","initiated_by":"api","sid":"UO00000000000000000000000000000001"}`
+	for name, c := range map[string]struct{ body, attribute, key string }{
+		"workspace":                  {requestAnd(`"metadata":1`), "k", flex.LookupKey("a")},
+		"no attribute":               {requestAnd(`"metadata":1`), "", ""},
+		"attached":                   {`{"request_id":"a",` + attached + `}`, "k", ""},
+		"attached, no properties":    {`{"request_id":"a",` + attached + `,"routing":{}}`, "k", ""},
+		"attached, no workspace":     {`{"request_id":"a",` + attached + `,"routing":{"properties":{}}}`, "k", ""},
+		"attached, with a workspace": {`{"request_id":"a",` + attached + `,` + routingOK + `}`, "k", flex.LookupKey("a")},
+	} {
+		e, bad := decode(message(nil, c.body), c.attribute)
+		if bad != "" || len(e.Faults) > 0 || e.LookupKey != c.key {
+			t.Errorf("%s: %q %v, key %q", name, bad, e.Faults, e.LookupKey)
+		}
+	}
+}

@@ -1,0 +1,208 @@
+package consumer
+
+import (
+	"encoding/base64"
+	"strings"
+	"testing"
+
+	"flexworker/internal/outbox"
+)
+
+// Parts of requests that are in order.
+const (
+	workspace = "WS00000000000000000000000000000002"
+	workflow  = "WW00000000000000000000000000000003"
+	channelOK = `"channel":{"type":"sms","initiated_by":"api"}`
+	routingOK = `"routing":{"properties":{"workspace_sid":"` + workspace + `","workflow_sid":"` + workflow + `"}}`
+	bodyOK    = `{` + channelOK + `,` + routingOK + `}`
+)
+
+type headers = map[string][]string
+
+// msgID is the header that NATS itself knows.
+func msgID(id string) headers { return headers{"Nats-Msg-Id": {id}} }
+
+// withID is a request in order with this JSON text as its id.
+func withID(id string) string { return `{"request_id":` + id + `,` + channelOK + `,` + routingOK + `}` }
+
+func message(h headers, body string) outbox.Message {
+	return outbox.Message{Stream: "S", Subject: "r.crm", Source: "crm", Sequence: 1, Headers: h, Raw: []byte(body)}
+}
+
+// decodeCase is one message and what its sender reads about it: exactly one of
+// id and malformed is set.
+type decodeCase struct {
+	name      string
+	headers   headers
+	body      string
+	id        string   // the id under which it is kept
+	faults    []string // rejected for these, all of them, in this order
+	malformed string   // kept as malformed for this reason
+}
+
+func runDecode(t *testing.T, cases []decodeCase) {
+	t.Helper()
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			e, bad := decode(message(c.headers, c.body), "interaction_request")
+			if bad != c.malformed {
+				t.Fatalf("malformed:\n got %q\nwant %q", bad, c.malformed)
+			}
+			if bad != "" {
+				return
+			}
+			if e.RequestID != c.id {
+				t.Errorf("request id %q, want %q", e.RequestID, c.id)
+			}
+			var got []string
+			for _, f := range e.Faults {
+				got = append(got, f.String())
+			}
+			if g, w := strings.Join(got, "\n"), strings.Join(c.faults, "\n"); g != w {
+				t.Errorf("faults:\n got %s\nwant %s", g, w)
+			}
+		})
+	}
+}
+
+// TestDecodeUnreadable: what no JSON reader can be trusted with is malformed,
+// whatever id came around it.
+func TestDecodeUnreadable(t *testing.T) {
+	t.Parallel()
+	const empty = "the message is empty; a request is a JSON object"
+	runDecode(t, []decodeCase{
+		{name: "empty", malformed: empty},
+		{name: "empty with an id", headers: msgID("a"), malformed: empty},
+		{name: "white space", headers: msgID("a"), body: " \r\n\t", malformed: empty},
+		{name: "not JSON", headers: msgID("a"), body: `hello`, malformed: "not JSON at byte 1: invalid character 'h' looking for beginning of value"},
+		{name: "cut", headers: msgID("a"), body: `{"request_id":"a"`, malformed: "not JSON at byte 17: unexpected end of JSON input"},
+		{name: "two values", headers: msgID("a"), body: `{} {}`, malformed: "not JSON at byte 4: invalid character '{' after top-level value"},
+		{name: "trailing comma", headers: msgID("a"), body: `{"request_id":"a",}`, malformed: "not JSON at byte 19: invalid character '}' looking for beginning of object key string"},
+		{name: "byte order mark", headers: msgID("a"), body: "\ufeff" + bodyOK, malformed: "not JSON at byte 1: invalid character 'ï' looking for beginning of value"},
+		{name: "NaN", headers: msgID("a"), body: `{"priority":NaN}`, malformed: "not JSON at byte 13: invalid character 'N' looking for beginning of value"},
+		{name: "raw line end in a string", headers: msgID("a"), body: "{\"metadata\":\"a\r\nb\"}", malformed: `not JSON at byte 15: invalid character '\r' in string literal`},
+		{name: "Latin-1", headers: msgID("a"), body: "{\"metadata\":\"\xe9\"}", malformed: "not UTF-8 at byte 13"},
+		{name: "UTF-16", headers: msgID("a"), body: "\xff\xfe{\x00}\x00", malformed: "not UTF-8 at byte 0"},
+		{name: "100 levels and one", headers: msgID("a"), body: `{"metadata":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, malformed: "metadata" + strings.Repeat("[0]", 99) + ": nested deeper than 100 levels"},
+		{name: "100,000 levels", headers: msgID("a"), body: strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000), malformed: strings.Repeat("[0]", 100) + ": nested deeper than 100 levels"},
+		{name: "100,000 levels never closed", headers: msgID("a"), body: strings.Repeat("[", 100_000), malformed: "not JSON at byte 10001: invalid character '[' exceeded max depth"},
+	})
+}
+
+// TestDecodeUnfit: JSON that Postgres or its readers cannot keep has an id and
+// is rejected under it; without one it is malformed.
+func TestDecodeUnfit(t *testing.T) {
+	t.Parallel()
+	runDecode(t, []decodeCase{
+		{name: "NUL", body: `{"request_id":"a","metadata":"x\u0000y"}`, id: "a", faults: []string{`metadata: holds \u0000, which Postgres cannot keep`}},
+		{name: "NUL without id", body: `{"metadata":"x\u0000y"}`, malformed: "request_id: missing, and there is no Nats-Msg-Id header either"},
+		{name: "lone surrogate", body: `{"request_id":"a","metadata":{"k":["\ud83d"]}}`, id: "a", faults: []string{`metadata.k[0]: holds half of a surrogate pair (\ud83d)`}},
+		{name: "1e400", body: `{"request_id":"a","priority":1e400}`, id: "a", faults: []string{"priority: number out of range: 1e400"}},
+		{name: "double key", headers: msgID("a"), body: `{"channel":1,"channel":2}`, id: "a", faults: []string{"channel: this key stands twice"}},
+		{name: "all at once", headers: msgID("a"), body: `{"a":"\u0000","b":{"c":1,"c":2},"d":["\udc00"]}`, id: "a", faults: []string{
+			`a: holds \u0000, which Postgres cannot keep`, "b.c: this key stands twice", `d[0]: holds half of a surrogate pair (\udc00)`}},
+		{name: "100 levels", body: `{"request_id":"a",` + channelOK + `,` + routingOK + `,"metadata":` + strings.Repeat("[", 99) + strings.Repeat("]", 99) + `}`, id: "a"},
+		{name: "1 MiB", body: `{"request_id":"a",` + channelOK + `,` + routingOK + `,"metadata":"` + strings.Repeat("x", 1<<20) + `"}`, id: "a"},
+		{name: "text over 1,600 characters", body: `{"request_id":"a","channel":{"type":"sms","initiated_by":"agent","properties":{"body":"` + strings.Repeat("ü", 1601) + `"}},` + routingOK + `}`, id: "a"},
+	})
+}
+
+// TestDecodeRequestID: who gives the id, and which ids are none.
+func TestDecodeRequestID(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 256)
+	runDecode(t, []decodeCase{
+		{name: "body", body: withID(`"crm-42"`), id: "crm-42"},
+		{name: "header", headers: msgID("crm-42"), body: bodyOK, id: "crm-42"},
+		{name: "header in any case", headers: headers{"nats-msg-id": {"crm-42"}}, body: bodyOK, id: "crm-42"},
+		{name: "header twice in two cases", headers: headers{"nats-msg-id": {"b"}, "Nats-Msg-Id": {"a"}, "NATS-msg-ID": nil}, body: bodyOK, id: "a"},
+		{name: "body before header", headers: msgID("b"), body: withID(`"a"`), id: "a"},
+		{name: "null is left out", headers: msgID("b"), body: withID(`null`), id: "b"},
+		{name: "nobody", body: bodyOK, malformed: "request_id: missing, and there is no Nats-Msg-Id header either"},
+		{name: "header without a value", headers: headers{"Nats-Msg-Id": {}}, body: bodyOK, malformed: "request_id: missing, and there is no Nats-Msg-Id header either"},
+		{name: "empty header", headers: msgID(""), body: bodyOK, malformed: "request_id: missing, and there is no Nats-Msg-Id header either"},
+		{name: "empty in the body", headers: msgID("b"), body: withID(`""`), malformed: "request_id: must not be empty"},
+		{name: "a number", headers: msgID("b"), body: withID(`42`), malformed: "request_id: must be a string"},
+		{name: "an object", headers: msgID("b"), body: withID(`{}`), malformed: "request_id: must be a string"},
+		{name: "twice", headers: msgID("b"), body: `{"request_id":"a","request_id":"a"}`, malformed: "request_id: this key stands twice"},
+		{name: "in another case", headers: msgID("b"), body: `{"Request_ID":"a",` + channelOK + `,` + routingOK + `}`, id: "b", faults: []string{
+			"Request_ID: is not a field of a request; the fields are request_id, channel, routing, interaction_context_sid, webhook_ttid, priority, not_before, expires_at, metadata"}},
+		{name: "256 bytes", body: withID(`"` + long + `"`), id: long},
+		{name: "257 bytes", body: withID(`"` + long + `x"`), malformed: "request_id: has 257 bytes, at most 256 are allowed"},
+		{name: "256 bytes are not characters", body: withID(`"` + strings.Repeat("ü", 129) + `"`), malformed: "request_id: has 258 bytes, at most 256 are allowed"},
+		{name: "257 bytes in the header", headers: msgID(long + "x"), body: bodyOK, malformed: "the id of the envelope or of the Nats-Msg-Id header: has 257 bytes, at most 256 are allowed"},
+		{name: "huge", body: withID(`"` + strings.Repeat("x", 1<<20) + `"`), malformed: "request_id: has 1048576 bytes, at most 256 are allowed"},
+		{name: "CR LF", body: withID(`"a\r\nNats-Msg-Id: b"`), malformed: "request_id: has the unprintable character U+000D"},
+		{name: "tab", body: withID(`"a\tb"`), malformed: "request_id: has the unprintable character U+0009"},
+		{name: "NUL", body: withID(`"a\u0000b"`), malformed: `request_id: holds \u0000, which Postgres cannot keep`},
+		{name: "DEL", body: withID(`"a` + "\x7f" + `"`), malformed: "request_id: has the unprintable character U+007F"},
+		{name: "line separator", body: withID(`"a\u2028b"`), malformed: "request_id: has the unprintable character U+2028"},
+		{name: "lone surrogate", body: withID(`"\ud800"`), malformed: `request_id: holds half of a surrogate pair (\ud800)`},
+		{name: "lone surrogate behind many faults", body: `{"a":[` + strings.Repeat(`"\u0000",`, 30) + `1],"request_id":"\ud800"}`, malformed: `request_id: holds half of a surrogate pair (\ud800)`},
+		{name: "not UTF-8 in the header", headers: msgID("\xff"), body: bodyOK, malformed: "the id of the envelope or of the Nats-Msg-Id header: is not UTF-8"},
+		{name: "emoji", body: withID(`"👩‍👩‍👧 42"`), id: "👩‍👩‍👧 42"},
+		{name: "emoji as escapes", body: withID(`"\ud83d\udc69"`), id: "👩"},
+		{name: "right to left", body: withID(`"שלום-مرحبا"`), id: "שלום-مرحبا"},
+		{name: "a path", body: withID(`"../../etc/passwd"`), id: "../../etc/passwd"},
+		{name: "a subject", body: withID(`"a.*.>"`), id: "a.*.>"},
+	})
+}
+
+// TestDecodeCloudEvents: both forms, and what they may get wrong.
+func TestDecodeCloudEvents(t *testing.T) {
+	t.Parallel()
+	structured := headers{"content-type": {"application/cloudevents+json; charset=utf-8"}}
+	const ce = `{"specversion":"1.0","type":"t","source":"/s","id":"ce-1",`
+	encoded := base64.StdEncoding.EncodeToString([]byte(bodyOK))
+	const unknown = "; the fields are request_id, channel, routing, interaction_context_sid, webhook_ttid, priority, not_before, expires_at, metadata"
+	runDecode(t, []decodeCase{
+		{name: "structured", headers: structured, body: ce + `"data":` + bodyOK + `}`, id: "ce-1"},
+		{name: "structured by itself", body: ce + `"data":` + bodyOK + `}`, id: "ce-1"},
+		{name: "structured in base64", headers: structured, body: ce + `"data_base64":"` + encoded + `"}`, id: "ce-1"},
+		{name: "the request's own id goes first", headers: structured, body: ce + `"data":` + withID(`"a"`) + `}`, id: "a"},
+		{name: "the envelope's before the header's", headers: headers{"Content-Type": structured["content-type"], "Nats-Msg-Id": {"n"}}, body: ce + `"data":` + bodyOK + `}`, id: "ce-1"},
+		{name: "the header's when the envelope has none", headers: msgID("n"), body: `{"specversion":"1.0","data":` + bodyOK + `}`, id: "n"},
+		{name: "structured wins over a stray ce-id", headers: headers{"Content-Type": structured["content-type"], "ce-id": {"x"}}, body: ce + `"data":` + bodyOK + `}`, id: "ce-1"},
+		{name: "unknown version", headers: structured, body: `{"specversion":"9.9","id":"ce-1","data":` + bodyOK + `}`, id: "ce-1"},
+		{name: "extension attributes", headers: structured, body: ce + `"traceparent":"x","data":` + bodyOK + `}`, id: "ce-1"},
+		{name: "id not a string", headers: structured, body: `{"specversion":"1.0","id":7,"data":` + bodyOK + `}`, malformed: "CloudEvent: id: must be a string"},
+		{name: "id twice", headers: structured, body: ce + `"id":"ce-2","data":` + bodyOK + `}`, malformed: "CloudEvent: id: this key stands twice"},
+		{name: "data twice", headers: structured, body: ce + `"data":{},"data":` + bodyOK + `}`, malformed: "CloudEvent: data: this key stands twice"},
+		{name: "no data", headers: structured, body: ce + `"x":1}`, malformed: "CloudEvent: data: missing; the request has to stand in it"},
+		{name: "data null", headers: structured, body: ce + `"data":null}`, id: "ce-1", faults: []string{"a request must be a JSON object"}},
+		{name: "data as text", headers: structured, body: ce + `"data":"{}"}`, id: "ce-1", faults: []string{"a request must be a JSON object"}},
+		{name: "data unfit", headers: structured, body: ce + `"data":{"metadata":"\u0000"}}`, id: "ce-1", faults: []string{`metadata: holds \u0000, which Postgres cannot keep`}},
+		{name: "envelope unfit, data in order", headers: structured, body: ce + `"ext":"\u0000","data":` + bodyOK + `}`, id: "ce-1"},
+		{name: "data not base64", headers: structured, body: ce + `"data_base64":"!"}`, malformed: "CloudEvent: data_base64: illegal base64 data at input byte 0"},
+		{name: "data_base64 not a string", headers: structured, body: ce + `"data_base64":1}`, malformed: "CloudEvent: data_base64: must be a string"},
+		{name: "base64 of nonsense", headers: structured, body: ce + `"data_base64":"aGVsbG8="}`, malformed: "not JSON at byte 1: invalid character 'h' looking for beginning of value"},
+		{name: "envelope not JSON", headers: structured, body: `hello`, malformed: "CloudEvent: not JSON at byte 1: invalid character 'h' looking for beginning of value"},
+		{name: "a batch", headers: headers{"Content-Type": {"application/cloudevents-batch+json"}}, body: `[` + ce + `"data":` + bodyOK + `}]`, malformed: "CloudEvent: a batch; send one event in a message"},
+		{name: "binary", headers: headers{"ce-id": {"ce-1"}, "ce-type": {"t"}}, body: bodyOK, id: "ce-1"},
+		{name: "binary in any case", headers: headers{"Ce-Id": {"ce-1"}}, body: bodyOK, id: "ce-1"},
+		{name: "binary before the header", headers: headers{"CE-ID": {"ce-1"}, "Nats-Msg-Id": {"n"}}, body: bodyOK, id: "ce-1"},
+		{name: "binary, body first", headers: headers{"ce-id": {"ce-1"}}, body: withID(`"a"`), id: "a"},
+		{name: "binary, unprintable", headers: headers{"ce-id": {"a\x01"}}, body: bodyOK, malformed: "the id of the envelope or of the Nats-Msg-Id header: has the unprintable character U+0001"},
+		{name: "binary, a wrong field", headers: headers{"ce-id": {"ce-1"}}, body: `{` + channelOK + `,` + routingOK + `,"data":{}}`, id: "ce-1", faults: []string{"data: is not a field of a request" + unknown}},
+	})
+}
+
+// TestDecodeKeepsBytes: the request goes on as it came, byte for byte.
+func TestDecodeKeepsBytes(t *testing.T) {
+	t.Parallel()
+	body := ` { "request_id" : "a", "metadata":{"n":12345678901234567890.10,"é":"\u00e9"}, ` + routingOK + `,` + channelOK + ` } `
+	for name, m := range map[string]outbox.Message{
+		"plain":      message(nil, body),
+		"structured": message(nil, `{"specversion":"1.0","id":"x","data":`+body+`}`),
+		"base64":     message(nil, `{"specversion":"1.0","id":"x","data_base64":"`+base64.StdEncoding.EncodeToString([]byte(body))+`"}`),
+	} {
+		e, bad := decode(m, "interaction_request")
+		if bad != "" || len(e.Faults) > 0 {
+			t.Fatalf("%s: %q %v", name, bad, e.Faults)
+		}
+		if strings.TrimSpace(string(e.Request)) != strings.TrimSpace(body) {
+			t.Errorf("%s: request is %s", name, e.Request)
+		}
+	}
+}

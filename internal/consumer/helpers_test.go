@@ -1,0 +1,249 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/consumer/consumertest"
+	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/outboxtest"
+	"flexworker/migrations"
+)
+
+// patience is for what must come: it is never waited out when all is well.
+const patience = 40 * time.Second
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := outboxtest.StopShared(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// eventually asks until the answer is nil and reports the last one that was not.
+func eventually(t *testing.T, ask func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := ask()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("it never came about: %v", err)
+		case <-again.C:
+		}
+	}
+}
+
+func is[T comparable](what string, got, want T) error {
+	if got != want {
+		return fmt.Errorf("%s is %v, want %v", what, got, want)
+	}
+	return nil
+}
+
+// world is one stream and one database, with a client that publishes.
+type world struct {
+	t     *testing.T
+	nats  *consumertest.Server
+	conn  *nats.Conn
+	js    jetstream.JetStream
+	pool  *pgxpool.Pool
+	names Names
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	return worldOn(t, outboxtest.NewPool(t, migrate))
+}
+
+func migrate(ctx context.Context, dsn string) error {
+	_, err := migrations.Up(ctx, dsn)
+	return err
+}
+
+// worldOn is a world on a database of the test's own.
+func worldOn(t *testing.T, pool *pgxpool.Pool) *world {
+	t.Helper()
+	w := &world{t: t, nats: consumertest.New(t, consumertest.Options{}), pool: pool,
+		names: Names{Stream: "REQUESTS", Subject: "requests", Consumer: "worker", Create: true}}
+	w.conn = w.nats.Connect(t)
+	var err error
+	if w.js, err = jetstream.New(w.conn); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.names.createStream(t.Context(), w.js); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// consumer is a replica, with a connection and a store of its own.
+func (w *world) consumer(prefetch int) *Consumer {
+	w.t.Helper()
+	js, err := jetstream.New(w.nats.Connect(w.t))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return &Consumer{Stream: js, Names: w.names, Store: outbox.NewStore(w.pool, "test", time.Second), Attribute: "interaction_request",
+		Prefetch: prefetch, Log: slog.New(slog.NewTextHandler(testWriter{w.t}, nil)), Counters: &Counters{}}
+}
+
+// testWriter shows the log of a test that failed.
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(line []byte) (int, error) {
+	w.t.Logf("%s", line)
+	return len(line), nil
+}
+
+// run starts a replica, waits until it consumes, and returns what stops it and
+// waits for its end; the test's end does the same.
+func (w *world) run(c *Consumer) (stop func()) {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.Run(ctx)
+	}()
+	stop = func() {
+		cancel()
+		select {
+		case <-done:
+		case <-time.After(patience):
+			w.t.Error("Run does not return")
+		}
+	}
+	w.t.Cleanup(stop)
+	eventually(w.t, func() error { return is("attached", c.Counters.Attached.Load() > 0, true) })
+	return stop
+}
+
+// send publishes one message and returns its sequence.
+func (w *world) send(body string, h headers) uint64 {
+	w.t.Helper()
+	m := nats.NewMsg("requests.crm")
+	m.Data, m.Header = []byte(body), nats.Header(h)
+	ack, err := w.js.PublishMsg(w.t.Context(), m)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return ack.Sequence
+}
+
+// sendMany publishes n good requests, named prefix-0 and so on.
+func (w *world) sendMany(prefix string, n int) {
+	w.t.Helper()
+	for i := range n {
+		if _, err := w.js.PublishAsync("requests.crm", []byte(withID(fmt.Sprintf(`"%s-%d"`, prefix, i)))); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.published()
+}
+
+// published waits until the stream has everything.
+func (w *world) published() {
+	w.t.Helper()
+	select {
+	case <-w.js.PublishAsyncComplete():
+	case <-time.After(patience):
+		w.t.Fatal("the stream does not acknowledge")
+	}
+}
+
+// count runs a query for one number.
+func (w *world) count(sql string, args ...any) int {
+	w.t.Helper()
+	var n int
+	if err := w.pool.QueryRow(w.t.Context(), sql, args...).Scan(&n); err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
+// rows asks for a number of requests.
+func (w *world) rows(want int) {
+	w.t.Helper()
+	eventually(w.t, func() error {
+		var n int // a connection may be one of before an outage
+		if err := w.pool.QueryRow(w.t.Context(), `SELECT count(*) FROM outbox`).Scan(&n); err != nil {
+			return err
+		}
+		return is("requests", n, want)
+	})
+}
+
+func (w *world) malformed() int { return w.count(`SELECT count(*) FROM outbox_malformed`) }
+
+func (w *world) info() *jetstream.ConsumerInfo {
+	w.t.Helper()
+	c, err := w.js.Consumer(w.t.Context(), w.names.Stream, w.names.Consumer)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c.CachedInfo()
+}
+
+// acked waits until nothing is pending and everything is acknowledged.
+func (w *world) acked() {
+	w.t.Helper()
+	eventually(w.t, func() error {
+		if i := w.info(); i.NumAckPending != 0 || i.NumPending != 0 {
+			return fmt.Errorf("%d unacked, %d not delivered", i.NumAckPending, i.NumPending)
+		}
+		return nil
+	})
+}
+
+// block keeps every insert waiting until the returned function is called.
+func (w *world) block() (release func()) {
+	w.t.Helper()
+	tx, err := w.pool.Begin(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	// Readers pass, so that Ready and the test itself can ask.
+	if _, err := tx.Exec(w.t.Context(), `LOCK TABLE outbox IN EXCLUSIVE MODE`); err != nil {
+		w.t.Fatal(err)
+	}
+	release = func() { _ = tx.Rollback(context.WithoutCancel(w.t.Context())) } // a second time it says that it is over
+	w.t.Cleanup(release)
+	return release
+}
+
+// newServer is a server without a stream.
+func newServer(t *testing.T) jetstream.JetStream {
+	t.Helper()
+	js, err := jetstream.New(consumertest.New(t, consumertest.Options{}).Connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// newStream is a server with the request stream, and no database.
+func newStream(t *testing.T, names Names) jetstream.JetStream {
+	t.Helper()
+	js := newServer(t)
+	if err := names.createStream(t.Context(), js); err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
