@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
 	"flexworker/migrations"
@@ -80,6 +81,8 @@ func databaseURL() (string, error) {
 	s, err := loadSecret("DATABASE_URL")
 	if err == nil && s.Value() == "" {
 		err = errors.New("DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE)")
+	} else if _, bad := pgx.ParseConfig(s.Value()); err == nil && bad != nil { // which may quote it
+		err = errors.New("DATABASE_URL is not a Postgres address such as postgres://worker@db/worker")
 	}
 	return s.Value(), err
 }
@@ -104,8 +107,11 @@ func configCommand() *cobra.Command {
 		}}
 }
 
-// userinfo is what must not be shown of an address.
-var userinfo = regexp.MustCompile(`//[^/@,]*@`)
+// userinfo is what must not be shown of an address, also of one without scheme.
+var userinfo = regexp.MustCompile(`(^|//|,|")[^/@,"\s]*@`)
+
+// hideUser takes user and password out of addresses, and of errors that quote them.
+func hideUser(text string) string { return userinfo.ReplaceAllString(text, "$1(hidden)@") }
 
 // settings are lines of name, value, where it came from, and what it is.
 func settings(cfg Config) []string {
@@ -122,7 +128,7 @@ func settings(cfg Config) []string {
 		} else if f.Tag.Get("default") == "" {
 			from = "unset"
 		}
-		value := userinfo.ReplaceAllString(fmt.Sprint(v.Field(i).Interface()), "//(hidden)@")
+		value := hideUser(fmt.Sprint(v.Field(i).Interface()))
 		lines = append(lines, strings.Join([]string{name, value, from, f.Tag.Get("doc")}, "\t"))
 	}
 	return lines

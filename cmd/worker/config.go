@@ -8,6 +8,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,14 +71,19 @@ var mayBeEmpty = map[string]bool{"LOOKUP_ATTRIBUTE": true, "ADMIN_ADDR": true}
 func loadConfig() (Config, error) {
 	var cfg Config
 	var faults []error
+	var unread []string
 	v := reflect.ValueOf(&cfg).Elem()
 	for i := range v.NumField() {
 		if err := loadField(v.Type().Field(i), v.Field(i)); err != nil {
 			faults = append(faults, err)
+			unread = append(unread, v.Type().Field(i).Tag.Get("envconfig"))
 		}
 	}
-	if len(faults) == 0 {
-		faults = cfg.faults()
+	for _, fault := range cfg.faults() {
+		// What could not be read has no value to find fault with.
+		if !slices.ContainsFunc(unread, func(name string) bool { return strings.Contains(fault.Error(), name) }) {
+			faults = append(faults, fault)
+		}
 	}
 	return cfg, errors.Join(faults...)
 }

@@ -103,7 +103,7 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 	}
 	conn, err := nats.Connect(cfg.NATSURL, options...)
 	if err != nil {
-		return nil, fmt.Errorf("NATS: %w", err)
+		return nil, errors.New("NATS: " + hideUser(err.Error())) // which may quote the address
 	}
 	return conn, nil
 }

@@ -141,7 +141,7 @@ func senderStream() (Config, jetstream.JetStream, func(), error) {
 	}
 	conn, err := nats.Connect(cfg.NATSURL, append(options, nats.Name("flexworker send"))...)
 	if err != nil {
-		return cfg, nil, nil, fmt.Errorf("NATS at %s: %w", userinfo.ReplaceAllString(cfg.NATSURL, "//(hidden)@"), err)
+		return cfg, nil, nil, fmt.Errorf("NATS at %s: %s", hideUser(cfg.NATSURL), hideUser(err.Error()))
 	}
 	stream, err := jetstream.New(conn)
 	return cfg, stream, conn.Close, err

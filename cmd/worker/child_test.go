@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// child is a worker in a process of its own: this very test binary.
+type child struct {
+	rig     *rig
+	cmd     *exec.Cmd
+	address string // ADMIN_ADDR
+	out     bytes.Buffer
+	log     bytes.Buffer
+	done    chan struct{}
+	err     error // of the process, once done is closed
+}
+
+// environment is what a replica of this rig is started with, as a process.
+func (r *rig) environment(more ...string) []string {
+	cfg := r.config()
+	env := []string{"FLEXWORKER_TEST_CHILD=1", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir(),
+		"DATABASE_URL=" + r.dsn, "NATS_URL=" + cfg.NATSURL, "FLEX_URL=" + cfg.FlexURL, "TASKROUTER_URL=" + cfg.TaskRouterURL,
+		"TWILIO_ACCOUNT_SID=" + cfg.TwilioAccountSID, "TWILIO_AUTH_TOKEN=" + cfg.TwilioAuthToken.Value(),
+		"FLEX_TIMEOUT=2s", "FLEX_RATE=0", "RETRY_MIN_DELAY=50ms", "RETRY_MAX_DELAY=500ms", "LOOKUP_SETTLE=1s",
+		"ADMIN_ADDR=" + cfg.AdminAddr, "LOG_LEVEL=info"}
+	return append(env, more...)
+}
+
+// command starts a process with this environment; the test's end kills it.
+func (r *rig) command(env []string, args ...string) *child {
+	r.t.Helper()
+	c := &child{rig: r, cmd: exec.Command(os.Args[0], args...), done: make(chan struct{})}
+	for _, e := range env {
+		if address, ok := strings.CutPrefix(e, "ADMIN_ADDR="); ok {
+			c.address = address
+		}
+	}
+	c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr = env, &c.out, &c.log
+	if err := c.cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	go func() { c.err = c.cmd.Wait(); close(c.done) }()
+	r.t.Cleanup(func() {
+		_ = c.cmd.Process.Kill() // it may be gone
+		<-c.done
+		if r.t.Failed() {
+			log := c.log.String()
+			r.t.Logf("worker %d wrote:\n%s", c.cmd.Process.Pid, log[max(0, len(log)-4000):])
+		}
+	})
+	return c
+}
+
+// exit waits for the process to end and returns its status.
+func (c *child) exit() int {
+	c.rig.t.Helper()
+	select {
+	case <-c.done:
+	case <-time.After(patience):
+		c.rig.t.Fatal("the process does not end")
+	}
+	var status *exec.ExitError
+	if errors.As(c.err, &status) {
+		return status.ExitCode()
+	}
+	if c.err != nil {
+		c.rig.t.Fatal(c.err)
+	}
+	return 0
+}
+
+// try runs one command to its end.
+func (r *rig) try(env []string, args ...string) (status int, out, errs string) {
+	r.t.Helper()
+	c := r.command(env, args...)
+	status = c.exit()
+	return status, c.out.String(), c.log.String()
+}
+
+// TestCommands: what a person types, as he types it.
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	env := r.environment()
+	bare := []string{"FLEXWORKER_TEST_CHILD=1"}
+	serving := r.command(env, "run")
+	r.says(serving.address, "ok", 200)
+	file := t.TempDir() + "/events"
+	if err := os.WriteFile(file, append(append(request("sent-1"), "\n\n"...), request("sent-2")...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		env    []string
+		args   string
+		status int
+		want   string // in what it writes, to either side
+	}{
+		{bare, "version", 0, "development\n"},
+		{bare, "--help", 0, "Available Commands:"},
+		{bare, "migrate --help", 0, "Bring the schema up to date"},
+		{bare, "nonsense", 1, `worker: unknown command "nonsense" for "worker"`},
+		{bare, "run now", 1, `unknown command "now" for "worker run"`},
+		{bare, "", 1, "worker: the settings have faults:\nDATABASE_URL is required"},
+		{bare, "config", 1, "DATABASE_URL is required"},
+		{bare, "migrate up", 1, "worker: DATABASE_URL is required"},
+		{env, "config", 0, "FLEX_TIMEOUT"},
+		{env, "migrate status", 0, "applied  0001_outbox.sql\n"},
+		{env, "migrate up", 0, "migrations taken: 0; the schema is up to date\n"},
+		{env, "migrate down", 1, "say --yes if you mean it"},
+		{env, "healthcheck", 0, ""},
+		{env, "healthcheck --ready", 0, ""},
+		{append(env, "ADMIN_ADDR=127.0.0.1:1"), "healthcheck", 1, "connection refused"},
+		{append(env, "ADMIN_ADDR=8080"), "healthcheck", 1, "ADMIN_ADDR=8080 must be host:port or :port"},
+		{env, "send " + file + "-not", 1, "no such file"},
+		{env, "send --source a..b " + file, 1, "--source a..b: letters, digits"},
+		{env, "send --wait 30s " + file, 0, `"request_id":"sent-2","outcome":"created"`},
+		{env, "send " + file, 0, "sent: 2\n"},
+	} {
+		status, out, errs := r.try(c.env, strings.Fields(c.args)...)
+		if status != c.status || !strings.Contains(out+errs, c.want) {
+			t.Errorf("worker %s: status %d\n%s%s\nwant %d and %q", c.args, status, out, errs, c.status, c.want)
+		}
+		if strings.Contains(out+errs, "not-a-real-token") {
+			t.Errorf("worker %s shows a secret:\n%s%s", c.args, out, errs)
+		}
+	}
+	if n := len(r.flex.Ledger()); n != 2 {
+		t.Errorf("%d interactions, want 2", n)
+	}
+	stopped(t, serving)
+	if status, _, errs := r.try(env, "migrate", "down", "--yes"); status != 0 {
+		t.Errorf("migrate down: %d %s", status, errs)
+	}
+	if _, out, _ := r.try(env, "migrate", "status"); !strings.Contains(out, "missing ") {
+		t.Errorf("after a step down:\n%s", out)
+	}
+	if status, out, errs := r.try(env, "migrate", "up"); status != 0 || out != "migrations taken: 1; the schema is up to date\n" {
+		t.Errorf("migrate up: %d %s %s", status, out, errs)
+	}
+}
+
+// stopped ends a worker in order.
+func stopped(t *testing.T, c *child) {
+	t.Helper()
+	if err := c.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if status := c.exit(); status != 0 {
+		t.Errorf("SIGINT: status %d", status)
+	}
+}

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// defaults are the interface, the contract's section 7: name by name what is in
+// force when nothing is set.
+var defaults = [][2]string{
+	{"DATABASE_URL", ""}, {"MIGRATE", "true"},
+	{"NATS_URL", "nats://127.0.0.1:4222"}, {"NATS_CREDS_FILE", ""}, {"NATS_CA_FILE", ""}, {"NATS_CERT_FILE", ""}, {"NATS_KEY_FILE", ""},
+	{"REQUESTS_STREAM", "INTERACTION_REQUESTS"}, {"REQUESTS_SUBJECT", "interactions.requests"}, {"REQUESTS_CONSUMER", "interaction-worker"},
+	{"RESULTS_STREAM", "INTERACTION_RESULTS"}, {"RESULTS_SUBJECT", "interactions.results"}, {"CREATE_STREAMS", "false"},
+	{"TWILIO_ACCOUNT_SID", ""}, {"TWILIO_AUTH_TOKEN", ""}, {"TWILIO_API_KEY", ""}, {"TWILIO_API_SECRET", ""},
+	{"FLEX_URL", "https://flex-api.twilio.com"}, {"TASKROUTER_URL", "https://taskrouter.twilio.com"},
+	{"FLEX_TIMEOUT", "15s"}, {"FLEX_CONCURRENCY", "16"}, {"FLEX_RATE", "5"},
+	{"RETRY_MAX_ATTEMPTS", "10"}, {"RETRY_MIN_DELAY", "1s"}, {"RETRY_MAX_DELAY", "5m"},
+	{"LOOKUP_ATTRIBUTE", "interaction_request"}, {"LOOKUP_SETTLE", "60s"}, {"UNCERTAIN_POLICY", "hold"},
+	{"RETENTION", "720h"}, {"SHUTDOWN_GRACE", "30s"}, {"ADMIN_ADDR", ":8080"}, {"ADMIN_TOKEN", ""},
+	{"LOG_LEVEL", "info"}, {"LOG_FORMAT", "json"},
+}
+
+// setEnv makes these the only settings. Tests that use it are not parallel.
+func setEnv(t *testing.T, env map[string]string) {
+	t.Helper()
+	for _, d := range defaults {
+		for _, name := range []string{d[0], d[0] + "_FILE"} {
+			t.Setenv(name, "") // so that it is put back
+			if err := os.Unsetenv(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, value := range env {
+		t.Setenv(name, value)
+	}
+}
+
+// required are the settings without which nothing starts.
+func required(more ...string) map[string]string {
+	env := map[string]string{"DATABASE_URL": "postgres://worker@db/worker", "TWILIO_ACCOUNT_SID": "AC1", "TWILIO_AUTH_TOKEN": "t"}
+	for i := 0; i < len(more); i += 2 {
+		env[more[i]] = more[i+1]
+	}
+	return env
+}
+
+func TestDefaults(t *testing.T) {
+	fields := reflect.TypeFor[Config]()
+	var names []string
+	for i := range fields.NumField() {
+		f := fields.Field(i)
+		names = append(names, f.Tag.Get("envconfig"))
+		if i < len(defaults) && f.Tag.Get("default") != defaults[i][1] {
+			t.Errorf("%s defaults to %q, the contract says %q", defaults[i][0], f.Tag.Get("default"), defaults[i][1])
+		}
+		if f.Tag.Get("doc") == "" {
+			t.Errorf("%s has no line of explanation", f.Name)
+		}
+	}
+	var want []string
+	for _, d := range defaults {
+		want = append(want, d[0])
+	}
+	if fmt.Sprint(names) != fmt.Sprint(want) {
+		t.Fatalf("settings are\n%v\nthe contract has\n%v", names, want)
+	}
+	setEnv(t, required())
+	cfg, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.FlexTimeout != 15*time.Second || cfg.FlexRate != 5 || !cfg.Migrate || cfg.CreateStreams || cfg.Retention != 720*time.Hour || cfg.LookupSettle != time.Minute {
+		t.Errorf("%+v", cfg)
+	}
+}
+
+// TestFaults: each setting's own fault, with nothing else beside it.
+func TestFaults(t *testing.T) {
+	const token = "TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN, or TWILIO_API_KEY and TWILIO_API_SECRET, are required"
+	setEnv(t, nil)
+	if _, err := loadConfig(); err == nil || err.Error() != "DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE)\n"+token {
+		t.Errorf("nothing set: %v", err)
+	}
+	for _, c := range [][3]string{
+		{"DATABASE_URL", "mysql:/x", "DATABASE_URL is not a Postgres address such as postgres://worker@db/worker"},
+		{"MIGRATE", "yes", "MIGRATE=yes is not true or false"},
+		{"NATS_CERT_FILE", "/x", "NATS_CERT_FILE and NATS_KEY_FILE go together"},
+		{"REQUESTS_STREAM", "A.B", "REQUESTS_STREAM=A.B may have letters, digits, _ and - only"},
+		{"REQUESTS_SUBJECT", "a.>", "REQUESTS_SUBJECT=a.> is not a subject of plain tokens"},
+		{"RESULTS_SUBJECT", "a..b", "RESULTS_SUBJECT=a..b is not a subject of plain tokens"},
+		{"REQUESTS_CONSUMER", "a b", "REQUESTS_CONSUMER=a b may have letters, digits, _ and - only"},
+		{"TWILIO_ACCOUNT_SID", "SK1", "TWILIO_ACCOUNT_SID must begin with AC"},
+		{"TWILIO_API_KEY", "SK1", "give either TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN or TWILIO_API_KEY and TWILIO_API_SECRET, not both"},
+		{"FLEX_URL", "http://flex.example", "FLEX_URL must be https; plain http is for a loopback address only"},
+		{"FLEX_URL", "flex", "FLEX_URL is not an address such as https://flex-api.twilio.com"},
+		{"TASKROUTER_URL", "https://u:p@x", "TASKROUTER_URL must have no user, query or fragment"},
+		{"FLEX_TIMEOUT", "30", "FLEX_TIMEOUT=30 is not a duration such as 30s, 5m or 720h"},
+		{"FLEX_TIMEOUT", "-5s", "FLEX_TIMEOUT=-5s must be between 1s and 5m"},
+		{"FLEX_CONCURRENCY", "1.5", "FLEX_CONCURRENCY=1.5 is not a whole number"},
+		{"FLEX_CONCURRENCY", "0", "FLEX_CONCURRENCY=0 must be between 1 and 1000"},
+		{"FLEX_RATE", "NaN", "FLEX_RATE=NaN must be between 0 and 1000000"},
+		{"FLEX_RATE", "five", "FLEX_RATE=five is not a number"},
+		{"FLEX_RATE", "-1", "FLEX_RATE=-1 must be between 0 and 1000000"},
+		{"RETRY_MAX_ATTEMPTS", "0", "RETRY_MAX_ATTEMPTS=0 must be at least 1"},
+		{"RETRY_MIN_DELAY", "0s", "RETRY_MIN_DELAY=0s must be at least 1ms"},
+		{"RETRY_MAX_DELAY", "1ms", "RETRY_MAX_DELAY=1ms must be between RETRY_MIN_DELAY and 24h"},
+		{"LOOKUP_ATTRIBUTE", "a-b", "LOOKUP_ATTRIBUTE=a-b may have letters, digits and _ only: TaskRouter's expressions know no others"},
+		{"LOOKUP_SETTLE", "5m", "LOOKUP_SETTLE=5m0s must be between 1s and 4m: TaskRouter forgets a finished task after five minutes"},
+		{"UNCERTAIN_POLICY", "guess", "UNCERTAIN_POLICY=guess must be hold, retry or fail"},
+		{"RETENTION", "1m", "RETENTION=1m0s must be 0 (never) or at least 1h: a repeat is recognised only while its row is there"},
+		{"SHUTDOWN_GRACE", "-1s", "SHUTDOWN_GRACE=-1s must not be negative"},
+		{"ADMIN_ADDR", "8080", "ADMIN_ADDR=8080 must be host:port or :port"},
+		{"LOG_LEVEL", "loud", "LOG_LEVEL=loud must be debug, info, warn or error"},
+		{"LOG_FORMAT", "xml", "LOG_FORMAT=xml must be json or text"},
+	} {
+		setEnv(t, required(c[0], c[1]))
+		if _, err := loadConfig(); err == nil || err.Error() != c[2] {
+			t.Errorf("%s=%s:\n got %v\nwant %s", c[0], c[1], err, c[2])
+		}
+	}
+	for _, c := range [][2]string{{"LOOKUP_ATTRIBUTE", ""}, {"ADMIN_ADDR", ""}, {"FLEX_RATE", "0"}, {"RETENTION", "0s"}, {"SHUTDOWN_GRACE", "0s"},
+		{"FLEX_URL", "http://[::1]:9"}, {"FLEX_URL", "http://localhost:9"}, {"DATABASE_URL", "host=db user=worker"}} {
+		setEnv(t, required(c[0], c[1]))
+		if _, err := loadConfig(); err != nil {
+			t.Errorf("%s=%s: %v", c[0], c[1], err)
+		}
+	}
+}
+
+// TestFaultsTogether: what cannot be read and what is out of range, at once,
+// each setting once.
+func TestFaultsTogether(t *testing.T) {
+	setEnv(t, map[string]string{"FLEX_TIMEOUT": "30", "FLEX_RATE": "-1", "LOG_LEVEL": "loud", "TWILIO_AUTH_TOKEN": "", "TWILIO_ACCOUNT_SID": "AC1", "NATS_KEY_FILE": "/k"})
+	_, err := loadConfig()
+	want := []string{
+		"TWILIO_AUTH_TOKEN is set but empty",
+		"FLEX_TIMEOUT=30 is not a duration such as 30s, 5m or 720h",
+		"DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE)",
+		"NATS_CERT_FILE and NATS_KEY_FILE go together",
+		"FLEX_RATE=-1 must be between 0 and 1000000",
+		"LOG_LEVEL=loud must be debug, info, warn or error",
+	}
+	if err == nil || err.Error() != strings.Join(want, "\n") {
+		t.Errorf("got\n%v\nwant\n%s", err, strings.Join(want, "\n"))
+	}
+}
+
+// TestSetButEmpty: an empty value would beat the default in silence.
+func TestSetButEmpty(t *testing.T) {
+	for _, d := range defaults {
+		if mayBeEmpty[d[0]] {
+			continue
+		}
+		setEnv(t, required(d[0], ""))
+		if _, err := loadConfig(); err == nil || !strings.HasPrefix(err.Error(), d[0]+" is set but empty") {
+			t.Errorf("%s: %v", d[0], err)
+		}
+	}
+}
+
+func TestSecretFiles(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, value string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	token := file("token", "first\n")
+	env := map[string]string{"DATABASE_URL_FILE": file("dsn", "postgres://w:hush@db/w"), "TWILIO_ACCOUNT_SID": "AC1", "TWILIO_AUTH_TOKEN_FILE": token, "ADMIN_TOKEN_FILE": file("admin", "a")}
+	setEnv(t, env)
+	cfg, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if user, password := cfg.credentials(); user != "AC1" || password != "first" || cfg.DatabaseURL.Value() != "postgres://w:hush@db/w" {
+		t.Errorf("%s %s %s", user, password, cfg.DatabaseURL.Value())
+	}
+	rotate := func(value, want string) {
+		t.Helper()
+		file("token", value)
+		cfg.TwilioAuthToken.mu.Lock()
+		cfg.TwilioAuthToken.readAt = time.Time{} // as if the last look were long ago
+		cfg.TwilioAuthToken.mu.Unlock()
+		if _, password := cfg.credentials(); password != want {
+			t.Errorf("after rotation to %q it is %q", value, password)
+		}
+	}
+	rotate("second", "second")
+	rotate("", "second") // in the middle of a rotation
+	if err := os.Remove(token); err != nil {
+		t.Fatal(err)
+	}
+	cfg.TwilioAuthToken.readAt = time.Time{}
+	if _, password := cfg.credentials(); password != "second" {
+		t.Errorf("without the file it is %q", password)
+	}
+	rotate("third", "third")
+
+	for want, change := range map[string][2]string{
+		"give either TWILIO_AUTH_TOKEN or TWILIO_AUTH_TOKEN_FILE, not both":          {"TWILIO_AUTH_TOKEN", "x"},
+		"TWILIO_AUTH_TOKEN_FILE: open /none: no such file or directory":              {"TWILIO_AUTH_TOKEN_FILE", "/none"},
+		"TWILIO_AUTH_TOKEN_FILE=" + dir + "/empty is an empty file":                  {"TWILIO_AUTH_TOKEN_FILE", file("empty", " \n")},
+		"TWILIO_AUTH_TOKEN is set but empty":                                         {"TWILIO_AUTH_TOKEN_FILE", ""},
+		"DATABASE_URL is not a Postgres address such as postgres://worker@db/worker": {"DATABASE_URL_FILE", file("bad", "postgres://w:hu%sh@db/w")},
+		"give either ADMIN_TOKEN or ADMIN_TOKEN_FILE, not both":                      {"ADMIN_TOKEN", "x"},
+		"DATABASE_URL_FILE: open " + dir + "/missing: no such file or directory":     {"DATABASE_URL_FILE", dir + "/missing"},
+	} {
+		setEnv(t, env)
+		t.Setenv(change[0], change[1])
+		if _, err := loadConfig(); err == nil || err.Error() != want {
+			t.Errorf("%v:\n got %v\nwant %s", change, err, want)
+		}
+	}
+}
+
+// TestSecretsAreNeverShown, whatever is printed, encoded or goes wrong.
+func TestSecretsAreNeverShown(t *testing.T) {
+	const hush = "hush-hush"
+	env := required("DATABASE_URL", "postgres://w:"+hush+"@db/w", "TWILIO_AUTH_TOKEN", hush, "ADMIN_TOKEN", hush, "NATS_URL", "nats://u:"+hush+"@n1:4222,u:"+hush+"@n2:4222")
+	setEnv(t, env)
+	cfg, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		// NATSURL is a plain setting: settings hides what is in it.
+		one := cfg
+		one.NATSURL = ""
+		fmt.Fprintf(&out, verb+"\n", one)
+		fmt.Fprintf(&out, verb+verb+"\n", &one, one.TwilioAuthToken)
+	}
+	fmt.Fprintln(&out, strings.Join(settings(cfg), "\n"))
+	one := cfg
+	one.NATSURL = ""
+	if err := json.NewEncoder(&out).Encode(one); err != nil {
+		t.Fatal(err)
+	}
+	for _, format := range []string{"json", "text"} {
+		newLog(&out, "debug", format).Info("x", "cfg", one, "token", cfg.TwilioAuthToken, "dsn", &cfg.DatabaseURL)
+	}
+	for _, bad := range []string{"postgres://w:" + hush + "%zz@db/w", "postgres://w:" + hush + "@db:port/w", "host=db password=" + hush + " port=x", hush} {
+		env["DATABASE_URL"] = bad
+		setEnv(t, env)
+		_, err := loadConfig()
+		fmt.Fprintln(&out, err)
+		for _, args := range [][]string{{"config"}, {"migrate", "status"}, {"migrate", "up"}, {"run"}, {"list"}} {
+			cmd := root(&out, &out)
+			cmd.SetArgs(args)
+			fmt.Fprintln(&out, cmd.ExecuteContext(t.Context()))
+		}
+	}
+	for _, bad := range []string{"nats://u:" + hush + "%zz@n:4222", "u:" + hush + "@127.0.0.1:1", "nats://" + hush + "@127.0.0.1:1"} {
+		setEnv(t, required("NATS_URL", bad))
+		cfg, err := loadConfig()
+		fmt.Fprintln(&out, err, strings.Join(settings(cfg), "\n"))
+		conn, err := connectNATS(cfg, "w", &natsHealth{}, newLog(&out, "debug", "text"))
+		fmt.Fprintln(&out, err)
+		if conn != nil {
+			conn.Close()
+		}
+		_, _, _, err = senderStream()
+		fmt.Fprintln(&out, err)
+	}
+	for line := range strings.Lines(out.String()) {
+		if strings.Contains(line, hush) || strings.Contains(line, fmt.Sprintf("%x", hush)) {
+			t.Errorf("shown: %s", line)
+		}
+	}
+	if !strings.Contains(out.String(), "(hidden)") {
+		t.Error("nothing was shown at all")
+	}
+}

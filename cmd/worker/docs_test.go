@@ -1,0 +1,167 @@
+package main
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// readme are README's lines that are rows of a table.
+func readme(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []string
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "|") {
+			rows = append(rows, line)
+		}
+	}
+	return rows
+}
+
+// TestReadmeListsConfig: every setting has a row with its name and its default.
+func TestReadmeListsConfig(t *testing.T) {
+	t.Parallel()
+	rows := readme(t)
+	fields := reflect.TypeFor[Config]()
+	for i := range fields.NumField() {
+		name, value := fields.Field(i).Tag.Get("envconfig"), fields.Field(i).Tag.Get("default")
+		listed := slices.ContainsFunc(rows, func(row string) bool {
+			first, rest, _ := strings.Cut(row[1:], "|")
+			return strings.Contains(first, "`"+name+"`") && (value == "" || strings.Contains(rest, "`"+value+"`"))
+		})
+		if !listed {
+			t.Errorf("README has no table row for `%s` with its default `%s`", name, value)
+		}
+	}
+}
+
+// TestReadmeListsMetrics: every metric has a row, and README has none that is
+// not exported.
+func TestReadmeListsMetrics(t *testing.T) {
+	t.Parallel()
+	rows := strings.Join(readme(t), "")
+	descs := make(chan *prometheus.Desc, 100)
+	(&exporter{}).Describe(descs)
+	newMetrics().took.Describe(descs)
+	close(descs)
+	exported := map[string]bool{}
+	for d := range descs {
+		name := regexp.MustCompile(`fqName: "([^"]+)"`).FindStringSubmatch(d.String())[1]
+		exported[name] = true
+		if !strings.Contains(rows, "`"+name) {
+			t.Errorf("README has no table row for the metric `%s`", name)
+		}
+	}
+	for _, name := range regexp.MustCompile("`(flexworker_[a-z_]+)").FindAllStringSubmatch(rows, -1) {
+		if !exported[name[1]] {
+			t.Errorf("README lists the metric `%s`, which is not exported", name[1])
+		}
+	}
+}
+
+// rule is what a package must not import, and why.
+type rule struct {
+	pkg     string
+	direct  bool // by itself, rather than also through others
+	forbids []string
+	why     string
+}
+
+// TestImports holds the house's table: the import graph is the event's journey,
+// consumer -> outbox -> flex, and the outside world of the tests stays outside.
+func TestImports(t *testing.T) {
+	t.Parallel()
+	const journey = "the import graph is the event's journey: consumer -> outbox -> flex, and nothing points back"
+	testing := []string{"flexworker/internal/flex/flextest", "flexworker/internal/consumer/consumertest", "flexworker/internal/outbox/outboxtest",
+		"flexworker/internal/faultproxy", "github.com/nats-io/nats-server", "testing"}
+	for _, r := range []rule{
+		{"cmd/worker", false, testing, "the fakes and a NATS server must not be linked into the worker"},
+		{"cmd/worker", true, []string{"flexworker/internal/rawjson", "database/sql", "github.com/pressly/goose"}, "it joins the parts; it contains neither SQL nor a rule of the domain"},
+		{"internal/consumer", false, []string{"flexworker/cmd", "flexworker/migrations"}, journey},
+		{"internal/consumer", true, []string{"net/http", "database/sql", "os", "github.com/jackc/pgx", "github.com/kelseyhightower/envconfig"}, "it knows messages; every statement is the outbox's and every call is flex's"},
+		{"internal/outbox", false, []string{"flexworker/internal/consumer", "flexworker/cmd", "flexworker/migrations"}, journey},
+		{"internal/outbox", true, []string{"net/http", "os", "flag", "github.com/spf13", "github.com/kelseyhightower/envconfig", "github.com/prometheus"}, "it reads no environment and knows neither flags nor HTTP"},
+		{"internal/flex", false, []string{"flexworker/internal/outbox", "flexworker/internal/consumer", "flexworker/cmd", "flexworker/migrations", "github.com/nats-io", "github.com/jackc", "github.com/cenkalti"}, "it makes one call; it does not retry, store, or know NATS and Postgres"},
+		{"internal/rawjson", false, []string{"flexworker", "github.com", "net/http"}, "it works on text alone"},
+		{"migrations", false, []string{"flexworker"}, "it holds the schema and none of the worker's queries"},
+		{"internal/flex/flextest", false, []string{"flexworker", "github.com/nats-io", "github.com/jackc"}, "the outside world knows nothing of the worker"},
+		{"internal/consumer/consumertest", false, []string{"flexworker/internal/consumer", "flexworker/internal/outbox", "flexworker/internal/flex"}, "the outside world knows nothing of the worker"},
+		{"internal/outbox/outboxtest", false, []string{"flexworker/internal/outbox", "flexworker/internal/consumer", "flexworker/internal/flex", "flexworker/migrations"}, "the outside world knows nothing of the worker"},
+		{"cmd/demo", false, []string{"flexworker/internal/consumer", "flexworker/internal/outbox", "flexworker/internal/flex", "flexworker/migrations"}, "it sees what an outsider sees"},
+		{"cmd/endpoint", false, []string{"flexworker/internal/consumer", "flexworker/internal/outbox", "flexworker/internal/flex", "flexworker/migrations"}, "it is the outside world"},
+	} {
+		own := "flexworker/" + r.pkg
+		for _, imported := range imports(t, own, r.direct) {
+			for _, forbidden := range r.forbids {
+				if imported != own && covers(imported, forbidden) {
+					t.Errorf("%s imports %s: %s", r.pkg, imported, r.why)
+				}
+			}
+		}
+	}
+}
+
+// covers says whether a package is the forbidden one or stands below it; the
+// test packages stand below what they serve and are packages of their own.
+func covers(imported, forbidden string) bool {
+	if imported == forbidden {
+		return true
+	}
+	if !strings.HasPrefix(imported, forbidden+"/") {
+		return false
+	}
+	served := strings.HasPrefix(forbidden, "flexworker/internal/") && strings.HasSuffix(imported, "test")
+	proxy := forbidden == "flexworker" && strings.HasSuffix(imported, "/faultproxy")
+	return !served && !proxy
+}
+
+func imports(t *testing.T, pkg string, direct bool) []string {
+	t.Helper()
+	args := []string{"list", "-deps", pkg}
+	if direct {
+		args = []string{"list", "-f", `{{join .Imports "\n"}}`, pkg}
+	}
+	out, err := exec.Command("go", args...).Output()
+	if err != nil {
+		t.Fatalf("go %s: %v", strings.Join(args, " "), err)
+	}
+	return strings.Fields(string(out))
+}
+
+// TestImportsOfOutboxFiles: what is published is the business of one file, and
+// another holds the streams against the table.
+func TestImportsOfOutboxFiles(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../internal/outbox/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal(fmt.Sprint(files, err))
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") || slices.Contains([]string{"publish.go", "audit.go"}, filepath.Base(file)) {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range parsed.Imports {
+			if strings.Contains(i.Path.Value, "nats-io") {
+				t.Errorf("%s imports %s: only publish.go and audit.go know a stream", file, i.Path.Value)
+			}
+		}
+	}
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/outboxtest"
+)
+
+// outage is one dependency that goes away and comes back under a stream of
+// requests.
+type outage struct {
+	begin, end func() error
+	word       string
+	// publishing says whether senders can still publish meanwhile.
+	publishing bool
+}
+
+// survive sends before, during and after the outage, and waits until all of it
+// is settled by itself. It returns the rig's worker.
+func (r *rig) survive(o outage) *replica {
+	t := r.t
+	t.Helper()
+	in := r.read()
+	cfg := r.config()
+	cfg.FlexConcurrency = 4
+	w := r.start(cfg)
+	r.says(cfg.AdminAddr, "ok", 200)
+	r.flex.Set(flextest.Settings{Latency: 5e6}) // so that there is a backlog
+	r.send("before", 0, 150)
+	r.reached("some are created", func(c flextest.Calls) bool { return c.Created >= 20 })
+	if err := o.begin(); err != nil {
+		t.Fatal(err)
+	}
+	sent := 150
+	if o.publishing {
+		r.send("during", 0, 50)
+		sent += 50
+	}
+	status := 503
+	if o.word == "paused" {
+		status = 200
+	}
+	r.says(cfg.AdminAddr, o.word, status)
+	if o.publishing {
+		r.send("later", 0, 50)
+		sent += 50
+	}
+	select {
+	case <-w.done:
+		t.Fatalf("the outage ended the process: %v", w.err)
+	default:
+	}
+	if err := o.end(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error { return is("the sender is connected", r.js.Conn().IsConnected(), true) })
+	r.send("after", 0, 50)
+	in.balanced(sent + 50)
+	r.says(cfg.AdminAddr, "ok", 200)
+	return w
+}
+
+// spared wants every request to have exactly one counted attempt.
+func (r *rig) spared() {
+	r.t.Helper()
+	if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 {
+		r.t.Errorf("the outage cost %d requests an attempt: %s", n, r.states())
+	}
+}
+
+func TestPostgresAway(t *testing.T) {
+	t.Parallel()
+	for name, o := range map[string]func(*outboxtest.Server) outage{
+		"paused": func(s *outboxtest.Server) outage { return outage{begin: s.Pause, end: s.Resume} },
+		"killed": func(s *outboxtest.Server) outage {
+			return outage{begin: s.Kill, end: func() error { return s.Restart(t.Context()) }}
+		},
+		"restarted": func(s *outboxtest.Server) outage {
+			return outage{begin: s.Shutdown, end: func() error { return s.Restart(t.Context()) }}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := outboxtest.NewServer(t)
+			r := rigOn(t, server.DSN("postgres"))
+			away := o(server)
+			away.word, away.publishing = "database", true
+			r.survive(away)
+			// What Flex had answered is recorded late. A claim whose commit was
+			// cut may have happened: it lapses, and is then looked up.
+			if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - spared > 1 AND id NOT IN (SELECT outbox_id FROM outbox_attempts WHERE outcome = 'lapsed')`); n != 0 {
+				t.Errorf("the outage cost %d requests an attempt: %s", n, r.states())
+			}
+		})
+	}
+}
+
+func TestNATSAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.survive(outage{word: "nats", end: r.nats.Restart, begin: func() error {
+		// All are in the table: they go on without NATS, up to their results.
+		eventually(t, func() error { return is("taken", r.count(`SELECT count(*) FROM outbox`), 150) })
+		r.nats.Shutdown()
+		r.reached("all are created meanwhile", func(c flextest.Calls) bool { return c.Created == 150 })
+		return nil
+	}})
+	r.spared()
+}
+
+// TestFlexAway: not reached, so nothing counts. Only a call that was just being
+// written to a connection that Flex closed as idle ends in EOF, and may have
+// arrived: it is uncertain, at most those in flight at that moment.
+func TestFlexAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.survive(outage{word: "paused", publishing: true, begin: func() error { r.flex.Down(); return nil }, end: r.flex.Up})
+	const written = `SELECT outbox_id FROM outbox_attempts WHERE kind = 'attempt' AND outcome = 'uncertain'`
+	if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - spared > 1 AND id NOT IN (` + written + `)`); n != 0 {
+		t.Errorf("the outage cost %d requests an attempt: %s", n, r.states())
+	}
+	if n := r.count(`SELECT count(*) FROM (` + written + `) AS w`); n > 4 {
+		t.Errorf("%d are uncertain, with 4 in flight: %s", n, r.states())
+	}
+	if n := r.count(`SELECT count(*) FROM outbox WHERE spared > 0`); n == 0 {
+		t.Errorf("nobody met the outage: %s", r.states())
+	}
+}
+
+// TestFlexBroken: Flex answers nothing, or nonsense. The gate shuts after a few
+// of them, these few are uncertain and are found out about, the others wait.
+func TestFlexBroken(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []flextest.Fault{flextest.Hang, flextest.CreateThenHang, flextest.Status(503), flextest.CreateThen(flextest.Status(500)), flextest.CreateThenReset} {
+		t.Run(string(fault), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.survive(outage{word: "paused", publishing: true,
+				begin: func() error {
+					r.flex.Inject(flextest.Rule{Fault: fault})
+					settings := r.flex.Settings()
+					settings.FetchTrouble = flextest.Status(503) // the probe fails too
+					r.flex.Set(settings)
+					return nil
+				},
+				end: func() error {
+					r.flex.Clear()
+					r.flex.Set(flextest.Settings{})
+					return nil
+				}})
+			met := r.count(`SELECT count(DISTINCT outbox_id) FROM outbox_attempts WHERE kind = 'attempt' AND outcome = 'uncertain'`)
+			if met < 5 || met > 20 {
+				t.Errorf("%d requests met the outage: the gate shuts after 5 failures, with 4 in flight: %s", met, r.states())
+			}
+			again := r.count(`SELECT count(*) FROM outbox WHERE attempt - spared > 1`)
+			if strings.HasPrefix(string(fault), "create-then-") && again != 0 {
+				t.Errorf("%d that existed were sent again: %s", again, r.states())
+			}
+		})
+	}
+}

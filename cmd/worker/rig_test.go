@@ -1,0 +1,354 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/consumer/consumertest"
+	"flexworker/internal/faultproxy"
+	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/outboxtest"
+	"flexworker/migrations"
+)
+
+// patience is for what must come: it is never waited out when all is well.
+const patience = time.Minute
+
+// TestMain is the worker itself where a test has started it as a child.
+func TestMain(m *testing.M) {
+	if os.Getenv("FLEXWORKER_TEST_CHILD") != "" {
+		main()
+		os.Exit(0)
+	}
+	// These tests wait far more than they work: more at once than there are cores.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	if err := outboxtest.StopShared(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// eventually asks until the answer is nil and reports the last one that was not.
+func eventually(t *testing.T, ask func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := ask()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("it never came about: %v", err)
+		case <-again.C:
+		}
+	}
+}
+
+func is[T comparable](what string, got, want T) error {
+	if got != want {
+		return fmt.Errorf("%s is %v, want %v", what, got, want)
+	}
+	return nil
+}
+
+// rig is the world around the worker: NATS, Postgres and Flex, and what a sender
+// and a reader of results have in hand.
+type rig struct {
+	t    *testing.T
+	nats *consumertest.Server
+	flex *flextest.Server
+	dsn  string
+	pool *pgxpool.Pool
+	js   jetstream.JetStream
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	return rigOn(t, outboxtest.NewDSN(t))
+}
+
+// rigOn is a rig on a database of the test's own.
+func rigOn(t *testing.T, dsn string) *rig {
+	t.Helper()
+	r := &rig{t: t, nats: consumertest.New(t, consumertest.Options{}), flex: flextest.New(t), dsn: dsn}
+	if _, err := migrations.Up(t.Context(), dsn); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if r.pool, err = pgxpool.New(t.Context(), dsn); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.pool.Close)
+	if r.js, err = jetstream.New(r.nats.Connect(t)); err != nil {
+		t.Fatal(err)
+	}
+	for name, subject := range map[string]string{"INTERACTION_REQUESTS": "interactions.requests.>", "INTERACTION_RESULTS": "interactions.results.>"} {
+		if _, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{subject}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return r
+}
+
+func secretOf(value string) Secret { return Secret{&secret{value: value}} }
+
+// config is what a replica of this rig is started with.
+func (r *rig) config() Config {
+	r.t.Helper()
+	port, err := faultproxy.FreePort()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return Config{
+		DatabaseURL: secretOf(r.dsn), Migrate: true, NATSURL: r.nats.URL(),
+		RequestsStream: "INTERACTION_REQUESTS", RequestsSubject: "interactions.requests", RequestsConsumer: "interaction-worker",
+		ResultsStream: "INTERACTION_RESULTS", ResultsSubject: "interactions.results",
+		TwilioAccountSID: flextest.AccountSID, TwilioAuthToken: secretOf(flextest.AuthToken),
+		FlexURL: r.flex.URL(), TaskRouterURL: r.flex.URL(), FlexTimeout: 2 * time.Second, FlexConcurrency: 16,
+		RetryMaxAttempts: 10, RetryMinDelay: 50 * time.Millisecond, RetryMaxDelay: 500 * time.Millisecond,
+		LookupAttribute: "interaction_request", LookupSettle: time.Second, UncertainPolicy: "hold",
+		ShutdownGrace: 20 * time.Second, AdminAddr: fmt.Sprintf("127.0.0.1:%d", port), LogLevel: "info", LogFormat: "text",
+	}
+}
+
+// replica is one worker in this process.
+type replica struct {
+	rig  *rig
+	cfg  Config
+	done chan struct{}
+	stop context.CancelFunc
+	err  error // of run, once done is closed
+}
+
+// start runs the worker until stop, or the test's end.
+func (r *rig) start(cfg Config) *replica {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
+	w := &replica{rig: r, cfg: cfg, done: make(chan struct{}), stop: cancel}
+	go func() {
+		defer close(w.done)
+		w.err = run(ctx, cfg, slog.New(slog.NewTextHandler(testWriter{r.t}, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	}()
+	r.t.Cleanup(func() { cancel(); w.wait() })
+	return w
+}
+
+// wait waits for the end of a replica, which must be a good one.
+func (w *replica) wait() {
+	w.rig.t.Helper()
+	select {
+	case <-w.done:
+		if w.err != nil {
+			w.rig.t.Errorf("run: %v", w.err)
+		}
+	case <-time.After(patience):
+		w.rig.t.Error("run does not return")
+	}
+}
+
+// word is what /readyz says, and whether it says that the replica is ready.
+func word(address string) (string, int, error) {
+	client := http.Client{Timeout: 5 * time.Second}
+	response, err := client.Get("http://" + address + "/readyz")
+	if err != nil {
+		return "", 0, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return strings.TrimSpace(string(body)), response.StatusCode, err
+}
+
+// says waits until /readyz says so, with that status.
+func (r *rig) says(address, want string, status int) {
+	r.t.Helper()
+	eventually(r.t, func() error {
+		got, code, err := word(address)
+		if err != nil {
+			return err
+		}
+		return is("readyz", fmt.Sprint(got, " ", code), fmt.Sprint(want, " ", status))
+	})
+}
+
+// request is one event in order by the contract's section 3.
+func request(id string) []byte {
+	return fmt.Appendf(nil, `{"request_id":%q,"channel":{"type":"sms","initiated_by":"api","participants":[{"address":"+15550100","proxy_address":"+15550199"}]},`+
+		`"routing":{"properties":{"workspace_sid":%q,"workflow_sid":%q,"task_channel_unique_name":"sms","attributes":{"test_id":%q}}},"metadata":{"for":%q}}`,
+		id, flextest.WorkspaceSID, flextest.WorkflowSID, id, id)
+}
+
+// send publishes requests named prefix-from up to prefix-to, which is not sent.
+func (r *rig) send(prefix string, from, to int) {
+	r.t.Helper()
+	for i := from; i < to; i++ {
+		if _, err := r.js.PublishAsync("interactions.requests.crm", request(fmt.Sprintf("%s-%d", prefix, i))); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	select {
+	case <-r.js.PublishAsyncComplete():
+	case <-time.After(patience):
+		r.t.Fatal("the stream does not acknowledge")
+	}
+}
+
+// result is a message of the result stream as its reader sees it.
+type result struct {
+	Subject string
+	Header  nats.Header
+	Body    struct {
+		RequestID      string          `json:"request_id"`
+		Outcome        string          `json:"outcome"`
+		InteractionSID string          `json:"interaction_sid"`
+		TaskSID        string          `json:"task_sid"`
+		Routing        json.RawMessage `json:"routing"`
+		Attempts       int             `json:"attempts"`
+		ResolvedBy     string          `json:"resolved_by"`
+		Metadata       json.RawMessage `json:"metadata"`
+		SettledAt      time.Time       `json:"settled_at"`
+		Sequence       uint64          `json:"sequence"`
+		Error          json.RawMessage `json:"error"`
+	}
+}
+
+// reader collects what the result stream holds, as it comes.
+type reader struct {
+	rig *rig
+	mu  sync.Mutex
+	all []result
+}
+
+func (r *rig) read() *reader {
+	r.t.Helper()
+	c, err := r.js.OrderedConsumer(r.t.Context(), "INTERACTION_RESULTS", jetstream.OrderedConsumerConfig{FilterSubjects: []string{"interactions.results.>"}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	in := &reader{rig: r}
+	consuming, err := c.Consume(func(m jetstream.Msg) {
+		got := result{Subject: m.Subject(), Header: m.Headers()}
+		if err := json.Unmarshal(m.Data(), &got.Body); err != nil {
+			r.t.Errorf("%s: %v: %s", m.Subject(), err, m.Data())
+		}
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.all = append(in.all, got)
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(consuming.Stop)
+	return in
+}
+
+// final are the results by request id; "uncertain" is followed by another.
+func (in *reader) final() map[string][]result {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	byID := map[string][]result{}
+	for _, one := range in.all {
+		if one.Body.Outcome != "uncertain" {
+			byID[one.Body.RequestID] = append(byID[one.Body.RequestID], one)
+		}
+	}
+	return byID
+}
+
+// list is all that came so far.
+func (in *reader) list() []result {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Clone(in.all)
+}
+
+// subjects are how many results came on which subject.
+func (in *reader) subjects() map[string]int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	n := map[string]int{}
+	for _, one := range in.all {
+		n[one.Subject]++
+	}
+	return n
+}
+
+// balanced waits until so many requests have their final result, and then holds
+// the three accounts against each other: the table, the results and what Flex
+// has really created.
+func (in *reader) balanced(want int) {
+	t := in.rig.t
+	t.Helper()
+	eventually(t, func() error { return is("results", len(in.final()), want) })
+	eventually(t, func() error {
+		return is("unpublished", in.rig.count(`SELECT count(*) FROM outbox WHERE published_at IS NULL`), 0)
+	})
+	if n := in.rig.count(`SELECT count(*) FROM outbox WHERE state = 'created'`); n != want {
+		t.Errorf("%d created in the table, want %d: %s", n, want, in.rig.states())
+	}
+	if twice := in.rig.flex.Duplicates(); len(twice) > 0 {
+		t.Errorf("created more than once: %v", twice)
+	}
+	sids := map[string]string{}
+	for _, e := range in.rig.flex.Ledger() {
+		sids[e.TestID] = e.InteractionSID
+	}
+	if len(sids) != want {
+		t.Errorf("Flex has created %d, want %d", len(sids), want)
+	}
+	for id, results := range in.final() {
+		if len(results) != 1 || results[0].Body.InteractionSID != sids[id] || sids[id] == "" {
+			t.Errorf("%s has %d results, the first names %s; Flex created %s", id, len(results), results[0].Body.InteractionSID, sids[id])
+		}
+	}
+}
+
+// count runs a query for one number; -1 while Postgres does not answer.
+func (r *rig) count(sql string, args ...any) int {
+	r.t.Helper()
+	n := -1
+	_ = r.pool.QueryRow(r.t.Context(), sql, args...).Scan(&n) // -1 is the answer then
+	return n
+}
+
+// states is the table in one line, for messages.
+func (r *rig) states() string {
+	rows, err := r.pool.Query(r.t.Context(), `SELECT format('%s %s(%s, attempts %s, spared %s)', count(*), state, error_kind, attempt, spared) FROM outbox GROUP BY state, error_kind, attempt, spared`)
+	if err != nil {
+		return err.Error()
+	}
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return fmt.Sprint(strings.Join(lines, ", "), " ", err)
+}
+
+// testWriter shows the log of a test that failed.
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(line []byte) (int, error) {
+	w.t.Logf("%s", line)
+	return len(line), nil
+}
