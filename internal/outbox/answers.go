@@ -56,6 +56,8 @@ func (s *settlement) answer() answer {
 // strays are the answers that whoever owed them did not give: of a process that
 // died, of a hint that was dropped, of a stream that was away.
 func (s *Store) strays(ctx context.Context) ([]answer, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	rows, err := s.pool.Query(ctx, `
 		(SELECT `+settlementColumns+` FROM outbox o
 		  WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < now() - $1::interval
@@ -81,6 +83,8 @@ func (s *Store) strays(ctx context.Context) ([]answer, error) {
 // asking are the answers to messages that made no request: repeats of a settled
 // request, malformed ones and conflicts.
 func (s *Store) asking(ctx context.Context) ([]answer, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	answers, err := s.askingAgain(ctx)
 	if err != nil {
 		return nil, err

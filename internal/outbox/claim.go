@@ -128,10 +128,10 @@ func (s *share) split(n int) (fresh, again int) {
 }
 
 // lock leases up to fresh due requests that were never tried, and again that
-// were, or as many more as the first leave; of each the higher priority and then the longer due first. The CTEs are
-// materialized, or a nested loop may lock far more rows (1,330 for a limit of 10
-// were seen). One index probe a priority, so that requests not yet due are never
-// read.
+// were, or as many more as the first leave; of each the higher priority and then
+// the longer due first. The CTEs are materialized, or a nested loop may lock far
+// more rows (1,330 for a limit of 10 were seen). One index probe a priority, so
+// that requests not yet due are never read.
 func (s *Store) lock(ctx context.Context, tx pgx.Tx, fresh, again int, until time.Time) ([]Lease, error) {
 	rows, err := tx.Query(ctx, `
 		WITH fresh AS MATERIALIZED (

@@ -120,9 +120,11 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	// be uncertain. The client's own timeout bounds it.
 	crash.At("sending")
 	outcome := d.Flex.Create(context.WithoutCancel(ctx), interactionOf(l))
-	d.slots.told(outcome, time.Now())
-	d.slots.give()
 	r := d.decide(l, outcome)
+	if d.slots.told(outcome, time.Now()); r.alarm.away {
+		d.slots.restart() // the gate shuts only when this is recorded
+	}
+	d.slots.give()
 	d.note(r)
 	// A crash here leaves the request sending; it lapses and is looked up.
 	crash.At("answered")

@@ -1,0 +1,288 @@
+package outbox
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// TestClaimConcurrent: 8 claimers of 3 workers never get more than they asked
+// for, and nothing twice; also under plans that locked far more than the limit
+// before the CTE was materialized.
+func TestClaimConcurrent(t *testing.T) {
+	t.Parallel()
+	for _, plan := range []string{"", "enable_hashjoin=off enable_mergejoin=off", "enable_indexscan=off enable_bitmapscan=off"} {
+		t.Run(cmp.Or(plan, "as it comes"), func(t *testing.T) {
+			t.Parallel()
+			const requests, slots = 400, 7
+			s := newStore(t)
+			mustAdd(t, s, "c", requests, func(e *Event) { e.Priority = int(e.Sequence % 10) })
+			pool := planned(t, s.pool, plan)
+			var mu sync.Mutex
+			seen := map[int64]string{}
+			var all sync.WaitGroup
+			for n := range 8 {
+				w := NewStore(pool, fmt.Sprintf("w%d", n%3), testLimit)
+				all.Go(func() {
+					for idle := 0; idle < 3; {
+						c, err := w.claim(t.Context(), slots)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						if len(c.leases) > slots {
+							t.Errorf("%d leases for %d slots", len(c.leases), slots)
+						}
+						if len(c.leases) == 0 {
+							idle++
+						}
+						mu.Lock()
+						for _, l := range c.leases {
+							if other, twice := seen[l.ID]; twice {
+								t.Errorf("%s is leased to %s and %s", l.RequestID, other, w.worker)
+							}
+							seen[l.ID] = w.worker
+						}
+						mu.Unlock()
+					}
+				})
+			}
+			all.Wait()
+			// What a statement locked beyond its limit would be sending, too.
+			if n := one[int](t, pool, `SELECT count(*) FROM outbox WHERE state = 'sending'`); n != len(seen) || n != requests {
+				t.Errorf("%d are sending, %d are leased, want %d", n, len(seen), requests)
+			}
+		})
+	}
+}
+
+// planned gives other connections to the same schema, with settings of the planner.
+func planned(t *testing.T, pool *pgxpool.Pool, settings string) *pgxpool.Pool {
+	t.Helper()
+	config := pool.Config()
+	for _, s := range strings.Fields(settings) {
+		name, v, _ := strings.Cut(s, "=")
+		config.ConnConfig.RuntimeParams[name] = v
+	}
+	other, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(other.Close)
+	return other
+}
+
+// TestClaimOrder: the higher priority first, then what is due longer; nothing
+// before its time or after its deadline.
+func TestClaimOrder(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	now := one[time.Time](t, s.pool, `SELECT clock_timestamp()`)
+	add := func(id string, change func(*Event)) {
+		t.Helper()
+		if _, err := s.Add(t.Context(), event(id, rand.Uint64N(1<<40), change)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("low, due longest", func(e *Event) { e.NotBefore = now.Add(-time.Hour) })
+	add("high", func(e *Event) { e.Priority = 9 })
+	add("low, due later", func(e *Event) { e.NotBefore = now.Add(-time.Minute); e.ExpiresAt = now.Add(time.Hour) })
+	add("middle", func(e *Event) { e.Priority = 5 })
+	add("not yet due", func(e *Event) { e.Priority = 9; e.NotBefore = now.Add(time.Hour) })
+	add("too late", func(e *Event) {
+		e.Priority = 9
+		e.NotBefore = now.Add(-time.Hour)
+		e.ExpiresAt = now.Add(-time.Millisecond)
+	})
+	for _, want := range []string{"high", "middle", "low, due longest", "low, due later"} {
+		if l := mustClaim(t, s, 1)[0]; l.RequestID != want {
+			t.Errorf("claimed %q, want %q", l.RequestID, want)
+		}
+	}
+	mustClaim(t, s, 0)
+}
+
+// TestClaimLease: what a lease says is what the row says, and by its own clock it
+// never ends later than stored.
+func TestClaimLease(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	e := event("a", 1, func(e *Event) { e.LookupKey = strings.Repeat("ab", 16); e.Traceparent = "00-1-2-3" })
+	if _, err := s.Add(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	for attempt := 1; attempt <= 3; attempt++ {
+		l := mustClaim(t, s, 1)[0]
+		r := s.row(t, "a")
+		if l.ID != r.ID || l.Attempt != attempt || l.Spared != attempt-1 || l.LookupKey != e.LookupKey || l.Traceparent != e.Traceparent ||
+			l.Source != "crm" || string(l.Request) != string(e.Request) {
+			t.Errorf("attempt %d: %+v", attempt, l)
+		}
+		if r.State != Sending || r.Attempt != attempt || deref(r.LeasedBy) != "w1" || r.DueIn != nil {
+			t.Errorf("attempt %d: %+v", attempt, r)
+		}
+		stored := one[time.Duration](t, s.pool, `SELECT leased_until - clock_timestamp() FROM outbox`)
+		if left := time.Until(l.until); left > stored+time.Millisecond || stored > testLimit+leaseMargin {
+			t.Errorf("attempt %d: %v left by our clock, %v by Postgres's", attempt, left, stored)
+		}
+		if err := s.putBack(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() - interval '1 s'`)
+	}
+	checkOutbox(t, s.pool)
+}
+
+// TestClaimRest: how long a worker that got nothing sleeps.
+func TestClaimRest(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	rest := func(what string, least, most time.Duration) {
+		t.Helper()
+		c, err := s.claim(t.Context(), 5)
+		if err != nil || c.gate != GateOpen || c.rest < least || c.rest > most {
+			t.Errorf("%s: rests %v, want %v to %v (gate %s, %v)", what, c.rest, least, most, c.gate, err)
+		}
+	}
+	rest("empty", idlePoll, idlePoll)
+	mustAdd(t, s, "r", 1)
+	due := func(in string) {
+		exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() + $1::text::interval`, in)
+	}
+	due("1 hour")
+	rest("due in an hour", idlePoll, idlePoll)
+	due("900 ms")
+	rest("due in 900 ms", busyPoll, 900*time.Millisecond)
+	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp(), expires_at = clock_timestamp() - interval '1 s'`)
+	rest("only what expired", idlePoll, idlePoll)
+	exec(t, s.pool, `UPDATE outbox SET expires_at = NULL`)
+	held, err := s.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := held.Exec(t.Context(), `SELECT FROM outbox FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	rest("due, in another's hands", busyPoll, busyPoll)
+	if err := held.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustClaim(t, s, 1)
+}
+
+// A spy notes the statements that are run.
+type spy struct {
+	mu   sync.Mutex
+	runs []pgx.TraceQueryStartData
+}
+
+func (s *spy) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.runs = append(s.runs, d)
+	return ctx
+}
+
+func (s *spy) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// find returns the one statement that was run and contains all words.
+func (s *spy) find(t *testing.T, words ...string) pgx.TraceQueryStartData {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, run := range s.runs {
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(run.SQL, w) }) {
+			return run
+		}
+	}
+	t.Fatalf("no statement with %q among %d", words, len(s.runs))
+	return pgx.TraceQueryStartData{}
+}
+
+// TestClaimPlan: on an empty table and on one full of settled and not yet due
+// rows the claim and the wait for the next due row read the claim's partial
+// indexes alone.
+func TestClaimPlan(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	config := s.pool.Config()
+	watch := &spy{}
+	config.ConnConfig.Tracer = watch
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	if _, err := NewStore(pool, "w2", testLimit).claim(t.Context(), 10); err != nil {
+		t.Fatal(err)
+	}
+	lock, next := watch.find(t, "FOR UPDATE SKIP LOCKED", "'sending'"), watch.find(t, "min(o.due_at)")
+	check := func(when string) {
+		t.Helper()
+		for _, q := range []pgx.TraceQueryStartData{lock, next} {
+			rows, err := s.pool.Query(t.Context(), "EXPLAIN (COSTS OFF) "+q.SQL, q.Args...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			if err != nil {
+				t.Fatal(err)
+			}
+			plan := strings.Join(lines, "\n")
+			if strings.Contains(plan, "Seq Scan") || !claimIndex.MatchString(plan) || strings.Contains(plan, "Sort") {
+				t.Errorf("%s:\n%s", when, plan)
+			}
+		}
+	}
+	exec(t, s.pool, `
+		INSERT INTO outbox (request_id, source, state, priority, request, due_at, error_kind, settled_at, published_at, stream_sequence, stream_time)
+		SELECT 'x-' || n, 'crm', CASE WHEN n > 100000 THEN 'pending' ELSE 'rejected' END, n % 10, '{}',
+		       CASE WHEN n > 100000 THEN now() + interval '1 hour' END, CASE WHEN n <= 100000 THEN 'http_400' END,
+		       CASE WHEN n <= 100000 THEN now() END, CASE WHEN n <= 100000 THEN now() END, n, now()
+		  FROM generate_series(1, 120000) n`)
+	check("full, never analyzed")
+	exec(t, s.pool, `ANALYZE outbox`)
+	check("full")
+	mustAdd(t, s, "due", 30)
+	check("full, 30 due")
+	// Not one of the rows that are not due is read.
+	if fetched := pagesRead(t, s, lock); fetched > 200 {
+		t.Errorf("a claim of 10 read %d pages", fetched)
+	}
+	exec(t, s.pool, `TRUNCATE outbox`)
+	exec(t, s.pool, `ANALYZE outbox`)
+	exec(t, s.pool, `DELETE FROM outbox`)
+	// An empty table is a single page: which way it is read does not matter, so
+	// only that it works is checked.
+	if c, err := s.claim(t.Context(), 10); err != nil || len(c.leases) != 0 {
+		t.Errorf("empty: %v, %v", c, err)
+	}
+}
+
+// claimIndex is one of the partial indexes made for the claim.
+var claimIndex = regexp.MustCompile(`Index (Only )?Scan using outbox_(claim|fresh|again) `)
+
+// pagesRead is how many buffers the claim touched.
+func pagesRead(t *testing.T, s *Store, lock pgx.TraceQueryStartData) int {
+	t.Helper()
+	var plan []struct {
+		Plan struct {
+			Hit  int `json:"Shared Hit Blocks"`
+			Read int `json:"Shared Read Blocks"`
+		}
+	}
+	if err := s.pool.QueryRow(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+lock.SQL, lock.Args...).Scan(&plan); err != nil {
+		t.Fatal(err)
+	}
+	return plan[0].Plan.Hit + plan[0].Plan.Read
+}

@@ -1,0 +1,111 @@
+package outbox
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// TestConstraints: the schema refuses each row that must not be, by the name that
+// says why, and each name is tried. Every case is one change to a row that the
+// schema takes.
+func TestConstraints(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	const base = `INSERT INTO outbox (request_id, source, state, request, due_at, attempt, leased_by, leased_until, uncertain_since,
+		interaction_sid, resolved_by, error_kind, settled_at, stream_sequence, stream_time) VALUES `
+	good := map[State]string{
+		Pending:   `('pending', 's', 'pending', '{}', now(), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1, now())`,
+		Sending:   `('sending', 's', 'sending', '{}', NULL, 1, 'w', now(), NULL, NULL, NULL, NULL, NULL, 1, now())`,
+		Uncertain: `('uncertain', 's', 'uncertain', '{}', now(), 1, NULL, NULL, now(), NULL, NULL, 'lapsed', NULL, 1, now())`,
+		Created:   `('created', 's', 'created', '{}', NULL, 1, NULL, NULL, NULL, 'KD0000000000000000000000000000000a', 'response', NULL, now(), 1, now())`,
+		Rejected:  `('rejected', 's', 'rejected', '{}', NULL, 1, NULL, NULL, NULL, NULL, 'response', 'http_400', now(), 1, now())`,
+		Abandoned: `('abandoned', 's', 'abandoned', '{}', NULL, 1, NULL, NULL, NULL, NULL, NULL, 'used_up', now(), 1, now())`,
+		Expired:   `('expired', 's', 'expired', '{}', NULL, 0, NULL, NULL, NULL, NULL, NULL, 'expired', now(), 1, now())`,
+		Cancelled: `('cancelled', 's', 'cancelled', '{}', NULL, 0, NULL, NULL, NULL, NULL, 'operator', 'cancelled', now(), 1, now())`,
+	}
+	for _, state := range States {
+		exec(t, s.pool, base+good[state])
+	}
+	exec(t, s.pool, `INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, applied) VALUES (1, 'attempt', 1, 'w', now(), 'created', true)`)
+	exec(t, s.pool, `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error) VALUES ('malformed', 's', 1, 'epoch', 's', 's', '{}', '', 'e')`)
+	exec(t, s.pool, `INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) VALUES (1, 's', 1, 'epoch')`)
+
+	update := func(state State, set string) string {
+		return `UPDATE outbox SET ` + set + ` WHERE state = '` + string(state) + `'`
+	}
+	tried := map[string]bool{}
+	for _, tt := range []struct{ name, sql string }{
+		{"request_id_is_unique", base + good[Pending]},
+		{"request_id_has_1_to_256_bytes", update(Pending, `request_id = ''`)},
+		{"request_id_has_1_to_256_bytes", update(Pending, `request_id = repeat('é', 129)`)},
+		{"state_is_known", update(Pending, `state = 'done', due_at = NULL`)},
+		{"priority_is_0_to_9", update(Pending, `priority = 10`)},
+		{"priority_is_0_to_9", update(Pending, `priority = -1`)},
+		{"request_or_raw_is_kept", update(Rejected, `request = NULL`)},
+		{"request_or_raw_is_kept", update(Pending, `request = NULL, raw = ''`)},
+		{"due_while_pending", update(Pending, `due_at = NULL`)},
+		{"due_only_while_pending_or_uncertain", update(Created, `due_at = now()`)},
+		{"due_only_while_pending_or_uncertain", update(Sending, `due_at = now()`)},
+		{"lease_while_sending", update(Sending, `leased_until = NULL`)},
+		{"lease_while_sending", update(Sending, `leased_by = NULL`)},
+		{"lease_while_sending", update(Pending, `leased_until = now(), leased_by = 'w'`)},
+		{"lease_while_sending", update(Pending, `leased_by = 'w'`)},
+		{"attempted_before_sending", update(Sending, `attempt = 0`)},
+		{"attempted_before_sending", update(Abandoned, `attempt = 0`)},
+		{"spared_is_part_of_attempt", update(Sending, `spared = 2`)},
+		{"spared_is_part_of_attempt", update(Sending, `spared = -1`)},
+		{"lookup_key_has_32_hex_digits", update(Pending, `lookup_key = repeat('A', 32)`)},
+		{"uncertain_has_a_beginning", update(Uncertain, `uncertain_since = NULL`)},
+		{"sid_when_created", update(Created, `interaction_sid = NULL`)},
+		{"sid_when_created", update(Rejected, `interaction_sid = 'KD0000000000000000000000000000000a'`)},
+		{"sid_has_its_form", update(Created, `interaction_sid = 'KD1'`)},
+		{"sid_has_its_form", update(Created, `interaction_sid = E'KD0000000000000000000000000000000a\n'`)},
+		{"resolved_by_is_known", update(Created, `resolved_by = 'magic'`)},
+		{"resolver_when_created", update(Created, `resolved_by = NULL`)},
+		{"reason_when_not_created", update(Rejected, `error_kind = NULL`)},
+		{"reason_when_not_created", update(Uncertain, `error_kind = NULL`)},
+		{"settled_when_final", update(Expired, `settled_at = NULL`)},
+		{"settled_when_final", update(Pending, `settled_at = now()`)},
+		{"settlement_is_counted_from_1", update(Pending, `settlement = 0`)},
+		{"published_after_settled", update(Uncertain, `published_at = now()`)},
+		{"kind_is_known", `UPDATE outbox_attempts SET kind = 'guess'`},
+		{"number_is_counted_from_1", `UPDATE outbox_attempts SET number = 0`},
+		{"kind_is_known", `UPDATE outbox_malformed SET kind = 'odd'`},
+		{"conflict_names_a_request", `UPDATE outbox_malformed SET kind = 'conflict'`},
+		{"message_is_kept_once", `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error) VALUES ('malformed', 's', 1, 'epoch', 's', 's', '{}', '', 'e')`},
+		{"repeat_is_kept_once", `INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) VALUES (2, 's', 1, 'epoch')`},
+		{"act_is_known", `INSERT INTO outbox_acts (who, why, act, was) VALUES ('me', 'so', 'dance', 'ok')`},
+		{"who_and_why_are_said", `INSERT INTO outbox_acts (who, why, act, was) VALUES ('', 'so', 'hold', 'ok')`},
+		{"who_and_why_are_said", `INSERT INTO outbox_acts (who, why, act, was) VALUES ('me', '', 'hold', 'ok')`},
+		{"outbox_gate_pkey", `INSERT INTO outbox_gate DEFAULT VALUES`},
+		{"there_is_one_gate", `INSERT INTO outbox_gate (only_row) VALUES (false)`},
+		{"rate_is_not_negative", `UPDATE outbox_gate SET rate = -1`},
+		{"rate_is_not_negative", `UPDATE outbox_gate SET tokens = -0.1`},
+		{"shut_for_a_reason", `UPDATE outbox_gate SET held_since = now()`},
+	} {
+		tried[tt.name] = true
+		_, err := s.pool.Exec(t.Context(), tt.sql)
+		var pg *pgconn.PgError
+		if !errors.As(err, &pg) || pg.ConstraintName != tt.name {
+			t.Errorf("%s: %s: %v", tt.name, tt.sql, err)
+		}
+	}
+	rows, err := s.pool.Query(t.Context(), `
+		SELECT conname FROM pg_constraint JOIN pg_class c ON c.oid = conrelid
+		 WHERE c.relnamespace = current_schema()::regnamespace AND contype IN ('c', 'u') AND c.relname LIKE 'outbox%'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	for _, name := range names {
+		if !tried[name] {
+			t.Errorf("constraint %s is not tried", name)
+		}
+	}
+}

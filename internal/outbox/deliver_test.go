@@ -1,0 +1,403 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"flexworker/internal/flex"
+	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/outboxtest"
+)
+
+const testSlots = 8
+
+// newDeliverer gives one that repeats nothing within a test's time.
+func newDeliverer(t *testing.T, s *Store, srv *flextest.Server) *Deliverer {
+	t.Helper()
+	client, err := flex.New(flex.Config{URL: srv.URL(), TaskRouterURL: srv.URL(), Timeout: testLimit, Concurrency: testSlots,
+		Credentials: func() (string, string) { return flextest.APIKey, flextest.APISecret }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.CloseIdle)
+	return &Deliverer{Store: s, Flex: client, Policy: Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
+		Slots: testSlots, Limit: testLimit, Log: logger(t), Counters: &Counters{}}
+}
+
+// start runs d until stop is called, which returns when Run has, or the test ends.
+func start(t *testing.T, d *Deliverer) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); d.Run(ctx) }()
+	stop = func() { cancel(); <-ended }
+	t.Cleanup(stop)
+	return stop
+}
+
+// release lets calls that hang go on until done: a call that has arrived may not
+// hang yet.
+func release(t *testing.T, srv *flextest.Server, done <-chan struct{}) {
+	t.Helper()
+	eventually(t, func() error {
+		srv.Release()
+		select {
+		case <-done:
+			return nil
+		default:
+			return errors.New("the call has not come to its end")
+		}
+	})
+}
+
+// inState waits until n requests are in this state.
+func inState(t *testing.T, s *Store, state State, n int) {
+	t.Helper()
+	eventually(t, func() error {
+		var got int
+		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM outbox WHERE state = $1`, state).Scan(&got); err != nil {
+			return err
+		}
+		if got != n {
+			return fmt.Errorf("%d are %s, want %d", got, state, n)
+		}
+		return nil
+	})
+}
+
+// TestDeliver: each fault in both forms, it failed and it failed although it
+// happened; what the endpoint created is the truth.
+func TestDeliver(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		fault   flextest.Fault
+		state   State
+		spared  int
+		gate    GateState
+		created int
+	}{
+		{flextest.None, Created, 0, GateOpen, 1},
+		{flextest.CreateThenClose, Created, 0, GateOpen, 1},
+		{flextest.Status(400), Rejected, 0, GateOpen, 0},
+		{flextest.Status(429), Pending, 1, GateOpen, 0},
+		{flextest.Status(429).RetryAfter("3600"), Pending, 1, GatePaused, 0},
+		{flextest.Status(429).RetryAfter("soon"), Pending, 1, GateOpen, 0},
+		{flextest.Reset, Uncertain, 0, GateOpen, 0},
+		{flextest.CreateThenReset, Uncertain, 0, GateOpen, 1},
+		{flextest.EOF, Uncertain, 0, GateOpen, 0},
+		{flextest.CreateThenEOF, Uncertain, 0, GateOpen, 1},
+		{flextest.Status(500), Uncertain, 0, GateOpen, 0},
+		{flextest.CreateThen(flextest.Status(500)), Uncertain, 0, GateOpen, 1},
+		{flextest.Status(503).RetryAfter("3600"), Uncertain, 0, GateOpen, 0},
+		{flextest.Hang, Uncertain, 0, GateOpen, 0},
+		{flextest.CreateThenHang, Uncertain, 0, GateOpen, 1},
+		{flextest.NoSID, Uncertain, 0, GateOpen, 0},
+		{flextest.CreateThenNoSID, Uncertain, 0, GateOpen, 1},
+		{flextest.Cut, Uncertain, 0, GateOpen, 0},
+		{flextest.CreateThenCut, Created, 0, GateOpen, 1}, // the sid is in the half that came
+		{flextest.Status(401), Pending, 1, GateHeld, 0},
+		{flextest.Status(403), Pending, 1, GateOpen, 0}, // may be this request's alone
+		{flextest.Status(403).Code(20005), Pending, 1, GateHeld, 0},
+		{flextest.Status(302), Pending, 1, GateHeld, 0},
+		{flextest.Status(307), Pending, 1, GateHeld, 0},
+	} {
+		t.Run(string(tt.fault), func(t *testing.T) {
+			t.Parallel()
+			srv := flextest.New(t, tt.fault)
+			srv.Set(flextest.Settings{FetchTrouble: flextest.Status(401)}) // no probe opens the gate meanwhile
+			s := newStore(t)
+			mustAdd(t, s, "d", 1)
+			d := newDeliverer(t, s, srv)
+			stop := start(t, d)
+			eventually(t, func() error {
+				if s.histories(t, "d-1") == "" {
+					return errors.New("no attempt is recorded")
+				}
+				return nil
+			})
+			stop()
+			r := s.row(t, "d-1")
+			if r.State != tt.state || r.Spared != tt.spared || r.Attempt != 1 {
+				t.Errorf("%s, %d attempts, %d spared, want %s, %d spared: %s", r.State, r.Attempt, r.Spared, tt.state, tt.spared, deref(r.ErrorMessage))
+			}
+			if g := gate(t, s); g.State != tt.gate {
+				t.Errorf("gate %s, want %s: %s", g.State, tt.gate, g.Reason)
+			}
+			ledger := srv.Ledger()
+			if len(ledger) != tt.created || srv.Calls().Received != 1 {
+				t.Errorf("%d created by %d calls, want %d by 1", len(ledger), srv.Calls().Received, tt.created)
+			}
+			if r.State == Created && deref(r.InteractionSID) != ledger[0].InteractionSID {
+				t.Errorf("sid %s, created was %s", deref(r.InteractionSID), ledger[0].InteractionSID)
+			}
+			checkOutbox(t, s.pool)
+		})
+	}
+}
+
+// TestDeliverUnreached: nothing was written, so the attempt costs nothing.
+func TestDeliverUnreached(t *testing.T) {
+	t.Parallel()
+	srv := flextest.New(t)
+	srv.Down()
+	s := newStore(t)
+	mustAdd(t, s, "u", awayAfter-1)
+	start(t, newDeliverer(t, s, srv))
+	eventually(t, func() error {
+		if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND attempt = 1 AND spared = 1`); n != awayAfter-1 {
+			return fmt.Errorf("%d were refused", n)
+		}
+		return nil
+	})
+	if g := gate(t, s); g.State != GateOpen {
+		t.Errorf("%+v", g)
+	}
+}
+
+// TestDeliverVerbatim: channel and routing reach Flex as they came.
+func TestDeliverVerbatim(t *testing.T) {
+	t.Parallel()
+	srv := flextest.New(t)
+	s := newStore(t)
+	const channel = `{"type":"sms",  "initiated_by":"api","participants":[{"address":"+15550100001","proxy_address":"+15550100002"}],"n":1.0}`
+	const routing = `{"properties":{"workspace_sid":"WS00000000000000000000000000000002","attributes":{"z":12345678901234567890,"a":"\u00e9"}}}`
+	settled := event("v", 1, func(e *Event) {
+		e.Request = []byte(`{"channel": ` + channel + ` ,"routing":` + routing + `,"webhook_ttid":"flex_interactionwebhook_1"}`)
+	})
+	if _, err := s.Add(t.Context(), settled); err != nil {
+		t.Fatal(err)
+	}
+	start(t, newDeliverer(t, s, srv))
+	inState(t, s, Created, 1)
+	if c := srv.Ledger()[0].Call; c.Channel != channel || c.Routing != routing || c.WebhookID != "flex_interactionwebhook_1" || c.ContextSID != "" {
+		t.Errorf("%+v", c)
+	}
+}
+
+// TestDeliverTwoReplicas: 300 requests, two workers, 300 interactions, and no
+// more calls at a time than there are slots.
+func TestDeliverTwoReplicas(t *testing.T) {
+	t.Parallel()
+	srv := flextest.New(t)
+	srv.Set(flextest.Settings{Latency: 2 * time.Millisecond})
+	s := newStore(t)
+	ids := mustAdd(t, s, "two", 300)
+	a, b := newDeliverer(t, s, srv), newDeliverer(t, s.another("w2"), srv)
+	stopA, stopB := start(t, a), start(t, b)
+	inState(t, s, Created, len(ids))
+	stopA()
+	stopB()
+	seen := map[string]int{}
+	for _, e := range srv.Ledger() {
+		seen[e.TestID]++
+	}
+	for _, id := range ids {
+		if seen[id] != 1 {
+			t.Errorf("%s was created %d times", id, seen[id])
+		}
+	}
+	if c := srv.Calls(); c.Received != len(ids) || c.MaxInFlight > 2*testSlots {
+		t.Errorf("%+v", c)
+	}
+	if n := a.Counters.Attempts[flex.Created].Load() + b.Counters.Attempts[flex.Created].Load(); n != int64(len(ids)) {
+		t.Errorf("%d counted", n)
+	}
+	checkOutbox(t, s.pool)
+}
+
+// TestDeliverPutsBack: with too little left of its lease, or in a worker that
+// stops, nothing is sent, and the attempt is spared.
+func TestDeliverPutsBack(t *testing.T) {
+	t.Parallel()
+	srv := flextest.New(t)
+	s := newStore(t)
+	mustAdd(t, s, "p", 2)
+	leases := mustClaim(t, s, 2)
+	d := newDeliverer(t, s, srv)
+	d.slots = newSlots(2)
+	d.slots.take(2)
+	leases[0].until = time.Now().Add(d.Limit + sendMargin - time.Millisecond) // as after a stop of the process
+	d.deliver(t.Context(), leases[0])
+	stopped, cancel := context.WithCancel(t.Context())
+	cancel()
+	d.deliver(stopped, leases[1])
+	for _, l := range leases {
+		if r := s.row(t, l.RequestID); r.State != Pending || r.Spared != 1 {
+			t.Errorf("%s: %+v", l.RequestID, r)
+		}
+	}
+	if n := srv.Calls().Received; n != 0 || d.slots.free() != 2 || d.Counters.PutBack.Load() != 2 {
+		t.Errorf("%d calls, %d slots free, %d put back", n, d.slots.free(), d.Counters.PutBack.Load())
+	}
+	checkOutbox(t, s.pool)
+}
+
+// TestDeliverStops: a call in flight is not cut; Run returns when its outcome is
+// recorded, and not before. TestMain sees to it that no goroutine is left.
+func TestDeliverStops(t *testing.T) {
+	t.Parallel()
+	srv := flextest.New(t, flextest.Hang)
+	s := newStore(t)
+	mustAdd(t, s, "s", 1)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	d := newDeliverer(t, s, srv)
+	known := make(chan State, 1)
+	d.Attempted = func(a Attempt) {
+		select {
+		case <-ended:
+			t.Error("Run returned while a call was in flight")
+		default:
+		}
+		known <- a.To
+	}
+	go func() { defer close(ended); d.Run(ctx) }()
+	if err := srv.Wait(t.Context(), func(c flextest.Calls) bool { return c.InFlight == 1 }); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	release(t, srv, ended)
+	if to, r := <-known, s.row(t, "s-1"); to != Created || r.State != Created {
+		t.Errorf("to %s, is %s", to, r.State)
+	}
+	if len(s.settled) != 1 {
+		t.Errorf("%d hints, want 1", len(s.settled))
+	}
+}
+
+// TestDeliverPostgresAway: Postgres goes while a call is in flight and comes back
+// after its outcome is known: that is recorded, and nothing is sent twice.
+func TestDeliverPostgresAway(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name       string
+		away, back func(*outboxtest.Server, context.Context) error
+	}{
+		{"killed",
+			func(p *outboxtest.Server, _ context.Context) error { return p.Kill() },
+			func(p *outboxtest.Server, ctx context.Context) error { return p.Restart(ctx) }},
+		{"paused",
+			func(p *outboxtest.Server, _ context.Context) error { return p.Pause() },
+			func(p *outboxtest.Server, _ context.Context) error { return p.Resume() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			postgres := outboxtest.NewServer(t)
+			dsn := postgres.DSN("postgres")
+			if err := migrate(t.Context(), dsn); err != nil {
+				t.Fatal(err)
+			}
+			pool, err := pgxpool.New(t.Context(), dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(pool.Close)
+			s := NewStore(pool, "w1", testLimit)
+			srv := flextest.New(t, flextest.Hang)
+			mustAdd(t, s, "a", 1)
+			d := newDeliverer(t, s, srv)
+			known := make(chan flex.Kind, 1)
+			d.Attempted = func(a Attempt) { known <- a.Outcome.Kind }
+			stop := start(t, d)
+			if err := srv.Wait(t.Context(), func(c flextest.Calls) bool { return c.InFlight == 1 }); err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.away(postgres, t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			answered := make(chan struct{})
+			var kind flex.Kind
+			go func() { defer close(answered); kind = <-known }()
+			release(t, srv, answered)
+			if err := tt.back(postgres, t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			// How quickly Postgres went decides whether the call was answered in its time.
+			want := map[flex.Kind]State{flex.Created: Created, flex.Uncertain: Uncertain}[kind]
+			inState(t, s, want, 1)
+			stop()
+			if n := srv.Calls().Received; n != 1 {
+				t.Errorf("%d calls, want 1", n)
+			}
+		})
+	}
+}
+
+// TestBreaker: when Flex cannot be reached the gate shuts after a few calls, by
+// itself, and opens by itself once a read succeeds.
+func TestBreaker(t *testing.T) {
+	t.Parallel()
+	const requests = 100
+	srv := flextest.New(t)
+	srv.Down()
+	s := newStore(t)
+	mustAdd(t, s, "b", requests)
+	d := newDeliverer(t, s, srv)
+	d.Slots, d.Policy.MinDelay, d.Policy.MaxDelay = 1, time.Millisecond, time.Millisecond
+	start(t, d)
+	eventually(t, func() error {
+		if g := gate(t, s); g.State != GatePaused || !g.Probed || d.Gate() != GatePaused {
+			return fmt.Errorf("%+v, the Deliverer says %s", g, d.Gate())
+		}
+		return nil
+	})
+	// A slot is free again before its outcome is recorded, so some more may have
+	// begun; that most did not is what the gate is for.
+	if n := one[int](t, s.pool, `SELECT sum(attempt)::int FROM outbox`); n < awayAfter || n >= requests {
+		t.Errorf("%d attempts until the gate was shut, want about %d", n, awayAfter)
+	}
+	if err := srv.Up(); err != nil {
+		t.Fatal(err)
+	}
+	inState(t, s, Created, requests)
+	if g := gate(t, s); g.State != GateOpen {
+		t.Errorf("%+v", g)
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 {
+		t.Errorf("%d requests paid for the outage", n)
+	}
+	checkOutbox(t, s.pool)
+}
+
+// TestBlocked: wrong credentials hold the fleet and cost nobody an attempt; once
+// they are right a read notices, and all goes on.
+func TestBlocked(t *testing.T) {
+	t.Parallel()
+	const requests = 40
+	srv := flextest.New(t)
+	srv.SetCredentials()
+	s := newStore(t)
+	mustAdd(t, s, "k", requests)
+	for _, store := range []*Store{s, s.another("w2")} {
+		d := newDeliverer(t, store, srv)
+		d.Policy.MinDelay, d.Policy.MaxDelay = time.Millisecond, time.Millisecond
+		start(t, d)
+	}
+	probed := func(n int) {
+		t.Helper()
+		if err := srv.Wait(t.Context(), func(c flextest.Calls) bool { return c.Fetched >= n }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	probed(2) // in vain
+	if g := gate(t, s); g.State != GateHeld || !g.Probed {
+		t.Errorf("%+v", g)
+	}
+	if n := srv.Calls().Received; n == 0 || n > 4*testSlots {
+		t.Errorf("%d calls until the gate was held", n)
+	}
+	srv.SetCredentials(flextest.Credential{User: flextest.APIKey, Secret: flextest.APISecret})
+	inState(t, s, Created, requests)
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 {
+		t.Errorf("%d requests paid for the credentials", n)
+	}
+	if len(srv.Ledger()) != requests || gate(t, s).State != GateOpen {
+		t.Errorf("%d created, gate %s", len(srv.Ledger()), gate(t, s).State)
+	}
+	checkOutbox(t, s.pool)
+}

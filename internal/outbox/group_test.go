@@ -1,0 +1,223 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// slowWrite is a write that a test lets go on, batch by batch.
+type slowWrite struct {
+	mu      sync.Mutex
+	batches [][]int
+	gate    chan error // one for each write
+	refuse  func([]int) error
+}
+
+func newSlowWrite() *slowWrite { return &slowWrite{gate: make(chan error)} }
+
+func (w *slowWrite) write(_ context.Context, items []int) ([]string, error) {
+	w.mu.Lock()
+	w.batches = append(w.batches, slices.Clone(items))
+	w.mu.Unlock()
+	if w.gate != nil {
+		if err := <-w.gate; err != nil {
+			return nil, err
+		}
+	}
+	if w.refuse != nil {
+		if err := w.refuse(items); err != nil {
+			return nil, err
+		}
+	}
+	answers := make([]string, len(items))
+	for i, item := range items {
+		answers[i] = fmt.Sprint(item)
+	}
+	return answers, nil
+}
+
+// call starts do for each item, in this order, and collects what came of it.
+func call(t *testing.T, g *group[int, string], errs map[int]error, items ...int) *sync.WaitGroup {
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	for _, item := range items {
+		all.Go(func() {
+			got, err := g.do(context.Background(), item)
+			if err == nil && got != fmt.Sprint(item) {
+				t.Errorf("%d was answered with %q", item, got)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			errs[item] = err
+		})
+		synctest.Wait() // in the order of the items
+	}
+	return &all
+}
+
+func sameBatches(t *testing.T, got, want [][]int) {
+	t.Helper()
+	if !slices.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("wrote %v, want %v", got, want)
+	}
+}
+
+// TestGroupGathers: an idle group writes at once; what comes meanwhile is the
+// next write, in order, and no more than max of it.
+func TestGroupGathers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSlowWrite()
+		errs := map[int]error{}
+		all := call(t, newGroup(3, w.write), errs, 1, 2, 3, 4, 5)
+		sameBatches(t, w.batches, [][]int{{1}}) // at once, alone
+		for range 3 {
+			w.gate <- nil
+			synctest.Wait()
+		}
+		all.Wait()
+		sameBatches(t, w.batches, [][]int{{1}, {2, 3, 4}, {5}})
+		for item, err := range errs {
+			if err != nil {
+				t.Errorf("%d: %v", item, err)
+			}
+		}
+	})
+}
+
+// TestGroupIsIdleAgain: after a write nothing is left over.
+func TestGroupIsIdleAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &slowWrite{}
+		g := newGroup(3, w.write)
+		for i := range 3 {
+			call(t, g, map[int]error{}, i).Wait()
+		}
+		sameBatches(t, w.batches, [][]int{{0}, {1}, {2}})
+		if g.writing || len(g.waiting) > 0 {
+			t.Errorf("writing %t, %d wait", g.writing, len(g.waiting))
+		}
+	})
+}
+
+// TestGroupOneBadItem: what Postgres refuses of one item is that item's alone.
+func TestGroupOneBadItem(t *testing.T) {
+	t.Parallel()
+	for _, code := range []string{"22021", "23514", "54001"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newSlowWrite()
+			refused := &pgconn.PgError{Code: code}
+			g := newGroup(100, func(ctx context.Context, items []int) ([]string, error) {
+				if slices.Contains(items, 6) {
+					w.batches = append(w.batches, slices.Clone(items))
+					return nil, fmt.Errorf("wrapped: %w", refused)
+				}
+				return w.write(ctx, items)
+			})
+			errs := map[int]error{}
+			all := call(t, g, errs, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+			close(w.gate)
+			all.Wait()
+			for item, err := range errs {
+				if want := item == 6; errors.Is(err, refused) != want || (err != nil) != want {
+					t.Errorf("%d: %v", item, err)
+				}
+			}
+			sameBatches(t, w.batches, [][]int{{1}, {2, 3, 4, 5, 6, 7, 8, 9}, {2, 3, 4, 5}, {6, 7, 8, 9}, {6, 7}, {6}, {7}, {8, 9}})
+		})
+	}
+}
+
+// TestGroupAway: any other error is everybody's, and the batch is not repeated.
+func TestGroupAway(t *testing.T) {
+	t.Parallel()
+	for _, gone := range []error{errors.New("connection refused"), &pgconn.PgError{Code: "57P01"}, &pgconn.PgError{Code: "40P01"}, &pgconn.PgError{}} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newSlowWrite()
+			errs := map[int]error{}
+			all := call(t, newGroup(100, w.write), errs, 1, 2, 3)
+			w.gate <- nil
+			w.gate <- gone
+			all.Wait()
+			sameBatches(t, w.batches, [][]int{{1}, {2, 3}})
+			if errs[1] != nil || !errors.Is(errs[2], gone) || !errors.Is(errs[3], gone) {
+				t.Errorf("%v", errs)
+			}
+		})
+	}
+}
+
+// TestGroupCallerGone: a caller that was cut still gets its own answer, and its
+// companions theirs.
+func TestGroupCallerGone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		gone, cancel := context.WithCancel(context.Background())
+		release := make(chan struct{})
+		g := newGroup(100, func(ctx context.Context, items []int) ([]string, error) {
+			<-release
+			return make([]string, len(items)), ctx.Err()
+		})
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() {
+				if _, err := g.do(gone, 1); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		cancel()
+		close(release)
+		all.Wait()
+	})
+}
+
+// TestGroupCrowd: a thousand callers, each answered with its own, none twice,
+// none forgotten, never more than max.
+func TestGroupCrowd(t *testing.T) {
+	t.Parallel()
+	const callers, most = 1000, 7
+	w := &slowWrite{refuse: func(items []int) error {
+		if slices.ContainsFunc(items, func(i int) bool { return i%101 == 0 }) {
+			return &pgconn.PgError{Code: "22P02"}
+		}
+		return nil
+	}}
+	written := map[int]int{}
+	g := newGroup(most, func(ctx context.Context, items []int) ([]string, error) {
+		if len(items) > most {
+			t.Errorf("a batch of %d", len(items))
+		}
+		answers, err := w.write(ctx, items)
+		if err == nil {
+			for _, i := range items {
+				written[i]++ // unguarded: there is one write at a time
+			}
+		}
+		return answers, err
+	})
+	var all sync.WaitGroup
+	for i := range callers {
+		all.Go(func() {
+			got, err := g.do(t.Context(), i)
+			if bad := i%101 == 0; (err != nil) != bad || !bad && got != fmt.Sprint(i) {
+				t.Errorf("%d: %q, %v", i, got, err)
+			}
+		})
+	}
+	all.Wait()
+	for i := range callers {
+		if want := min(i%101, 1); written[i] != want {
+			t.Errorf("%d was written %d times, want %d", i, written[i], want)
+		}
+	}
+}

@@ -1,0 +1,256 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.uber.org/goleak"
+
+	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/rawjson"
+	"flexworker/migrations"
+)
+
+// TestMain fails the run when a test left a goroutine behind.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	err := outboxtest.StopShared()
+	if code == 0 {
+		err = errors.Join(err, goleak.Find(
+			// A NATS server inside the process leaves these three behind for good.
+			goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*ipQueue[...]).pop"),
+			goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushLoop"),
+			goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1"),
+		))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+const (
+	testLimit = 2 * time.Second  // the longest call that leases are made for
+	soon      = 30 * time.Second // for what must come: never waited out when all is well
+)
+
+func migrate(ctx context.Context, dsn string) error {
+	_, err := migrations.Up(ctx, dsn)
+	return err
+}
+
+// newStore gives a Store named w1 on a schema of the test's own.
+func newStore(t testing.TB) *Store {
+	t.Helper()
+	return NewStore(outboxtest.NewPool(t, migrate), "w1", testLimit)
+}
+
+// another is a Store of another process on the same tables.
+func (s *Store) another(name string) *Store { return NewStore(s.pool, name, testLimit) }
+
+// event is a good request of the source crm. It has no lookup key, so that an
+// uncertain one waits for a person.
+func event(id string, sequence uint64, change ...func(*Event)) Event {
+	e := Event{
+		Message: Message{Stream: "REQUESTS", Subject: "interactions.requests.crm", Source: "crm", Sequence: sequence,
+			Time: time.Date(2026, 11, 22, 9, 0, 0, 123456789, time.UTC).Add(time.Duration(sequence) * time.Second)},
+		RequestID: id,
+		Request: fmt.Appendf(nil, `{"request_id":%q,"channel":{"type":"sms","initiated_by":"api",`+
+			`"participants":[{"address":"+15550100001","proxy_address":"+15550100002"}]},`+
+			`"routing":{"properties":{"workspace_sid":"WS00000000000000000000000000000002",`+
+			`"workflow_sid":"WW00000000000000000000000000000003","attributes":{"test_id":%q}}},"metadata":{"n":1.0}}`, id, id),
+	}
+	for _, f := range change {
+		f(&e)
+	}
+	if e.Raw == nil {
+		e.Raw = e.Request
+	}
+	return e
+}
+
+// from makes an event another's: of another source, asked anew.
+func from(source string) func(*Event) {
+	return func(e *Event) { e.Source, e.Subject = source, "interactions.requests."+source }
+}
+
+func faulty(problems ...string) func(*Event) {
+	return func(e *Event) {
+		for _, p := range problems {
+			e.Faults = append(e.Faults, rawjson.Fault{Path: "channel", Problem: p})
+		}
+	}
+}
+
+// mustAdd stores n new requests named prefix-1 to prefix-n.
+func mustAdd(t testing.TB, s *Store, prefix string, n int, change ...func(*Event)) []string {
+	t.Helper()
+	ids, events := make([]string, n), make([]Event, n)
+	for i := range events {
+		ids[i] = fmt.Sprintf("%s-%d", prefix, i+1)
+		events[i] = event(ids[i], uint64(i+1), change...)
+	}
+	answers, err := s.addBatch(t.Context(), events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, a := range answers {
+		if a != Accepted && a != Refused {
+			t.Fatalf("%s was %v", ids[i], a)
+		}
+	}
+	return ids
+}
+
+// mustClaim leases exactly n requests.
+func mustClaim(t testing.TB, s *Store, n int) []Lease {
+	t.Helper()
+	c, err := s.claim(t.Context(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.leases) != n {
+		t.Fatalf("claimed %d, want %d (gate %s)", len(c.leases), n, c.gate)
+	}
+	return c.leases
+}
+
+// A row is a request as the table has it; in the columns that tests ask for.
+type row struct {
+	ID               int64
+	State            State
+	Attempt          int
+	Spared           int
+	DueIn            *time.Duration // from now
+	LeasedBy         *string
+	LeasedUntil      *time.Time
+	InteractionSID   *string
+	TaskSID          *string
+	AssignmentStatus *string
+	Response         *string
+	ResolvedBy       *string
+	ErrorKind        *string
+	ErrorMessage     *string
+	HTTPStatus       *int
+	TwilioCode       *int
+	TwilioRequestID  *string
+	UncertainSince   *time.Time
+	Answered         bool
+	Faults           *string
+	Raw              []byte
+	SettledAt        *time.Time
+	AnnouncedAt      *time.Time
+	PublishedAt      *time.Time
+}
+
+func (s *Store) row(t testing.TB, requestID string) row {
+	t.Helper()
+	rows, err := s.pool.Query(t.Context(), `
+		SELECT id, state, attempt, spared, due_at - clock_timestamp(), leased_by, leased_until, interaction_sid, task_sid,
+		       assignment_status, response::text, resolved_by, error_kind, error_message, http_status, twilio_code,
+		       twilio_request_id, uncertain_since, answered, faults::text, raw, settled_at, announced_at, published_at
+		  FROM outbox WHERE request_id = $1`, requestID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[row])
+	if err != nil {
+		t.Fatalf("%s: %v", requestID, err)
+	}
+	return r
+}
+
+// exec runs a statement that a test needs to make time or damage.
+func exec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// one asks for a single value.
+func one[T any](t testing.TB, pool *pgxpool.Pool, sql string, args ...any) T {
+	t.Helper()
+	var v T
+	if err := pool.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+// histories are the outcomes of a request's attempts in order, with a ! for
+// those that were not applied.
+func (s *Store) histories(t testing.TB, requestID string) string {
+	t.Helper()
+	return one[string](t, s.pool, `
+		SELECT coalesce(string_agg(a.number || ' ' || a.outcome || CASE WHEN applied THEN '' ELSE '!' END, ', ' ORDER BY a.id), '')
+		  FROM outbox_attempts a JOIN outbox o ON o.id = a.outbox_id WHERE request_id = $1`, requestID)
+}
+
+// checkOutbox checks what must be true at any time when no call is under way.
+func checkOutbox(t testing.TB, pool *pgxpool.Pool) {
+	t.Helper()
+	for why, sql := range map[string]string{
+		"an attempt that is over has no history": `
+			SELECT request_id FROM outbox o WHERE attempt - (state = 'sending')::int <>
+			       (SELECT count(DISTINCT number) FROM outbox_attempts a WHERE a.outbox_id = o.id AND kind = 'attempt' AND applied)`,
+		"spared is not what the history says": `
+			SELECT request_id FROM outbox o WHERE spared <>
+			       (SELECT count(*) FROM outbox_attempts a WHERE a.outbox_id = o.id AND applied AND outcome IN ('refused', 'blocked', 'put_back'))`,
+		"created without an attempt that says so": `
+			SELECT request_id FROM outbox o WHERE state = 'created' AND resolved_by = 'response' AND NOT EXISTS
+			       (SELECT FROM outbox_attempts a WHERE a.outbox_id = o.id AND applied AND outcome = 'created')`,
+		"history of nothing": `
+			SELECT outbox_id::text FROM outbox_attempts WHERE outbox_id NOT IN (SELECT id FROM outbox)`,
+	} {
+		rows, err := pool.Query(t.Context(), sql)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(ids) > 0 {
+			t.Errorf("%s: %s", why, strings.Join(ids, " "))
+		}
+	}
+}
+
+// eventually waits until check is content, and reports its last complaint.
+func eventually(t testing.TB, check func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("after %v still: %v", soon, err)
+		case <-again.C:
+		}
+	}
+}
+
+func logger(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
+
+func deref[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}

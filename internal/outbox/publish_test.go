@@ -1,0 +1,469 @@
+package outbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/consumer/consumertest"
+	"flexworker/internal/flex"
+)
+
+// A resultStream is a NATS server and the stream that results go to.
+type resultStream struct {
+	jetstream.JetStream
+	server *consumertest.Server
+}
+
+func newResults(t *testing.T, o consumertest.Options) *resultStream {
+	t.Helper()
+	server := consumertest.New(t, o)
+	js, err := jetstream.New(server.Connect(t), jetstream.WithPublishAsyncTimeout(5*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &resultStream{js, server}
+}
+
+func (r *resultStream) create(t *testing.T, change ...func(*jetstream.StreamConfig)) {
+	t.Helper()
+	cfg := jetstream.StreamConfig{Name: "RESULTS", Subjects: []string{"interactions.results.>"}, Duplicates: time.Minute}
+	for _, f := range change {
+		f(&cfg)
+	}
+	if _, err := r.CreateOrUpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// all are the messages of the stream in order.
+func (r *resultStream) all(t *testing.T) []*jetstream.RawStreamMsg {
+	t.Helper()
+	stream, err := r.Stream(t.Context(), "RESULTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := stream.CachedInfo().State
+	var list []*jetstream.RawStreamMsg
+	for n := state.FirstSeq; n <= state.LastSeq && state.Msgs > 0; n++ {
+		m, err := stream.GetMsg(t.Context(), n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, m)
+	}
+	return list
+}
+
+func (r *resultStream) publisher(t *testing.T, s *Store) *Publisher {
+	return &Publisher{Store: s, Stream: r, Subject: "interactions.results", Largest: func() int64 { return 1 << 20 },
+		Log: logger(t), Counters: &Counters{}}
+}
+
+// age makes everything that is settled old enough for any replica to publish it.
+func age(t *testing.T, s *Store) {
+	t.Helper()
+	exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '1 minute' WHERE settled_at IS NOT NULL`)
+}
+
+// publishStrays is one turn of a Publisher for what others left.
+func publishStrays(t *testing.T, p *Publisher) bool {
+	t.Helper()
+	answers, err := p.Store.strays(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.publish(t.Context(), answers)
+}
+
+// settle adds one request and records this outcome of its first attempt.
+func settle(t *testing.T, s *Store, e Event, o flex.Outcome) {
+	t.Helper()
+	if _, err := s.Add(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.record(t.Context(), told(mustClaim(t, s, 1)[0], o)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestResultGolden: the bytes of the contract's section 4.
+func TestResultGolden(t *testing.T) {
+	t.Parallel()
+	s, r := newStore(t), newResults(t, consumertest.Options{})
+	r.create(t)
+	full := good
+	full.AssignmentStatus = "pending"
+	full.Response = json.RawMessage(`{"sid":"` + sidA + `","channel":{"sid":"UO1","type":"sms","links":{}},"routing":{"reservation":null,` +
+		`"properties":{"sid":"WT1","workspace_sid":"WS2","workflow_sid":"WW3","workflow_name":"Inbound \u00e9","queue_sid":"WQ4","queue_name":"Q",` +
+		`"task_channel_unique_name":"sms","assignment_status":"pending","priority":10,"date_created":1795305600,` +
+		`"attributes":"{\"conversationSid\":\"CH5\"}"}}}`)
+	settle(t, s, event("crm-42-callback", 1, func(e *Event) {
+		e.Traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+		e.Request = []byte(`{"channel":{},"metadata": {"b": 12345678901234567890, "a":"<&>"}}`)
+	}), full)
+	settle(t, s, event("crm-43", 2), flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, TwilioCode: 20001, ErrorKind: "http_400", Message: "Invalid <Channel>",
+		RequestID: "RQ7", Response: json.RawMessage(`{"code":20001,"more_info":"https://example.test/20001"}`)})
+	if _, err := s.Add(t.Context(), event("crm-44", 3, faulty("no type", "too \"odd\""), func(e *Event) { e.Request, e.Raw = nil, []byte("{") })); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, s.pool, `UPDATE outbox SET received_at = '2026-11-22 09:00:00.1+00', settled_at = '2026-11-22 10:00:01.25+01'`)
+	if !publishStrays(t, r.publisher(t, s)) {
+		t.Fatal("not published")
+	}
+	want := []struct{ subject, body string }{
+		{"interactions.results.created.crm", `{"request_id":"crm-42-callback","outcome":"created","interaction_sid":"` + sidA + `","task_sid":"WT1",` +
+			`"channel":{"sid":"UO1","type":"sms"},"routing":{"assignment_status":"pending","workspace_sid":"WS2","workflow_sid":"WW3","workflow_name":"Inbound é",` +
+			`"queue_sid":"WQ4","queue_name":"Q","task_channel_unique_name":"sms","priority":10,"date_created":"2026-11-22T00:00:00Z","reservation":null,"conversation_sid":"CH5"},` +
+			`"attempts":1,"resolved_by":"response","error":null,"metadata":{"b":12345678901234567890,"a":"\u003c\u0026\u003e"},` +
+			`"received_at":"2026-11-22T09:00:00.1Z","settled_at":"2026-11-22T09:00:01.25Z"}`},
+		{"interactions.results.rejected.crm", `{"request_id":"crm-43","outcome":"rejected","interaction_sid":null,"task_sid":null,"channel":null,"routing":null,` +
+			`"attempts":1,"resolved_by":"response","error":{"kind":"http_400","http_status":400,"twilio_code":20001,"message":"Invalid \u003cChannel\u003e",` +
+			`"more_info":"https://example.test/20001","twilio_request_id":"RQ7","faults":null},"metadata":{"n":1.0},` +
+			`"received_at":"2026-11-22T09:00:00.1Z","settled_at":"2026-11-22T09:00:01.25Z"}`},
+		{"interactions.results.rejected.crm", `{"request_id":"crm-44","outcome":"rejected","interaction_sid":null,"task_sid":null,"channel":null,"routing":null,` +
+			`"attempts":0,"resolved_by":null,"error":{"kind":"invalid","http_status":null,"twilio_code":null,"message":"channel: no type; channel: too \"odd\"",` +
+			`"more_info":null,"twilio_request_id":null,"faults":[{"path":"channel","problem":"no type"},{"path":"channel","problem":"too \"odd\""}]},"metadata":null,` +
+			`"received_at":"2026-11-22T09:00:00.1Z","settled_at":"2026-11-22T09:00:01.25Z"}`},
+	}
+	got := r.all(t)
+	if len(got) != len(want) {
+		t.Fatalf("%d messages, want %d", len(got), len(want))
+	}
+	for i, w := range want {
+		if m := got[i]; m.Subject != w.subject || string(m.Data) != w.body {
+			t.Errorf("%s\n%s\nwant %s\n%s", m.Subject, m.Data, w.subject, w.body)
+		}
+	}
+	h := got[0].Header
+	if h.Get("Nats-Msg-Id") != flex.LookupKey("crm-42-callback")+"-1" || h.Get("Content-Type") != "application/json" ||
+		h.Get("traceparent") != "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01" {
+		t.Errorf("headers %v", h)
+	}
+	if _, there := got[1].Header["traceparent"]; there {
+		t.Error("a traceparent that nobody sent")
+	}
+}
+
+// TestPublishedOnAckOnly: no stream, no mark; afterwards it is published once,
+// whoever does it how often.
+func TestPublishedOnAckOnly(t *testing.T) {
+	t.Parallel()
+	s, r := newStore(t), newResults(t, consumertest.Options{})
+	settle(t, s, event("a", 1), good)
+	dead, other := s, s.another("w2") // w1 died after the record
+	if answers, err := other.strays(t.Context()); len(answers) != 0 || err != nil {
+		t.Fatalf("taken from its owner: %v, %v", answers, err)
+	}
+	age(t, s)
+	p := r.publisher(t, other)
+	if publishStrays(t, p) || s.row(t, "a").PublishedAt != nil || p.Counters.PublishFailed.Load() != 1 {
+		t.Fatal("published without a stream")
+	}
+	r.create(t)
+	answers, err := dead.strays(t.Context())
+	if err != nil || len(answers) != 1 {
+		t.Fatal(answers, err)
+	}
+	if _, err := p.send(answers[0]); err != nil { // published, and died before the mark
+		t.Fatal(err)
+	}
+	<-r.PublishAsyncComplete()
+	if !publishStrays(t, p) || !r.publisher(t, dead).publish(t.Context(), answers) {
+		t.Fatal("not published")
+	}
+	if s.row(t, "a").PublishedAt == nil {
+		t.Error("not marked")
+	}
+	if n := len(r.all(t)); n != 1 {
+		t.Errorf("%d messages, want 1", n)
+	}
+	if answers, err := s.strays(t.Context()); len(answers) != 0 || err != nil {
+		t.Errorf("still to do: %v, %v", answers, err)
+	}
+	checkOutbox(t, s.pool)
+}
+
+// TestPublishFullStream: a stream that takes no more leaves the rest to be
+// published once there is room.
+func TestPublishFullStream(t *testing.T) {
+	t.Parallel()
+	s, r := newStore(t), newResults(t, consumertest.Options{})
+	full := func(most int64) func(*jetstream.StreamConfig) {
+		return func(c *jetstream.StreamConfig) { c.MaxMsgs, c.Discard = most, jetstream.DiscardNew }
+	}
+	r.create(t, full(2))
+	mustAdd(t, s, "f", 5, faulty("x"))
+	age(t, s)
+	p := r.publisher(t, s)
+	if publishStrays(t, p) {
+		t.Error("a full stream took all")
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`); n != 2 {
+		t.Errorf("%d are marked, want 2", n)
+	}
+	r.create(t, full(100))
+	if !publishStrays(t, p) || len(r.all(t)) != 5 {
+		t.Errorf("%d messages, want 5", len(r.all(t)))
+	}
+}
+
+// TestPublishTooLarge: what the server or the stream would not take is reduced,
+// and does not hold up its companions.
+func TestPublishTooLarge(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		payload int32 // the server's limit
+		stream  int32 // the stream's; 0: none
+		known   int64 // what the Publisher knows
+	}{
+		{"known", 16 << 10, 0, 16 << 10},
+		{"not known", 16 << 10, 0, 0},
+		{"the stream's", 1 << 20, 8 << 10, 1 << 20},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s, r := newStore(t), newResults(t, consumertest.Options{MaxPayload: tt.payload})
+			r.create(t, func(c *jetstream.StreamConfig) { c.MaxMsgSize = tt.stream })
+			huge := func(e *Event) {
+				e.Request = fmt.Appendf(nil, `{"channel":{},"metadata":%q}`, strings.Repeat("x", 64<<10))
+			}
+			reserved := good
+			reserved.Response = fmt.Appendf(nil, `{"routing":{"reservation":{"x":%q},"properties":{"workflow_name":"W"}}}`, strings.Repeat("x", 64<<10))
+			settle(t, s, event("huge", 1, huge), reserved)
+			settle(t, s, event("small", 2), good)
+			var odd []string
+			for range 2000 {
+				odd = append(odd, "a problem of its own")
+			}
+			if _, err := s.Add(t.Context(), event("faults", 3, faulty(odd...))); err != nil {
+				t.Fatal(err)
+			}
+			age(t, s)
+			p := r.publisher(t, s)
+			p.Largest = func() int64 { return tt.known }
+			if !publishStrays(t, p) && !publishStrays(t, p) { // the second time it knows
+				t.Error("not all is published")
+			}
+			got := map[string]Result{}
+			for _, m := range r.all(t) {
+				var one Result
+				if err := json.Unmarshal(m.Data, &one); err != nil {
+					t.Fatal(err)
+				}
+				got[one.RequestID] = one
+			}
+			if len(got) != 3 || deref(got["huge"].InteractionSID) != sidA || !bytes.Contains(got["huge"].Metadata, []byte("left out")) {
+				t.Errorf("published %d, huge: %.300v", len(got), got["huge"])
+			}
+			if e := got["faults"].Error; e == nil || e.Kind != "invalid" || !strings.HasPrefix(e.Message, "channel: a problem") {
+				t.Errorf("faults: %.300v", e)
+			}
+			if string(got["small"].Metadata) != `{"n":1.0}` {
+				t.Errorf("small: %s", got["small"].Metadata)
+			}
+		})
+	}
+}
+
+// TestAnswers: each asker is answered on his own subject, once, when there is an
+// answer: repeats, conflicts and malformed messages.
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	s, r := newStore(t), newResults(t, consumertest.Options{})
+	r.create(t)
+	p := r.publisher(t, s)
+	add := func(e Event) {
+		t.Helper()
+		if _, err := s.Add(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish := func(want ...string) {
+		t.Helper()
+		before := len(r.all(t))
+		for range 2 { // the second turn finds nothing left
+			if !publishStrays(t, p) {
+				t.Fatal("not published")
+			}
+		}
+		var got []string
+		for _, m := range r.all(t)[before:] {
+			got = append(got, m.Subject+" "+m.Header.Get("Nats-Msg-Id")+" "+m.Header.Get("traceparent"))
+		}
+		for i, w := range want {
+			if i >= len(got) || strings.TrimSpace(got[i]) != w {
+				t.Errorf("published %q, want %q", got, want)
+				return
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("published %q, want %q", got, want)
+		}
+	}
+	key := flex.LookupKey("a")
+	add(event("a", 1))
+	add(event("a", 2, from("web.eu"), func(e *Event) { e.Traceparent = "00-w" }))
+	publish() // no answer yet
+	if _, err := s.record(t.Context(), told(mustClaim(t, s, 1)[0], good)); err != nil {
+		t.Fatal(err)
+	}
+	age(t, s)
+	publish("interactions.results.created.web.eu "+key+"-1-again-2 00-w", "interactions.results.created.crm "+key+"-1")
+	add(event("a", 3, from("web")))
+	add(event("a", 3, from("web"))) // redelivered
+	publish("interactions.results.created.web " + key + "-1-again-3")
+	add(event("a", 4, from("web"), func(e *Event) { e.Request = []byte(`{"other":1}`) }))
+	for range 2 {
+		m := Malformed{Message: event("", 5, from("old")).Message, Err: "not JSON"}
+		if err := s.AddMalformed(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(t, s.pool, `UPDATE outbox_malformed SET received_at = '2026-11-22 09:00:00+00'`)
+	publish("interactions.results.conflict.web conflict-REQUESTS-4-1795338000000000", "interactions.results.malformed.old malformed-REQUESTS-5-1795338000000000")
+	bodies := r.all(t)
+	const want = `{"outcome":"malformed","stream":"REQUESTS","sequence":5,"subject":"interactions.requests.old","error":"not JSON","received_at":"2026-11-22T09:00:00Z"}`
+	if got := string(bodies[len(bodies)-1].Data); got != want {
+		t.Errorf("malformed:\n%s\nwant\n%s", got, want)
+	}
+	if got := string(bodies[len(bodies)-2].Data); !strings.HasPrefix(got, `{"request_id":"a","outcome":"conflict","stream":"REQUESTS","sequence":4,`) {
+		t.Errorf("conflict: %s", got)
+	}
+}
+
+// TestAnnouncement: who waits for a person hears so, once, and then the end.
+func TestAnnouncement(t *testing.T) {
+	t.Parallel()
+	s, r := newStore(t), newResults(t, consumertest.Options{})
+	r.create(t)
+	p := r.publisher(t, s)
+	settle(t, s, event("u", 1), flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503", Message: "m"})
+	exec(t, s.pool, `UPDATE outbox SET due_at = NULL`) // no lookup will tell
+	answers, err := s.strays(t.Context())
+	if err != nil || len(answers) != 1 {
+		t.Fatal(answers, err)
+	}
+	for range 2 {
+		if !p.publish(t.Context(), answers) {
+			t.Fatal("not published")
+		}
+	}
+	if row := s.row(t, "u"); row.AnnouncedAt == nil || row.PublishedAt != nil {
+		t.Errorf("%+v", row)
+	}
+	if again, err := s.strays(t.Context()); len(again) != 0 || err != nil {
+		t.Errorf("announced again: %v, %v", again, err)
+	}
+	exec(t, s.pool, `UPDATE outbox SET state = 'created', interaction_sid = $1, resolved_by = 'operator', settled_at = clock_timestamp() - interval '1 minute', due_at = NULL`, sidA)
+	before := s.row(t, "u").AnnouncedAt
+	if now := s.row(t, "u"); !p.publish(t.Context(), answers) || now.PublishedAt != nil || !deref(s.row(t, "u").AnnouncedAt).Equal(*before) {
+		t.Error("a late announcement was marked")
+	}
+	if !publishStrays(t, p) || s.row(t, "u").PublishedAt == nil {
+		t.Error("the final result is not published")
+	}
+	got := r.all(t)
+	key := flex.LookupKey("u")
+	if len(got) != 2 || got[0].Subject != "interactions.results.uncertain.crm" || got[1].Subject != "interactions.results.created.crm" ||
+		got[0].Header.Get("Nats-Msg-Id") != key+"-1-uncertain-1" || got[1].Header.Get("Nats-Msg-Id") != key+"-1" {
+		t.Errorf("%d messages: %+v", len(got), got)
+	}
+	if !bytes.Contains(got[0].Data, []byte(`"outcome":"uncertain"`)) || !bytes.Contains(got[0].Data, []byte(`"settled_at":null`)) {
+		t.Errorf("%s", got[0].Data)
+	}
+}
+
+// TestPublisherRuns: hints, questions and strays all come out by themselves; NATS
+// may go away meanwhile.
+func TestPublisherRuns(t *testing.T) {
+	t.Parallel()
+	s, r := newStore(t), newResults(t, consumertest.Options{})
+	r.create(t)
+	p := r.publisher(t, s)
+	mustAdd(t, s, "stray", batchSize+10, faulty("x"))
+	for len(s.settled) > 0 {
+		<-s.settled // dropped hints
+	}
+	age(t, s)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); p.Run(ctx) }()
+	unpublished := func() error {
+		var n int
+		if err := s.pool.QueryRow(t.Context(), `
+			SELECT (SELECT count(*) FROM outbox WHERE published_at IS NULL) + (SELECT count(*) FROM outbox_repeats WHERE published_at IS NULL)
+			     + (SELECT count(*) FROM outbox_malformed WHERE published_at IS NULL)`).Scan(&n); err != nil {
+			return err
+		}
+		if n > 0 {
+			return fmt.Errorf("%d are not published", n)
+		}
+		return nil
+	}
+	eventually(t, unpublished)
+	r.server.Shutdown()
+	mustAdd(t, s, "later", 20, faulty("x"))
+	if _, err := s.Add(t.Context(), event("later-1", 99, faulty("x"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AddMalformed(t.Context(), Malformed{Message: event("", 100).Message, Err: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if p.Counters.PublishFailed.Load() == 0 {
+			return errors.New("nothing failed")
+		}
+		return nil
+	})
+	if err := r.server.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, unpublished)
+	stop()
+	<-ended
+}
+
+// TestPublisherStops: what this process has settled goes out before Run returns.
+func TestPublisherStops(t *testing.T) {
+	t.Parallel()
+	s, r := newStore(t), newResults(t, consumertest.Options{})
+	r.create(t)
+	mustAdd(t, s, "s", 2*batchSize+50, faulty("x"))
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	r.publisher(t, s).Run(ctx)
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE published_at IS NULL`); n != 0 {
+		t.Errorf("%d were left to others", n)
+	}
+}
+
+// TestMarkFenced: the acknowledgement of an earlier answer does not mark a later
+// one: settled anew after an operator's retry, it is published under its own id.
+func TestMarkFenced(t *testing.T) {
+	t.Parallel()
+	s, r := newStore(t), newResults(t, consumertest.Options{})
+	r.create(t)
+	p := r.publisher(t, s)
+	settle(t, s, event("m", 1), flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"})
+	age(t, s)
+	earlier, err := s.strays(t.Context())
+	if err != nil || len(earlier) != 1 {
+		t.Fatal(earlier, err)
+	}
+	exec(t, s.pool, `UPDATE outbox SET settlement = 2`)
+	if !p.publish(t.Context(), earlier) || s.row(t, "m").PublishedAt != nil {
+		t.Error("marked by the answer before")
+	}
+	if !publishStrays(t, p) || s.row(t, "m").PublishedAt == nil || len(r.all(t)) != 2 {
+		t.Errorf("%d messages, want 2", len(r.all(t)))
+	}
+}

@@ -1,0 +1,219 @@
+package outbox
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"flexworker/internal/flex"
+)
+
+const (
+	sidA = "KD0000000000000000000000000000000a"
+	sidB = "KD0000000000000000000000000000000b"
+)
+
+var good = flex.Outcome{Kind: flex.Created, InteractionSID: sidA, TaskSID: "WT1", AssignmentStatus: "pending", Answered: true,
+	Response: json.RawMessage(`{"sid":"` + sidA + `"}`), HTTPStatus: 201, RequestID: "RQ1", Took: 1500 * time.Millisecond}
+
+// told is the record of a lease whose attempt had this outcome.
+func told(l Lease, o flex.Outcome) record {
+	return record{lease: l, outcome: o.Kind.String(), told: o, move: testPolicy.after(l.Attempt, o, 0.5), alarm: alarmOf(o, 0, 1)}
+}
+
+// TestRecord: what each outcome leaves in the row.
+func TestRecord(t *testing.T) {
+	t.Parallel()
+	failed := func(o flex.Outcome) flex.Outcome {
+		o.Message, o.RequestID, o.Took = cmp.Or(o.Message, "why"), "RQ9", time.Second
+		return o
+	}
+	for _, tt := range []struct {
+		name    string
+		outcome flex.Outcome
+		state   State
+		spared  int
+		kind    string // error_kind
+		settled bool
+	}{
+		{"created", good, Created, 0, "", true},
+		{"rejected", failed(flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, TwilioCode: 20001, ErrorKind: "http_400"}), Rejected, 0, "http_400", true},
+		{"refused", failed(flex.Outcome{Kind: flex.Refused, Unreached: true, ErrorKind: "dial"}), Pending, 1, "dial", false},
+		{"blocked", failed(flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401, TwilioCode: 20003, ErrorKind: "http_401"}), Pending, 1, "http_401", false},
+		{"uncertain", failed(flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503"}), Uncertain, 0, "http_503", false},
+		{"uncertain, answered", failed(flex.Outcome{HTTPStatus: 200, Answered: true, ErrorKind: "no_sid", Response: json.RawMessage(`{}`)}), Uncertain, 0, "no_sid", false},
+		{"nothing known", flex.Outcome{}, Uncertain, 0, "unknown", false},
+		{"strange texts", failed(flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400", Message: "nul \x00 bad \xff"}), Rejected, 0, "http_400", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			mustAdd(t, s, "r", 1)
+			done, err := s.record(t.Context(), told(mustClaim(t, s, 1)[0], tt.outcome))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, o := s.row(t, "r-1"), tt.outcome
+			if r.State != tt.state || r.Spared != tt.spared || r.Attempt != 1 || r.LeasedBy != nil || r.LeasedUntil != nil || (r.SettledAt != nil) != tt.settled {
+				t.Errorf("%+v", r)
+			}
+			if deref(r.ErrorKind) != tt.kind || deref(r.HTTPStatus) != o.HTTPStatus || deref(r.TwilioCode) != o.TwilioCode || deref(r.TwilioRequestID) != o.RequestID ||
+				deref(r.ErrorMessage) != strings.NewReplacer("\x00", "\uFFFD", "\xff", "\uFFFD").Replace(o.Message) {
+				t.Errorf("%s: %s, http %d, code %d, %s", deref(r.ErrorKind), deref(r.ErrorMessage), deref(r.HTTPStatus), deref(r.TwilioCode), deref(r.TwilioRequestID))
+			}
+			if deref(r.InteractionSID) != o.InteractionSID || deref(r.TaskSID) != o.TaskSID || deref(r.AssignmentStatus) != o.AssignmentStatus || deref(r.Response) != string(o.Response) {
+				t.Errorf("%+v", r)
+			}
+			if by := deref(r.ResolvedBy); (by == "response") != (tt.state == Created || tt.state == Rejected) {
+				t.Errorf("resolved by %q", by)
+			}
+			if (r.UncertainSince != nil) != (tt.state == Uncertain) || r.Answered != (tt.name == "uncertain, answered") {
+				t.Errorf("uncertain since %v, answered %t", r.UncertainSince, r.Answered)
+			}
+			if tt.state == Pending && deref(r.DueIn) <= 0 {
+				t.Errorf("due in %v", deref(r.DueIn))
+			}
+			if tt.settled != (done != nil) {
+				t.Errorf("hint %+v", done)
+			}
+			if h := s.histories(t, "r-1"); h != "1 "+o.Kind.String() {
+				t.Errorf("history %q", h)
+			}
+			if took := one[*time.Duration](t, s.pool, `SELECT took FROM outbox_attempts`); deref(took) != o.Took {
+				t.Errorf("took %v", took)
+			}
+			checkOutbox(t, s.pool)
+		})
+	}
+}
+
+// TestRecordFenced: what others decided meanwhile stands; what came too late is
+// told in the history only. A lease that merely lapsed is still its attempt's.
+func TestRecordFenced(t *testing.T) {
+	t.Parallel()
+	rejected := flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"}
+	lapse := func(t *testing.T, s *Store) {
+		t.Helper()
+		exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 s' WHERE state = 'sending'`)
+		if n, err := s.another("w2").lapse(t.Context()); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	again := func(t *testing.T, s *Store) Lease { // as if a lookup had proved it absent
+		t.Helper()
+		lapse(t, s)
+		exec(t, s.pool, `UPDATE outbox SET state = 'pending', due_at = clock_timestamp() - interval '1 s'`)
+		return mustClaim(t, s.another("w2"), 1)[0]
+	}
+	for _, tt := range []struct {
+		name      string
+		meanwhile func(*testing.T, *Store, Lease)
+		err       error
+		state     State
+		history   string
+	}{
+		{"nothing", func(*testing.T, *Store, Lease) {}, nil, Created, "1 created"},
+		{"it lapsed", func(t *testing.T, s *Store, _ Lease) { lapse(t, s) }, nil, Created, "1 lapsed, 1 created"},
+		{"past the lease, not yet lapsed", func(t *testing.T, s *Store, _ Lease) {
+			exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 h'`)
+		}, nil, Created, "1 created"},
+		{"it lapsed and was leased again", func(t *testing.T, s *Store, _ Lease) { again(t, s) }, ErrLeaseLost, Sending, "1 lapsed, 1 created!"},
+		{"it was leased again and rejected", func(t *testing.T, s *Store, _ Lease) {
+			if _, err := s.another("w2").record(t.Context(), told(again(t, s), rejected)); err != nil {
+				t.Fatal(err)
+			}
+		}, ErrLeaseLost, Rejected, "1 lapsed, 2 rejected, 1 created!"},
+		{"it was put back", func(t *testing.T, s *Store, l Lease) {
+			if err := s.putBack(t.Context(), l); err != nil {
+				t.Fatal(err)
+			}
+		}, ErrLeaseLost, Pending, "1 put_back, 1 created!"},
+		{"it was recorded", func(t *testing.T, s *Store, l Lease) {
+			if _, err := s.record(t.Context(), told(l, rejected)); err != nil {
+				t.Fatal(err)
+			}
+		}, ErrLeaseLost, Rejected, "1 rejected, 1 created!"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			mustAdd(t, s, "f", 1)
+			l := mustClaim(t, s, 1)[0]
+			tt.meanwhile(t, s, l)
+			done, err := s.record(t.Context(), told(l, good))
+			if !errors.Is(err, tt.err) || (done != nil) != (tt.err == nil) {
+				t.Errorf("%v, hint %v, want %v", err, done, tt.err)
+			}
+			if r := s.row(t, "f-1"); r.State != tt.state || (r.State == Created) != (deref(r.InteractionSID) == sidA) {
+				t.Errorf("%s, want %s", r.State, tt.state)
+			}
+			if h := s.histories(t, "f-1"); h != tt.history {
+				t.Errorf("history %q, want %q", h, tt.history)
+			}
+		})
+	}
+}
+
+// TestRecordBatch: one write with two leases of one request, a lost one and one
+// whose data Postgres refuses.
+func TestRecordBatch(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "b", 3)
+	first := mustClaim(t, s, 3)
+	if err := s.putBack(t.Context(), first[0]); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() - interval '1 s' WHERE state = 'pending'`)
+	second := mustClaim(t, s, 1)[0]
+	newer := good
+	newer.InteractionSID = sidB
+	done, err := s.recordBatch(t.Context(), []record{told(second, newer), told(first[2], good), told(first[0], good)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{sidB, sidA, ""} {
+		if d := done[i]; d.applied != (want != "") || want != "" && deref(d.settled.interactionSID) != want {
+			t.Errorf("%d: %+v, want %q", i, d, want)
+		}
+	}
+	if h := s.histories(t, first[0].RequestID); h != "1 put_back, 2 created, 1 created!" && h != "1 put_back, 1 created!, 2 created" {
+		t.Errorf("history %q", h)
+	}
+	bad := good
+	bad.InteractionSID = "KD-of-another-form"
+	if _, err := s.record(t.Context(), told(first[1], bad)); err == nil || Away(err) || !strings.Contains(err.Error(), "sid_has_its_form") {
+		t.Errorf("%v", err)
+	}
+	if got := s.row(t, first[1].RequestID).State; got != Sending {
+		t.Errorf("a record that was refused left it %s", got)
+	}
+	checkOutbox(t, s.pool)
+}
+
+// TestPutBack: nothing was sent, so the attempt is spared and due again at once.
+func TestPutBack(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "p", 1)
+	l := mustClaim(t, s, 1)[0]
+	if err := s.putBack(t.Context(), l); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.row(t, "p-1"); r.State != Pending || r.Spared != 1 || r.Attempt != 1 || deref(r.DueIn) > 0 || r.ErrorKind != nil {
+		t.Errorf("%+v", r)
+	}
+	if err := s.putBack(t.Context(), l); !errors.Is(err, ErrLeaseLost) {
+		t.Errorf("put back twice: %v", err)
+	}
+	if l := mustClaim(t, s, 1)[0]; l.Attempt != 2 || l.Spared != 1 {
+		t.Errorf("%+v", l)
+	}
+	if h := s.histories(t, "p-1"); h != "1 put_back, 1 put_back!" {
+		t.Errorf("history %q", h)
+	}
+	checkOutbox(t, s.pool)
+}

@@ -1,0 +1,178 @@
+package outbox
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"flexworker/internal/flex"
+)
+
+var testPolicy = Policy{MinDelay: time.Second, MaxDelay: 5 * time.Minute}
+
+func TestAfter(t *testing.T) {
+	t.Parallel()
+	const half = 0.5
+	for _, tt := range []struct {
+		name    string
+		attempt int
+		outcome flex.Outcome
+		want    move
+	}{
+		{"nothing known", 1, flex.Outcome{}, move{to: Uncertain, delay: firstLookup}},
+		{"uncertain", 3, flex.Outcome{Kind: flex.Uncertain, HTTPStatus: 503, RetryAfter: time.Hour}, move{to: Uncertain, delay: firstLookup}},
+		{"uncertain, answered", 1, flex.Outcome{Kind: flex.Uncertain, Answered: true}, move{to: Uncertain, delay: firstLookup}},
+		{"uncertain, said to be unreached", 1, flex.Outcome{Kind: flex.Uncertain, Unreached: true}, move{to: Uncertain, delay: firstLookup}},
+		{"a kind nobody knows", 1, flex.Outcome{Kind: 200}, move{to: Uncertain, delay: firstLookup}},
+		{"created", 7, flex.Outcome{Kind: flex.Created}, move{to: Created}},
+		{"rejected", 1, flex.Outcome{Kind: flex.Rejected}, move{to: Rejected}},
+		{"refused", 1, flex.Outcome{Kind: flex.Refused}, move{to: Pending, spared: true, delay: 625 * time.Millisecond}},
+		{"refused again", 3, flex.Outcome{Kind: flex.Refused}, move{to: Pending, spared: true, delay: 2500 * time.Millisecond}},
+		{"limited, told when", 1, flex.Outcome{Kind: flex.Refused, Limited: true, RetryAfter: time.Minute}, move{to: Pending, spared: true, delay: 67500 * time.Millisecond}},
+		{"limited, told too soon", 9, flex.Outcome{Kind: flex.Refused, Limited: true, RetryAfter: time.Second}, move{to: Pending, spared: true, delay: 160 * time.Second}},
+		{"blocked", 9, flex.Outcome{Kind: flex.Blocked}, move{to: Pending, spared: true, delay: 160 * time.Second}},
+	} {
+		if got := testPolicy.after(tt.attempt, tt.outcome, half); got != tt.want {
+			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestDelay: it doubles up to the cap, jitter only takes off, and no number of
+// attempts makes it negative.
+func TestDelay(t *testing.T) {
+	t.Parallel()
+	const almost = 0.999999999
+	for _, tt := range []struct {
+		attempt     int
+		least, most time.Duration
+	}{
+		{math.MinInt, 250 * time.Millisecond, time.Second},
+		{0, 250 * time.Millisecond, time.Second},
+		{1, 250 * time.Millisecond, time.Second},
+		{2, 500 * time.Millisecond, 2 * time.Second},
+		{9, 64 * time.Second, 256 * time.Second},
+		{10, 75 * time.Second, 5 * time.Minute},
+		{310, 75 * time.Second, 5 * time.Minute},
+		{math.MaxInt, 75 * time.Second, 5 * time.Minute},
+	} {
+		least, most := testPolicy.delay(tt.attempt, 0), testPolicy.delay(tt.attempt, almost)
+		if least != tt.least {
+			t.Errorf("attempt %d: at least %v, want %v", tt.attempt, least, tt.least)
+		}
+		if most > tt.most || most < tt.most-time.Millisecond {
+			t.Errorf("attempt %d: at most %v, want %v", tt.attempt, most, tt.most)
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		asked       time.Duration
+		least, most time.Duration
+	}{
+		{-time.Hour, 0, 0},
+		{math.MinInt64, 0, 0},
+		{0, 0, 0},
+		{4 * time.Second, 4 * time.Second, 5 * time.Second},
+		{2 * time.Minute, 2 * time.Minute, 2*time.Minute + 30*time.Second},
+		{time.Hour, time.Hour, time.Hour + 30*time.Second},
+		{math.MaxInt64, time.Hour, time.Hour + 30*time.Second},
+	} {
+		if least, most := retryAfter(tt.asked, 0), retryAfter(tt.asked, 1); least != tt.least || most != tt.most {
+			t.Errorf("%v: within [%v, %v], want [%v, %v]", tt.asked, least, most, tt.least, tt.most)
+		}
+	}
+}
+
+func TestFinal(t *testing.T) {
+	t.Parallel()
+	for _, s := range States {
+		if want := s != Pending && s != Sending && s != Uncertain; s.Final() != want {
+			t.Errorf("%s: final %t, want %t", s, s.Final(), want)
+		}
+	}
+	if State("").Final() {
+		t.Error("no state at all is final")
+	}
+}
+
+// FuzzAfter: nothing but Refused and Blocked leads back to pending, only Created
+// and Rejected settle, and every wait is within its bounds.
+func FuzzAfter(f *testing.F) {
+	f.Add(uint8(flex.Uncertain), 1, int64(0), 0.0, int64(time.Second), int64(5*time.Minute), true, true)
+	f.Add(uint8(flex.Refused), 310, int64(time.Hour), 0.99, int64(time.Second), int64(5*time.Minute), false, true)
+	f.Add(uint8(flex.Blocked), -1, int64(-1), 0.5, int64(1), int64(1), true, false)
+	f.Add(uint8(flex.Refused), math.MaxInt, int64(math.MaxInt64), 0.999999, int64(1), int64(math.MaxInt64), true, false)
+	f.Fuzz(func(t *testing.T, kind uint8, attempt int, after int64, random float64, least, most int64, answered, limited bool) {
+		if !(random >= 0 && random < 1) || least < 1 || most < least {
+			t.Skip("outside the contract")
+		}
+		p := Policy{MinDelay: time.Duration(least), MaxDelay: time.Duration(most)}
+		o := flex.Outcome{Kind: flex.Kind(kind), RetryAfter: time.Duration(after), Answered: answered, Limited: limited}
+		m := p.after(attempt, o, random)
+		if again := o.Kind == flex.Refused || o.Kind == flex.Blocked; (m.to == Pending) != again || m.spared != again {
+			t.Errorf("%v leads to %+v", o.Kind, m)
+		}
+		if m.to == Created != (o.Kind == flex.Created) || m.to == Rejected != (o.Kind == flex.Rejected) {
+			t.Errorf("%v leads to %s", o.Kind, m.to)
+		}
+		if m.to.Final() && o.Kind != flex.Created && o.Kind != flex.Rejected {
+			t.Errorf("%v settles as %s", o.Kind, m.to)
+		}
+		if m.delay < 0 || m.delay > max(p.MaxDelay, time.Hour+30*time.Second) {
+			t.Errorf("a wait of %v", m.delay)
+		}
+	})
+}
+
+// FuzzRetryAfter: never sooner than asked within the hour, never more than a
+// quarter and half a minute later.
+func FuzzRetryAfter(f *testing.F) {
+	f.Add(int64(0), 0.0)
+	f.Add(int64(math.MinInt64), 0.999)
+	f.Add(int64(math.MaxInt64), 0.999)
+	f.Fuzz(func(t *testing.T, asked int64, random float64) {
+		if !(random >= 0 && random < 1) {
+			t.Skip("outside the contract")
+		}
+		least := min(max(time.Duration(asked), 0), time.Hour)
+		if got := retryAfter(time.Duration(asked), random); got < least || got > least+min(least/4, 30*time.Second) {
+			t.Errorf("asked for %v, waits %v", time.Duration(asked), got)
+		}
+	})
+}
+
+// FuzzAfterLookup: without a person or UNCERTAIN_POLICY=retry nothing leads back
+// to pending but absence that counts, and attempts that are used up stay so.
+func FuzzAfterLookup(f *testing.F) {
+	f.Add(uint8(Absent), 1, 1, 1, int64(time.Minute), int64(time.Minute), 3, "", false, true, 0.5)
+	f.Add(uint8(Unclear), 3, 3, 40, int64(time.Hour), int64(time.Minute), 3, "retry", true, true, 0.0)
+	f.Add(uint8(Found), 310, 0, math.MaxInt, int64(-1), int64(0), 1, "fail", true, false, 0.9)
+	f.Fuzz(func(t *testing.T, kind uint8, attempt, counted, lookups int, age, settle int64, most int, undecided string, answered, askable bool, random float64) {
+		if !(random >= 0 && random < 1) || lookups < 0 || settle < 0 || settle > math.MaxInt64/patienceOver || kind > uint8(Absent) {
+			t.Skip("outside the contract")
+		}
+		p := testPolicy
+		p.MaxAttempts, p.Settle, p.Undecided = most, time.Duration(settle), Undecided(undecided)
+		d := doubt{attempt: attempt, counted: counted, lookups: lookups, age: time.Duration(age), answered: answered, askable: askable}
+		m := p.afterLookup(d, Finding{Kind: FindingKind(kind)}, random)
+		found := FindingKind(kind) == Found
+		proved := FindingKind(kind) == Absent && askable && !answered && d.age >= p.Settle
+		switch {
+		case (m.to == Created) != found:
+			t.Errorf("%v leads to %+v", FindingKind(kind), m)
+		case m.to == Pending && !proved && p.Undecided != Retry:
+			t.Errorf("%v, %+v: sent again without a proof", FindingKind(kind), d)
+		case m.to == Pending && counted >= most:
+			t.Errorf("%+v: sent again at %d attempts of %d", d, counted, most)
+		case m.to == Abandoned && !proved && p.Undecided != Retry && p.Undecided != Fail:
+			t.Errorf("%v, %+v: given up unasked", FindingKind(kind), d)
+		case m.to == Rejected || m.to == Expired || m.to == Cancelled || m.to == Sending:
+			t.Errorf("a lookup leads to %s", m.to)
+		case m.person && m.to != Uncertain, m.delay < 0, m.delay > max(p.MaxDelay, maxLookup):
+			t.Errorf("%+v", m)
+		}
+	})
+}

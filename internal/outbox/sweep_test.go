@@ -1,0 +1,157 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"flexworker/internal/flex"
+)
+
+// TestLapse: a lease that ran out becomes uncertain, with a row of history in
+// the name of its holder; one that stands does not.
+func TestLapse(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "l", 3)
+	mustClaim(t, s, 2)
+	other := s.another("w2")
+	if n, err := other.lapse(t.Context()); n != 0 || err != nil {
+		t.Fatalf("%d lapsed, %v", n, err)
+	}
+	exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 minute' WHERE request_id = 'l-1'`)
+	ended := *s.row(t, "l-1").LeasedUntil
+	if n, err := other.lapse(t.Context()); n != 1 || err != nil {
+		t.Fatalf("%d lapsed, %v", n, err)
+	}
+	r := s.row(t, "l-1")
+	if r.State != Uncertain || r.LeasedBy != nil || r.LeasedUntil != nil || deref(r.ErrorKind) != "lapsed" || !deref(r.UncertainSince).Equal(ended) || r.Answered || r.Spared != 0 {
+		t.Errorf("%+v", r)
+	}
+	if h := s.histories(t, "l-1"); h != "1 lapsed" {
+		t.Errorf("history %q", h)
+	}
+	if w := one[string](t, s.pool, `SELECT worker FROM outbox_attempts`); w != "w1" {
+		t.Errorf("history of worker %s, want w1", w)
+	}
+	if n, err := other.lapse(t.Context()); n != 0 || err != nil {
+		t.Errorf("%d lapsed again, %v", n, err)
+	}
+	if a, b := s.row(t, "l-2").State, s.row(t, "l-3").State; a != Sending || b != Pending {
+		t.Errorf("the others are %s and %s", a, b)
+	}
+	checkOutbox(t, s.pool)
+}
+
+// TestExpire: only what waits unsent expires, and only past its deadline.
+func TestExpire(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	later := one[time.Time](t, s.pool, `SELECT clock_timestamp() + interval '1 hour'`)
+	mustAdd(t, s, "x", 4, func(e *Event) { e.ExpiresAt = later })
+	sending := mustClaim(t, s, 2)
+	if n, err := s.expire(t.Context()); n != 0 || err != nil {
+		t.Fatalf("%d expired, %v", n, err)
+	}
+	exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp() - interval '1 s' WHERE request_id <> 'x-4'`)
+	if n, err := s.expire(t.Context()); n != 1 || err != nil {
+		t.Fatalf("%d expired, %v", n, err)
+	}
+	r := s.row(t, "x-3")
+	if r.State != Expired || r.SettledAt == nil || r.DueIn != nil || deref(r.ErrorKind) != "expired" || r.Attempt != 0 {
+		t.Errorf("%+v", r)
+	}
+	if hint := <-s.settled; hint.requestID != "x-3" || hint.state != Expired {
+		t.Errorf("hint %+v", hint)
+	}
+	// What was being sent when its deadline passed is sent; put back, it expires.
+	if err := s.putBack(t.Context(), sending[0]); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.expire(t.Context()); n != 1 || err != nil {
+		t.Errorf("%d expired, %v", n, err)
+	}
+	if got := s.row(t, sending[1].RequestID).State; got != Sending {
+		t.Errorf("the other is %s", got)
+	}
+	checkOutbox(t, s.pool)
+}
+
+// TestPrune: what is settled, published and old goes, with its history and its
+// repeats; nothing else does.
+func TestPrune(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	ids := mustAdd(t, s, "p", 6)
+	for _, l := range mustClaim(t, s, 5) {
+		if _, err := s.record(t.Context(), told(l, flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, id := range ids {
+		if _, err := s.Add(t.Context(), event(id, uint64(100+i))); err != nil { // asked again
+			t.Fatal(err)
+		}
+	}
+	for i := range 2 {
+		if err := s.AddMalformed(t.Context(), Malformed{Message: event("", uint64(200+i)).Message, Err: "x"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, young := "clock_timestamp() - interval '40 days'", "clock_timestamp() - interval '1 day'"
+	for _, sql := range []string{
+		`UPDATE outbox_repeats SET published_at = ` + old + ` WHERE stream_sequence <> 104`,
+		`UPDATE outbox SET settled_at = ` + old + `, published_at = ` + old + ` WHERE request_id IN ('p-1', 'p-2', 'p-5')`, // p-5: a repeat waits
+		`UPDATE outbox SET settled_at = ` + old + ` WHERE request_id = 'p-3'`,                                              // not published
+		`UPDATE outbox SET settled_at = ` + young + `, published_at = ` + young + ` WHERE request_id = 'p-4'`,
+		`UPDATE outbox SET received_at = ` + old + ` WHERE request_id = 'p-6'`, // pending
+		`UPDATE outbox_malformed SET received_at = ` + old,
+		`UPDATE outbox_malformed SET published_at = ` + old + ` WHERE stream_sequence = 200`,
+	} {
+		exec(t, s.pool, sql)
+	}
+	if n, err := s.prune(t.Context(), 30*24*time.Hour); n != 2 || err != nil {
+		t.Fatalf("%d pruned, %v", n, err)
+	}
+	for what, want := range map[string]string{
+		`SELECT string_agg(request_id, ' ' ORDER BY request_id) FROM outbox`:                                              "p-3 p-4 p-5 p-6",
+		`SELECT string_agg(request_id, ' ' ORDER BY request_id) FROM outbox_attempts a JOIN outbox o ON o.id = outbox_id`: "p-3 p-4 p-5",
+		`SELECT string_agg(stream_sequence::text, ' ' ORDER BY stream_sequence) FROM outbox_repeats`:                      "102 103 104 105",
+		`SELECT string_agg(stream_sequence::text, ' ' ORDER BY stream_sequence) FROM outbox_malformed`:                    "201",
+		`SELECT count(*)::text FROM outbox_attempts WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.id = outbox_id)`:       "0",
+	} {
+		if got := one[string](t, s.pool, what); got != want {
+			t.Errorf("%s: %s, want %s", what, got, want)
+		}
+	}
+	if n, err := s.prune(t.Context(), 30*24*time.Hour); n != 0 || err != nil {
+		t.Errorf("%d pruned again, %v", n, err)
+	}
+	// A replay of what was removed is a new request; the stream's age is to prevent it.
+	if got, err := s.Add(t.Context(), event("p-1", 1)); err != nil || got != Accepted {
+		t.Errorf("replayed: %v, %v", got, err)
+	}
+}
+
+// TestSweeperRuns: the loop does both at its own pace, and ends.
+func TestSweeperRuns(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "s", sweepBatch+20)
+	mustClaim(t, s, 10)
+	exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp(), leased_until = leased_until - interval '1 hour'`)
+	w := &Sweeper{Store: s, Retention: time.Hour, Log: logger(t), Counters: &Counters{}}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); w.Run(ctx) }()
+	eventually(t, func() error {
+		if w.Counters.Lapsed.Load() != 10 || w.Counters.Expired.Load() != sweepBatch+10 {
+			return errors.New("not all is swept")
+		}
+		return nil
+	})
+	stop()
+	<-ended
+	checkOutbox(t, s.pool)
+}
