@@ -173,7 +173,7 @@ func (d *Deliverer) record(ctx context.Context, r record) {
 			"request_id", r.lease.RequestID, "attempt", r.lease.Attempt, "outcome", r.outcome, "interaction_sid", r.told.InteractionSID, "error", err)
 	case done != nil:
 		if done.state == Created {
-			d.Store.latest.Store(&created{lease: r.lease, at: time.Now()})
+			d.Store.witnesses.saw(r.lease, time.Now())
 		}
 		d.Store.settled.offer(done)
 	}

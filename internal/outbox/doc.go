@@ -64,7 +64,7 @@ last moment at which the attempt could have been under way (uncertain_since);
 then two witnesses have to agree, the task search and the event log. A task is
 deleted five minutes after its end, so later than that the log alone decides. A
 search for several keys proves absence only when it found one of them, or a
-witness: the key of the request that this process created last. A lookup that
+witness: the key of a request that this process has seen created. A lookup that
 fails is no answer. What stays unclear for ten settle times, what Flex answered
 with a 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY.
 

@@ -120,14 +120,23 @@ func (q inquiry) askEvents(ctx context.Context, f finder, late []int, findings [
 		return
 	}
 	// The oldest first; what lies beyond one window has its own turn later.
-	from := q.asked[late[0]].since
+	// Nor is more read than their attempts' time: a busy account creates more in a
+	// whole window than one inquiry can read.
+	from, last := q.asked[late[0]].since, q.asked[late[0]].since
 	for _, i := range late {
-		if since := q.asked[i].since; since.Before(from) {
+		since := q.asked[i].since
+		if since.Before(from) {
 			from = since
+		}
+		if since.After(last) {
+			last = since
 		}
 	}
 	from = from.Add(-q.lease - clockSlack)
-	to := from.Add(eventWindow)
+	to := last.Add(q.settle + clockSlack)
+	if most := from.Add(eventWindow); to.After(most) {
+		to = most
+	}
 	tasks, complete, err := f.Events(ctx, q.workspace, "", from, to)
 	byKey := map[string][]flex.Task{}
 	for _, t := range tasks {

@@ -93,9 +93,10 @@ func (p Policy) after(attempt int, o flex.Outcome, random float64) move {
 // comes when the settle time is over. After that an unclear answer is asked
 // again with growing waits until patience is used up.
 const (
-	firstLookup  = time.Second
-	maxLookup    = 30 * time.Second
-	patienceOver = 10 // settle times without a clear answer until a person is asked
+	firstLookup     = time.Second
+	maxLookup       = 30 * time.Second
+	patienceOver    = 10 // settle times, and
+	patienceLookups = 6  // lookups, without a clear answer until a person is asked
 )
 
 // A doubt is what an uncertain request brings to the policy.
@@ -118,7 +119,7 @@ func (p Policy) afterLookup(d doubt, f Finding, random float64) move {
 		return p.undecided(d, random)
 	case f.Kind == Absent && d.age >= p.Settle && !d.answered:
 		return p.again(d, random)
-	case f.Kind == Absent && d.age >= p.Settle, d.age >= patienceOver*p.Settle:
+	case f.Kind == Absent && d.age >= p.Settle, d.age >= patienceOver*p.Settle && d.lookups >= patienceLookups:
 		return p.undecided(d, random)
 	case f.Alone:
 		return move{to: Uncertain, delay: 0}

@@ -193,7 +193,7 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 				return err
 			}
 		}
-		q.witness = s.witness(q.workspace)
+		q.witness = s.witnesses.key(q.workspace, time.Now())
 		q.asked, err = s.postpone(ctx, tx, q.workspace, most)
 		return err
 	})

@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
-
-	"flexworker/internal/rawjson"
 )
 
 // Limits of the durable steps.
@@ -41,32 +38,7 @@ type Store struct {
 	settled hints  // results to publish: Publisher
 	asked   signal // a repeat or a malformed message waits for its answer: Publisher
 
-	// latest is the lease that was created last, as a witness for the Resolver.
-	latest atomic.Pointer[created]
-}
-
-// created is a lease whose interaction exists since at.
-type created struct {
-	lease Lease
-	at    time.Time
-}
-
-// witnessAge bounds how old a witness may be: its task may end and be deleted
-// five minutes later, and takes a moment to be listed.
-const witnessAge = 4 * time.Minute
-
-// witness is the key of a task that surely was in that workspace lately; "" for
-// none that this process knows of.
-func (s *Store) witness(workspace string) string {
-	c := s.latest.Load()
-	if c == nil || workspace == "" || time.Since(c.at) > witnessAge {
-		return ""
-	}
-	raw, _ := rawjson.Member(c.lease.Request, "routing", "properties", "workspace_sid")
-	if string(raw) != `"`+workspace+`"` {
-		return ""
-	}
-	return c.lease.LookupKey
+	witnesses witnesses
 }
 
 // NewStore gives a Store that signs its leases with worker, a name that no
