@@ -4,13 +4,14 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 FUZZTIME ?= 30s
 ARGS ?=
 TESTFLAGS ?=
+MINUTES ?= 2
 
 # Without VCS stamps: VERSION says it, and stamping fails where the clone belongs to another user.
 GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION)"
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint vuln fuzz clean postgres
+.PHONY: help build demo test lint vuln fuzz soak clean postgres
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -37,6 +38,10 @@ vuln: ## known vulnerabilities in what the binaries call; needs vuln.go.dev
 
 fuzz: ## every fuzz target for FUZZTIME=30s
 	scripts/fuzz.sh $(FUZZTIME)
+
+soak: postgres ## MINUTES=2 of faults on three replicas, then the account: none lost, none twice (ARGS=...)
+	$(GO_BUILD) -o bin/ ./cmd/worker ./cmd/soak
+	bin/soak -minutes=$(MINUTES) $(ARGS)
 
 clean: ## remove bin/ and what tests left
 	rm -rf bin coverage.out

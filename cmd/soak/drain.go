@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+const (
+	drainLimit = 4 * time.Minute
+	// calm is how long after the last strike a call that was under way can still
+	// create something: a person who looks into the ledger waits for it.
+	calm = settle + callLimit
+)
+
+// backlog is what is not finished, by state.
+type backlog struct {
+	pending, sending, uncertain, waiting, unpublished, unasked int
+	queued                                                     uint64 // messages not stored yet
+}
+
+func (b backlog) empty() bool { return b == backlog{} }
+
+func (b backlog) String() string {
+	return fmt.Sprintf("queued %d  pending %d  sending %d  uncertain %d  for a person %d  unpublished %d",
+		b.queued, b.pending, b.sending, b.uncertain, b.waiting, b.unpublished+b.unasked)
+}
+
+// left reads the backlog; an error when Postgres or NATS does not answer.
+func (w *world) left(ctx context.Context) (b backlog, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	err = w.pool.QueryRow(ctx, `
+		SELECT (SELECT count(*) FROM outbox WHERE state = 'pending'), (SELECT count(*) FROM outbox WHERE state = 'sending'),
+		       (SELECT count(*) FROM outbox WHERE state = 'uncertain' AND due_at IS NOT NULL),
+		       (SELECT count(*) FROM outbox WHERE state = 'uncertain' AND due_at IS NULL),
+		       (SELECT count(*) FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL),
+		       (SELECT count(*) FROM outbox_repeats WHERE published_at IS NULL) + (SELECT count(*) FROM outbox_malformed WHERE published_at IS NULL)`).
+		Scan(&b.pending, &b.sending, &b.uncertain, &b.waiting, &b.unpublished, &b.unasked)
+	if err != nil {
+		return b, err
+	}
+	c, err := w.stream.Consumer(ctx, "INTERACTION_REQUESTS", "interaction-worker")
+	if err == nil {
+		b.queued = c.CachedInfo().NumPending + uint64(c.CachedInfo().NumAckPending)
+	}
+	return b, err
+}
+
+// show is the line of progress.
+func (w *world) show(ctx context.Context) {
+	asked, published, results, ledger := w.book.numbers()
+	line := fmt.Sprintf("requests %d  messages %d  results %d  created %d  ", asked, published, results, ledger)
+	if b, err := w.left(ctx); err == nil {
+		line += b.String()
+	} else {
+		line += "(not to be counted now)"
+	}
+	if n := w.book.offended(); n > 0 {
+		line += fmt.Sprintf("  OFFENCES %d", n)
+	}
+	w.board.progress(line)
+}
+
+func (b *book) offended() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.offences) + b.more
+}
+
+// drain waits until nothing is left. What waits for a person is decided by one
+// who knows the ledger.
+func (w *world) drain(ctx context.Context) error {
+	limit, cancel := context.WithTimeout(ctx, drainLimit)
+	defer cancel()
+	rest(limit, calm)
+	var b backlog
+	var err error
+	for {
+		if b, err = w.left(limit); err == nil && b.empty() {
+			return nil
+		}
+		if err == nil && b.waiting > 0 {
+			w.readLedger()
+			w.book.offendIf(w.decide(limit), "a person can decide what no lookup can")
+		}
+		if !rest(limit, 300*time.Millisecond) {
+			return fmt.Errorf("after %v there is left: %v (%w)", drainLimit, b, context.Cause(limit))
+		}
+	}
+}
+
+// decide resolves everything that waits for a person.
+func (w *world) decide(ctx context.Context) error {
+	rows, err := w.pool.Query(ctx, `SELECT request_id FROM outbox WHERE state = 'uncertain' AND due_at IS NULL ORDER BY id`)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return err
+		}
+		ids = append(ids, id)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		args := []string{"resolve", id, "--why", "the ledger of the endpoint says so", "--by", "soak"}
+		if sid := w.book.inLedger(id); sid != "" {
+			args = append(args, "--created", sid)
+		} else {
+			args = append(args, "--absent")
+		}
+		if _, said, err := w.operator(ctx, args...); err != nil && !strings.Contains(said, "is not uncertain") {
+			return fmt.Errorf("worker %s: %w: %s", strings.Join(args, " "), err, said)
+		}
+	}
+	return nil
+}
+
+// inLedger is the sid of a request's interaction; "" when there is none.
+func (b *book) inLedger(id string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if q := b.find(id); q != nil && len(q.created) > 0 {
+		return q.created[0]
+	}
+	return ""
+}

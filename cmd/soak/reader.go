@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// read follows the result stream and the ledger until the function it returns
+// is called; that one returns when both are read to their ends.
+func (w *world) read(ctx context.Context) (finish func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var reading sync.WaitGroup
+	last := uint64(0)
+	reading.Go(func() { w.readResults(ctx, &last) })
+	reading.Go(func() {
+		for rest(ctx, time.Second) {
+			w.readLedger()
+			w.show(ctx)
+		}
+	})
+	return func() {
+		end, stop := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer stop()
+		w.book.offendIf(w.caughtUp(end), "the result stream can be read to its end")
+		cancel()
+		reading.Wait()
+		w.readLedger()
+	}
+}
+
+// readResults begins again where it was whenever NATS was away.
+func (w *world) readResults(ctx context.Context, last *uint64) {
+	for ctx.Err() == nil {
+		consumer, err := w.stream.OrderedConsumer(ctx, "INTERACTION_RESULTS",
+			jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: *last + 1})
+		if err != nil {
+			rest(ctx, 500*time.Millisecond)
+			continue
+		}
+		messages, err := consumer.Messages(jetstream.PullExpiry(5*time.Second), jetstream.PullHeartbeat(time.Second))
+		if err != nil {
+			rest(ctx, 500*time.Millisecond)
+			continue
+		}
+		for {
+			m, err := messages.Next(jetstream.NextContext(ctx))
+			if err != nil {
+				break // gone for now, or the end
+			}
+			meta, err := m.Metadata()
+			if err != nil || meta.Sequence.Stream <= *last {
+				continue
+			}
+			*last = meta.Sequence.Stream
+			w.readResult(m)
+		}
+		messages.Stop()
+	}
+}
+
+func (w *world) readResult(m jetstream.Msg) {
+	var r result
+	if err := json.Unmarshal(m.Data(), &r); err != nil {
+		w.book.offend("every result is readable", m.Subject(), err.Error()+": "+string(m.Data()))
+		return
+	}
+	w.book.answered(m.Subject(), m.Headers().Get(jetstream.MsgIDHeader), m.Data(), r)
+}
+
+// caughtUp waits until every message of the result stream has been read.
+func (w *world) caughtUp(ctx context.Context) error {
+	for {
+		s, err := w.stream.Stream(ctx, "INTERACTION_RESULTS")
+		if err == nil {
+			_, _, read, _ := w.book.numbers()
+			if n := s.CachedInfo().State.Msgs; uint64(read) == n {
+				return nil
+			} else {
+				err = fmt.Errorf("%d of %d results are read", read, n)
+			}
+		}
+		if !rest(ctx, 100*time.Millisecond) {
+			return err
+		}
+	}
+}
+
+// readLedger takes over what the endpoint has created since. An interaction
+// without a task is known by the channel it was attached to.
+func (w *world) readLedger() {
+	for {
+		_, _, _, n := w.book.numbers()
+		entries := w.flex.Since(n, 1000)
+		for _, e := range entries {
+			id := e.TestID
+			if id == "" && e.Call != nil {
+				id = attachedID(w.seed, e.Call.Channel)
+			}
+			w.book.made(id, e.InteractionSID, e.At)
+		}
+		if len(entries) == 0 {
+			return
+		}
+	}
+}
+
+// channelSID names the channel of an attached request by its number.
+func channelSID(n int) string { return fmt.Sprintf("UO%032x", n) }
+
+func attachedID(seed uint64, channel string) string {
+	var c struct {
+		SID string `json:"sid"`
+	}
+	if json.Unmarshal([]byte(channel), &c) != nil {
+		return channel
+	}
+	n, err := strconv.ParseInt(strings.TrimPrefix(c.SID, "UO"), 16, 64)
+	if err != nil {
+		return channel
+	}
+	return fmt.Sprintf("soak-%d-%07d-%s", seed, n, kindNames[attached])
+}
