@@ -19,6 +19,9 @@ const (
 	strayAge = 3 * time.Second
 	// strayPoll is the time between two looks for them.
 	strayPoll = 2 * time.Second
+	// publishRest is the pause after a batch that was not all published: while
+	// NATS is away each try is a log line.
+	publishRest = time.Second
 	// ackLimit bounds the wait for the stream's acknowledgements of a batch.
 	ackLimit = 5 * time.Second
 	// headerRoom is what is kept free of the server's message limit for headers.
@@ -80,14 +83,15 @@ func (p *Publisher) Run(ctx context.Context) {
 		case <-strays.C:
 			answers, err = p.Store.strays(ctx)
 		}
-		if err != nil {
+		strays.Reset(strayPoll)
+		switch {
+		case err != nil:
 			p.Log.Warn("results cannot be read; they stay in the table and are tried again", "error", err)
-			continue
-		}
-		if p.publish(ctx, answers) && len(answers) >= batchSize {
+			wait(ctx, publishRest, nil)
+		case !p.publish(ctx, answers):
+			wait(ctx, publishRest, nil) // what is hinted at meanwhile and dropped, the strays bring
+		case len(answers) >= batchSize:
 			strays.Reset(time.Millisecond) // there is more where these came from
-		} else {
-			strays.Reset(strayPoll)
 		}
 	}
 }
@@ -106,28 +110,9 @@ func (p *Publisher) publish(ctx context.Context, answers []answer) bool {
 			failed = err
 		}
 	}
-	limit := time.NewTimer(ackLimit)
-	defer limit.Stop()
-	acked := make([]answer, 0, len(answers))
-	var large []answer
-	for i, f := range futures {
-		if f == nil {
-			continue
-		}
-		select {
-		case <-f.Ok():
-			acked = append(acked, answers[i])
-		case err := <-f.Err():
-			if a := answers[i]; tooLarge(err) && !a.short {
-				a.body, a.short = reduced(a.body), true
-				large = append(large, a)
-			} else {
-				failed = err
-			}
-		case <-limit.C:
-			failed = context.DeadlineExceeded
-			limit.Reset(0)
-		}
+	acked, large, err := await(answers, futures)
+	if err != nil {
+		failed = err
 	}
 	// A crash here publishes again, under the same message id.
 	crash.At("published")
@@ -151,6 +136,33 @@ func tooLarge(err error) bool {
 	const messageSizeExceedsMaximum = 10054
 	var api *jetstream.APIError
 	return errors.As(err, &api) && api.ErrorCode == messageSizeExceedsMaximum
+}
+
+// await waits for the stream's acknowledgements: which answers it took, which
+// are too large for it and have to be sent in short, and why others failed.
+func await(answers []answer, futures []jetstream.PubAckFuture) (acked, large []answer, failed error) {
+	limit := time.NewTimer(ackLimit)
+	defer limit.Stop()
+	for i, f := range futures {
+		if f == nil {
+			continue
+		}
+		select {
+		case <-f.Ok():
+			acked = append(acked, answers[i])
+		case err := <-f.Err():
+			if a := answers[i]; tooLarge(err) && !a.short {
+				a.body, a.short = reduced(a.body), true
+				large = append(large, a)
+			} else {
+				failed = err
+			}
+		case <-limit.C:
+			failed = context.DeadlineExceeded
+			limit.Reset(0)
+		}
+	}
+	return acked, large, failed
 }
 
 // send hands one answer to the stream; a body that no stream would take is
