@@ -20,7 +20,7 @@ func TestRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	lines, write := io.Pipe()
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, nil, slog.New(slog.NewJSONHandler(write, nil))); write.Close() }()
+	go func() { done <- run(ctx, nil, slog.New(slog.NewJSONHandler(write, nil))); _ = write.Close() }()
 	log := json.NewDecoder(lines)
 	var started struct{ Msg, Address string }
 	if err := log.Decode(&started); err != nil || started.Msg != "endpoint listens" {

@@ -39,7 +39,7 @@ func start(t *testing.T, dir string) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	lines, write := io.Pipe()
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, nil, slog.New(slog.NewJSONHandler(write, nil))); write.Close() }()
+	go func() { done <- run(ctx, nil, slog.New(slog.NewJSONHandler(write, nil))); _ = write.Close() }()
 	log := json.NewDecoder(lines)
 	var started struct{ Address, TLS string }
 	if err := log.Decode(&started); err != nil || started.TLS == "" {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -96,15 +97,15 @@ func TestSentAndUnknown(t *testing.T) {
 		kinds  string // one of these
 	}{
 		{"reset amid the request", func(c net.Conn, r *bufio.Reader, _ func()) {
-			r.ReadByte()
-			c.(*net.TCPConn).SetLinger(0)
+			_, _ = r.ReadByte()
+			_ = c.(*net.TCPConn).SetLinger(0)
 		}, 0, 0, "reset eof"},
 		{"closed after the request", func(_ net.Conn, r *bufio.Reader, _ func()) { readRequest(r) }, 0, 0, "eof"},
 		{"done, then closed", func(_ net.Conn, r *bufio.Reader, done func()) { readRequest(r); done() }, 0, 1, "eof"},
 		{"done, then reset", func(c net.Conn, r *bufio.Reader, done func()) {
 			readRequest(r)
 			done()
-			c.(*net.TCPConn).SetLinger(0)
+			_ = c.(*net.TCPConn).SetLinger(0)
 		}, 0, 1, "reset"},
 		{"done, then nonsense", func(c net.Conn, r *bufio.Reader, done func()) {
 			readRequest(r)
@@ -135,7 +136,7 @@ func TestSentAndUnknown(t *testing.T) {
 			readRequest(r)
 			done()
 			io.WriteString(c, "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
-			io.Copy(io.Discard, r) // open until the client leaves: its body must not be waited for
+			_, _ = io.Copy(io.Discard, r) // open until the client leaves: its body must not be waited for
 		}, 101, 1, "http_101"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -194,7 +195,7 @@ func TestIdleCloseRace(t *testing.T) {
 				processed.Add(1)
 				io.WriteString(c, answerText("200 OK", created))
 				if !done {
-					r.ReadByte() // the second call has begun
+					_, _ = r.ReadByte() // the second call has begun
 				} else if readRequest(r) {
 					processed.Add(1)
 				}
@@ -248,8 +249,8 @@ func TestBodies(t *testing.T) {
 	t.Parallel()
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)
-	z.Write(make([]byte, 20<<20))
-	z.Close()
+	_, _ = z.Write(make([]byte, 20<<20)) // into memory
+	_ = z.Close()
 	pad := strings.Repeat(" ", 2<<20)
 	for _, tt := range []struct {
 		name, answer string // the whole answer, as bytes
@@ -357,7 +358,7 @@ func TestLateHeaders(t *testing.T) {
 		t.Error("something was written")
 	}
 	w.wroteHeaders()
-	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := theirs.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the connection is open: %v", err)
 	}
 	w = &witness{conn: ours}

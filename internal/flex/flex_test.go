@@ -93,7 +93,7 @@ func listen(t *testing.T, talk func(n int, c net.Conn)) string {
 			}()
 		}
 	}()
-	t.Cleanup(func() { l.Close(); <-done })
+	t.Cleanup(func() { _ = l.Close(); <-done })
 	return "http://" + l.Addr().String()
 }
 
@@ -163,7 +163,7 @@ func TestCreateSendsNoMore(t *testing.T) {
 	t.Parallel()
 	var form url.Values
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		r.ParseForm()
+		_ = r.ParseForm() // what could not be read is missing below
 		form = r.PostForm
 		io.WriteString(w, created)
 	})

@@ -61,7 +61,7 @@ func (s *Server) listen() (net.Listener, error) {
 		if listener, err = net.Listen("tcp", s.addr); err == nil {
 			return listener, nil
 		}
-		time.Sleep(20 * time.Millisecond)
+		<-time.After(20 * time.Millisecond) // nobody tells when a port is given back
 	}
 	return nil, fmt.Errorf("flextest: %w", err)
 }
