@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
@@ -81,6 +82,7 @@ func auditCommand() *cobra.Command {
 	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
 		var requests, results jetstream.Stream
 		var consumer string
+		var retention time.Duration
 		if !tablesOnly {
 			cfg, stream, done, err := senderStream()
 			if err != nil {
@@ -93,9 +95,9 @@ func auditCommand() *cobra.Command {
 			if results, err = stream.Stream(ctx, cfg.ResultsStream); err != nil {
 				return fmt.Errorf("stream %s: %w", cfg.ResultsStream, err)
 			}
-			consumer = cfg.RequestsConsumer
+			consumer, retention = cfg.RequestsConsumer, cfg.Retention
 		}
-		r, err := o.store.Audit(ctx, requests, results, consumer)
+		r, err := o.store.Audit(ctx, requests, results, consumer, retention)
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -62,9 +63,10 @@ var rules = []struct{ rule, sql string }{
 // against themselves, and the tables against the result stream. It reads all of
 // them; what is in flight meanwhile is not held against anybody, so it is most
 // telling when the worker is idle. requests and results may be nil; then that
-// side is not looked at.
-func (s *Store) Audit(ctx context.Context, requests, results jetstream.Stream, consumer string) (Report, error) {
-	var r Report
+// side is not looked at. What is older than retention may have been removed from
+// the tables, and is not missed there; 0: everything is.
+func (s *Store) Audit(ctx context.Context, requests, results jetstream.Stream, consumer string, retention time.Duration) (Report, error) {
+	r := Report{Offenders: []Offender{}} // [] in JSON where there are none
 	if err := s.auditCounts(ctx, &r); err != nil {
 		return r, err
 	}
@@ -82,12 +84,12 @@ func (s *Store) Audit(ctx context.Context, requests, results jetstream.Stream, c
 		}
 	}
 	if requests != nil {
-		if err := s.auditRequests(ctx, &r, requests, consumer); err != nil {
+		if err := s.auditRequests(ctx, &r, requests, consumer, retention); err != nil {
 			return r, err
 		}
 	}
 	if results != nil {
-		return r, s.auditResults(ctx, &r, results)
+		return r, s.auditResults(ctx, &r, results, retention)
 	}
 	return r, nil
 }
@@ -124,7 +126,7 @@ func stateNames() []string {
 
 // auditRequests holds the request stream against the tables: every message up
 // to the point where all are acked is a row, a repeat or malformed.
-func (s *Store) auditRequests(ctx context.Context, r *Report, stream jetstream.Stream, consumer string) error {
+func (s *Store) auditRequests(ctx context.Context, r *Report, stream jetstream.Stream, consumer string, retention time.Duration) error {
 	info, err := stream.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("outbox: audit: request stream: %w", err)
@@ -148,10 +150,11 @@ func (s *Store) auditRequests(ctx context.Context, r *Report, stream jetstream.S
 		return wrap("audit: sequences", err)
 	}
 	for _, n := range missing {
-		switch _, err := stream.GetMsg(ctx, uint64(n)); {
+		switch m, err := stream.GetMsg(ctx, uint64(n)); {
 		case errors.Is(err, jetstream.ErrMsgNotFound): // deleted from the stream: no longer a question
 		case err != nil:
 			return fmt.Errorf("outbox: audit: message %d: %w", n, err)
+		case retention > 0 && time.Since(m.Time) > retention: // its row was removed when its time came
 		default:
 			r.offend("every message is a row, a repeat or malformed", fmt.Sprintf("message %d", n), "acked, and in none of the tables")
 		}
@@ -161,15 +164,22 @@ func (s *Store) auditRequests(ctx context.Context, r *Report, stream jetstream.S
 	return nil
 }
 
-// final results as the result stream has them, by message id.
+// A published result is a final one as the result stream has it.
 type published struct {
-	outcome, sid string
-	received     time.Time
-	different    bool // the same id with another body
+	requestID, outcome, sid string
+	settled                 time.Time
+	different               bool // the same message id with another body
+}
+
+// ledger is what the result stream has: one result for each message id, and
+// those that came under none, or under one that another result had.
+type ledger struct {
+	byID map[string]published
+	odd  []published
 }
 
 // auditResults holds the settled rows against the result stream.
-func (s *Store) auditResults(ctx context.Context, r *Report, stream jetstream.Stream) error {
+func (s *Store) auditResults(ctx context.Context, r *Report, stream jetstream.Stream, retention time.Duration) error {
 	seen, begun, err := readResults(ctx, r, stream)
 	if err != nil {
 		return err
@@ -186,8 +196,8 @@ func (s *Store) auditResults(ctx context.Context, r *Report, stream jetstream.St
 	var at time.Time
 	_, err = pgx.ForEachRow(rows, []any{&requestID, &state, &number, &sid, &at}, func() error {
 		id := fmt.Sprintf("%s-%d", flex.LookupKey(requestID), number)
-		p, ok := seen[id]
-		delete(seen, id)
+		p, ok := seen.byID[id]
+		delete(seen.byID, id)
 		switch {
 		case !ok && at.Before(begun):
 			// The stream no longer goes back so far.
@@ -195,87 +205,94 @@ func (s *Store) auditResults(ctx context.Context, r *Report, stream jetstream.St
 			r.offend(rule, requestID, "marked as published, and not on the stream")
 		case p.different:
 			r.offend(rule, requestID, "two different results under one message id")
-		case p.outcome != state || p.sid != sid:
-			r.offend(rule, requestID, fmt.Sprintf("the stream says %s %s, the table %s %s", p.outcome, p.sid, state, sid))
+		case p.requestID != requestID || p.outcome != state || p.sid != sid:
+			r.offend(rule, requestID, fmt.Sprintf("the stream says %s %s %s, the table %s %s", p.requestID, p.outcome, p.sid, state, sid))
 		}
 		return nil
 	})
 	if err != nil {
 		return wrap("audit: results", err)
 	}
-	return s.auditStrangers(ctx, r, seen)
+	return s.auditStrangers(ctx, r, seen, retention)
 }
 
 // readResults reads the final results off the stream, by message id.
-func readResults(ctx context.Context, r *Report, stream jetstream.Stream) (map[string]published, time.Time, error) {
+func readResults(ctx context.Context, r *Report, stream jetstream.Stream) (ledger, time.Time, error) {
+	seen := ledger{byID: map[string]published{}}
 	info, err := stream.Info(ctx)
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
+		return seen, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
 	}
-	seen := map[string]published{}
 	r.count("messages on the result stream", int64(info.State.Msgs))
 	if info.State.Msgs == 0 {
 		return seen, time.Now(), nil
 	}
 	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
+		return seen, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
 	}
 	messages, err := consumer.Messages()
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
+		return seen, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
 	}
 	defer messages.Stop()
 	for {
 		m, err := messages.Next(jetstream.NextMaxWait(10 * time.Second))
 		if err != nil {
-			return nil, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
+			return seen, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
 		}
 		var result Result
 		if err := json.Unmarshal(m.Data(), &result); err == nil && State(result.Outcome).Final() {
-			note(seen, m.Headers().Get(jetstream.MsgIDHeader), result)
+			seen.note(m.Headers().Get(jetstream.MsgIDHeader), result)
 		}
-		if meta, err := m.Metadata(); err != nil || meta.Sequence.Stream >= info.State.LastSeq {
+		// The latest message may have been deleted: then none comes with its sequence.
+		if meta, err := m.Metadata(); err != nil || meta.Sequence.Stream >= info.State.LastSeq || meta.NumPending == 0 {
 			return seen, info.State.FirstTime, err
 		}
 	}
 }
 
-// note keeps the settlement results; answers to repeats carry ids of their own.
-func note(seen map[string]published, id string, result Result) {
-	p := published{outcome: result.Outcome, received: result.ReceivedAt}
+// note keeps a final result; answers to repeats carry message ids of their own.
+func (l *ledger) note(id string, result Result) {
+	p := published{requestID: result.RequestID, outcome: result.Outcome}
+	if result.SettledAt != nil {
+		p.settled = *result.SettledAt
+	}
 	if result.InteractionSID != nil {
 		p.sid = *result.InteractionSID
 	}
-	if before, ok := seen[id]; ok && (before.outcome != p.outcome || before.sid != p.sid) {
-		p.different = true
+	before, ok := l.byID[id]
+	switch {
+	case id == "":
+		l.odd = append(l.odd, p)
+	case !ok:
+		l.byID[id] = p
+	case before.requestID != p.requestID || before.outcome != p.outcome || before.sid != p.sid:
+		before.different = true
+		l.byID[id] = before
+		l.odd = append(l.odd, p)
 	}
-	seen[id] = p
 }
 
-// auditStrangers looks at results that no row explains. What was received before
-// the oldest row that is left was removed by retention.
-func (s *Store) auditStrangers(ctx context.Context, r *Report, seen map[string]published) error {
-	var oldest *time.Time
-	if err := s.pool.QueryRow(ctx, `SELECT min(received_at) FROM outbox`).Scan(&oldest); err != nil {
-		return wrap("audit: strangers", err)
-	}
-	var list []string
-	for _, p := range seen {
-		if p.sid != "" && (oldest == nil || !p.received.Before(*oldest)) {
-			list = append(list, p.sid)
+// auditStrangers looks at results that no row explains.
+func (s *Store) auditStrangers(ctx context.Context, r *Report, seen ledger, retention time.Duration) error {
+	var ids, sids []string
+	for _, p := range slices.AppendSeq(seen.odd, maps.Values(seen.byID)) {
+		removed := retention > 0 && !p.settled.IsZero() && time.Since(p.settled) > retention
+		if p.sid != "" && !removed {
+			ids, sids = append(ids, p.requestID), append(sids, p.sid)
 		}
 	}
-	slices.Sort(list)
 	rows, err := s.pool.Query(ctx, `
-		SELECT sid FROM unnest($1::text[]) AS sid
-		 WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.interaction_sid = sid)`, list)
+		SELECT DISTINCT r.sid, r.id FROM unnest($1::text[], $2::text[]) AS r (id, sid)
+		 WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.request_id = r.id AND o.interaction_sid = r.sid) ORDER BY 1, 2`, ids, sids)
 	if err != nil {
 		return wrap("audit: strangers", err)
 	}
-	strangers, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	for _, sid := range strangers {
-		r.offend("every sid on the result stream is a request's", sid, "no row has it: was the row removed or changed?")
-	}
+	var sid, id string
+	_, err = pgx.ForEachRow(rows, []any{&sid, &id}, func() error {
+		r.offend("every sid on the result stream is its request's", sid, "a result says so of "+id+", and no row does: was the row removed or changed?")
+		return nil
+	})
 	return wrap("audit: strangers", err)
 }

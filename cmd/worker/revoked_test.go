@@ -1,0 +1,70 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"flexworker/internal/flex/flextest"
+)
+
+// TestRevokedCredential: a credential that is revoked in the middle of 1,000
+// requests costs no request an attempt, and all 1,000 are created once after it
+// is put right.
+func TestRevokedCredential(t *testing.T) {
+	t.Parallel()
+	const all = 1000
+	r := newRig(t)
+	in := r.read()
+	file := filepath.Join(t.TempDir(), "token")
+	write := func(token string) {
+		t.Helper()
+		if err := os.WriteFile(file+".new", []byte(token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(flextest.AuthToken)
+	var addresses []string
+	for range 2 {
+		cfg := r.config()
+		cfg.TwilioAuthToken = Secret{&secret{file: file}}
+		r.start(cfg)
+		addresses = append(addresses, cfg.AdminAddr)
+		r.says(cfg.AdminAddr, "ok", 200)
+	}
+	r.send("a", 0, all/2)
+	if err := r.flex.Wait(t.Context(), func(c flextest.Calls) bool { return c.Created >= 100 }); err != nil {
+		t.Fatal(err)
+	}
+	const rotated = "a-rotated-token"
+	r.flex.SetCredentials(flextest.Credential{User: flextest.AccountSID, Secret: rotated})
+	r.send("b", 0, all/2)
+	for _, address := range addresses {
+		r.says(address, "held", 200)
+	}
+	before := len(r.flex.Ledger())
+	if before >= all {
+		t.Fatalf("%d were created before the credential was revoked", before)
+	}
+	eventually(t, func() error { return is("stored", r.count(`SELECT count(*) FROM outbox`), all) })
+	if n := len(r.flex.Ledger()); n != before {
+		t.Errorf("%d created with a credential that was revoked", n-before)
+	}
+	write(rotated)
+	in.balanced(all)
+	if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - spared = 1`); n != all {
+		t.Errorf("%d of %d paid one attempt: %s", n, all, r.states())
+	}
+	if n := r.count(`SELECT count(*) FROM outbox WHERE spared > 0`); n == 0 {
+		t.Error("nobody met the revoked credential")
+	}
+	if n := len(r.flex.Ledger()); n != all {
+		t.Errorf("%d entries in the ledger", n)
+	}
+	for _, address := range addresses {
+		r.says(address, "ok", 200)
+	}
+}

@@ -1,0 +1,129 @@
+package outbox
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestExplain: the sentences of every state, to the letter.
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	when := func(d time.Duration) *time.Time { at := now.Add(d); return &at }
+	word := func(s string) *string { return &s }
+	number := func(n int) *int { return &n }
+	millis := func(n int64) *int64 { return &n }
+	detail := func(state State, change func(*Detail)) Detail {
+		d := Detail{Now: now, StreamSequence: 42}
+		d.RequestID, d.Source, d.State, d.ReceivedAt = "crm-42", "crm", state, now.Add(-time.Hour)
+		if change != nil {
+			change(&d)
+		}
+		return d
+	}
+	settled := func(change func(*Detail)) func(*Detail) {
+		return func(d *Detail) {
+			d.SettledAt, d.PublishedAt = when(-time.Minute), when(-59*time.Second)
+			change(d)
+		}
+	}
+	const begin = "crm-42 was asked for by crm at 2026-11-22 02:00:00.000 UTC (message 42 of the request stream).\n"
+	const published = "Its result is on the result stream since 2026-11-22 02:59:01.000 UTC.\n"
+	open := Gate{State: GateOpen}
+	for _, tt := range []struct {
+		name string
+		d    Detail
+		g    Gate
+		want string
+	}{
+		{"pending, due", detail(Pending, func(d *Detail) { d.DueAt = when(-time.Second) }), open,
+			"It is due: attempt 1 is made as soon as a worker has a free slot.\n"},
+		{"pending, limited", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateLimited},
+			"It is due: attempt 1 is made as soon as a worker has a free slot.\n"},
+		{"pending, not due", detail(Pending, func(d *Detail) { d.DueAt, d.ExpiresAt = when(90*time.Second), when(time.Hour) }), open,
+			"It waits: attempt 1 is due in 1m30s. It is not sent after 2026-11-22 04:00:00.000 UTC.\n"},
+		{"pending, after a refusal", detail(Pending, func(d *Detail) {
+			d.DueAt, d.Attempt, d.ErrorMessage = when(1500*time.Millisecond), 1, word("too many requests")
+			d.History = []History{{Kind: "attempt", Number: 1, Worker: "w1", StartedAt: now.Add(-time.Minute), TookMS: millis(120),
+				HTTPStatus: number(429), TwilioCode: number(20429), Outcome: "refused", Error: word("too many requests"), Applied: true}}
+		}), open,
+			"Attempt 1 at 2026-11-22 02:59:00.000 UTC by w1: refused after 120 ms, HTTP status 429, Twilio code 20429 (too many requests).\n" +
+				"It waits: attempt 2 is due in 1.5s (before: too many requests).\n"},
+		{"pending, held", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateHeld, HeldSince: now, Reason: "status 401"},
+			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is held since 2026-11-22 03:00:00.000 UTC: status 401. " +
+				"Nothing is sent until that is put right or `worker release` opens it.\n"},
+		{"pending, paused", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GatePaused, Reason: "Flex asked for it"},
+			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is paused: Flex asked for it.\n"},
+		{"pending, asked again, put back and retried", detail(Pending, func(d *Detail) {
+			d.DueAt, d.Attempt, d.Repeats = when(0), 1, 2
+			d.History = []History{{Kind: "attempt", Number: 1, Worker: "w1", StartedAt: now, Outcome: "put_back", Applied: true}}
+			d.Acts = []Done{{At: now, Who: "ann", Why: "the address is right now", Act: "retry", Was: "rejected"}}
+		}), open,
+			"It was asked for again 2 times; each is answered with the same result.\n" +
+				"Attempt 1 at 2026-11-22 03:00:00.000 UTC by w1: put back.\n" +
+				"At 2026-11-22 03:00:00.000 UTC ann did: retry (it was rejected). Why: the address is right now.\n" +
+				"It is due: attempt 2 is made as soon as a worker has a free slot.\n"},
+		{"sending", detail(Sending, func(d *Detail) { d.Attempt, d.LeasedBy, d.LeasedUntil = 3, word("w2"), when(20*time.Second) }), open,
+			"It is being sent: worker w2 holds attempt 3 until 2026-11-22 03:00:20.000 UTC. If that worker dies, the lease lapses then and it is looked up.\n"},
+		{"uncertain, lookup to come", detail(Uncertain, func(d *Detail) {
+			d.Attempt, d.DueAt, d.UncertainSince, d.ErrorMessage = 1, when(2*time.Second), when(-5*time.Second), word("no answer in 15s")
+			d.History = []History{{Kind: "attempt", Number: 1, Worker: "w1", StartedAt: now.Add(-20 * time.Second), TookMS: millis(15000), Outcome: "uncertain", Error: word("no answer in 15s"), Applied: true},
+				{Kind: "lookup", Number: 1, Worker: "w2", StartedAt: now.Add(-time.Second), TookMS: millis(30), Outcome: "absent", Applied: false}}
+		}), open,
+			"Attempt 1 at 2026-11-22 02:59:40.000 UTC by w1: uncertain after 15000 ms (no answer in 15s).\n" +
+				"Lookup 1 at 2026-11-22 02:59:59.000 UTC by w2: absent after 30 ms; it came too late and was not applied.\n" +
+				"It may exist: attempt 1 could have been under way until 2026-11-22 02:59:55.000 UTC (no answer in 15s). The next lookup is due in 2s.\n"},
+		{"uncertain, lookup due", detail(Uncertain, func(d *Detail) { d.Attempt, d.DueAt, d.UncertainSince = 1, when(-time.Second), when(0) }), open,
+			"It may exist: attempt 1 could have been under way until 2026-11-22 03:00:00.000 UTC (nothing is recorded). The next lookup is due in no time: it is due.\n"},
+		{"uncertain, a person", detail(Uncertain, func(d *Detail) { d.ErrorMessage = word("there is no task to look for") }), open,
+			"It may exist, and no lookup can tell (there is no task to look for). It waits for a person: find it in Flex, then " +
+				"`worker resolve crm-42 --created KD...`, or `--absent` when it surely does not exist.\n"},
+		{"created by response", detail(Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(sidA), word("response") })), open,
+			"It is created as " + sidA + " (Flex answered so) since 2026-11-22 02:59:00.000 UTC. " + published},
+		{"created by lookup, not published", detail(Created, settled(func(d *Detail) {
+			d.InteractionSID, d.ResolvedBy, d.PublishedAt = word(sidA), word("lookup"), nil
+		})), open,
+			"It is created as " + sidA + " (a lookup found it) since 2026-11-22 02:59:00.000 UTC. " +
+				"Its result is not yet on the result stream; it is published again until the stream takes it.\n"},
+		{"created by operator", detail(Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(sidA), word("operator") })), open,
+			"It is created as " + sidA + " (an operator said so) since 2026-11-22 02:59:00.000 UTC. " + published},
+		{"rejected", detail(Rejected, settled(func(d *Detail) { d.ErrorMessage = word("status 400: no such workspace") })), open,
+			"It is rejected since 2026-11-22 02:59:00.000 UTC: status 400: no such workspace. " + published},
+		{"abandoned", detail(Abandoned, settled(func(d *Detail) { d.ErrorMessage = word("no attempt is left") })), open,
+			"It is abandoned since 2026-11-22 02:59:00.000 UTC: no attempt is left. " + published},
+		{"expired", detail(Expired, settled(func(d *Detail) { d.ErrorMessage = word("expires_at passed before it was sent") })), open,
+			"It is expired since 2026-11-22 02:59:00.000 UTC: expires_at passed before it was sent. " + published},
+		{"cancelled", detail(Cancelled, settled(func(d *Detail) { d.ErrorMessage = word("cancelled by an operator") })), open,
+			"It is cancelled since 2026-11-22 02:59:00.000 UTC: cancelled by an operator. " + published},
+		{"rejected, nothing recorded", detail(Rejected, settled(func(d *Detail) { d.ErrorMessage = word("") })), open,
+			"It is rejected since 2026-11-22 02:59:00.000 UTC: nothing is recorded. " + published},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if got := Explain(tt.d, tt.g); got != begin+tt.want {
+				t.Errorf("it says\n%s\nwant\n%s", strings.TrimPrefix(got, begin), tt.want)
+			}
+		})
+	}
+}
+
+// TestExplainWhatIs: every state as it really stands in the table has its word.
+func TestExplainWhatIs(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	everyState(t, s)
+	for state, want := range map[State]string{
+		Pending: "It is due", Sending: "It is being sent: worker w holds attempt 1", Uncertain: "It may exist, and no lookup can tell",
+		Created: "It is created as " + sidA + " (Flex answered so)", Rejected: "It is rejected since", Abandoned: "It is abandoned since",
+		Expired: "It is expired since", Cancelled: "It is cancelled since",
+	} {
+		d, err := s.Show(t.Context(), string(state))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Explain(d, gate(t, s)); !strings.Contains(got, "\n"+want) || strings.Contains(got, "%!") {
+			t.Errorf("%s: %s", state, got)
+		}
+	}
+}

@@ -1,0 +1,316 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"flexworker/internal/flex"
+	"flexworker/internal/flex/flextest"
+)
+
+// quiet is for fleets, whose attempts are too many to be read.
+var quiet = slog.New(slog.DiscardHandler)
+
+// A clerk takes calls at once and notes when each was made. It stands for Flex
+// where only the number of calls matters.
+type clerk struct {
+	mu    sync.Mutex
+	calls []time.Time
+}
+
+func (c *clerk) Create(context.Context, flex.Interaction) flex.Outcome {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls = append(c.calls, time.Now())
+	o := good
+	o.InteractionSID = fmt.Sprintf("KD%032x", len(c.calls))
+	return o
+}
+
+func (c *clerk) Check(context.Context) flex.Outcome { return good }
+
+// fleet starts n Deliverers, each with a Store of its own, as n processes have.
+func fleet(t *testing.T, s *Store, n int, to creator, change func(*Deliverer)) []*Deliverer {
+	t.Helper()
+	all := make([]*Deliverer, n)
+	for i := range all {
+		all[i] = &Deliverer{Store: s.another(fmt.Sprintf("w%d", i+1)), Flex: to, Slots: testSlots, Limit: testLimit, Log: quiet, Counters: &Counters{},
+			Policy: Policy{MinDelay: time.Millisecond, MaxDelay: time.Millisecond, MaxAttempts: 10, Settle: time.Minute}}
+		if change != nil {
+			change(all[i])
+		}
+		start(t, all[i])
+	}
+	return all
+}
+
+// worst is by how much, in any window that begins and ends with a call, there
+// were more calls than rate times its length.
+func worst(calls []time.Time, rate float64) float64 {
+	slices.SortFunc(calls, time.Time.Compare)
+	over := 0.0
+	for i := range calls {
+		for j := i; j < len(calls); j++ {
+			over = max(over, float64(j-i+1)-rate*calls[j].Sub(calls[i]).Seconds())
+		}
+	}
+	return over
+}
+
+// TestFleetRate: 1, 3 and 10 replicas keep to one rate and use all of it.
+//
+// What is held against the rate exactly is the claim, by Postgres's clock: every
+// window has at most rate times its length and one burst. A call follows its
+// claim after some time, so that calls of an early and a late claim may come
+// closer together by what the slowest took; the allowance is that time's worth,
+// measured. What is used of it is measured by that clock too, from the first
+// claim to the last.
+func TestFleetRate(t *testing.T) {
+	t.Parallel()
+	const rate, backlog = 40.0, 160
+	for _, replicas := range []int{1, 3, 10} {
+		t.Run(fmt.Sprint(replicas), func(t *testing.T) {
+			t.Parallel()
+			// A machine that is late for more than burstTime loses passes, which is no fault of
+			// the gate: one good run of three shows that it gives them all.
+			for try := 1; ; try++ {
+				used := rateUsed(t, replicas, rate, backlog)
+				if used >= 0.97 || t.Failed() {
+					return
+				}
+				if try == 3 {
+					t.Fatalf("%.1f %% of the rate is used", 100*used)
+				}
+			}
+		})
+	}
+}
+
+// rateUsed runs a fleet until the backlog is sent, checks that it kept to the
+// rate, and says how much of it was used.
+func rateUsed(t *testing.T, replicas int, rate float64, backlog int) float64 {
+	t.Helper()
+	s := newStore(t)
+	mustAdd(t, s, "f", backlog)
+	if err := s.SetRate(t.Context(), rate); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, s.pool, `CREATE TABLE stamps (at timestamptz, passed int)`)
+	exec(t, s.pool, `CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		INSERT INTO stamps VALUES (NEW.refilled_at, round(least(`+fmt.Sprint(burst(rate))+`, OLD.tokens +
+			OLD.rate * extract(epoch FROM NEW.refilled_at - OLD.refilled_at)) - NEW.tokens)); RETURN NEW; END $$`)
+	exec(t, s.pool, `CREATE TRIGGER stamp BEFORE UPDATE OF tokens, refilled_at ON outbox_gate FOR EACH ROW EXECUTE FUNCTION stamp()`)
+	c := &clerk{}
+	fleet(t, s, replicas, c, nil)
+	inState(t, s, Created, backlog)
+	claims := one[[]time.Time](t, s.pool, `SELECT array_agg(at ORDER BY at) FROM stamps, generate_series(1, passed)`)
+	if len(claims) != backlog || len(c.calls) != backlog {
+		t.Fatalf("%d claims, %d calls", len(claims), len(c.calls))
+	}
+	if over := worst(claims, rate); over > burst(rate)+0.01 { // what microseconds round off
+		t.Errorf("a window has %.2f claims more than the rate allows, a burst is %.1f", over, burst(rate))
+	}
+	over, slowest := worst(c.calls, rate), time.Duration(0)
+	for i, at := range c.calls { // both are sorted
+		slowest = max(slowest, at.Sub(c.calls[0])-claims[i].Sub(claims[0]))
+	}
+	if allowance := 2 + rate*slowest.Seconds(); over > burst(rate)+allowance {
+		t.Errorf("a window has %.1f calls more than the rate allows, a burst is %.1f and the slowest came %v late", over, burst(rate), slowest)
+	}
+	first := int(burst(rate)) // what was saved up is not counted as used
+	used := float64(backlog-1-first) / (rate * claims[backlog-1].Sub(claims[first]).Seconds())
+	t.Logf("%d replicas: %.1f %% of the rate used, at most %.1f claims over, %.1f calls", replicas, 100*used, worst(claims, rate), over)
+	return used
+}
+
+// TestFleetPauses: a 429 with Retry-After stops every replica for that time.
+func TestFleetPauses(t *testing.T) {
+	t.Parallel()
+	srv := flextest.New(t)
+	s := newStore(t)
+	mustAdd(t, s, "p", 300)
+	srv.Set(flextest.Settings{Latency: 5 * time.Millisecond})
+	srv.Script("p-100", flextest.Status(429).RetryAfter("2"))
+	client := newDeliverer(t, s, srv).Flex
+	fleet(t, s, 3, client, nil)
+	eventually(t, func() error {
+		if g := gate(t, s); g.State != GatePaused {
+			return fmt.Errorf("%+v", g)
+		}
+		return nil
+	})
+	// What was claimed before the pause was recorded may still be sent; nothing is claimed after it.
+	pausedAt := one[time.Time](t, s.pool, `SELECT paused_until - interval '2 seconds' FROM outbox_gate`)
+	inState(t, s, Created, 300)
+	n := one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE started_at > $1::timestamptz + interval '500 milliseconds' AND started_at < $1::timestamptz + interval '1900 milliseconds'`, pausedAt)
+	if n != 0 {
+		t.Errorf("%d attempts in the pause", n)
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 || len(srv.Ledger()) != 300 {
+		t.Errorf("%d paid for it; %d created", n, len(srv.Ledger()))
+	}
+	checkOutbox(t, s.pool)
+}
+
+// TestFleetForbidden: the same 403 of three requests in a row holds the fleet;
+// of one again and again it does not; a suspended account holds at once.
+func TestFleetForbidden(t *testing.T) {
+	t.Parallel()
+	attempts := func(s *Store, n int) func() error {
+		return func() error {
+			if got := one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts`); got < n {
+				return fmt.Errorf("%d attempts, want %d", got, n)
+			}
+			return nil
+		}
+	}
+	t.Run("one tenant", func(t *testing.T) {
+		t.Parallel()
+		srv := flextest.New(t)
+		srv.Inject(flextest.Rule{Fault: flextest.Status(403).Code(45003), Attribute: "test_id", Value: "f-1"})
+		s := newStore(t)
+		mustAdd(t, s, "f", 50)
+		fleet(t, s, 3, newDeliverer(t, s, srv).Flex, nil)
+		inState(t, s, Created, 49)
+		eventually(t, attempts(s, 49+12))
+		if g := gate(t, s); g.State != GateOpen {
+			t.Errorf("%+v", g)
+		}
+		if r := s.row(t, "f-1"); r.Attempt-r.Spared > 1 || r.State != Pending && r.State != Sending {
+			t.Errorf("%+v", r)
+		}
+	})
+	t.Run("everybody", func(t *testing.T) {
+		t.Parallel()
+		srv := flextest.New(t)
+		srv.Inject(flextest.Rule{Fault: flextest.Status(403).Code(45003)})
+		srv.Set(flextest.Settings{FetchTrouble: flextest.Status(401)}) // no probe opens it
+		s := newStore(t)
+		mustAdd(t, s, "f", 50)
+		fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Deliverer) { d.Slots = 1 })
+		eventually(t, func() error {
+			if g := gate(t, s); g.State != GateHeld {
+				return fmt.Errorf("%+v", g)
+			}
+			return nil
+		})
+		if n := srv.Calls().Received; n < forbiddenAfter || n >= 50 { // a slot is free before its outcome is recorded
+			t.Errorf("%d calls until it was held", n)
+		}
+	})
+	t.Run("suspended", func(t *testing.T) {
+		t.Parallel()
+		srv := flextest.New(t)
+		srv.Suspend()
+		s := newStore(t)
+		mustAdd(t, s, "f", 50)
+		fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Deliverer) { d.Slots = 1 })
+		eventually(t, func() error {
+			if g := gate(t, s); g.State != GateHeld {
+				return fmt.Errorf("%+v", g)
+			}
+			return nil
+		})
+		if n := srv.Calls().Received; n == 0 || n >= 50 {
+			t.Errorf("%d calls until it was held", n)
+		}
+		if n := one[int](t, s.pool, `SELECT sum(attempt - spared)::int FROM outbox`); n != 0 {
+			t.Errorf("%d attempts were spent", n)
+		}
+	})
+}
+
+// TestFleetOutage: while Flex fails, few of many waiting requests become
+// uncertain, and the work goes on by itself when it is back.
+func TestFleetOutage(t *testing.T) {
+	t.Parallel()
+	const replicas, waiting = 3, 300
+	for _, tt := range []struct {
+		name      string
+		begin     func(*flextest.Server)
+		end       func(*flextest.Server) error
+		uncertain int // at most
+	}{
+		{"refuses connections", func(srv *flextest.Server) { srv.Down() }, (*flextest.Server).Up, 0},
+		{"503", func(srv *flextest.Server) {
+			srv.Inject(flextest.Rule{Fault: flextest.Status(503)})
+			srv.Set(flextest.Settings{FetchTrouble: flextest.Status(503)})
+		}, func(srv *flextest.Server) error { srv.Clear(); srv.Set(flextest.Settings{}); return nil }, replicas * (awayAfter + testSlots)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			srv := flextest.New(t)
+			tt.begin(srv)
+			s := newStore(t)
+			mustAdd(t, s, "o", waiting)
+			all := fleet(t, s, replicas, newDeliverer(t, s, srv).Flex, nil)
+			eventually(t, func() error { // each knows, and has asked in vain
+				for _, d := range all {
+					if d.Gate() != GatePaused {
+						return fmt.Errorf("a replica finds the gate %s", d.Gate())
+					}
+				}
+				return nil
+			})
+			first := one[time.Time](t, s.pool, `SELECT probe_at FROM outbox_gate`)
+			eventually(t, func() error { // a probe and more, in vain
+				if next := one[time.Time](t, s.pool, `SELECT probe_at FROM outbox_gate`); next.Sub(first) < 2*probeEvery {
+					return fmt.Errorf("probed until %v only", next)
+				}
+				return nil
+			})
+			uncertain := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`)
+			t.Logf("%d uncertain, %d attempts", uncertain, one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts`))
+			if uncertain > tt.uncertain {
+				t.Errorf("%d requests are uncertain, at most %d may be", uncertain, tt.uncertain)
+			}
+			if err := tt.end(srv); err != nil {
+				t.Fatal(err)
+			}
+			inState(t, s, Created, waiting-uncertain)
+			if n := len(srv.Ledger()); n != waiting-uncertain {
+				t.Errorf("%d created", n)
+			}
+			checkOutbox(t, s.pool)
+		})
+	}
+}
+
+// TestFleetNewBeforeOld: 500 requests that are tried again, due for hours, do not
+// stand before 20 that have just come.
+func TestFleetNewBeforeOld(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "old", 500)
+	exec(t, s.pool, `UPDATE outbox SET attempt = 1, spared = 1, due_at = now() - interval '5 hours'`)
+	mustAdd(t, s, "new", 20, func(e *Event) { e.Sequence += 1000 })
+	left, claims := 20, 0
+	for ; left > 0 && claims < 20; claims++ {
+		for _, l := range mustClaim(t, s, testSlots) {
+			if l.Attempt == 1 {
+				left--
+			}
+		}
+	}
+	if left > 0 || claims > 5 { // half of the 8 slots each time
+		t.Errorf("after %d claims of %d, %d new ones are left", claims, testSlots, left)
+	}
+	// Nor do new ones stand before old ones.
+	old := 0
+	mustAdd(t, s, "more", 100, func(e *Event) { e.Sequence += 2000 })
+	for range 4 {
+		for _, l := range mustClaim(t, s, testSlots) {
+			if l.Attempt > 1 {
+				old++
+			}
+		}
+	}
+	if old != 2*testSlots {
+		t.Errorf("%d of %d slots went to old ones", old, 4*testSlots)
+	}
+}

@@ -1,0 +1,77 @@
+package outbox
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"flexworker/internal/flex"
+)
+
+// TestSlotsByAnswers: the number of calls in flight after a row of answers. L is
+// a 429, g an answer, n none; a dot is a second that passes.
+func TestSlotsByAnswers(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		ceiling int
+		answers string
+		want    int
+	}{
+		{16, "", 16},
+		{16, "L", 9},    // 9.6
+		{16, "LLLL", 9}, // one wave
+		{16, "L.L", 5},  // 5.76
+		{16, "L.L.L.L.L.L.L.L.L", 1},
+		{16, "Lggggggggg", 10}, // as many answers as slots earn one more
+		{16, "Lgggggggg", 9},   // one too few
+		{16, "Lggggggnnn", 9},  // no answer earns none
+		{16, "Lgggggggggnnnn", 10},
+		{16, "Lggggg.Lggggg", 6}, // the count begins anew with a fall
+		{1, "L.L.L", 1},
+		{2, "L", 1},
+		{2, "Lggggg", 2},
+		{16, "ggggggggggggggggggggggggggggggggggggggg", 16},
+		{16, "nnnnnnnnnnnn", 16}, // the gate is for outages
+	} {
+		t.Run(fmt.Sprint(tt.ceiling, tt.answers), func(t *testing.T) {
+			t.Parallel()
+			s, now := newSlots(tt.ceiling), time.Now()
+			for _, a := range tt.answers {
+				switch a {
+				case 'L':
+					s.told(flex.Outcome{Kind: flex.Refused, Limited: true}, now)
+				case 'g':
+					s.told(flex.Outcome{Kind: flex.Created}, now)
+				case 'n':
+					s.told(flex.Outcome{Kind: flex.Uncertain}, now)
+				case '.':
+					now = now.Add(cutEvery)
+				}
+			}
+			if got := s.free(); got != tt.want {
+				t.Errorf("%d calls may be in flight, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestSlotsNeverBelowZero: a limit that falls under what is in flight.
+func TestSlotsNeverBelowZero(t *testing.T) {
+	t.Parallel()
+	s := newSlots(4)
+	s.take(4)
+	s.restart()
+	if got := s.free(); got != 0 {
+		t.Errorf("%d free", got)
+	}
+	for range 3 {
+		s.give()
+	}
+	if got := s.free(); got != 0 {
+		t.Errorf("%d free, one is in flight", got)
+	}
+	s.give()
+	if got := s.free(); got != 1 {
+		t.Errorf("%d free", got)
+	}
+}
