@@ -1,0 +1,105 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"flexworker/internal/flex"
+	"flexworker/internal/flex/flextest"
+)
+
+// Rows of docs/faults.md that no other test makes.
+
+// TestConnectBlackHole: packets to Flex vanish. Not a byte was sent, so the
+// attempt is spared.
+func TestConnectBlackHole(t *testing.T) {
+	t.Parallel()
+	srv := flextest.New(t)
+	if err := srv.BlackHole(); err != nil {
+		t.Skip(err) // needs Linux
+	}
+	s := newStore(t)
+	id := mustAdd(t, s, "hole", 1)[0]
+	start(t, newDeliverer(t, s, srv))
+	eventually(t, func() error {
+		if r := s.row(t, id); r.State != Pending || r.Attempt != 1 || r.Spared != 1 {
+			return fmt.Errorf("%s, attempt %d, spared %d", r.State, r.Attempt, r.Spared)
+		}
+		return nil
+	})
+}
+
+// twice is a TaskRouter that knows two interactions of every key.
+type twice struct{}
+
+func (twice) SearchTasks(_ context.Context, _ string, keys []string) (tasks []flex.Task, _ error) {
+	for _, key := range keys {
+		tasks = append(tasks, flex.Task{Key: key, TaskSID: "WT2", InteractionSID: "KD2", DateCreated: simStart.Add(time.Second)},
+			flex.Task{Key: key, TaskSID: "WT1", InteractionSID: "KD1", DateCreated: simStart})
+	}
+	return tasks, nil
+}
+
+func (twice) Events(context.Context, string, string, time.Time, time.Time) ([]flex.Task, bool, error) {
+	return nil, true, nil
+}
+
+func (twice) Fetch(_ context.Context, sid string) flex.Outcome {
+	return flex.Outcome{Kind: flex.Created, InteractionSID: sid}
+}
+
+// TestOldestOfTwoIsAdopted: somebody on the way repeated the call. The oldest
+// interaction is the request's, and the other is named.
+func TestOldestOfTwoIsAdopted(t *testing.T) {
+	t.Parallel()
+	q := inquiry{workspace: "WS", asked: []uncertain{{lookupKey: "k"}}, settle: time.Minute, lease: time.Second}
+	findings, err := q.lookUp(t.Context(), twice{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := findings[0]; f.Kind != Found || f.Outcome.InteractionSID != "KD1" || f.TaskSID != "WT1" || fmt.Sprint(f.Others) != "[KD2]" {
+		t.Errorf("%+v", f)
+	}
+}
+
+// TestClaimCutByStatementTimeout: somebody has the table; the claim is cut by the
+// server, nothing is claimed, and the next one has it all.
+func TestClaimCutByStatementTimeout(t *testing.T) {
+	t.Parallel()
+	direct := newStore(t)
+	mustAdd(t, direct, "a", 3)
+	config := direct.pool.Config()
+	config.ConnConfig.RuntimeParams["statement_timeout"] = "200ms"
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	s := NewStore(pool, "w1", testLimit)
+	tx, err := direct.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context()))
+	if _, err := tx.Exec(t.Context(), `LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE`); err != nil { // as ALTER TABLE does
+		t.Fatal(err)
+	}
+	if _, err := s.claim(t.Context(), 3); !Away(err) {
+		t.Errorf("the claim says %v", err)
+	}
+	if _, err := s.lapse(t.Context()); !Away(err) {
+		t.Errorf("the sweep says %v", err)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range mustClaim(t, s, 3) {
+		if l.Attempt != 1 {
+			t.Errorf("attempt %d", l.Attempt)
+		}
+	}
+}

@@ -1,0 +1,382 @@
+package outbox
+
+import (
+	"slices"
+	"time"
+)
+
+// The tables of the simulation. Each method does, in memory and at once, what
+// the statement it names does in one transaction: the same WHERE, the same SET.
+// A simulation is worth what these are worth: who changes a statement changes
+// its mirror.
+
+// instant is virtual time since the simulation began; never is NULL.
+type instant = time.Duration
+
+const never instant = -1
+
+// simRow is a row of outbox, in the columns that decide something.
+type simRow struct {
+	id             int
+	state          State
+	key            string // lookup_key; "": no task to look for
+	dueAt          instant
+	expiresAt      instant
+	attempt        int
+	spared         int
+	leasedBy       int
+	leasedUntil    instant
+	lookups        int
+	uncertainSince instant
+	answered       bool
+	sid            string
+	settlement     int
+	settledAt      instant
+	published      bool
+	announced      bool
+	sequence       int // stream_sequence
+}
+
+// simGate is the row of outbox_gate.
+type simGate struct {
+	heldSince, pausedUntil, probeAt, lookupAt instant
+}
+
+// simRepeat is a row of outbox_repeats or, where conflict is set, of outbox_malformed.
+type simRepeat struct {
+	row, sequence       int
+	conflict, published bool
+}
+
+// insert: Store.insert. INSERT ... ON CONFLICT (request_id) DO NOTHING.
+func (s *sim) insert(m *simMessage) (fresh bool) {
+	for i := range s.rows {
+		if s.rows[i].id == m.request {
+			return false
+		}
+	}
+	r := simRow{id: m.request, state: Pending, key: simKeys[m.request], dueAt: s.now, expiresAt: m.expiresAt, leasedUntil: never,
+		uncertainSince: never, settlement: 1, settledAt: never, sequence: m.sequence}
+	if m.noTask {
+		r.key = ""
+	}
+	if m.faults {
+		r.state, r.dueAt, r.settledAt = Rejected, never, s.now
+	}
+	s.rows = append(s.rows, r)
+	return true
+}
+
+// repeat: Store.repeat. What is known is redelivered, asked again, or in conflict.
+func (s *sim) repeat(m *simMessage) {
+	row := s.row(m.request)
+	if row.sequence == m.sequence {
+		return
+	}
+	for _, r := range s.repeats { // ON CONFLICT ON CONSTRAINT repeat_is_kept_once, message_is_kept_once
+		if r.sequence == m.sequence {
+			return
+		}
+	}
+	s.repeats = append(s.repeats, simRepeat{row: m.request, sequence: m.sequence, conflict: m.other})
+}
+
+func (s *sim) row(id int) *simRow {
+	for i := range s.rows {
+		if s.rows[i].id == id {
+			return &s.rows[i]
+		}
+	}
+	return nil
+}
+
+// claim: Store.claim with passes, readGate and lock. pending -> sending.
+func (s *sim) claim(by, slots int) (leased []*simRow, gate GateState) {
+	switch g := &s.gate; {
+	case g.heldSince != never:
+		return nil, GateHeld
+	case g.probeAt != never:
+		return nil, GatePaused
+	case g.pausedUntil > s.now:
+		return nil, GatePaused
+	}
+	for _, row := range s.inOrder(func(r *simRow) (bool, instant) {
+		return r.state == Pending && r.dueAt <= s.now && (r.expiresAt == never || r.expiresAt > s.now), r.dueAt
+	}, slots) {
+		row.state, row.dueAt = Sending, never
+		row.attempt++
+		row.leasedBy, row.leasedUntil = by, s.now+s.lease
+		leased = append(leased, row)
+	}
+	return leased, GateOpen
+}
+
+// inOrder are at most n rows for which where says yes, in the order it gives.
+func (s *sim) inOrder(where func(*simRow) (bool, instant), n int) []*simRow {
+	var chosen []*simRow
+	for i := range s.rows {
+		if ok, _ := where(&s.rows[i]); ok {
+			chosen = append(chosen, &s.rows[i])
+		}
+	}
+	if len(chosen) > 1 {
+		slices.SortStableFunc(chosen, func(a, b *simRow) int {
+			_, x := where(a)
+			_, y := where(b)
+			return int(x - y)
+		})
+	}
+	return chosen[:min(n, len(chosen))]
+}
+
+// record: recordSQL and raise. sending, or uncertain still of this attempt -> what was decided.
+func (s *sim) record(r record) (applied bool, done *simRow) {
+	s.raise(r.alarm)
+	row := s.row(int(r.lease.ID))
+	fits := row.attempt == r.lease.Attempt && (row.state == Sending || row.state == Uncertain)
+	if s.broken(recordNotFenced) {
+		fits = row.state == Sending || row.state == Uncertain
+	}
+	if s.broken(recordOverAnything) {
+		fits = row.attempt == r.lease.Attempt
+	}
+	if !fits {
+		return false, nil
+	}
+	o, m := r.told, r.move
+	since := s.now // least(clock_timestamp(), coalesce(o.leased_until, o.uncertain_since))
+	if bound := row.leasedUntil; bound != never {
+		since = min(since, bound)
+	} else {
+		since = min(since, row.uncertainSince)
+	}
+	if s.broken(sinceTheRecord) {
+		since = s.now
+	}
+	row.lookups++ // CASE WHEN o.state = 'uncertain' THEN o.lookups + 1 ELSE 0 END
+	if row.state == Sending || s.broken(lookupsCountAnew) {
+		row.lookups = 0
+	}
+	row.state, row.leasedBy, row.leasedUntil, row.dueAt = m.to, 0, never, never
+	if m.to == Pending || m.to == Uncertain {
+		row.dueAt = s.now + m.delay
+	}
+	if m.spared {
+		row.spared++
+	}
+	row.sid = o.InteractionSID
+	if m.to == Uncertain {
+		row.uncertainSince = since
+	}
+	row.answered = o.Answered && o.Kind == 0
+	row.announced = false
+	if m.to == Created || m.to == Rejected || m.to == Abandoned {
+		row.settledAt = s.now
+	}
+	return true, row
+}
+
+// raise: raise. The gate is shut as far as an outcome asks for it.
+func (s *sim) raise(a alarm) {
+	g := &s.gate
+	if a == (alarm{}) || g.heldSince != never {
+		return
+	}
+	if a.hold {
+		g.heldSince = s.now
+	}
+	g.pausedUntil = max(g.pausedUntil, s.now+a.pause)
+	if (a.hold || a.away) && g.probeAt == never {
+		g.probeAt = s.now + probeEvery
+	}
+}
+
+// takeProbe: Store.takeProbe.
+func (s *sim) takeProbe() bool {
+	if s.gate.probeAt == never || s.gate.probeAt > s.now {
+		return false
+	}
+	s.gate.probeAt = s.now + probeEvery
+	return true
+}
+
+// reopen: Store.reopen.
+func (s *sim) reopen() {
+	if s.gate.probeAt != never {
+		s.gate.heldSince, s.gate.probeAt = never, never
+	}
+}
+
+// lapse: Store.lapse. sending -> uncertain, where the lease ran out.
+func (s *sim) lapse() (n int) {
+	for i := range s.rows {
+		r := &s.rows[i]
+		if r.state != Sending || r.leasedUntil >= s.now {
+			continue
+		}
+		n++
+		r.state, r.dueAt, r.uncertainSince = Uncertain, s.now, r.leasedUntil
+		r.leasedBy, r.leasedUntil = 0, never
+		r.answered, r.lookups, r.announced = false, 0, false
+		if s.broken(lapseToPending) {
+			r.state = Pending
+		}
+	}
+	return n
+}
+
+// expire: Store.expire. pending -> expired, where the deadline passed.
+func (s *sim) expire() (n int) {
+	for i := range s.rows {
+		r := &s.rows[i]
+		unsent := r.state == Pending || s.broken(uncertainExpires) && r.state == Uncertain
+		if r.expiresAt == never || r.expiresAt > s.now || !unsent {
+			continue
+		}
+		n++
+		r.state, r.dueAt, r.settledAt = Expired, never, s.now
+	}
+	return n
+}
+
+// takeLookups: Store.takeLookups with postpone. There is one workspace; what
+// has no task comes alone.
+func (s *sim) takeLookups(seen *witnesses, most int) (q inquiry) {
+	due := func(r *simRow) (bool, instant) {
+		return r.state == Uncertain && r.dueAt != never && r.dueAt <= s.now, r.dueAt
+	}
+	first := s.inOrder(due, 1)
+	if len(first) == 0 {
+		return q
+	}
+	if first[0].key != "" {
+		if s.gate.lookupAt > s.now || s.gate.heldSince != never {
+			return q
+		}
+		s.gate.lookupAt = s.now + lookupEvery
+		q.workspace = "WS"
+		q.witness = seen.key(q.workspace, simStart.Add(s.now))
+	}
+	for _, r := range s.inOrder(func(r *simRow) (bool, instant) {
+		ok, at := due(r)
+		return ok && (r.key == "") == (q.workspace == ""), at
+	}, most) {
+		r.dueAt = s.now + lookupLimit
+		r.lookups++
+		if r.key == q.witness {
+			q.witness = ""
+		}
+		q.asked = append(q.asked, uncertain{id: int64(r.id), lookupKey: r.key, attempt: r.attempt, spared: r.spared, lookups: r.lookups,
+			answered: r.answered, since: simStart.Add(r.uncertainSince), age: s.now - r.uncertainSince})
+	}
+	return q
+}
+
+// resolve: Store.resolve. uncertain -> what the policy made of the finding.
+func (s *sim) resolve(u uncertain, f Finding, m move) *simRow {
+	row := s.row(int(u.id))
+	if row.attempt != u.attempt || row.state != Uncertain || row.lookups != u.lookups && !s.broken(resolveNotFenced) {
+		return nil
+	}
+	row.state, row.dueAt = m.to, never
+	if (m.to == Pending || m.to == Uncertain) && !m.person {
+		row.dueAt = s.now + m.delay
+	}
+	row.sid = f.Outcome.InteractionSID
+	if m.to == Created || m.to == Abandoned {
+		row.settledAt = s.now
+	}
+	return row
+}
+
+// strays: Store.strays and asking.
+func (s *sim) strays() (answers []simAnswer) {
+	for i := range s.rows {
+		r := &s.rows[i]
+		if r.settledAt != never && !r.published && r.settledAt < s.now-strayAge ||
+			r.state == Uncertain && r.dueAt == never && !r.announced {
+			answers = append(answers, answerOf(r))
+		}
+	}
+	for _, r := range s.repeats {
+		switch row := s.row(r.row); {
+		case r.published:
+		case r.conflict:
+			answers = append(answers, simAnswer{kind: malformation, row: r.row, number: r.sequence})
+		case row.settledAt != never: // askingAgain
+			answers = append(answers, simAnswer{kind: repetition, row: r.row, number: r.sequence, state: row.state, sid: row.sid})
+		}
+	}
+	return answers
+}
+
+// answerOf: settlement.answer.
+func answerOf(r *simRow) simAnswer {
+	if !r.state.Final() {
+		return simAnswer{kind: announcement, row: r.id, number: r.attempt, settlement: r.settlement, state: r.state}
+	}
+	return simAnswer{kind: final, row: r.id, number: r.settlement, state: r.state, sid: r.sid}
+}
+
+// markPublished: Store.markPublished, each kind fenced by its number.
+func (s *sim) markPublished(acked []simAnswer) {
+	for _, a := range acked {
+		switch row := s.row(a.row); a.kind {
+		case final:
+			if row.settledAt != never && (row.settlement == a.number || s.broken(markNotFenced)) {
+				row.published = true
+			}
+		case announcement:
+			if row.attempt == a.number && row.state == Uncertain && row.dueAt == never {
+				row.announced = true
+			}
+		default:
+			for i := range s.repeats {
+				if s.repeats[i].sequence == a.number {
+					s.repeats[i].published = true
+				}
+			}
+		}
+	}
+}
+
+// retry: Store.Retry.
+func (s *sim) retry(r *simRow, faults bool) bool {
+	if !r.state.Final() || r.state == Created || faults {
+		return false
+	}
+	r.state, r.dueAt, r.settledAt, r.published, r.announced = Pending, s.now, never, false, false
+	r.settlement++
+	r.spared = r.attempt
+	if r.expiresAt <= s.now {
+		r.expiresAt = never
+	}
+	return true
+}
+
+// cancel: Store.Cancel.
+func (s *sim) cancel(r *simRow) bool {
+	if unsent := r.state == Pending || s.broken(cancelInFlight) && r.state == Sending; !unsent {
+		return false
+	}
+	r.state, r.dueAt, r.leasedUntil, r.settledAt = Cancelled, never, never, s.now
+	return true
+}
+
+// resolveCreated: Store.ResolveCreated.
+func (s *sim) resolveCreated(r *simRow, sid string) bool {
+	if r.state != Uncertain {
+		return false
+	}
+	r.state, r.dueAt, r.sid, r.settledAt = Created, never, sid, s.now
+	return true
+}
+
+// resolveAbsent: Store.ResolveAbsent.
+func (s *sim) resolveAbsent(r *simRow) bool {
+	if r.state != Uncertain {
+		return false
+	}
+	r.state, r.dueAt = Pending, s.now
+	return true
+}

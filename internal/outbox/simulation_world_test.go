@@ -1,0 +1,651 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"flexworker/internal/flex"
+)
+
+// The world of the simulation: Flex, TaskRouter, the two streams, the replicas
+// and the people. Whatever can be decided here is thrown by the history's dice.
+
+var (
+	simStart = time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
+	simKeys  = []string{"k0", "k1", "k2", "k3", "k4"}
+
+	simRequest = []byte(`{"routing":{"properties":{"workspace_sid":"WS"}}}`)
+)
+
+// simMessage is a message of the request stream.
+type simMessage struct {
+	sequence, request            int
+	expiresAt                    instant
+	noTask, faults, other, acked bool
+}
+
+// simCall is one POST, as Flex sees it.
+type simCall struct {
+	request  int
+	createAt instant // never: it creates nothing
+	key, sid string
+}
+
+// simTask is an interaction with its task, as TaskRouter comes to show it.
+type simTask struct {
+	request                          int
+	key, sid                         string
+	createdAt, listedAt, goneAt, log instant
+}
+
+// simFlex is Flex and TaskRouter.
+type simFlex struct {
+	calls []simCall // that may still create
+	tasks []simTask // the ledger
+	sids  int
+
+	denied     bool // 401 to all
+	down       bool // TaskRouter does not answer
+	nameless   bool // tasks do not name their interaction
+	unreadable bool // events without readable attributes
+	noFetch    bool // interactions cannot be read
+	noLists    bool // the filter understands one value only; of a property of the service, healing is none
+	doubted    int  // 1: tasks may be listed later than the settle time; 2: logged
+	skew       time.Duration
+}
+
+// simAnswer is one message for the result stream.
+type simAnswer struct {
+	kind       answerKind
+	row        int
+	number     int // settlement, attempt or sequence: what the mark is fenced by
+	settlement int // of an announcement
+	state      State
+	sid        string
+}
+
+// simResult is a message on the result stream, after deduplication.
+type simResult struct {
+	simAnswer
+	copies int
+}
+
+// simLease is a lease in the hands of a replica, and how far it has come.
+type simLease struct {
+	lease   Lease
+	until   instant // by the replica's own clock, from before the claim
+	sent    bool
+	backAt  instant // when the call ends
+	outcome flex.Outcome
+	decided *record
+}
+
+// simAsking is an inquiry in the hands of a replica.
+type simAsking struct {
+	q        inquiry
+	findings []Finding
+	asked    bool
+	next     int
+}
+
+// simReplica is one process. All but its number is lost when it dies.
+type simReplica struct {
+	number    int
+	stalled   bool
+	draining  bool
+	inHand    []*simMessage
+	stored    []*simMessage // committed, not yet acked
+	leases    []simLease
+	asking    *simAsking
+	alone     int
+	streaks   streaks
+	witnesses witnesses
+	hints     []simAnswer
+	sending   []simAnswer // read for publishing
+	acked     []simAnswer // acknowledged, not yet marked
+}
+
+func (s *sim) crash(r *simReplica) {
+	s.born++
+	*r = simReplica{number: s.born, inHand: r.inHand[:0], stored: r.stored[:0], leases: r.leases[:0], hints: r.hints[:0],
+		sending: r.sending[:0], acked: r.acked[:0]}
+}
+
+// A step of a replica returns whether there was something to do.
+type simStep func(*sim, *simReplica) bool
+
+var simSteps = []simStep{
+	(*sim).stepReceive, (*sim).stepAdd, (*sim).stepAck, (*sim).stepClaim, (*sim).stepDeliver, (*sim).stepAnswered, (*sim).stepRecord,
+	(*sim).stepSweep, (*sim).stepTake, (*sim).stepAsk, (*sim).stepResolve, (*sim).stepRead, (*sim).stepSend, (*sim).stepMark, (*sim).stepProbe,
+}
+
+// stepReceive: the stream delivers a message that is not acked, also one that
+// another replica has in hand: AckWait may be over.
+func (s *sim) stepReceive(r *simReplica) bool {
+	if r.draining || len(r.inHand) > 1 {
+		return false
+	}
+	from := s.r.IntN(len(s.stream))
+	for i := range s.stream {
+		m := &s.stream[(from+i)%len(s.stream)]
+		if m.acked || slices.Contains(r.inHand, m) || slices.Contains(r.stored, m) {
+			continue
+		}
+		r.inHand = append(r.inHand, m)
+		s.log("%d receives message %d", r.number, m.sequence)
+		return true
+	}
+	return false
+}
+
+// stepAdd: the row is committed. A commit whose answer is lost is redelivered.
+func (s *sim) stepAdd(r *simReplica) bool {
+	if len(r.inHand) == 0 || s.away {
+		return false
+	}
+	m := r.inHand[0]
+	r.inHand = r.inHand[1:]
+	if s.broken(ackBeforeAdd) {
+		m.acked = true
+	}
+	fresh := s.insert(m)
+	if s.chance(loseCommit) {
+		return true
+	}
+	if !fresh {
+		s.repeat(m)
+	} else if m.faults {
+		s.hint(r, s.row(m.request))
+	}
+	s.log("%d adds message %d, fresh %t", r.number, m.sequence, fresh)
+	r.stored = append(r.stored, m)
+	return true
+}
+
+func (s *sim) stepAck(r *simReplica) bool {
+	if len(r.stored) == 0 {
+		return false
+	}
+	m := r.stored[0]
+	r.stored = r.stored[1:]
+	if !s.chance(loseAck) {
+		m.acked = true
+	}
+	return true
+}
+
+func (s *sim) stepClaim(r *simReplica) bool {
+	if s.away || r.draining || len(r.leases) > 2 {
+		return false
+	}
+	rows, _ := s.claim(r.number, 2)
+	if len(rows) == 0 {
+		return false
+	}
+	if s.chance(loseCommit) {
+		s.log("%d claims %d and is not told", r.number, len(rows))
+		return true
+	}
+	for _, row := range rows {
+		s.log("%d claims %d, attempt %d", r.number, row.id, row.attempt)
+		r.leases = append(r.leases, simLease{until: s.now + s.lease,
+			lease: Lease{ID: int64(row.id), RequestID: simKeys[row.id], Request: simRequest, LookupKey: row.key, Attempt: row.attempt, Spared: row.spared}})
+	}
+	return true
+}
+
+// stepDeliver: Deliverer.deliver up to the first byte. What is left of it is
+// that a process can be stopped between the check and the byte; the simulation
+// takes the two for one.
+func (s *sim) stepDeliver(r *simReplica) bool {
+	for i := range r.leases {
+		l := &r.leases[i]
+		if l.sent || l.decided != nil {
+			continue
+		}
+		if r.draining || l.until-s.now < s.limit+sendMargin && !s.broken(sendNotFenced) {
+			l.decided = &record{lease: l.lease, outcome: "put_back", move: move{to: Pending, spared: true}}
+			s.log("%d puts %d back", r.number, l.lease.ID)
+			return true
+		}
+		l.sent = true
+		s.checkSend(r, l)
+		l.outcome, l.backAt = s.call(l)
+		s.log("%d sends %d, attempt %d: %s, answered %t, back at %v", r.number, l.lease.ID, l.lease.Attempt, l.outcome.Kind, l.outcome.Answered, l.backAt)
+		return true
+	}
+	return false
+}
+
+// call is Flex: what it does, what it says, and when.
+func (s *sim) call(l *simLease) (flex.Outcome, instant) {
+	f := &s.flex
+	id := int(l.lease.ID)
+	back := s.now + time.Duration(s.r.Int64N(int64(s.limit)))
+	creates := func(late bool) string {
+		f.sids++
+		sid := simSID(f.sids)
+		at := s.now
+		if late {
+			at += time.Duration(s.r.Int64N(int64(s.policy.Settle / 3)))
+		}
+		f.calls = append(f.calls, simCall{request: id, createAt: at, key: l.lease.LookupKey, sid: sid})
+		s.create()
+		return sid
+	}
+	dice := s.r.IntN(100)
+	if s.healing {
+		dice = 99
+	}
+	switch {
+	case f.denied:
+		return flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401, ErrorKind: "http_401"}, back
+	case dice < 12: // the connection breaks, or 5xx, or time is over: created, perhaps later
+		creates(s.r.IntN(2) == 0)
+		return flex.Outcome{ErrorKind: "timeout"}, back
+	case dice < 24: // the same, not created
+		return flex.Outcome{ErrorKind: "timeout"}, back
+	case dice < 30: // 2xx without a sid, created
+		creates(false)
+		return flex.Outcome{Answered: true, ErrorKind: "no_sid"}, back
+	case dice < 33: // 2xx of a proxy that asked nobody
+		return flex.Outcome{Answered: true, ErrorKind: "not_json"}, back
+	case dice < 41:
+		return flex.Outcome{Kind: flex.Refused, Unreached: true, ErrorKind: "dial"}, back
+	case dice < 43:
+		return flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, ErrorKind: "http_403"}, back
+	case dice < 46:
+		return flex.Outcome{Kind: flex.Refused, Limited: true, RetryAfter: time.Duration(s.r.IntN(20)) * time.Second, ErrorKind: "http_429"}, back
+	case dice < 51:
+		return flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"}, back
+	default:
+		return flex.Outcome{Kind: flex.Created, InteractionSID: creates(false)}, back
+	}
+}
+
+var simSIDs = func() (sids [64]string) {
+	for i := range sids {
+		sids[i] = fmt.Sprintf("KD%d", i)
+	}
+	return sids
+}()
+
+func simSID(n int) string {
+	if n < len(simSIDs) {
+		return simSIDs[n]
+	}
+	return fmt.Sprintf("KD%d", n)
+}
+
+// create makes what calls create by now. TaskRouter lists it and logs it within
+// the settle time, in some histories one of the two, the witness to be doubted,
+// later than that; and it forgets the task five minutes after its end.
+func (s *sim) create() {
+	f := &s.flex
+	for i := 0; i < len(f.calls); {
+		c := f.calls[i]
+		if c.createAt > s.now {
+			i++
+			continue
+		}
+		f.calls = slices.Delete(f.calls, i, i+1)
+		lag := func(doubted int) time.Duration {
+			if f.doubted == doubted {
+				return time.Duration(s.r.Int64N(int64(min(4*s.policy.Settle, 3*time.Minute))))
+			}
+			return time.Duration(s.r.Int64N(int64(s.policy.Settle / 2)))
+		}
+		t := simTask{request: c.request, key: c.key, sid: c.sid, createdAt: c.createAt, listedAt: c.createAt + lag(1), log: c.createAt + lag(2), goneAt: 1 << 62}
+		if s.r.IntN(2) == 0 { // it ends soon
+			t.goneAt = c.createAt + time.Duration(s.r.Int64N(int64(time.Minute))) + taskMemory
+		}
+		f.tasks = append(f.tasks, t)
+		s.log("Flex creates %s for %d", t.sid, t.request)
+	}
+}
+
+// stepAnswered: the call ends, and is decided on: Deliverer.decide.
+func (s *sim) stepAnswered(r *simReplica) bool {
+	for i := range r.leases {
+		l := &r.leases[i]
+		if !l.sent || l.decided != nil || l.backAt > s.now {
+			continue
+		}
+		m := s.policy.after(l.lease.Attempt, l.outcome, s.r.Float64())
+		if s.broken(blockedCounts) && l.outcome.Kind == flex.Blocked {
+			m.spared = false
+		}
+		l.decided = &record{lease: l.lease, outcome: l.outcome.Kind.String(), told: l.outcome, move: m,
+			alarm: r.streaks.alarm(l.lease.RequestID, l.outcome)}
+		return true
+	}
+	return false
+}
+
+// stepRecord: Deliverer.record, tried again while Postgres is away.
+func (s *sim) stepRecord(r *simReplica) bool {
+	if s.away {
+		return false
+	}
+	for i := range r.leases {
+		l := &r.leases[i]
+		if l.decided == nil {
+			continue
+		}
+		applied, row := s.record(*l.decided)
+		s.log("%d records %d, attempt %d: %s, applied %t", r.number, l.lease.ID, l.lease.Attempt, l.decided.outcome, applied)
+		s.checkRecord(l, row)
+		if s.chance(loseCommit) {
+			return true // it is tried again, and meets what it wrote
+		}
+		if row != nil && row.state.Final() {
+			if row.state == Created {
+				r.witnesses.saw(l.lease, simStart.Add(s.now))
+			}
+			s.hint(r, row)
+		}
+		r.leases = slices.Delete(r.leases, i, i+1)
+		return true
+	}
+	return false
+}
+
+func (s *sim) stepSweep(*simReplica) bool {
+	return !s.away && s.lapse()+s.expire() > 0
+}
+
+func (s *sim) stepTake(r *simReplica) bool {
+	if s.away || r.draining || r.asking != nil {
+		return false
+	}
+	most := flex.MaxKeys - 1
+	if r.alone > 0 {
+		most = 1
+	}
+	q := s.takeLookups(&r.witnesses, most)
+	if len(q.asked) == 0 {
+		return false
+	}
+	r.alone = max(r.alone-1, 0)
+	q.settle, q.lease = s.policy.Settle, s.lease
+	if s.broken(absentAtOnce) {
+		q.settle = 0
+	}
+	r.asking = &simAsking{q: q}
+	return true
+}
+
+// stepAsk: the lookup itself, by the real inquiry.
+func (s *sim) stepAsk(r *simReplica) bool {
+	a := r.asking
+	if a == nil || a.asked {
+		return false
+	}
+	a.asked = true
+	if a.q.workspace == "" {
+		a.findings = make([]Finding, len(a.q.asked))
+		return true
+	}
+	a.findings, _ = a.q.lookUp(context.Background(), s)
+	return true
+}
+
+// stepResolve: Resolver.resolve for one request.
+func (s *sim) stepResolve(r *simReplica) bool {
+	a := r.asking
+	if a == nil || !a.asked || s.away {
+		return false
+	}
+	if a.next == len(a.findings) {
+		r.asking = nil
+		return true
+	}
+	u, f := a.q.asked[a.next], a.findings[a.next]
+	a.next++
+	if f.Alone {
+		r.alone++
+	}
+	d := doubt{attempt: u.attempt, counted: u.attempt - u.spared, lookups: u.lookups, age: u.age, answered: u.answered, askable: u.lookupKey != ""}
+	p := s.policy
+	if s.broken(absentAtOnce) {
+		p.Settle = 0
+	}
+	m := p.afterLookup(d, f, s.r.Float64())
+	if s.broken(absentAfterAnswer) && f.Kind == Absent && d.answered {
+		m = move{to: Pending}
+	}
+	row := s.resolve(u, f, m)
+	s.log("%d resolves %d, attempt %d, lookup %d: %s %s -> %s, applied %t", r.number, u.id, u.attempt, u.lookups, f.Kind, f.Why, m.to, row != nil)
+	if row == nil {
+		return true
+	}
+	s.checkResolve(row, d, f, m)
+	if row.state.Final() || m.person {
+		s.hint(r, row)
+	}
+	if s.chance(loseCommit) {
+		r.asking = nil // the turn ends with the error
+	}
+	return true
+}
+
+// hint: hints.offer. It may be lost.
+func (s *sim) hint(r *simReplica, row *simRow) {
+	if s.r.IntN(3) > 0 {
+		r.hints = append(r.hints, answerOf(row))
+	}
+}
+
+// stepRead: Publisher.Run reads hints or, when there are none, strays.
+func (s *sim) stepRead(r *simReplica) bool {
+	if len(r.sending) > 0 || len(r.acked) > 0 {
+		return false
+	}
+	if len(r.hints) > 0 {
+		r.sending = append(r.sending, r.hints...)
+		r.hints = r.hints[:0]
+		return true
+	}
+	if s.away {
+		return false
+	}
+	r.sending = append(r.sending, s.strays()...)
+	if s.broken(markBeforeAck) {
+		s.markPublished(r.sending)
+	}
+	return len(r.sending) > 0
+}
+
+// stepSend: one answer goes to the result stream, which may not take it, or
+// take it without saying so.
+func (s *sim) stepSend(r *simReplica) bool {
+	if len(r.sending) == 0 {
+		return false
+	}
+	a := r.sending[0]
+	r.sending = r.sending[1:]
+	if s.chance(streamAway) {
+		return true
+	}
+	s.store(a)
+	if !s.chance(loseAck) {
+		r.acked = append(r.acked, a)
+	}
+	return true
+}
+
+// stepMark: Store.markPublished of what was acknowledged.
+func (s *sim) stepMark(r *simReplica) bool {
+	if len(r.acked) == 0 || len(r.sending) > 0 || s.away {
+		return false
+	}
+	s.markPublished(r.acked)
+	r.acked = r.acked[:0]
+	return true
+}
+
+func (s *sim) stepProbe(r *simReplica) bool {
+	if s.away || r.draining || !s.takeProbe() {
+		return false
+	}
+	if !s.flex.denied {
+		s.reopen()
+	}
+	return true
+}
+
+// store is the result stream: it keeps one message of an id.
+func (s *sim) store(a simAnswer) {
+	s.checkResult(a)
+	for i := range s.results {
+		if r := &s.results[i]; r.kind == a.kind && r.row == a.row && r.number == a.number && r.settlement == a.settlement {
+			r.copies++
+			if r.kind == final && (r.state != a.state || r.sid != a.sid) {
+				s.fail("two different results under one message id: %v and %v", r.simAnswer, a)
+			}
+			return
+		}
+	}
+	s.results = append(s.results, simResult{a, 1})
+}
+
+// SearchTasks, Events and Fetch make the simulation a finder.
+func (s *sim) SearchTasks(_ context.Context, _ string, keys []string) ([]flex.Task, error) {
+	f := &s.flex
+	if f.down {
+		return nil, &flex.LookupError{ErrorKind: "timeout"}
+	}
+	if f.noLists && len(keys) > 1 {
+		return nil, nil
+	}
+	var found []flex.Task
+	for i := range f.tasks {
+		if t := &f.tasks[i]; t.key != "" && slices.Contains(keys, t.key) && t.listedAt <= s.now && s.now < t.goneAt {
+			found = append(found, s.task(t, 0))
+		}
+	}
+	return found, nil
+}
+
+func (s *sim) Events(_ context.Context, _, _ string, from, to time.Time) ([]flex.Task, bool, error) {
+	f := &s.flex
+	if f.down {
+		return nil, false, &flex.LookupError{ErrorKind: "timeout"}
+	}
+	var found []flex.Task
+	for i := range f.tasks {
+		t := &f.tasks[i]
+		at := simStart.Add(t.createdAt + f.skew)
+		if t.key != "" && t.log <= s.now && !at.Before(from) && !at.After(to) && !f.unreadable {
+			found = append(found, s.task(t, f.skew))
+		}
+	}
+	return found, !f.unreadable, nil
+}
+
+func (s *sim) task(t *simTask, skew time.Duration) flex.Task {
+	found := flex.Task{TaskSID: "WT", Key: t.key, InteractionSID: t.sid, DateCreated: simStart.Add(t.createdAt + skew)}
+	if s.flex.nameless {
+		found.InteractionSID = ""
+	}
+	return found
+}
+
+func (s *sim) Fetch(_ context.Context, sid string) flex.Outcome {
+	if s.flex.noFetch {
+		return flex.Outcome{ErrorKind: "timeout"}
+	}
+	return flex.Outcome{Kind: flex.Created, InteractionSID: sid}
+}
+
+// stepWorld is what happens around the replicas: time, faults, people.
+func (s *sim) stepWorld() {
+	f := &s.flex
+	switch r := s.replicas[s.r.IntN(len(s.replicas))]; s.r.IntN(24) {
+	case 0:
+		s.log("%d dies", r.number)
+		s.crash(r)
+	case 1, 2:
+		r.stalled = !r.stalled
+		s.log("%d stalled: %t", r.number, r.stalled)
+	case 3:
+		r.draining = true // SIGTERM; its end is a crash with nothing in hand
+	case 4:
+		s.away = !s.away
+		s.log("Postgres away: %t", s.away)
+	case 5:
+		f.denied = !f.denied
+	case 6:
+		f.down = !f.down
+	case 7:
+		f.nameless, f.noFetch = s.r.IntN(4) == 0, s.r.IntN(4) == 0
+	case 8:
+		f.unreadable = !f.unreadable
+	case 9, 10:
+		s.stepPerson()
+	default:
+		s.passTime(simWaits[s.r.IntN(len(simWaits))])
+	}
+}
+
+var simWaits = []time.Duration{50 * time.Millisecond, time.Second, time.Second, 3 * time.Second, 8 * time.Second, 21 * time.Second, 62 * time.Second, 6 * time.Minute}
+
+func (s *sim) passTime(d time.Duration) {
+	s.now += d
+	s.log("%v pass", d)
+	s.create()
+}
+
+// stepPerson is one act of an operator.
+func (s *sim) stepPerson() {
+	if s.away || len(s.rows) == 0 {
+		return
+	}
+	row := &s.rows[s.r.IntN(len(s.rows))]
+	switch s.r.IntN(6) {
+	case 0:
+		if s.cancel(row) {
+			s.log("a person cancels %d", row.id)
+		}
+	case 1:
+		if s.retry(row, s.faulty[row.id]) {
+			g := &s.ghosts[row.id]
+			g.retried = true
+			g.person = g.person || g.undecide // who retries what nobody knows says that it is absent
+			s.log("a person retries %d", row.id)
+		}
+	case 2: // who looks finds what is there
+		if i := slices.IndexFunc(s.flex.tasks, func(t simTask) bool { return t.request == row.id }); i >= 0 && s.resolveCreated(row, s.flex.tasks[i].sid) {
+			s.log("a person resolves %d as created", row.id)
+		}
+	case 3:
+		if s.resolveAbsent(row) {
+			s.ghosts[row.id].person = true
+			s.log("a person resolves %d as absent", row.id)
+		}
+	case 4:
+		if s.gate.heldSince == never { // Store.Hold
+			s.gate.heldSince, s.gate.probeAt = s.now, never
+		} else { // Store.Release
+			s.gate.heldSince, s.gate.probeAt, s.gate.pausedUntil = never, never, never
+		}
+	case 5: // Store.Republish
+		if row.settledAt != never && row.published {
+			row.published = false
+		}
+	}
+}
+
+// the chances of small faults, in a thousand.
+const (
+	loseCommit = 40
+	loseAck    = 60
+	streamAway = 60
+)
+
+func (s *sim) chance(perMille int) bool { return !s.healing && s.r.IntN(1000) < perMille }
+
+func newSimRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 22)) }
