@@ -1,0 +1,300 @@
+package crashtest
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"flexworker/internal/flex/flextest"
+)
+
+// requests of each history; 16 of them are claimed at once.
+const requests = 20
+
+// root is the module's folder.
+const root = "../../.."
+
+// A point is one of internal/crash, and what a worker that is alone leaves when
+// it dies there.
+type point struct {
+	name    string
+	filled  bool             // the requests are in the table before it starts
+	faults  []flextest.Fault // of its first calls
+	expires bool             // one request more, whose deadline has passed
+	left    func(r *rig) error
+}
+
+// left is the state of the table by a query that counts.
+func left(sql string, want int) func(*rig) error {
+	return func(r *rig) error { return is(sql, r.count(`SELECT count(*) FROM outbox WHERE `+sql), want) }
+}
+
+func all(checks ...func(*rig) error) func(*rig) error {
+	return func(r *rig) error {
+		for _, check := range checks {
+			if err := check(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// some: at least one row.
+func some(sql string) func(*rig) error {
+	return func(r *rig) error {
+		return is("some "+sql, r.count(`SELECT count(*) FROM outbox WHERE `+sql) > 0, true)
+	}
+}
+
+func calls(what string, ok func(flextest.Calls) bool) func(*rig) error {
+	return func(r *rig) error { return is(what, ok(r.flex.Calls()), true) }
+}
+
+func someUnacked(r *rig) error { return is("some messages not acked", r.unacked() > 0, true) }
+
+func results(ok func(n int) bool) func(*rig) error {
+	return func(r *rig) error {
+		n := r.messages()
+		return is(fmt.Sprintf("results as expected (%d)", n), ok(n), true)
+	}
+}
+
+// unrecorded: all that was claimed stands in sending, the first 16 at least. A
+// slot is free again when its call has ended, so there may be more.
+func unrecorded(r *rig) error {
+	return all(left(`state IN ('sending', 'pending')`, requests), func(r *rig) error {
+		return is("16 or more in sending", r.count(`SELECT count(*) FROM outbox WHERE state = 'sending'`) >= 16, true)
+	})(r)
+}
+
+// doubtful: two interactions whose answers are lost, two that were never made.
+var doubtful = []flextest.Fault{flextest.CreateThenReset, flextest.Reset, flextest.CreateThen(flextest.Status(503)), flextest.Status(503)}
+
+// points are all there are; TestEveryPoint says so when one is missing.
+var points = []point{
+	{name: "received", left: someUnacked},
+	{name: "added", left: all(someUnacked, some(`true`))},
+	{name: "claiming", filled: true, left: all(left(`state = 'pending' AND attempt = 0`, requests), calls("no call", func(c flextest.Calls) bool { return c.Received == 0 }))},
+	{name: "claimed", filled: true, left: all(left(`state = 'sending'`, 16), left(`state = 'pending'`, 4), calls("no call", func(c flextest.Calls) bool { return c.Received == 0 }))},
+	{name: "sending", filled: true, left: all(left(`state = 'sending'`, 16), left(`state = 'pending'`, 4))},
+	{name: "answered", filled: true, left: all(unrecorded, calls("a creation", func(c flextest.Calls) bool { return c.Created > 0 }))},
+	{name: "recording", filled: true, left: all(unrecorded, calls("a creation", func(c flextest.Calls) bool { return c.Created > 0 }))},
+	{name: "recorded", filled: true, left: all(some(`state = 'created'`), left(`published_at IS NOT NULL`, 0), results(func(n int) bool { return n == 0 }))},
+	{name: "published", filled: true, left: all(some(`state = 'created'`), left(`published_at IS NOT NULL`, 0), results(func(n int) bool { return n > 0 }))},
+	{name: "marked", filled: true, left: all(some(`published_at IS NOT NULL`), results(func(n int) bool { return n > 0 }))},
+	{name: "swept", filled: true, expires: true, left: left(`state = 'expired' AND published_at IS NULL`, 1)},
+	{name: "asking", filled: true, faults: doubtful, left: all(some(`state = 'uncertain' AND lookups = 1 AND due_at > now()`), left(`state = 'created' AND resolved_by = 'lookup'`, 0))},
+	{name: "found", filled: true, faults: doubtful, left: all(some(`state = 'uncertain' AND lookups = 1 AND due_at > now()`), left(`state = 'created' AND resolved_by = 'lookup'`, 0))},
+	{name: "resolved", filled: true, faults: doubtful, left: some(`state = 'created' AND resolved_by = 'lookup' OR state = 'uncertain' AND lookups = 1`)},
+}
+
+// TestEveryPoint: every point that the sources name has its row above.
+func TestEveryPoint(t *testing.T) {
+	t.Parallel()
+	at := regexp.MustCompile(`\bcrash\.At\("([^"]*)"\)`)
+	var named, listed []string
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range at.FindAllSubmatch(text, -1) {
+			named = append(named, string(m[1]))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range points {
+		listed = append(listed, p.name)
+	}
+	slices.Sort(named)
+	slices.Sort(listed)
+	if !slices.Equal(named, listed) {
+		t.Errorf("the sources name the points %q, the table has %q", named, listed)
+	}
+}
+
+// TestCrashAlone: the only replica dies at each point in turn. What it leaves is
+// what outbox/doc.go says; a new one finds it and ends it well.
+func TestCrashAlone(t *testing.T) {
+	t.Parallel()
+	for _, p := range points {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			expired := r.prepare(p)
+			w := r.start(p.name + ":1")
+			if !p.filled {
+				r.send("a", requests, "")
+			}
+			if err := w.killed(patience); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.left(r); err != nil {
+				t.Errorf("left behind: %v: %s", err, r.states())
+			}
+			r.hurry()
+			begun := time.Now()
+			r.start("")
+			r.balanced(expired)
+			t.Logf("healed in %v", time.Since(begun).Round(100*time.Millisecond))
+		})
+	}
+}
+
+// prepare fills the world as a point wants it, and returns how many requests
+// will expire.
+func (r *rig) prepare(p point) (expired int) {
+	if p.filled {
+		r.fill(requests)
+	}
+	if p.expires {
+		expired = 1
+		r.send("late", 1, `,"expires_at":"2026-01-01T00:00:00Z"`)
+	}
+	r.flex.Next(p.faults...)
+	return expired
+}
+
+// hurry makes the 45 s pass after which the lookups of a dead replica are made again.
+func (r *rig) hurry() {
+	r.exec(`UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'uncertain' AND due_at > clock_timestamp() AND lookups > 0`)
+}
+
+// TestCrashAmongThree: one of three replicas dies at each point in turn; the two
+// others never stop.
+func TestCrashAmongThree(t *testing.T) {
+	t.Parallel()
+	for _, p := range points {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			expired := r.prepare(p)
+			w := r.start(p.name + ":1")
+			if !p.filled {
+				r.send("a", requests, "")
+			}
+			r.start("")
+			r.start("")
+			// The others may leave it nothing to do at that point; then it dies elsewhere.
+			if err := w.killed(4 * time.Second); err != nil {
+				t.Logf("it did not come to the point: %v", err)
+				w.signal(syscall.SIGKILL)
+			}
+			r.hurry()
+			begun := time.Now()
+			r.balanced(expired)
+			t.Logf("healed in %v", time.Since(begun).Round(100*time.Millisecond))
+		})
+	}
+}
+
+// TestKilledReplicaIsReplaced measures how long what a killed replica held stays
+// without an owner: settled, or back in the queue, within the call's limit, the
+// settle time and ten seconds.
+func TestKilledReplicaIsReplaced(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill(60)
+	r.flex.Set(flextest.Settings{Latency: 700 * time.Millisecond})
+	w := r.start("")
+	held := func() int {
+		return r.count(`SELECT count(*) FROM outbox WHERE state = 'sending' AND leased_by LIKE $1`, w.name())
+	}
+	eventually(t, func() error { return is("it holds some", held() >= 8, true) })
+	r.start("")
+	r.start("")
+	w.signal(syscall.SIGKILL)
+	killed := time.Now()
+	<-w.done
+	n := held()
+	r.exec(`CREATE TABLE held AS SELECT id FROM outbox WHERE state = 'sending' AND leased_by LIKE '` + w.name() + `'`)
+	eventually(t, func() error {
+		return is("neither settled nor in the queue", r.count(`SELECT count(*) FROM outbox JOIN held USING (id) WHERE state NOT IN ('created', 'pending')
+			AND NOT EXISTS (SELECT FROM outbox_attempts a WHERE a.outbox_id = outbox.id AND a.kind = 'lookup' AND a.outcome = 'absent')`), 0)
+	})
+	took := time.Since(killed)
+	t.Logf("%d requests that a killed replica held were settled or back in the queue after %v; the promise is %v", n, took.Round(100*time.Millisecond), timeout+settle+10*time.Second)
+	if bound := 3 * (timeout + settle + 10*time.Second); took > bound {
+		t.Errorf("after %v, more than %v", took, bound)
+	}
+	r.balanced(0)
+}
+
+// TestStoppedBetweenClaimAndCall: a process that stands still with leases in hand
+// for two leases, and then goes on, sends nothing under them.
+func TestStoppedBetweenClaimAndCall(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill(requests)
+	w := r.start("claimed:1:stop")
+	eventually(t, func() error { return is("leased", r.count(`SELECT count(*) FROM outbox WHERE state = 'sending'`), 16) })
+	stopped := time.Now()
+	r.start("")
+	eventually(t, func() error {
+		return is("created by the other", r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`), requests)
+	})
+	<-time.After(time.Until(stopped.Add(2*lease + time.Second)))
+	received := r.flex.Calls().Received
+	w.signal(syscall.SIGCONT)
+	eventually(t, func() error {
+		return is("leases given back that were lost", r.count(`SELECT count(*) FROM outbox_attempts WHERE outcome = 'put_back' AND NOT applied AND worker LIKE $1`, w.name()), 16)
+	})
+	if n := r.flex.Calls().Received; n != received || n != requests {
+		t.Errorf("%d calls, want %d", n, requests)
+	}
+	r.balanced(0)
+}
+
+// TestStoppedDuringCall: a process that stands still with calls in flight, and
+// learns what became of them long after others have found out, overwrites nothing.
+func TestStoppedDuringCall(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill(8)
+	r.flex.Inject(flextest.Rule{Fault: flextest.CreateThenHang, Times: 8})
+	w := r.start("")
+	eventually(t, func() error { return is("calls that hang", r.flex.Calls().Hanging, 8) })
+	w.signal(syscall.SIGSTOP)
+	stopped := time.Now()
+	r.start("")
+	eventually(t, func() error {
+		return is("found by the other", r.count(`SELECT count(*) FROM outbox WHERE state = 'created' AND resolved_by = 'lookup'`), 8)
+	})
+	<-time.After(time.Until(stopped.Add(2*lease + time.Second)))
+	w.signal(syscall.SIGCONT)
+	eventually(t, func() error {
+		return is("late outcomes", r.count(`SELECT count(*) FROM outbox_attempts WHERE outcome = 'uncertain' AND NOT applied AND worker LIKE $1`, w.name()), 8)
+	})
+	if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'created' AND resolved_by = 'lookup' AND attempt = 1`); n != 8 {
+		t.Errorf("%d as they were found, want 8: %s", n, r.states())
+	}
+	r.balanced(0)
+}
+
+// TestAllKilledAtOnce: three replicas die in one instant, with calls in flight.
+func TestAllKilledAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.fill(60)
+	r.flex.Set(flextest.Settings{Latency: 400 * time.Millisecond})
+	fleet := []*replica{r.start(""), r.start(""), r.start("")}
+	eventually(t, func() error {
+		return is("in the midst of it", r.flex.Calls().Created > 10 && r.flex.Calls().InFlight > 5, true)
+	})
+	for _, w := range fleet {
+		w.signal(syscall.SIGKILL)
+	}
+	r.start("")
+	r.balanced(0)
+}

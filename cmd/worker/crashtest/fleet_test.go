@@ -1,0 +1,83 @@
+package crashtest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"flexworker/internal/faultproxy"
+	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/outboxtest"
+)
+
+// TestRollingRestart: three replicas are replaced one after the other under
+// load. Nothing is lost, doubled or uncertain.
+func TestRollingRestart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const unhurried = "FLEX_TIMEOUT=20s" // a busy machine is not what is tested
+	fleet := []*replica{r.start("", unhurried), r.start("", unhurried), r.start("", unhurried)}
+	r.flex.Set(flextest.Settings{Latency: 100 * time.Millisecond})
+	for i, w := range fleet {
+		r.send(fmt.Sprint("before-", i), 50, "")
+		r.start("", unhurried).consuming()
+		w.consuming().term()
+	}
+	r.balanced(0)
+	if n := r.count(`SELECT count(*) FROM outbox_attempts WHERE kind = 'attempt' AND outcome NOT IN ('created', 'put_back')`); n != 0 {
+		t.Errorf("%d attempts came to no good end: %s", n, r.states())
+	}
+}
+
+// TestPeers_08_MetricsInAnOutage: metrics and liveness are answered at once while
+// Postgres does not answer at all: no scrape asks it (frain-dev/convoy#2807).
+func TestPeers_08_MetricsInAnOutage(t *testing.T) {
+	t.Parallel()
+	server := outboxtest.NewServer(t)
+	r := newRigOn(t, server.DSN("postgres"))
+	port, err := faultproxy.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprintf("http://127.0.0.1:%d", port)
+	r.start("", fmt.Sprintf("ADMIN_ADDR=127.0.0.1:%d", port))
+	get := func(path string) (string, error) {
+		client := http.Client{Timeout: time.Second}
+		response, err := client.Get(address + path)
+		if err != nil {
+			return "", err
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		if err == nil && response.StatusCode != http.StatusOK {
+			err = errors.New(response.Status)
+		}
+		return string(body), err
+	}
+	counted := func() error { // the table is looked at every 15 s, by nobody's wish
+		text, err := get("/metrics")
+		if err == nil && !strings.Contains(text, "flexworker_requests{") {
+			err = errors.New("no metric of the table")
+		}
+		return err
+	}
+	eventually(t, counted)
+	if err := server.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		if err := counted(); err != nil {
+			t.Errorf("metrics: %v", err)
+		}
+		if _, err := get("/healthz"); err != nil {
+			t.Errorf("liveness: %v", err)
+		}
+	}
+	if err := server.Resume(); err != nil {
+		t.Fatal(err)
+	}
+}
