@@ -68,6 +68,8 @@ type move struct {
 	delay  time.Duration // until due_at, where to is Pending or Uncertain
 	spared bool          // the attempt is not held against RETRY_MAX_ATTEMPTS
 	person bool          // where to is Uncertain: a person has to look, no lookup will
+	// undecided: nothing was proved, Undecided decided.
+	undecided bool
 }
 
 // after decides where the outcome of the attempt with this number leads. Only
@@ -139,14 +141,15 @@ func (p Policy) lookupWait(d doubt) time.Duration {
 }
 
 func (p Policy) undecided(d doubt, random float64) move {
+	m := move{to: Uncertain, person: true}
 	switch p.Undecided {
 	case Retry:
-		return p.again(d, random)
+		m = p.again(d, random)
 	case Fail:
-		return move{to: Abandoned}
-	default:
-		return move{to: Uncertain, person: true}
+		m = move{to: Abandoned}
 	}
+	m.undecided = true
+	return m
 }
 
 // again leads back to pending, or ends where the attempts are used up.

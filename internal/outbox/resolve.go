@@ -273,14 +273,16 @@ func verdict(f Finding, m move) (kind, why *string) {
 			return orNull("duplicate"), orNull(text(d))
 		}
 		return nil, nil
-	case m.to == Abandoned && f.Kind == Absent:
-		return orNull("attempts_used_up"), orNull("the last attempt is proved absent and no attempt is left: " + text(f.Why))
-	case m.to == Abandoned:
-		return orNull("undecided"), orNull("whether it exists cannot be found out, and UNCERTAIN_POLICY says fail: " + text(f.Why))
-	case m.to == Pending:
-		return orNull("absent"), orNull("the attempt did not create it: " + text(f.Why))
 	case m.person:
 		return orNull("undecided"), orNull("a person has to decide whether it exists: " + text(f.Why))
+	case m.undecided && m.to == Pending:
+		return orNull("undecided"), orNull("whether it exists cannot be found out, and UNCERTAIN_POLICY=retry sends it again: " + text(f.Why))
+	case m.undecided && m.to == Abandoned:
+		return orNull("undecided"), orNull("whether it exists cannot be found out, and UNCERTAIN_POLICY or the number of attempts ends it; a retry may create it twice: " + text(f.Why))
+	case m.to == Abandoned:
+		return orNull("attempts_used_up"), orNull("the last attempt is proved absent and no attempt is left: " + text(f.Why))
+	case m.to == Pending:
+		return orNull("absent"), orNull("the attempt did not create it: " + text(f.Why))
 	default:
 		return nil, nil
 	}

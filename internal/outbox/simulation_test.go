@@ -1,0 +1,359 @@
+package outbox
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// The simulation: short histories of a few requests, three replicas, Flex,
+// TaskRouter, the streams and people, in virtual time. The decisions are the
+// real ones (Policy.after, afterLookup, alarmOf, inquiry.lookUp); the tables are
+// mirrors of the statements (simulation_table_test.go). Any replica may die, be
+// stopped or go on between any two steps, any commit or ack may be lost. After
+// every step the invariants hold (simulation_check_test.go); then all heals, and
+// everything has to settle.
+//
+//	go test ./internal/outbox -run TestSimulation -sim.seed=N    one history, told step by step
+//	go test ./internal/outbox -run TestSimulation -sim.histories=10000000
+//
+// FLEXWORKER_SIM_SEED and FLEXWORKER_SIM_HISTORIES do the same.
+var (
+	simSeedFlag  = flag.Uint64("sim.seed", 0, "run only the history with this seed and tell it step by step")
+	simCountFlag = flag.Int("sim.histories", 100_000, "histories to run")
+)
+
+const simLength = 90 // steps of a history before all heals
+
+// sim is one history.
+type sim struct {
+	seed    uint64
+	r       *rand.Rand
+	now     instant
+	broke   breakage
+	tracing bool
+	trace   []string
+	failure string
+
+	policy       Policy
+	limit, lease time.Duration
+
+	rows    []simRow
+	repeats []simRepeat
+	gate    simGate
+	stream  []simMessage
+	results []simResult
+	faulty  [simRequests]bool
+	flex    simFlex
+	away    bool // Postgres
+
+	replicas []*simReplica
+	born     int
+	healing  bool
+	ghosts   [simRequests]simGhost
+}
+
+const simRequests = 5 // at most
+
+// history plays one history and returns what was wrong with it.
+func (s *sim) history(seed uint64) string {
+	s.begin(seed)
+	for range simLength {
+		if s.r.IntN(5) == 0 {
+			s.stepWorld()
+		} else {
+			s.stepReplica()
+		}
+		if s.check(); s.failure != "" {
+			return s.failure
+		}
+	}
+	s.heal()
+	return s.failure
+}
+
+func (s *sim) begin(seed uint64) {
+	*s = sim{seed: seed, broke: s.broke, tracing: s.tracing, r: newSimRand(seed), rows: s.rows[:0], repeats: s.repeats[:0],
+		stream: s.stream[:0], results: s.results[:0], replicas: s.replicas, now: time.Hour,
+		flex: simFlex{calls: s.flex.calls[:0], tasks: s.flex.tasks[:0]}}
+	s.gate = simGate{never, never, never, never}
+	s.limit = []time.Duration{2 * time.Second, 15 * time.Second}[s.r.IntN(2)]
+	s.lease = s.limit + leaseMargin
+	s.policy = Policy{MinDelay: time.Second, MaxDelay: 30 * time.Second, MaxAttempts: 1 + s.r.IntN(3),
+		Settle: []time.Duration{10 * time.Second, time.Minute}[s.r.IntN(2)], Undecided: []Undecided{Hold, Hold, "", Fail, Retry}[s.r.IntN(5)]}
+	s.flex.skew = time.Duration(s.r.IntN(59)-29) * time.Second
+	s.flex.noLists = s.r.IntN(2) == 0
+	s.flex.doubted = s.r.IntN(4)
+	s.begging()
+	if len(s.replicas) == 0 {
+		s.replicas = []*simReplica{{}, {}, {}}
+	}
+	for _, r := range s.replicas {
+		s.crash(r)
+	}
+	s.log("policy %+v, limit %v, no lists %t, skew %v", s.policy, s.limit, s.flex.noLists, s.flex.skew)
+}
+
+// begging fills the request stream: some requests, of which some are asked
+// twice, or meant otherwise under the same id.
+func (s *sim) begging() {
+	n := 1 + s.r.IntN(3)
+	for id := range n {
+		m := simMessage{request: id, expiresAt: never, noTask: s.r.IntN(8) == 0, faults: s.r.IntN(16) == 0}
+		if s.r.IntN(6) == 0 {
+			m.expiresAt = s.now + time.Duration(s.r.IntN(60))*time.Second
+		}
+		s.faulty[id] = m.faults
+		s.stream = append(s.stream, m)
+		if s.r.IntN(4) == 0 {
+			s.stream = append(s.stream, m)
+		} else if s.r.IntN(8) == 0 {
+			m.other = true
+			s.stream = append(s.stream, m)
+		}
+	}
+	for i := range s.stream {
+		s.stream[i].sequence = i + 1
+	}
+	// Who is first in the table is the request; the other one then differs from
+	// it, whichever of the two that is.
+}
+
+// stepReplica makes one step of one replica, if there is one to make.
+func (s *sim) stepReplica() {
+	r := s.replicas[s.r.IntN(len(s.replicas))]
+	if r.stalled {
+		return
+	}
+	if r.draining && len(r.leases)+len(r.inHand)+len(r.stored)+len(r.hints)+len(r.sending)+len(r.acked) == 0 {
+		s.crash(r)
+		return
+	}
+	from := s.r.IntN(len(simSteps))
+	for i := range simSteps {
+		if simSteps[(from+i)%len(simSteps)](s, r) {
+			return
+		}
+	}
+}
+
+// heal ends all faults; what is left must settle by itself.
+func (s *sim) heal() {
+	s.log("all heals")
+	f := &s.flex
+	s.healing, s.away, f.denied, f.down, f.nameless, f.unreadable, f.noFetch = true, false, false, false, false, false, false
+	if s.gate.heldSince != never && s.gate.probeAt == never { // by a person, who releases it
+		s.gate.heldSince, s.gate.pausedUntil = never, never
+	}
+	for i, r := range s.replicas {
+		if r.stalled = false; i > 0 && s.r.IntN(2) == 0 {
+			s.crash(r) // fewer processes, the same outcome
+		}
+		r.draining = false
+	}
+	for range 400 {
+		for again := true; again; {
+			again = false
+			for _, r := range s.replicas {
+				for _, step := range simSteps {
+					for n := 0; step(s, r); n++ {
+						if again = true; n > 200 {
+							s.fail("a step never ends")
+						}
+						if s.check(); s.failure != "" {
+							return
+						}
+					}
+				}
+			}
+		}
+		next := s.nextInstant()
+		if next == never {
+			s.checkEnd()
+			return
+		}
+		s.passTime(next - s.now)
+	}
+	s.fail("it does not settle: %+v, gate %+v", s.rows, s.gate)
+}
+
+// nextInstant is when something may become possible; never when nothing will.
+func (s *sim) nextInstant() instant {
+	next := never
+	at := func(t instant) {
+		if t >= s.now && (next == never || t+1 < next) {
+			next = t + 1
+		}
+	}
+	waits := false
+	for i := range s.rows {
+		r := &s.rows[i]
+		switch {
+		case r.state == Sending:
+			at(r.leasedUntil)
+		case r.state == Pending, r.state == Uncertain && r.dueAt != never:
+			at(r.dueAt)
+			waits = true
+		case r.settledAt != never && !r.published:
+			at(r.settledAt + strayAge)
+		}
+	}
+	for _, r := range s.replicas {
+		for i := range r.leases {
+			at(r.leases[i].backAt)
+		}
+	}
+	for _, c := range s.flex.calls {
+		at(c.createAt)
+	}
+	if waits {
+		at(s.gate.pausedUntil)
+		at(s.gate.probeAt)
+		at(s.gate.lookupAt)
+	}
+	return next
+}
+
+func (s *sim) log(format string, args ...any) {
+	if s.tracing {
+		s.trace = append(s.trace, fmt.Sprintf("%12v  ", s.now-time.Hour)+fmt.Sprintf(format, args...))
+	}
+}
+
+func (s *sim) fail(format string, args ...any) {
+	if s.failure == "" {
+		s.failure = fmt.Sprintf(format, args...)
+		s.log("%s", s.failure)
+	}
+}
+
+// simulate plays histories from first on and returns the first seed that fails,
+// and how; 0 when none does.
+func simulate(first uint64, count int, broke breakage) (seed uint64, failure string) {
+	var next atomic.Uint64
+	var mu sync.Mutex
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			s := &sim{broke: broke}
+			for {
+				n := next.Add(1) - 1
+				if n >= uint64(count) {
+					return
+				}
+				if why := s.history(first + n); why != "" {
+					mu.Lock()
+					if seed == 0 || first+n < seed {
+						seed, failure = first+n, why
+					}
+					mu.Unlock()
+					next.Store(uint64(count))
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return seed, failure
+}
+
+// TestSimulation plays many histories, others in each run. A failure names its seed.
+func TestSimulation(t *testing.T) {
+	t.Parallel()
+	count, seed := *simCountFlag, *simSeedFlag
+	if text := os.Getenv("FLEXWORKER_SIM_HISTORIES"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		count = n
+	}
+	if text := os.Getenv("FLEXWORKER_SIM_SEED"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seed = n
+	}
+	if testing.Short() {
+		count = min(count, 5_000)
+	}
+	if seed != 0 {
+		t.Log(tellHistory(seed, unbroken))
+		if s := (&sim{}); s.history(seed) != "" {
+			t.Errorf("seed %d: %s", seed, s.failure)
+		}
+		return
+	}
+	first := rand.Uint64N(1<<40) + 1
+	begun := time.Now()
+	if seed, failure := simulate(first, count, unbroken); seed != 0 {
+		t.Errorf("seed %d: %s\nagain: go test ./internal/outbox -run 'TestSimulation$' -sim.seed=%d\n%s", seed, failure, seed, tellHistory(seed, unbroken))
+	}
+	t.Logf("%d histories from seed %d in %v", count, first, time.Since(begun).Round(time.Millisecond))
+}
+
+// tellHistory is a history step by step.
+func tellHistory(seed uint64, broke breakage) string {
+	s := &sim{broke: broke, tracing: true}
+	s.history(seed)
+	return strings.Join(s.trace, "\n")
+}
+
+// TestSimulationSees shows that the simulation has eyes: each deliberate break
+// of the machine is found, and soon.
+func TestSimulationSees(t *testing.T) {
+	t.Parallel()
+	for broke := range breakages {
+		if broke == unbroken {
+			continue
+		}
+		seed, failure := simulate(1, 50_000, broke)
+		if seed == 0 {
+			t.Errorf("%s: not found", broke)
+			continue
+		}
+		t.Logf("%-55s seed %5d: %s", broke, seed, failure)
+	}
+}
+
+// breakage is one deliberate break of the machine.
+type breakage int
+
+const (
+	unbroken breakage = iota
+	lapseToPending
+	absentAtOnce
+	absentAfterAnswer
+	recordNotFenced
+	recordOverAnything
+	resolveNotFenced
+	blockedCounts
+	markBeforeAck
+	markNotFenced
+	sendNotFenced
+	sinceTheRecord
+	lookupsCountAnew
+	ackBeforeAdd
+	uncertainExpires
+	cancelInFlight
+	breakages
+)
+
+func (b breakage) String() string {
+	return [...]string{"unbroken", "a lease lapses to pending", "absence counts before the settle time",
+		"absence counts although Flex answered 2xx", "record says only WHERE id", "record does not look at the state",
+		"resolve does not look at the number of the lookup", "blocked attempts are counted", "results are marked before the ack",
+		"the mark does not look at the settlement", "a call begins under what is left of any lease",
+		"a late record counts the settle time, and the log's, from itself", "a late record counts the lookups from 0 again",
+		"a message is acked before its row is committed", "uncertain requests expire", "requests are cancelled in flight"}[b]
+}
+
+func (s *sim) broken(b breakage) bool { return s.broke == b }
