@@ -10,7 +10,7 @@ import (
 
 const (
 	fullPage  = 1000 // events; a page of so many may have lost some
-	maxEvents = 32   // calls that one Events may make
+	maxEvents = 64   // calls that one Events may make
 )
 
 // Events reads from TaskRouter's log, which keeps 30 days, the tasks created
@@ -18,7 +18,7 @@ const (
 // workflowSID may be empty. complete is true when every event of that time was
 // seen and had readable attributes: only then does it prove absence, as far as the
 // log has caught up. Where a page is full the window is halved, down to a second
-// and to 32 calls in all. Its error is a *LookupError.
+// and to 64 calls in all. Its error is a *LookupError.
 func (c *Client) Events(ctx context.Context, workspaceSID, workflowSID string, from, to time.Time) (tasks []Task, complete bool, err error) {
 	whole, err := c.windowOf(workspaceSID, workflowSID, from, to)
 	if err != nil {

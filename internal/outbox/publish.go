@@ -81,9 +81,11 @@ func (p *Publisher) Run(ctx context.Context) {
 		case <-p.Store.asked:
 			answers, err = p.Store.asking(ctx)
 		case <-strays.C:
+			// Its clock runs on under a stream of hints: what was dropped while
+			// NATS was away must not wait for a quiet moment.
 			answers, err = p.Store.strays(ctx)
+			strays.Reset(strayPoll)
 		}
-		strays.Reset(strayPoll)
 		switch {
 		case err != nil:
 			p.Log.Warn("results cannot be read; they stay in the table and are tried again", "error", err)
@@ -91,7 +93,7 @@ func (p *Publisher) Run(ctx context.Context) {
 		case !p.publish(ctx, answers):
 			wait(ctx, publishRest, nil) // what is hinted at meanwhile and dropped, the strays bring
 		case len(answers) >= batchSize:
-			strays.Reset(time.Millisecond) // there is more where these came from
+			strays.Reset(time.Millisecond) // there may be more where these came from
 		}
 	}
 }

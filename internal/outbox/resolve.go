@@ -22,6 +22,9 @@ const (
 	lookupLimit = 45 * time.Second
 	// lookupPoll is the time between two looks for uncertain requests.
 	lookupPoll = time.Second
+	// lookupSpan is how far apart the attempts of one inquiry may be: the event
+	// log is read for all of that time.
+	lookupSpan = 10 * time.Second
 	// limitedFor is the pause after a 429 of TaskRouter that names no time.
 	limitedFor = 3 * time.Second
 )
@@ -161,7 +164,8 @@ func (r *Resolver) note(u uncertain, f Finding, m move, took time.Duration) {
 }
 
 // takeLookups takes what may be asked in one search, at most most requests: uncertain requests that
-// are due, of the workspace of the one that is due longest. It postpones them
+// are due, of the workspace and the time of the one that is due longest. It
+// postpones them
 // past the limit of a lookup. Those without a task come alone, and cost no
 // search. Nothing is taken while the fleet has made its searches for the moment
 // or is held: then there are no credentials to ask with.
@@ -174,11 +178,12 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 	if err != nil || !some {
 		return q, wrap("take lookups", err)
 	}
+	var since time.Time
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `
-			SELECT coalesce(CASE WHEN lookup_key IS NOT NULL THEN request #>> '{routing,properties,workspace_sid}' END, '')
+			SELECT coalesce(CASE WHEN lookup_key IS NOT NULL THEN request #>> '{routing,properties,workspace_sid}' END, ''), uncertain_since
 			  FROM outbox WHERE state = 'uncertain' AND due_at <= now()
-			 ORDER BY due_at, id LIMIT 1`).Scan(&q.workspace)
+			 ORDER BY due_at, id LIMIT 1`).Scan(&q.workspace, &since)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -194,7 +199,7 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 			}
 		}
 		q.witness = s.witnesses.key(q.workspace, time.Now())
-		q.asked, err = s.postpone(ctx, tx, q.workspace, most)
+		q.asked, err = s.postpone(ctx, tx, q.workspace, since, most)
 		return err
 	})
 	if err != nil {
@@ -208,17 +213,18 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 	return q, nil
 }
 
-func (s *Store) postpone(ctx context.Context, tx pgx.Tx, workspace string, most int) ([]uncertain, error) {
+func (s *Store) postpone(ctx context.Context, tx pgx.Tx, workspace string, since time.Time, most int) ([]uncertain, error) {
 	rows, err := tx.Query(ctx, `
 		WITH due AS MATERIALIZED (
 			SELECT id FROM outbox
 			 WHERE state = 'uncertain' AND due_at <= now()
 			   AND coalesce(CASE WHEN lookup_key IS NOT NULL THEN request #>> '{routing,properties,workspace_sid}' END, '') = $1
-			 ORDER BY due_at, id LIMIT $2 FOR UPDATE SKIP LOCKED)
-		UPDATE outbox o SET due_at = clock_timestamp() + $3::interval, lookups = lookups + 1
+			   AND uncertain_since BETWEEN $2::timestamptz - $3::interval AND $2::timestamptz + $3::interval
+			 ORDER BY due_at, id LIMIT $4 FOR UPDATE SKIP LOCKED)
+		UPDATE outbox o SET due_at = clock_timestamp() + $5::interval, lookups = lookups + 1
 		  FROM due WHERE o.id = due.id
 		RETURNING o.id, request_id, coalesce(lookup_key, ''), attempt, spared, lookups, answered,
-		          uncertain_since, clock_timestamp() - uncertain_since`, workspace, most, lookupLimit)
+		          uncertain_since, clock_timestamp() - uncertain_since`, workspace, since, lookupSpan, most, lookupLimit)
 	if err != nil {
 		return nil, err
 	}
