@@ -17,6 +17,7 @@ CREATE TABLE outbox (
     leased_by         text,
     leased_until      timestamptz,
     lookup_key        text,
+    lookup_attribute  text,
     lookups           integer     NOT NULL DEFAULT 0,
     uncertain_since   timestamptz,
     answered          boolean     NOT NULL DEFAULT false,
@@ -81,6 +82,8 @@ CREATE INDEX outbox_expire  ON outbox (expires_at)           WHERE state = 'pend
 -- Not on leased_until: the few rows in it are read whole, and a lease costs no index entry.
 CREATE INDEX outbox_sending ON outbox (id)                   WHERE state = 'sending';
 CREATE INDEX outbox_lookup  ON outbox (due_at, id)           WHERE state = 'uncertain'; -- also those that wait for a person: due_at null
+-- For retention alone; a row enters it when its result is acknowledged, far from the claim.
+CREATE INDEX outbox_prune   ON outbox (settled_at, id)       WHERE published_at IS NOT NULL;
 CREATE INDEX outbox_publish ON outbox (settled_at, id)       WHERE settled_at IS NOT NULL AND published_at IS NULL;
 
 COMMENT ON TABLE  outbox                   IS 'One row a request: what was asked, where it stands, what came of it. States: README, and the package comment of internal/outbox.';
@@ -98,6 +101,7 @@ COMMENT ON COLUMN outbox.spared            IS 'How many of the attempts cost not
 COMMENT ON COLUMN outbox.leased_by         IS 'The worker that holds the lease while sending.';
 COMMENT ON COLUMN outbox.leased_until      IS 'When the lease lapses; then the request is uncertain.';
 COMMENT ON COLUMN outbox.lookup_key        IS '32 hex digits derived from request_id alone, written into the task''s attributes. Null when there is no task to look for.';
+COMMENT ON COLUMN outbox.lookup_attribute  IS 'The task attribute in which the latest attempt carries the lookup key; null when it carries none.';
 COMMENT ON COLUMN outbox.lookups           IS 'Lookups made since the attempt became uncertain.';
 COMMENT ON COLUMN outbox.uncertain_since   IS 'The latest moment at which the latest uncertain attempt could still have been on its way. Kept after it is resolved.';
 COMMENT ON COLUMN outbox.answered          IS 'Flex answered the uncertain attempt with a 2xx whose sid could not be read: finding nothing proves nothing.';

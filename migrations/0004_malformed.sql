@@ -20,6 +20,7 @@ CREATE TABLE outbox_malformed (
     CONSTRAINT conflict_names_a_request CHECK (kind <> 'conflict' OR request_id IS NOT NULL)
 );
 CREATE INDEX outbox_malformed_publish ON outbox_malformed (id) WHERE published_at IS NULL;
+CREATE INDEX outbox_malformed_prune ON outbox_malformed (published_at);
 
 COMMENT ON TABLE  outbox_malformed                 IS 'Messages that could not become a request, with their bytes.';
 COMMENT ON COLUMN outbox_malformed.id              IS 'Order of writing.';
@@ -50,9 +51,10 @@ CREATE TABLE outbox_repeats (
     CONSTRAINT repeat_is_kept_once UNIQUE (stream_sequence, stream_time)
 );
 CREATE INDEX outbox_repeats_publish ON outbox_repeats (outbox_id) WHERE published_at IS NULL;
+CREATE INDEX outbox_repeats_request ON outbox_repeats (outbox_id);
 
 COMMENT ON TABLE  outbox_repeats                 IS 'A known request that was asked again: one row for each time, answered with the same result.';
-COMMENT ON COLUMN outbox_repeats.id              IS 'Order of writing; part of the answer''s message id.';
+COMMENT ON COLUMN outbox_repeats.id              IS 'Order of writing.';
 COMMENT ON COLUMN outbox_repeats.outbox_id       IS 'The request: outbox.id.';
 COMMENT ON COLUMN outbox_repeats.source          IS 'Who asked this time.';
 COMMENT ON COLUMN outbox_repeats.stream_sequence IS 'Sequence of the message in the request stream.';

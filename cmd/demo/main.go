@@ -16,7 +16,8 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE) // who reads no further must not leave workers running
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		stop()
@@ -32,15 +33,18 @@ func run(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	cast, err := newCast(*real)
-	if err != nil {
-		return err
+	if _, err := newCast(*real); err != nil {
+		return err // what --real needs, before anything is started
 	}
 	w, err := start(ctx, *real)
 	if err != nil {
 		return err
 	}
 	defer w.stop()
+	cast, err := newCast(*real) // its times count from now
+	if err != nil {
+		return err
+	}
 
 	fmt.Println("\nSending", len(cast), "messages; what each is there to show:")
 	for _, e := range cast {

@@ -211,6 +211,7 @@ func (b *book) answered(subject, messageID string, body []byte, r result) {
 // repeated reads the sequence of the message that asked again out of a message id.
 func repeated(messageID string) (uint64, bool) {
 	_, tail, ok := strings.Cut(messageID, "-again-")
+	tail, _, _ = strings.Cut(tail, "-") // the message's time follows
 	n, err := strconv.ParseUint(tail, 10, 64)
 	return n, ok && err == nil
 }

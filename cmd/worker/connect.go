@@ -21,13 +21,14 @@ import (
 const (
 	connectTimeout   = 3 * time.Second
 	statementTimeout = "8s"
+	peoplesTimeout   = "10min" // of the operators' verbs, some of which read whole tables
 	lockTimeout      = "4s"
 	idleInTxTimeout  = "5s" // also what a stopped process can hold the gate for
 )
 
 // openPool gives a pool that connects when it is first used. Each connection
 // takes the address and password of that moment, so a rotated file counts.
-func openPool(ctx context.Context, dsn Secret, size int) (*pgxpool.Pool, error) {
+func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(dsn.Value())
 	if err != nil {
 		return nil, errors.New("DATABASE_URL is not a Postgres address")
@@ -62,8 +63,8 @@ type natsHealth struct {
 	denied atomic.Bool // a permission is missing: nothing moves until a person acts
 }
 
-// connectNATS connects, or goes on trying in the background. closed is called
-// when the connection has ended for good, which only Close brings about.
+// connectNATS connects, or goes on trying in the background for as long as the
+// worker runs.
 func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger) (*nats.Conn, error) {
 	options := []nats.Option{
 		nats.Name("flexworker " + worker),
@@ -85,7 +86,7 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrPermissionViolation) {
-				health.denied.Store(true)
+				health.denied.Store(!dispensable(err))
 				log.Error("NATS refuses a subject: give this user the permissions in README", "error", err)
 				return
 			}
@@ -106,6 +107,18 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 		return nil, errors.New("NATS: " + hideUser(err.Error())) // which may quote the address
 	}
 	return conn, nil
+}
+
+// dispensable says whether a refused subject is one without which requests move:
+// a look at the results stream, and the watch for what is no longer delivered.
+func dispensable(err error) bool {
+	text := strings.ToUpper(err.Error())
+	for _, subject := range []string{"$JS.API.STREAM.", "$JS.EVENT.ADVISORY."} {
+		if strings.Contains(text, subject) {
+			return true
+		}
+	}
+	return false
 }
 
 // workerName is a name that no other process has: it signs leases and history.

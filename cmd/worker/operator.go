@@ -44,7 +44,7 @@ func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []stri
 		if err != nil {
 			return err
 		}
-		pool, err := openPool(cmd.Context(), dsn, 2)
+		pool, err := openPool(cmd.Context(), dsn, 2, peoplesTimeout)
 		if err != nil {
 			return err
 		}
@@ -77,6 +77,9 @@ func filterFlags(cmd *cobra.Command, f *outbox.Filter) {
 
 // filterFault names a state that does not exist: it would choose nothing, silently.
 func filterFault(f outbox.Filter) error {
+	if f.Limit < 0 {
+		return errors.New("--limit must not be negative")
+	}
 	if f.State == "" {
 		return nil
 	}
@@ -166,6 +169,14 @@ func actFlags(cmd *cobra.Command, a *outbox.Act) {
 	_ = cmd.MarkFlagRequired("why") // the flag exists: it was just made
 }
 
+// actFault wants who and why to be said.
+func actFault(a outbox.Act) error {
+	if strings.TrimSpace(a.Who) == "" || strings.TrimSpace(a.Why) == "" {
+		return errors.New("--why and --by must not be empty: both are recorded")
+	}
+	return nil
+}
+
 func whoami() string {
 	name := os.Getenv("SUDO_USER")
 	if name == "" {
@@ -194,6 +205,9 @@ func bulkCommand(name, short string, do func(*outbox.Store, context.Context, out
 	cmd.Flags().BoolVar(&chosen, "where", false, "choose by the flags instead of naming ids")
 	cmd.Flags().BoolVar(&yes, "yes", false, "really change more than one request")
 	return verb(cmd, func(ctx context.Context, o office, args []string) error {
+		if err := actFault(a); err != nil {
+			return err
+		}
 		if chosen == (len(args) > 0) {
 			return fmt.Errorf("name the requests to %s, or choose them with --where", name)
 		}
@@ -234,6 +248,9 @@ func gateCommand(name, short string, do func(*outbox.Store, context.Context, out
 	cmd := &cobra.Command{Use: name + " --why ...", Short: short, Args: cobra.NoArgs}
 	actFlags(cmd, &a)
 	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
+		if err := actFault(a); err != nil {
+			return err
+		}
 		if err := do(o.store, ctx, a); err != nil {
 			return err
 		}

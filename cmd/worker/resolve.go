@@ -28,7 +28,10 @@ func resolveCommand() *cobra.Command {
 	cmd.MarkFlagsOneRequired("created", "absent")
 	cmd.MarkFlagsMutuallyExclusive("created", "absent")
 	return verb(cmd, func(ctx context.Context, o office, args []string) error {
-		var err error
+		err := actFault(a)
+		if err != nil {
+			return err
+		}
 		if absent {
 			err = o.store.ResolveAbsent(ctx, a, args[0])
 		} else {

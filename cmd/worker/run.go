@@ -69,7 +69,7 @@ func (a *app) build(ctx context.Context, name string) error {
 	cfg := a.cfg
 	var err error
 	// A connection for each loop and each group, and a few for people.
-	if a.pool, err = openPool(ctx, cfg.DatabaseURL, 10); err != nil {
+	if a.pool, err = openPool(ctx, cfg.DatabaseURL, 10, statementTimeout); err != nil {
 		return err
 	}
 	if a.nats, err = connectNATS(cfg, name, &a.health, a.log); err != nil {
@@ -90,9 +90,15 @@ func (a *app) build(ctx context.Context, name string) error {
 	policy := outbox.Policy{MinDelay: cfg.RetryMinDelay, MaxDelay: cfg.RetryMaxDelay, MaxAttempts: cfg.RetryMaxAttempts,
 		Settle: cfg.LookupSettle, Undecided: outbox.Undecided(cfg.UncertainPolicy)}
 	a.store = outbox.NewStore(a.pool, name, cfg.FlexTimeout)
+	a.store.Attribute = cfg.LookupAttribute
+	maxAge := 7 * 24 * time.Hour
+	if cfg.Retention > 0 {
+		maxAge = min(maxAge, cfg.Retention/2) // what is replayed is still known
+	}
 	a.consumer = &consumer.Consumer{
-		Stream: stream, Store: a.store, Attribute: cfg.LookupAttribute, Prefetch: max(64, 4*cfg.FlexConcurrency),
-		Names: consumer.Names{Stream: cfg.RequestsStream, Subject: cfg.RequestsSubject, Consumer: cfg.RequestsConsumer, Create: cfg.CreateStreams},
+		Retention: cfg.Retention,
+		Stream:    stream, Store: a.store, Attribute: cfg.LookupAttribute, Prefetch: max(64, 4*cfg.FlexConcurrency),
+		Names: consumer.Names{Stream: cfg.RequestsStream, Subject: cfg.RequestsSubject, Consumer: cfg.RequestsConsumer, Create: cfg.CreateStreams, MaxAge: maxAge},
 		Log:   a.log, Counters: &consumer.Counters{},
 	}
 	a.deliverer = &outbox.Deliverer{
@@ -159,6 +165,9 @@ var errUnbound = errors.New("the results subject is not bound to the results str
 
 // streams looks at both streams before the first message is taken.
 func (a *app) streams(ctx context.Context) error {
+	if !a.nats.IsConnected() {
+		return fmt.Errorf("NATS at %s does not answer", hideUser(a.cfg.NATSURL))
+	}
 	if _, err := a.consumer.Names.Open(ctx, a.consumer.Stream); err != nil {
 		return err
 	}

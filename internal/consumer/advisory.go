@@ -3,9 +3,11 @@ package consumer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/outbox"
 )
@@ -25,9 +27,16 @@ func (c *Consumer) watchLost(ctx context.Context) (func(), error) {
 			c.Log.Warn("an advisory about lost messages cannot be read", "error", err)
 			return
 		}
-		if err := c.storeLost(ctx, advisory.Sequence); err != nil {
-			c.Log.Error("a message is no longer delivered and could not be stored: store it by publishing it again",
+		for {
+			err := c.storeLost(ctx, advisory.Sequence)
+			if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
+				return
+			}
+			c.Log.Error("a message is no longer delivered and could not be stored; trying again, or publish it again",
 				"stream", c.Names.Stream, "sequence", advisory.Sequence, "error", err)
+			if rest(ctx, ackLimit); ctx.Err() != nil {
+				return
+			}
 		}
 	})
 	if err != nil {

@@ -14,14 +14,15 @@
 //     a word of the server: it ends Consume and never reaches a handler. After
 //     MaxDeliver it is no longer delivered; the server says so in an advisory,
 //     and Run stores what it names as malformed.
-//   - Messages in hand that are not acked count deliveries. So when Postgres is
-//     away Run stops pulling and gives back what it holds, and a long outage
-//     costs each message one delivery.
+//   - Messages that are given back count deliveries. So when Postgres is away, or
+//     takes no rows, Run stops pulling and keeps what it was storing; only what
+//     was prefetched is given back, once.
 package consumer
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -51,6 +52,7 @@ type Store interface {
 	Add(context.Context, outbox.Event) (outbox.Added, error)
 	AddMalformed(context.Context, outbox.Malformed) error
 	Ready(context.Context) error
+	Knows(ctx context.Context, requestID string) (bool, error)
 }
 
 // Consumer reads the request stream into the outbox. Set the exported fields
@@ -61,6 +63,10 @@ type Consumer struct {
 	Store     Store
 	Attribute string // LOOKUP_ATTRIBUTE; "": no lookup key
 	Prefetch  int    // messages in hand, at most
+	// Retention is how long requests are remembered; 0: for ever. A message that
+	// is older, and not known, is not carried out: a replay of the stream would
+	// call people again.
+	Retention time.Duration
 	Log       *slog.Logger
 	Counters  *Counters
 }
@@ -169,9 +175,7 @@ func (in *intake) handle(m jetstream.Msg) {
 		return
 	}
 	crash.At("received")
-	if err := in.store(message); err != nil {
-		in.Log.Warn("a message could not be stored; it will be delivered again", "sequence", message.Sequence, "error", err)
-		in.once.Do(func() { close(in.away) })
+	if !in.keep(m, message) {
 		in.giveBack(m)
 		return
 	}
@@ -184,10 +188,44 @@ func (in *intake) handle(m jetstream.Msg) {
 	}
 }
 
+// keep stores a message, again and again while Postgres does not take it. The
+// stream is told that the message is in work, which costs no delivery, and
+// nothing more is pulled until it is stored: so an outage costs a message one
+// delivery, however long it is and whatever else of Postgres still answers. It
+// returns false when the worker is to stop.
+func (in *intake) keep(m jetstream.Msg, message outbox.Message) bool {
+	for {
+		err := in.store(message)
+		if err == nil {
+			return true
+		}
+		in.once.Do(func() {
+			in.Log.Warn("a message cannot be stored; nothing more is taken until it can", "sequence", message.Sequence, "error", err)
+			close(in.away)
+		})
+		rest(in.stopping, giveBack)
+		if in.stopping.Err() != nil {
+			return false
+		}
+		if err := m.InProgress(); err != nil {
+			in.Log.Debug("the stream could not be told; it may deliver the message again, which is recognised", "error", err)
+		}
+	}
+}
+
 // store makes a row of the message. What Postgres refuses for its data, though
 // it passed our checks, is kept as malformed with its bytes.
 func (in *intake) store(message outbox.Message) error {
 	event, bad := decode(message, in.Attribute)
+	if bad == "" && in.Retention > 0 && time.Since(message.Time) > in.Retention {
+		known, err := in.Store.Knows(in.ctx, event.RequestID)
+		if err != nil {
+			return err
+		}
+		if !known {
+			bad = fmt.Sprintf("the message is older than %v, after which requests are forgotten: whether it was answered is not known; publish it again if it is still wanted", in.Retention)
+		}
+	}
 	if bad == "" {
 		added, err := in.Store.Add(in.ctx, event)
 		if err == nil {

@@ -17,6 +17,8 @@ type Names struct {
 	Subject  string // REQUESTS_SUBJECT, the prefix before the source
 	Consumer string // REQUESTS_CONSUMER
 	Create   bool   // CREATE_STREAMS
+	// MaxAge is that of the stream, where it is created; 0: no limit.
+	MaxAge time.Duration
 }
 
 const (
@@ -79,7 +81,7 @@ func (n Names) Open(ctx context.Context, js jetstream.JetStream) (jetstream.Cons
 
 func (n Names) createStream(ctx context.Context, js jetstream.JetStream) error {
 	_, err := js.CreateStream(ctx, jetstream.StreamConfig{
-		Name: n.Stream, Subjects: []string{n.filter()}, Duplicates: 10 * time.Minute,
+		Name: n.Stream, Subjects: []string{n.filter()}, Duplicates: 10 * time.Minute, MaxAge: n.MaxAge,
 		Description: "flexworker: interaction requests",
 	})
 	if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {

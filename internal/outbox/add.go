@@ -151,15 +151,15 @@ func (s *Store) insert(ctx context.Context, events []Event) (map[string]spot, er
 	}
 	rows, err := s.pool.Query(ctx, `
 		INSERT INTO outbox (request_id, source, state, priority, request, raw, due_at, expires_at, lookup_key,
-		       error_kind, error_message, faults, traceparent, stream_sequence, stream_time, settled_at)
+		       error_kind, error_message, faults, traceparent, stream_sequence, stream_time, received_at, settled_at)
 		SELECT request_id, source,
 		       CASE WHEN faults IS NULL THEN 'pending' ELSE 'rejected' END,
 		       priority, request::json, raw,
-		       CASE WHEN faults IS NULL THEN coalesce(not_before, clock_timestamp()) END,
+		       CASE WHEN faults IS NULL THEN coalesce(not_before, now()) END,
 		       expires_at, lookup_key,
 		       CASE WHEN faults IS NOT NULL THEN 'invalid' END, error_message, faults::json, traceparent,
 		       stream_sequence, stream_time,
-		       CASE WHEN faults IS NOT NULL THEN clock_timestamp() END
+		       now(), CASE WHEN faults IS NOT NULL THEN now() END
 		  FROM unnest($1::text[], $2::text[], $3::smallint[], $4::text[], $5::bytea[], $6::timestamptz[],
 		       $7::timestamptz[], $8::text[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::timestamptz[])
 		    AS e (request_id, source, priority, request, raw, not_before,
@@ -224,7 +224,34 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 		// Retention removed it between the two statements; redelivery adds it.
 		return wrap("add", errRemoved)
 	}
-	return s.sendAsked(ctx, &repeats, &conflicts)
+	if err := s.sendAsked(ctx, &repeats, &conflicts); err != nil {
+		return err
+	}
+	return s.keptRepeats(ctx, events, answers)
+}
+
+// keptRepeats makes sure that every repeat is kept: none is when retention has
+// removed its request meanwhile. Redelivery adds it anew then.
+func (s *Store) keptRepeats(ctx context.Context, events []Event, answers []Added) error {
+	var sequences []int64
+	var times []time.Time
+	for i, e := range events {
+		if answers[i] == Repeated {
+			sequences, times = append(sequences, int64(e.Sequence)), append(times, e.Time)
+		}
+	}
+	if len(sequences) == 0 {
+		return nil
+	}
+	var lost bool
+	err := s.pool.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM unnest($1::bigint[], $2::timestamptz[]) AS e (sequence, at)
+		 WHERE NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.stream_sequence = e.sequence AND r.stream_time = e.at))`,
+		sequences, times).Scan(&lost)
+	if err == nil && lost {
+		err = errRemoved
+	}
+	return wrap("add", err)
 }
 
 // sendAsked stores what waits for an answer of its own and wakes the Publisher.
@@ -243,7 +270,8 @@ func (s *Store) sendAsked(ctx context.Context, batches ...*pgx.Batch) error {
 
 func queueRepeat(b *pgx.Batch, id int64, m Message) {
 	b.Queue(`INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time, traceparent)
-		VALUES ($1, $2, $3, $4, nullif($5, '')) ON CONFLICT ON CONSTRAINT repeat_is_kept_once DO NOTHING`,
+		SELECT id, $2::text, $3::bigint, $4::timestamptz, nullif($5::text, '') FROM outbox WHERE id = $1 FOR KEY SHARE
+		ON CONFLICT ON CONSTRAINT repeat_is_kept_once DO NOTHING`,
 		id, text(m.Source), int64(m.Sequence), m.Time, trace(m.Traceparent))
 }
 

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -44,7 +45,7 @@ var suspended = map[int]bool{20003: true, 20005: true, 20006: true, 20008: true}
 func alarmOf(o flex.Outcome, failures, forbidden int) alarm {
 	switch {
 	case o.Kind == flex.Blocked && (o.HTTPStatus != 403 || suspended[o.TwilioCode] || forbidden >= forbiddenAfter):
-		return alarm{hold: true, why: o.Message}
+		return alarm{hold: true, why: blame(o)}
 	case o.Limited && o.RetryAfter > 0:
 		return alarm{pause: min(o.RetryAfter, maxRetryAfter), why: o.Message}
 	case failures >= awayAfter:
@@ -52,6 +53,15 @@ func alarmOf(o flex.Outcome, failures, forbidden int) alarm {
 	default:
 		return alarm{}
 	}
+}
+
+// blame says in words what holds the fleet, for people who read nothing else.
+func blame(o flex.Outcome) string {
+	what := "credentials, account or address are at fault"
+	if o.HTTPStatus == 0 {
+		return what + ": " + o.Message
+	}
+	return fmt.Sprintf("%s: Flex answered HTTP %d, code %d: %s", what, o.HTTPStatus, o.TwilioCode, o.Message)
 }
 
 // noAnswer says whether a call brought nothing that Flex itself decided: it was

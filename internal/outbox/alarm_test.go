@@ -10,6 +10,7 @@ import (
 
 func TestAlarmOf(t *testing.T) {
 	t.Parallel()
+	const fault = "credentials, account or address are at fault"
 	for _, tt := range []struct {
 		name      string
 		outcome   flex.Outcome
@@ -19,11 +20,11 @@ func TestAlarmOf(t *testing.T) {
 	}{
 		{"all is well", flex.Outcome{Kind: flex.Created}, 0, 0, alarm{}},
 		{"rejected", flex.Outcome{Kind: flex.Rejected, Message: "m"}, 0, 0, alarm{}},
-		{"blocked", flex.Outcome{Kind: flex.Blocked, Message: "m"}, 0, 0, alarm{hold: true, why: "m"}},
-		{"blocked after failures", flex.Outcome{Kind: flex.Blocked, Message: "m"}, awayAfter, 0, alarm{hold: true, why: "m"}},
+		{"blocked", flex.Outcome{Kind: flex.Blocked, Message: "m"}, 0, 0, alarm{hold: true, why: fault + ": m"}},
+		{"blocked after failures", flex.Outcome{Kind: flex.Blocked, Message: "m"}, awayAfter, 0, alarm{hold: true, why: fault + ": m"}},
 		{"one tenant's 403", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, TwilioCode: 20403, Message: "m"}, 0, forbiddenAfter - 1, alarm{}},
-		{"everybody's 403", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, TwilioCode: 20403, Message: "m"}, 0, forbiddenAfter, alarm{hold: true, why: "m"}},
-		{"account suspended", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, TwilioCode: 20005, Message: "m"}, 0, 1, alarm{hold: true, why: "m"}},
+		{"everybody's 403", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, TwilioCode: 20403, Message: "m"}, 0, forbiddenAfter, alarm{hold: true, why: fault + ": Flex answered HTTP 403, code 20403: m"}},
+		{"account suspended", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, TwilioCode: 20005, Message: "m"}, 0, 1, alarm{hold: true, why: fault + ": Flex answered HTTP 403, code 20005: m"}},
 		{"limited", flex.Outcome{Kind: flex.Refused, Limited: true, RetryAfter: time.Second, Message: "m"}, 0, 0, alarm{pause: time.Second, why: "m"}},
 		{"limited for ever", flex.Outcome{Kind: flex.Refused, Limited: true, RetryAfter: 1e6 * time.Hour, Message: "m"}, 0, 0, alarm{pause: time.Hour, why: "m"}},
 		{"limited, not told for how long", flex.Outcome{Kind: flex.Refused, Limited: true, Message: "m"}, 0, 0, alarm{}},

@@ -123,7 +123,7 @@ type malformedResult struct {
 // askingAgain are the repeats whose request is settled by now.
 func (s *Store) askingAgain(ctx context.Context) ([]answer, error) {
 	rows, err := s.pool.Query(ctx, `
-		SELECT r.id, r.source, r.stream_sequence, coalesce(r.traceparent, ''), `+settlementColumns+`
+		SELECT r.id, r.source, r.stream_sequence, r.stream_time, coalesce(r.traceparent, ''), `+settlementColumns+`
 		  FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id
 		 WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL
 		 ORDER BY r.id LIMIT $1`, batchSize)
@@ -132,14 +132,15 @@ func (s *Store) askingAgain(ctx context.Context) ([]answer, error) {
 	}
 	answers, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (answer, error) {
 		var id, sequence int64
+		var at time.Time
 		var source, traceparent string
 		var o settlement
-		if err := row.Scan(append([]any{&id, &source, &sequence, &traceparent}, o.targets()...)...); err != nil {
+		if err := row.Scan(append([]any{&id, &source, &sequence, &at, &traceparent}, o.targets()...)...); err != nil {
 			return answer{}, err
 		}
 		a := o.answer()
 		a.kind, a.id, a.source, a.traceparent = repetition, id, source, traceparent
-		a.messageID = fmt.Sprintf("%s-%d-again-%d", flex.LookupKey(o.requestID), o.number, sequence)
+		a.messageID = fmt.Sprintf("%s-%d-again-%d-%d", flex.LookupKey(o.requestID), o.number, sequence, at.UnixMicro())
 		return a, nil
 	})
 	return answers, wrap("asking again", err)
@@ -166,9 +167,13 @@ func (s *Store) markPublished(ctx context.Context, acked []answer) error {
 	}
 	if len(ids[announcement]) > 0 {
 		b.Queue(`
-			UPDATE outbox o SET announced_at = clock_timestamp()
-			  FROM unnest($1::bigint[], $2::bigint[]) AS t (id, number)
-			 WHERE o.id = t.id AND o.attempt = t.number AND o.state = 'uncertain' AND o.due_at IS NULL`,
+			WITH told AS (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS t (id, number)),
+			locked AS MATERIALIZED (
+				SELECT o.id FROM outbox o JOIN told USING (id)
+				 WHERE o.attempt = told.number AND o.state = 'uncertain' AND o.due_at IS NULL
+				 ORDER BY o.id FOR UPDATE OF o)
+			UPDATE outbox o SET announced_at = clock_timestamp() FROM locked
+			 WHERE o.id = locked.id AND o.state = 'uncertain' AND o.due_at IS NULL`,
 			ids[announcement], numbers[announcement])
 	}
 	if len(ids[repetition]) > 0 {

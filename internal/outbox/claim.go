@@ -36,6 +36,8 @@ type Lease struct {
 	// until is the end of the lease on this process's monotonic clock, counted
 	// from before the claim: never later than the stored end.
 	until time.Time
+	// deadline is expires_at on that clock; zero: none.
+	deadline time.Time
 }
 
 // A claimed batch.
@@ -155,16 +157,22 @@ func (s *Store) lock(ctx context.Context, tx pgx.Tx, fresh, again int, until tim
 		due AS MATERIALIZED (SELECT id FROM fresh UNION ALL SELECT id FROM again)
 		UPDATE outbox
 		   SET state = 'sending', due_at = NULL, attempt = attempt + 1,
-		       leased_by = $3, leased_until = clock_timestamp() + $4::interval
+		       leased_by = $3, leased_until = clock_timestamp() + $4::interval,
+		       lookup_attribute = CASE WHEN lookup_key IS NOT NULL THEN nullif($5, '') END
 		  FROM due WHERE outbox.id = due.id
-		RETURNING outbox.id, request_id, source, request, coalesce(lookup_key, ''), attempt, spared, received_at, coalesce(traceparent, '')`,
-		fresh, again, s.worker, s.leaseFor)
+		RETURNING outbox.id, request_id, source, request, coalesce(lookup_key, ''), attempt, spared, received_at, coalesce(traceparent, ''),
+		          expires_at - clock_timestamp()`,
+		fresh, again, s.worker, s.leaseFor, s.Attribute)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Lease, error) {
 		l := Lease{until: until}
-		err := row.Scan(&l.ID, &l.RequestID, &l.Source, &l.Request, &l.LookupKey, &l.Attempt, &l.Spared, &l.ReceivedAt, &l.Traceparent)
+		var left *time.Duration
+		err := row.Scan(&l.ID, &l.RequestID, &l.Source, &l.Request, &l.LookupKey, &l.Attempt, &l.Spared, &l.ReceivedAt, &l.Traceparent, &left)
+		if left != nil {
+			l.deadline = time.Now().Add(*left)
+		}
 		return l, err
 	})
 }

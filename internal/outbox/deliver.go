@@ -111,7 +111,7 @@ func (d *Deliverer) Gate() GateState {
 // deliver makes the attempt that a lease allows and records what came of it.
 // The slot is given back as soon as the call is over.
 func (d *Deliverer) deliver(ctx context.Context, l Lease) {
-	if ctx.Err() != nil || time.Until(l.until) < d.Limit+sendMargin {
+	if ctx.Err() != nil || !l.covers(d.Limit+sendMargin, time.Now()) {
 		d.slots.give()
 		d.putBack(ctx, l)
 		return
@@ -121,6 +121,9 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	crash.At("sending")
 	outcome := d.Flex.Create(context.WithoutCancel(ctx), interactionOf(l))
 	r := d.decide(l, outcome)
+	if r.alarm.hold {
+		d.Log.Error("the fleet is held: nothing is sent until this is put right", "why", r.alarm.why)
+	}
 	if d.slots.told(outcome, time.Now()); r.alarm.away {
 		d.slots.restart() // the gate shuts only when this is recorded
 	}
@@ -129,6 +132,15 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	// A crash here leaves the request sending; it lapses and is looked up.
 	crash.At("answered")
 	d.record(ctx, r)
+}
+
+// covers says whether a call that may take limit can begin now. Two clocks are
+// asked, since the monotonic one may stand still while a machine is suspended:
+// the sooner stops the send. A deadline that has passed stops it too; the
+// request is put back, and expires.
+func (l Lease) covers(limit time.Duration, now time.Time) bool {
+	monotonic, wall := l.until.Sub(now), l.until.Round(0).Sub(now.Round(0))
+	return min(monotonic, wall) >= limit && (l.deadline.IsZero() || now.Before(l.deadline))
 }
 
 // decide asks the policy and counts the fleet's bad luck.
@@ -196,7 +208,7 @@ func (d *Deliverer) probe(ctx context.Context) {
 	}
 	o := d.Flex.Check(ctx)
 	if o.Kind != flex.Created && o.Kind != flex.Rejected {
-		d.Log.Info("Flex cannot be used yet", "outcome", o.Kind.String(), "http_status", o.HTTPStatus, "error", o.Message)
+		d.Log.Warn("Flex cannot be used yet; nothing is sent", "outcome", o.Kind.String(), "http_status", o.HTTPStatus, "error", o.Message)
 		return
 	}
 	if err := d.Store.reopen(ctx); err != nil {

@@ -100,6 +100,12 @@ func readGate(ctx context.Context, tx pgx.Tx, lock string) (pass, error) {
 	case paused != nil && *paused > 0:
 		p.state, p.rest = GatePaused, min(*paused, idlePoll)
 	case rate > 0:
+		if since < 0 {
+			// The database's clock went back: what was saved up counts from now.
+			if _, err := tx.Exec(ctx, `UPDATE outbox_gate SET refilled_at = $1`, p.at); err != nil {
+				return p, err
+			}
+		}
 		p.tokens = min(burst(rate), p.tokens+rate*max(since, 0))
 		p.rest = min(time.Duration((1-min(p.tokens, 1))/rate*float64(time.Second)), idlePoll)
 	}
@@ -145,7 +151,8 @@ func (s *Store) takeProbe(ctx context.Context) (bool, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	tag, err := s.pool.Exec(ctx, `
-		UPDATE outbox_gate SET probe_at = clock_timestamp() + $1::interval WHERE probe_at <= clock_timestamp()`, probeEvery)
+		UPDATE outbox_gate SET probe_at = clock_timestamp() + $1::interval
+		 WHERE probe_at <= clock_timestamp() OR probe_at > clock_timestamp() + interval '1 hour'`, probeEvery)
 	return tag.RowsAffected() > 0, wrap("probe", err)
 }
 

@@ -288,7 +288,7 @@ func TestTakeProbe(t *testing.T) {
 		t.Errorf("%d probe an open gate", n)
 	}
 	shut(t, s, alarm{away: true, why: "gone"})
-	exec(t, s.pool, `UPDATE outbox_gate SET probe_at = clock_timestamp() + interval '1 hour'`)
+	exec(t, s.pool, `UPDATE outbox_gate SET probe_at = clock_timestamp() + interval '1 minute'`)
 	if n := turns(); n != 0 {
 		t.Errorf("%d probe before it is time", n)
 	}

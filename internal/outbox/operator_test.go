@@ -332,6 +332,12 @@ func TestResolveRacesOutcome(t *testing.T) {
 			if done != 0 || !applied || deref(r.InteractionSID) != ours {
 				t.Errorf("the outcome won: %+v, %d acts, applied %v", r, done, applied)
 			}
+		case byHand == nil && late == nil && i%2 == 1:
+			// Said to be absent, not sent again yet, and created after all.
+			outcome++
+			if done != 1 || !applied || deref(r.InteractionSID) != ours {
+				t.Errorf("the outcome came after the person: %+v, %d acts, applied %v", r, done, applied)
+			}
 		default:
 			t.Errorf("%s: by hand %v, outcome %v: %+v", l.RequestID, byHand, late, r)
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -311,6 +312,7 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("published %q, want %q", got, want)
 		}
 	}
+	micros := func(sequence uint64) string { return strconv.FormatInt(event("a", sequence).Time.UnixMicro(), 10) }
 	key := flex.LookupKey("a")
 	add(event("a", 1))
 	add(event("a", 2, from("web.eu"), func(e *Event) { e.Traceparent = "00-w" }))
@@ -319,10 +321,10 @@ func TestAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	age(t, s)
-	publish("interactions.results.created.web.eu "+key+"-1-again-2 00-w", "interactions.results.created.crm "+key+"-1")
+	publish("interactions.results.created.web.eu "+key+"-1-again-2-"+micros(2)+" 00-w", "interactions.results.created.crm "+key+"-1")
 	add(event("a", 3, from("web")))
 	add(event("a", 3, from("web"))) // redelivered
-	publish("interactions.results.created.web " + key + "-1-again-3")
+	publish("interactions.results.created.web " + key + "-1-again-3-" + micros(3))
 	add(event("a", 4, from("web"), func(e *Event) { e.Request = []byte(`{"other":1}`) }))
 	for range 2 {
 		m := Malformed{Message: event("", 5, from("old")).Message, Err: "not JSON"}

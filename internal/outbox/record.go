@@ -37,6 +37,8 @@ type recorded struct {
 //
 // A lease that lapsed meanwhile but was neither resolved nor taken by another
 // is still this attempt's: what Flex told is better than what a lookup can find.
+// And where it was taken for absent but not sent again yet, that it was created
+// after all still counts.
 func (s *Store) record(ctx context.Context, r record) (*settlement, error) {
 	done, err := s.records.do(ctx, r)
 	if err == nil && !done.applied {
@@ -100,7 +102,7 @@ const recordSQL = `
 		       answered, outcome, took)),
 	standing AS MATERIALIZED (
 		SELECT o.id, o.leased_until FROM outbox o JOIN told t ON t.id = o.id
-		 WHERE o.attempt = t.attempt AND o.state IN ('sending', 'uncertain')
+		 WHERE o.attempt = t.attempt AND (o.state IN ('sending', 'uncertain') OR o.state = 'pending' AND t.state = 'created')
 		 ORDER BY o.id FOR UPDATE OF o),
 	moved AS (
 		UPDATE outbox o
@@ -108,7 +110,7 @@ const recordSQL = `
 		       due_at = CASE WHEN t.state IN ('pending', 'uncertain') THEN clock_timestamp() + t.delay END,
 		       spared = o.spared + t.spared,
 		       interaction_sid = t.interaction_sid, task_sid = t.task_sid, assignment_status = t.assignment_status,
-		       response = coalesce(t.response::json, o.response),
+		       response = CASE WHEN t.outcome = 'put_back' THEN o.response ELSE t.response::json END,
 		       resolved_by = CASE WHEN t.state IN ('created', 'rejected') THEN 'response' END,
 		       error_kind = t.error_kind, error_message = t.error_message, http_status = t.http_status,
 		       twilio_code = t.twilio_code, twilio_request_id = t.twilio_request_id,
@@ -117,7 +119,7 @@ const recordSQL = `
 		       answered = t.answered, lookups = CASE WHEN o.state = 'uncertain' THEN o.lookups + 1 ELSE 0 END, announced_at = NULL,
 		       settled_at = CASE WHEN t.state IN ('created', 'rejected', 'abandoned') THEN clock_timestamp() END
 		  FROM told t JOIN standing USING (id)
-		 WHERE o.id = t.id AND o.attempt = t.attempt AND o.state IN ('sending', 'uncertain')
+		 WHERE o.id = t.id AND o.attempt = t.attempt AND (o.state IN ('sending', 'uncertain') OR o.state = 'pending' AND t.state = 'created')
 		RETURNING ` + settlementColumns + `),
 	history AS (
 		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, http_status, twilio_code,

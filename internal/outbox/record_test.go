@@ -130,7 +130,16 @@ func TestRecordFenced(t *testing.T) {
 			if err := s.putBack(t.Context(), l); err != nil {
 				t.Fatal(err)
 			}
-		}, ErrLeaseLost, Pending, "1 put_back, 1 created!"},
+		}, nil, Created, "1 put_back, 1 created"}, // it cannot be; were it so, it would count
+		{"an operator said it is absent", func(t *testing.T, s *Store, _ Lease) {
+			exec(t, s.pool, `UPDATE outbox SET leased_until = now() - interval '1 second'`)
+			if _, err := s.lapse(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.ResolveAbsent(t.Context(), ann, "f-1"); err != nil {
+				t.Fatal(err)
+			}
+		}, nil, Created, "1 lapsed, 1 created"},
 		{"it was recorded", func(t *testing.T, s *Store, l Lease) {
 			if _, err := s.record(t.Context(), told(l, rejected)); err != nil {
 				t.Fatal(err)

@@ -85,7 +85,7 @@ func (r *Resolver) turn(ctx context.Context) (int, error) {
 	begun := time.Now()
 	if q.workspace == "" {
 		for i := range findings {
-			findings[i].Why = "it has no workspace, so no task to look for"
+			findings[i].Why = "its call carried no lookup key, or under another LOOKUP_ATTRIBUTE, or named no workspace: there is no task to look for"
 		}
 	} else {
 		limit, cancel := context.WithTimeout(ctx, lookupLimit)
@@ -181,9 +181,9 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 	var since time.Time
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `
-			SELECT coalesce(CASE WHEN lookup_key IS NOT NULL THEN request #>> '{routing,properties,workspace_sid}' END, ''), uncertain_since
+			SELECT coalesce(CASE WHEN lookup_attribute = $1 THEN request #>> '{routing,properties,workspace_sid}' END, ''), uncertain_since
 			  FROM outbox WHERE state = 'uncertain' AND due_at <= now()
-			 ORDER BY due_at, id LIMIT 1`).Scan(&q.workspace, &since)
+			 ORDER BY due_at, id LIMIT 1`, s.Attribute).Scan(&q.workspace, &since)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -218,13 +218,13 @@ func (s *Store) postpone(ctx context.Context, tx pgx.Tx, workspace string, since
 		WITH due AS MATERIALIZED (
 			SELECT id FROM outbox
 			 WHERE state = 'uncertain' AND due_at <= now()
-			   AND coalesce(CASE WHEN lookup_key IS NOT NULL THEN request #>> '{routing,properties,workspace_sid}' END, '') = $1
+			   AND coalesce(CASE WHEN lookup_attribute = $6 THEN request #>> '{routing,properties,workspace_sid}' END, '') = $1
 			   AND uncertain_since BETWEEN $2::timestamptz - $3::interval AND $2::timestamptz + $3::interval
 			 ORDER BY due_at, id LIMIT $4 FOR UPDATE SKIP LOCKED)
 		UPDATE outbox o SET due_at = clock_timestamp() + $5::interval, lookups = lookups + 1
 		  FROM due WHERE o.id = due.id
-		RETURNING o.id, request_id, coalesce(lookup_key, ''), attempt, spared, lookups, answered,
-		          uncertain_since, clock_timestamp() - uncertain_since`, workspace, since, lookupSpan, most, lookupLimit)
+		RETURNING o.id, request_id, coalesce(CASE WHEN $1 <> '' THEN lookup_key END, ''), attempt, spared, lookups, answered,
+		          uncertain_since, clock_timestamp() - uncertain_since`, workspace, since, lookupSpan, most, lookupLimit, s.Attribute)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +246,7 @@ func (s *Store) resolve(ctx context.Context, u uncertain, f Finding, m move, too
 			UPDATE outbox o
 			   SET state = $4, due_at = CASE WHEN $4 IN ('pending', 'uncertain') AND NOT $5 THEN clock_timestamp() + $6::interval END,
 			       interaction_sid = $7, task_sid = coalesce($8, o.task_sid), assignment_status = coalesce($9, o.assignment_status),
-			       response = coalesce($10::text::json, o.response),
+			       response = CASE WHEN $4 = 'created' THEN $10::text::json ELSE o.response END,
 			       resolved_by = CASE WHEN $4 IN ('created', 'abandoned') THEN 'lookup' END,
 			       error_kind = CASE WHEN $4 = 'created' THEN $11 ELSE coalesce($11, o.error_kind) END,
 			       error_message = CASE WHEN $4 = 'created' THEN $12 ELSE coalesce($12, o.error_message) END,

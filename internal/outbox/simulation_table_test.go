@@ -133,7 +133,7 @@ func (s *sim) inOrder(where func(*simRow) (bool, instant), n int) []*simRow {
 func (s *sim) record(r record) (applied bool, done *simRow) {
 	s.raise(r.alarm)
 	row := s.row(int(r.lease.ID))
-	fits := row.attempt == r.lease.Attempt && (row.state == Sending || row.state == Uncertain)
+	fits := row.attempt == r.lease.Attempt && (row.state == Sending || row.state == Uncertain || row.state == Pending && r.move.to == Created)
 	if s.broken(recordNotFenced) {
 		fits = row.state == Sending || row.state == Uncertain
 	}

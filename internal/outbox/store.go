@@ -25,6 +25,10 @@ const (
 type Store struct {
 	pool   *pgxpool.Pool
 	worker string
+	// Attribute is the task attribute in which this process's calls carry the
+	// lookup key; "": they carry none. It is noted with each attempt: under
+	// another name nothing would be found, which must not pass for absence.
+	Attribute string
 	// leaseFor is how long a lease lasts.
 	leaseFor time.Duration
 	share    share
@@ -46,7 +50,7 @@ type Store struct {
 // call may take, and leaseMargin more.
 func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
 	s := &Store{
-		pool: pool, worker: worker, leaseFor: attemptLimit + leaseMargin,
+		pool: pool, worker: worker, Attribute: "interaction_request", leaseFor: attemptLimit + leaseMargin,
 		due: newSignal(), asked: newSignal(), settled: newHints(),
 	}
 	s.adds = newGroup(batchSize, s.addBatch)
@@ -70,6 +74,15 @@ func (s *Store) Ready(ctx context.Context) error {
 	return err
 }
 
+// Knows says whether there is a request with that id.
+func (s *Store) Knows(ctx context.Context, requestID string) (bool, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var known bool
+	err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox WHERE request_id = $1)`, requestID).Scan(&known)
+	return known, wrap("knows", err)
+}
+
 // A signal wakes one loop; signals that come while it is awake become one.
 type signal chan struct{}
 
@@ -88,6 +101,9 @@ func wrap(step string, err error) error {
 		return nil
 	}
 	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "42P01" {
+		return fmt.Errorf("outbox: %s: the database does not have our tables; `worker migrate up` makes them: %w", step, err)
+	}
 	if errors.As(err, &pg) && pg.ConstraintName != "" {
 		return fmt.Errorf("outbox: %s: constraint %s: %w", step, pg.ConstraintName, err)
 	}

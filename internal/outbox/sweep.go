@@ -14,6 +14,9 @@ const (
 	sweepEvery = time.Second
 	pruneEvery = time.Minute
 	sweepBatch = 500
+	// sweepMost is how many batches one turn takes: a backlog of one kind must not
+	// keep the others waiting.
+	sweepMost = 20
 )
 
 // Sweeper moves what time alone moves: leases that ran out, deadlines that
@@ -45,9 +48,10 @@ func (w *Sweeper) Run(ctx context.Context) {
 	}
 }
 
-// sweep repeats one step until it finds less than a batch.
+// sweep repeats one step until it finds less than a batch, or it is the others' turn.
 func (w *Sweeper) sweep(ctx context.Context, step string, do func(context.Context) (int, error), count *counter) {
-	for n := sweepBatch; n == sweepBatch && ctx.Err() == nil; {
+	n := sweepBatch
+	for batch := 0; n == sweepBatch && batch < sweepMost && ctx.Err() == nil; batch++ {
 		var err error
 		if n, err = do(ctx); err != nil {
 			w.Log.Warn("sweeping failed; trying again", "step", step, "error", err)
@@ -123,20 +127,34 @@ func (s *Store) sweepOut(ctx context.Context, step, sql string, args ...any) (in
 
 // prune removes requests that were settled and published longer ago than
 // retention, with their history and repeats, and answered malformed messages.
+// The rows are locked first and looked at again then: a repeat that was stored
+// meanwhile keeps its request until it is answered.
 func (s *Store) prune(ctx context.Context, retention time.Duration) (int, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	var n int
-	err := s.pool.QueryRow(ctx, `
-		WITH old AS MATERIALIZED (
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
 			SELECT id FROM outbox
-			 WHERE settled_at < clock_timestamp() - $1::interval AND published_at IS NOT NULL
-			   AND NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.outbox_id = outbox.id AND r.published_at IS NULL)
-			 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED),
-		history AS (DELETE FROM outbox_attempts USING old WHERE outbox_id = old.id),
-		repeats AS (DELETE FROM outbox_repeats USING old WHERE outbox_id = old.id),
-		malformed AS (DELETE FROM outbox_malformed WHERE published_at < clock_timestamp() - $1::interval),
-		gone AS (DELETE FROM outbox USING old WHERE outbox.id = old.id RETURNING 1)
-		SELECT count(*) FROM gone`, retention, sweepBatch).Scan(&n)
+			 WHERE published_at IS NOT NULL AND settled_at < clock_timestamp() - $1::interval
+			 ORDER BY settled_at, id LIMIT $2 FOR UPDATE SKIP LOCKED`, retention, sweepBatch)
+		if err != nil {
+			return err
+		}
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		if err != nil {
+			return err
+		}
+		gone, err := tx.Exec(ctx, `
+			WITH old AS MATERIALIZED (
+				SELECT locked.id FROM unnest($1::bigint[]) AS locked (id)
+				 WHERE NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.outbox_id = locked.id AND r.published_at IS NULL)),
+			history AS (DELETE FROM outbox_attempts USING old WHERE outbox_id = old.id),
+			repeats AS (DELETE FROM outbox_repeats USING old WHERE outbox_id = old.id),
+			malformed AS (DELETE FROM outbox_malformed WHERE published_at < clock_timestamp() - $2::interval)
+			DELETE FROM outbox USING old WHERE outbox.id = old.id`, ids, retention)
+		n = int(gone.RowsAffected())
+		return err
+	})
 	return n, wrap("prune", err)
 }

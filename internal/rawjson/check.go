@@ -12,6 +12,7 @@ const (
 	maxFaults = 20   // reported one by one
 	maxNumber = 1000 // bytes of one number; Postgres's numeric ends at 16,383 decimals
 	maxShown  = 64   // bytes of a key or a number in a fault
+	maxPath   = 200  // bytes of a path in a fault
 	fewKeys   = 16   // up to here keys are compared one by one, above by a map
 )
 
@@ -81,6 +82,9 @@ func (w *walker) where() string {
 			}
 			b = append(b, shorten(s.key)...)
 		}
+	}
+	if len(b) > maxPath {
+		return string(b[:maxPath]) + "..."
 	}
 	return string(b)
 }

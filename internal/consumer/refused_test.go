@@ -1,0 +1,66 @@
+package consumer
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// TestPostgresTakesNoRows: Postgres answers every question but takes no rows, as
+// with a full disk. No message's deliveries are used up meanwhile.
+func TestPostgresTakesNoRows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, sql := range []string{
+		`CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no space left on device' USING ERRCODE = '53100'; END $$`,
+		`CREATE TRIGGER disk_full BEFORE INSERT ON outbox FOR EACH ROW EXECUTE FUNCTION disk_full()`,
+	} {
+		if _, err := w.pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.sendMany("full", 5)
+	c := w.consumer(8)
+	defer w.run(c)()
+	eventually(t, func() error {
+		if n := c.Counters.Attached.Load(); n == 0 {
+			return fmt.Errorf("attached %d times", n)
+		}
+		return is("in hand", w.info().NumAckPending, 5)
+	})
+	delivered := w.info().Delivered.Consumer
+	// Three rounds in which each message is tried again and the stream is told.
+	over := time.NewTimer(3*giveBack + giveBack/2)
+	<-over.C
+	if n := w.info().Delivered.Consumer; n > delivered+5 {
+		t.Errorf("%d deliveries of 5 messages", n)
+	}
+	if _, err := w.pool.Exec(t.Context(), `DROP TRIGGER disk_full ON outbox`); err != nil {
+		t.Fatal(err)
+	}
+	w.rows(5)
+	w.acked()
+}
+
+// TestReplayOlderThanRetention: what is older than requests are remembered, and
+// unknown, is answered as malformed and never carried out; what is known is.
+func TestReplayOlderThanRetention(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.sendMany("old", 1)
+	c := w.consumer(8)
+	stop := w.run(c)
+	w.rows(1)
+	w.acked()
+	stop()
+	w.sendMany("forgotten", 1)
+	if err := w.js.DeleteConsumer(t.Context(), w.names.Stream, w.names.Consumer); err != nil {
+		t.Fatal(err)
+	}
+	late := w.consumer(8)
+	late.Retention = time.Nanosecond
+	defer w.run(late)()
+	eventually(t, func() error { return is("malformed", w.malformed(), 1) })
+	w.acked()
+	w.rows(1)
+}

@@ -1,0 +1,107 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/consumer/consumertest"
+	"flexworker/internal/flex"
+)
+
+// TestAnotherLookupAttribute: a request that was sent under another attribute,
+// or under none, cannot be looked for: finding nothing is no proof.
+func TestAnotherLookupAttribute(t *testing.T) {
+	t.Parallel()
+	for _, attribute := range []string{"another_name", ""} {
+		s := newStore(t)
+		s.Attribute = attribute
+		mustAdd(t, s, "a", 1)
+		l := mustClaim(t, s, 1)[0]
+		if _, err := s.record(t.Context(), told(l, flex.Outcome{ErrorKind: "timeout"})); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, s.pool, `UPDATE outbox SET due_at = now(), uncertain_since = now() - interval '10 minutes'`)
+		q, err := s.another("with the usual name").takeLookups(t.Context(), 19)
+		if err != nil || len(q.asked) != 1 || q.asked[0].lookupKey != "" || q.workspace != "" {
+			t.Errorf("attribute %q: %+v, %v: it must not be asked for", attribute, q, err)
+		}
+	}
+}
+
+// TestStraysUnderLoad: what a dead process owed is published while this one is
+// kept busy by results of its own.
+func TestStraysUnderLoad(t *testing.T) {
+	t.Parallel()
+	r := newResults(t, consumertest.Options{})
+	r.create(t)
+	s := newStore(t)
+	p := r.publisher(t, s)
+	mustAdd(t, s, "stray", 1)
+	if _, err := s.another("dead").record(t.Context(), told(mustClaim(t, s, 1)[0], good)); err != nil {
+		t.Fatal(err)
+	}
+	age(t, s)
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { p.Run(ctx) })
+	running.Go(func() {
+		for ctx.Err() == nil { // a hint far more often than strays are looked for
+			s.asked.raise()
+			wait(ctx, strayPoll/50, nil)
+		}
+	})
+	eventually(t, func() error {
+		if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE published_at IS NULL`); n > 0 {
+			return fmt.Errorf("%d unpublished", n)
+		}
+		return nil
+	})
+	stop()
+	running.Wait()
+}
+
+// TestRepeatOfARemovedRequest: retention removes a request between the two steps
+// of Add; the repeat is not kept for nobody, it is delivered again.
+func TestRepeatOfARemovedRequest(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	e := event("gone", 2)
+	var b pgx.Batch
+	queueRepeat(&b, 4711, e.Message)
+	if err := s.sendAsked(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	err := s.keptRepeats(t.Context(), []Event{e}, []Added{Repeated})
+	if !Away(err) {
+		t.Errorf("%v: the message would be acked", err)
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_repeats`); n != 0 {
+		t.Errorf("%d orphans", n)
+	}
+}
+
+// TestCovers: a call begins only while lease and deadline allow it.
+func TestCovers(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for _, tt := range []struct {
+		name string
+		l    Lease
+		want bool
+	}{
+		{"enough", Lease{until: now.Add(2 * time.Second)}, true},
+		{"too little", Lease{until: now.Add(time.Second / 2)}, false},
+		{"suspended: the wall clock went on", Lease{until: now.Add(2 * time.Second).Round(0)}, true},
+		{"deadline ahead", Lease{until: now.Add(2 * time.Second), deadline: now.Add(time.Millisecond)}, true},
+		{"deadline passed", Lease{until: now.Add(2 * time.Second), deadline: now}, false},
+	} {
+		if got := tt.l.covers(time.Second, now); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}
