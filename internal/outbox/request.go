@@ -143,6 +143,7 @@ func (p Policy) lookupWait(d doubt) time.Duration {
 func (p Policy) undecided(d doubt, random float64) move {
 	m := move{to: Uncertain, person: true}
 	switch p.Undecided {
+	case Hold: // also the zero value, and anything else
 	case Retry:
 		m = p.again(d, random)
 	case Fail:
