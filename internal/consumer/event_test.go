@@ -84,8 +84,8 @@ func TestDecodeUnreadable(t *testing.T) {
 		{name: "raw line end in a string", headers: msgID("a"), body: "{\"metadata\":\"a\r\nb\"}", malformed: `not JSON at byte 15: invalid character '\r' in string literal`},
 		{name: "Latin-1", headers: msgID("a"), body: "{\"metadata\":\"\xe9\"}", malformed: "not UTF-8 at byte 13"},
 		{name: "UTF-16", headers: msgID("a"), body: "\xff\xfe{\x00}\x00", malformed: "not UTF-8 at byte 0"},
-		{name: "100 levels and one", headers: msgID("a"), body: `{"metadata":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, malformed: "metadata" + strings.Repeat("[0]", 99) + ": nested deeper than 100 levels"},
-		{name: "100,000 levels", headers: msgID("a"), body: strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000), malformed: strings.Repeat("[0]", 100) + ": nested deeper than 100 levels"},
+		{name: "100 levels and one", headers: msgID("a"), body: `{"metadata":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, malformed: "metadata" + strings.Repeat("[0]", 64) + "...: nested deeper than 100 levels"},
+		{name: "100,000 levels", headers: msgID("a"), body: strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000), malformed: strings.Repeat("[0]", 66) + "[0...: nested deeper than 100 levels"},
 		{name: "100,000 levels never closed", headers: msgID("a"), body: strings.Repeat("[", 100_000), malformed: "not JSON at byte 10001: invalid character '[' exceeded max depth"},
 	})
 }
