@@ -99,11 +99,11 @@ func TestStreaks(t *testing.T) {
 		{"one less", repeat(awayAfter-1, gone), false, alarm{}},
 		{"an answer between", append(append(repeat(awayAfter-1, gone), answered), repeat(awayAfter-1, gone)...), false, alarm{}},
 		{"it begins anew after an alarm", repeat(2*awayAfter-1, gone), false, alarm{}},
-		{"403 of many", repeat(forbiddenAfter, forbidden), false, alarm{hold: true, why: "m"}},
+		{"403 of many", repeat(forbiddenAfter, forbidden), false, alarm{hold: true, why: blame(forbidden)}},
 		{"403 of one", repeat(10, forbidden), true, alarm{}},
 		{"another 403", append(repeat(forbiddenAfter-1, forbidden), otherwise), false, alarm{}},
 		{"an answer between 403s", append(append(repeat(forbiddenAfter-1, forbidden), answered), forbidden), false, alarm{}},
-		{"no answer between 403s", append(append(repeat(forbiddenAfter-1, forbidden), gone), forbidden), false, alarm{hold: true, why: "m"}},
+		{"no answer between 403s", append(append(repeat(forbiddenAfter-1, forbidden), gone), forbidden), false, alarm{hold: true, why: blame(forbidden)}},
 	} {
 		var s streaks
 		var got alarm
