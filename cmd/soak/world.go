@@ -73,7 +73,7 @@ func start(ctx context.Context, o options, b *board) (_ *world, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w.flex, err = flextest.Start(flextest.Config{Addr: fmt.Sprintf("127.0.0.1:%d", port), Seed: o.seed, Keep: 50_000,
+	w.flex, err = flextest.Start(flextest.Config{Addr: fmt.Sprintf("127.0.0.1:%d", port), Seed: o.seed,
 		Settings: usual, TaskRouter: flextest.TaskRouter{Lag: lag, EventLag: lag}})
 	if err != nil {
 		return nil, err
