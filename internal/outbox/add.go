@@ -81,18 +81,23 @@ func (s *Store) AddMalformed(ctx context.Context, m Malformed) error {
 }
 
 // addBatch is the write of Add: insert all, then look at those that were known.
-// A crash between the two is healed by redelivery: both can be done again.
+// A crash between the two is healed by redelivery: both can be done again. After
+// an error the insert may have committed all the same; what it leased lapses.
 func (s *Store) addBatch(ctx context.Context, events []Event) ([]Added, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	fresh, err := s.insert(ctx, events)
+	reserved := s.shortcut.reserve(len(events))
+	fresh, leases, err := s.insert(ctx, events, reserved.n)
 	if err != nil {
+		reserved.use(nil, false)
 		return nil, err
 	}
 	answers := make([]Added, len(events))
 	known := map[string][]int{}
 	var refused []string
-	for i, e := range events {
+	pending := 0
+	for i := range events {
+		e := &events[i]
 		switch at, ok := fresh[e.RequestID]; {
 		case !ok || at != place(e.Message):
 			known[e.RequestID] = append(known[e.RequestID], i)
@@ -103,8 +108,13 @@ func (s *Store) addBatch(ctx context.Context, events []Event) ([]Added, error) {
 		default:
 			answers[i] = Accepted
 			delete(fresh, e.RequestID)
-			s.due.raise()
+			pending++
 		}
+	}
+	pending -= len(leases)
+	reserved.use(leases, pending > 0)
+	if pending > 0 {
+		s.due.raise()
 	}
 	s.hint(ctx, refused)
 	if len(known) == 0 {
@@ -137,49 +147,100 @@ type spot struct {
 
 func place(m Message) spot { return spot{int64(m.Sequence), m.Time.UnixMicro()} }
 
-// insert: the new requests become pending, or rejected when they have faults.
-// It returns which ids are new and by which message.
-func (s *Store) insert(ctx context.Context, events []Event) (map[string]spot, error) {
-	// In the order of ids: two batches that share some would otherwise wait
-	// for each other. Of two that ask under one id, the first in the stream has it.
-	sorted := slices.SortedFunc(slices.Values(events), func(a, b Event) int {
-		return cmp.Or(strings.Compare(a.RequestID, b.RequestID), cmp.Compare(a.Sequence, b.Sequence))
-	})
+// insert: the new requests become pending, or rejected when they have faults, or
+// sending: up to slots of them are leased at once, as many as the gate lets pass.
+// It returns which ids are new and by which message, and the leases.
+func (s *Store) insert(ctx context.Context, events []Event, slots int) (map[string]spot, []Lease, error) {
 	var c addColumns
-	for _, e := range sorted {
-		c.append(e)
+	for _, i := range inOrder(events) {
+		c.append(&events[i], i)
 	}
+	until := time.Now().Add(s.leaseFor)
 	rows, err := s.pool.Query(ctx, `
-		INSERT INTO outbox (request_id, source, state, priority, request, raw, due_at, expires_at, lookup_key,
-		       error_kind, error_message, faults, traceparent, stream_sequence, stream_time, received_at, settled_at)
-		SELECT request_id, source,
-		       CASE WHEN faults IS NULL THEN 'pending' ELSE 'rejected' END,
-		       priority, request::json, raw,
-		       CASE WHEN faults IS NULL THEN coalesce(not_before, now()) END,
-		       expires_at, lookup_key,
-		       CASE WHEN faults IS NOT NULL THEN 'invalid' END, error_message, faults::json, traceparent,
-		       stream_sequence, stream_time,
-		       now(), CASE WHEN faults IS NOT NULL THEN now() END
-		  FROM unnest($1::text[], $2::text[], $3::smallint[], $4::text[], $5::bytea[], $6::timestamptz[],
-		       $7::timestamptz[], $8::text[], $9::text[], $10::text[], $11::text[], $12::bigint[], $13::timestamptz[])
-		    AS e (request_id, source, priority, request, raw, not_before,
-		       expires_at, lookup_key, error_message, faults, traceparent, stream_sequence, stream_time)
-		ON CONFLICT (request_id) DO NOTHING
-		RETURNING request_id, stream_sequence, stream_time`,
+		WITH`+passesSQL+`,
+		added AS (
+			INSERT INTO outbox (request_id, source, state, priority, request, raw, due_at, expires_at, lookup_key,
+			       error_kind, error_message, faults, traceparent, stream_sequence, stream_time, received_at, settled_at,
+			       attempt, leased_by, leased_until, lookup_attribute)
+			SELECT request_id, source, state, priority, request::json, raw,
+			       CASE WHEN state = 'pending' THEN coalesce(not_before, now()) END,
+			       expires_at, lookup_key,
+			       CASE WHEN state = 'rejected' THEN 'invalid' END, error_message, faults::json, traceparent,
+			       stream_sequence, stream_time,
+			       now(), CASE WHEN state = 'rejected' THEN now() END,
+			       (state = 'sending')::integer, CASE WHEN state = 'sending' THEN $17 END, CASE WHEN state = 'sending' THEN clock_timestamp() + $18::interval END,
+			       CASE WHEN state = 'sending' AND lookup_key IS NOT NULL THEN nullif($19, '') END
+			  FROM unnest($3::text[], $4::text[], $5::smallint[], $6::text[], $7::bytea[], $8::timestamptz[],
+			       $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::timestamptz[], $16::integer[])
+			    AS e (request_id, source, priority, request, raw, not_before,
+			       expires_at, lookup_key, error_message, faults, traceparent, stream_sequence, stream_time, turn),
+			       LATERAL (SELECT CASE WHEN faults IS NOT NULL THEN 'rejected' WHEN turn <= (SELECT n FROM passes) THEN 'sending' ELSE 'pending' END) AS s (state)
+			ON CONFLICT (request_id) DO NOTHING
+			RETURNING id, request_id, stream_sequence, stream_time, received_at, state),
+		used AS (SELECT FROM added WHERE state = 'sending'),`+spendSQL+`
+		SELECT id, request_id, stream_sequence, stream_time, received_at, state = 'sending' FROM added`,
+		slots, burstTime.Seconds(),
 		c.requestID, c.source, c.priority, c.request, c.raw, c.notBefore,
-		c.expiresAt, c.lookupKey, c.errorMessage, c.faults, c.traceparent, c.sequence, c.time)
+		c.expiresAt, c.lookupKey, c.errorMessage, c.faults, c.traceparent, c.sequence, c.time, turns(events, c.from, slots),
+		s.worker, s.leaseFor, s.Attribute)
 	if err != nil {
-		return nil, wrap("add", err)
+		return nil, nil, wrap("add", err)
 	}
 	fresh := make(map[string]spot, len(events))
-	var id string
-	var sequence int64
-	var at time.Time
-	_, err = pgx.ForEachRow(rows, []any{&id, &sequence, &at}, func() error {
-		fresh[id] = spot{sequence, at.UnixMicro()}
+	var leases []Lease
+	var id, sequence int64
+	var requestID string
+	var at, receivedAt time.Time
+	var leased bool
+	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &sequence, &at, &receivedAt, &leased}, func() error {
+		fresh[requestID] = spot{sequence, at.UnixMicro()}
+		if leased {
+			e := &events[c.byID[requestID]]
+			leases = append(leases, Lease{ID: id, RequestID: requestID, Source: text(e.Source), Request: e.Request, LookupKey: e.LookupKey,
+				Attempt: 1, ReceivedAt: receivedAt, Traceparent: trace(e.Traceparent), until: until})
+		}
 		return nil
 	})
-	return fresh, wrap("add", err)
+	return fresh, leases, wrap("add", err)
+}
+
+// inOrder are the events' indices in the order of their ids: two batches that
+// share some would otherwise wait for each other. Of two that ask under one id,
+// the first in the stream has it.
+func inOrder(events []Event) []int {
+	order := make([]int, len(events))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		return cmp.Or(strings.Compare(events[a].RequestID, events[b].RequestID), cmp.Compare(events[a].Sequence, events[b].Sequence))
+	})
+	return order
+}
+
+// turns numbers, from 1, the events that may be leased by their insert, the
+// higher priority first, for each of order; null: it may not. Those with times of
+// their own are for the claim to judge.
+func turns(events []Event, order []int, slots int) []*int32 {
+	turns := make([]*int32, len(order))
+	if slots == 0 {
+		return turns
+	}
+	may := make([]int, 0, len(order))
+	for at, i := range order {
+		if e := &events[i]; len(e.Faults) == 0 && e.NotBefore.IsZero() && e.ExpiresAt.IsZero() {
+			may = append(may, at)
+		}
+	}
+	slices.SortFunc(may, func(a, b int) int {
+		x, y := &events[order[a]], &events[order[b]]
+		return cmp.Or(cmp.Compare(y.Priority, x.Priority), cmp.Compare(x.Sequence, y.Sequence))
+	})
+	for n, at := range may[:min(len(may), slots)] {
+		turn := int32(n + 1)
+		turns[at] = &turn
+	}
+	return turns
 }
 
 // repeat answers the events whose id was known: the same message again, the

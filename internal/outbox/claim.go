@@ -49,6 +49,8 @@ type claimed struct {
 	probed bool
 	// rest is how long it makes sense to wait for more.
 	rest time.Duration
+	// drained: nothing that is due was left.
+	drained bool
 }
 
 // claim: pending -> sending. It leases at most slots requests that are due, as
@@ -59,54 +61,37 @@ func (s *Store) claim(ctx context.Context, slots int) (claimed, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	before := time.Now()
-	var c claimed
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		p, err := passes(ctx, tx, slots)
-		c.gate, c.rest, c.probed = p.state, p.rest, p.probed
-		if err != nil || p.n == 0 {
-			return err
-		}
-		if c.leases, err = s.lease(ctx, tx, p.n, before.Add(s.leaseFor)); err != nil {
-			return err
-		}
-		if len(c.leases) < p.n {
-			if c.rest, err = untilDue(ctx, tx); err != nil {
-				return err
-			}
-			c.gate = GateOpen
-		}
-		crash.At("claiming")
-		return p.spend(ctx, tx, len(c.leases))
-	})
+	half, odd := s.share.split()
+	crash.At("claiming")
+	p, leases, err := s.lease(ctx, slots, half, odd, before.Add(s.leaseFor))
 	crash.At("claimed")
 	if err != nil {
 		return claimed{}, wrap("claim", err)
 	}
-	return c, nil
-}
-
-// lease takes up to n due requests. Of those that are tried again it takes no
-// more than half while there are new ones: a backlog of retries, however old,
-// never starves what has just come.
-func (s *Store) lease(ctx context.Context, tx pgx.Tx, n int, until time.Time) ([]Lease, error) {
-	fresh, again := s.share.split(n)
-	leases, err := s.lock(ctx, tx, fresh, again, until)
-	if err != nil {
-		return nil, err
+	c := claimed{leases: leases, probed: p.probed}
+	if c.gate, c.rest = p.state(); c.gate != GateOpen {
+		return c, nil
 	}
 	retried := 0
-	for _, l := range leases {
-		if l.Attempt > 1 {
+	for i := range leases {
+		if leases[i].Attempt > 1 {
 			retried++
 		}
 	}
 	s.share.again.Store(retried > 0)
-	if rest := n - len(leases); rest > 0 && again > 0 && len(leases)-retried == fresh {
+	switch {
+	case len(leases) == p.n:
+		if p.n < slots {
+			p.tokens -= float64(p.n)
+			c.gate, c.rest = GateLimited, p.untilNext()
+		}
+	case half && len(leases)-retried >= p.n/2:
 		// There were fewer to try again than their share; new ones may have it.
-		more, err := s.lock(ctx, tx, rest, 0, until)
-		return append(leases, more...), err
+	default:
+		c.drained = true
+		c.rest, err = s.untilDue(ctx)
 	}
-	return leases, nil
+	return c, wrap("claim", err)
 }
 
 // share parts the slots of a claim between new requests and those tried again.
@@ -115,36 +100,33 @@ type share struct {
 	turns atomic.Uint32 // of claims
 }
 
-// split gives each kind half while both are there. Where the latest claim found
-// none to try again they get what new ones leave, and now and then their half,
-// so that they are noticed behind any number of new ones.
-func (s *share) split(n int) (fresh, again int) {
+// split says whether each kind gets half, and then whose is an odd slot: the new
+// ones' when odd is 1. Where the latest claim found none to try again they get
+// what new ones leave, and now and then their half, so that they are noticed
+// behind any number of new ones.
+func (s *share) split() (half bool, odd int) {
 	turn := s.turns.Add(1)
-	if !s.again.Load() && turn%8 != 0 {
-		return n, 0
-	}
-	if turn%2 == 0 {
-		return n / 2, n - n/2 // the odd slot alternates
-	}
-	return n - n/2, n / 2
+	return s.again.Load() || turn%8 == 0, int(turn % 2)
 }
 
-// lock leases up to fresh due requests that were never tried, and again that
-// were, or as many more as the first leave; of each the higher priority and then
-// the longer due first. The CTEs are materialized, or a nested loop may lock far
-// more rows (1,330 for a limit of 10 were seen). One index probe a priority, so
-// that requests not yet due are never read.
-func (s *Store) lock(ctx context.Context, tx pgx.Tx, fresh, again int, until time.Time) ([]Lease, error) {
-	rows, err := tx.Query(ctx, `
-		WITH fresh AS MATERIALIZED (
+// lease takes due requests. Of those that are tried again it takes no more than
+// half where half is set: a backlog of retries, however old, never starves what
+// has just come. Of each kind the higher priority goes first and then the longer
+// due. The CTEs are materialized, or a nested loop may lock far more rows (1,330
+// for a limit of 10 were seen). One index probe a priority, so that requests not
+// yet due are never read.
+func (s *Store) lease(ctx context.Context, slots int, half bool, odd int, until time.Time) (p passes, leases []Lease, err error) {
+	rows, err := s.pool.Query(ctx, `
+		WITH`+passesSQL+`,
+		fresh AS MATERIALIZED (
 			SELECT o.id
 			  FROM (VALUES (9::smallint), (8), (7), (6), (5), (4), (3), (2), (1), (0)) AS p (priority)
 			 CROSS JOIN LATERAL (
 				SELECT id FROM outbox
 				 WHERE state = 'pending' AND attempt = 0 AND priority = p.priority AND due_at <= now()
 				   AND (expires_at IS NULL OR expires_at > now())
-				 ORDER BY due_at, id LIMIT $1 FOR UPDATE SKIP LOCKED) AS o
-			 LIMIT $1),
+				 ORDER BY due_at, id LIMIT (SELECT n FROM passes) FOR UPDATE SKIP LOCKED) AS o
+			 LIMIT (SELECT CASE WHEN $3 THEN (n + $4) / 2 ELSE n END FROM passes)),
 		again AS MATERIALIZED (
 			SELECT o.id
 			  FROM (VALUES (9::smallint), (8), (7), (6), (5), (4), (3), (2), (1), (0)) AS p (priority)
@@ -152,36 +134,52 @@ func (s *Store) lock(ctx context.Context, tx pgx.Tx, fresh, again int, until tim
 				SELECT id FROM outbox
 				 WHERE state = 'pending' AND attempt > 0 AND priority = p.priority AND due_at <= now()
 				   AND (expires_at IS NULL OR expires_at > now())
-				 ORDER BY due_at, id LIMIT (SELECT $1 + $2 - count(*) FROM fresh) FOR UPDATE SKIP LOCKED) AS o
-			 LIMIT (SELECT $1 + $2 - count(*) FROM fresh)),
-		due AS MATERIALIZED (SELECT id FROM fresh UNION ALL SELECT id FROM again)
-		UPDATE outbox
-		   SET state = 'sending', due_at = NULL, attempt = attempt + 1,
-		       leased_by = $3, leased_until = clock_timestamp() + $4::interval,
-		       lookup_attribute = CASE WHEN lookup_key IS NOT NULL THEN nullif($5, '') END
-		  FROM due WHERE outbox.id = due.id
-		RETURNING outbox.id, request_id, source, request, coalesce(lookup_key, ''), attempt, spared, received_at, coalesce(traceparent, ''),
-		          expires_at - clock_timestamp()`,
-		fresh, again, s.worker, s.leaseFor, s.Attribute)
+				 ORDER BY due_at, id LIMIT (SELECT n FROM passes) FOR UPDATE SKIP LOCKED) AS o
+			 LIMIT (SELECT n - (SELECT count(*) FROM fresh) FROM passes)),
+		due AS MATERIALIZED (SELECT id FROM fresh UNION ALL SELECT id FROM again),
+		used AS (
+			UPDATE outbox
+			   SET state = 'sending', due_at = NULL, attempt = attempt + 1,
+			       leased_by = $5, leased_until = clock_timestamp() + $6::interval,
+			       lookup_attribute = CASE WHEN lookup_key IS NOT NULL THEN nullif($7, '') END
+			  FROM due WHERE outbox.id = due.id
+			RETURNING outbox.id, request_id, source, request, lookup_key, attempt, spared, received_at, traceparent,
+			          expires_at - clock_timestamp() AS time_left),`+spendSQL+`
+		SELECT `+passesColumns+`, coalesce(used.id, 0), coalesce(request_id, ''), coalesce(source, ''), request, coalesce(lookup_key, ''),
+		       coalesce(attempt, 0), coalesce(spared, 0), coalesce(received_at, now()), coalesce(traceparent, ''), time_left
+		  FROM passes LEFT JOIN used ON true`,
+		slots, burstTime.Seconds(), half, odd, s.worker, s.leaseFor, s.Attribute)
 	if err != nil {
-		return nil, err
+		return p, nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Lease, error) {
-		l := Lease{until: until}
-		var left *time.Duration
-		err := row.Scan(&l.ID, &l.RequestID, &l.Source, &l.Request, &l.LookupKey, &l.Attempt, &l.Spared, &l.ReceivedAt, &l.Traceparent, &left)
+	gates := 0
+	l, left := Lease{}, (*time.Duration)(nil)
+	_, err = pgx.ForEachRow(rows, append(p.targets(), &l.ID, &l.RequestID, &l.Source, &l.Request, &l.LookupKey,
+		&l.Attempt, &l.Spared, &l.ReceivedAt, &l.Traceparent, &left), func() error {
+		if gates++; l.ID == 0 {
+			return nil // the gate's row alone: nothing was leased
+		}
+		l.until = until
 		if left != nil {
 			l.deadline = time.Now().Add(*left)
 		}
-		return l, err
+		leases = append(leases, l)
+		l = Lease{}
+		return nil
 	})
+	if err == nil && gates == 0 {
+		err = errNoGate // shut
+	}
+	return p, leases, err
 }
+
+var errNoGate = errors.New("the gate cannot be read: outbox_gate has lost its row")
 
 // untilDue is the time until the next pending request is due; idlePoll when
 // there is none or it is later than that.
-func untilDue(ctx context.Context, tx pgx.Tx) (time.Duration, error) {
+func (s *Store) untilDue(ctx context.Context) (time.Duration, error) {
 	var next time.Duration
-	err := tx.QueryRow(ctx, `
+	err := s.pool.QueryRow(ctx, `
 		SELECT min(o.due_at) - clock_timestamp()
 		  FROM (VALUES (9::smallint), (8), (7), (6), (5), (4), (3), (2), (1), (0)) AS p (priority)
 		 CROSS JOIN LATERAL (

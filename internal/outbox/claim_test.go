@@ -239,7 +239,7 @@ func TestClaimPlan(t *testing.T) {
 				t.Fatal(err)
 			}
 			plan := strings.Join(lines, "\n")
-			if strings.Contains(plan, "Seq Scan") || !claimIndex.MatchString(plan) || strings.Contains(plan, "Sort") {
+			if seqScan.MatchString(plan) || !claimIndex.MatchString(plan) || strings.Contains(plan, "Sort") {
 				t.Errorf("%s:\n%s", when, plan)
 			}
 		}
@@ -286,3 +286,6 @@ func pagesRead(t *testing.T, s *Store, lock pgx.TraceQueryStartData) int {
 	}
 	return plan[0].Plan.Hit + plan[0].Plan.Read
 }
+
+// seqScan reads the table itself; the gate's one row may be read like that.
+var seqScan = regexp.MustCompile(`Seq Scan on outbox( |$)`)

@@ -22,9 +22,18 @@ type addColumns struct {
 	faults                               []*string
 	sequence                             []int64
 	time                                 []time.Time
+	from                                 []int          // which event each element is
+	byID                                 map[string]int // the first of each request id
 }
 
-func (c *addColumns) append(e Event) {
+func (c *addColumns) append(e *Event, i int) {
+	if c.byID == nil {
+		c.byID = map[string]int{}
+	}
+	if _, other := c.byID[e.RequestID]; !other {
+		c.byID[e.RequestID] = i
+	}
+	c.from = append(c.from, i)
 	c.requestID = append(c.requestID, e.RequestID)
 	c.source = append(c.source, text(e.Source))
 	c.priority = append(c.priority, int16(e.Priority))
@@ -89,6 +98,13 @@ func numberOrNull(n int) *int32 {
 	}
 	v := int32(n)
 	return &v
+}
+
+func intOrNull(n int) *int {
+	if n == 0 {
+		return nil
+	}
+	return &n
 }
 
 func timeOrNull(t time.Time) *time.Time {

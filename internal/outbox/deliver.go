@@ -65,6 +65,9 @@ func (d *Deliverer) Run(ctx context.Context) {
 	d.slots = newSlots(d.Slots)
 	var calls sync.WaitGroup
 	defer calls.Wait()
+	begin := func(l Lease) { calls.Go(func() { d.deliver(ctx, l) }) }
+	d.Store.shortcut.open(d.slots, begin)
+	defer d.Store.shortcut.close()
 	for ctx.Err() == nil {
 		free := d.slots.free()
 		if free == 0 {
@@ -80,8 +83,9 @@ func (d *Deliverer) Run(ctx context.Context) {
 		d.gate.Store(c.gate)
 		d.slots.take(len(c.leases))
 		for _, l := range c.leases {
-			calls.Go(func() { d.deliver(ctx, l) })
+			begin(l)
 		}
+		d.slots.setBacklog(!c.drained)
 		switch {
 		case c.gate == GateHeld || c.gate == GatePaused:
 			if c.probed {

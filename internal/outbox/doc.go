@@ -10,12 +10,13 @@ the loops that move it.
 	           │                  └──record: uncertain; lapse──► uncertain ──resolve: found──► created
 	           └───────────────────────────resolve: absent──────────┘  └─resolve: attempts used up, or policy fail──► abandoned
 	pending ──expire──► expired       pending ──cancel──► cancelled       add, with faults ──► rejected
+	add, while a slot is free and nothing that is due waits ──► sending: both arrows in one statement
 	rejected | abandoned | expired | cancelled ──retry──► pending
 
 	state      means                                      whose move               entered by
 	pending    waits until due_at                         Deliverer                add; record after refused or blocked; put back;
 	                                                                               resolve when proved absent; retry
-	sending    leased: attempt runs until leased_until    its holder, then Sweeper claim
+	sending    leased: attempt runs until leased_until    its holder, then Sweeper claim; add, with a slot
 	uncertain  may exist: next lookup at due_at; null:    Resolver, then a person  record, lapse
 	           waits for a person
 	created    exists, interaction_sid is known           Publisher                record, resolve
@@ -32,6 +33,7 @@ to wait for a person is announced with a result "uncertain"; a final one follows
 
 	Store.Add     an event becomes a row; returns after the commit          (add.go)
 	Deliverer     claim, one create call a lease, record                    (deliver.go, claim.go, record.go)
+	the shortcut  hands what Add has leased to the Deliverer                (shortcut.go)
 	Resolver      looks for the task of an uncertain request                (resolve.go, finding.go)
 	Sweeper       lapse, expire, prune                                      (sweep.go)
 	Publisher     results, announcements, repeats, malformed; mark          (publish.go, answers.go)
@@ -42,8 +44,8 @@ to wait for a person is announced with a result "uncertain"; a final one follows
 
 # Why never twice
 
-The claim commits state sending before the first byte leaves, so a send that
-nobody can remember is still known to have been possible. (id, attempt) names
+The claim, or the add that leases, commits state sending before the first byte
+leaves, so a send that nobody can remember is still known to have been possible. (id, attempt) names
 the lease: each claim raises attempt and nothing lowers it. A write that follows
 a call says WHERE id AND attempt, so what another has decided meanwhile stands
 (ErrLeaseLost). A lease that merely lapsed is still that attempt's: an answer of
@@ -71,7 +73,7 @@ with a 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY.
 # What a crash leaves
 
 	after receive, before the add commits    unacked message           redelivery
-	after the add, before the ack            request, unacked message  redelivery; Add says redelivered; ack
+	after the add, before the ack            request, unacked message  redelivery; Add says redelivered; ack. If add leased it: lapse, too
 	while claiming, before its commit        pending                   the next claim
 	after claim, before the call             sending, nothing sent     lapse -> uncertain: nobody can tell it from the next line
 	during the call, or before its record    sending, may exist        lapse -> uncertain

@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,93 +44,80 @@ const (
 // burst is the most passes that can have been saved up.
 func burst(rate float64) float64 { return 1 + rate*burstTime.Seconds() }
 
-// A pass is the right to n calls, taken in the transaction that claims.
-type pass struct {
-	n       int
-	state   GateState
-	rest    time.Duration // until it is worth asking again, where n is 0
-	probed  bool
-	limited bool
-	tokens  float64
-	at      time.Time
+// passesSQL are the first CTEs of a statement that claims: passes is one row, of
+// which n is how many calls may begin now, at most $1. Where a rate is set the
+// gate's row stays locked until the commit, so that the fleet takes its passes one
+// replica after the other, by the clock after the lock was had. Without one nobody
+// waits. spendSQL has to follow behind what claims.
+const passesSQL = `
+	locked AS MATERIALIZED (SELECT * FROM outbox_gate WHERE rate > 0 AND $1::integer > 0 FOR UPDATE),
+	gate AS MATERIALIZED (
+		SELECT *, clock_timestamp() AS at FROM locked
+		UNION ALL
+		SELECT *, clock_timestamp() FROM outbox_gate WHERE rate = 0 OR $1 = 0),
+	refilled AS MATERIALIZED (
+		SELECT rate, at, held_since IS NOT NULL AS held, probe_at IS NOT NULL AS probed, paused_until - at AS paused, refilled_at > at AS late,
+		       CASE WHEN rate = 0 THEN $1::integer
+		            ELSE least(1 + rate * $2::double precision, tokens + rate * greatest(extract(epoch FROM at - refilled_at), 0)) END AS tokens
+		  FROM gate),
+	passes AS MATERIALIZED (
+		SELECT *, CASE WHEN held OR probed OR paused > '0' THEN 0 ELSE least($1, floor(tokens)::integer) END AS n FROM refilled)`
+
+// spendSQL notes the passes that were used: a row of used each. Where the
+// database's clock went back, what was saved up counts from now.
+const spendSQL = `
+	spent AS (
+		UPDATE outbox_gate SET tokens = passes.tokens - (SELECT count(*) FROM used), refilled_at = passes.at
+		  FROM passes WHERE passes.rate > 0 AND (passes.late OR EXISTS (SELECT FROM used)))`
+
+// passes is that row.
+type passes struct {
+	n            int
+	rate, tokens float64
+	held, probed bool
+	paused       *time.Duration
 }
 
-// passes asks the gate for the right to at most want calls. Where a rate is
-// set, the gate's row stays locked until the transaction ends, so that the
-// fleet takes its passes one replica after the other. Without one nobody waits.
-func passes(ctx context.Context, tx pgx.Tx, want int) (pass, error) {
-	p, err := readGate(ctx, tx, ` WHERE rate > 0 FOR UPDATE`)
-	if errors.Is(err, pgx.ErrNoRows) {
-		p, err = readGate(ctx, tx, ``)
-		p.tokens = float64(want)
-	} else {
-		p.limited = true
-	}
-	if err != nil || p.state != GateOpen {
-		return pass{state: p.state, rest: p.rest, probed: p.probed}, err
-	}
-	p.n = min(want, int(p.tokens))
-	if p.n == 0 {
-		p.state = GateLimited
-	}
-	return p, nil
+// passesColumns are what targets reads.
+const passesColumns = `passes.n, passes.rate, passes.tokens, passes.held, passes.probed, passes.paused`
+
+func (p *passes) targets() []any {
+	return []any{&p.n, &p.rate, &p.tokens, &p.held, &p.probed, &p.paused}
 }
 
-// readGate reads the row; tokens are brought up to date by the clock after the
-// lock was had. An unreadable gate is shut: the error says so.
-func readGate(ctx context.Context, tx pgx.Tx, lock string) (pass, error) {
-	var p pass
-	var rate, since float64
-	var paused *time.Duration
-	var held bool
-	err := tx.QueryRow(ctx, `
-		SELECT rate, tokens, clock_timestamp(), extract(epoch FROM clock_timestamp() - refilled_at)::double precision,
-		       paused_until - clock_timestamp(), held_since IS NOT NULL, probe_at IS NOT NULL
-		  FROM outbox_gate`+lock).Scan(&rate, &p.tokens, &p.at, &since, &paused, &held, &p.probed)
-	if err != nil {
-		return p, err
-	}
-	p.state, p.rest = GateOpen, busyPoll
+// state is why there were no more passes, and how long it makes sense to wait
+// for the next; GateOpen when the gate was not the reason.
+func (p *passes) state() (GateState, time.Duration) {
 	switch {
-	case held:
-		p.state, p.rest = GateHeld, probeEvery/2
+	case p.held:
+		return GateHeld, probeEvery / 2
 	case p.probed:
-		p.state, p.rest = GatePaused, probeEvery/2
-	case paused != nil && *paused > 0:
-		p.state, p.rest = GatePaused, min(*paused, idlePoll)
-	case rate > 0:
-		if since < 0 {
-			// The database's clock went back: what was saved up counts from now.
-			if _, err := tx.Exec(ctx, `UPDATE outbox_gate SET refilled_at = $1`, p.at); err != nil {
-				return p, err
-			}
-		}
-		p.tokens = min(burst(rate), p.tokens+rate*max(since, 0))
-		p.rest = min(time.Duration((1-min(p.tokens, 1))/rate*float64(time.Second)), idlePoll)
+		return GatePaused, probeEvery / 2
+	case p.paused != nil && *p.paused > 0:
+		return GatePaused, min(*p.paused, idlePoll)
+	case p.n == 0 && p.rate > 0:
+		return GateLimited, p.untilNext()
+	default:
+		return GateOpen, 0
 	}
-	return p, nil
 }
 
-// spend notes the passes that were used, in the claim's transaction.
-func (p pass) spend(ctx context.Context, tx pgx.Tx, used int) error {
-	if !p.limited || used == 0 {
-		return nil
-	}
-	_, err := tx.Exec(ctx, `UPDATE outbox_gate SET tokens = $1, refilled_at = $2`, p.tokens-float64(used), p.at)
-	return err
+// untilNext is the time until there is a whole pass again, where a rate is set.
+func (p *passes) untilNext() time.Duration {
+	return min(time.Duration((1-min(p.tokens, 1))/p.rate*float64(time.Second)), idlePoll)
 }
 
 // raise shuts the gate as far as the recorded outcomes ask for it, in the
-// transaction that records them. What is shut for longer stays shut.
-func raise(ctx context.Context, tx pgx.Tx, worker string, records []record) error {
+// batch that records them. What is shut for longer stays shut.
+func raise(b *pgx.Batch, worker string, records []record) {
 	var sum alarm
 	for _, r := range records {
 		sum = sum.and(r.alarm)
 	}
 	if sum == (alarm{}) {
-		return nil
+		return
 	}
-	_, err := tx.Exec(ctx, `
+	b.Queue(`
 		UPDATE outbox_gate
 		   SET held_since = CASE WHEN $1 THEN coalesce(held_since, clock_timestamp()) ELSE held_since END,
 		       paused_until = greatest(paused_until, clock_timestamp() + $2::interval),
@@ -142,7 +128,6 @@ func raise(ctx context.Context, tx pgx.Tx, worker string, records []record) erro
 		    OR (held_since IS NULL AND $3 AND probe_at IS NULL)
 		    OR (held_since IS NULL AND clock_timestamp() + $2::interval > coalesce(paused_until, '-infinity'))`,
 		sum.hold, sum.pause, sum.hold || sum.away, probeEvery, text(sum.why), worker)
-	return err
 }
 
 // takeProbe says whether this replica is the one to ask now whether Flex can be

@@ -22,7 +22,9 @@ func shut(t testing.TB, s *Store, alarms ...alarm) {
 	for i, a := range alarms {
 		records[i].alarm = a
 	}
-	if err := pgx.BeginFunc(t.Context(), s.pool, func(tx pgx.Tx) error { return raise(t.Context(), tx, s.worker, records) }); err != nil {
+	var b pgx.Batch
+	raise(&b, s.worker, records)
+	if err := s.pool.SendBatch(t.Context(), &b).Close(); err != nil {
 		t.Fatal(err)
 	}
 }

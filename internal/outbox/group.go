@@ -17,6 +17,9 @@ import (
 type group[T, R any] struct {
 	max   int // items in a write
 	write func(context.Context, []T) ([]R, error)
+	// room says how many of those who wait the next write should take, from 1; it
+	// may wait a moment for more room. nil: all.
+	room func(waiting int) int
 
 	mu      sync.Mutex
 	waiting []*member[T, R]
@@ -55,6 +58,11 @@ func (g *group[T, R]) do(ctx context.Context, item T) (R, error) {
 func (g *group[T, R]) lead(ctx context.Context) {
 	g.mu.Lock()
 	n := min(len(g.waiting), g.max)
+	if g.room != nil {
+		g.mu.Unlock()
+		n = g.room(n) // only the leader takes from those who wait
+		g.mu.Lock()
+	}
 	batch := g.waiting[:n:n]
 	g.waiting = g.waiting[n:]
 	g.mu.Unlock()

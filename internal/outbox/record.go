@@ -57,33 +57,56 @@ func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, 
 		c.append(r)
 		at[[2]int64{r.lease.ID, int64(r.lease.Attempt)}] = i
 	}
-	done := make([]recorded, len(records))
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, recordSQL, c.id, c.attempt, c.state, c.delay, c.spared, c.interactionSID, c.taskSID,
-			c.assignmentStatus, c.response, c.errorKind, c.errorMessage, c.httpStatus, c.twilioCode, c.twilioRequestID,
-			c.answered, c.outcome, c.took, s.worker)
-		if err != nil {
-			return err
-		}
-		moved, err := pgx.CollectRows(rows, scanSettlement)
-		if err != nil {
-			return err
-		}
-		for i := range moved {
-			r := &done[at[[2]int64{moved[i].id, int64(moved[i].attempt)}]]
-			r.applied = true
-			if moved[i].owed() {
-				r.settled = &moved[i]
-			}
-		}
-		crash.At("recording")
-		return raise(ctx, tx, s.worker, records)
-	})
+	// One round trip and one transaction: what is sent together is.
+	var b pgx.Batch
+	b.Queue(recordSQL, c.id, c.attempt, c.state, c.delay, c.spared, c.interactionSID, c.taskSID,
+		c.assignmentStatus, c.response, c.errorKind, c.errorMessage, c.httpStatus, c.twilioCode, c.twilioRequestID,
+		c.answered, c.outcome, c.took, s.worker)
+	raise(&b, s.worker, records)
+	crash.At("recording")
+	done, err := s.recordTogether(ctx, &b, records, at)
 	crash.At("recorded")
 	if err != nil {
 		return nil, wrap("record", err)
 	}
 	return done, nil
+}
+
+func (s *Store) recordTogether(ctx context.Context, b *pgx.Batch, records []record, at map[[2]int64]int) ([]recorded, error) {
+	sent := s.pool.SendBatch(ctx, b)
+	rows, err := sent.Query()
+	if err != nil {
+		return nil, errors.Join(err, sent.Close())
+	}
+	done := make([]recorded, len(records))
+	var id int64
+	var attempt, settlement int
+	var settledAt *time.Time
+	_, err = pgx.ForEachRow(rows, []any{&id, &attempt, &settlement, &settledAt}, func() error {
+		i := at[[2]int64{id, int64(attempt)}]
+		done[i].applied = true
+		if settledAt != nil {
+			done[i].settled = records[i].settlement(settlement, *settledAt)
+		}
+		return nil
+	})
+	return done, errors.Join(err, sent.Close()) // which waits for the commit
+}
+
+// settlement is the row that a record has settled, as a read of it would give it.
+func (r *record) settlement(number int, at time.Time) *settlement {
+	o, l := &r.told, &r.lease
+	s := &settlement{
+		id: l.ID, requestID: l.RequestID, source: l.Source, state: r.move.to, attempt: l.Attempt, number: number, request: l.Request,
+		interactionSID: orNull(o.InteractionSID), taskSID: orNull(text(o.TaskSID)), assignmentStatus: orNull(text(o.AssignmentStatus)),
+		response: o.Response, errorKind: reason(*r), errorMessage: orNull(text(o.Message)),
+		httpStatus: intOrNull(o.HTTPStatus), twilioCode: intOrNull(o.TwilioCode), twilioRequestID: orNull(text(o.RequestID)),
+		traceparent: orNull(l.Traceparent), receivedAt: l.ReceivedAt, settledAt: &at,
+	}
+	if s.state == Created || s.state == Rejected {
+		s.resolvedBy = orNull("response")
+	}
+	return s
 }
 
 // recordSQL moves the rows whose lease still stands and writes all histories.
@@ -120,14 +143,14 @@ const recordSQL = `
 		       settled_at = CASE WHEN t.state IN ('created', 'rejected', 'abandoned') THEN clock_timestamp() END
 		  FROM told t JOIN standing USING (id)
 		 WHERE o.id = t.id AND o.attempt = t.attempt AND (o.state IN ('sending', 'uncertain') OR o.state = 'pending' AND t.state = 'created')
-		RETURNING ` + settlementColumns + `),
+		RETURNING o.id, o.attempt, o.settlement, o.settled_at),
 	history AS (
 		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, http_status, twilio_code,
 		       twilio_request_id, outcome, error, applied)
 		SELECT t.id, 'attempt', t.attempt, $18, clock_timestamp() - coalesce(t.took, '0'), t.took, t.http_status, t.twilio_code,
 		       t.twilio_request_id, t.outcome, t.error_message, m.id IS NOT NULL
 		  FROM told t LEFT JOIN moved m ON m.id = t.id AND m.attempt = t.attempt)
-	SELECT * FROM moved`
+	SELECT id, attempt, settlement, settled_at FROM moved`
 
 // recordColumns are the arrays that recordSQL unnests: one element a record.
 type recordColumns struct {

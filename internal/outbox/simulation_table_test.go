@@ -48,11 +48,12 @@ type simRepeat struct {
 	conflict, published bool
 }
 
-// insert: Store.insert. INSERT ... ON CONFLICT (request_id) DO NOTHING.
-func (s *sim) insert(m *simMessage) (fresh bool) {
+// insert: Store.insert. INSERT ... ON CONFLICT (request_id) DO NOTHING. by has a
+// slot free for it, or is 0; then the gate is asked as by a claim.
+func (s *sim) insert(m *simMessage, by int) (fresh bool, leased *simRow) {
 	for i := range s.rows {
 		if s.rows[i].id == m.request {
-			return false
+			return false, nil
 		}
 	}
 	r := simRow{id: m.request, state: Pending, key: simKeys[m.request], dueAt: s.now, expiresAt: m.expiresAt, leasedUntil: never,
@@ -62,9 +63,14 @@ func (s *sim) insert(m *simMessage) (fresh bool) {
 	}
 	if m.faults {
 		r.state, r.dueAt, r.settledAt = Rejected, never, s.now
+	} else if by != 0 && m.expiresAt == never && s.passes() == GateOpen {
+		r.state, r.dueAt, r.attempt, r.leasedBy, r.leasedUntil = Sending, never, 1, by, s.now+s.lease
 	}
 	s.rows = append(s.rows, r)
-	return true
+	if r.state == Sending {
+		leased = &s.rows[len(s.rows)-1]
+	}
+	return true, leased
 }
 
 // repeat: Store.repeat. What is known is redelivered, asked again, or in conflict.
@@ -90,15 +96,22 @@ func (s *sim) row(id int) *simRow {
 	return nil
 }
 
-// claim: Store.claim with passes, readGate and lock. pending -> sending.
-func (s *sim) claim(by, slots int) (leased []*simRow, gate GateState) {
+// passes: passesSQL, without a rate.
+func (s *sim) passes() GateState {
 	switch g := &s.gate; {
 	case g.heldSince != never:
-		return nil, GateHeld
-	case g.probeAt != never:
-		return nil, GatePaused
-	case g.pausedUntil > s.now:
-		return nil, GatePaused
+		return GateHeld
+	case g.probeAt != never, g.pausedUntil > s.now:
+		return GatePaused
+	default:
+		return GateOpen
+	}
+}
+
+// claim: Store.claim. pending -> sending.
+func (s *sim) claim(by, slots int) (leased []*simRow, gate GateState) {
+	if gate := s.passes(); gate != GateOpen {
+		return nil, gate
 	}
 	for _, row := range s.inOrder(func(r *simRow) (bool, instant) {
 		return r.state == Pending && r.dueAt <= s.now && (r.expiresAt == never || r.expiresAt > s.now), r.dueAt

@@ -151,9 +151,16 @@ func (s *sim) stepAdd(r *simReplica) bool {
 	if s.broken(ackBeforeAdd) {
 		m.acked = true
 	}
-	fresh := s.insert(m)
+	by := 0
+	if !r.draining && len(r.leases) <= 2 && s.r.IntN(2) == 0 {
+		by = r.number // a slot is free, and nothing that is due waits
+	}
+	fresh, leased := s.insert(m, by)
 	if s.chance(loseCommit) {
 		return true
+	}
+	if leased != nil {
+		s.hold(r, leased)
 	}
 	if !fresh {
 		s.repeat(m)
@@ -190,11 +197,16 @@ func (s *sim) stepClaim(r *simReplica) bool {
 		return true
 	}
 	for _, row := range rows {
-		s.log("%d claims %d, attempt %d", r.number, row.id, row.attempt)
-		r.leases = append(r.leases, simLease{until: s.now + s.lease,
-			lease: Lease{ID: int64(row.id), RequestID: simKeys[row.id], Request: simRequest, LookupKey: row.key, Attempt: row.attempt, Spared: row.spared}})
+		s.hold(r, row)
 	}
 	return true
+}
+
+// hold: a lease comes into the hands of a replica.
+func (s *sim) hold(r *simReplica, row *simRow) {
+	s.log("%d leases %d, attempt %d", r.number, row.id, row.attempt)
+	r.leases = append(r.leases, simLease{until: s.now + s.lease,
+		lease: Lease{ID: int64(row.id), RequestID: simKeys[row.id], Request: simRequest, LookupKey: row.key, Attempt: row.attempt, Spared: row.spared}})
 }
 
 // stepDeliver: Deliverer.deliver up to the first byte. What is left of it is

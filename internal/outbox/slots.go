@@ -19,16 +19,22 @@ type slots struct {
 	good     int       // calls that were answered since the limit last changed
 	cutAt    time.Time // when it last fell
 	freed    signal
+	roomier  signal // the same for Add
+	// backlog: requests that are due may wait in the table, and come before what
+	// is added now. True until a claim has found none left.
+	backlog bool
 }
 
 const (
 	cutFactor = 0.6
 	// cutEvery is the least time between two falls: one wave of 429 is one.
 	cutEvery = time.Second
+	// roomWait bounds how long Add waits for slots of calls that are in flight.
+	roomWait = 10 * time.Millisecond
 )
 
 func newSlots(ceiling int) *slots {
-	return &slots{ceiling: ceiling, limit: float64(ceiling), freed: newSignal()}
+	return &slots{ceiling: ceiling, limit: float64(ceiling), freed: newSignal(), roomier: newSignal(), backlog: true}
 }
 
 // free is how many more calls may begin now.
@@ -49,6 +55,54 @@ func (s *slots) give() {
 	s.inFlight--
 	s.mu.Unlock()
 	s.freed.raise()
+	s.roomier.raise()
+}
+
+// setBacklog notes whether requests that are due wait in the table.
+func (s *slots) setBacklog(backlog bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.backlog = backlog
+}
+
+// reserve takes up to n slots for what is being added, none while others wait.
+func (s *slots) reserve(n int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.backlog {
+		return 0
+	}
+	n = min(n, max(int(s.limit)-s.inFlight, 0))
+	s.inFlight += n
+	return n
+}
+
+// room is how many of those who wait should be added now: as many as have a slot
+// at once or within roomWait, since what is leased by its insert costs a write
+// less; all of them, where a slot is further away than that. One alone never
+// waits while there is a slot.
+func (s *slots) room(waiting int) int {
+	limit := time.NewTimer(roomWait)
+	defer limit.Stop()
+	for {
+		s.mu.Lock()
+		free, enough, backlog := max(int(s.limit)-s.inFlight, 0), max(int(s.limit)/2, 1), s.backlog
+		s.mu.Unlock()
+		if backlog || free >= min(waiting, enough) {
+			if backlog {
+				return waiting
+			}
+			return min(waiting, free)
+		}
+		select {
+		case <-s.roomier:
+		case <-limit.C:
+			if free == 0 {
+				return waiting
+			}
+			return min(waiting, free)
+		}
+	}
 }
 
 // told changes the limit by what a call brought.

@@ -32,6 +32,7 @@ type Store struct {
 	// leaseFor is how long a lease lasts.
 	leaseFor time.Duration
 	share    share
+	shortcut shortcut
 
 	adds      *group[Event, Added]
 	malformed *group[Malformed, struct{}]
@@ -54,6 +55,7 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 		due: newSignal(), asked: newSignal(), settled: newHints(),
 	}
 	s.adds = newGroup(batchSize, s.addBatch)
+	s.adds.room = s.shortcut.room
 	s.malformed = newGroup(batchSize, s.addMalformedBatch)
 	s.records = newGroup(batchSize, s.recordBatch)
 	return s
