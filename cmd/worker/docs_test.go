@@ -96,6 +96,7 @@ func TestImports(t *testing.T) {
 		{"internal/outbox", false, []string{"flexworker/internal/consumer", "flexworker/cmd", "flexworker/migrations"}, journey},
 		{"internal/outbox", true, []string{"net/http", "os", "flag", "github.com/spf13", "github.com/kelseyhightower/envconfig", "github.com/prometheus"}, "it reads no environment and knows neither flags nor HTTP"},
 		{"internal/flex", false, []string{"flexworker/internal/outbox", "flexworker/internal/consumer", "flexworker/cmd", "flexworker/migrations", "github.com/nats-io", "github.com/jackc", "github.com/cenkalti"}, "it makes one call; it does not retry, store, or know NATS and Postgres"},
+		{"internal/group", false, []string{"flexworker", "github.com", "net/http"}, "it gathers calls, whatever they are for"},
 		{"internal/rawjson", false, []string{"flexworker", "github.com", "net/http"}, "it works on text alone"},
 		{"migrations", false, []string{"flexworker"}, "it holds the schema and none of the worker's queries"},
 		{"internal/flex/flextest", false, []string{"flexworker", "github.com/nats-io", "github.com/jackc"}, "the outside world knows nothing of the worker"},

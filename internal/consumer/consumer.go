@@ -33,11 +33,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/crash"
+	"flexworker/internal/group"
 	"flexworker/internal/outbox"
 )
 
 const (
-	// ackLimit bounds the wait for the confirmation of one ack.
+	// ackLimit bounds the wait for the confirmation of acks.
 	ackLimit = 5 * time.Second
 	// giveBack is the delay after which a message that could not be stored
 	// comes again.
@@ -146,10 +147,13 @@ type intake struct {
 	closing  atomic.Bool
 	away     chan struct{} // closed when Postgres is away
 	once     sync.Once
+	acks     *group.Group[jetstream.Msg, struct{}]
 }
 
 func (c *Consumer) newIntake(ctx context.Context) *intake {
-	return &intake{Consumer: c, ctx: context.WithoutCancel(ctx), stopping: ctx, slots: make(chan struct{}, c.Prefetch), away: make(chan struct{})}
+	in := &intake{Consumer: c, ctx: context.WithoutCancel(ctx), stopping: ctx, slots: make(chan struct{}, c.Prefetch), away: make(chan struct{})}
+	in.acks = group.New(c.Prefetch, in.ack)
+	return in
 }
 
 // take starts one message. It blocks while the most are in hand, and so keeps
@@ -181,11 +185,26 @@ func (in *intake) handle(m jetstream.Msg) {
 	}
 	// A crash here is healed by redelivery: the outbox knows the message.
 	crash.At("added")
-	ctx, cancel := context.WithTimeout(in.ctx, ackLimit)
-	defer cancel()
-	if err := m.DoubleAck(ctx); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+	if _, err := in.acks.Do(in.ctx, m); err != nil {
 		in.Log.Debug("an ack was not confirmed; redelivery will be recognised", "sequence", message.Sequence, "error", err)
 	}
+}
+
+// ack acks what is stored and waits for the confirmation of the last: the server
+// takes the acks of one connection in their order, so that it is that of all.
+func (in *intake) ack(ctx context.Context, stored []jetstream.Msg) ([]struct{}, error) {
+	ctx, cancel := context.WithTimeout(ctx, ackLimit)
+	defer cancel()
+	last := len(stored) - 1
+	for _, m := range stored[:last] {
+		if err := m.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+			return nil, err
+		}
+	}
+	if err := stored[last].DoubleAck(ctx); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+		return nil, err
+	}
+	return make([]struct{}, len(stored)), nil
 }
 
 // keep stores a message, again and again while Postgres does not take it. The

@@ -70,13 +70,13 @@ func (a Added) String() string {
 // Add stores an event and returns once that is committed. After an error
 // nothing is known; the same call may be made again, by redelivery.
 func (s *Store) Add(ctx context.Context, e Event) (Added, error) {
-	return s.adds.do(ctx, e)
+	return s.adds.Do(ctx, e)
 }
 
 // AddMalformed keeps a message that cannot become a request. It may be called
 // again for the same message.
 func (s *Store) AddMalformed(ctx context.Context, m Malformed) error {
-	_, err := s.malformed.do(ctx, m)
+	_, err := s.malformed.Do(ctx, m)
 	return err
 }
 

@@ -202,9 +202,7 @@ func TestAddOneRefusedByPostgres(t *testing.T) {
 		})
 	}
 	eventually(t, func() error { // one write hangs at the lock, the others gather behind it
-		s.adds.mu.Lock()
-		defer s.adds.mu.Unlock()
-		if n := len(s.adds.waiting); n < len(answers)-5 {
+		if n := s.adds.Waiting(); n < len(answers)-5 {
 			return fmt.Errorf("%d wait", n)
 		}
 		return nil

@@ -40,7 +40,7 @@ type recorded struct {
 // And where it was taken for absent but not sent again yet, that it was created
 // after all still counts.
 func (s *Store) record(ctx context.Context, r record) (*settlement, error) {
-	done, err := s.records.do(ctx, r)
+	done, err := s.records.Do(ctx, r)
 	if err == nil && !done.applied {
 		err = ErrLeaseLost
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"flexworker/internal/group"
 )
 
 // Limits of the durable steps.
@@ -34,9 +36,9 @@ type Store struct {
 	share    share
 	shortcut shortcut
 
-	adds      *group[Event, Added]
-	malformed *group[Malformed, struct{}]
-	records   *group[record, recorded]
+	adds      *group.Group[Event, Added]
+	malformed *group.Group[Malformed, struct{}]
+	records   *group.Group[record, recorded]
 
 	// Hints to the loops of this process. Losing one costs time, never a request.
 	due     signal // something may be due: Deliverer
@@ -54,10 +56,12 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 		pool: pool, worker: worker, Attribute: "interaction_request", leaseFor: attemptLimit + leaseMargin,
 		due: newSignal(), asked: newSignal(), settled: newHints(),
 	}
-	s.adds = newGroup(batchSize, s.addBatch)
-	s.adds.room = s.shortcut.room
-	s.malformed = newGroup(batchSize, s.addMalformedBatch)
-	s.records = newGroup(batchSize, s.recordBatch)
+	s.adds = group.New(batchSize, s.addBatch)
+	s.adds.Room, s.adds.Split = s.shortcut.room, isDataError
+	s.malformed = group.New(batchSize, s.addMalformedBatch)
+	s.malformed.Split = isDataError
+	s.records = group.New(batchSize, s.recordBatch)
+	s.records.Split = isDataError
 	return s
 }
 
@@ -66,6 +70,21 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 // is not that.
 func Away(err error) bool {
 	return err != nil && !isDataError(err)
+}
+
+// isDataError says whether Postgres refused what was written, rather than the
+// writing: class 22 (data), 23 (a constraint), 54 (too large, too deep).
+func isDataError(err error) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || len(pg.Code) < 2 {
+		return false
+	}
+	switch pg.Code[:2] {
+	case "22", "23", "54":
+		return true
+	default:
+		return false
+	}
 }
 
 // Ready asks Postgres whether it answers and has our tables.

@@ -1,4 +1,4 @@
-package outbox
+package group
 
 import (
 	"context"
@@ -8,8 +8,6 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // slowWrite is a write that a test lets go on, batch by batch.
@@ -43,13 +41,22 @@ func (w *slowWrite) write(_ context.Context, items []int) ([]string, error) {
 	return answers, nil
 }
 
-// call starts do for each item, in this order, and collects what came of it.
-func call(t *testing.T, g *group[int, string], errs map[int]error, items ...int) *sync.WaitGroup {
+var errData = errors.New("one item is at fault")
+
+// splitting is a group whose batches are halved at errData.
+func splitting[R any](limit int, write func(context.Context, []int) ([]R, error)) *Group[int, R] {
+	g := New(limit, write)
+	g.Split = func(err error) bool { return errors.Is(err, errData) }
+	return g
+}
+
+// call starts Do for each item, in this order, and collects what came of it.
+func call(t *testing.T, g *Group[int, string], errs map[int]error, items ...int) *sync.WaitGroup {
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	for _, item := range items {
 		all.Go(func() {
-			got, err := g.do(context.Background(), item)
+			got, err := g.Do(context.Background(), item)
 			if err == nil && got != fmt.Sprint(item) {
 				t.Errorf("%d was answered with %q", item, got)
 			}
@@ -76,7 +83,7 @@ func TestGroupGathers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newSlowWrite()
 		errs := map[int]error{}
-		all := call(t, newGroup(3, w.write), errs, 1, 2, 3, 4, 5)
+		all := call(t, splitting(3, w.write), errs, 1, 2, 3, 4, 5)
 		sameBatches(t, w.batches, [][]int{{1}}) // at once, alone
 		for range 3 {
 			w.gate <- nil
@@ -97,7 +104,7 @@ func TestGroupIsIdleAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := &slowWrite{}
-		g := newGroup(3, w.write)
+		g := splitting(3, w.write)
 		for i := range 3 {
 			call(t, g, map[int]error{}, i).Wait()
 		}
@@ -111,39 +118,57 @@ func TestGroupIsIdleAgain(t *testing.T) {
 // TestGroupOneBadItem: what Postgres refuses of one item is that item's alone.
 func TestGroupOneBadItem(t *testing.T) {
 	t.Parallel()
-	for _, code := range []string{"22021", "23514", "54001"} {
-		synctest.Test(t, func(t *testing.T) {
-			w := newSlowWrite()
-			refused := &pgconn.PgError{Code: code}
-			g := newGroup(100, func(ctx context.Context, items []int) ([]string, error) {
-				if slices.Contains(items, 6) {
-					w.batches = append(w.batches, slices.Clone(items))
-					return nil, fmt.Errorf("wrapped: %w", refused)
-				}
-				return w.write(ctx, items)
-			})
-			errs := map[int]error{}
-			all := call(t, g, errs, 1, 2, 3, 4, 5, 6, 7, 8, 9)
-			close(w.gate)
-			all.Wait()
-			for item, err := range errs {
-				if want := item == 6; errors.Is(err, refused) != want || (err != nil) != want {
-					t.Errorf("%d: %v", item, err)
-				}
+	synctest.Test(t, func(t *testing.T) {
+		w := newSlowWrite()
+		g := splitting(100, func(ctx context.Context, items []int) ([]string, error) {
+			if slices.Contains(items, 6) {
+				w.batches = append(w.batches, slices.Clone(items))
+				return nil, fmt.Errorf("wrapped: %w", errData)
 			}
-			sameBatches(t, w.batches, [][]int{{1}, {2, 3, 4, 5, 6, 7, 8, 9}, {2, 3, 4, 5}, {6, 7, 8, 9}, {6, 7}, {6}, {7}, {8, 9}})
+			return w.write(ctx, items)
 		})
-	}
+		errs := map[int]error{}
+		all := call(t, g, errs, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+		close(w.gate)
+		all.Wait()
+		for item, err := range errs {
+			if want := item == 6; errors.Is(err, errData) != want || (err != nil) != want {
+				t.Errorf("%d: %v", item, err)
+			}
+		}
+		sameBatches(t, w.batches, [][]int{{1}, {2, 3, 4, 5, 6, 7, 8, 9}, {2, 3, 4, 5}, {6, 7, 8, 9}, {6, 7}, {6}, {7}, {8, 9}})
+	})
+}
+
+// TestGroupRoom: a write takes no more than there is room for; the rest are the next.
+func TestGroupRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSlowWrite()
+		g := New(3, w.write)
+		asked := []int{}
+		g.Room = func(waiting int) int {
+			asked = append(asked, waiting)
+			return min(waiting, 2)
+		}
+		all := call(t, g, map[int]error{}, 1, 2, 3, 4, 5)
+		close(w.gate)
+		all.Wait()
+		sameBatches(t, w.batches, [][]int{{1}, {2, 3}, {4, 5}})
+		if !slices.Equal(asked, []int{1, 3, 2}) {
+			t.Errorf("asked about %v", asked)
+		}
+	})
 }
 
 // TestGroupAway: any other error is everybody's, and the batch is not repeated.
 func TestGroupAway(t *testing.T) {
 	t.Parallel()
-	for _, gone := range []error{errors.New("connection refused"), &pgconn.PgError{Code: "57P01"}, &pgconn.PgError{Code: "40P01"}, &pgconn.PgError{}} {
+	for _, gone := range []error{errors.New("connection refused"), context.DeadlineExceeded} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newSlowWrite()
 			errs := map[int]error{}
-			all := call(t, newGroup(100, w.write), errs, 1, 2, 3)
+			all := call(t, splitting(100, w.write), errs, 1, 2, 3)
 			w.gate <- nil
 			w.gate <- gone
 			all.Wait()
@@ -162,14 +187,14 @@ func TestGroupCallerGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gone, cancel := context.WithCancel(context.Background())
 		release := make(chan struct{})
-		g := newGroup(100, func(ctx context.Context, items []int) ([]string, error) {
+		g := splitting(100, func(ctx context.Context, items []int) ([]string, error) {
 			<-release
 			return make([]string, len(items)), ctx.Err()
 		})
 		var all sync.WaitGroup
 		for range 3 {
 			all.Go(func() {
-				if _, err := g.do(gone, 1); err != nil {
+				if _, err := g.Do(gone, 1); err != nil {
 					t.Error(err)
 				}
 			})
@@ -188,12 +213,12 @@ func TestGroupCrowd(t *testing.T) {
 	const callers, most = 1000, 7
 	w := &slowWrite{refuse: func(items []int) error {
 		if slices.ContainsFunc(items, func(i int) bool { return i%101 == 0 }) {
-			return &pgconn.PgError{Code: "22P02"}
+			return errData
 		}
 		return nil
 	}}
 	written := map[int]int{}
-	g := newGroup(most, func(ctx context.Context, items []int) ([]string, error) {
+	g := splitting(most, func(ctx context.Context, items []int) ([]string, error) {
 		if len(items) > most {
 			t.Errorf("a batch of %d", len(items))
 		}
@@ -208,7 +233,7 @@ func TestGroupCrowd(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range callers {
 		all.Go(func() {
-			got, err := g.do(t.Context(), i)
+			got, err := g.Do(t.Context(), i)
 			if bad := i%101 == 0; (err != nil) != bad || !bad && got != fmt.Sprint(i) {
 				t.Errorf("%d: %q, %v", i, got, err)
 			}

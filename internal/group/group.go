@@ -1,25 +1,28 @@
-package outbox
+// Package group turns calls for one item into writes of many: group commit. Its
+// callers know nothing of each other; each gets the answer to its own item.
+package group
 
 import (
 	"context"
-	"errors"
 	"sync"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// A group turns calls for one item into writes of many: what arrives while one
-// write is under way forms the next. There is no timer: an idle worker writes
+// Group makes writes of the calls of many: what arrives while one write is under
+// way forms the next. There is no timer: an idle worker writes
 // at once, a busy one in large batches.
 //
 // A write runs on the goroutine of the caller whose item is first in it, so
 // nothing is left running when the callers are gone.
-type group[T, R any] struct {
+type Group[T, R any] struct {
 	max   int // items in a write
 	write func(context.Context, []T) ([]R, error)
-	// room says how many of those who wait the next write should take, from 1; it
-	// may wait a moment for more room. nil: all.
-	room func(waiting int) int
+
+	// Room says how many of those who wait the next write should take, from 1; it
+	// may wait a moment for more room. nil: all. Set it before the first Do.
+	Room func(waiting int) int
+	// Split says whether an error is the fault of one item's data: then the batch
+	// is halved until that item stands alone. nil: an error is the whole batch's.
+	Split func(error) bool
 
 	mu      sync.Mutex
 	waiting []*member[T, R]
@@ -33,14 +36,16 @@ type member[T, R any] struct {
 	err  error
 }
 
-func newGroup[T, R any](limit int, write func(context.Context, []T) ([]R, error)) *group[T, R] {
-	return &group[T, R]{max: limit, write: write}
+// New gives a group that hands write up to limit items at once. write answers each
+// of them, in their order.
+func New[T, R any](limit int, write func(context.Context, []T) ([]R, error)) *Group[T, R] {
+	return &Group[T, R]{max: limit, write: write}
 }
 
-// do writes item with its companions and returns its own answer. A caller that
+// Do writes item with its companions and returns its own answer. A caller that
 // no longer wants to wait is waited for all the same: its item may be in a
 // write, and only the answer tells. write bounds the time.
-func (g *group[T, R]) do(ctx context.Context, item T) (R, error) {
+func (g *Group[T, R]) Do(ctx context.Context, item T) (R, error) {
 	m := &member[T, R]{item: item, turn: make(chan bool, 1)}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, m)
@@ -55,12 +60,12 @@ func (g *group[T, R]) do(ctx context.Context, item T) (R, error) {
 
 // lead writes one batch, answers its members, and hands the lead to the first
 // of those who came meanwhile.
-func (g *group[T, R]) lead(ctx context.Context) {
+func (g *Group[T, R]) lead(ctx context.Context) {
 	g.mu.Lock()
 	n := min(len(g.waiting), g.max)
-	if g.room != nil {
+	if g.Room != nil {
 		g.mu.Unlock()
-		n = g.room(n) // only the leader takes from those who wait
+		n = g.Room(n) // only the leader takes from those who wait
 		g.mu.Lock()
 	}
 	batch := g.waiting[:n:n]
@@ -81,15 +86,15 @@ func (g *group[T, R]) lead(ctx context.Context) {
 	g.waiting[0].turn <- true
 }
 
-// writeSplit writes a batch; where the data of one item is refused it halves
-// the batch until that item stands alone. Any other error is the batch's.
-func (g *group[T, R]) writeSplit(ctx context.Context, batch []*member[T, R]) {
+// writeSplit writes a batch; where one item is at fault it halves the batch until
+// that item stands alone. Any other error is the batch's.
+func (g *Group[T, R]) writeSplit(ctx context.Context, batch []*member[T, R]) {
 	items := make([]T, len(batch))
 	for i, m := range batch {
 		items[i] = m.item
 	}
 	results, err := g.write(ctx, items)
-	if err != nil && len(batch) > 1 && isDataError(err) {
+	if err != nil && len(batch) > 1 && g.Split != nil && g.Split(err) {
 		g.writeSplit(ctx, batch[:len(batch)/2])
 		g.writeSplit(ctx, batch[len(batch)/2:])
 		return
@@ -101,17 +106,9 @@ func (g *group[T, R]) writeSplit(ctx context.Context, batch []*member[T, R]) {
 	}
 }
 
-// isDataError says whether Postgres refused what was written, rather than the
-// writing: class 22 (data), 23 (a constraint), 54 (too large, too deep).
-func isDataError(err error) bool {
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) || len(pg.Code) < 2 {
-		return false
-	}
-	switch pg.Code[:2] {
-	case "22", "23", "54":
-		return true
-	default:
-		return false
-	}
+// Waiting is how many items no write has taken yet.
+func (g *Group[T, R]) Waiting() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.waiting)
 }
