@@ -30,6 +30,7 @@ type app struct {
 	deliverer *outbox.Deliverer
 	resolver  *outbox.Resolver
 	sweeper   *outbox.Sweeper
+	lookout   *outbox.Lookout
 	publisher *outbox.Publisher
 	state     *state
 }
@@ -107,6 +108,7 @@ func (a *app) build(ctx context.Context, name string) error {
 	}
 	a.resolver = &outbox.Resolver{Store: a.store, Flex: client, Policy: policy, Log: a.log, Counters: counters}
 	a.sweeper = &outbox.Sweeper{Store: a.store, Retention: cfg.Retention, Log: a.log, Counters: counters}
+	a.lookout = &outbox.Lookout{Store: a.store, Log: a.log}
 	a.publisher = &outbox.Publisher{Store: a.store, Stream: stream, Subject: cfg.ResultsSubject, Largest: a.nats.MaxPayload, Log: a.log, Counters: counters}
 	return nil
 }

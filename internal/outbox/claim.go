@@ -175,7 +175,7 @@ func (s *Store) lease(ctx context.Context, slots int, half bool, odd int, until 
 
 var errNoGate = errors.New("the gate cannot be read: outbox_gate has lost its row")
 
-// untilDue is the time until the next pending request is due; idlePoll when
+// untilDue is the time until the next pending request is due; longestRest when
 // there is none or it is later than that.
 func (s *Store) untilDue(ctx context.Context) (time.Duration, error) {
 	var next time.Duration
@@ -192,10 +192,10 @@ func (s *Store) untilDue(ctx context.Context) (time.Duration, error) {
 			  ORDER BY due_at LIMIT 1)) AS o
 		HAVING min(o.due_at) IS NOT NULL`).Scan(&next)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return idlePoll, nil
+		return longestRest, nil
 	}
 	// A request that is due already is in the hands of another replica's claim.
-	return min(max(next, busyPoll), idlePoll), err
+	return min(max(next, busyPoll), longestRest), err
 }
 
 // putBack: sending -> pending, for leases under which no call was made. It is

@@ -154,17 +154,17 @@ func TestClaimRest(t *testing.T) {
 			t.Errorf("%s: rests %v, want %v to %v (gate %s, %v)", what, c.rest, least, most, c.gate, err)
 		}
 	}
-	rest("empty", idlePoll, idlePoll)
+	rest("empty", longestRest, longestRest)
 	mustAdd(t, s, "r", 1)
 	due := func(in string) {
 		exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() + $1::text::interval`, in)
 	}
 	due("1 hour")
-	rest("due in an hour", idlePoll, idlePoll)
+	rest("due in an hour", longestRest, longestRest)
 	due("900 ms")
 	rest("due in 900 ms", busyPoll, 900*time.Millisecond)
 	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp(), expires_at = clock_timestamp() - interval '1 s'`)
-	rest("only what expired", idlePoll, idlePoll)
+	rest("only what expired", longestRest, longestRest)
 	exec(t, s.pool, `UPDATE outbox SET expires_at = NULL`)
 	held, err := s.pool.Begin(t.Context())
 	if err != nil {

@@ -18,9 +18,11 @@ import (
 )
 
 const (
-	// busyPoll and idlePoll bound the rest between two claims that found less
-	// than they asked for. Correctness rests on this poll alone.
-	busyPoll = 20 * time.Millisecond
+	// busyPoll and longestRest bound the rest between two claims that found less
+	// than they asked for. The Lookout ends it when something is due all the same.
+	busyPoll    = 20 * time.Millisecond
+	longestRest = time.Minute
+	// idlePoll bounds the rest while the gate is shut or Postgres is away.
 	idlePoll = time.Second
 	// recordLimit is how long a known outcome is tried to be recorded while
 	// Postgres is away. What is given up then is in the log, and lapses.
@@ -187,6 +189,8 @@ func (d *Deliverer) record(ctx context.Context, r record) {
 	case err != nil:
 		d.Log.Error("the outcome could not be recorded; the lease lapses and the request becomes uncertain",
 			"request_id", r.lease.RequestID, "attempt", r.lease.Attempt, "outcome", r.outcome, "interaction_sid", r.told.InteractionSID, "error", err)
+	case r.move.to == Pending:
+		d.Store.due.raise() // it may be the next that is due
 	case done != nil:
 		if done.state == Created {
 			d.Store.witnesses.saw(r.lease, time.Now())

@@ -34,6 +34,7 @@ func start(t *testing.T, d *Deliverer) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
+	looking(t, d.Store)
 	go func() { defer close(ended); d.Run(ctx) }()
 	stop = func() { cancel(); <-ended }
 	t.Cleanup(stop)
@@ -256,6 +257,7 @@ func TestDeliverStops(t *testing.T) {
 		}
 		known <- a.To
 	}
+	looking(t, d.Store)
 	go func() { defer close(ended); d.Run(ctx) }()
 	if err := srv.Wait(t.Context(), func(c flextest.Calls) bool { return c.InFlight == 1 }); err != nil {
 		t.Fatal(err)

@@ -246,6 +246,18 @@ func eventually(t testing.TB, check func() error) {
 	}
 }
 
+// looking runs the store's Lookout until the test ends.
+func looking(t testing.TB, s *Store) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		(&Lookout{Store: s, Log: slog.New(slog.DiscardHandler)}).Run(ctx)
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+}
+
 func logger(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
 
 func deref[T any](p *T) (v T) {

@@ -17,8 +17,6 @@ const (
 	// strayAge is how long a result waits until any replica may publish it:
 	// long enough for the one that settled it to have done so.
 	strayAge = 3 * time.Second
-	// strayPoll is the time between two looks for them.
-	strayPoll = 2 * time.Second
 	// publishRest is the pause after a batch that was not all published: while
 	// NATS is away each try is a log line.
 	publishRest = time.Second
@@ -64,8 +62,6 @@ const (
 // Run publishes until ctx ends, and then what this process has settled so far.
 // It ends when nobody gives hints any more, so ctx should end last of all loops.
 func (p *Publisher) Run(ctx context.Context) {
-	strays := time.NewTicker(strayPoll)
-	defer strays.Stop()
 	for {
 		var answers []answer
 		var err error
@@ -80,11 +76,8 @@ func (p *Publisher) Run(ctx context.Context) {
 			answers = p.Store.settled.take(first)
 		case <-p.Store.asked:
 			answers, err = p.Store.asking(ctx)
-		case <-strays.C:
-			// Its clock runs on under a stream of hints: what was dropped while
-			// NATS was away must not wait for a quiet moment.
+		case <-p.Store.stray:
 			answers, err = p.Store.strays(ctx)
-			strays.Reset(strayPoll)
 		}
 		switch {
 		case err != nil:
@@ -93,7 +86,7 @@ func (p *Publisher) Run(ctx context.Context) {
 		case !p.publish(ctx, answers):
 			wait(ctx, publishRest, nil) // what is hinted at meanwhile and dropped, the strays bring
 		case len(answers) >= batchSize:
-			strays.Reset(time.Millisecond) // there may be more where these came from
+			p.Store.stray.raise() // there may be more where these came from
 		}
 	}
 }

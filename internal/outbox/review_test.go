@@ -48,11 +48,12 @@ func TestStraysUnderLoad(t *testing.T) {
 	age(t, s)
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
+	looking(t, s)
 	running.Go(func() { p.Run(ctx) })
 	running.Go(func() {
 		for ctx.Err() == nil { // a hint far more often than strays are looked for
 			s.asked.raise()
-			wait(ctx, strayPoll/50, nil)
+			wait(ctx, lookEvery/50, nil)
 		}
 	})
 	eventually(t, func() error {

@@ -40,10 +40,14 @@ type Store struct {
 	malformed *group.Group[Malformed, struct{}]
 	records   *group.Group[record, recorded]
 
-	// Hints to the loops of this process. Losing one costs time, never a request.
-	due     signal // something may be due: Deliverer
-	settled hints  // results to publish: Publisher
-	asked   signal // a repeat or a malformed message waits for its answer: Publisher
+	// Hints to the loops of this process. Losing one costs time, never a request:
+	// the Lookout raises it again.
+	due      signal // something may be due: Deliverer
+	overdue  signal // a lease or a deadline has passed: Sweeper
+	doubtful signal // a lookup is due: Resolver
+	settled  hints  // results to publish: Publisher
+	stray    signal // a result that nobody has published: Publisher
+	asked    signal // a repeat or a malformed message waits for its answer: Publisher
 
 	witnesses witnesses
 }
@@ -54,7 +58,7 @@ type Store struct {
 func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
 	s := &Store{
 		pool: pool, worker: worker, Attribute: "interaction_request", leaseFor: attemptLimit + leaseMargin,
-		due: newSignal(), asked: newSignal(), settled: newHints(),
+		due: newSignal(), overdue: newSignal(), doubtful: newSignal(), settled: newHints(), stray: newSignal(), asked: newSignal(),
 	}
 	s.adds = group.New(batchSize, s.addBatch)
 	s.adds.Room, s.adds.Split = s.shortcut.room, isDataError

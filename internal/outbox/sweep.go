@@ -11,7 +11,6 @@ import (
 )
 
 const (
-	sweepEvery = time.Second
 	pruneEvery = time.Minute
 	sweepBatch = 500
 	// sweepMost is how many batches one turn takes: a backlog of one kind must not
@@ -30,14 +29,13 @@ type Sweeper struct {
 
 // Run sweeps until ctx ends.
 func (w *Sweeper) Run(ctx context.Context) {
-	sweep, prune := time.NewTicker(sweepEvery), time.NewTicker(pruneEvery)
-	defer sweep.Stop()
+	prune := time.NewTicker(pruneEvery)
 	defer prune.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-sweep.C:
+		case <-w.Store.overdue:
 			w.sweep(ctx, "lapse", w.Store.lapse, &w.Counters.Lapsed)
 			w.sweep(ctx, "expire", w.Store.expire, &w.Counters.Expired)
 		case <-prune.C:

@@ -144,6 +144,7 @@ func TestSweeperRuns(t *testing.T) {
 	w := &Sweeper{Store: s, Retention: time.Hour, Log: logger(t), Counters: &Counters{}}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
+	looking(t, w.Store)
 	go func() { defer close(ended); w.Run(ctx) }()
 	eventually(t, func() error {
 		if w.Counters.Lapsed.Load() != 10 || w.Counters.Expired.Load() != sweepBatch+10 {

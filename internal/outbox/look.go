@@ -1,0 +1,62 @@
+package outbox
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+)
+
+// lookEvery is the time between two looks of one process, give or take a quarter,
+// so that replicas which started together do not look together.
+const lookEvery = 1500 * time.Millisecond
+
+// Lookout asks the table, for all loops of this process in one statement, whether
+// there is something for them, and wakes those for whom there is. Hints within
+// the process are faster and may be lost; correctness rests on this poll. A
+// replica that has nothing to do asks Postgres nothing else.
+type Lookout struct {
+	Store *Store
+	Log   *slog.Logger
+}
+
+// Run looks until ctx ends.
+func (l *Lookout) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := l.Store.look(ctx); err != nil {
+			l.Log.Warn("the table cannot be looked at; trying again", "error", err)
+		}
+		wait(ctx, time.Duration((0.75+rand.Float64()/2)*float64(lookEvery)), nil)
+	}
+}
+
+// look wakes whom something waits for. Each question is answered by the first row
+// of one loop's partial index.
+func (s *Store) look(ctx context.Context) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var due, overdue, doubtful, stray, asked bool
+	err := s.pool.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt = 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at <= now())
+		       OR EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt > 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at <= now()),
+		       EXISTS (SELECT FROM outbox WHERE state = 'sending' AND leased_until < now())
+		       OR EXISTS (SELECT FROM outbox WHERE state = 'pending' AND expires_at <= now()),
+		       EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND due_at <= now()),
+		       EXISTS (SELECT FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < now() - $1::interval)
+		       OR EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND due_at IS NULL AND announced_at IS NULL),
+		       EXISTS (SELECT FROM outbox_malformed WHERE published_at IS NULL)
+		       OR EXISTS (SELECT FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL)`,
+		strayAge).Scan(&due, &overdue, &doubtful, &stray, &asked)
+	if err != nil {
+		return wrap("look", err)
+	}
+	for _, l := range []struct {
+		waits bool
+		loop  signal
+	}{{due, s.due}, {overdue, s.overdue}, {doubtful, s.doubtful}, {stray, s.stray}, {asked, s.asked}} {
+		if l.waits {
+			l.loop.raise()
+		}
+	}
+	return nil
+}
