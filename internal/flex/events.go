@@ -25,7 +25,7 @@ func (c *Client) Events(ctx context.Context, workspaceSID, workflowSID string, f
 		return nil, false, err
 	}
 	open := []window{whole}
-	seen := make(map[string]bool)
+	seen := make(map[Task]bool)
 	complete = true
 	for calls := 0; len(open) > 0; calls++ {
 		if calls == maxEvents {
@@ -39,8 +39,8 @@ func (c *Client) Events(ctx context.Context, workspaceSID, workflowSID string, f
 		}
 		complete = complete && readable
 		for _, task := range found { // windows share their edges
-			if !seen[task.TaskSID] {
-				seen[task.TaskSID] = true
+			if !seen[task] {
+				seen[task] = true
 				tasks = append(tasks, task)
 			}
 		}

@@ -278,6 +278,17 @@ func TestEventsFullPage(t *testing.T) {
 	}
 }
 
+// TestEventsWithoutSID: two tasks whose sids are not told are two tasks.
+func TestEventsWithoutSID(t *testing.T) {
+	t.Parallel()
+	one := func(k string) string { return `{"resource_sid":"EV1","event_data":{"task_attributes":` + withKey(k) + `}}` }
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"events":[%s,%s]}`, one(other), one(key)) })
+	got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, "", someday, someday.Add(time.Minute))
+	if len(got) != 2 || got[1].Key != key || !complete || err != nil {
+		t.Errorf("%+v, %v, %v", got, complete, err)
+	}
+}
+
 func TestExpressionEscapes(t *testing.T) {
 	t.Parallel()
 	c := newClient(t, "http://127.0.0.1:1")
