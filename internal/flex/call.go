@@ -18,12 +18,8 @@ import (
 	"syscall"
 )
 
-// Limits of a body in bytes. A list of 1,000 events with full attributes has
-// about 6 MiB.
-const (
-	maxAnswer = 1 << 20
-	maxList   = 16 << 20
-)
+// maxAnswer is the limit of a body that is kept, in bytes.
+const maxAnswer = 1 << 20
 
 // answer is what one exchange showed, before anybody judges it.
 type answer struct {
@@ -31,19 +27,20 @@ type answer struct {
 	locked    bool // there were no credentials to send
 	status    int  // 0: no status line was read
 	header    http.Header
-	body      []byte // as much as came, up to the limit
-	whole     bool   // it came to its end within the limit
+	body      []byte // as much as came, up to maxAnswer; nil when take had it
+	whole     bool   // it came to its end within the limit, and take was content
 	broken    string // one word why there is no status, or no whole body
 	err       error  // the same in prose; may hold secrets: show it through hide
 	secrets   []string
 }
 
-// exchange sends one request and reads its answer, with limit bytes of body at
-// most. An empty form makes it a request without a body.
+// exchange sends one request and reads its answer. An empty form makes it a
+// request without a body. The body of a 200 goes to take as it comes, unless that
+// is nil; every other is kept in the answer.
 //
 // It uses the transport and no http.Client: that would follow redirects, and
 // trip over a malformed Location before it shows the status.
-func (c *Client) exchange(ctx context.Context, method, address, form string, limit int) (a answer) {
+func (c *Client) exchange(ctx context.Context, method, address, form string, take func(body io.Reader) error) (a answer) {
 	user, password := c.credentials()
 	if user == "" || password == "" {
 		return answer{unreached: true, locked: true, broken: "credentials", err: errors.New("there are no credentials")}
@@ -68,7 +65,13 @@ func (c *Client) exchange(ctx context.Context, method, address, form string, lim
 	if a.status < 200 {
 		return a // 101: what follows is no body, and its reading knows no limit
 	}
-	a.read(ctx, res, limit)
+	if take == nil || a.status != http.StatusOK {
+		a.read(ctx, res)
+	} else if err := take(res.Body); err != nil {
+		a.broken, a.err = "body_"+word(ctx, err), err
+	} else {
+		a.whole = true
+	}
 	return a
 }
 
@@ -93,19 +96,19 @@ func (c *Client) request(ctx context.Context, method, address, form string) (*ht
 }
 
 // read takes the body in. Whatever goes wrong here, the status stands.
-func (a *answer) read(ctx context.Context, res *http.Response, limit int) {
+func (a *answer) read(ctx context.Context, res *http.Response) {
 	var body bytes.Buffer
-	if n := res.ContentLength; 0 < n && n <= int64(limit) {
+	if n := res.ContentLength; 0 < n && n <= maxAnswer {
 		body.Grow(int(n) + bytes.MinRead)
 	}
-	_, err := body.ReadFrom(io.LimitReader(res.Body, int64(limit)+1))
+	_, err := body.ReadFrom(io.LimitReader(res.Body, maxAnswer+1))
 	a.body = body.Bytes()
 	switch {
 	case err != nil:
 		a.broken, a.err = "body_"+word(ctx, err), err
-	case len(a.body) > limit:
-		a.body = a.body[:limit]
-		a.broken, a.err = "body_too_long", fmt.Errorf("the answer has more than %d bytes", limit)
+	case len(a.body) > maxAnswer:
+		a.body = a.body[:maxAnswer]
+		a.broken, a.err = "body_too_long", fmt.Errorf("the answer has more than %d bytes", maxAnswer)
 	default:
 		a.whole = true
 	}

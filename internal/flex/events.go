@@ -3,6 +3,7 @@ package flex
 import (
 	"context"
 	"net/url"
+	"slices"
 	"time"
 
 	"flexworker/internal/rawjson"
@@ -14,13 +15,13 @@ const (
 )
 
 // Events reads from TaskRouter's log, which keeps 30 days, the tasks created
-// between from and to that carry any value of our attribute, as they were then.
-// workflowSID may be empty. complete is true when every event of that time was
-// seen and had readable attributes: only then does it prove absence, as far as the
-// log has caught up. Where a page is full the window is halved, down to a second
-// and to 64 calls in all. Its error is a *LookupError.
-func (c *Client) Events(ctx context.Context, workspaceSID, workflowSID string, from, to time.Time) (tasks []Task, complete bool, err error) {
-	whole, err := c.windowOf(workspaceSID, workflowSID, from, to)
+// between from and to that carry one of keys, as they were then. complete is true
+// when every event of that time was seen and had readable attributes: only then
+// does it prove absence, as far as the log has caught up. Where a page is full the
+// window is halved, down to a second and to 64 calls in all. Of the log no more is
+// kept than what it returns. Its error is a *LookupError.
+func (c *Client) Events(ctx context.Context, workspaceSID string, keys []string, from, to time.Time) (tasks []Task, complete bool, err error) {
+	whole, err := c.windowOf(workspaceSID, keys, from, to)
 	if err != nil {
 		return nil, false, err
 	}
@@ -28,12 +29,12 @@ func (c *Client) Events(ctx context.Context, workspaceSID, workflowSID string, f
 	seen := make(map[Task]bool)
 	complete = true
 	for calls := 0; len(open) > 0; calls++ {
-		if calls == maxEvents {
+		if calls == maxEvents || len(tasks) > fullPage {
 			return tasks, false, nil
 		}
 		w := open[len(open)-1]
 		open = open[:len(open)-1]
-		found, cut, readable, err := c.eventPage(ctx, workspaceSID, workflowSID, w)
+		found, cut, readable, err := c.eventPage(ctx, workspaceSID, keys, w)
 		if err != nil {
 			return nil, false, err
 		}
@@ -59,45 +60,45 @@ func (c *Client) Events(ctx context.Context, workspaceSID, workflowSID string, f
 type window struct{ from, to time.Time }
 
 // windowOf checks what is asked for, and widens it to whole seconds.
-func (c *Client) windowOf(workspaceSID, workflowSID string, from, to time.Time) (window, error) {
+func (c *Client) windowOf(workspaceSID string, keys []string, from, to time.Time) (window, error) {
 	w := window{from.UTC().Truncate(time.Second), to.UTC().Add(time.Second - 1).Truncate(time.Second)}
 	switch {
 	case c.lookupAttribute == "":
 		return w, unclear("request", "there is no lookup attribute")
-	case !workspaceForm.MatchString(workspaceSID), workflowSID != "" && !workflowForm.MatchString(workflowSID):
-		return w, unclear("request", "not the sid of a workspace or of a workflow")
+	case !workspaceForm.MatchString(workspaceSID):
+		return w, unclear("request", "not the sid of a workspace")
+	case len(keys) == 0 || slices.ContainsFunc(keys, func(key string) bool { return !lookupKey.MatchString(key) }):
+		return w, unclear("request", "no lookup key, or one of other characters than letters, digits and _")
 	case !w.from.Before(w.to):
 		return w, unclear("request", "the time to look at is empty")
 	}
 	return w, nil
 }
 
-// eventPage asks once. cut: there may be more events than these. readable: the
+// eventPage asks once. cut: there may be more events than were seen. readable: the
 // attributes of all of them could be read.
-func (c *Client) eventPage(ctx context.Context, workspaceSID, workflowSID string, w window) (tasks []Task, cut, readable bool, err error) {
+func (c *Client) eventPage(ctx context.Context, workspaceSID string, keys []string, w window) (tasks []Task, cut, readable bool, err error) {
 	query := url.Values{
 		"EventType": {"task.created"}, "PageSize": {"1000"},
 		"StartDate": {w.from.Format(time.RFC3339)}, "EndDate": {w.to.Format(time.RFC3339)},
 	}
-	if workflowSID != "" {
-		query.Set("WorkflowSid", workflowSID)
-	}
-	listed, next, err := c.page(ctx, c.taskRouterURL+"/v1/Workspaces/"+workspaceSID+"/Events", query, "events")
-	if err != nil {
-		return nil, false, false, err
-	}
+	events := 0
 	readable = true
-	for _, raw := range listed {
+	next, err := c.page(ctx, c.taskRouterURL+"/v1/Workspaces/"+workspaceSID+"/Events", query, "events", func(raw []byte) {
+		events++
 		if kind := textAt(raw, "event_type"); kind != "" && kind != "task.created" {
-			continue
+			return
 		}
 		task, ok := c.taskFromEvent(raw)
 		readable = readable && ok
-		if task.Key != "" {
+		if slices.Contains(keys, task.Key) {
 			tasks = append(tasks, task)
 		}
+	})
+	if err != nil {
+		return nil, false, false, err
 	}
-	return tasks, len(listed) >= fullPage || next != "", readable, nil
+	return tasks, events >= fullPage || next != "", readable, nil
 }
 
 // taskFromEvent reads the task out of its task.created; ok is false when the
@@ -113,15 +114,19 @@ func (c *Client) taskFromEvent(raw []byte) (task Task, ok bool) {
 	if attributes = object(attributes); attributes == nil {
 		return Task{}, false
 	}
-	if task.TaskSID = textAt(raw, "resource_sid"); !taskSID.MatchString(task.TaskSID) {
-		task.TaskSID = textAt(data, "task_sid")
+	for _, sid := range []string{textAt(data, "task_sid"), textAt(raw, "resource_sid")} {
+		if taskSID.MatchString(sid) {
+			task.TaskSID = sid
+		}
 	}
 	created, found := rawjson.Member(data, "task_date_created")
 	if !found {
 		created, _ = rawjson.Member(raw, "event_date")
 	}
 	task.DateCreated = timeOf(created)
-	task.AssignmentStatus = textAt(data, "task_assignment_status")
+	if status := textAt(data, "task_assignment_status"); len(status) <= 64 {
+		task.AssignmentStatus = status
+	}
 	task.Key, task.InteractionSID = c.named(attributes)
 	return task, true
 }

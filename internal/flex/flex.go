@@ -24,8 +24,8 @@
 // to store (package outbox), and what a valid request is (package consumer).
 //
 // Files: config.go the client and its transport, call.go one exchange on the wire,
-// judge.go and classify.go what it means, read.go Fetch and Check, lookup.go and
-// events.go TaskRouter, describe.go and key.go the pure rest.
+// judge.go and classify.go what it means, read.go Fetch and Check, lookup.go,
+// events.go and list.go TaskRouter, describe.go and key.go the pure rest.
 package flex
 
 import (
@@ -60,7 +60,7 @@ func (c *Client) Create(ctx context.Context, in Interaction) Outcome {
 	if err != nil {
 		return Outcome{Kind: Rejected, Unreached: true, ErrorKind: "request", Message: err.Error()}
 	}
-	a := c.exchange(ctx, http.MethodPost, c.flexURL+"/v1/Interactions", form, maxAnswer)
+	a := c.exchange(ctx, http.MethodPost, c.flexURL+"/v1/Interactions", form, nil)
 	return a.outcome(began)
 }
 

@@ -18,7 +18,6 @@ var (
 	interactionSID = regexp.MustCompile(`^KD[0-9a-fA-F]{32}$`)
 	taskSID        = regexp.MustCompile(`^WT[0-9a-fA-F]{32}$`)
 	workspaceForm  = regexp.MustCompile(`^WS[0-9a-fA-F]{32}$`)
-	workflowForm   = regexp.MustCompile(`^WW[0-9a-fA-F]{32}$`)
 )
 
 var userInfo = regexp.MustCompile(`://[^/@\s]+@`)

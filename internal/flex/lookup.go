@@ -3,7 +3,9 @@ package flex
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -64,21 +66,27 @@ func (c *Client) SearchTasks(ctx context.Context, workspaceSID string, keys []st
 	var found []Task
 	singles := 0
 	for range maxPages {
-		listed, next, err := c.page(ctx, base, query, "tasks")
+		var hidden []string // sids of tasks whose attributes the list did not show
+		next, err := c.page(ctx, base, query, "tasks", func(raw []byte) {
+			switch task := c.taskFrom(raw); {
+			case slices.Contains(keys, task.Key):
+				found = append(found, task)
+			case task.Key == "" && len(hidden) <= maxSingles:
+				hidden = append(hidden, task.TaskSID)
+			}
+		})
 		if err != nil {
 			return nil, err
 		}
-		for _, raw := range listed {
-			task := c.taskFrom(raw)
-			if task.Key == "" { // lists may show attributes as null
-				if singles++; singles > maxSingles {
-					return nil, unclear("too_many", "more than %d tasks came without their attributes", maxSingles)
-				}
-				// A task that is gone by now did match a moment ago. That is no
-				// absence, so its 404 is an error like all others.
-				if task, err = c.single(ctx, base, task.TaskSID); err != nil {
-					return nil, err
-				}
+		for _, sid := range hidden {
+			if singles++; singles > maxSingles {
+				return nil, unclear("too_many", "more than %d tasks came without their attributes", maxSingles)
+			}
+			// A task that is gone by now did match a moment ago. That is no
+			// absence, so its 404 is an error like all others.
+			task, err := c.single(ctx, base, sid)
+			if err != nil {
+				return nil, err
 			}
 			if slices.Contains(keys, task.Key) {
 				found = append(found, task)
@@ -114,53 +122,34 @@ func (c *Client) expression(workspaceSID string, keys []string) (string, error) 
 	return fmt.Sprintf(`%s IN ["%s"]`, c.lookupAttribute, strings.Join(keys, `", "`)), nil
 }
 
-// page reads one page of a list: its elements, and the token of the page after
-// it. The address of that is built here, as whoever answers could name any other.
-func (c *Client) page(ctx context.Context, base string, query url.Values, list string) (elements []json.RawMessage, next string, err error) {
-	body, err := c.get(ctx, base+"?"+strings.ReplaceAll(query.Encode(), "+", "%20"))
-	if err != nil {
-		return nil, "", err
-	}
-	raw, ok := rawjson.Member(body, list)
-	if !ok || raw[0] != '[' || json.Unmarshal(raw, &elements) != nil {
-		return nil, "", unclear("answer", "the answer has no list of %s", list)
-	}
-	if address := textAt(body, "meta", "next_page_url"); address != "" {
-		u, err := url.Parse(address)
-		if err == nil {
-			next = u.Query().Get("PageToken")
-		}
-		if next == "" || len(next) > 500 || next == query.Get("PageToken") {
-			return nil, "", unclear("answer", "the answer names a next page without a usable token")
-		}
-	}
-	return elements, next, nil
-}
-
 // single reads one task by its sid.
-func (c *Client) single(ctx context.Context, base, sid string) (Task, error) {
+func (c *Client) single(ctx context.Context, base, sid string) (task Task, err error) {
 	if !taskSID.MatchString(sid) {
 		return Task{}, unclear("answer", "a task without a sid")
 	}
-	body, err := c.get(ctx, base+"/"+sid)
-	if err != nil {
-		return Task{}, err
-	}
-	return c.taskFrom(body), nil
+	err = c.ask(ctx, base+"/"+sid, func(body io.Reader) error {
+		raw, err := io.ReadAll(io.LimitReader(body, maxAnswer+1))
+		if err != nil || len(raw) > maxAnswer || !json.Valid(raw) {
+			return errors.Join(err, errors.New("not a task"))
+		}
+		task = c.taskFrom(raw)
+		return nil
+	})
+	return task, err
 }
 
-// get reads an address of TaskRouter and returns its body, which is valid JSON.
-func (c *Client) get(ctx context.Context, address string) ([]byte, error) {
+// ask reads an address of TaskRouter: take has the body of a 200.
+func (c *Client) ask(ctx context.Context, address string, take func(body io.Reader) error) error {
 	began := time.Now()
-	a := c.exchange(ctx, http.MethodGet, address, "", maxList)
-	if a.status == http.StatusOK && a.whole && json.Valid(a.body) {
-		return a.body, nil
+	a := c.exchange(ctx, http.MethodGet, address, "", take)
+	if a.status == http.StatusOK && a.whole {
+		return nil
 	}
 	o := a.outcome(began)
 	if o.Answered { // which an outcome reads as the answer to a create
-		o.ErrorKind, o.Message = "answer", "the answer is cut, too long, or no JSON"
+		o.ErrorKind, o.Message = "answer", "the answer is cut, too long, or not what was asked for"
 	}
-	return nil, &LookupError{
+	return &LookupError{
 		Limited: o.Limited, Blocked: o.Kind == Blocked, RetryAfter: o.RetryAfter, ErrorKind: o.ErrorKind,
 		Message: o.Message, HTTPStatus: o.HTTPStatus, TwilioCode: o.TwilioCode, RequestID: o.RequestID,
 	}

@@ -140,7 +140,7 @@ func TestLookupErrors(t *testing.T) {
 	}{{429, true, false}, {401, false, true}, {403, false, true}, {302, false, true}, {404, false, false}, {400, false, false}, {503, false, false}, {204, false, false}} {
 		status = tt.status
 		_, err := c.SearchTasks(t.Context(), ws, []string{key})
-		_, complete, eventsErr := c.Events(t.Context(), ws, ww, someday, someday.Add(time.Minute))
+		_, complete, eventsErr := c.Events(t.Context(), ws, []string{key}, someday, someday.Add(time.Minute))
 		for _, err := range []error{err, eventsErr} {
 			var e *LookupError
 			if !errors.As(err, &e) || e.Limited != tt.limited || e.Blocked != tt.blocked || e.HTTPStatus != tt.status ||
@@ -158,16 +158,19 @@ func TestLookupErrors(t *testing.T) {
 	if _, err := mute.SearchTasks(t.Context(), ws, []string{key}); err == nil {
 		t.Error("a search without an attribute")
 	}
-	if _, _, err := mute.Events(t.Context(), ws, ww, someday, someday.Add(1)); err == nil {
+	if _, _, err := mute.Events(t.Context(), ws, []string{key}, someday, someday.Add(1)); err == nil {
 		t.Error("a look at the log without an attribute")
 	}
 	if _, err := c.SearchTasks(t.Context(), "WS/../x", []string{key}); err == nil {
 		t.Error("a path for a workspace")
 	}
-	if _, _, err := c.Events(t.Context(), ws, "x", someday, someday.Add(1)); err == nil {
-		t.Error("nonsense for a workflow")
+	if _, _, err := c.Events(t.Context(), ws, nil, someday, someday.Add(1)); err == nil {
+		t.Error("a look at the log for nothing")
 	}
-	if _, _, err := c.Events(t.Context(), ws, ww, someday, someday.Add(-time.Hour)); err == nil {
+	if _, _, err := c.Events(t.Context(), ws, []string{key, ""}, someday, someday.Add(1)); err == nil {
+		t.Error("an empty key, which every task of others has")
+	}
+	if _, _, err := c.Events(t.Context(), ws, []string{key}, someday, someday.Add(-time.Hour)); err == nil {
 		t.Error("a window that ends before it begins")
 	}
 }
@@ -196,7 +199,7 @@ func (l *eventLog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	from, err1 := time.Parse(time.RFC3339, q.Get("StartDate"))
 	to, err2 := time.Parse(time.RFC3339, q.Get("EndDate"))
 	if err1 != nil || err2 != nil || r.URL.Path != "/v1/Workspaces/"+ws+"/Events" || q.Get("EventType") != "task.created" ||
-		q.Get("PageSize") != "1000" || q.Get("WorkflowSid") != ww || len(q) != 5 {
+		q.Get("PageSize") != "1000" || len(q) != 4 {
 		l.t.Errorf("%s", r.URL)
 	}
 	var page []string
@@ -250,7 +253,7 @@ func TestEvents(t *testing.T) {
 			l := &eventLog{t: t, full: 20}
 			tt.fill(l)
 			s := serve(t, l.ServeHTTP)
-			got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, ww, someday, at(60))
+			got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, []string{key}, someday, at(60))
 			if err != nil || len(got) != tt.found || complete != tt.complete || (tt.calls > 0 && l.calls != tt.calls) ||
 				(tt.calls == 0 && l.calls < 2) || l.calls > maxEvents {
 				t.Errorf("%d calls: %+v, %v, %v", l.calls, got, complete, err)
@@ -272,7 +275,7 @@ func TestEventsFullPage(t *testing.T) {
 	page := `{"events":[` + strings.Repeat(one+",", 999) + one + `]}`
 	calls := 0
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) { calls++; io.WriteString(w, page) })
-	got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, "", someday, someday.Add(time.Hour))
+	got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, []string{key}, someday, someday.Add(time.Hour))
 	if len(got) != 1 || complete || err != nil || calls != maxEvents {
 		t.Errorf("%d calls: %d tasks, %v, %v", calls, len(got), complete, err)
 	}
@@ -281,9 +284,13 @@ func TestEventsFullPage(t *testing.T) {
 // TestEventsWithoutSID: two tasks whose sids are not told are two tasks.
 func TestEventsWithoutSID(t *testing.T) {
 	t.Parallel()
-	one := func(k string) string { return `{"resource_sid":"EV1","event_data":{"task_attributes":` + withKey(k) + `}}` }
-	s := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"events":[%s,%s]}`, one(other), one(key)) })
-	got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, "", someday, someday.Add(time.Minute))
+	one := func(k string) string {
+		return `{"resource_sid":"EV1","event_data":{"task_attributes":` + withKey(k) + `}}`
+	}
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"events":[%s,%s]}`, one(other), one(key))
+	})
+	got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, []string{key, other}, someday, someday.Add(time.Minute))
 	if len(got) != 2 || got[1].Key != key || !complete || err != nil {
 		t.Errorf("%+v, %v, %v", got, complete, err)
 	}

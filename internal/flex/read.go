@@ -46,7 +46,7 @@ func (c *Client) Check(ctx context.Context) Outcome {
 }
 
 func (c *Client) fetch(ctx context.Context, sid string) answer {
-	return c.exchange(ctx, http.MethodGet, c.flexURL+"/v1/Interactions/"+sid, "", maxAnswer)
+	return c.exchange(ctx, http.MethodGet, c.flexURL+"/v1/Interactions/"+sid, "", nil)
 }
 
 // fromTwilio tells whether an error body is of Twilio's form. The code may be

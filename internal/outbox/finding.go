@@ -39,7 +39,7 @@ type Finding struct {
 // finder is *flex.Client; tests put another in its place.
 type finder interface {
 	SearchTasks(ctx context.Context, workspaceSID string, keys []string) ([]flex.Task, error)
-	Events(ctx context.Context, workspaceSID, workflowSID string, from, to time.Time) ([]flex.Task, bool, error)
+	Events(ctx context.Context, workspaceSID string, keys []string, from, to time.Time) ([]flex.Task, bool, error)
 	Fetch(ctx context.Context, sid string) flex.Outcome
 }
 
@@ -137,7 +137,11 @@ func (q inquiry) askEvents(ctx context.Context, f finder, late []int, findings [
 	if most := from.Add(eventWindow); to.After(most) {
 		to = most
 	}
-	tasks, complete, err := f.Events(ctx, q.workspace, "", from, to)
+	keys := make([]string, 0, len(late))
+	for _, i := range late {
+		keys = append(keys, q.asked[i].lookupKey)
+	}
+	tasks, complete, err := f.Events(ctx, q.workspace, keys, from, to)
 	byKey := map[string][]flex.Task{}
 	for _, t := range tasks {
 		byKey[t.Key] = append(byKey[t.Key], t)

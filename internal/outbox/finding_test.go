@@ -16,7 +16,7 @@ func (logReader) SearchTasks(context.Context, string, []string) ([]flex.Task, er
 
 func (logReader) Fetch(context.Context, string) flex.Outcome { return flex.Outcome{} }
 
-func (l logReader) Events(_ context.Context, _, _ string, from, to time.Time) ([]flex.Task, bool, error) {
+func (l logReader) Events(_ context.Context, _ string, _ []string, from, to time.Time) ([]flex.Task, bool, error) {
 	if now := time.Now(); to.After(now) {
 		to = now
 	}

@@ -44,7 +44,7 @@ func (twice) SearchTasks(_ context.Context, _ string, keys []string) (tasks []fl
 	return tasks, nil
 }
 
-func (twice) Events(context.Context, string, string, time.Time, time.Time) ([]flex.Task, bool, error) {
+func (twice) Events(context.Context, string, []string, time.Time, time.Time) ([]flex.Task, bool, error) {
 	return nil, true, nil
 }
 

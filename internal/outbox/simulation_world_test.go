@@ -542,7 +542,7 @@ func (s *sim) SearchTasks(_ context.Context, _ string, keys []string) ([]flex.Ta
 	return found, nil
 }
 
-func (s *sim) Events(_ context.Context, _, _ string, from, to time.Time) ([]flex.Task, bool, error) {
+func (s *sim) Events(_ context.Context, _ string, keys []string, from, to time.Time) ([]flex.Task, bool, error) {
 	f := &s.flex
 	if f.down {
 		return nil, false, &flex.LookupError{ErrorKind: "timeout"}
@@ -551,7 +551,7 @@ func (s *sim) Events(_ context.Context, _, _ string, from, to time.Time) ([]flex
 	for i := range f.tasks {
 		t := &f.tasks[i]
 		at := simStart.Add(t.createdAt + f.skew)
-		if t.key != "" && t.log <= s.now && !at.Before(from) && !at.After(to) && !f.unreadable {
+		if slices.Contains(keys, t.key) && t.log <= s.now && !at.Before(from) && !at.After(to) && !f.unreadable {
 			found = append(found, s.task(t, f.skew))
 		}
 	}
