@@ -122,7 +122,8 @@ func (c *Client) expression(workspaceSID string, keys []string) (string, error) 
 	return fmt.Sprintf(`%s IN ["%s"]`, c.lookupAttribute, strings.Join(keys, `", "`)), nil
 }
 
-// single reads one task by its sid.
+// single reads one task by its sid. One that does not show its attributes tells
+// nothing, not even that it is another's.
 func (c *Client) single(ctx context.Context, base, sid string) (task Task, err error) {
 	if !taskSID.MatchString(sid) {
 		return Task{}, unclear("answer", "a task without a sid")
@@ -133,6 +134,9 @@ func (c *Client) single(ctx context.Context, base, sid string) (task Task, err e
 			return errors.Join(err, errors.New("not a task"))
 		}
 		task = c.taskFrom(raw)
+		if attributes, _ := rawjson.Member(raw, "attributes"); !strings.EqualFold(task.TaskSID, sid) || object(attributes) == nil {
+			return errors.New("not that task's attributes")
+		}
 		return nil
 	})
 	return task, err

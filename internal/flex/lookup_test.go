@@ -72,6 +72,8 @@ func TestSearchTasks(t *testing.T) {
 		{"too many without attributes", []string{key}, map[string]string{"": `{"tasks":[` + strings.Repeat(aTask(1, `null`)+",", 30) + aTask(1, `null`) + `]}`,
 			found.TaskSID: aTask(1, `"{}"`)}, nil, 1 + maxSingles, "too_many"},
 		{"a single task cut", []string{key}, map[string]string{"": `{"tasks":[` + aTask(1, `null`) + `]}`, found.TaskSID: strings.TrimSuffix(aTask(1, withKey(key)), "}")}, nil, 2, "answer"},
+		{"a single task without attributes", []string{key}, map[string]string{"": `{"tasks":[` + aTask(1, `null`) + `]}`, found.TaskSID: aTask(1, `null`)}, nil, 2, "answer"},
+		{"another single task", []string{key}, map[string]string{"": `{"tasks":[` + aTask(1, `null`) + `]}`, found.TaskSID: aTask(2, `"{}"`)}, nil, 2, "answer"},
 		{"no list", []string{key}, map[string]string{"": `{"sid":"` + kd + `"}`}, nil, 1, "answer"},
 		{"null for a list", []string{key}, map[string]string{"": `{"tasks":null}`}, nil, 1, "answer"},
 		{"no JSON", []string{key}, map[string]string{"": `<html>`}, nil, 1, "answer"},
