@@ -210,7 +210,7 @@ func (d *Deliverer) putBack(ctx context.Context, l Lease) {
 
 // probe asks, when it is this replica's turn, whether Flex can be used again.
 func (d *Deliverer) probe(ctx context.Context) {
-	mine, err := d.Store.takeProbe(ctx)
+	seen, mine, err := d.Store.takeProbe(ctx)
 	if err != nil || !mine {
 		return // no turn, or Postgres is away: then the next claim says so
 	}
@@ -219,11 +219,14 @@ func (d *Deliverer) probe(ctx context.Context) {
 		d.Log.Warn("Flex cannot be used yet; nothing is sent", "outcome", o.Kind.String(), "http_status", o.HTTPStatus, "error", o.Message)
 		return
 	}
-	if err := d.Store.reopen(ctx); err != nil {
+	switch opened, err := d.Store.reopen(ctx, seen); {
+	case err != nil:
 		d.Log.Warn("the gate could not be opened; trying again", "error", err)
-		return
+	case opened:
+		d.Log.Info("Flex can be used again; the gate is open")
+	default:
+		d.Log.Info("Flex could be used, but the gate was shut or opened by others meanwhile")
 	}
-	d.Log.Info("Flex can be used again; the gate is open")
 }
 
 // interactionOf reads from the request what Flex is to get, text as it came.

@@ -131,26 +131,32 @@ func raise(b *pgx.Batch, worker string, records []record) {
 }
 
 // takeProbe says whether this replica is the one to ask now whether Flex can be
-// used again. At most one is, every probeEvery.
-func (s *Store) takeProbe(ctx context.Context) (bool, error) {
+// used again. At most one is, every probeEvery. seen names the gate as it stands:
+// whatever shuts or opens it moves changed_at, a probe does not.
+func (s *Store) takeProbe(ctx context.Context) (seen time.Time, mine bool, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	err = s.pool.QueryRow(ctx, `
+		UPDATE outbox_gate SET probe_at = clock_timestamp() + $1::interval
+		 WHERE probe_at <= clock_timestamp() OR probe_at > clock_timestamp() + interval '1 hour'
+		RETURNING changed_at`, probeEvery).Scan(&seen)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return seen, false, nil
+	}
+	return seen, err == nil, wrap("probe", err)
+}
+
+// reopen opens a gate that was shut until a probe succeeds, if it still stands as
+// it was seen when that probe was taken: what has shut it since then, the probe
+// did not ask about. A hold by a person and a pause that Flex asked for stay.
+func (s *Store) reopen(ctx context.Context, seen time.Time) (opened bool, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	tag, err := s.pool.Exec(ctx, `
-		UPDATE outbox_gate SET probe_at = clock_timestamp() + $1::interval
-		 WHERE probe_at <= clock_timestamp() OR probe_at > clock_timestamp() + interval '1 hour'`, probeEvery)
-	return tag.RowsAffected() > 0, wrap("probe", err)
-}
-
-// reopen opens a gate that was shut until a probe succeeds. A hold by a person
-// and a pause that Flex asked for stay.
-func (s *Store) reopen(ctx context.Context) error {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	_, err := s.pool.Exec(ctx, `
 		UPDATE outbox_gate
 		   SET held_since = NULL, probe_at = NULL, changed_by = $1, changed_at = clock_timestamp()
-		 WHERE probe_at IS NOT NULL`, s.worker)
-	return wrap("reopen", err)
+		 WHERE probe_at IS NOT NULL AND changed_at = $2`, s.worker, seen)
+	return tag.RowsAffected() > 0, wrap("reopen", err)
 }
 
 // SetRate makes rate the whole fleet's: attempts a second, 0 for no limit. The

@@ -274,7 +274,7 @@ func TestTakeProbe(t *testing.T) {
 		for range 10 {
 			w := s.another("w")
 			all.Go(func() {
-				mine, err := w.takeProbe(t.Context())
+				_, mine, err := w.takeProbe(t.Context())
 				if err != nil {
 					t.Error(err)
 				}
@@ -315,12 +315,79 @@ func TestReopen(t *testing.T) {
 	} {
 		s := newStore(t)
 		exec(t, s.pool, `UPDATE outbox_gate SET reason = 'because', `+tt.set)
-		if err := s.reopen(t.Context()); err != nil {
+		if _, err := s.reopen(t.Context(), gate(t, s).ChangedAt); err != nil {
 			t.Fatal(err)
 		}
 		if g := gate(t, s); g.State != tt.want || g.Probed {
 			t.Errorf("%s: %+v", tt.set, g)
 		}
+	}
+}
+
+// checker is a Flex that can be used again; during happens while it is asked.
+type checker struct{ during func() }
+
+func (checker) Create(context.Context, flex.Interaction) flex.Outcome { return flex.Outcome{} }
+
+func (c checker) Check(context.Context) flex.Outcome {
+	c.during()
+	return flex.Outcome{Kind: flex.Rejected}
+}
+
+// TestStaleProbe: a probe opens the gate as it stood when the probe began. About
+// what shut it since then nobody has asked.
+func TestStaleProbe(t *testing.T) {
+	t.Parallel()
+	hold, away := alarm{hold: true, why: "401"}, alarm{away: true, why: "gone"}
+	probe := func(s *Store, during func()) { // as soon as it is time for one
+		exec(t, s.pool, `UPDATE outbox_gate SET probe_at = clock_timestamp() WHERE probe_at IS NOT NULL`)
+		(&Deliverer{Store: s, Flex: checker{during}, Log: logger(t)}).probe(t.Context())
+	}
+	another := func(s *Store) { probe(s.another("w2"), func() {}) }
+	by := func(act func(context.Context, Act) error) {
+		if err := act(t.Context(), ann); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		before alarm
+		during func(*Store)
+		want   GateState
+		person bool // who alone can open it
+	}{
+		{"nothing", away, func(*Store) {}, GateOpen, false},
+		{"nothing, held", hold, func(*Store) {}, GateOpen, false},
+		{"held", away, func(s *Store) { shut(t, s, hold) }, GateHeld, false},
+		{"a call from before the hold", hold, func(s *Store) { shut(t, s, hold) }, GateOpen, false},
+		{"opened and held", hold, func(s *Store) { another(s); shut(t, s, hold) }, GateHeld, false},
+		{"opened and away", away, func(s *Store) { another(s); shut(t, s, away) }, GatePaused, false},
+		{"another asks too", away, func(s *Store) {
+			exec(t, s.pool, `UPDATE outbox_gate SET probe_at = clock_timestamp()`)
+			if _, mine, err := s.another("w2").takeProbe(t.Context()); !mine || err != nil {
+				t.Errorf("%v, %v", mine, err)
+			}
+		}, GateOpen, false},
+		{"held by a person", hold, func(s *Store) { by(s.Hold) }, GateHeld, true},
+		{"away, held by a person", away, func(s *Store) { by(s.Hold) }, GateHeld, true},
+		{"released", hold, func(s *Store) { by(s.Release) }, GateOpen, false},
+		{"released and held", hold, func(s *Store) { by(s.Release); shut(t, s, hold) }, GateHeld, false},
+		{"held by a person, released and held", away, func(s *Store) { by(s.Hold); by(s.Release); shut(t, s, hold) }, GateHeld, false},
+		{"held, and by a person", away, func(s *Store) { shut(t, s, hold); by(s.Hold) }, GateHeld, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			shut(t, s, tt.before)
+			probe(s, func() { tt.during(s) })
+			if g := gate(t, s); g.State != tt.want {
+				t.Errorf("%+v", g)
+			}
+			another(s)
+			if g := gate(t, s); (g.State == GateHeld) != tt.person {
+				t.Errorf("after the next probe: %+v", g)
+			}
+		})
 	}
 }
 

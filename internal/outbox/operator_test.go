@@ -360,11 +360,11 @@ func TestHoldAndRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustAdd(t, s, "held", 20, func(e *Event) { e.Sequence += 100 })
-	if turn, err := s.takeProbe(t.Context()); turn || err != nil {
+	if _, turn, err := s.takeProbe(t.Context()); turn || err != nil {
 		t.Errorf("a probe of what a person has shut: %v, %v", turn, err)
 	}
-	if err := s.reopen(t.Context()); err != nil {
-		t.Fatal(err)
+	if opened, err := s.reopen(t.Context(), gate(t, s).ChangedAt); opened || err != nil {
+		t.Fatal(opened, err)
 	}
 	shut(t, s, alarm{hold: true, why: "401"}, alarm{away: true, why: "away"}) // neither makes it open by itself
 	if g := gate(t, s); g.State != GateHeld || g.Probed || g.Reason != ann.Why || g.ChangedBy != ann.Who {

@@ -137,8 +137,8 @@ func TestPeers_04_EveryStatementEnds(t *testing.T) {
 		"mark": func(ctx context.Context) error {
 			return s.markPublished(ctx, []answer{{kind: final, id: 1, number: 1}})
 		},
-		"probe":    func(ctx context.Context) error { _, err := s.takeProbe(ctx); return err },
-		"reopen":   func(ctx context.Context) error { return s.reopen(ctx) },
+		"probe":    func(ctx context.Context) error { _, _, err := s.takeProbe(ctx); return err },
+		"reopen":   func(ctx context.Context) error { _, err := s.reopen(ctx, time.Now()); return err },
 		"backlog":  func(ctx context.Context) error { _, err := s.Backlog(ctx); return err },
 		"ready":    func(ctx context.Context) error { return s.Ready(ctx) },
 		"set rate": func(ctx context.Context) error { return s.SetRate(ctx, 1) },
