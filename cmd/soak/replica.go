@@ -29,7 +29,7 @@ type replica struct {
 	asked   bool // its end was asked for
 	exited  chan struct{}
 	deaths  int
-	largest int64 // most memory of any of its processes, KiB
+	largest int64 // most memory of any of its processes that was told to end, KiB
 }
 
 // start starts the process. What it says goes to the replica's log.
@@ -51,9 +51,6 @@ func (r *replica) watch(cmd *exec.Cmd, exited chan struct{}) {
 	err := cmd.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		r.largest = max(r.largest, u.Maxrss)
-	}
 	r.deaths++
 	if !r.asked {
 		r.book.offend("no worker ends by itself", "", fmt.Sprintf("replica %d: %v; its last words:\n%s", r.number, cmd.ProcessState, r.log.last()))
@@ -69,6 +66,9 @@ func (r *replica) end(how syscall.Signal) error {
 	r.mu.Lock()
 	r.asked = true
 	cmd, exited := r.cmd, r.exited
+	if cmd != nil {
+		r.largest = max(r.largest, peak(cmd.Process.Pid))
+	}
 	r.mu.Unlock()
 	if cmd == nil {
 		return nil
@@ -85,6 +85,22 @@ func (r *replica) end(how syscall.Signal) error {
 		<-exited
 		return nil
 	}
+}
+
+// peak is the most memory that a process has had, in KiB; 0 where Linux's /proc is
+// missing. The rusage of a child that ended would not do: it counts what this
+// program had when it started the child.
+func peak(pid int) (kib int64) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) //nolint:gosec // a number
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(status)) {
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
+			return kib
+		}
+	}
+	return 0
 }
 
 // signal is for SIGSTOP and SIGCONT; it returns what it was sent to.
