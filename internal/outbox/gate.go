@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,7 +49,9 @@ func burst(rate float64) float64 { return 1 + rate*burstTime.Seconds() }
 // which n is how many calls may begin now, at most $1. Where a rate is set the
 // gate's row stays locked until the commit, so that the fleet takes its passes one
 // replica after the other, by the clock after the lock was had. Without one nobody
-// waits. spendSQL has to follow behind what claims.
+// waits. Gate and requests are read in one snapshot, or the gate's later: a hold
+// that is committed together with a request's return to pending is never missed.
+// spendSQL has to follow behind what claims.
 const passesSQL = `
 	locked AS MATERIALIZED (SELECT * FROM outbox_gate WHERE rate > 0 AND $1::integer > 0 FOR UPDATE),
 	gate AS MATERIALIZED (
