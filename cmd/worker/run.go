@@ -30,6 +30,7 @@ type app struct {
 	deliverer *outbox.Deliverer
 	resolver  *outbox.Resolver
 	sweeper   *outbox.Sweeper
+	pruner    *outbox.Pruner
 	lookout   *outbox.Lookout
 	publisher *outbox.Publisher
 	state     *state
@@ -107,7 +108,8 @@ func (a *app) build(ctx context.Context, name string) error {
 		Policy: policy, Attempted: a.state.attempted,
 	}
 	a.resolver = &outbox.Resolver{Store: a.store, Flex: client, Policy: policy, Log: a.log, Counters: counters}
-	a.sweeper = &outbox.Sweeper{Store: a.store, Retention: cfg.Retention, Log: a.log, Counters: counters}
+	a.sweeper = &outbox.Sweeper{Store: a.store, Log: a.log, Counters: counters}
+	a.pruner = &outbox.Pruner{Store: a.store, Retention: cfg.Retention, Log: a.log, Counters: counters}
 	a.lookout = &outbox.Lookout{Store: a.store, Log: a.log}
 	a.publisher = &outbox.Publisher{Store: a.store, Stream: stream, Subject: cfg.ResultsSubject, Largest: a.nats.MaxPayload, Log: a.log, Counters: counters}
 	return nil

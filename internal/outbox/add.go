@@ -156,7 +156,7 @@ func (s *Store) insert(ctx context.Context, events []Event, slots int) (map[stri
 		c.append(&events[i], i)
 	}
 	until := time.Now().Add(s.leaseFor)
-	rows, err := s.pool.Query(ctx, `
+	rows, err := s.pool.Query(ctx, `/* add */
 		WITH`+passesSQL+`,
 		added AS (
 			INSERT INTO outbox (request_id, source, state, priority, request, raw, due_at, expires_at, lookup_key,

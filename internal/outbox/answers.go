@@ -156,7 +156,7 @@ func (s *Store) markPublished(ctx context.Context, acked []answer) error {
 	}
 	var b pgx.Batch
 	if len(ids[final]) > 0 {
-		b.Queue(`
+		b.Queue(`/* mark */
 			WITH told AS (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS t (id, number)),
 			locked AS MATERIALIZED (
 				SELECT o.id FROM outbox o JOIN told USING (id)

@@ -116,7 +116,7 @@ func (s *share) split() (half bool, odd int) {
 // for a limit of 10 were seen). One index probe a priority, so that requests not
 // yet due are never read.
 func (s *Store) lease(ctx context.Context, slots int, half bool, odd int, until time.Time) (p passes, leases []Lease, err error) {
-	rows, err := s.pool.Query(ctx, `
+	rows, err := s.pool.Query(ctx, `/* claim */
 		WITH`+passesSQL+`,
 		fresh AS MATERIALIZED (
 			SELECT o.id

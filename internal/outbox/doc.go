@@ -35,7 +35,9 @@ to wait for a person is announced with a result "uncertain"; a final one follows
 	Deliverer     claim, one create call a lease, record                    (deliver.go, claim.go, record.go)
 	the shortcut  hands what Add has leased to the Deliverer                (shortcut.go)
 	Resolver      looks for the task of an uncertain request                (resolve.go, finding.go)
-	Sweeper       lapse, expire, prune                                      (sweep.go)
+	Sweeper       lapse, expire                                             (sweep.go)
+	Pruner        prune                                                     (prune.go)
+	Lookout       asks for all of them whether something waits              (look.go)
 	Publisher     results, announcements, repeats, malformed; mark          (publish.go, answers.go)
 	Policy        where an outcome leads: pure                              (request.go)
 	the gate      how many calls the whole fleet may begin now              (gate.go)
@@ -94,6 +96,6 @@ due_at where it would be waste (a lookup), and by nothing where it does not matt
 locked in the order of their ids. What is stored comes from Postgres's clock
 alone; the process's clock only ever makes it stop sooner. Hints within a process
 (a new row wakes the Deliverer, a settled one goes to the Publisher) may be lost:
-correctness rests on the polls.
+correctness rests on the poll of the Lookout.
 */
 package outbox

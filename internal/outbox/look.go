@@ -36,7 +36,7 @@ func (s *Store) look(ctx context.Context) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	var due, overdue, doubtful, stray, asked bool
-	err := s.pool.QueryRow(ctx, `
+	err := s.pool.QueryRow(ctx, `/* look */
 		SELECT EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt = 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at <= now())
 		       OR EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt > 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at <= now()),
 		       EXISTS (SELECT FROM outbox WHERE state = 'sending' AND leased_until < now())

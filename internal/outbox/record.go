@@ -115,7 +115,7 @@ func (r *record) settlement(number int, at time.Time) *settlement {
 // attempt dated later would lie outside the time that the event log is read for.
 // And a lookup that is under way over an uncertain row does not know the outcome:
 // its number is used up, so that what it finds is not obeyed.
-const recordSQL = `
+const recordSQL = `/* record */
 	WITH told AS MATERIALIZED (
 		SELECT * FROM unnest($1::bigint[], $2::integer[], $3::text[], $4::interval[], $5::integer[], $6::text[], $7::text[],
 		       $8::text[], $9::text[], $10::text[], $11::text[], $12::integer[], $13::integer[], $14::text[],

@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"log/slog"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -11,26 +10,22 @@ import (
 )
 
 const (
-	pruneEvery = time.Minute
 	sweepBatch = 500
 	// sweepMost is how many batches one turn takes: a backlog of one kind must not
 	// keep the others waiting.
 	sweepMost = 20
 )
 
-// Sweeper moves what time alone moves: leases that ran out, deadlines that
-// passed, rows that are old. Every replica runs one; they skip each other's rows.
+// Sweeper moves what time alone moves: leases that ran out and deadlines that
+// passed. Every replica runs one; they skip each other's rows.
 type Sweeper struct {
-	Store     *Store
-	Retention time.Duration // settled and published rows older than this are removed; 0: never
-	Log       *slog.Logger
-	Counters  *Counters
+	Store    *Store
+	Log      *slog.Logger
+	Counters *Counters
 }
 
 // Run sweeps until ctx ends.
 func (w *Sweeper) Run(ctx context.Context) {
-	prune := time.NewTicker(pruneEvery)
-	defer prune.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -38,10 +33,6 @@ func (w *Sweeper) Run(ctx context.Context) {
 		case <-w.Store.overdue:
 			w.sweep(ctx, "lapse", w.Store.lapse, &w.Counters.Lapsed)
 			w.sweep(ctx, "expire", w.Store.expire, &w.Counters.Expired)
-		case <-prune.C:
-			if w.Retention > 0 {
-				w.sweep(ctx, "prune", func(ctx context.Context) (int, error) { return w.Store.prune(ctx, w.Retention) }, &w.Counters.Pruned)
-			}
 		}
 	}
 }
@@ -121,38 +112,4 @@ func (s *Store) sweepOut(ctx context.Context, step, sql string, args ...any) (in
 		}
 	}
 	return len(moved), nil
-}
-
-// prune removes requests that were settled and published longer ago than
-// retention, with their history and repeats, and answered malformed messages.
-// The rows are locked first and looked at again then: a repeat that was stored
-// meanwhile keeps its request until it is answered.
-func (s *Store) prune(ctx context.Context, retention time.Duration) (int, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	var n int
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			SELECT id FROM outbox
-			 WHERE published_at IS NOT NULL AND settled_at < clock_timestamp() - $1::interval
-			 ORDER BY settled_at, id LIMIT $2 FOR UPDATE SKIP LOCKED`, retention, sweepBatch)
-		if err != nil {
-			return err
-		}
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-		if err != nil {
-			return err
-		}
-		gone, err := tx.Exec(ctx, `
-			WITH old AS MATERIALIZED (
-				SELECT locked.id FROM unnest($1::bigint[]) AS locked (id)
-				 WHERE NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.outbox_id = locked.id AND r.published_at IS NULL)),
-			history AS (DELETE FROM outbox_attempts USING old WHERE outbox_id = old.id),
-			repeats AS (DELETE FROM outbox_repeats USING old WHERE outbox_id = old.id),
-			malformed AS (DELETE FROM outbox_malformed WHERE published_at < clock_timestamp() - $2::interval)
-			DELETE FROM outbox USING old WHERE outbox.id = old.id`, ids, retention)
-		n = int(gone.RowsAffected())
-		return err
-	})
-	return n, wrap("prune", err)
 }

@@ -141,7 +141,7 @@ func TestSweeperRuns(t *testing.T) {
 	mustAdd(t, s, "s", sweepBatch+20)
 	mustClaim(t, s, 10)
 	exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp(), leased_until = leased_until - interval '1 hour'`)
-	w := &Sweeper{Store: s, Retention: time.Hour, Log: logger(t), Counters: &Counters{}}
+	w := &Sweeper{Store: s, Log: logger(t), Counters: &Counters{}}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	looking(t, w.Store)
