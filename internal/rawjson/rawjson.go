@@ -35,10 +35,11 @@ var (
 // is absent or a step on the way is not an object. Of double keys the first is
 // taken. An empty path names the whole value.
 func Member(text []byte, path ...string) (value []byte, ok bool) {
-	start, end, err := locate(text, path)
+	start, _, err := find(text, path)
 	if err != nil {
 		return nil, false
 	}
+	end := skipValue(text, start)
 	return text[start:end:end], true
 }
 
@@ -86,26 +87,35 @@ func Replace(text, value []byte, path ...string) ([]byte, error) {
 
 // locate finds the first and the last+1 byte of the value at path.
 func locate(text []byte, path []string) (start, end int, err error) {
+	start, steps, err := find(text, path)
+	if err != nil {
+		return 0, 0, pathError(path[:steps], err)
+	}
+	return start, skipValue(text, start), nil
+}
+
+// find returns where the value at path begins. Without one it says in how many
+// steps of path it went wrong, and by which of the bare errors: whoever only asks
+// whether a member is there need not pay for words.
+func find(text []byte, path []string) (start, steps int, err error) {
 	at := skipSpace(text, 0)
 	if at == len(text) {
 		return 0, 0, ErrMissing
 	}
 	for n, name := range path {
 		if text[at] != '{' {
-			return 0, 0, pathError(path[:n], ErrNotObject)
+			return 0, n, ErrNotObject
 		}
-		found := false
-		for m := firstMember(text, at); m.ok; m = nextMember(text, m) {
-			if found = keyIs(m.key, name); found {
-				at = m.start
-				break
-			}
+		m := firstMember(text, at)
+		for m.ok && !keyIs(m.key, name) {
+			m = nextMember(text, m)
 		}
-		if !found || at >= len(text) {
-			return 0, 0, pathError(path[:n+1], ErrMissing)
+		if !m.ok {
+			return 0, n + 1, ErrMissing
 		}
+		at = m.start
 	}
-	return at, skipValue(text, at), nil
+	return at, len(path), nil
 }
 
 // insert puts member first into the object text[start:end].
