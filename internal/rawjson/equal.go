@@ -38,23 +38,17 @@ func equal(a, b []byte, depth int) bool {
 }
 
 func equalObjects(a, b []byte, depth int) bool {
-	as, bs := members(a), members(b)
-	return slices.EqualFunc(as, bs, func(x, y pair) bool {
-		return bytes.Equal(x.key, y.key) && equal(x.value, y.value, depth+1)
+	as, bs := sorted(a), sorted(b)
+	return slices.EqualFunc(as, bs, func(x, y Pair) bool {
+		return bytes.Equal(x.Key, y.Key) && equal(x.Value, y.Value, depth+1)
 	})
 }
 
-// pair is one member of an object: what its key means, and its raw value.
-type pair struct{ key, value []byte }
-
-// members are those of an object in the order of their keys; of double keys each
-// stands in its own order.
-func members(object []byte) []pair {
-	var all []pair
-	for m := firstMember(object, 0); m.ok; m = nextMember(object, m) {
-		all = append(all, pair{content(m.key), object[m.start:skipValue(object, m.start)]})
-	}
-	slices.SortStableFunc(all, func(x, y pair) int { return bytes.Compare(x.key, y.key) })
+// sorted are the members of an object in the order of their keys; of double keys
+// each stands in its own order.
+func sorted(object []byte) Object {
+	all := AppendMembers(nil, object)
+	slices.SortStableFunc(all, func(x, y Pair) int { return bytes.Compare(x.Key, y.Key) })
 	return all
 }
 

@@ -4,12 +4,14 @@
 // 12345678901234567890 into 1.2345678901234567e19.
 //
 //	Check    is this text fit to be stored and sent?   the door: trusts nothing
+//	Text     what does this string mean?               trusts nothing either
 //	Member   the raw text of one member                 of checked text
+//	Object   the raw texts of all of them, in one pass  of checked text
 //	Prepend  one string member more, the rest as it was of checked text
 //	Replace  another value for one member               of checked text
 //	Equal    the same JSON value?                       of checked text
 //
-// All but Check expect valid JSON. Given anything else they never panic and never
+// The others expect valid JSON. Given anything else they never panic and never
 // recurse without limit, but what they return means nothing.
 package rawjson
 

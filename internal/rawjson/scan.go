@@ -82,8 +82,11 @@ type member struct {
 func firstMember(text []byte, i int) member { return memberAt(text, skipSpace(text, i+1)) }
 
 // nextMember returns the member after m.
-func nextMember(text []byte, m member) member {
-	i := skipSpace(text, skipValue(text, m.start))
+func nextMember(text []byte, m member) member { return memberAfter(text, skipValue(text, m.start)) }
+
+// memberAfter returns the member behind the value that ended before i.
+func memberAfter(text []byte, i int) member {
+	i = skipSpace(text, i)
 	if i >= len(text) || text[i] != ',' {
 		return member{}
 	}
