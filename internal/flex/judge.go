@@ -14,12 +14,6 @@ import (
 	"flexworker/internal/rawjson"
 )
 
-var (
-	interactionSID = regexp.MustCompile(`^KD[0-9a-fA-F]{32}$`)
-	taskSID        = regexp.MustCompile(`^WT[0-9a-fA-F]{32}$`)
-	workspaceForm  = regexp.MustCompile(`^WS[0-9a-fA-F]{32}$`)
-)
-
 var userInfo = regexp.MustCompile(`://[^/@\s]+@`)
 
 const (
