@@ -2,7 +2,6 @@ package consumer
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -24,9 +23,11 @@ var fields = []string{"request_id", "channel", "routing", "interaction_context_s
 // https://www.twilio.com/docs/taskrouter/limits.md
 const maxAttributes = 4096
 
-// A checker collects the faults of one request, each with its path.
+// A checker collects the faults of one request, each with its path. The request
+// is fit by rawjson.Check: no key stands twice in it.
 type checker struct {
 	faults []rawjson.Fault
+	seen   rawjson.Object // the members of all objects that were looked into
 }
 
 func (c *checker) fault(path, format string, args ...any) {
@@ -36,8 +37,8 @@ func (c *checker) fault(path, format string, args ...any) {
 // check fills the event from its request and collects what Flex would surely
 // refuse. It asks no more than that: what Flex may take is Flex's to decide.
 func check(e *outbox.Event, lookupAttribute string) {
-	var c checker
-	object, ok := members(e.Request)
+	c := checker{seen: make(rawjson.Object, 0, 24)} // as many as most requests have
+	object, ok := c.members(e.Request)
 	if !ok {
 		c.fault("", "a request must be a JSON object")
 		e.Faults = c.faults
@@ -45,7 +46,7 @@ func check(e *outbox.Event, lookupAttribute string) {
 	}
 	c.known(object)
 	attached := c.channel(object)
-	workspace := c.routing(object, attached)
+	task := c.routing(object, attached)
 	c.sid(object, "interaction_context_sid", "interaction_context_sid", "HQ")
 	c.text(object, "webhook_ttid", "webhook_ttid")
 	e.Priority = c.priority(object)
@@ -54,20 +55,20 @@ func check(e *outbox.Event, lookupAttribute string) {
 	if !e.NotBefore.IsZero() && !e.ExpiresAt.IsZero() && !e.NotBefore.Before(e.ExpiresAt) {
 		c.fault("expires_at", "is not after not_before: the request could never be sent")
 	}
-	if workspace && lookupAttribute != "" {
+	if given(task, "workspace_sid") != nil && lookupAttribute != "" {
 		e.LookupKey = flex.LookupKey(e.RequestID)
 	}
-	c.attributes(object, lookupAttribute, e.LookupKey)
+	c.attributes(given(task, "attributes"), lookupAttribute, e.LookupKey)
 	e.Faults = c.faults
 }
 
 // known faults every field that is not a request's: a mistyped expires_at must
 // not be obeyed by silence.
-func (c *checker) known(object map[string]json.RawMessage) {
-	names := make([]string, 0, len(object))
-	for name := range object {
-		if !slices.Contains(fields, name) {
-			names = append(names, name)
+func (c *checker) known(object rawjson.Object) {
+	var names []string
+	for _, m := range object {
+		if !slices.Contains(fields, string(m.Key)) && !isNull(m.Value) {
+			names = append(names, string(m.Key))
 		}
 	}
 	slices.Sort(names)
@@ -101,67 +102,65 @@ func shown(name string) string {
 
 // channel checks what Flex requires of it and says whether it names an existing
 // one, to which the interaction is attached.
-func (c *checker) channel(object map[string]json.RawMessage) (attached bool) {
-	if object["channel"] == nil {
-		c.fault("channel", "missing")
-		return false
-	}
-	channel, ok := members(object["channel"])
+func (c *checker) channel(object rawjson.Object) (attached bool) {
+	channel, ok := c.object(object, "channel", "channel")
 	if !ok {
-		c.fault("channel", "must be an object")
+		if given(object, "channel") == nil {
+			c.fault("channel", "missing")
+		}
 		return false
 	}
-	for _, name := range []string{"type", "initiated_by"} {
-		if channel[name] == nil {
-			c.fault("channel."+name, "missing")
+	for _, name := range [...][2]string{{"type", "channel.type"}, {"initiated_by", "channel.initiated_by"}} {
+		if given(channel, name[0]) == nil {
+			c.fault(name[1], "missing")
 			continue
 		}
-		c.text(channel, name, "channel."+name)
+		c.text(channel, name[0], name[1])
 	}
 	c.sid(channel, "sid", "channel.sid", "UO")
 	if properties, ok := c.object(channel, "properties", "channel.properties"); ok {
 		c.sid(properties, "media_channel_sid", "channel.properties.media_channel_sid", "CH")
 	}
-	return channel["sid"] != nil
+	return given(channel, "sid") != nil
 }
 
-// routing checks the sids and says whether there is a workspace, and so a task.
-func (c *checker) routing(object map[string]json.RawMessage, attached bool) (workspace bool) {
+// routing checks the sids and returns what describes the task, if there is one.
+func (c *checker) routing(object rawjson.Object, attached bool) (properties rawjson.Object) {
 	routing, ok := c.object(object, "routing", "routing")
 	if !ok {
-		if object["routing"] == nil && !attached {
+		if given(object, "routing") == nil && !attached {
 			c.fault("routing", "missing; only a request with channel.sid can do without")
 		}
-		return false
+		return nil
 	}
-	properties, ok := c.object(routing, "properties", "routing.properties")
+	properties, ok = c.object(routing, "properties", "routing.properties")
 	if !ok {
-		if routing["properties"] == nil && !attached {
+		if given(routing, "properties") == nil && !attached {
 			c.fault("routing.properties", "missing; only a request with channel.sid can do without")
 		}
-		return false
+		return nil
 	}
-	if properties["workspace_sid"] == nil && !attached {
+	if given(properties, "workspace_sid") == nil && !attached {
 		c.fault("routing.properties.workspace_sid", "missing; only a request with channel.sid can do without")
 	}
-	for _, s := range [...][2]string{{"workspace_sid", "WS"}, {"workflow_sid", "WW"}, {"queue_sid", "WQ"},
-		{"worker_sid", "WK"}, {"task_channel_sid", "TC"}} {
-		c.sid(properties, s[0], "routing.properties."+s[0], s[1])
+	for _, s := range [...]struct{ name, path, prefix string }{
+		{"workspace_sid", "routing.properties.workspace_sid", "WS"}, {"workflow_sid", "routing.properties.workflow_sid", "WW"},
+		{"queue_sid", "routing.properties.queue_sid", "WQ"}, {"worker_sid", "routing.properties.worker_sid", "WK"},
+		{"task_channel_sid", "routing.properties.task_channel_sid", "TC"},
+	} {
+		c.sid(properties, s.name, s.path, s.prefix)
 	}
-	return properties["workspace_sid"] != nil
+	return properties
 }
 
 // attributes checks that they are what TaskRouter takes, with our key in them.
-func (c *checker) attributes(object map[string]json.RawMessage, attribute, key string) {
+func (c *checker) attributes(raw []byte, attribute, key string) {
 	const path = "routing.properties.attributes"
-	raw, ok := rawjson.Member(object["routing"], "properties", "attributes")
-	if !ok || isNull(raw) {
+	if raw == nil {
 		return
 	}
-	var inner string
-	if json.Unmarshal(raw, &inner) == nil {
-		raw = []byte(inner)
-		if inner == "" {
+	if inner, ok := rawjson.Text(raw); ok {
+		if raw = inner; len(raw) == 0 {
 			c.fault(path, "the string must hold a JSON object: it is empty")
 			return
 		}
@@ -172,7 +171,7 @@ func (c *checker) attributes(object map[string]json.RawMessage, attribute, key s
 			return
 		}
 	}
-	if _, ok := members(raw); !ok {
+	if !isObject(raw) {
 		c.fault(path, "must be an object, or a string that holds one")
 		return
 	}
@@ -189,54 +188,46 @@ func (c *checker) attributes(object map[string]json.RawMessage, attribute, key s
 	}
 }
 
-var sids = func() map[string]*regexp.Regexp {
-	m := map[string]*regexp.Regexp{}
-	for _, prefix := range []string{"CH", "HQ", "TC", "UO", "WK", "WQ", "WS", "WW"} {
-		m[prefix] = regexp.MustCompile("^" + prefix + "[0-9a-fA-F]{32}$")
-	}
-	return m
-}()
-
 // sid checks the form of a sid that may be left out.
-func (c *checker) sid(object map[string]json.RawMessage, name, path, prefix string) {
+func (c *checker) sid(object rawjson.Object, name, path, prefix string) {
 	s, ok := c.text(object, name, path)
-	if ok && !sids[prefix].MatchString(s) {
+	if ok && !flex.IsSID(s, prefix) {
 		c.fault(path, "is not a sid: %s and 32 hexadecimal digits", prefix)
 	}
 }
 
 // text reads a string that may be left out.
-func (c *checker) text(object map[string]json.RawMessage, name, path string) (s string, ok bool) {
-	raw := object[name]
+func (c *checker) text(object rawjson.Object, name, path string) (s []byte, ok bool) {
+	raw := given(object, name)
 	if raw == nil {
-		return "", false
+		return nil, false
 	}
-	if json.Unmarshal(raw, &s) != nil {
+	if s, ok = rawjson.Text(raw); !ok {
 		c.fault(path, "must be a string")
-		return "", false
+		return nil, false
 	}
-	if s == "" {
+	if len(s) == 0 {
 		c.fault(path, "must not be empty")
-		return "", false
+		return nil, false
 	}
 	return s, true
 }
 
 // object reads an object that may be left out.
-func (c *checker) object(in map[string]json.RawMessage, name, path string) (map[string]json.RawMessage, bool) {
-	raw := in[name]
+func (c *checker) object(in rawjson.Object, name, path string) (rawjson.Object, bool) {
+	raw := given(in, name)
 	if raw == nil {
 		return nil, false
 	}
-	object, ok := members(raw)
+	object, ok := c.members(raw)
 	if !ok {
 		c.fault(path, "must be an object")
 	}
 	return object, ok
 }
 
-func (c *checker) priority(object map[string]json.RawMessage) int {
-	raw := object["priority"]
+func (c *checker) priority(object rawjson.Object) int {
+	raw := given(object, "priority")
 	if raw == nil {
 		return 0
 	}
@@ -248,12 +239,12 @@ func (c *checker) priority(object map[string]json.RawMessage) int {
 	return n
 }
 
-func (c *checker) instant(object map[string]json.RawMessage, name string) time.Time {
+func (c *checker) instant(object rawjson.Object, name string) time.Time {
 	s, ok := c.text(object, name, name)
 	if !ok {
 		return time.Time{}
 	}
-	t, err := time.Parse(time.RFC3339, s)
+	t, err := time.Parse(time.RFC3339, string(s))
 	if err != nil {
 		c.fault(name, "must be a time by RFC 3339, such as 2026-11-22T09:00:00Z")
 		return time.Time{}
@@ -265,22 +256,29 @@ func (c *checker) instant(object map[string]json.RawMessage, name string) time.T
 	return t
 }
 
-// members are an object's members; one whose value is null counts as left out.
-func members(raw []byte) (map[string]json.RawMessage, bool) {
-	raw = bytes.TrimSpace(raw)
-	if len(raw) == 0 || raw[0] != '{' {
+// members are those of the object raw, taken apart once.
+func (c *checker) members(raw []byte) (rawjson.Object, bool) {
+	if !isObject(raw) {
 		return nil, false
 	}
-	var object map[string]json.RawMessage
-	if json.Unmarshal(raw, &object) != nil {
-		return nil, false
-	}
-	for name, value := range object {
-		if isNull(value) {
-			delete(object, name)
-		}
-	}
-	return object, true
+	from := len(c.seen)
+	c.seen = rawjson.AppendMembers(c.seen, raw)
+	return c.seen[from:], true
 }
 
-func isNull(raw []byte) bool { return string(bytes.TrimSpace(raw)) == "null" }
+// given is the value of a member; nil when it is absent, or null, which counts as
+// left out.
+func given(object rawjson.Object, name string) []byte {
+	if raw := object.Get(name); !isNull(raw) {
+		return raw
+	}
+	return nil
+}
+
+func isNull(raw []byte) bool { return string(raw) == "null" }
+
+// isObject tells objects from other values.
+func isObject(raw []byte) bool {
+	raw = bytes.TrimSpace(raw)
+	return len(raw) > 0 && raw[0] == '{'
+}
