@@ -40,6 +40,9 @@ func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string
 	config.MaxConnLifetimeJitter = 5 * time.Minute
 	config.HealthCheckPeriod = 10 * time.Second
 	config.PingTimeout = 2 * time.Second // the default is none
+	// A connection is asked whether it lives only after a real rest: the default, a
+	// second, would double the questions of an idle worker.
+	config.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > 5*time.Second }
 	config.ConnConfig.ConnectTimeout = connectTimeout
 	for name, value := range map[string]string{
 		"application_name": "flexworker", "statement_timeout": statementTimeout, "lock_timeout": lockTimeout,

@@ -57,6 +57,7 @@ const (
 type inquiry struct {
 	workspace string
 	asked     []uncertain
+	waiting   bool // there is something to ask, be it now or when the fleet may search again
 	// witness is a key that is known to exist there; "" for none. A search that
 	// finds it has understood the question for all keys.
 	witness string

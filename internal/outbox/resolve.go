@@ -20,7 +20,7 @@ const (
 	lookupEvery = 400 * time.Millisecond
 	// lookupLimit is how long a lookup may take until another replica may make it.
 	lookupLimit = 45 * time.Second
-	// lookupPoll is the time between two looks for uncertain requests.
+	// lookupPoll is the pause after a turn that failed.
 	lookupPoll = time.Second
 	// lookupSpan is how far apart the attempts of one inquiry may be: the event
 	// log is read for all of that time.
@@ -58,25 +58,32 @@ type uncertain struct {
 // Run looks up until ctx ends; a lookup that is cut is only made later.
 func (r *Resolver) Run(ctx context.Context) {
 	for ctx.Err() == nil {
-		n, err := r.turn(ctx)
-		if err != nil && ctx.Err() == nil {
-			r.Log.Warn("uncertain requests cannot be looked up; trying again", "error", err)
-		}
-		if n == 0 || err != nil {
+		waiting, err := r.turn(ctx)
+		switch {
+		case err != nil:
+			if ctx.Err() == nil {
+				r.Log.Warn("uncertain requests cannot be looked up; trying again", "error", err)
+			}
 			wait(ctx, lookupPoll, nil)
+		case waiting:
+			// Another inquiry has to wait until the fleet may search again.
+			wait(ctx, lookupEvery, nil)
+		default:
+			wait(ctx, longestRest, r.Store.doubtful)
 		}
 	}
 }
 
-// turn makes one inquiry and stores what came of it; 0 when there was none to make.
-func (r *Resolver) turn(ctx context.Context) (int, error) {
+// turn makes one inquiry and stores what came of it. waiting: there was something
+// to ask, so that there may be more.
+func (r *Resolver) turn(ctx context.Context) (waiting bool, err error) {
 	most := flex.MaxKeys - 1 // one place is the witness's
 	if r.alone > 0 {
 		most = 1
 	}
 	q, err := r.Store.takeLookups(ctx, most)
 	if err != nil || len(q.asked) == 0 {
-		return 0, err
+		return q.waiting, err
 	}
 	r.alone = max(r.alone-1, 0)
 	crash.At("asking")
@@ -92,7 +99,7 @@ func (r *Resolver) turn(ctx context.Context) (int, error) {
 		defer cancel()
 		findings, err = q.lookUp(limit, r.Flex)
 		if ctx.Err() != nil {
-			return 0, nil
+			return true, nil
 		}
 		r.slowDown(ctx, err)
 	}
@@ -101,10 +108,10 @@ func (r *Resolver) turn(ctx context.Context) (int, error) {
 			r.alone++
 		}
 		if err := r.resolve(ctx, u, findings[i], time.Since(begun)); err != nil {
-			return 0, err
+			return true, err
 		}
 	}
-	return len(q.asked), nil
+	return true, nil
 }
 
 // slowDown obeys TaskRouter's 429 for the whole fleet.
@@ -173,9 +180,8 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	var q inquiry
-	var some bool
-	err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND due_at <= now())`).Scan(&some)
-	if err != nil || !some {
+	err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND due_at <= now())`).Scan(&q.waiting)
+	if err != nil || !q.waiting {
 		return q, wrap("take lookups", err)
 	}
 	var since time.Time
