@@ -49,34 +49,39 @@ func Describe(response json.RawMessage) (*Channel, *Routing) {
 }
 
 func routingOf(raw []byte) *Routing {
-	properties, _ := rawjson.Member(raw, "properties")
-	text := func(name string) string { return textAt(properties, name) }
-	date := func(name string) string {
-		value, _ := rawjson.Member(properties, name)
-		at := timeOf(value)
-		if at.IsZero() {
-			return ""
-		}
-		return at.Format(time.RFC3339)
-	}
+	var room [40]rawjson.Pair // more than Twilio shows of a task
+	properties := rawjson.AppendMembers(room[:0], raw, "properties")
+	text := func(name string) string { return textOf(properties.Get(name)) }
 	r := &Routing{
 		AssignmentStatus: text("assignment_status"), WorkspaceSID: text("workspace_sid"),
 		WorkflowSID: text("workflow_sid"), WorkflowName: text("workflow_name"),
 		QueueSID: text("queue_sid"), QueueName: text("queue_name"),
 		TaskChannelSID: text("task_channel_sid"), TaskChannelUniqueName: text("task_channel_unique_name"),
-		DateCreated: date("date_created"), DateUpdated: date("date_updated"),
+		DateCreated: dateOf(properties.Get("date_created")), DateUpdated: dateOf(properties.Get("date_updated")),
 	}
-	if value, ok := rawjson.Member(properties, "priority"); ok {
-		if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
-			r.Priority = &n
-		}
+	if n, err := strconv.ParseInt(string(properties.Get("priority")), 10, 64); err == nil {
+		r.Priority = &n
 	}
-	if value, ok := rawjson.Member(raw, "reservation"); ok && string(value) != "null" && json.Valid(value) {
+	if value, ok := rawjson.Member(raw, "reservation"); ok && string(value) != "null" && rawjson.Valid(value) {
 		r.Reservation = value
 	}
-	attributes, _ := rawjson.Member(properties, "attributes")
-	r.ConversationSID = textAt(object(attributes), "conversationSid")
+	attributes := properties.Get("attributes")
+	if held, ok := rawjson.Text(attributes); ok {
+		attributes = held
+	}
+	if isObject(attributes) {
+		r.ConversationSID = textAt(attributes, "conversationSid")
+	}
 	return r
+}
+
+// dateOf is a time as a result shows it, or "" when raw is none.
+func dateOf(raw []byte) string {
+	at := timeOf(raw)
+	if at.IsZero() {
+		return ""
+	}
+	return at.Format(time.RFC3339)
 }
 
 // timeOf reads a time that is unix seconds or ISO 8601 text, in UTC; anything
@@ -86,11 +91,7 @@ func timeOf(raw []byte) time.Time {
 		return time.Time{}
 	}
 	if raw[0] == '"' {
-		var text string
-		if json.Unmarshal(raw, &text) != nil {
-			return time.Time{}
-		}
-		at, err := time.Parse(time.RFC3339, text)
+		at, err := time.Parse(time.RFC3339, textOf(raw))
 		if err != nil {
 			return time.Time{}
 		}

@@ -166,13 +166,12 @@ func (a answer) clean(text string, limit int) string {
 
 // textAt is the string at path in JSON text, or "" when there is none.
 func textAt(text []byte, path ...string) string {
-	raw, ok := rawjson.Member(text, path...)
-	if !ok || raw[0] != '"' {
-		return ""
-	}
-	var s string
-	if json.Unmarshal(raw, &s) != nil {
-		return ""
-	}
-	return s
+	raw, _ := rawjson.Member(text, path...)
+	return textOf(raw)
+}
+
+// textOf is what the JSON string raw means, or "" when it is none.
+func textOf(raw []byte) string {
+	text, _ := rawjson.Text(raw)
+	return string(text)
 }

@@ -63,5 +63,5 @@ func addToString(routing, raw []byte, attribute, key string) (json.RawMessage, e
 
 // isObject tells whether text is a valid JSON object.
 func isObject(text []byte) bool {
-	return json.Valid(text) && bytes.HasPrefix(bytes.TrimSpace(text), []byte("{"))
+	return bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) && rawjson.Valid(text)
 }
