@@ -31,7 +31,7 @@ type answer struct {
 	whole     bool   // it came to its end within the limit, and take was content
 	broken    string // one word why there is no status, or no whole body
 	err       error  // the same in prose; may hold secrets: show it through hide
-	secrets   []string
+	secrets   [][]byte
 }
 
 // exchange sends one request and reads its answer. An empty form makes it a
@@ -193,10 +193,10 @@ func isTLS(err error) bool {
 
 // secretsOf are the forms in which a password could come back to us. What is
 // shorter than six characters hides nothing, and would blot out half of a message.
-func secretsOf(user, password string) []string {
+func secretsOf(user, password string) [][]byte {
 	if len(password) < 6 {
 		return nil
 	}
-	basic := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
-	return []string{basic, password, url.QueryEscape(password)}
+	basic := base64.StdEncoding.AppendEncode(nil, []byte(user+":"+password))
+	return [][]byte{basic, []byte(password), []byte(url.QueryEscape(password))}
 }

@@ -1,6 +1,7 @@
 package flex
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -25,9 +26,9 @@ const (
 func (a answer) outcome(began time.Time) Outcome {
 	now := time.Now()
 	o := Outcome{HTTPStatus: a.status, Unreached: a.unreached, Took: now.Sub(began)}
-	sid := ""
+	sid, fit := "", a.whole && len(rawjson.Check(a.body)) == 0
 	if o.Answered = 200 <= a.status && a.status < 300; o.Answered {
-		sid = a.sid()
+		sid = a.sid(fit)
 	} else {
 		o.TwilioCode, o.Message, o.MoreInfo = a.fault()
 	}
@@ -35,7 +36,7 @@ func (a answer) outcome(began time.Time) Outcome {
 	o.Limited = o.Kind == Refused && a.status != 0
 	o.RequestID = a.clean(a.header.Get("Twilio-Request-Id"), maxMessage)
 	o.RetryAfter = retryAfter(a.header.Get("Retry-After"), now)
-	o.Response = a.response()
+	o.Response = a.response(fit)
 	if o.Kind == Created {
 		o.InteractionSID = sid
 		o.TaskSID, o.AssignmentStatus = taskOf(a.body)
@@ -50,9 +51,10 @@ func (a answer) outcome(began time.Time) Outcome {
 
 // sid is the interaction's sid in a 2xx body, or "". A body that was cut, or cut
 // off, still names it when the sid stands before the cut: then the interaction is
-// known to exist, and asking for it would be waste. A whole body must be JSON.
-func (a answer) sid() string {
-	if a.whole && !json.Valid(a.body) {
+// known to exist, and asking for it would be waste. A whole body must be JSON, which
+// one that is fit is.
+func (a answer) sid(fit bool) string {
+	if a.whole && !fit && !json.Valid(a.body) {
 		return ""
 	}
 	sid := textAt(a.body, "sid")
@@ -84,12 +86,12 @@ func (a answer) fault() (code int, message, moreInfo string) {
 
 // response is the body if it may be stored: whole, fit for Postgres's json, and
 // without our password in it.
-func (a answer) response() json.RawMessage {
-	if !a.whole || len(a.body) == 0 || len(rawjson.Check(a.body)) > 0 {
+func (a answer) response(fit bool) json.RawMessage {
+	if !fit {
 		return nil
 	}
 	for _, secret := range a.secrets {
-		if strings.Contains(string(a.body), secret) {
+		if bytes.Contains(a.body, secret) {
 			return nil
 		}
 	}
@@ -142,7 +144,7 @@ func originOf(address string) string {
 // clean is text without secrets, in printable characters and at most limit bytes.
 func (a answer) clean(text string, limit int) string {
 	for _, secret := range a.secrets { // before the cut, which could leave a part
-		text = strings.ReplaceAll(text, secret, "[hidden]")
+		text = strings.ReplaceAll(text, string(secret), "[hidden]")
 	}
 	text = userInfo.ReplaceAllString(text, "://[hidden]@") // a proxy's
 	text = strings.Map(func(r rune) rune {
