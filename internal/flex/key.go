@@ -26,29 +26,29 @@ func LookupKey(requestID string) string {
 // attributes are something else, and when the attribute is already there; the
 // error begins with the path concerned.
 func AddLookupKey(routing json.RawMessage, attribute, key string) (json.RawMessage, error) {
-	if _, ok := rawjson.Member(routing, "properties"); !ok {
-		return nil, fmt.Errorf("routing.properties: %w", rawjson.ErrMissing)
-	}
 	raw, _ := rawjson.Member(routing, attributesPath...)
 	if len(raw) > 0 && raw[0] == '"' {
 		return addToString(routing, raw, attribute, key)
 	}
 	text, err := rawjson.Prepend(routing, attribute, key, attributesPath...)
-	if err != nil {
-		return nil, fmt.Errorf("routing.%w", err)
+	if err == nil {
+		return text, nil
 	}
-	return text, nil
+	if _, ok := rawjson.Member(routing, "properties"); !ok { // also when routing is no object
+		return nil, fmt.Errorf("routing.properties: %w", rawjson.ErrMissing)
+	}
+	return nil, fmt.Errorf("routing.%w", err)
 }
 
 var attributesPath = []string{"properties", "attributes"}
 
 // addToString is AddLookupKey for attributes that are a string, raw.
 func addToString(routing, raw []byte, attribute, key string) (json.RawMessage, error) {
-	var held string
-	if err := json.Unmarshal(raw, &held); err != nil || !isObject([]byte(held)) {
+	held, ok := rawjson.Text(raw)
+	if !ok || !isObject(held) {
 		return nil, fmt.Errorf("routing.properties.attributes: the string %w", rawjson.ErrNotObject)
 	}
-	inner, err := rawjson.Prepend([]byte(held), attribute, key)
+	inner, err := rawjson.Prepend(held, attribute, key)
 	if err != nil {
 		return nil, fmt.Errorf("routing.properties.attributes.%w", err)
 	}

@@ -89,9 +89,11 @@ func (w *walker) where() string {
 	return string(b)
 }
 
-// plain tells whether a key can stand in a path without quotes.
-func plain(key []byte) bool {
-	for _, c := range key {
+// plain tells whether a key can stand in a path without quotes, and between quotes
+// as it is.
+func plain[T string | []byte](key T) bool {
+	for i := range len(key) {
+		c := key[i]
 		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 		if !letter && (c < '0' || c > '9') && c != '_' && c != '-' {
 			return false

@@ -19,6 +19,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -51,7 +52,7 @@ func Member(text []byte, path ...string) (value []byte, ok bool) {
 // first member of its parent; null there is replaced by an object. It fails with
 // ErrMissing, ErrNotObject or ErrKeyThere.
 func Prepend(text []byte, key, value string, path ...string) ([]byte, error) {
-	member := quote(key) + ":" + quote(value)
+	member := appendQuoted(append(appendQuoted(make([]byte, 0, 80), key), ':'), value)
 	start, end, err := locate(text, path)
 	switch {
 	case errors.Is(err, ErrMissing) && len(path) > 0:
@@ -63,11 +64,11 @@ func Prepend(text []byte, key, value string, path ...string) ([]byte, error) {
 		if text[parent] != '{' {
 			return nil, pathError(path[:last], ErrNotObject)
 		}
-		return insert(text, parent, parentEnd, quote(path[last])+":{"+member+"}"), nil
+		return insert(text, parent, parentEnd, slices.Concat(appendQuoted(nil, path[last]), []byte(":{"), member, []byte("}"))), nil
 	case err != nil:
 		return nil, err
 	case string(text[start:end]) == "null":
-		return splice(text, start, end, "{"+member+"}"), nil
+		return splice(text, start, end, slices.Concat([]byte("{"), member, []byte("}"))), nil
 	case text[start] != '{':
 		return nil, pathError(path, ErrNotObject)
 	}
@@ -84,7 +85,7 @@ func Replace(text, value []byte, path ...string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return splice(text, start, end, string(value)), nil
+	return splice(text, start, end, value), nil
 }
 
 // locate finds the first and the last+1 byte of the value at path.
@@ -121,20 +122,17 @@ func find(text []byte, path []string) (start, steps int, err error) {
 }
 
 // insert puts member first into the object text[start:end].
-func insert(text []byte, start, end int, member string) []byte {
+func insert(text []byte, start, end int, member []byte) []byte {
 	first := skipSpace(text, start+1)
 	if first < end && text[first] != '}' {
-		member += ","
+		member = append(member, ',')
 	}
 	return splice(text, start+1, start+1, member)
 }
 
 // splice returns a new text with middle in place of text[from:to].
-func splice(text []byte, from, to int, middle string) []byte {
-	out := make([]byte, 0, len(text)+len(middle)-(to-from))
-	out = append(out, text[:from]...)
-	out = append(out, middle...)
-	return append(out, text[to:]...)
+func splice(text []byte, from, to int, middle []byte) []byte {
+	return slices.Concat(text[:from], middle, text[to:])
 }
 
 // pathError says which step of a path went wrong; the whole value has no name.
@@ -145,12 +143,15 @@ func pathError(path []string, err error) error {
 	return fmt.Errorf("%s: %w", strings.Join(path, "."), err)
 }
 
-// quote is s as JSON text. encoding/json writes <, > and & as escapes, which is
-// the same value; nothing of ours contains them.
-func quote(s string) string {
+// appendQuoted appends s as JSON text. encoding/json writes <, > and & as escapes,
+// which is the same value; nothing of ours contains them.
+func appendQuoted(to []byte, s string) []byte {
+	if plain(s) {
+		return append(append(append(to, '"'), s...), '"')
+	}
 	text, err := json.Marshal(s)
 	if err != nil { // a string always encodes
 		panic(err)
 	}
-	return string(text)
+	return append(to, text...)
 }

@@ -336,7 +336,7 @@ func FuzzPrepend(f *testing.F) {
 				t.Fatalf("unfit: %v: %s", fault, got)
 			}
 		}
-		if v, ok := Member(got, step, key); !ok || !Equal(v, []byte(quote(value))) {
+		if v, ok := Member(got, step, key); !ok || !Equal(v, appendQuoted(nil, value)) {
 			t.Fatalf("the member is %q, %v in %s", v, ok, got)
 		}
 		old, _ := Member(text, step)
