@@ -159,6 +159,27 @@ func TestCreateSends(t *testing.T) {
 	}
 }
 
+// FuzzForm: a form is what net/url makes of the same values.
+func FuzzForm(f *testing.F) {
+	f.Add(`{"a":"b c+é&=%"}`, "", "HQ1", "x\xff\x00~-_.")
+	c := newClient(f, "http://127.0.0.1:1", func(c *Config) { c.LookupAttribute = "" })
+	f.Fuzz(func(t *testing.T, channel, routing, contextSID, ttid string) {
+		if channel == "" {
+			return
+		}
+		want := url.Values{"Channel": {channel}}
+		for name, value := range map[string]string{"Routing": routing, "InteractionContextSid": contextSID, "WebhookTtid": ttid} {
+			if value != "" && (name != "Routing" || value != "null") {
+				want.Set(name, value)
+			}
+		}
+		got, err := c.form(Interaction{Channel: []byte(channel), Routing: []byte(routing), ContextSID: contextSID, WebhookTTID: ttid})
+		if err != nil || got != want.Encode() {
+			t.Errorf("\n got %s, %v\nwant %s", got, err, want.Encode())
+		}
+	})
+}
+
 func TestCreateSendsNoMore(t *testing.T) {
 	t.Parallel()
 	var form url.Values
