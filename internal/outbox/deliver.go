@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -231,21 +230,19 @@ func (d *Deliverer) probe(ctx context.Context) {
 
 // interactionOf reads from the request what Flex is to get, text as it came.
 func interactionOf(l Lease) flex.Interaction {
-	in := flex.Interaction{LookupKey: l.LookupKey}
-	in.Channel, _ = rawjson.Member(l.Request, "channel")
-	in.Routing, _ = rawjson.Member(l.Request, "routing")
-	in.ContextSID = stringMember(l.Request, "interaction_context_sid")
-	in.WebhookTTID = stringMember(l.Request, "webhook_ttid")
-	return in
+	var room [16]rawjson.Pair
+	request := rawjson.AppendMembers(room[:0], l.Request)
+	return flex.Interaction{
+		Channel: request.Get("channel"), Routing: request.Get("routing"), LookupKey: l.LookupKey,
+		ContextSID:  stringMember(request, "interaction_context_sid"),
+		WebhookTTID: stringMember(request, "webhook_ttid"),
+	}
 }
 
-// stringMember is a member that was checked to be a string when it came in.
-func stringMember(request []byte, name string) string {
-	var s string
-	if raw, ok := rawjson.Member(request, name); ok && json.Unmarshal(raw, &s) != nil {
-		return ""
-	}
-	return s
+// stringMember is a member that was checked to be a string, or null, when it came in.
+func stringMember(request rawjson.Object, name string) string {
+	text, _ := rawjson.Text(request.Get(name))
+	return string(text)
 }
 
 // wait rests until the time is over, a signal comes or ctx ends.

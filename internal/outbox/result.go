@@ -2,7 +2,7 @@ package outbox
 
 import (
 	"encoding/json"
-	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -94,10 +94,11 @@ func (s *settlement) owed() bool { return s.state.Final() || s.waits }
 // messageID names this answer for good. A result that changes has another one:
 // a stream drops a second message under the same id, whatever its body.
 func (s *settlement) messageID() string {
+	id := flex.LookupKey(s.requestID) + "-" + strconv.Itoa(s.number)
 	if s.waits {
-		return fmt.Sprintf("%s-%d-uncertain-%d", flex.LookupKey(s.requestID), s.number, s.attempt)
+		id += "-uncertain-" + strconv.Itoa(s.attempt)
 	}
-	return fmt.Sprintf("%s-%d", flex.LookupKey(s.requestID), s.number)
+	return id
 }
 
 // result is the answer as it is published. The same row gives the same bytes.
@@ -137,9 +138,9 @@ func (s *settlement) resultError() *ResultError {
 		e.Faults = s.faults
 	}
 	if info, ok := rawjson.Member(s.response, "more_info"); ok {
-		var text string
-		if json.Unmarshal(info, &text) == nil && text != "" {
-			e.MoreInfo = &text
+		if text, _ := rawjson.Text(info); len(text) > 0 {
+			moreInfo := string(text)
+			e.MoreInfo = &moreInfo
 		}
 	}
 	return e
