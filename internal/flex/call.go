@@ -5,14 +5,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"net/url"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,12 +39,12 @@ type answer struct {
 // It uses the transport and no http.Client: that would follow redirects, and
 // trip over a malformed Location before it shows the status.
 func (c *Client) exchange(ctx context.Context, method, address, form string, take func(body io.Reader) error) (a answer) {
-	user, password := c.credentials()
-	if user == "" || password == "" {
+	l := c.login()
+	if l.user == "" || l.password == "" {
 		return answer{unreached: true, locked: true, broken: "credentials", err: errors.New("there are no credentials")}
 	}
-	a.secrets = secretsOf(user, password)
-	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, fmt.Errorf("no answer within %v", c.timeout))
+	a.secrets = l.secrets
+	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, c.late)
 	defer cancel()
 	w := new(witness)
 	req, err := c.request(w.watch(ctx), method, address, form)
@@ -54,7 +52,7 @@ func (c *Client) exchange(ctx context.Context, method, address, form string, tak
 		a.unreached, a.broken, a.err = true, "request", err
 		return a
 	}
-	req.SetBasicAuth(user, password)
+	req.Header["Authorization"] = l.header
 	res, err := c.transport.RoundTrip(req)
 	if err != nil {
 		a.unreached, a.broken, a.err = w.seal(), word(ctx, err), err
@@ -88,12 +86,18 @@ func (c *Client) request(ctx context.Context, method, address, form string) (*ht
 	}
 	req.GetBody = nil
 	if form != "" {
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Header["Content-Type"] = formType
 	}
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", c.userAgent)
+	req.Header["Accept"] = jsonType
+	req.Header["User-Agent"] = c.userAgent
 	return req, nil
 }
+
+// The values of headers that every call has: the transport only reads them.
+var (
+	formType = []string{"application/x-www-form-urlencoded"}
+	jsonType = []string{"application/json"}
+)
 
 // read takes the body in. Whatever goes wrong here, the status stands.
 func (a *answer) read(ctx context.Context, res *http.Response) {
@@ -118,6 +122,7 @@ func (a *answer) read(ctx context.Context, res *http.Response) {
 // stay in the connection's buffer until WroteHeaders has returned, as they are
 // shorter than it; of longer ones a part may have left, which no server can act on.
 type witness struct {
+	trace  httptrace.ClientTrace
 	mu     sync.Mutex
 	conn   net.Conn
 	wrote  bool
@@ -125,14 +130,14 @@ type witness struct {
 }
 
 func (w *witness) watch(ctx context.Context) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.conn = info.Conn
-		},
-		WroteHeaders: w.wroteHeaders,
-	})
+	w.trace.GotConn, w.trace.WroteHeaders = w.gotConn, w.wroteHeaders
+	return httptrace.WithClientTrace(ctx, &w.trace)
+}
+
+func (w *witness) gotConn(info httptrace.GotConnInfo) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.conn = info.Conn
 }
 
 // wroteHeaders keeps what seal said true: when it comes later than that, which
@@ -189,14 +194,4 @@ func isTLS(err error) bool {
 	return errors.As(err, &certificate) || errors.As(err, &record) || errors.As(err, &alert) ||
 		errors.As(err, &host) || errors.As(err, &authority) || strings.Contains(err.Error(), "TLS handshake") ||
 		strings.Contains(err.Error(), "tls: ")
-}
-
-// secretsOf are the forms in which a password could come back to us. What is
-// shorter than six characters hides nothing, and would blot out half of a message.
-func secretsOf(user, password string) [][]byte {
-	if len(password) < 6 {
-		return nil
-	}
-	basic := base64.StdEncoding.AppendEncode(nil, []byte(user+":"+password))
-	return [][]byte{basic, []byte(password), []byte(url.QueryEscape(password))}
 }

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,9 +43,11 @@ type Config struct {
 type Client struct {
 	flexURL, taskRouterURL string // without a slash at the end
 	credentials            func() (user, password string)
+	latest                 atomic.Pointer[login]
 	timeout                time.Duration
+	late                   error // why a call that takes longer is cut
 	lookupAttribute        string
-	userAgent              string
+	userAgent              []string
 	transport              *http.Transport
 }
 
@@ -74,8 +77,9 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	return &Client{
-		flexURL: flexURL, taskRouterURL: taskRouterURL, credentials: cfg.Credentials, timeout: cfg.Timeout,
-		lookupAttribute: cfg.LookupAttribute, userAgent: cfg.UserAgent, transport: transport(cfg),
+		flexURL: flexURL, taskRouterURL: taskRouterURL, credentials: cfg.Credentials,
+		timeout: cfg.Timeout, late: fmt.Errorf("no answer within %v", cfg.Timeout),
+		lookupAttribute: cfg.LookupAttribute, userAgent: []string{cfg.UserAgent}, transport: transport(cfg),
 	}, nil
 }
 

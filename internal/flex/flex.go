@@ -23,9 +23,10 @@
 // What it leaves to others: whether and when to try again, how fast to go, what
 // to store (package outbox), and what a valid request is (package consumer).
 //
-// Files: config.go the client and its transport, call.go one exchange on the wire,
-// judge.go and classify.go what it means, read.go Fetch and Check, lookup.go,
-// events.go and list.go TaskRouter, describe.go and key.go the pure rest.
+// Files: config.go the client and its transport, login.go its credentials, call.go
+// one exchange on the wire, judge.go and classify.go what it means, read.go Fetch
+// and Check, lookup.go, events.go and list.go TaskRouter, describe.go, key.go and
+// sid.go the pure rest.
 package flex
 
 import (

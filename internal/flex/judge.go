@@ -146,7 +146,9 @@ func (a answer) clean(text string, limit int) string {
 	for _, secret := range a.secrets { // before the cut, which could leave a part
 		text = strings.ReplaceAll(text, string(secret), "[hidden]")
 	}
-	text = userInfo.ReplaceAllString(text, "://[hidden]@") // a proxy's
+	if strings.Contains(text, "://") {
+		text = userInfo.ReplaceAllString(text, "://[hidden]@") // a proxy's
+	}
 	text = strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r):
