@@ -13,7 +13,7 @@ const (
 	maxNumber = 1000 // bytes of one number; Postgres's numeric ends at 16,383 decimals
 	maxShown  = 64   // bytes of a key or a number in a fault
 	maxPath   = 200  // bytes of a path in a fault
-	fewKeys   = 16   // up to here keys are compared one by one, above by a map
+	fewKeys   = 40   // up to here keys are compared one by one, above by a map
 )
 
 // Fault is one thing that is wrong with a text, and where.
@@ -45,10 +45,9 @@ func Check(text []byte) []Fault {
 	if !utf8.Valid(text) {
 		return []Fault{{Problem: fmt.Sprintf("not UTF-8 at byte %d", firstInvalid(text)), Unreadable: true}}
 	}
-	var steps [8]step
-	var keys [32][]byte
-	w := walker{text: text, path: steps[:0], keys: keys[:0]}
-	end := w.value(skipSpace(text, 0))
+	var keys [48][]byte
+	w := walker{text: text}
+	end := w.value(skipSpace(text, 0), keys[:0])
 	if end < 0 || skipSpace(text, end) != len(text) {
 		return []Fault{{Problem: notJSON(text), Unreadable: true}}
 	}
@@ -67,21 +66,24 @@ func (w *walker) fault(format string, args ...any) {
 	w.faults = append(w.faults, Fault{Path: w.where(), Problem: fmt.Sprintf(format, args...)})
 }
 
-// where writes the path out; only a fault pays for it.
+// where writes the path out; only a fault pays for it. A key in it is closed, or
+// holds the fault.
 func (w *walker) where() string {
 	var b []byte
-	for n, s := range w.path {
-		switch {
-		case s.key == nil:
+	for n, s := range w.path[:w.depth] {
+		if s.key == 0 {
 			b = fmt.Appendf(b, "[%d]", s.index)
-		case !plain(s.key):
-			b = fmt.Appendf(b, "[%q]", shorten(content(s.key)))
-		default:
-			if n > 0 {
-				b = append(b, '.')
-			}
-			b = append(b, shorten(s.key)...)
+			continue
 		}
+		key := w.text[s.key : skipString(w.text, s.key-1)-1]
+		if !plain(key) {
+			b = fmt.Appendf(b, "[%q]", shorten(content(key)))
+			continue
+		}
+		if n > 0 {
+			b = append(b, '.')
+		}
+		b = append(b, shorten(key)...)
 	}
 	if len(b) > maxPath {
 		return string(b[:maxPath]) + "..."

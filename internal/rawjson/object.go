@@ -13,11 +13,11 @@ type Pair struct{ Key, Value []byte }
 // AppendMembers, to be asked for many.
 type Object []Pair
 
-// AppendMembers appends the members of the object that text is; none when it is
-// something else.
-func AppendMembers(to Object, text []byte) Object {
-	i := skipSpace(text, 0)
-	if i == len(text) || text[i] != '{' {
+// AppendMembers appends the members of the object at path in text; none when there
+// is something else, or nothing.
+func AppendMembers(to Object, text []byte, path ...string) Object {
+	i, _, err := find(text, path)
+	if err != nil || text[i] != '{' {
 		return to
 	}
 	for m := firstMember(text, i); m.ok; {
@@ -46,8 +46,8 @@ func Text(raw []byte) (text []byte, ok bool) {
 	if len(raw) < 2 || raw[0] != '"' {
 		return nil, false
 	}
-	if last := len(raw) - 1; raw[last] == '"' && literal(raw[1:last]) {
-		return raw[1:last:last], true
+	if last := len(raw) - 1; raw[last] == '"' && (literal(raw[1:last]) || Check(raw) == nil) {
+		return content(raw[1:last:last]), true
 	}
 	var s string
 	if json.Unmarshal(raw, &s) != nil {
@@ -55,6 +55,9 @@ func Text(raw []byte) (text []byte, ok bool) {
 	}
 	return []byte(s), true
 }
+
+// Valid is json.Valid, told faster of what Check finds fit.
+func Valid(text []byte) bool { return len(Check(text)) == 0 || json.Valid(text) }
 
 // literal tells whether the inside of a string means itself.
 func literal(inside []byte) bool {

@@ -122,13 +122,14 @@ func content(raw []byte) []byte {
 		return raw
 	}
 	out := make([]byte, 0, len(raw))
-	for i := 0; i < len(raw); i++ {
-		if raw[i] != '\\' || i+1 == len(raw) {
-			out = append(out, raw[i])
-			continue
+	for {
+		i := bytes.IndexByte(raw, '\\')
+		if i < 0 || i+1 == len(raw) {
+			return append(out, raw...)
 		}
-		i++
-		switch c := raw[i]; c {
+		out = append(out, raw[:i]...)
+		n := 2
+		switch c := raw[i+1]; c {
 		case 'b':
 			out = append(out, '\b')
 		case 'f':
@@ -140,14 +141,14 @@ func content(raw []byte) []byte {
 		case 't':
 			out = append(out, '\t')
 		case 'u':
-			r, n := escaped(raw, i-1)
+			var r rune
+			r, n = escaped(raw, i)
 			out = appendRune(out, r)
-			i += n - 2
 		default:
 			out = append(out, c)
 		}
+		raw = raw[i+n:]
 	}
-	return out
 }
 
 // escaped reads the \uXXXX at i, and the one after it when both make a pair. It

@@ -4,23 +4,23 @@ import "bytes"
 
 // walker goes once through a text, checks its grammar and collects faults. Its
 // methods take the index of what they read and return the index after it, or -1
-// when the grammar is broken. They recurse to maxDepth and no further.
+// when the grammar is broken. They recurse to maxDepth and no further. It stays on
+// the stack: its path is an array, and the keys of open objects are handed down.
 type walker struct {
 	text   []byte
-	path   []step
-	keys   [][]byte // of the open objects, the inner ones last
+	path   [maxDepth]step
+	depth  int // steps of path
 	faults []Fault
 	more   int  // faults beyond maxFaults
 	deep   bool // one of those was nested too deep
 }
 
-// step is one step of a path: a raw key or, when key is nil, an index.
-type step struct {
-	key   []byte
-	index int
-}
+// step is one step of a path: where a key begins in the text or, when that is 0,
+// an index.
+type step struct{ key, index int }
 
-func (w *walker) value(i int) int {
+// value reads any value. keys is room for keys, behind those of the open objects.
+func (w *walker) value(i int, keys [][]byte) int {
 	if i >= len(w.text) {
 		return -1
 	}
@@ -28,13 +28,13 @@ func (w *walker) value(i int) int {
 	case '"':
 		return w.str(i)
 	case '{', '[':
-		if len(w.path) == maxDepth {
+		if w.depth == maxDepth {
 			return w.tooDeep(i)
 		}
 		if c == '{' {
-			return w.object(i)
+			return w.object(i, keys)
 		}
-		return w.array(i)
+		return w.array(i, keys)
 	case 't':
 		return w.word(i, "true")
 	case 'f':
@@ -57,38 +57,36 @@ func (w *walker) tooDeep(i int) int {
 	return skipDeep(w.text, i)
 }
 
-func (w *walker) object(i int) int {
-	outer := len(w.keys)
+func (w *walker) object(i int, keys [][]byte) int {
+	keys = keys[len(keys):]
 	var seen map[string]bool // once there are many keys
 	i = skipSpace(w.text, i+1)
 	if i < len(w.text) && w.text[i] == '}' {
 		return i + 1
 	}
-	w.path = append(w.path, step{})
+	here := &w.path[w.depth]
+	w.depth++
 	for {
 		if i >= len(w.text) || w.text[i] != '"' {
 			return -1
 		}
 		start := i + 1
-		w.path[len(w.path)-1].key = w.text[start:start] // not nil while the key itself is read
-		if end := skipString(w.text, i); end-1 > start {
-			w.path[len(w.path)-1].key = w.text[start : end-1]
-		}
+		*here = step{key: start}
 		if i = w.str(i); i < 0 {
 			return -1
 		}
-		seen = w.key(content(w.text[start:i-1]), outer, seen)
+		keys, seen = w.key(content(w.text[start:i-1]), keys, seen)
 		if i = skipSpace(w.text, i); i >= len(w.text) || w.text[i] != ':' {
 			return -1
 		}
-		if i = w.value(skipSpace(w.text, i+1)); i < 0 {
+		if i = w.value(skipSpace(w.text, i+1), keys); i < 0 {
 			return -1
 		}
 		if i = skipSpace(w.text, i); i >= len(w.text) {
 			return -1
 		}
 		if w.text[i] == '}' {
-			w.path, w.keys = w.path[:len(w.path)-1], w.keys[:outer]
+			w.depth--
 			return i + 1
 		}
 		if w.text[i] != ',' {
@@ -98,11 +96,11 @@ func (w *walker) object(i int) int {
 	}
 }
 
-// key notes one key of the object whose keys begin at outer.
-func (w *walker) key(key []byte, outer int, seen map[string]bool) map[string]bool {
+// key notes one key of an object whose others are keys or, once they are many, seen.
+func (w *walker) key(key []byte, keys [][]byte, seen map[string]bool) ([][]byte, map[string]bool) {
 	twice := false
 	if seen == nil {
-		for _, k := range w.keys[outer:] {
+		for _, k := range keys {
 			twice = twice || bytes.Equal(k, key)
 		}
 	} else {
@@ -111,41 +109,43 @@ func (w *walker) key(key []byte, outer int, seen map[string]bool) map[string]boo
 	}
 	if twice {
 		w.fault("this key stands twice")
-		return seen
+		return keys, seen
 	}
 	if seen == nil {
-		w.keys = append(w.keys, key)
-		if len(w.keys)-outer > fewKeys {
+		keys = append(keys, key)
+		if len(keys) > fewKeys {
 			seen = make(map[string]bool)
-			for _, k := range w.keys[outer:] {
+			for _, k := range keys {
 				seen[string(k)] = true
 			}
 		}
 	}
-	return seen
+	return keys, seen
 }
 
-func (w *walker) array(i int) int {
+func (w *walker) array(i int, keys [][]byte) int {
 	i = skipSpace(w.text, i+1)
 	if i < len(w.text) && w.text[i] == ']' {
 		return i + 1
 	}
-	w.path = append(w.path, step{})
+	here := &w.path[w.depth]
+	*here = step{}
+	w.depth++
 	for {
-		if i = w.value(i); i < 0 {
+		if i = w.value(i, keys); i < 0 {
 			return -1
 		}
 		if i = skipSpace(w.text, i); i >= len(w.text) {
 			return -1
 		}
 		if w.text[i] == ']' {
-			w.path = w.path[:len(w.path)-1]
+			w.depth--
 			return i + 1
 		}
 		if w.text[i] != ',' {
 			return -1
 		}
-		w.path[len(w.path)-1].index++
+		here.index++
 		i = skipSpace(w.text, i+1)
 	}
 }
