@@ -19,10 +19,10 @@ import (
 // version is set when the program is linked.
 var version = "development"
 
-// gcPercent lets the heap grow to four times what lives: that is some 5 MiB at full
+// gcPercent lets the heap grow to three times what lives: that is some 5 MiB at full
 // load, and collecting it at each doubling cost a fifth of the processor's time.
 // GOGC overrides it.
-const gcPercent = 300
+const gcPercent = 200
 
 func main() {
 	if os.Getenv("GOGC") == "" {

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A burn is a backlog burnt down: n requests wait in the stream, whoever is to
+// carry them out is ready, and then they are delivered.
+type burn struct {
+	requests int
+	took     time.Duration // until the last result was on its stream
+	cpu      time.Duration // of the process, until nothing moved any more
+}
+
+func (b burn) rate() float64 { return float64(b.requests) / b.took.Seconds() }
+
+// each is the CPU time of one request, in microseconds.
+func (b burn) each() float64 { return float64(b.cpu.Microseconds()) / float64(b.requests) }
+
+// burnDown lets started processes burn n requests down and ends them.
+func (w *world) burnDown(ctx context.Context, n int, limit time.Duration, run ...*process) (b burn, err error) {
+	defer func() {
+		for _, p := range run {
+			err = errors.Join(err, p.end())
+		}
+	}()
+	if err := w.waits(ctx, len(run)); err != nil {
+		return b, err
+	}
+	pause(ctx, 300*time.Millisecond) // whatever a start leaves to do is done
+	created := w.flex.Calls().Created
+	before, err := total(run)
+	if err != nil {
+		return b, err
+	}
+	if err := w.resume(ctx); err != nil {
+		return b, err
+	}
+	if err := w.delivering(ctx); err != nil {
+		return b, err
+	}
+	began := time.Now()
+	if err := w.waitResults(ctx, n, limit); err != nil {
+		return b, err
+	}
+	b = burn{requests: n, took: time.Since(began)}
+	pause(ctx, 200*time.Millisecond) // the last marks are written
+	after, err := total(run)
+	b.cpu = after - before
+	if made := w.flex.Calls().Created - created; err == nil && made != n {
+		return b, fmt.Errorf("%d requests, but %d creates", n, made)
+	}
+	return b, err
+}
+
+// total is the CPU time of all.
+func total(run []*process) (sum time.Duration, err error) {
+	for _, p := range run {
+		used, err := p.cpu()
+		if err != nil {
+			return 0, err
+		}
+		sum += used
+	}
+	return sum, nil
+}
+
+const burnLimit = 5 * time.Minute
+
+// burnLoop is a burn-down by the loop.
+func (w *world) burnLoop(ctx context.Context) (burn, error) {
+	if err := w.streams(ctx, w.requests); err != nil {
+		return burn{}, err
+	}
+	p, err := w.loop(ctx)
+	if err != nil {
+		return burn{}, err
+	}
+	return w.burnDown(ctx, w.requests, burnLimit, p)
+}
+
+// burnWorkers is a burn-down by so many replicas of the worker.
+func (w *world) burnWorkers(ctx context.Context, dsn string, replicas, requests int, settings ...string) (burn, error) {
+	if err := w.streams(ctx, requests); err != nil {
+		return burn{}, err
+	}
+	var run []*process
+	for range replicas {
+		p, err := w.worker(ctx, dsn, settings...)
+		if err != nil {
+			return burn{}, err
+		}
+		if err := p.ready(ctx); err != nil {
+			return burn{}, err
+		}
+		run = append(run, p)
+	}
+	return w.burnDown(ctx, requests, burnLimit, run...)
+}
+
+// burnFresh is a burn-down by one worker on an empty table.
+func (w *world) burnFresh(ctx context.Context) (burn, error) {
+	dsn, drop, err := w.fresh(ctx)
+	if err != nil {
+		return burn{}, err
+	}
+	defer drop()
+	return w.burnWorkers(ctx, dsn, 1, w.requests)
+}
+
+func (w *world) measureBurn(ctx context.Context) ([]row, error) {
+	speed := row{name: "burn-down throughput against the loop", least: 0.65, aim: 0.80, more: true}
+	cost := row{name: "worker CPU a request against the loop", least: 1.6, aim: 1.2}
+	for range w.rounds {
+		l, err := w.burnLoop(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("loop: %w", err)
+		}
+		b, err := w.burnFresh(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("worker: %w", err)
+		}
+		speed.add(b.rate()/l.rate(), fmt.Sprintf("%.0f/%.0f a second", b.rate(), l.rate()))
+		cost.add(b.each()/l.each(), fmt.Sprintf("%.0f/%.0f µs", b.each(), l.each()))
+	}
+	return []row{speed, cost}, nil
+}
+
+// measureLarge burns down beside millions of rows, against an empty table, and
+// once more while a transaction elsewhere pins its snapshot.
+func (w *world) measureLarge(ctx context.Context) ([]row, error) {
+	large, err := w.filled(ctx, w.settled, w.notDue)
+	if err != nil {
+		return nil, err
+	}
+	plain := row{name: fmt.Sprintf("burn-down beside %d settled and %d waiting rows", w.settled, w.notDue), least: 0.90, aim: 0.97, more: true}
+	pinned := row{name: "the same with a transaction held open", least: 0.75, aim: 0.90, more: true}
+	for range w.rounds {
+		empty, err := w.burnFresh(ctx)
+		if err != nil {
+			return nil, err
+		}
+		full, err := w.burnWorkers(ctx, large, 1, w.requests)
+		if err != nil {
+			return nil, err
+		}
+		if err := w.forget(ctx, large); err != nil {
+			return nil, err
+		}
+		held, err := w.burnPinned(ctx, large)
+		if err != nil {
+			return nil, err
+		}
+		if err := w.forget(ctx, large); err != nil {
+			return nil, err
+		}
+		plain.add(full.rate()/empty.rate(), fmt.Sprintf("%.0f/%.0f a second", full.rate(), empty.rate()))
+		pinned.add(held.rate()/empty.rate(), fmt.Sprintf("%.0f/%.0f a second", held.rate(), empty.rate()))
+	}
+	return []row{plain, pinned}, nil
+}
+
+// forget gives the requests of a run other ids, so that the next run's are new.
+func (w *world) forget(ctx context.Context, dsn string) error {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // nothing is left to say
+	_, err = conn.Exec(ctx, `UPDATE outbox SET request_id = request_id || '-' || id WHERE request_id LIKE 'bench-_______'`)
+	return err
+}
+
+// burnPinned burns down while another transaction holds a snapshot taken before.
+func (w *world) burnPinned(ctx context.Context, dsn string) (burn, error) {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return burn{}, err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // nothing is left to say
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	if err != nil {
+		return burn{}, err
+	}
+	defer tx.Rollback(ctx)
+	var n int
+	if err := tx.QueryRow(ctx, `SELECT count(*) FROM outbox_gate`).Scan(&n); err != nil {
+		return burn{}, err
+	}
+	return w.burnWorkers(ctx, dsn, 1, w.requests)
+}
