@@ -19,7 +19,7 @@ help: ## list these targets
 build: ## bin/worker, bin/demo and bin/endpoint, static
 	$(GO_BUILD) -o bin/ ./cmd/worker ./cmd/demo ./cmd/endpoint
 
-demo: build postgres ## the whole on this machine: servers, replicas, events, a kill, the account (ARGS=...)
+demo: postgres build ## the whole on this machine: servers, replicas, events, a kill, the account (ARGS=...)
 	bin/demo $(ARGS)
 
 test: postgres ## every test, shuffled, with the race detector where there is a C compiler
