@@ -55,8 +55,8 @@ if [ -z "${FLEXWORKER_PG_BIN:-}" ] && command -v apt-get >/dev/null && install_o
 fi
 cat >&2 <<'TEXT'
 postgres: the programs of a Postgres server (initdb, postgres) are missing. Install them
-  on Debian or Ubuntu:  sudo apt-get install postgresql
-  on macOS:             brew install postgresql@17
+  on Debian or Ubuntu, as root:  apt-get update && apt-get install postgresql
+  on macOS:                      brew install postgresql@17
 or name their folder in FLEXWORKER_PG_BIN, or, for tests, a server to use in TEST_DATABASE_URL.
 TEXT
 exit 1

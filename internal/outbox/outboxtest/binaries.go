@@ -38,8 +38,8 @@ func binaries() (string, error) {
 		}
 	}
 	return "", errors.New("no Postgres server programs (initdb, postgres) on this machine. Install them\n" +
-		"  on Debian or Ubuntu:  apt-get install postgresql\n" +
-		"  on macOS:             brew install postgresql@17\n" +
+		"  on Debian or Ubuntu, as root:  apt-get update && apt-get install postgresql\n" +
+		"  on macOS:                      brew install postgresql@17\n" +
 		"or name their folder in FLEXWORKER_PG_BIN, or, for tests, a server to use in TEST_DATABASE_URL")
 }
 
