@@ -11,7 +11,7 @@ GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.ve
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint vuln fuzz soak clean postgres
+.PHONY: help build demo test lint vuln fuzz soak bench clean postgres
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,10 @@ fuzz: ## every fuzz target for FUZZTIME=30s
 soak: postgres ## MINUTES=2 of faults on three replicas, then the account: none lost, none twice (ARGS=...)
 	$(GO_BUILD) -o bin/ ./cmd/worker ./cmd/soak
 	bin/soak -minutes=$(MINUTES) $(ARGS)
+
+bench: postgres ## the worker beside a loop that keeps nothing: ratios with their spread (ARGS=-small|-only ...|-out docs)
+	$(GO_BUILD) -o bin/ ./cmd/worker ./cmd/bench
+	bin/bench $(ARGS)
 
 clean: ## remove bin/ and what tests left
 	rm -rf bin coverage.out

@@ -15,6 +15,8 @@ type burn struct {
 	requests int
 	took     time.Duration // until the last result was on its stream
 	cpu      time.Duration // of the process, until nothing moved any more
+	wal      float64       // bytes of write-ahead log, of Postgres as a whole
+	postgres time.Duration // CPU time of Postgres as a whole
 }
 
 func (b burn) rate() float64 { return float64(b.requests) / b.took.Seconds() }
@@ -38,6 +40,10 @@ func (w *world) burnDown(ctx context.Context, n int, limit time.Duration, run ..
 	if err != nil {
 		return b, err
 	}
+	written, spent, err := w.postgresUse(ctx)
+	if err != nil {
+		return b, err
+	}
 	if err := w.resume(ctx); err != nil {
 		return b, err
 	}
@@ -52,10 +58,28 @@ func (w *world) burnDown(ctx context.Context, n int, limit time.Duration, run ..
 	pause(ctx, 200*time.Millisecond) // the last marks are written
 	after, err := total(run)
 	b.cpu = after - before
+	if err == nil {
+		b.wal, b.postgres, err = w.postgresUse(ctx)
+		b.wal, b.postgres = b.wal-written, b.postgres-spent
+	}
 	if made := w.flex.Calls().Created - created; err == nil && made != n {
 		return b, fmt.Errorf("%d requests, but %d creates", n, made)
 	}
 	return b, err
+}
+
+// postgresUse is how much write-ahead log and CPU time Postgres has used so far.
+func (w *world) postgresUse(ctx context.Context) (wal float64, cpu time.Duration, err error) {
+	var backend int
+	if err := w.admin.QueryRow(ctx, `SELECT (pg_current_wal_insert_lsn() - '0/0')::double precision, pg_backend_pid()`).Scan(&wal, &backend); err != nil {
+		return 0, 0, err
+	}
+	server, err := parent(backend)
+	if err != nil {
+		return 0, 0, err
+	}
+	cpu, err = family(server)
+	return wal, cpu, err
 }
 
 // total is the CPU time of all.
@@ -116,6 +140,8 @@ func (w *world) burnFresh(ctx context.Context) (burn, error) {
 func (w *world) measureBurn(ctx context.Context) ([]row, error) {
 	speed := row{name: "burn-down throughput against the loop", least: 0.65, aim: 0.80, more: true}
 	cost := row{name: "worker CPU a request against the loop", least: 1.6, aim: 1.2}
+	log := row{name: "write-ahead log a request, bytes"}
+	postgres := row{name: "Postgres's CPU a request, µs"}
 	for range w.rounds {
 		l, err := w.burnLoop(ctx)
 		if err != nil {
@@ -127,8 +153,10 @@ func (w *world) measureBurn(ctx context.Context) ([]row, error) {
 		}
 		speed.add(b.rate()/l.rate(), fmt.Sprintf("%.0f/%.0f a second", b.rate(), l.rate()))
 		cost.add(b.each()/l.each(), fmt.Sprintf("%.0f/%.0f µs", b.each(), l.each()))
+		log.add(b.wal/float64(w.requests), "")
+		postgres.add(float64(b.postgres.Microseconds())/float64(w.requests), "")
 	}
-	return []row{speed, cost}, nil
+	return []row{speed, cost, log, postgres}, nil
 }
 
 // measureLarge burns down beside millions of rows, against an empty table, and

@@ -42,7 +42,7 @@ func loop(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	js, err := jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(4*n))
+	js, err := jetstream.New(conn)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func carry(ctx context.Context, client *http.Client, js jetstream.JetStream, m j
 		return err
 	}
 	if _, err := js.PublishMsgAsync(&nats.Msg{Subject: "interactions.results.created.bench", Data: result,
-		Header: nats.Header{jetstream.MsgIDHeader: {in.RequestID}}}); err != nil {
+		Header: nats.Header{jetstream.MsgIDHeader: {in.RequestID}}}, jetstream.WithStallWait(10*time.Second)); err != nil {
 		return err
 	}
 	return m.Ack()

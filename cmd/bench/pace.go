@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -106,7 +107,7 @@ func (w *world) pace(ctx context.Context, p *process) (took []time.Duration, err
 		mu.Lock()
 		sent[i] = time.Now()
 		mu.Unlock()
-		if _, err := w.js.PublishAsync(requestsSubject, request(i)); err != nil {
+		if _, err := w.js.PublishAsync(requestsSubject, request(i), jetstream.WithStallWait(10*time.Second)); err != nil {
 			return nil, err
 		}
 	}

@@ -132,23 +132,10 @@ func (p *process) last() string {
 	return strings.Join(lines[max(0, len(lines)-10):], "\n")
 }
 
-// ticksASecond is the unit of CPU time in /proc, the same on every Linux.
-const ticksASecond = 100
-
 // cpu is the time the process has had of all processors.
 func (p *process) cpu() (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	// Behind the name, which may hold anything, utime and stime are the 12th and 13th.
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) < 13 {
-		return 0, errors.New("/proc/PID/stat has too few fields")
-	}
-	user, err1 := strconv.ParseInt(fields[11], 10, 64)
-	system, err2 := strconv.ParseInt(fields[12], 10, 64)
-	return time.Duration(user+system) * time.Second / ticksASecond, errors.Join(err1, err2)
+	s, err := readStat(p.cmd.Process.Pid)
+	return s.used, err
 }
 
 // peak is the most memory the process has had, in bytes.

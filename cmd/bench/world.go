@@ -160,7 +160,7 @@ func (w *world) streams(ctx context.Context, n int) error {
 		return err
 	}
 	for i := range n {
-		if _, err := w.js.PublishAsync(requestsSubject, request(i)); err != nil {
+		if _, err := w.js.PublishAsync(requestsSubject, request(i), jetstream.WithStallWait(10*time.Second)); err != nil {
 			return err
 		}
 	}

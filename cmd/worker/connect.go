@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -28,7 +29,8 @@ const (
 
 // openPool gives a pool that connects when it is first used. Each connection
 // takes the address and password of that moment, so a rotated file counts.
-func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string) (*pgxpool.Pool, error) {
+// settings are the sessions' own; nil: none.
+func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string, settings map[string]string) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(dsn.Value())
 	if err != nil {
 		return nil, errors.New("DATABASE_URL is not a Postgres address")
@@ -52,6 +54,7 @@ func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string
 			config.ConnConfig.RuntimeParams[name] = value
 		}
 	}
+	maps.Copy(config.ConnConfig.RuntimeParams, settings)
 	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
 		if now, err := pgx.ParseConfig(dsn.Value()); err == nil {
 			c.User, c.Password = now.User, now.Password

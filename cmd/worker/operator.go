@@ -44,7 +44,7 @@ func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []stri
 		if err != nil {
 			return err
 		}
-		pool, err := openPool(cmd.Context(), dsn, 2, peoplesTimeout)
+		pool, err := openPool(cmd.Context(), dsn, 2, peoplesTimeout, nil)
 		if err != nil {
 			return err
 		}

@@ -1,8 +1,10 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -147,8 +149,12 @@ func (s *Store) askingAgain(ctx context.Context) ([]answer, error) {
 }
 
 // markPublished notes what the stream has acknowledged. Each mark is fenced by
-// what was published: a later settlement, or a later attempt, keeps its own.
+// what was published: a later settlement, or a later attempt, keeps its own. The
+// arrays have the order of ids, in which the rows are updated (as in recordBatch).
+// A settlement that was published is settled; to say so would let the planner read
+// all that is unpublished for each row, by an index whose second column is the id.
 func (s *Store) markPublished(ctx context.Context, acked []answer) error {
+	slices.SortFunc(acked, func(a, b answer) int { return cmp.Compare(a.id, b.id) })
 	var ids, numbers [4][]int64
 	for _, a := range acked {
 		ids[a.kind] = append(ids[a.kind], a.id)
@@ -157,12 +163,9 @@ func (s *Store) markPublished(ctx context.Context, acked []answer) error {
 	var b pgx.Batch
 	if len(ids[final]) > 0 {
 		b.Queue(`/* mark */
-			WITH told AS (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS t (id, number)),
-			locked AS MATERIALIZED (
-				SELECT o.id FROM outbox o JOIN told USING (id)
-				 WHERE o.settlement = told.number AND settled_at IS NOT NULL AND published_at IS NULL
-				 ORDER BY o.id FOR UPDATE OF o)
-			UPDATE outbox o SET published_at = clock_timestamp() FROM locked WHERE o.id = locked.id AND settled_at IS NOT NULL`,
+			WITH told AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS t (id, number))
+			UPDATE outbox o SET published_at = clock_timestamp()
+			  FROM told WHERE o.id = told.id AND o.settlement = told.number AND published_at IS NULL`,
 			ids[final], numbers[final])
 	}
 	if len(ids[announcement]) > 0 {

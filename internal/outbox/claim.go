@@ -154,7 +154,7 @@ func (s *Store) lease(ctx context.Context, slots int, half bool, odd int, until 
 	}
 	gates := 0
 	l, left := Lease{}, (*time.Duration)(nil)
-	_, err = pgx.ForEachRow(rows, append(p.targets(), &l.ID, &l.RequestID, &l.Source, &l.Request, &l.LookupKey,
+	_, err = pgx.ForEachRow(rows, append(p.targets(), &l.ID, &l.RequestID, &l.Source, (*[]byte)(&l.Request), &l.LookupKey,
 		&l.Attempt, &l.Spared, &l.ReceivedAt, &l.Traceparent, &left), func() error {
 		if gates++; l.ID == 0 {
 			return nil // the gate's row alone: nothing was leased

@@ -1,9 +1,11 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -47,15 +49,22 @@ func (s *Store) record(ctx context.Context, r record) (*settlement, error) {
 	return done.settled, err
 }
 
-// recordBatch is the write of record. Rows are locked in the order of ids.
+// recordBatch is the write of record. Rows are updated in the order of ids, which
+// the arrays have: then two batches that share some do not wait for each other.
+// Nothing but the plan promises that; where it fails, a deadlock is tried again.
 func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	var c recordColumns
 	at := make(map[[2]int64]int, len(records)) // by id and attempt
-	for i, r := range records {
-		c.append(r)
-		at[[2]int64{r.lease.ID, int64(r.lease.Attempt)}] = i
+	order := make([]int, len(records))
+	for i := range records {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(records[a].lease.ID, records[b].lease.ID) })
+	for _, i := range order {
+		c.append(&records[i])
+		at[[2]int64{records[i].lease.ID, int64(records[i].lease.Attempt)}] = i
 	}
 	// One round trip and one transaction: what is sent together is.
 	var b pgx.Batch
@@ -99,7 +108,7 @@ func (r *record) settlement(number int, at time.Time) *settlement {
 	s := &settlement{
 		id: l.ID, requestID: l.RequestID, source: l.Source, state: r.move.to, attempt: l.Attempt, number: number, request: l.Request,
 		interactionSID: orNull(o.InteractionSID), taskSID: orNull(text(o.TaskSID)), assignmentStatus: orNull(text(o.AssignmentStatus)),
-		response: o.Response, errorKind: reason(*r), errorMessage: orNull(text(o.Message)),
+		response: o.Response, errorKind: reason(r), errorMessage: orNull(text(o.Message)),
 		httpStatus: intOrNull(o.HTTPStatus), twilioCode: intOrNull(o.TwilioCode), twilioRequestID: orNull(text(o.RequestID)),
 		traceparent: orNull(l.Traceparent), receivedAt: l.ReceivedAt, settledAt: &at,
 	}
@@ -123,10 +132,6 @@ const recordSQL = `/* record */
 		    AS t (id, attempt, state, delay, spared, interaction_sid, task_sid,
 		       assignment_status, response, error_kind, error_message, http_status, twilio_code, twilio_request_id,
 		       answered, outcome, took)),
-	standing AS MATERIALIZED (
-		SELECT o.id, o.leased_until FROM outbox o JOIN told t ON t.id = o.id
-		 WHERE o.attempt = t.attempt AND (o.state IN ('sending', 'uncertain') OR o.state = 'pending' AND t.state = 'created')
-		 ORDER BY o.id FOR UPDATE OF o),
 	moved AS (
 		UPDATE outbox o
 		   SET state = t.state, leased_by = NULL, leased_until = NULL,
@@ -141,15 +146,15 @@ const recordSQL = `/* record */
 		                              ELSE o.uncertain_since END,
 		       answered = t.answered, lookups = CASE WHEN o.state = 'uncertain' THEN o.lookups + 1 ELSE 0 END, announced_at = NULL,
 		       settled_at = CASE WHEN t.state IN ('created', 'rejected', 'abandoned') THEN clock_timestamp() END
-		  FROM told t JOIN standing USING (id)
+		  FROM told t
 		 WHERE o.id = t.id AND o.attempt = t.attempt AND (o.state IN ('sending', 'uncertain') OR o.state = 'pending' AND t.state = 'created')
 		RETURNING o.id, o.attempt, o.settlement, o.settled_at),
 	history AS (
 		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, http_status, twilio_code,
 		       twilio_request_id, outcome, error, applied)
 		SELECT t.id, 'attempt', t.attempt, $18, clock_timestamp() - coalesce(t.took, '0'), t.took, t.http_status, t.twilio_code,
-		       t.twilio_request_id, t.outcome, t.error_message, m.id IS NOT NULL
-		  FROM told t LEFT JOIN moved m ON m.id = t.id AND m.attempt = t.attempt)
+		       t.twilio_request_id, t.outcome, t.error_message, (t.id, t.attempt) IN (SELECT id, attempt FROM moved)
+		  FROM told t)
 	SELECT id, attempt, settlement, settled_at FROM moved`
 
 // recordColumns are the arrays that recordSQL unnests: one element a record.
@@ -167,8 +172,8 @@ type recordColumns struct {
 	answered                   []bool
 }
 
-func (c *recordColumns) append(r record) {
-	o := r.told
+func (c *recordColumns) append(r *record) {
+	o := &r.told
 	c.id = append(c.id, r.lease.ID)
 	c.attempt = append(c.attempt, int32(r.lease.Attempt))
 	c.state = append(c.state, string(r.move.to))
@@ -200,8 +205,8 @@ func jsonOrNull(raw json.RawMessage) *string { return orNull(string(raw)) }
 
 // reason is why the request is not created, in one word. There is always one:
 // the schema refuses a request that stands still for no reason.
-func reason(r record) *string {
-	if o := r.told; o.ErrorKind != "" || o.Kind == flex.Created || r.outcome == "put_back" {
+func reason(r *record) *string {
+	if o := &r.told; o.ErrorKind != "" || o.Kind == flex.Created || r.outcome == "put_back" {
 		return orNull(text(o.ErrorKind))
 	}
 	return orNull("unknown")

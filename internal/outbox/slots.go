@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -30,7 +31,10 @@ const (
 	// cutEvery is the least time between two falls: one wave of 429 is one.
 	cutEvery = time.Second
 	// roomWait bounds how long Add waits for slots of calls that are in flight.
-	roomWait = 10 * time.Millisecond
+	roomWait = 50 * time.Millisecond
+	// backlogWait bounds how long Add waits for a backlog to be worked off: a replica
+	// still takes 2,500 events a second.
+	backlogWait = 100 * time.Millisecond
 )
 
 func newSlots(ceiling int) *slots {
@@ -63,6 +67,7 @@ func (s *slots) setBacklog(backlog bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.backlog = backlog
+	s.roomier.raise()
 }
 
 // reserve takes up to n slots for what is being added, none while others wait.
@@ -78,28 +83,29 @@ func (s *slots) reserve(n int) int {
 }
 
 // room is how many of those who wait should be added now: as many as have a slot
-// at once or within roomWait, since what is leased by its insert costs a write
-// less; all of them, where a slot is further away than that. One alone never
-// waits while there is a slot.
+// at once or soon, since what is leased by its insert costs a write less. One
+// alone never waits while there is a slot. Where a slot is further away than
+// roomWait all of them are added, and wait in the table; while some wait there,
+// what comes behind them is held back for up to backlogWait, so that a backlog
+// which can be worked off is, before it grows.
 func (s *slots) room(waiting int) int {
-	limit := time.NewTimer(roomWait)
-	defer limit.Stop()
+	begun := time.Now()
 	for {
 		s.mu.Lock()
-		free, enough, backlog := max(int(s.limit)-s.inFlight, 0), max(int(s.limit)/2, 1), s.backlog
+		free, enough, backlog := max(int(s.limit)-s.inFlight, 0), max(int(s.limit)/8, 1), s.backlog
 		s.mu.Unlock()
-		if backlog || free >= min(waiting, enough) {
-			if backlog {
-				return waiting
-			}
-			return min(waiting, free)
+		left := roomWait - time.Since(begun)
+		if backlog {
+			left = backlogWait - time.Since(begun)
 		}
-		select {
-		case <-s.roomier:
-		case <-limit.C:
-			if free == 0 {
-				return waiting
-			}
+		switch {
+		case !backlog && free >= min(waiting, enough):
+			return min(waiting, free)
+		case left > 0:
+			wait(context.Background(), left, s.roomier)
+		case backlog || free == 0:
+			return waiting
+		default:
 			return min(waiting, free)
 		}
 	}
