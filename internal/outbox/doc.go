@@ -62,15 +62,16 @@ made), and proved absent. All else is uncertain and is never simply repeated.
 # Finding out
 
 Every request with a workspace carries its lookup key in its task's attributes.
-An uncertain request is looked for after 1, 2, 4, ... seconds. What is found is
-adopted. That nothing is found proves nothing until the settle time after the
-last moment at which the attempt could have been under way (uncertain_since);
-then two witnesses have to agree, the task search and the event log. A task is
-deleted five minutes after its end, so later than that the log alone decides. A
-search for several keys proves absence only when it found one of them, or a
-witness: the key of a request that this process has seen created. A lookup that
-fails is no answer. What stays unclear for ten settle times, what Flex answered
-with a 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY.
+An uncertain request is looked for after 1, 2, 4, ... seconds, one that lapsed
+after four, since its holder may live and know better. What is found is adopted.
+That nothing is found proves nothing until the settle time after the last moment
+at which the attempt could have been under way (uncertain_since); then two
+witnesses have to agree, the task search and the event log. A task is deleted
+five minutes after its end, so later than that the log alone decides. A search
+for several keys proves absence only when it found one of them, or a witness:
+the key of a request that this process has seen created. A lookup that fails is
+no answer. What stays unclear for ten settle times, what Flex answered with a
+2xx without a sid, and what has no task goes by UNCERTAIN_POLICY.
 
 # What a crash leaves
 

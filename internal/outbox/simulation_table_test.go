@@ -228,7 +228,7 @@ func (s *sim) lapse() (n int) {
 			continue
 		}
 		n++
-		r.state, r.dueAt, r.uncertainSince = Uncertain, s.now, r.leasedUntil
+		r.state, r.dueAt, r.uncertainSince = Uncertain, s.now+lapsedRest, r.leasedUntil
 		r.leasedBy, r.leasedUntil = 0, never
 		r.answered, r.lookups, r.announced = false, 0, false
 		if s.broken(lapseToPending) {

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,6 +15,10 @@ const (
 	// sweepMost is how many batches one turn takes: a backlog of one kind must not
 	// keep the others waiting.
 	sweepMost = 20
+	// lapsedRest is how long a lapsed request rests before its first lookup. When
+	// Postgres was away its holder lives, and knows what a lookup can at best find
+	// out: it records that, or takes the lease back, within a try or two.
+	lapsedRest = 4 * time.Second
 )
 
 // Sweeper moves what time alone moves: leases that ran out and deadlines that
@@ -64,7 +69,7 @@ func (s *Store) lapse(ctx context.Context) (int, error) {
 			 ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED),
 		moved AS (
 			UPDATE outbox o
-			   SET state = 'uncertain', leased_by = NULL, leased_until = NULL, due_at = clock_timestamp(),
+			   SET state = 'uncertain', leased_by = NULL, leased_until = NULL, due_at = clock_timestamp() + $3::interval,
 			       uncertain_since = over.leased_until, answered = false, lookups = 0, announced_at = NULL,
 			       error_kind = 'lapsed', http_status = NULL, twilio_code = NULL, twilio_request_id = NULL,
 			       error_message = 'worker ' || over.leased_by || ' claimed it and did not live to record what came of the call'
@@ -73,7 +78,7 @@ func (s *Store) lapse(ctx context.Context) (int, error) {
 		history AS (
 			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, error, applied)
 			SELECT id, 'attempt', attempt, lapsed_by, lapsed_at - $2::interval, 'lapsed', error_message, true FROM moved)
-		SELECT `+settlementNames+` FROM moved`, sweepBatch, s.leaseFor)
+		SELECT `+settlementNames+` FROM moved`, sweepBatch, s.leaseFor, lapsedRest)
 }
 
 // expire: pending -> expired, where the deadline passed.

@@ -29,6 +29,9 @@ func TestLapse(t *testing.T) {
 	if r.State != Uncertain || r.LeasedBy != nil || r.LeasedUntil != nil || deref(r.ErrorKind) != "lapsed" || !deref(r.UncertainSince).Equal(ended) || r.Answered || r.Spared != 0 {
 		t.Errorf("%+v", r)
 	}
+	if in := deref(r.DueIn); in > lapsedRest || in < lapsedRest-time.Second {
+		t.Errorf("it is looked up in %v, want %v: its holder may live", in, lapsedRest)
+	}
 	if h := s.histories(t, "l-1"); h != "1 lapsed" {
 		t.Errorf("history %q", h)
 	}
