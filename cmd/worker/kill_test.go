@@ -40,9 +40,9 @@ func TestKill(t *testing.T) {
 	r.send("a", 0, 500)
 	r.reached("calls that hang", func(c flextest.Calls) bool { return c.Hanging >= 8 && c.Created >= 50 })
 	var killed string
-	if err := r.pool.QueryRow(t.Context(), `SELECT leased_by FROM outbox WHERE leased_by LIKE '%-' || $1 || '-%' LIMIT 1`, fmt.Sprint(one.cmd.Process.Pid)).Scan(&killed); err != nil {
+	if err := r.pool.QueryRow(t.Context(), `SELECT split_part(leased_by, '/', 1) FROM outbox WHERE leased_by LIKE '%-' || $1 || '-%' LIMIT 1`, fmt.Sprint(one.cmd.Process.Pid)).Scan(&killed); err != nil {
 		one, two = two, one // the other one has all that hangs
-		if err := r.pool.QueryRow(t.Context(), `SELECT leased_by FROM outbox WHERE leased_by LIKE '%-' || $1 || '-%' LIMIT 1`, fmt.Sprint(one.cmd.Process.Pid)).Scan(&killed); err != nil {
+		if err := r.pool.QueryRow(t.Context(), `SELECT split_part(leased_by, '/', 1) FROM outbox WHERE leased_by LIKE '%-' || $1 || '-%' LIMIT 1`, fmt.Sprint(one.cmd.Process.Pid)).Scan(&killed); err != nil {
 			t.Fatalf("nobody is in flight: %v: %s", err, r.states())
 		}
 	}
@@ -52,7 +52,7 @@ func TestKill(t *testing.T) {
 	one.exit()
 	r.flex.Clear()
 	in.balanced(500)
-	lapsed := r.count(`SELECT count(DISTINCT outbox_id) FROM outbox_attempts WHERE outcome = 'lapsed' AND worker = $1`, killed)
+	lapsed := r.count(`SELECT count(DISTINCT outbox_id) FROM outbox_attempts WHERE outcome = 'lapsed' AND worker LIKE $1 || '/%'`, killed)
 	if lapsed < 1 {
 		t.Errorf("nothing of %s lapsed", killed)
 	}

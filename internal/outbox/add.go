@@ -82,14 +82,18 @@ func (s *Store) AddMalformed(ctx context.Context, m Malformed) error {
 
 // addBatch is the write of Add: insert all, then look at those that were known.
 // A crash between the two is healed by redelivery: both can be done again. After
-// an error the insert may have committed all the same; what it leased lapses.
+// an error the insert may have committed all the same; what it leased is untold.
 func (s *Store) addBatch(ctx context.Context, events []Event) ([]Added, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	reserved := s.shortcut.reserve(len(events))
-	fresh, leases, err := s.insert(ctx, events, reserved.n)
+	signature := s.sign()
+	fresh, leases, err := s.insert(ctx, signature, events, reserved.n)
 	if err != nil {
-		reserved.use(nil, false)
+		if reserved.n > 0 {
+			s.notTold(signature, err)
+		}
+		reserved.use(nil, false) // nothing of it begins
 		return nil, err
 	}
 	answers := make([]Added, len(events))
@@ -150,7 +154,7 @@ func place(m Message) spot { return spot{int64(m.Sequence), m.Time.UnixMicro()} 
 // insert: the new requests become pending, or rejected when they have faults, or
 // sending: up to slots of them are leased at once, as many as the gate lets pass.
 // It returns which ids are new and by which message, and the leases.
-func (s *Store) insert(ctx context.Context, events []Event, slots int) (map[string]spot, []Lease, error) {
+func (s *Store) insert(ctx context.Context, signature string, events []Event, slots int) (map[string]spot, []Lease, error) {
 	var c addColumns
 	for _, i := range inOrder(events) {
 		c.append(&events[i], i)
@@ -182,7 +186,7 @@ func (s *Store) insert(ctx context.Context, events []Event, slots int) (map[stri
 		slots, burstTime.Seconds(),
 		c.requestID, c.source, c.priority, c.request, c.raw, c.notBefore,
 		c.expiresAt, c.lookupKey, c.errorMessage, c.faults, c.traceparent, c.sequence, c.time, turns(events, c.from, slots),
-		s.worker, s.leaseFor, s.Attribute)
+		signature, s.leaseFor, s.Attribute)
 	if err != nil {
 		return nil, nil, wrap("add", err)
 	}

@@ -55,18 +55,28 @@ type claimed struct {
 
 // claim: pending -> sending. It leases at most slots requests that are due, as
 // many as the gate lets pass. When it returns, the intent to send is committed.
-// After an error the claim may have committed all the same; what it leased then
-// lapses and is uncertain.
+// After an error it returns no leases, and what may be committed all the same is
+// untold.
 func (s *Store) claim(ctx context.Context, slots int) (claimed, error) {
+	signature := s.sign()
+	c, err := s.claimAs(ctx, signature, slots)
+	if err != nil {
+		s.notTold(signature, err)
+		return claimed{}, wrap("claim", err)
+	}
+	return c, nil
+}
+
+func (s *Store) claimAs(ctx context.Context, signature string, slots int) (claimed, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	before := time.Now()
 	half, odd := s.share.split()
 	crash.At("claiming")
-	p, leases, err := s.lease(ctx, slots, half, odd, before.Add(s.leaseFor))
+	p, leases, err := s.lease(ctx, signature, slots, half, odd, before.Add(s.leaseFor))
 	crash.At("claimed")
 	if err != nil {
-		return claimed{}, wrap("claim", err)
+		return claimed{}, err
 	}
 	c := claimed{leases: leases, probed: p.probed}
 	if c.gate, c.rest = p.state(); c.gate != GateOpen {
@@ -91,7 +101,7 @@ func (s *Store) claim(ctx context.Context, slots int) (claimed, error) {
 		c.drained = true
 		c.rest, err = s.untilDue(ctx)
 	}
-	return c, wrap("claim", err)
+	return c, err
 }
 
 // share parts the slots of a claim between new requests and those tried again.
@@ -115,7 +125,7 @@ func (s *share) split() (half bool, odd int) {
 // due. The CTEs are materialized, or a nested loop may lock far more rows (1,330
 // for a limit of 10 were seen). One index probe a priority, so that requests not
 // yet due are never read.
-func (s *Store) lease(ctx context.Context, slots int, half bool, odd int, until time.Time) (p passes, leases []Lease, err error) {
+func (s *Store) lease(ctx context.Context, signature string, slots int, half bool, odd int, until time.Time) (p passes, leases []Lease, err error) {
 	rows, err := s.pool.Query(ctx, `/* claim */
 		WITH`+passesSQL+`,
 		fresh AS MATERIALIZED (
@@ -148,7 +158,7 @@ func (s *Store) lease(ctx context.Context, slots int, half bool, odd int, until 
 		SELECT `+passesColumns+`, coalesce(used.id, 0), coalesce(request_id, ''), coalesce(source, ''), request, coalesce(lookup_key, ''),
 		       coalesce(attempt, 0), coalesce(spared, 0), coalesce(received_at, now()), coalesce(traceparent, ''), time_left
 		  FROM passes LEFT JOIN used ON true`,
-		slots, burstTime.Seconds(), half, odd, s.worker, s.leaseFor, s.Attribute)
+		slots, burstTime.Seconds(), half, odd, signature, s.leaseFor, s.Attribute)
 	if err != nil {
 		return p, nil, err
 	}

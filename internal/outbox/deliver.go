@@ -68,8 +68,10 @@ func (d *Deliverer) Run(ctx context.Context) {
 	defer calls.Wait()
 	begin := func(l Lease) { calls.Go(func() { d.deliver(ctx, l) }) }
 	d.Store.shortcut.open(d.slots, begin)
+	defer d.takeBack(ctx, 0) // once more: what is untold then lapses
 	defer d.Store.shortcut.close()
 	for ctx.Err() == nil {
+		d.takeBack(ctx, idlePoll)
 		free := d.slots.free()
 		if free == 0 {
 			wait(ctx, idlePoll, d.slots.freed)
@@ -99,8 +101,34 @@ func (d *Deliverer) Run(ctx context.Context) {
 		case c.gate == GateLimited:
 			wait(ctx, c.rest, nil)
 		default:
+			if d.Store.untold.any() {
+				c.rest = min(c.rest, idlePoll)
+			}
 			wait(ctx, c.rest, d.Store.due)
 		}
+	}
+}
+
+// takeBack takes back what was leased and not told of: no call was made under it.
+// It does nothing when it was tried less than every ago.
+func (d *Deliverer) takeBack(ctx context.Context, every time.Duration) {
+	asked := d.Store.untold.next(time.Now(), every)
+	if len(asked) == 0 {
+		return
+	}
+	found, err := d.Store.takeBack(ctx, asked)
+	switch {
+	case Away(err):
+		// As it was for the statement that failed. The next claim says why.
+	case err != nil:
+		d.Log.Error("what was leased without an answer cannot be taken back; it lapses", "error", err)
+		d.Store.untold.forget(asked)
+	default:
+		d.Store.untold.told(asked, found, time.Now())
+	}
+	if len(found) > 0 {
+		d.Log.Info("what was leased without an answer is taken back", "requests", len(found))
+		d.Counters.PutBack.Add(int64(len(found)))
 	}
 }
 

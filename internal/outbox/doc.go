@@ -6,7 +6,7 @@ the loops that move it.
 # The states
 
 	add ──► pending ──claim──► sending ──record──► created | rejected | abandoned
-	           ▲                  ├──record: refused, blocked; put back──► pending
+	           ▲                  ├──record: refused, blocked; put back, taken back──► pending
 	           │                  └──record: uncertain; lapse──► uncertain ──resolve: found──► created
 	           └───────────────────────────resolve: absent──────────┘  └─resolve: attempts used up, or policy fail──► abandoned
 	pending ──expire──► expired       pending ──cancel──► cancelled       add, with faults ──► rejected
@@ -15,7 +15,7 @@ the loops that move it.
 
 	state      means                                      whose move               entered by
 	pending    waits until due_at                         Deliverer                add; record after refused or blocked; put back;
-	                                                                               resolve when proved absent; retry
+	                                                                               take back; resolve when proved absent; retry
 	sending    leased: attempt runs until leased_until    its holder, then Sweeper claim; add, with a slot
 	uncertain  may exist: next lookup at due_at; null:    Resolver, then a person  record, lapse
 	           waits for a person
@@ -35,6 +35,7 @@ to wait for a person is announced with a result "uncertain"; a final one follows
 	Deliverer     claim, one create call a lease, record                    (deliver.go, claim.go, record.go)
 	the shortcut  hands what Add has leased to the Deliverer                (shortcut.go)
 	Resolver      looks for the task of an uncertain request                (resolve.go, finding.go)
+	take back     what was leased by a statement whose answer did not come  (untold.go, by the Deliverer)
 	Sweeper       lapse, expire                                             (sweep.go)
 	Pruner        prune                                                     (prune.go)
 	Lookout       asks for all of them whether something waits              (look.go)
@@ -57,6 +58,7 @@ before the claim, does not cover the longest call.
 
 Only what surely was not created leads back to pending: refused (nothing was
 written, or 429), blocked (credentials, account, address), put back (no call was
+made), taken back (leased by a statement whose answer did not come: no call was
 made), and proved absent. All else is uncertain and is never simply repeated.
 
 # Finding out
@@ -78,6 +80,8 @@ no answer. What stays unclear for ten settle times, what Flex answered with a
 	after receive, before the add commits    unacked message           redelivery
 	after the add, before the ack            request, unacked message  redelivery; Add says redelivered; ack. If add leased it: lapse, too
 	while claiming, before its commit        pending                   the next claim
+	the answer to a claim, or an add that    as before, or sending     its signature is taken back by the process, if that lives: nothing
+	leases, is lost                                                    was sent; else the next line
 	after claim, before the call             sending, nothing sent     lapse -> uncertain: nobody can tell it from the next line
 	during the call, or before its record    sending, may exist        lapse -> uncertain
 	record cannot be stored, Postgres away   sending, outcome in a log tried again for 10 minutes, also after the lease; else lapse

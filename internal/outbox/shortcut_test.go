@@ -58,7 +58,7 @@ func TestShortcut(t *testing.T) {
 		if r.State != want || has != (want == Sending) {
 			t.Errorf("%s is %s, leased %t", id, r.State, has)
 		}
-		if has && (l.ID != r.ID || l.Attempt != 1 || r.Attempt != 1 || deref(r.LeasedBy) != "w1" || r.DueIn != nil || l.Source != "crm" ||
+		if has && (l.ID != r.ID || l.Attempt != 1 || r.Attempt != 1 || !strings.HasPrefix(deref(r.LeasedBy), "w1/") || r.DueIn != nil || l.Source != "crm" ||
 			l.until.Before(before) || l.until.After(before.Add(s.leaseFor+time.Second)) || r.LeasedUntil.Before(l.until.Add(-time.Millisecond))) {
 			t.Errorf("%s: %+v, %+v", id, l, r)
 		}

@@ -25,6 +25,7 @@ type simRow struct {
 	attempt        int
 	spared         int
 	leasedBy       int
+	signature      int // of the latest lease: the number in leased_by, then in the history of its lapse
 	leasedUntil    instant
 	lookups        int
 	uncertainSince instant
@@ -50,7 +51,7 @@ type simRepeat struct {
 
 // insert: Store.insert. INSERT ... ON CONFLICT (request_id) DO NOTHING. by has a
 // slot free for it, or is 0; then the gate is asked as by a claim.
-func (s *sim) insert(m *simMessage, by int) (fresh bool, leased *simRow) {
+func (s *sim) insert(m *simMessage, by, signature int) (fresh bool, leased *simRow) {
 	for i := range s.rows {
 		if s.rows[i].id == m.request {
 			return false, nil
@@ -64,7 +65,7 @@ func (s *sim) insert(m *simMessage, by int) (fresh bool, leased *simRow) {
 	if m.faults {
 		r.state, r.dueAt, r.settledAt = Rejected, never, s.now
 	} else if by != 0 && m.expiresAt == never && s.passes() == GateOpen {
-		r.state, r.dueAt, r.attempt, r.leasedBy, r.leasedUntil = Sending, never, 1, by, s.now+s.lease
+		r.state, r.dueAt, r.attempt, r.leasedBy, r.signature, r.leasedUntil = Sending, never, 1, by, signature, s.now+s.lease
 	}
 	s.rows = append(s.rows, r)
 	if r.state == Sending {
@@ -109,7 +110,7 @@ func (s *sim) passes() GateState {
 }
 
 // claim: Store.claim. pending -> sending.
-func (s *sim) claim(by, slots int) (leased []*simRow, gate GateState) {
+func (s *sim) claim(by, signature, slots int) (leased []*simRow, gate GateState) {
 	if gate := s.passes(); gate != GateOpen {
 		return nil, gate
 	}
@@ -118,10 +119,33 @@ func (s *sim) claim(by, slots int) (leased []*simRow, gate GateState) {
 	}, slots) {
 		row.state, row.dueAt = Sending, never
 		row.attempt++
-		row.leasedBy, row.leasedUntil = by, s.now+s.lease
+		row.leasedBy, row.signature, row.leasedUntil = by, signature, s.now+s.lease
 		leased = append(leased, row)
 	}
 	return leased, GateOpen
+}
+
+// takeBack: Store.takeBack. sending, or lapsed -> pending, for what bears the signature.
+func (s *sim) takeBack(by, signature int) (n int) {
+	for i := range s.rows {
+		row := &s.rows[i]
+		its := row.signature == signature
+		if s.broken(takeBackNotFenced) {
+			its = row.leasedBy == by
+		}
+		if !its || row.state != Sending && row.state != Uncertain {
+			continue
+		}
+		n++
+		row.lookups++ // CASE WHEN o.state = 'uncertain' THEN o.lookups + 1 ELSE 0 END
+		if row.state == Sending {
+			row.lookups = 0
+		}
+		row.state, row.leasedBy, row.leasedUntil, row.dueAt = Pending, 0, never, s.now
+		row.spared++
+		row.answered, row.announced = false, false
+	}
+	return n
 }
 
 // inOrder are at most n rows for which where says yes, in the order it gives.

@@ -57,6 +57,7 @@ type sim struct {
 
 	replicas []*simReplica
 	born     int
+	signed   int
 	healing  bool
 	ghosts   [simRequests]simGhost
 }
@@ -344,6 +345,7 @@ const (
 	ackBeforeAdd
 	uncertainExpires
 	cancelInFlight
+	takeBackNotFenced
 	breakages
 )
 
@@ -353,7 +355,8 @@ func (b breakage) String() string {
 		"resolve does not look at the number of the lookup", "blocked attempts are counted", "results are marked before the ack",
 		"the mark does not look at the settlement", "a call begins under what is left of any lease",
 		"a late record counts the settle time, and the log's, from itself", "a late record counts the lookups from 0 again",
-		"a message is acked before its row is committed", "uncertain requests expire", "requests are cancelled in flight"}[b]
+		"a message is acked before its row is committed", "uncertain requests expire", "requests are cancelled in flight",
+		"what was leased without an answer is taken back by the worker's name alone"}[b]
 }
 
 func (s *sim) broken(b breakage) bool { return s.broke == b }

@@ -99,6 +99,7 @@ type simReplica struct {
 	inHand    []*simMessage
 	stored    []*simMessage // committed, not yet acked
 	leases    []simLease
+	untold    []int // signatures
 	asking    *simAsking
 	alone     int
 	streaks   streaks
@@ -110,7 +111,7 @@ type simReplica struct {
 
 func (s *sim) crash(r *simReplica) {
 	s.born++
-	*r = simReplica{number: s.born, inHand: r.inHand[:0], stored: r.stored[:0], leases: r.leases[:0], hints: r.hints[:0],
+	*r = simReplica{number: s.born, inHand: r.inHand[:0], stored: r.stored[:0], leases: r.leases[:0], untold: r.untold[:0], hints: r.hints[:0],
 		sending: r.sending[:0], acked: r.acked[:0]}
 }
 
@@ -118,7 +119,7 @@ func (s *sim) crash(r *simReplica) {
 type simStep func(*sim, *simReplica) bool
 
 var simSteps = []simStep{
-	(*sim).stepReceive, (*sim).stepAdd, (*sim).stepAck, (*sim).stepClaim, (*sim).stepDeliver, (*sim).stepAnswered, (*sim).stepRecord,
+	(*sim).stepReceive, (*sim).stepAdd, (*sim).stepAck, (*sim).stepClaim, (*sim).stepTakeBack, (*sim).stepDeliver, (*sim).stepAnswered, (*sim).stepRecord,
 	(*sim).stepSweep, (*sim).stepTake, (*sim).stepAsk, (*sim).stepResolve, (*sim).stepRead, (*sim).stepSend, (*sim).stepMark, (*sim).stepProbe,
 }
 
@@ -155,10 +156,18 @@ func (s *sim) stepAdd(r *simReplica) bool {
 	if !r.draining && len(r.leases) <= 2 && s.r.IntN(2) == 0 {
 		by = r.number // a slot is free, and nothing that is due waits
 	}
-	fresh, leased := s.insert(m, by)
-	if s.chance(loseCommit) {
+	signature := s.sign()
+	if lost, made := s.lost(); lost {
+		if made {
+			s.insert(m, by, signature)
+		}
+		s.log("%d adds message %d, signature %d, and is not told; committed %t", r.number, m.sequence, signature, made)
+		if by != 0 {
+			r.untold = append(r.untold, signature)
+		}
 		return true
 	}
+	fresh, leased := s.insert(m, by, signature)
 	if leased != nil {
 		s.hold(r, leased)
 	}
@@ -188,17 +197,51 @@ func (s *sim) stepClaim(r *simReplica) bool {
 	if s.away || r.draining || len(r.leases) > 2 {
 		return false
 	}
-	rows, _ := s.claim(r.number, 2)
+	signature := s.sign()
+	if lost, made := s.lost(); lost {
+		n := 0
+		if made {
+			rows, _ := s.claim(r.number, signature, 2)
+			n = len(rows)
+		}
+		s.log("%d claims %d, signature %d, and is not told; committed %t", r.number, n, signature, made)
+		r.untold = append(r.untold, signature)
+		return true
+	}
+	rows, _ := s.claim(r.number, signature, 2)
 	if len(rows) == 0 {
 		return false
-	}
-	if s.chance(loseCommit) {
-		s.log("%d claims %d and is not told", r.number, len(rows))
-		return true
 	}
 	for _, row := range rows {
 		s.hold(r, row)
 	}
+	return true
+}
+
+// sign: Store.sign.
+func (s *sim) sign() int {
+	s.signed++
+	return s.signed
+}
+
+// lost: a statement ends in an error, whether it was committed or not.
+func (s *sim) lost() (lost, made bool) {
+	if !s.chance(loseCommit) {
+		return false, false
+	}
+	return true, s.r.IntN(2) == 0
+}
+
+// stepTakeBack: Deliverer.takeBack. A commit is made at once here or never, so
+// one answer is enough.
+func (s *sim) stepTakeBack(r *simReplica) bool {
+	if s.away || len(r.untold) == 0 {
+		return false
+	}
+	for _, signature := range r.untold {
+		s.log("%d takes back signature %d: %d", r.number, signature, s.takeBack(r.number, signature))
+	}
+	r.untold = r.untold[:0]
 	return true
 }
 

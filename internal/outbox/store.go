@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -44,6 +45,8 @@ type Store struct {
 	leaseFor time.Duration
 	share    share
 	shortcut shortcut
+	signed   atomic.Uint64 // statements that lease
+	untold   untold
 
 	adds      *group.Group[Event, Added]
 	malformed *group.Group[Malformed, struct{}]
@@ -62,7 +65,7 @@ type Store struct {
 }
 
 // NewStore gives a Store that signs its leases with worker, a name that no
-// other process has. A lease lasts attemptLimit, the longest time one create
+// other process has, and a number. A lease lasts attemptLimit, the longest time one create
 // call may take, and leaseMargin more.
 func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
 	s := &Store{

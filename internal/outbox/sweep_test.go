@@ -21,7 +21,7 @@ func TestLapse(t *testing.T) {
 		t.Fatalf("%d lapsed, %v", n, err)
 	}
 	exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 minute' WHERE request_id = 'l-1'`)
-	ended := *s.row(t, "l-1").LeasedUntil
+	ended, held := *s.row(t, "l-1").LeasedUntil, *s.row(t, "l-1").LeasedBy
 	if n, err := other.lapse(t.Context()); n != 1 || err != nil {
 		t.Fatalf("%d lapsed, %v", n, err)
 	}
@@ -35,8 +35,8 @@ func TestLapse(t *testing.T) {
 	if h := s.histories(t, "l-1"); h != "1 lapsed" {
 		t.Errorf("history %q", h)
 	}
-	if w := one[string](t, s.pool, `SELECT worker FROM outbox_attempts`); w != "w1" {
-		t.Errorf("history of worker %s, want w1", w)
+	if w := one[string](t, s.pool, `SELECT worker FROM outbox_attempts`); w != held {
+		t.Errorf("history of worker %s, want %s", w, held)
 	}
 	if n, err := other.lapse(t.Context()); n != 0 || err != nil {
 		t.Errorf("%d lapsed again, %v", n, err)

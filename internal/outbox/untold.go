@@ -1,0 +1,145 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Each statement that leases signs with a signature of its own, the worker's name
+// and a number: leased_by. When Postgres, or the connection to it, goes between
+// the statement's commit and its answer, nobody here knows what was leased, if
+// anything was. But no call is made under it, so whatever bears that signature
+// can be taken back.
+
+// untold are the signatures of statements whose answer did not come.
+type untold struct {
+	mu sync.Mutex
+	// signatures with the time since when Postgres says that there is no trace of
+	// them; zero: it was not asked yet.
+	signatures map[string]time.Time
+	asked      time.Time
+}
+
+// traceless is how long Postgres has to say that there is no trace: at first the
+// commit may still be on its way, on a connection that was cut. No statement lasts
+// longer than writeLimit.
+const traceless = writeLimit + 2*time.Second
+
+// sign gives a signature that no other statement has.
+func (s *Store) sign() string { return fmt.Sprintf("%s/%d", s.worker, s.signed.Add(1)) }
+
+// notTold notes that a statement which leases has failed: it may be committed all
+// the same, unless it never left or its data was refused. Whoever says so must
+// begin nothing that was leased by it.
+func (s *Store) notTold(signature string, err error) {
+	if never := (*pgconn.ConnectError)(nil); errors.As(err, &never) || isDataError(err) {
+		return
+	}
+	s.untold.mu.Lock()
+	defer s.untold.mu.Unlock()
+	if s.untold.signatures == nil {
+		s.untold.signatures = map[string]time.Time{}
+	}
+	s.untold.signatures[signature] = time.Time{}
+	s.due.raise() // the Deliverer may rest for long
+}
+
+// any says whether there is something to take back, or may be.
+func (u *untold) any() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.signatures) > 0
+}
+
+// next are the signatures to ask for; none when they were asked for a moment ago.
+func (u *untold) next(now time.Time, every time.Duration) []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.signatures) == 0 || now.Sub(u.asked) < every {
+		return nil
+	}
+	u.asked = now
+	all := make([]string, 0, len(u.signatures))
+	for signature := range u.signatures {
+		all = append(all, signature)
+	}
+	return all
+}
+
+// told notes what Postgres has answered: found are those whose leases it had.
+// They were all committed together, so there are no more of them.
+func (u *untold) told(asked, found []string, now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, signature := range asked {
+		switch since := u.signatures[signature]; {
+		case since.IsZero():
+			u.signatures[signature] = now
+		case now.Sub(since) >= traceless:
+			delete(u.signatures, signature)
+		}
+	}
+	for _, signature := range found {
+		delete(u.signatures, signature)
+	}
+}
+
+// forget gives up on signatures: what was leased under them lapses.
+func (u *untold) forget(signatures []string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, signature := range signatures {
+		delete(u.signatures, signature)
+	}
+}
+
+// takeBack: sending, or lapsed -> pending, for what was leased under signatures of
+// which nobody was told: no call was made, and the attempt is spared. It returns
+// the signature of each request that it has moved.
+//
+// The signature alone names such a lease. By (id, attempt) it cannot be named:
+// nobody knows the ids, and where the statement was not committed the next claim
+// has the same number. From there on (id, attempt) is enough: it is sending under
+// that signature or, if it lapsed meanwhile, uncertain, until somebody decides.
+func (s *Store) takeBack(ctx context.Context, signatures []string) ([]string, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, `/* take back */
+		WITH untold AS MATERIALIZED (
+			SELECT id, attempt, leased_by AS signature FROM outbox
+			 WHERE state = 'sending' AND leased_by = ANY ($1)
+			UNION ALL
+			SELECT o.id, o.attempt, a.worker FROM outbox o
+			 CROSS JOIN LATERAL (
+				SELECT worker FROM outbox_attempts
+				 WHERE outbox_id = o.id AND kind = 'attempt' AND number = o.attempt AND outcome = 'lapsed' AND worker = ANY ($1)
+				 LIMIT 1) AS a
+			 WHERE o.state = 'uncertain'),
+		standing AS MATERIALIZED (
+			SELECT o.id, u.signature, coalesce(o.leased_until, o.uncertain_since) AS until
+			  FROM outbox o JOIN untold u ON u.id = o.id
+			 WHERE o.attempt = u.attempt AND o.state IN ('sending', 'uncertain')
+			 ORDER BY o.id FOR UPDATE OF o),
+		moved AS (
+			UPDATE outbox o
+			   SET state = 'pending', leased_by = NULL, leased_until = NULL, due_at = clock_timestamp(), spared = spared + 1,
+			       error_kind = NULL, error_message = NULL, http_status = NULL, twilio_code = NULL, twilio_request_id = NULL,
+			       answered = false, lookups = CASE WHEN o.state = 'uncertain' THEN o.lookups + 1 ELSE 0 END, announced_at = NULL
+			  FROM standing WHERE o.id = standing.id
+			RETURNING o.id, o.attempt, standing.signature, standing.until),
+		history AS (
+			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, applied)
+			SELECT id, 'attempt', attempt, $2, until - $3::interval, 'put_back', true FROM moved)
+		SELECT signature FROM moved`, signatures, s.worker, s.leaseFor)
+	if err != nil {
+		return nil, wrap("take back", err)
+	}
+	moved, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return moved, wrap("take back", err)
+}

@@ -1,0 +1,322 @@
+package outbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"flexworker/internal/flex"
+	"flexworker/internal/flex/flextest"
+)
+
+// What becomes of a lease whose commit nobody confirmed: Postgres went away, or
+// the connection did, between the two.
+
+// cut ends the connection at a statement, of which the client is told nothing.
+type cut struct {
+	armed atomic.Bool
+	at    []byte // what is sent with the statement
+	made  bool   // the server gets it and commits, and only its answer is lost
+}
+
+// A cutConn is one connection that a cut may end.
+type cutConn struct {
+	net.Conn
+	cut *cut
+	off atomic.Bool
+}
+
+func (c *cutConn) Write(p []byte) (int, error) {
+	if bytes.Contains(p, c.cut.at) && c.cut.armed.CompareAndSwap(true, false) {
+		c.off.Store(true)
+		if !c.cut.made {
+			return len(p), nil
+		}
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *cutConn) Read(p []byte) (int, error) {
+	if !c.off.Load() {
+		return c.Conn.Read(p)
+	}
+	if c.cut.made {
+		_, _ = c.Conn.Read(p) // the answer is sent when it is made
+	}
+	return 0, io.ErrUnexpectedEOF
+}
+
+// cutting is the same process's Store on connections that end, once armed, with
+// the next statement in which at is sent.
+func (s *Store) cutting(t *testing.T, at string, made bool) (*Store, *cut) {
+	t.Helper()
+	c := &cut{at: []byte(at), made: made}
+	config := s.pool.Config()
+	dial := config.ConnConfig.DialFunc
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &cutConn{Conn: conn, cut: c}, nil
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return NewStore(pool, s.worker, testLimit), c
+}
+
+// signed is in every statement that leases: the beginning of its signature.
+const signed = "w1/"
+
+// TestClaimNotTold: nothing was sent under leases of which the claimer was not
+// told, and it knows: they cost the request no attempt and no lookup, nor does
+// anybody have to look for what has no task.
+func TestClaimNotTold(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, at string
+		made     bool
+		want     string
+	}{
+		{"made", signed, true, "1 put_back, 2 created"},
+		{"not made", signed, false, "1 created"},
+		{"made, and cut while it asks what is due next", "min(o.due_at)", false, "1 put_back, 2 created"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			mustAdd(t, s, "a", 3)
+			cutting, c := s.cutting(t, tt.at, tt.made)
+			c.armed.Store(true)
+			srv := flextest.New(t)
+			stop := start(t, newDeliverer(t, cutting, srv))
+			inState(t, s, Created, 3)
+			stop()
+			if c.armed.Load() {
+				t.Fatal("nothing was cut")
+			}
+			for _, id := range []string{"a-1", "a-2", "a-3"} {
+				if h := s.histories(t, id); h != tt.want {
+					t.Errorf("%s: %s, want %s", id, h, tt.want)
+				}
+			}
+			if n := srv.Calls().Received; n != 3 {
+				t.Errorf("%d calls, want 3", n)
+			}
+			checkOutbox(t, s.pool)
+		})
+	}
+}
+
+// TestAddNotTold: the same for what was leased by its very insert. The message
+// comes again and is acked; the lease is taken back and sent once.
+func TestAddNotTold(t *testing.T) {
+	t.Parallel()
+	for name, made := range map[string]bool{"made": true, "not made": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			cutting, c := s.cutting(t, signed, made)
+			srv := flextest.New(t)
+			stop := start(t, newDeliverer(t, cutting, srv))
+			eventually(t, func() error { // the shortcut is open
+				r := cutting.shortcut.reserve(1)
+				r.use(nil, false)
+				if r.n == 0 {
+					return errors.New("no slot is free")
+				}
+				return nil
+			})
+			c.armed.Store(true)
+			if _, err := cutting.Add(t.Context(), event("a", 1)); !Away(err) {
+				t.Errorf("the add that was cut says %v", err)
+			}
+			if c.armed.Load() {
+				t.Fatal("nothing was cut")
+			}
+			want, history := Accepted, "1 created"
+			if made {
+				want, history = Redelivered, "1 put_back, 2 created"
+			}
+			if got, err := cutting.Add(t.Context(), event("a", 1)); got != want || err != nil {
+				t.Errorf("redelivered: %v, %v, want %v", got, err, want)
+			}
+			inState(t, s, Created, 1)
+			stop()
+			if h := s.histories(t, "a"); h != history {
+				t.Errorf("%s, want %s", h, history)
+			}
+			if n := srv.Calls().Received; n != 1 {
+				t.Errorf("%d calls, want 1", n)
+			}
+			checkOutbox(t, s.pool)
+		})
+	}
+}
+
+// TestNotToldAtTheEnd: a Deliverer that ends takes back what it can.
+func TestNotToldAtTheEnd(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "a", 1)
+	l := mustClaim(t, s, 1)[0]
+	s.notTold(*s.row(t, l.RequestID).LeasedBy, io.ErrUnexpectedEOF)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	newDeliverer(t, s, flextest.New(t)).Run(ctx)
+	if r := s.row(t, l.RequestID); r.State != Pending || r.Spared != 1 {
+		t.Errorf("%s, spared %d", r.State, r.Spared)
+	}
+}
+
+// TestTakeBack: what a lease of which nobody was told can have become, and that
+// nothing but what bears its signature is taken back.
+func TestTakeBack(t *testing.T) {
+	t.Parallel()
+	lapse := func(t *testing.T, s *Store) {
+		t.Helper()
+		exec(t, s.pool, `UPDATE outbox SET leased_until = leased_until - interval '1 minute'`)
+		if n, err := s.another("w2").lapse(t.Context()); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	// undone is the row as it was before the claim, which was not committed.
+	undone := func(t *testing.T, s *Store) {
+		t.Helper()
+		exec(t, s.pool, `UPDATE outbox SET state = 'pending', attempt = attempt - 1, leased_by = NULL, leased_until = NULL, due_at = clock_timestamp()`)
+	}
+	for _, tt := range []struct {
+		name    string
+		then    func(*testing.T, *Store)
+		taken   int
+		state   State
+		attempt int
+		spared  int
+		history string
+	}{
+		{"committed", func(*testing.T, *Store) {}, 1, Pending, 1, 1, "1 put_back"},
+		{"committed and lapsed", lapse, 1, Pending, 1, 1, "1 lapsed, 1 put_back"},
+		{"lapsed, and being looked up", func(t *testing.T, s *Store) {
+			lapse(t, s)
+			exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() + interval '45 s', lookups = 1`)
+		}, 1, Pending, 1, 1, "1 lapsed, 1 put_back"},
+		{"lapsed, and waits for a person", func(t *testing.T, s *Store) {
+			lapse(t, s)
+			exec(t, s.pool, `UPDATE outbox SET due_at = NULL, announced_at = clock_timestamp()`)
+		}, 1, Pending, 1, 1, "1 lapsed, 1 put_back"},
+		{"lapsed, and leased again", func(t *testing.T, s *Store) {
+			lapse(t, s)
+			exec(t, s.pool, `UPDATE outbox SET state = 'pending', due_at = clock_timestamp()`)
+			mustClaim(t, s, 1)
+		}, 0, Sending, 2, 0, "1 lapsed"},
+		{"lapsed, leased again and lapsed again", func(t *testing.T, s *Store) {
+			lapse(t, s)
+			exec(t, s.pool, `UPDATE outbox SET state = 'pending', due_at = clock_timestamp()`)
+			mustClaim(t, s, 1)
+			lapse(t, s)
+		}, 0, Uncertain, 2, 0, "1 lapsed, 2 lapsed"},
+		{"a person resolved it", func(t *testing.T, s *Store) {
+			lapse(t, s)
+			if err := s.ResolveCreated(t.Context(), ann, "a-1", sidB, flex.Outcome{}); err != nil {
+				t.Fatal(err)
+			}
+		}, 0, Created, 1, 0, "1 lapsed"},
+		{"taken back already", func(t *testing.T, s *Store) {
+			if _, err := s.takeBack(t.Context(), []string{*s.row(t, "a-1").LeasedBy}); err != nil {
+				t.Fatal(err)
+			}
+		}, 0, Pending, 1, 1, "1 put_back"},
+		{"not committed", undone, 0, Pending, 0, 0, ""},
+		{"not committed, and claimed by another", func(t *testing.T, s *Store) {
+			undone(t, s)
+			mustClaim(t, s.another("w2"), 1)
+		}, 0, Sending, 1, 0, ""},
+		{"not committed, and claimed again", func(t *testing.T, s *Store) {
+			undone(t, s)
+			mustClaim(t, s, 1)
+		}, 0, Sending, 1, 0, ""},
+		{"not committed, claimed again and lapsed", func(t *testing.T, s *Store) {
+			undone(t, s)
+			mustClaim(t, s, 1)
+			lapse(t, s)
+		}, 0, Uncertain, 1, 0, "1 lapsed"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			id := mustAdd(t, s, "a", 1)[0]
+			mustClaim(t, s, 1)
+			signature := *s.row(t, id).LeasedBy
+			tt.then(t, s)
+			taken, err := s.takeBack(t.Context(), []string{"w1/0", signature})
+			if err != nil || len(taken) != tt.taken || tt.taken > 0 && taken[0] != signature {
+				t.Errorf("%v taken back, want %d: %v", taken, tt.taken, err)
+			}
+			r := s.row(t, id)
+			if h := s.histories(t, id); r.State != tt.state || r.Attempt != tt.attempt || r.Spared != tt.spared || h != tt.history {
+				t.Errorf("%s, attempt %d, spared %d, %q; want %s, %d, %d, %q", r.State, r.Attempt, r.Spared, h, tt.state, tt.attempt, tt.spared, tt.history)
+			}
+			if r.State == Pending && (r.ErrorKind != nil || r.LeasedBy != nil || r.Answered || r.AnnouncedAt != nil || r.Attempt > 0 && *r.DueIn > 0) {
+				t.Errorf("it is pending with %+v", r)
+			}
+			checkOutbox(t, s.pool)
+		})
+	}
+}
+
+// TestUntold: how long a signature is asked for.
+func TestUntold(t *testing.T) {
+	t.Parallel()
+	s := NewStore(nil, "w1", testLimit)
+	u := &s.untold
+	s.notTold(s.sign(), &pgconn.ConnectError{})
+	s.notTold(s.sign(), fmt.Errorf("add: %w", &pgconn.PgError{Code: "23505"}))
+	if u.any() {
+		t.Error("what never left, or was refused, is to be taken back")
+	}
+	s.notTold(s.sign(), io.ErrUnexpectedEOF)
+	s.notTold(s.sign(), context.DeadlineExceeded)
+	select {
+	case <-s.due:
+	default:
+		t.Error("the Deliverer is not woken")
+	}
+	now := time.Now()
+	asked := u.next(now, time.Second)
+	if len(asked) != 2 || !strings.HasPrefix(asked[0], signed) {
+		t.Fatalf("asked for %v", asked)
+	}
+	if again := u.next(now.Add(time.Second-1), time.Second); len(again) != 0 {
+		t.Errorf("asked again at once for %v", again)
+	}
+	u.told(asked, asked[:1], now)
+	if left := u.next(now.Add(time.Second), time.Second); len(left) != 1 || left[0] != asked[1] {
+		t.Fatalf("left are %v", left)
+	}
+	u.told(asked[1:], nil, now.Add(traceless-1))
+	if !u.any() {
+		t.Error("given up while the commit may be on its way")
+	}
+	u.told(asked[1:], nil, now.Add(traceless))
+	if u.any() {
+		t.Error("asked for without end")
+	}
+	s.notTold(s.sign(), io.ErrUnexpectedEOF)
+	u.forget(u.next(now.Add(time.Hour), time.Second))
+	if u.any() {
+		t.Error("not forgotten")
+	}
+}
