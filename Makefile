@@ -5,13 +5,14 @@ FUZZTIME ?= 30s
 ARGS ?=
 TESTFLAGS ?=
 MINUTES ?= 2
+OUTAGE ?= 1m
 
 # Without VCS stamps: VERSION says it, and stamping fails where the clone belongs to another user.
 GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION)"
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint vuln fuzz soak bench clean postgres
+.PHONY: help build demo test lint vuln fuzz soak outages bench clean postgres
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -46,6 +47,9 @@ soak: postgres ## MINUTES=2 of faults on three replicas, then the account: none 
 bench: postgres ## the worker beside a loop that keeps nothing: ratios with their spread (ARGS=-small|-only ...|-out docs)
 	$(GO_BUILD) -o bin/ ./cmd/worker ./cmd/bench
 	bin/bench $(ARGS)
+
+outages: postgres ## OUTAGE=1m each without Postgres, without NATS and without Flex, under load
+	cd cmd/worker && go test $(TESTFLAGS) -run 'Away$$|FlexBroken$$' -parallel=2 -timeout=60m -outage=$(OUTAGE)
 
 clean: ## remove bin/ and what tests left
 	rm -rf bin coverage.out

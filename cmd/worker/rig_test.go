@@ -36,10 +36,15 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
-	// These tests wait far more than they work: more at once than there are cores.
+	// These tests wait far more than they work: more at once than there are cores,
+	// unless somebody says how many.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil {
-		panic(err)
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if !said {
+		if err := flag.Set("test.parallel", "8"); err != nil {
+			panic(err)
+		}
 	}
 	code := m.Run()
 	if err := outboxtest.StopShared(); err != nil {
@@ -52,7 +57,7 @@ func TestMain(m *testing.M) {
 // eventually asks until the answer is nil and reports the last one that was not.
 func eventually(t *testing.T, ask func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience+*outageFor) // what came in an outage takes its time
 	defer cancel()
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
@@ -108,7 +113,7 @@ func rigOn(t *testing.T, dsn string) *rig {
 		t.Fatal(err)
 	}
 	for name, subject := range map[string]string{"INTERACTION_REQUESTS": "interactions.requests.>", "INTERACTION_RESULTS": "interactions.results.>"} {
-		if _, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{subject}}); err != nil {
+		if _, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{subject}, Duplicates: 30 * time.Minute}); err != nil {
 			t.Fatal(err)
 		}
 	}
