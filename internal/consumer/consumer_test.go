@@ -99,7 +99,8 @@ func TestPostgresAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.sendMany("killed", 5)
-	eventually(t, func() error { return is("in hand", w.info().NumAckPending, 5) })
+	// The first that cannot be stored ends the pulling: the others may still wait in the stream.
+	eventually(t, func() error { return is("some are in hand", w.info().NumAckPending > 0, true) })
 	if floor := w.info().AckFloor.Stream; floor != 10 {
 		t.Errorf("acked up to %d without Postgres", floor)
 	}
