@@ -113,7 +113,7 @@ func (w *world) stop() {
 		_ = w.postgres.Stop() // its folder is temporary
 	}
 	if w.folder != "" {
-		_ = os.RemoveAll(w.folder) //nolint:gosec // our own temporary folder
+		_ = os.RemoveAll(w.folder)
 	}
 }
 

@@ -161,7 +161,7 @@ func (s *Store) insert(ctx context.Context, signature string, events []Event, sl
 	}
 	until := time.Now().Add(s.leaseFor)
 	rows, err := s.pool.Query(ctx, `/* add */
-		WITH`+passesSQL+`,
+		WITH`+gateSQL+`,
 		added AS (
 			INSERT INTO outbox (request_id, source, state, priority, request, raw, due_at, expires_at, lookup_key,
 			       error_kind, error_message, faults, traceparent, stream_sequence, stream_time, received_at, settled_at,

@@ -127,7 +127,7 @@ func (s *share) split() (half bool, odd int) {
 // yet due are never read.
 func (s *Store) lease(ctx context.Context, signature string, slots int, half bool, odd int, until time.Time) (p passes, leases []Lease, err error) {
 	rows, err := s.pool.Query(ctx, `/* claim */
-		WITH`+passesSQL+`,
+		WITH`+gateSQL+`,
 		fresh AS MATERIALIZED (
 			SELECT o.id
 			  FROM (VALUES (9::smallint), (8), (7), (6), (5), (4), (3), (2), (1), (0)) AS p (priority)

@@ -45,14 +45,14 @@ const (
 // burst is the most passes that can have been saved up.
 func burst(rate float64) float64 { return 1 + rate*burstTime.Seconds() }
 
-// passesSQL are the first CTEs of a statement that claims: passes is one row, of
+// gateSQL are the first CTEs of a statement that claims: passes is one row, of
 // which n is how many calls may begin now, at most $1. Where a rate is set the
 // gate's row stays locked until the commit, so that the fleet takes its passes one
 // replica after the other, by the clock after the lock was had. Without one nobody
 // waits. Gate and requests are read in one snapshot, or the gate's later: a hold
 // that is committed together with a request's return to pending is never missed.
 // spendSQL has to follow behind what claims.
-const passesSQL = `
+const gateSQL = `
 	locked AS MATERIALIZED (SELECT * FROM outbox_gate WHERE rate > 0 AND $1::integer > 0 FOR UPDATE),
 	gate AS MATERIALIZED (
 		SELECT *, clock_timestamp() AS at FROM locked

@@ -97,7 +97,7 @@ func (s *sim) row(id int) *simRow {
 	return nil
 }
 
-// passes: passesSQL, without a rate.
+// passes: gateSQL, without a rate.
 func (s *sim) passes() GateState {
 	switch g := &s.gate; {
 	case g.heldSince != never:
