@@ -35,7 +35,10 @@ func (w *world) burnDown(ctx context.Context, n int, limit time.Duration, run ..
 		return b, err
 	}
 	pause(ctx, 300*time.Millisecond) // whatever a start leaves to do is done
-	created := w.flex.Calls().Created
+	created, err := w.created(ctx)
+	if err != nil {
+		return b, err
+	}
 	before, err := total(run)
 	if err != nil {
 		return b, err
@@ -62,10 +65,20 @@ func (w *world) burnDown(ctx context.Context, n int, limit time.Duration, run ..
 		b.wal, b.postgres, err = w.postgresUse(ctx)
 		b.wal, b.postgres = b.wal-written, b.postgres-spent
 	}
-	if made := w.flex.Calls().Created - created; err == nil && made != n {
-		return b, fmt.Errorf("%d requests, but %d creates", n, made)
+	if err != nil {
+		return b, err
+	}
+	made, err := w.created(ctx)
+	if err == nil && made-created != n {
+		err = fmt.Errorf("%d requests, but %d creates", n, made-created)
 	}
 	return b, err
+}
+
+// created is how many interactions the endpoint has made.
+func (w *world) created(ctx context.Context) (int, error) {
+	calls, err := w.flex.Calls(ctx)
+	return calls.Created, err
 }
 
 // postgresUse is how much write-ahead log and CPU time Postgres has used so far.

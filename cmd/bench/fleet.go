@@ -16,14 +16,20 @@ const (
 
 // burnFleet burns down with so many replicas against a slow endpoint. The
 // backlog grows with the fleet, so that each run takes about as long.
-func (w *world) burnFleet(ctx context.Context, replicas int) (burn, error) {
+func (w *world) burnFleet(ctx context.Context, replicas int) (_ burn, err error) {
 	dsn, drop, err := w.fresh(ctx)
 	if err != nil {
 		return burn{}, err
 	}
 	defer drop()
-	w.flex.Set(flextest.Settings{Latency: fleetLatency})
-	defer w.flex.Set(flextest.Settings{})
+	if err := w.flex.Set(ctx, flextest.Settings{Latency: fleetLatency}); err != nil {
+		return burn{}, err
+	}
+	defer func() {
+		if at := w.flex.Set(context.WithoutCancel(ctx), flextest.Settings{}); err == nil {
+			err = at
+		}
+	}()
 	each := 1600
 	if w.small {
 		each = 100
@@ -78,13 +84,19 @@ func (w *world) rate(ctx context.Context) (share float64, most int, err error) {
 	if w.small {
 		seconds = 3
 	}
-	before := w.flex.Calls().Created
+	before, err := w.created(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
 	if _, err := w.burnWorkers(ctx, dsn, 4, (seconds+2)*gateRate, fmt.Sprintf("FLEX_RATE=%d", gateRate), fmt.Sprintf("FLEX_CONCURRENCY=%d", fleetSlots)); err != nil {
 		return 0, 0, err
 	}
 	var seen []time.Time
-	for _, e := range w.flex.Since(before, (seconds+2)*gateRate) {
+	if err := w.flex.Ledger(ctx, before, func(e flextest.Entry) error {
 		seen = append(seen, e.At)
+		return nil
+	}); err != nil {
+		return 0, 0, err
 	}
 	from := seen[0].Add(time.Second)
 	to := from.Add(time.Duration(seconds) * time.Second)

@@ -22,7 +22,7 @@ import (
 	"flexworker/internal/flex/flextest"
 )
 
-// loopURL is set when this program is to be the loop.
+// loopURL is where the loop finds the endpoint.
 const loopURL = "BENCH_LOOP_FLEX_URL"
 
 // loop is the toy: it takes a message, posts it, publishes what came and acks.

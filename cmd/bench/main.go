@@ -72,9 +72,9 @@ var growths = []figure{
 }
 
 func main() {
-	if os.Getenv(loopURL) != "" {
-		if err := loop(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, "loop:", err)
+	if as := os.Getenv(role); as != "" {
+		if err := play(context.Background(), as); err != nil {
+			fmt.Fprintln(os.Stderr, as+":", err)
 			os.Exit(1)
 		}
 		return

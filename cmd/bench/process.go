@@ -36,7 +36,7 @@ func (w *world) worker(ctx context.Context, dsn string, settings ...string) (*pr
 	}
 	admin := fmt.Sprintf("127.0.0.1:%d", port)
 	env := append([]string{
-		"DATABASE_URL=" + dsn, "NATS_URL=" + w.natsURL(), "FLEX_URL=" + w.flex.URL(), "TASKROUTER_URL=" + w.flex.URL(),
+		"DATABASE_URL=" + dsn, "NATS_URL=" + w.natsURL(), "FLEX_URL=" + w.flex.URL, "TASKROUTER_URL=" + w.flex.URL,
 		"TWILIO_ACCOUNT_SID=" + flextest.AccountSID, "TWILIO_AUTH_TOKEN=" + flextest.AuthToken,
 		"FLEX_RATE=0", fmt.Sprintf("FLEX_CONCURRENCY=%d", w.concurrency), "ADMIN_ADDR=" + admin,
 	}, settings...)
@@ -53,7 +53,7 @@ func (w *world) loop(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return w.process(ctx, self, []string{loopURL + "=" + w.flex.URL(), "NATS_URL=" + w.natsURL(), fmt.Sprintf("FLEX_CONCURRENCY=%d", w.concurrency)})
+	return w.process(ctx, self, []string{role + "=" + roleLoop, loopURL + "=" + w.flex.URL, "NATS_URL=" + w.natsURL(), fmt.Sprintf("FLEX_CONCURRENCY=%d", w.concurrency)})
 }
 
 func (w *world) process(ctx context.Context, program string, env []string) (*process, error) {

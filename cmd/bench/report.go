@@ -90,6 +90,6 @@ func machine(ctx context.Context, w *world) string {
 			model = strings.TrimLeft(line, "\t :")
 		}
 	}
-	return fmt.Sprintf("%d cores (%s), %s, Postgres %s, NATS server in this process, %d calls in flight, %d rounds",
+	return fmt.Sprintf("%d cores (%s), %s, Postgres %s, %d calls in flight, %d rounds",
 		runtime.NumCPU(), model, runtime.Version(), version, w.concurrency, w.rounds)
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/outboxtest"
 	"flexworker/migrations"
@@ -35,8 +34,9 @@ type world struct {
 	folder   string
 	log      *statements
 	postgres *outboxtest.Server
-	nats     *consumertest.Server
-	flex     *flextest.Server
+	nats     *server
+	endpoint *server
+	flex     flextest.Remote // the endpoint's ledger and settings
 	admin    *pgx.Conn
 	conn     *nats.Conn
 	js       jetstream.JetStream
@@ -75,14 +75,13 @@ func start(ctx context.Context, o options) (_ *world, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if w.nats, err = consumertest.Start(consumertest.Options{StoreDir: filepath.Join(w.folder, "nats")}); err != nil {
+	if w.nats, err = startServer(roleNATS, natsFolder+"="+filepath.Join(w.folder, "nats")); err != nil {
 		return nil, err
 	}
-	// The strict imitation, which answers at once: loop and worker are held to the
-	// same, and both pay for the checking.
-	if w.flex, err = flextest.Start(flextest.Config{Keep: 1000}); err != nil {
+	if w.endpoint, err = startServer(roleEndpoint); err != nil {
 		return nil, err
 	}
+	w.flex.URL = "http://" + w.endpoint.address
 	if w.admin, err = pgx.Connect(ctx, w.postgres.DSN("postgres")); err != nil {
 		return nil, err
 	}
@@ -93,19 +92,15 @@ func start(ctx context.Context, o options) (_ *world, err error) {
 	return w, err
 }
 
-func (w *world) natsURL() string { return "nats://" + w.nats.Addr() }
+func (w *world) natsURL() string { return "nats://" + w.nats.address }
 
 // stop ends everything and removes what it left.
 func (w *world) stop() {
 	if w.conn != nil {
 		w.conn.Close()
 	}
-	if w.flex != nil {
-		w.flex.Close()
-	}
-	if w.nats != nil {
-		_ = w.nats.Stop() // its folder goes with ours
-	}
+	w.endpoint.stop()
+	w.nats.stop() // its folder goes with ours
 	if w.admin != nil {
 		_ = w.admin.Close(context.Background()) // the server ends anyway
 	}
