@@ -83,7 +83,8 @@ func (s *slots) reserve(n int) int {
 }
 
 // room is how many of those who wait should be added now: as many as have a slot
-// at once or soon, since what is leased by its insert costs a write less. One
+// at once or soon, since what is leased by its insert costs a write less; where many
+// wait, half of all slots, since a statement costs as much as ten of its rows. One
 // alone never waits while there is a slot. Where a slot is further away than
 // roomWait all of them are added, and wait in the table; while some wait there,
 // what comes behind them is held back for up to backlogWait, so that a backlog
@@ -92,7 +93,7 @@ func (s *slots) room(waiting int) int {
 	begun := time.Now()
 	for {
 		s.mu.Lock()
-		free, enough, backlog := max(int(s.limit)-s.inFlight, 0), max(int(s.limit)/8, 1), s.backlog
+		free, enough, backlog := max(int(s.limit)-s.inFlight, 0), max(int(s.limit)/2, 1), s.backlog
 		s.mu.Unlock()
 		left := roomWait - time.Since(begun)
 		if backlog {
