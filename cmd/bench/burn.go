@@ -213,7 +213,10 @@ func (w *world) forget(ctx context.Context, dsn string) error {
 		return err
 	}
 	defer conn.Close(ctx) //nolint:errcheck // nothing is left to say
-	_, err = conn.Exec(ctx, `UPDATE outbox SET request_id = request_id || '-' || id WHERE request_id LIKE 'bench-_______'`)
+	if _, err = conn.Exec(ctx, `UPDATE outbox SET request_id = request_id || '-' || id WHERE request_id LIKE 'bench-_______'`); err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, `VACUUM outbox`) // of what this has left, not beside the next run
 	return err
 }
 

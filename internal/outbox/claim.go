@@ -36,7 +36,7 @@ type Lease struct {
 	// until is the end of the lease on this process's monotonic clock, counted
 	// from before the claim: never later than the stored end.
 	until time.Time
-	// deadline is expires_at on that clock; zero: none.
+	// deadline is expires_at on that clock, likewise never later; zero: none.
 	deadline time.Time
 }
 
@@ -73,7 +73,7 @@ func (s *Store) claimAs(ctx context.Context, signature string, slots int) (claim
 	before := time.Now()
 	half, odd := s.share.split()
 	crash.At("claiming")
-	p, leases, err := s.lease(ctx, signature, slots, half, odd, before.Add(s.leaseFor))
+	p, leases, err := s.lease(ctx, signature, slots, half, odd, before)
 	crash.At("claimed")
 	if err != nil {
 		return claimed{}, err
@@ -125,7 +125,7 @@ func (s *share) split() (half bool, odd int) {
 // due. The CTEs are materialized, or a nested loop may lock far more rows (1,330
 // for a limit of 10 were seen). One index probe a priority, so that requests not
 // yet due are never read.
-func (s *Store) lease(ctx context.Context, signature string, slots int, half bool, odd int, until time.Time) (p passes, leases []Lease, err error) {
+func (s *Store) lease(ctx context.Context, signature string, slots int, half bool, odd int, before time.Time) (p passes, leases []Lease, err error) {
 	rows, err := s.pool.Query(ctx, `/* claim */
 		WITH`+gateSQL+`,
 		fresh AS MATERIALIZED (
@@ -169,9 +169,9 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 		if gates++; l.ID == 0 {
 			return nil // the gate's row alone: nothing was leased
 		}
-		l.until = until
+		l.until = before.Add(s.leaseFor)
 		if left != nil {
-			l.deadline = time.Now().Add(*left)
+			l.deadline = before.Add(*left)
 		}
 		leases = append(leases, l)
 		l = Lease{}

@@ -44,6 +44,7 @@ func (p *Pruner) turn(ctx context.Context) (gone int) {
 		var err error
 		if n, err = p.Store.prune(ctx, p.Retention); err != nil {
 			p.Log.Warn("what is old cannot be removed; trying again", "error", err)
+			return gone
 		}
 		p.Counters.Pruned.Add(int64(n))
 		gone += n
@@ -54,12 +55,20 @@ func (p *Pruner) turn(ctx context.Context) (gone int) {
 	return gone
 }
 
+// oldSQL locks a batch of what may go.
+const oldSQL = `
+	SELECT id FROM outbox
+	 WHERE published_at IS NOT NULL AND settled_at < now() - $1::interval
+	   AND NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.outbox_id = outbox.id AND r.published_at IS NULL)
+	 ORDER BY settled_at, id LIMIT $2 FOR UPDATE SKIP LOCKED`
+
 // prune removes a batch of requests that were settled and published longer ago
 // than retention, the oldest first, with their history and repeats, and of
 // answered malformed messages. It removes none while another replica does.
 //
 // The rows are locked first and looked at again then: a repeat that was stored
-// meanwhile keeps its request until it is answered.
+// meanwhile keeps its request until it is answered. The clock is now(), which an
+// index can be searched by: with clock_timestamp() each look read all that is kept.
 func (s *Store) prune(ctx context.Context, retention time.Duration) (int, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -69,11 +78,7 @@ func (s *Store) prune(ctx context.Context, retention time.Duration) (int, error)
 		if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, pruneLock).Scan(&mine); err != nil || !mine {
 			return err
 		}
-		rows, err := tx.Query(ctx, `
-			SELECT id FROM outbox
-			 WHERE published_at IS NOT NULL AND settled_at < clock_timestamp() - $1::interval
-			   AND NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.outbox_id = outbox.id AND r.published_at IS NULL)
-			 ORDER BY settled_at, id LIMIT $2 FOR UPDATE SKIP LOCKED`, retention, pruneBatch)
+		rows, err := tx.Query(ctx, oldSQL, retention, pruneBatch)
 		if err != nil {
 			return err
 		}
@@ -88,7 +93,7 @@ func (s *Store) prune(ctx context.Context, retention time.Duration) (int, error)
 			history AS (DELETE FROM outbox_attempts USING old WHERE outbox_id = old.id),
 			repeats AS (DELETE FROM outbox_repeats USING old WHERE outbox_id = old.id),
 			malformed AS (DELETE FROM outbox_malformed WHERE id = ANY (ARRAY(
-				SELECT id FROM outbox_malformed WHERE published_at < clock_timestamp() - $2::interval ORDER BY published_at LIMIT $3)))
+				SELECT id FROM outbox_malformed WHERE published_at < now() - $2::interval ORDER BY published_at LIMIT $3)))
 			DELETE FROM outbox USING old WHERE outbox.id = old.id`, ids, retention, pruneBatch)
 		n = int(gone.RowsAffected())
 		return err

@@ -83,17 +83,19 @@ func (s *Store) lapse(ctx context.Context) (int, error) {
 
 // expire: pending -> expired, where the deadline passed.
 func (s *Store) expire(ctx context.Context) (int, error) {
-	return s.sweepOut(ctx, "expire", `
-		WITH over AS MATERIALIZED (
-			SELECT id FROM outbox
-			 WHERE state = 'pending' AND expires_at <= clock_timestamp()
-			 ORDER BY expires_at, id LIMIT $1 FOR UPDATE SKIP LOCKED)
-		UPDATE outbox o
-		   SET state = 'expired', due_at = NULL, settled_at = clock_timestamp(), error_kind = 'expired',
-		       error_message = 'expires_at passed before it was sent'
-		  FROM over WHERE o.id = over.id
-		RETURNING `+settlementColumns, sweepBatch)
+	return s.sweepOut(ctx, "expire", expireSQL, sweepBatch)
 }
+
+const expireSQL = `
+	WITH over AS MATERIALIZED (
+		SELECT id FROM outbox
+		 WHERE state = 'pending' AND expires_at <= now()
+		 ORDER BY expires_at, id LIMIT $1 FOR UPDATE SKIP LOCKED)
+	UPDATE outbox o
+	   SET state = 'expired', due_at = NULL, settled_at = clock_timestamp(), error_kind = 'expired',
+	       error_message = 'expires_at passed before it was sent'
+	  FROM over WHERE o.id = over.id
+	RETURNING ` + settlementColumns
 
 // sweepOut runs a statement that returns the rows it moved, and hints at their
 // results.

@@ -1,0 +1,48 @@
+package outbox
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// TestPlans: what the loops ask again and again is found by an index that is
+// searched, not read: a clock that moves within a statement cannot search one, and
+// a predicate that no partial index has reads the whole table.
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	conn, err := s.pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	for name, value := range Settings {
+		if _, err := conn.Exec(t.Context(), "SELECT set_config($1, $2, false)", name, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		name, sql, has string
+		args           []any
+	}{
+		{"prune", oldSQL, "Index Cond: (settled_at < ", []any{time.Hour, pruneBatch}},
+		{"expire", expireSQL, "Index Cond: (expires_at <= ", []any{sweepBatch}},
+		{"backlog", "TABLE outbox_backlog", "outbox_fresh", nil},
+	} {
+		rows, err := conn.Query(t.Context(), "EXPLAIN (COSTS OFF) "+tt.sql, tt.args...)
+		if err != nil {
+			t.Fatal(tt.name, err)
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(tt.name, err)
+		}
+		plan := strings.Join(lines, "\n")
+		if !strings.Contains(plan, tt.has) || strings.Contains(plan, "Seq Scan on outbox\n") || strings.Contains(plan, "Seq Scan on outbox ") {
+			t.Errorf("%s: not %q, or the whole table:\n%s", tt.name, tt.has, plan)
+		}
+	}
+}

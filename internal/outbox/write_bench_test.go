@@ -1,0 +1,72 @@
+package outbox
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"flexworker/internal/flex"
+)
+
+// BenchmarkWrites are the durable steps of a request, a batch at a time: what a
+// statement costs, and what one more row in it. ns/row is the figure to compare.
+func BenchmarkWrites(b *testing.B) {
+	for _, size := range []int{1, 32, batchSize} {
+		for _, step := range []string{"add", "claim", "record", "mark"} {
+			b.Run(fmt.Sprintf("%s/%d", step, size), func(b *testing.B) { benchmarkWrite(b, step, size) })
+		}
+	}
+}
+
+// benchmarkWrite carries batches through all four steps and takes the time of one.
+func benchmarkWrite(b *testing.B, step string, size int) {
+	s := newStore(b)
+	sequence := 0
+	timed := func(name string, do func() error) {
+		if name == step {
+			b.StartTimer()
+			defer b.StopTimer()
+		}
+		if err := do(); err != nil {
+			b.Fatal(name, err)
+		}
+	}
+	response := created().response
+	b.StopTimer()
+	b.ResetTimer()
+	for range b.N {
+		events := make([]Event, size)
+		for i := range events {
+			sequence++
+			events[i] = event(fmt.Sprintf("bench-%d", sequence), uint64(sequence))
+		}
+		timed("add", func() error {
+			_, err := s.addBatch(b.Context(), events)
+			return err
+		})
+		var leases []Lease
+		timed("claim", func() (err error) {
+			_, leases, err = s.lease(b.Context(), s.sign(), size, false, 0, time.Now())
+			return err
+		})
+		records := make([]record, len(leases))
+		for i, l := range leases {
+			records[i] = record{lease: l, outcome: "created", move: move{to: Created},
+				told: flex.Outcome{Kind: flex.Created, InteractionSID: fmt.Sprintf("KD%032x", l.ID), HTTPStatus: 200, Response: response}}
+		}
+		var done []recorded
+		timed("record", func() (err error) {
+			done, err = s.recordBatch(b.Context(), records)
+			return err
+		})
+		answers := make([]answer, len(done))
+		for i := range done {
+			if !done[i].applied {
+				b.Fatal("a record was not applied")
+			}
+			answers[i] = done[i].settled.answer()
+		}
+		timed("mark", func() error { return s.markPublished(b.Context(), answers) })
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*size), "ns/row")
+}
