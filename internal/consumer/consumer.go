@@ -256,9 +256,12 @@ func (in *intake) store(message outbox.Message) error {
 		}
 		bad = "the database does not take it: " + err.Error()
 	}
+	if err := in.Store.AddMalformed(in.ctx, outbox.Malformed{Message: message, Err: bad}); err != nil {
+		return err
+	}
 	in.Counters.Malformed.Add(1)
 	in.Log.Warn("malformed message kept", "subject", message.Subject, "sequence", message.Sequence, "error", bad)
-	return in.Store.AddMalformed(in.ctx, outbox.Malformed{Message: message, Err: bad})
+	return nil
 }
 
 // giveBack lets the message come again soon. If that is lost it comes again

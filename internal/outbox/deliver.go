@@ -72,19 +72,21 @@ func (d *Deliverer) Run(ctx context.Context) {
 	defer d.Store.shortcut.close()
 	for ctx.Err() == nil {
 		d.takeBack(ctx, idlePoll)
-		free := d.slots.free()
+		free := d.slots.takeFree()
 		if free == 0 {
 			wait(ctx, idlePoll, d.slots.freed)
 			continue
 		}
 		c, err := d.Store.claim(ctx, free)
+		for range free - len(c.leases) {
+			d.slots.give()
+		}
 		if err != nil {
 			d.Log.Warn("nothing can be claimed; trying again", "error", err)
 			wait(ctx, idlePoll, nil)
 			continue
 		}
 		d.gate.Store(c.gate)
-		d.slots.take(len(c.leases))
 		for _, l := range c.leases {
 			begin(l)
 		}

@@ -65,6 +65,7 @@ func (p *Publisher) Run(ctx context.Context) {
 	for {
 		var answers []answer
 		var err error
+		var read bool // from the table
 		select {
 		case <-ctx.Done():
 			left := p.Store.settled.take(nil)
@@ -75,8 +76,10 @@ func (p *Publisher) Run(ctx context.Context) {
 		case first := <-p.Store.settled:
 			answers = p.Store.settled.take(first)
 		case <-p.Store.asked:
+			read = true
 			answers, err = p.Store.asking(ctx)
 		case <-p.Store.stray:
+			read = true
 			answers, err = p.Store.strays(ctx)
 		}
 		switch {
@@ -85,7 +88,7 @@ func (p *Publisher) Run(ctx context.Context) {
 			wait(ctx, publishRest, nil)
 		case !p.publish(ctx, answers):
 			wait(ctx, publishRest, nil) // what is hinted at meanwhile and dropped, the strays bring
-		case len(answers) >= batchSize:
+		case read && len(answers) >= batchSize:
 			p.Store.stray.raise() // there may be more where these came from
 		}
 	}
@@ -136,28 +139,42 @@ func tooLarge(err error) bool {
 // await waits for the stream's acknowledgements: which answers it took, which
 // are too large for it and have to be sent in short, and why others failed.
 func await(answers []answer, futures []jetstream.PubAckFuture) (acked, large []answer, failed error) {
-	limit := time.NewTimer(ackLimit)
-	defer limit.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), ackLimit)
+	defer cancel()
 	for i, f := range futures {
 		if f == nil {
 			continue
 		}
-		select {
-		case <-f.Ok():
-			acked = append(acked, answers[i])
-		case err := <-f.Err():
-			if a := answers[i]; tooLarge(err) && !a.short {
-				a.body, a.short = reduced(a.body), true
-				large = append(large, a)
-			} else {
-				failed = err
-			}
-		case <-limit.C:
-			failed = context.DeadlineExceeded
-			limit.Reset(0)
+		switch err, a := acknowledged(ctx, f), answers[i]; {
+		case err == nil:
+			acked = append(acked, a)
+		case tooLarge(err) && !a.short:
+			a.body, a.short = reduced(a.body), true
+			large = append(large, a)
+		default:
+			failed = err
 		}
 	}
 	return acked, large, failed
+}
+
+// acknowledged waits for one of them. What has come counts, also when the time is over.
+func acknowledged(ctx context.Context, f jetstream.PubAckFuture) error {
+	select {
+	case <-f.Ok():
+		return nil
+	case err := <-f.Err():
+		return err
+	default:
+	}
+	select {
+	case <-f.Ok():
+		return nil
+	case err := <-f.Err():
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // send hands one answer to the stream; a body that no stream would take is

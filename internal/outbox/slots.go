@@ -41,18 +41,18 @@ func newSlots(ceiling int) *slots {
 	return &slots{ceiling: ceiling, limit: float64(ceiling), freed: newSignal(), roomier: newSignal(), backlog: true}
 }
 
-// free is how many more calls may begin now.
-func (s *slots) free() int {
+// takeFree takes all slots that are free, before it is known how many are needed:
+// otherwise Add might take the same ones meanwhile.
+func (s *slots) takeFree() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return max(int(s.limit)-s.inFlight, 0)
+	n := s.left()
+	s.inFlight += n
+	return n
 }
 
-func (s *slots) take(n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.inFlight += n
-}
+// left is how many more calls may begin now; s.mu is held.
+func (s *slots) left() int { return max(int(s.limit)-s.inFlight, 0) }
 
 func (s *slots) give() {
 	s.mu.Lock()
@@ -77,7 +77,7 @@ func (s *slots) reserve(n int) int {
 	if s.backlog {
 		return 0
 	}
-	n = min(n, max(int(s.limit)-s.inFlight, 0))
+	n = min(n, s.left())
 	s.inFlight += n
 	return n
 }
@@ -93,7 +93,7 @@ func (s *slots) room(waiting int) int {
 	begun := time.Now()
 	for {
 		s.mu.Lock()
-		free, enough, backlog := max(int(s.limit)-s.inFlight, 0), max(int(s.limit)/2, 1), s.backlog
+		free, enough, backlog := s.left(), max(int(s.limit)/2, 1), s.backlog
 		s.mu.Unlock()
 		left := roomWait - time.Since(begun)
 		if backlog {

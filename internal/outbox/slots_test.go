@@ -75,3 +75,33 @@ func TestSlotsNeverBelowZero(t *testing.T) {
 		t.Errorf("%d free", got)
 	}
 }
+
+func (s *slots) free() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.left()
+}
+
+func (s *slots) take(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inFlight += n
+}
+
+// TestTakeFree: what a claim has taken, Add cannot reserve, so that both together
+// never begin more calls than there are slots.
+func TestTakeFree(t *testing.T) {
+	t.Parallel()
+	s := newSlots(4)
+	s.setBacklog(false)
+	if n := s.reserve(1); n != 1 {
+		t.Fatal(n)
+	}
+	if n := s.takeFree(); n != 3 || s.reserve(1) != 0 || s.takeFree() != 0 {
+		t.Errorf("%d taken, %d in flight of 4", n, s.inFlight)
+	}
+	s.give()
+	if n := s.reserve(2); n != 1 || s.inFlight != 4 {
+		t.Errorf("%d reserved, %d in flight of 4", n, s.inFlight)
+	}
+}
