@@ -64,13 +64,14 @@ type server struct {
 	address string
 }
 
-// startServer starts this program in a role and waits for its address.
-func startServer(as string, env ...string) (*server, error) {
+// startServer starts this program in a role and waits for its address. It lives
+// until it is stopped, which an interrupt leads to.
+func startServer(ctx context.Context, as string, env ...string) (*server, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	s := &server{cmd: exec.Command(self)}
+	s := &server{cmd: exec.CommandContext(context.WithoutCancel(ctx), self)}
 	s.cmd.Env, s.cmd.Stderr = append(os.Environ(), append(env, role+"="+as)...), os.Stderr
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // of an interrupt typed at a terminal it hears from us
 	if s.stdin, err = s.cmd.StdinPipe(); err != nil {

@@ -75,10 +75,10 @@ func start(ctx context.Context, o options) (_ *world, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if w.nats, err = startServer(roleNATS, natsFolder+"="+filepath.Join(w.folder, "nats")); err != nil {
+	if w.nats, err = startServer(ctx, roleNATS, natsFolder+"="+filepath.Join(w.folder, "nats")); err != nil {
 		return nil, err
 	}
-	if w.endpoint, err = startServer(roleEndpoint); err != nil {
+	if w.endpoint, err = startServer(ctx, roleEndpoint); err != nil {
 		return nil, err
 	}
 	w.flex.URL = "http://" + w.endpoint.address
