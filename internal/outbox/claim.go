@@ -124,7 +124,8 @@ func (s *share) split() (half bool, odd int) {
 // has just come. Of each kind the higher priority goes first and then the longer
 // due. The CTEs are materialized, or a nested loop may lock far more rows (1,330
 // for a limit of 10 were seen). One index probe a priority, so that requests not
-// yet due are never read.
+// yet due are never read. Without a row of passes nothing is leased: LIMIT NULL
+// would be no limit.
 func (s *Store) lease(ctx context.Context, signature string, slots int, half bool, odd int, before time.Time) (p passes, leases []Lease, err error) {
 	rows, err := s.pool.Query(ctx, `/* claim */
 		WITH`+gateSQL+`,
@@ -135,8 +136,8 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 				SELECT id FROM outbox
 				 WHERE state = 'pending' AND attempt = 0 AND priority = p.priority AND due_at <= now()
 				   AND (expires_at IS NULL OR expires_at > now())
-				 ORDER BY due_at, id LIMIT (SELECT n FROM passes) FOR UPDATE SKIP LOCKED) AS o
-			 LIMIT (SELECT CASE WHEN $3 THEN (n + $4) / 2 ELSE n END FROM passes)),
+				 ORDER BY due_at, id LIMIT coalesce((SELECT n FROM passes), 0) FOR UPDATE SKIP LOCKED) AS o
+			 LIMIT coalesce((SELECT CASE WHEN $3 THEN (n + $4) / 2 ELSE n END FROM passes), 0)),
 		again AS MATERIALIZED (
 			SELECT o.id
 			  FROM (VALUES (9::smallint), (8), (7), (6), (5), (4), (3), (2), (1), (0)) AS p (priority)
@@ -144,8 +145,8 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 				SELECT id FROM outbox
 				 WHERE state = 'pending' AND attempt > 0 AND priority = p.priority AND due_at <= now()
 				   AND (expires_at IS NULL OR expires_at > now())
-				 ORDER BY due_at, id LIMIT (SELECT n FROM passes) FOR UPDATE SKIP LOCKED) AS o
-			 LIMIT (SELECT n - (SELECT count(*) FROM fresh) FROM passes)),
+				 ORDER BY due_at, id LIMIT coalesce((SELECT n FROM passes), 0) FOR UPDATE SKIP LOCKED) AS o
+			 LIMIT coalesce((SELECT n - (SELECT count(*) FROM fresh) FROM passes), 0)),
 		due AS MATERIALIZED (SELECT id FROM fresh UNION ALL SELECT id FROM again),
 		used AS (
 			UPDATE outbox

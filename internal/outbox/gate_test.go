@@ -188,6 +188,9 @@ func TestGateLost(t *testing.T) {
 	if c, err := s.claim(t.Context(), 1); err == nil || len(c.leases) != 0 {
 		t.Errorf("%+v, %v", c, err)
 	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'sending'`); n != 0 {
+		t.Errorf("%d leased without a gate", n)
+	}
 	if g, err := s.Gate(t.Context()); err == nil || g.State != GateHeld {
 		t.Errorf("%+v, %v", g, err)
 	}
