@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -134,5 +135,7 @@ func workerName() string {
 		host = "worker"
 	}
 	host, _, _ = strings.Cut(host, ".")
-	return fmt.Sprintf("%s-%d-%04x", host, os.Getpid(), time.Now().UnixNano()&0xffff)
+	// Replicas may share host and pid, in containers; what was leased and not told of
+	// is taken back by this name alone.
+	return fmt.Sprintf("%s-%d-%016x", host, os.Getpid(), rand.Uint64())
 }

@@ -99,9 +99,12 @@ func (s *Store) claimAs(ctx context.Context, signature string, slots int) (claim
 		// There were fewer to try again than their share; new ones may have it.
 	default:
 		c.drained = true
-		c.rest, err = s.untilDue(ctx)
+		// The leases stand, whether or not Postgres can be asked this as well.
+		if c.rest, err = s.untilDue(ctx); err != nil {
+			c.rest = idlePoll
+		}
 	}
-	return c, err
+	return c, nil
 }
 
 // share parts the slots of a claim between new requests and those tried again.

@@ -289,3 +289,36 @@ func pagesRead(t *testing.T, s *Store, lock pgx.TraceQueryStartData) int {
 
 // seqScan reads the table itself; the gate's one row may be read like that.
 var seqScan = regexp.MustCompile(`Seq Scan on outbox( |$)`)
+
+// cutShort ends the context of each statement that contains its text.
+type cutShort string
+
+func (c cutShort) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	if !strings.Contains(q.SQL, string(c)) {
+		return ctx
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	return ctx
+}
+
+func (cutShort) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// TestClaimWithoutNext: leases that are had are delivered, also when the question
+// how long to rest after them cannot be asked.
+func TestClaimWithoutNext(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "l", 1)
+	config := s.pool.Config()
+	config.ConnConfig.Tracer = cutShort("min(o.due_at)")
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	c, err := NewStore(pool, "w2", testLimit).claim(t.Context(), 8)
+	if err != nil || len(c.leases) != 1 || c.rest != idlePoll {
+		t.Errorf("%d leases, rest %v, %v", len(c.leases), c.rest, err)
+	}
+}
