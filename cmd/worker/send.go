@@ -17,6 +17,8 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"flexworker/internal/outbox"
 )
 
 // maxEvent is the largest event that send reads, in bytes: NATS's own default.
@@ -155,7 +157,7 @@ type results struct {
 
 func listen(ctx context.Context, stream jetstream.JetStream, cfg Config, source string) (*results, error) {
 	consumer, err := stream.OrderedConsumer(ctx, cfg.ResultsStream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{cfg.ResultsSubject + ".*." + source}, DeliverPolicy: jetstream.DeliverNewPolicy,
+		FilterSubjects: []string{outbox.ResultSubject(cfg.ResultsSubject, "*", source)}, DeliverPolicy: jetstream.DeliverNewPolicy,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("the results stream %s: %w", cfg.ResultsStream, err)

@@ -29,6 +29,9 @@ The last five are final: settled_at is set, the result is published, and
 published_at is set once the stream has acknowledged it. A request that begins
 to wait for a person is announced with a result "uncertain"; a final one follows.
 
+A result goes to RESULTS_SUBJECT.outcome.source. A source of more than 1,024 bytes,
+which the request stream takes, is cut there and ends with a hash (subject.go).
+
 # Who moves what
 
 	Store.Add     an event becomes a row; returns after the commit          (add.go)
@@ -39,7 +42,7 @@ to wait for a person is announced with a result "uncertain"; a final one follows
 	Sweeper       lapse, expire                                             (sweep.go)
 	Pruner        prune                                                     (prune.go)
 	Lookout       asks for all of them whether something waits              (look.go)
-	Publisher     results, announcements, repeats, malformed; mark          (publish.go, answers.go)
+	Publisher     results, announcements, repeats, malformed; mark          (publish.go, answers.go, subject.go)
 	Policy        where an outcome leads: pure                              (request.go)
 	the gate      how many calls the whole fleet may begin now              (gate.go)
 	people        retry, cancel, resolve, republish, hold, release          (operator.go)

@@ -189,7 +189,7 @@ func (p *Publisher) send(a answer) (jetstream.PubAckFuture, error) {
 			return nil, err
 		}
 	}
-	m := nats.NewMsg(p.Subject + "." + a.outcome + "." + a.source)
+	m := nats.NewMsg(ResultSubject(p.Subject, a.outcome, a.source))
 	m.Data = body
 	m.Header.Set("Content-Type", "application/json")
 	m.Header.Set(jetstream.MsgIDHeader, a.messageID)
