@@ -3,6 +3,11 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"flexworker/internal/flex/flextest"
 )
 
 // TestLongSource: a source as long as the request stream takes is answered like any
@@ -32,4 +37,42 @@ func TestLongSource(t *testing.T) {
 	eventually(t, func() error { return is("near", in.subjects()["interactions.results.created.crm"], 10) })
 	r.says(first.AdminAddr, "ok", 200)
 	r.says(second.AdminAddr, "ok", 200)
+}
+
+// TestClosedForGood: a server closes a connection for good when it is sent a line
+// that is too long, here by a prefix of results beyond all measure, and the library
+// does not connect again. The worker must not live on deaf: it stops in order, so
+// that what is in flight is recorded, and ends with an error.
+func TestClosedForGood(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.flex.Set(flextest.Settings{Latency: time.Second})
+	env := r.environment("RESULTS_SUBJECT=interactions.results." + strings.Repeat("x", nats.MAX_CONTROL_LINE_SIZE))
+	c := r.command(env)
+	r.says(c.address, "ok", 200)
+	r.send("flight", 0, 4)
+	eventually(t, func() error {
+		return is("in flight", r.count(`SELECT count(*) FROM outbox WHERE state = 'sending'`), 4)
+	})
+	if _, err := r.js.Publish(t.Context(), "interactions.requests.crm", []byte("not JSON")); err != nil {
+		t.Fatal(err)
+	}
+	if status := c.exit(); status != 1 {
+		t.Errorf("exit status %d, want 1", status)
+	}
+	if said := c.log.String(); !strings.Contains(said, "worker: NATS has closed the connection for good") || !strings.Contains(said, "maximum control line exceeded") {
+		t.Errorf("it does not say why")
+	}
+	if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'created' AND published_at IS NULL`); n != 4 {
+		t.Errorf("%d of 4 that were in flight are recorded: %s", n, r.states())
+	}
+	in := r.read()
+	r.start(r.config()) // the next one, with settings that are right
+	eventually(t, func() error {
+		got := in.subjects()
+		return is("answers", [2]int{got["interactions.results.created.crm"], got["interactions.results.malformed.crm"]}, [2]int{4, 1})
+	})
+	if n := r.flex.Calls().Created; n != 4 {
+		t.Errorf("%d created, want 4", n)
+	}
 }

@@ -68,10 +68,15 @@ func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string
 // natsHealth is what the connection's handlers have seen.
 type natsHealth struct {
 	denied atomic.Bool // a permission is missing: nothing moves until a person acts
+	closed func(error) // is told why the connection is closed for good, but not by us
 }
 
+// errClosed means that the library has given the connection up, which it does when
+// the server says what it does not know how to mend, and will not connect again.
+var errClosed = errors.New("NATS has closed the connection for good")
+
 // connectNATS connects, or goes on trying in the background for as long as the
-// worker runs.
+// worker runs, unless the connection is closed for good.
 func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger) (*nats.Conn, error) {
 	options := []nats.Option{
 		nats.Name("flexworker " + worker),
@@ -91,6 +96,8 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 			health.denied.Store(false)
 			log.Info("NATS is back", "server", c.ConnectedUrlRedacted())
 		}),
+		nats.NoCallbacksAfterClientClose(), // so the next one is for what we did not do
+		nats.ClosedHandler(func(c *nats.Conn) { health.closed(fmt.Errorf("%w: %w", errClosed, c.LastError())) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrPermissionViolation) {
 				health.denied.Store(!dispensable(err))

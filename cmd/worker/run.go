@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,13 +37,18 @@ type app struct {
 	state     *state
 }
 
-// run is the worker: it serves until ctx ends, stops in order and returns nil;
-// an error means that it could not start.
+// run is the worker: it serves until ctx ends, stops in order and returns nil; an
+// error means that it could not start, or that it stopped, in the same order,
+// because NATS has closed its connection for good. Everything here holds that one
+// connection, and who started this process can start it anew: there is no second
+// way to join the parts, for an event this rare.
 func run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	name := workerName()
 	log = log.With("worker", name)
 	log.Info("starting", "version", version, "flex", cfg.FlexURL, "rate", cfg.FlexRate, "concurrency", cfg.FlexConcurrency)
-	a := &app{cfg: cfg, log: log, state: newState()}
+	a := &app{cfg: cfg, log: log, state: newState(), health: natsHealth{closed: end}}
 	defer a.close()
 	if err := a.build(ctx, name); err != nil {
 		return err
@@ -58,11 +64,19 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	defer admin()
 	if err := a.prepare(ctx); err != nil || ctx.Err() != nil {
-		return err
+		return cmp.Or(err, unasked(ctx))
 	}
 	log.Info("ready")
 	a.serve(ctx)
 	log.Info("stopped")
+	return unasked(ctx)
+}
+
+// unasked is why ctx ended although nobody told the worker to stop; else nil.
+func unasked(ctx context.Context) error {
+	if err := context.Cause(ctx); errors.Is(err, errClosed) {
+		return err
+	}
 	return nil
 }
 

@@ -25,6 +25,9 @@ func (a *app) serve(ctx context.Context) {
 
 	<-ctx.Done()
 	a.state.draining.Store(true)
+	if err := unasked(ctx); err != nil {
+		a.log.Error("this worker can do nothing more; it ends with an error, to be started anew", "error", err)
+	}
 	a.log.Info("stopping: no more is taken, attempts in flight are finished", "grace", a.cfg.ShutdownGrace.String())
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.ShutdownGrace)
 	defer cancel()

@@ -9,7 +9,7 @@
 // What the library and the server do that one would not expect:
 //   - Consume ends without a word when the consumer is deleted, a request is bad
 //     or the connection is closed for good. Run looks the consumer up again and
-//     goes on.
+//     goes on; without a connection that is in vain, and cmd/worker ends.
 //   - A message without data but with a Status header is taken by the client for
 //     a word of the server: it ends Consume and never reaches a handler. After
 //     MaxDeliver it is no longer delivered; the server says so in an advisory,
