@@ -30,6 +30,8 @@ func TestPlans(t *testing.T) {
 	}{
 		{"prune", oldSQL, "Index Cond: (settled_at < ", []any{time.Hour, pruneBatch}},
 		{"expire", expireSQL, "Index Cond: (expires_at <= ", []any{sweepBatch}},
+		{"strays", straySQL, "Index Cond: ((settled_at < (now() - ", []any{strayAge, time.Now(), 7, batchSize}},
+		{"waiting", waitingSQL, "Index Cond: ((due_at IS NULL) AND (id > ", []any{7, batchSize}},
 		{"backlog", "TABLE outbox_backlog", "outbox_fresh", nil},
 	} {
 		rows, err := conn.Query(t.Context(), "EXPLAIN (COSTS OFF) "+tt.sql, tt.args...)

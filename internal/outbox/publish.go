@@ -35,6 +35,8 @@ type Publisher struct {
 	Largest  func() int64 // the server's largest message in bytes; 0: unknown
 	Log      *slog.Logger
 	Counters *Counters
+
+	from cursor // where the next read of the table begins
 }
 
 // An answer is one message that somebody waits for.
@@ -77,10 +79,10 @@ func (p *Publisher) Run(ctx context.Context) {
 			answers = p.Store.settled.take(first)
 		case <-p.Store.asked:
 			read = true
-			answers, err = p.Store.asking(ctx)
+			answers, err = p.Store.asking(ctx, &p.from)
 		case <-p.Store.stray:
 			read = true
-			answers, err = p.Store.strays(ctx)
+			answers, err = p.Store.strays(ctx, &p.from)
 		}
 		switch {
 		case err != nil:

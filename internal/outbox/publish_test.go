@@ -77,7 +77,7 @@ func age(t *testing.T, s *Store) {
 // publishStrays is one turn of a Publisher for what others left.
 func publishStrays(t *testing.T, p *Publisher) bool {
 	t.Helper()
-	answers, err := p.Store.strays(t.Context())
+	answers, err := p.Store.strays(t.Context(), &p.from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestPublishedOnAckOnly(t *testing.T) {
 	s, r := newStore(t), newResults(t, consumertest.Options{})
 	settle(t, s, event("a", 1), good)
 	dead, other := s, s.another("w2") // w1 died after the record
-	if answers, err := other.strays(t.Context()); len(answers) != 0 || err != nil {
+	if answers, err := other.strays(t.Context(), &cursor{}); len(answers) != 0 || err != nil {
 		t.Fatalf("taken from its owner: %v, %v", answers, err)
 	}
 	age(t, s)
@@ -169,7 +169,7 @@ func TestPublishedOnAckOnly(t *testing.T) {
 		t.Fatal("published without a stream")
 	}
 	r.create(t)
-	answers, err := dead.strays(t.Context())
+	answers, err := dead.strays(t.Context(), &cursor{})
 	if err != nil || len(answers) != 1 {
 		t.Fatal(answers, err)
 	}
@@ -186,7 +186,7 @@ func TestPublishedOnAckOnly(t *testing.T) {
 	if n := len(r.all(t)); n != 1 {
 		t.Errorf("%d messages, want 1", n)
 	}
-	if answers, err := s.strays(t.Context()); len(answers) != 0 || err != nil {
+	if answers, err := s.strays(t.Context(), &cursor{}); len(answers) != 0 || err != nil {
 		t.Errorf("still to do: %v, %v", answers, err)
 	}
 	checkOutbox(t, s.pool)
@@ -352,7 +352,7 @@ func TestAnnouncement(t *testing.T) {
 	p := r.publisher(t, s)
 	settle(t, s, event("u", 1), flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503", Message: "m"})
 	exec(t, s.pool, `UPDATE outbox SET due_at = NULL`) // no lookup will tell
-	answers, err := s.strays(t.Context())
+	answers, err := s.strays(t.Context(), &cursor{})
 	if err != nil || len(answers) != 1 {
 		t.Fatal(answers, err)
 	}
@@ -364,7 +364,7 @@ func TestAnnouncement(t *testing.T) {
 	if row := s.row(t, "u"); row.AnnouncedAt == nil || row.PublishedAt != nil {
 		t.Errorf("%+v", row)
 	}
-	if again, err := s.strays(t.Context()); len(again) != 0 || err != nil {
+	if again, err := s.strays(t.Context(), &cursor{}); len(again) != 0 || err != nil {
 		t.Errorf("announced again: %v, %v", again, err)
 	}
 	exec(t, s.pool, `UPDATE outbox SET state = 'created', interaction_sid = $1, resolved_by = 'operator', settled_at = clock_timestamp() - interval '1 minute', due_at = NULL`, sidA)
@@ -460,7 +460,7 @@ func TestMarkFenced(t *testing.T) {
 	p := r.publisher(t, s)
 	settle(t, s, event("m", 1), flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"})
 	age(t, s)
-	earlier, err := s.strays(t.Context())
+	earlier, err := s.strays(t.Context(), &cursor{})
 	if err != nil || len(earlier) != 1 {
 		t.Fatal(earlier, err)
 	}

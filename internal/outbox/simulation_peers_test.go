@@ -132,8 +132,8 @@ func TestPeers_04_EveryStatementEnds(t *testing.T) {
 		"lapse":         func(ctx context.Context) error { _, err := s.lapse(ctx); return err },
 		"expire":        func(ctx context.Context) error { _, err := s.expire(ctx); return err },
 		"prune":         func(ctx context.Context) error { _, err := s.prune(ctx, time.Hour); return err },
-		"strays":        func(ctx context.Context) error { _, err := s.strays(ctx); return err },
-		"asking":        func(ctx context.Context) error { _, err := s.asking(ctx); return err },
+		"strays":        func(ctx context.Context) error { _, err := s.strays(ctx, &cursor{}); return err },
+		"asking":        func(ctx context.Context) error { _, err := s.asking(ctx, &cursor{}); return err },
 		"mark": func(ctx context.Context) error {
 			return s.markPublished(ctx, []answer{{kind: final, id: 1, number: 1}})
 		},

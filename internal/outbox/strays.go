@@ -10,45 +10,88 @@ import (
 	"flexworker/internal/flex"
 )
 
+// A cursor is how far a Publisher has read of each kind of answer that is not
+// published yet. What a stream refuses whenever it is asked stays unpublished: a
+// batch of it at the front would be read again and again, and nothing behind it ever.
+// So a read begins behind the last one, and at the front again once it has reached
+// the end. It is this process's own, and lost with it: no answer depends on it.
+type cursor struct {
+	last      [4]int64  // by answerKind: the row read last; 0: begin at the front
+	settledAt time.Time // of the final one: they are read in the order they settled
+}
+
+// read notes where a read of one kind ended: a batch that is not full was the last.
+func (c *cursor) read(kind answerKind, batch []answer) {
+	c.last[kind] = 0
+	if len(batch) == batchSize {
+		c.last[kind] = batch[batchSize-1].id
+	}
+}
+
+// straySQL and waitingSQL read behind a cursor, each by an index in its order.
+const (
+	straySQL = `SELECT ` + settlementColumns + ` FROM outbox o
+		 WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < now() - $1::interval AND (settled_at, id) > ($2, $3)
+		 ORDER BY settled_at, id LIMIT $4`
+	waitingSQL = `SELECT ` + settlementColumns + ` FROM outbox o
+		 WHERE state = 'uncertain' AND due_at IS NULL AND announced_at IS NULL AND id > $1
+		 ORDER BY due_at, id LIMIT $2`
+)
+
 // strays are the answers that whoever owed them did not give: of a process that
-// died, of a hint that was dropped, of a stream that was away.
-func (s *Store) strays(ctx context.Context) ([]answer, error) {
+// died, of a hint that was dropped, of a stream that was away. They are read from
+// where the last read ended.
+func (s *Store) strays(ctx context.Context, from *cursor) ([]answer, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, `
-		(SELECT `+settlementColumns+` FROM outbox o
-		  WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < now() - $1::interval
-		  ORDER BY settled_at, id LIMIT $2)
-		UNION ALL
-		(SELECT `+settlementColumns+` FROM outbox o
-		  WHERE state = 'uncertain' AND due_at IS NULL AND announced_at IS NULL
-		  LIMIT $2)`, strayAge, batchSize)
+	settled, err := s.settlements(ctx, straySQL, strayAge, from.settledAt, from.last[final], batchSize)
+	if err != nil {
+		return nil, err
+	}
+	waiting, err := s.settlements(ctx, waitingSQL, from.last[announcement], batchSize)
+	if err != nil {
+		return nil, err
+	}
+	answers, err := s.asking(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	for kind, read := range [][]settlement{final: settled, announcement: waiting} {
+		batch := make([]answer, len(read))
+		for i := range read {
+			batch[i] = read[i].answer()
+		}
+		from.read(answerKind(kind), batch)
+		answers = append(answers, batch...)
+	}
+	if from.settledAt = (time.Time{}); from.last[final] > 0 {
+		from.settledAt = *settled[batchSize-1].settledAt
+	}
+	return answers, nil
+}
+
+// settlements are the rows of a statement that reads settlementColumns.
+func (s *Store) settlements(ctx context.Context, sql string, args ...any) ([]settlement, error) {
+	rows, err := s.pool.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, wrap("strays", err)
 	}
 	settled, err := pgx.CollectRows(rows, scanSettlement)
-	if err != nil {
-		return nil, wrap("strays", err)
-	}
-	answers, err := s.asking(ctx)
-	for i := range settled {
-		answers = append(answers, settled[i].answer())
-	}
-	return answers, err
+	return settled, wrap("strays", err)
 }
 
 // asking are the answers to messages that made no request: repeats of a settled
-// request, malformed ones and conflicts.
-func (s *Store) asking(ctx context.Context) ([]answer, error) {
+// request, malformed ones and conflicts, from where the last read ended.
+func (s *Store) asking(ctx context.Context, from *cursor) ([]answer, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	answers, err := s.askingAgain(ctx)
+	answers, err := s.askingAgain(ctx, from)
 	if err != nil {
 		return nil, err
 	}
 	rows, err := s.pool.Query(ctx, `
 		SELECT id, kind, stream, stream_sequence, subject, source, coalesce(request_id, ''), error, received_at
-		  FROM outbox_malformed WHERE published_at IS NULL ORDER BY id LIMIT $1`, batchSize)
+		  FROM outbox_malformed WHERE published_at IS NULL AND id > $1 ORDER BY id LIMIT $2`, from.last[malformation], batchSize)
 	if err != nil {
 		return nil, wrap("asking", err)
 	}
@@ -63,7 +106,11 @@ func (s *Store) asking(ctx context.Context) ([]answer, error) {
 		a.messageID = fmt.Sprintf("%s-%s-%d-%d", m.Outcome, m.Stream, m.Sequence, m.ReceivedAt.UnixMicro())
 		return a, nil
 	})
-	return append(answers, malformed...), wrap("asking", err)
+	if err != nil {
+		return nil, wrap("asking", err)
+	}
+	from.read(malformation, malformed)
+	return append(answers, malformed...), nil
 }
 
 // malformedResult is the answer to a message that could not become a request.
@@ -78,12 +125,12 @@ type malformedResult struct {
 }
 
 // askingAgain are the repeats whose request is settled by now.
-func (s *Store) askingAgain(ctx context.Context) ([]answer, error) {
+func (s *Store) askingAgain(ctx context.Context, from *cursor) ([]answer, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT r.id, r.source, r.stream_sequence, r.stream_time, coalesce(r.traceparent, ''), `+settlementColumns+`
 		  FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id
-		 WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL
-		 ORDER BY r.id LIMIT $1`, batchSize)
+		 WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL AND r.id > $1
+		 ORDER BY r.id LIMIT $2`, from.last[repetition], batchSize)
 	if err != nil {
 		return nil, wrap("asking again", err)
 	}
@@ -100,5 +147,9 @@ func (s *Store) askingAgain(ctx context.Context) ([]answer, error) {
 		a.messageID = fmt.Sprintf("%s-%d-again-%d-%d", flex.LookupKey(o.requestID), o.number, sequence, at.UnixMicro())
 		return a, nil
 	})
-	return answers, wrap("asking again", err)
+	if err != nil {
+		return nil, wrap("asking again", err)
+	}
+	from.read(repetition, answers)
+	return answers, nil
 }

@@ -1,0 +1,95 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/consumer/consumertest"
+	"flexworker/internal/flex"
+)
+
+// TestRefusedForGood: a full batch of each kind of answer that the stream refuses
+// whenever it is asked does not keep from being read what came later, and is read
+// again itself.
+func TestRefusedForGood(t *testing.T) {
+	t.Parallel()
+	s, r := newStore(t), newResults(t, consumertest.Options{})
+	r.create(t, func(c *jetstream.StreamConfig) {
+		c.MaxMsgsPerSubject, c.Discard, c.DiscardNewPerSubject = 2, jetstream.DiscardNew, true
+	})
+	for _, outcome := range []string{"rejected", "malformed", "uncertain"} {
+		for range 2 { // so it has room for no more of these
+			if _, err := r.Publish(t.Context(), ResultSubject("interactions.results", outcome, "refused"), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	answersOfEachKind(t, s, "refused", batchSize, 1000)
+	answersOfEachKind(t, s, "taken", 1, 9000)
+	age(t, s)
+	unpublished := func(source string) int {
+		return one[int](t, s.pool, `SELECT (SELECT count(*) FROM outbox WHERE source = $1 AND settled_at IS NOT NULL AND published_at IS NULL)
+			+ (SELECT count(*) FROM outbox WHERE source = $1 AND state = 'uncertain' AND announced_at IS NULL)
+			+ (SELECT count(*) FROM outbox_repeats WHERE source = $1 AND published_at IS NULL)
+			+ (SELECT count(*) FROM outbox_malformed WHERE source = $1 AND published_at IS NULL)`, source)
+	}
+	if n := unpublished("taken"); n != 4 {
+		t.Fatalf("%d answers are ready to be taken, want 4", n)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	looking(t, s)
+	go func() { defer close(ended); r.publisher(t, s).Run(ctx) }()
+	eventually(t, func() error {
+		if n := unpublished("taken"); n > 0 {
+			return fmt.Errorf("%d of 4 answers are not published", n)
+		}
+		return nil
+	})
+	if n := unpublished("refused"); n != 4*batchSize {
+		t.Errorf("%d are refused, want %d: this test sees nothing", n, 4*batchSize)
+	}
+	r.create(t, func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = -1 })
+	eventually(t, func() error {
+		if n := unpublished("refused"); n > 0 {
+			return fmt.Errorf("%d that were refused are not published", n)
+		}
+		return nil
+	})
+	stop()
+	<-ended
+}
+
+// answersOfEachKind are n results, n announcements, n repeats of one result that is
+// published, and n malformed messages, of this source and with sequences from first.
+// No hint tells of them.
+func answersOfEachKind(t *testing.T, s *Store, source string, n, first int) {
+	t.Helper()
+	mustAdd(t, s, source+"-waits", n, from(source))
+	for _, l := range mustClaim(t, s, n) {
+		if _, err := s.record(t.Context(), told(l, flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503"})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(t, s.pool, `UPDATE outbox SET due_at = NULL WHERE state = 'uncertain'`)
+	mustAdd(t, s, source+"-settled", n, from(source), faulty("x"))
+	mustAdd(t, s, source+"-asked", 1, faulty("x"))
+	exec(t, s.pool, `UPDATE outbox SET published_at = now() WHERE request_id = $1`, source+"-asked-1")
+	var malformed []Malformed
+	for i := range n {
+		if _, err := s.Add(t.Context(), event(source+"-asked-1", uint64(first+i), from(source), faulty("x"))); err != nil {
+			t.Fatal(err)
+		}
+		m := event("", uint64(first+i), from(source)).Message
+		malformed = append(malformed, Malformed{Message: m, Err: "x"})
+	}
+	if _, err := s.addMalformedBatch(t.Context(), malformed); err != nil {
+		t.Fatal(err)
+	}
+	for len(s.settled) > 0 {
+		<-s.settled
+	}
+}
