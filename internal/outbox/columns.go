@@ -113,3 +113,17 @@ func timeOrNull(t time.Time) *time.Time {
 	}
 	return &t
 }
+
+// text makes s fit for a text column, which holds neither NUL nor bad UTF-8.
+func text(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+// trace is a traceparent as it is kept: one that is longer than any version of
+// the format could make the result's headers too large for the stream.
+func trace(s string) string {
+	if len(s) > 256 {
+		return ""
+	}
+	return text(s)
+}

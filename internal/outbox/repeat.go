@@ -1,0 +1,164 @@
+package outbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/rawjson"
+)
+
+// repeat answers the events whose id was known: the same message again, the
+// same question again, or another request under an id that is taken.
+func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]int, answers []Added) error {
+	ids := make([]string, 0, len(known))
+	for id := range known {
+		ids = append(ids, id)
+	}
+	rows, err := s.pool.Query(ctx, `
+		SELECT id, request_id, request, raw, stream_sequence, stream_time
+		  FROM outbox WHERE request_id = ANY($1)`, ids)
+	if err != nil {
+		return wrap("add: read known", err)
+	}
+	var repeats, conflicts pgx.Batch
+	var id, sequence int64
+	var requestID string
+	var request, raw []byte
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &request, &raw, &sequence, &at}, func() error {
+		for _, i := range known[requestID] {
+			switch e := events[i]; {
+			case place(e.Message) == spot{sequence, at.UnixMicro()}:
+				answers[i] = Redelivered
+			case sameRequest(e, request, raw):
+				answers[i] = Repeated
+				queueRepeat(&repeats, id, e.Message)
+			default:
+				answers[i] = Conflicting
+				queueMalformed(&conflicts, "conflict", Malformed{Message: e.Message, RequestID: e.RequestID,
+					Err: "request_id " + e.RequestID + " is taken by another request, received earlier; it goes on untouched. Ask again under a new request_id"})
+			}
+		}
+		delete(known, requestID)
+		return nil
+	})
+	if err != nil {
+		return wrap("add: read known", err)
+	}
+	if len(known) > 0 {
+		// Retention removed it between the two statements; redelivery adds it.
+		return wrap("add", errRemoved)
+	}
+	if err := s.sendAsked(ctx, &repeats, &conflicts); err != nil {
+		return err
+	}
+	return s.keptRepeats(ctx, events, answers)
+}
+
+// keptRepeats makes sure that every repeat is kept: none is when retention has
+// removed its request meanwhile. Redelivery adds it anew then.
+func (s *Store) keptRepeats(ctx context.Context, events []Event, answers []Added) error {
+	var sequences []int64
+	var times []time.Time
+	for i, e := range events {
+		if answers[i] == Repeated {
+			sequences, times = append(sequences, int64(e.Sequence)), append(times, e.Time)
+		}
+	}
+	if len(sequences) == 0 {
+		return nil
+	}
+	var lost bool
+	err := s.pool.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM unnest($1::bigint[], $2::timestamptz[]) AS e (sequence, at)
+		 WHERE NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.stream_sequence = e.sequence AND r.stream_time = e.at))`,
+		sequences, times).Scan(&lost)
+	if err == nil && lost {
+		err = errRemoved
+	}
+	return wrap("add", err)
+}
+
+// sendAsked stores what waits for an answer of its own and wakes the Publisher.
+func (s *Store) sendAsked(ctx context.Context, batches ...*pgx.Batch) error {
+	for _, b := range batches {
+		if b.Len() == 0 {
+			continue
+		}
+		if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
+			return wrap("add: keep", err)
+		}
+		s.asked.raise()
+	}
+	return nil
+}
+
+func queueRepeat(b *pgx.Batch, id int64, m Message) {
+	b.Queue(`INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time, traceparent)
+		SELECT id, $2::text, $3::bigint, $4::timestamptz, nullif($5::text, '') FROM outbox WHERE id = $1 FOR KEY SHARE
+		ON CONFLICT ON CONSTRAINT repeat_is_kept_once DO NOTHING`,
+		id, text(m.Source), int64(m.Sequence), m.Time, trace(m.Traceparent))
+}
+
+func queueMalformed(b *pgx.Batch, kind string, m Malformed) {
+	raw := m.Raw
+	if raw == nil {
+		raw = []byte{}
+	}
+	b.Queue(`INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, request_id, headers, raw, error)
+		VALUES ($1, $2, $3, $4, $5, $6, nullif($7, ''), $8, $9, $10) ON CONFLICT ON CONSTRAINT message_is_kept_once DO NOTHING`,
+		kind, m.Stream, int64(m.Sequence), m.Time, text(m.Subject), text(m.Source), m.RequestID, headersJSON(m.Headers), raw, text(m.Err))
+}
+
+// addMalformedBatch is the write of AddMalformed.
+func (s *Store) addMalformedBatch(ctx context.Context, all []Malformed) ([]struct{}, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var b pgx.Batch
+	for _, m := range all {
+		queueMalformed(&b, "malformed", m)
+	}
+	return make([]struct{}, len(all)), s.sendAsked(ctx, &b)
+}
+
+// sameRequest compares what is asked, not how it was wrapped: as JSON values,
+// and without request_id, which may stand in a header in one of them.
+func sameRequest(e Event, request, raw []byte) bool {
+	if e.Request == nil || request == nil {
+		return e.Request == nil && request == nil && bytes.Equal(e.Raw, raw)
+	}
+	return rawjson.Equal(withoutID(e.Request), withoutID(request))
+}
+
+// withoutID gives the request's members but request_id.
+func withoutID(request []byte) []byte {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(request, &members) != nil {
+		return request
+	}
+	delete(members, "request_id")
+	out, err := json.Marshal(members)
+	if err != nil {
+		return request
+	}
+	return out
+}
+
+// headersJSON is a message's headers as JSON that every json operator can read.
+func headersJSON(h map[string][]string) []byte {
+	clean := make(map[string][]string, len(h))
+	for name, values := range h {
+		for _, v := range values {
+			clean[text(name)] = append(clean[text(name)], text(v))
+		}
+	}
+	out, err := json.Marshal(clean)
+	if err != nil { // cannot be: a map of strings
+		return []byte("{}")
+	}
+	return out
+}
