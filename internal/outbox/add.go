@@ -152,7 +152,9 @@ func place(m Message) spot { return spot{int64(m.Sequence), m.Time.UnixMicro()} 
 
 // insert: the new requests become pending, or rejected when they have faults, or
 // sending: up to slots of them are leased at once, as many as the gate lets pass.
-// It returns which ids are new and by which message, and the leases.
+// An event is stored whoever has the gate: then none is leased, and the claim,
+// which waits for the gate, has them all. It returns which ids are new and by
+// which message, and the leases.
 func (s *Store) insert(ctx context.Context, signature string, events []Event, slots int) (map[string]spot, []Lease, error) {
 	var c addColumns
 	for _, i := range inOrder(events) {
@@ -160,7 +162,7 @@ func (s *Store) insert(ctx context.Context, signature string, events []Event, sl
 	}
 	until := time.Now().Add(s.leaseFor)
 	rows, err := s.pool.Query(ctx, `/* add */
-		WITH`+gateSQL+`,
+		WITH`+freeGateSQL+`,
 		added AS (
 			INSERT INTO outbox (request_id, source, state, priority, request, raw, due_at, expires_at, lookup_key,
 			       error_kind, error_message, faults, traceparent, stream_sequence, stream_time, received_at, settled_at,

@@ -53,7 +53,14 @@ func burst(rate float64) float64 { return 1 + rate*burstTime.Seconds() }
 // that is committed together with a request's return to pending is never missed.
 // spendSQL has to follow behind what claims.
 const gateSQL = `
-	locked AS MATERIALIZED (SELECT * FROM outbox_gate WHERE rate > 0 AND $1::integer > 0 FOR UPDATE),
+	locked AS MATERIALIZED (SELECT * FROM outbox_gate WHERE rate > 0 AND $1::integer > 0 FOR UPDATE),` + refillSQL
+
+// freeGateSQL are the same for a statement that can do without passes: where it
+// would have to wait for the gate's row, passes has no row.
+const freeGateSQL = `
+	locked AS MATERIALIZED (SELECT * FROM outbox_gate WHERE rate > 0 AND $1::integer > 0 FOR UPDATE SKIP LOCKED),` + refillSQL
+
+const refillSQL = `
 	gate AS MATERIALIZED (
 		SELECT *, clock_timestamp() AS at FROM locked
 		UNION ALL

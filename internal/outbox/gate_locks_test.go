@@ -1,0 +1,124 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"flexworker/internal/flex/flextest"
+)
+
+// Who waits for the gate's row, and with what in hand.
+
+// holding is a transaction that holds what sql locks until done.
+func holding(t *testing.T, s *Store, sql string, args ...any) (pid uint32, done func()) {
+	t.Helper()
+	tx, err := s.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := sync.OnceFunc(func() {
+		if err := tx.Commit(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(end)
+	if _, err := tx.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+	return tx.Conn().PgConn().PID(), end
+}
+
+// blockedBy waits until somebody waits for what the session pid holds, and says who.
+func blockedBy(t *testing.T, s *Store, pid uint32) (waiter uint32) {
+	t.Helper()
+	eventually(t, func() error {
+		err := s.pool.QueryRow(t.Context(), `SELECT pid FROM pg_stat_activity WHERE $1::integer = ANY (pg_blocking_pids(pid))`, pid).Scan(&waiter)
+		if err != nil {
+			return fmt.Errorf("nobody waits for %d: %w", pid, err)
+		}
+		return nil
+	})
+	return waiter
+}
+
+// TestAddBesideGate: an add never waits for the gate's row. Where another has it
+// there are no passes: what is added is pending, its slots are free again and the
+// claim is woken. Without a rate nobody needs the row.
+func TestAddBesideGate(t *testing.T) {
+	t.Parallel()
+	for rate, want := range map[float64]State{50: Pending, 0: Sending} {
+		t.Run(fmt.Sprint(rate), func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			exec(t, s.pool, `UPDATE outbox_gate SET rate = $1, tokens = 5`, rate)
+			_, done := holding(t, s, `SELECT FROM outbox_gate FOR UPDATE`)
+			adder := NewStore(planned(t, s.pool, "lock_timeout=50"), "w1", testLimit)
+			slots, leased := open(t, adder, 8)
+			mustAdd(t, adder, "a", 1)
+			if got := s.row(t, "a-1").State; got != want || (want == Sending) != (len(leased) == 1) {
+				t.Errorf("it is %s, %d leased, want %s", got, len(leased), want)
+			}
+			if want == Sending {
+				return
+			}
+			if slots.free() != 8 || slots.reserve(1) != 0 {
+				t.Errorf("%d slots are free, or what waits does not come first", slots.free())
+			}
+			select {
+			case <-adder.due:
+			default:
+				t.Error("the claim is not woken")
+			}
+			done()
+			mustClaim(t, s, 1)
+		})
+	}
+}
+
+// TestAddBesideGateShut: a gate that is being shut is not passed, nor is one that
+// has been shut since the statement began.
+func TestAddBesideGateShut(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
+	_, leased := open(t, s, 8)
+	_, done := holding(t, s, `UPDATE outbox_gate SET held_since = clock_timestamp(), reason = 'x'`)
+	mustAdd(t, s, "while", 1)
+	done()
+	s.shortcut.slots.setBacklog(false)
+	mustAdd(t, s, "after", 1)
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending'`); n != 2 || len(leased) != 0 {
+		t.Errorf("%d are pending, %d leased", n, len(leased))
+	}
+}
+
+// TestAddWakesTheClaim: what was added beside a gate that another held is sent as
+// soon as the gate is free, by the hint alone: no Lookout runs.
+func TestAddWakesTheClaim(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
+	d := newDeliverer(t, s, flextest.New(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { d.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	eventually(t, func() error { // it rests, and the shortcut is open
+		r := s.shortcut.reserve(1)
+		r.use(nil, false)
+		if r.n == 0 {
+			return fmt.Errorf("no slot is free")
+		}
+		return nil
+	})
+	pid, done := holding(t, s, `SELECT FROM outbox_gate FOR UPDATE`)
+	if _, err := s.Add(t.Context(), event("a", 1)); err != nil {
+		t.Fatal(err)
+	}
+	blockedBy(t, s, pid) // the claim
+	done()
+	inState(t, s, Created, 1)
+}
