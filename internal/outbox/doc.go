@@ -101,7 +101,7 @@ no answer. What stays unclear for ten settle times, what Flex answered with a
 A row is owned by a lease where a repeat would do harm (the call), by postponing
 due_at where it would be waste (a lookup), and by nothing where it does not matter
 (a result has a message id that the stream knows). Rows are
-locked in the order of their ids. What is stored comes from Postgres's clock
+locked in the order of their ids, and the gate's row before any of them. What is stored comes from Postgres's clock
 alone; the process's clock only ever makes it stop sooner. Hints within a process
 (a new row wakes the Deliverer, a settled one goes to the Publisher) may be lost:
 correctness rests on the poll of the Lookout.

@@ -118,7 +118,8 @@ func (p *passes) untilNext() time.Duration {
 }
 
 // raise shuts the gate as far as the recorded outcomes ask for it, in the
-// batch that records them. What is shut for longer stays shut.
+// batch that records them, and before: who has the gate may wait for a row, so
+// who has rows never waits for the gate. What is shut for longer stays shut.
 func raise(b *pgx.Batch, worker string, records []record) {
 	var sum alarm
 	for _, r := range records {

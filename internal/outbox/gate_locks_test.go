@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
 )
 
@@ -121,4 +122,42 @@ func TestAddWakesTheClaim(t *testing.T) {
 	blockedBy(t, s, pid) // the claim
 	done()
 	inState(t, s, Created, 1)
+}
+
+// TestGateBeforeRows: a record that shuts the gate takes it before its rows, as
+// all others do. An add that has the gate may wait for a row: of a request that is
+// asked for again while its outcome is recorded. Neither fails by a deadlock.
+func TestGateBeforeRows(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "r", 2)
+	leases := mustClaim(t, s, 2)
+	exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
+	slots, _ := open(t, s, 8)
+	slots.setBacklog(false)
+	// The record is kept between its first row and its second.
+	pid, done := holding(t, s, `SELECT FROM outbox WHERE id = $1 FOR UPDATE`, max(leases[0].ID, leases[1].ID))
+	blocked := flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401, ErrorKind: "http_401", Message: "Authenticate"}
+	var both sync.WaitGroup
+	both.Go(func() {
+		if _, err := s.recordBatch(t.Context(), []record{told(leases[0], blocked), told(leases[1], blocked)}); err != nil {
+			t.Errorf("record: %v", err)
+		}
+	})
+	recording := blockedBy(t, s, pid)
+	first := leases[0]
+	if leases[1].ID < first.ID {
+		first = leases[1]
+	}
+	both.Go(func() {
+		if got, err := s.addBatch(t.Context(), []Event{event(first.RequestID, 100)}); err != nil || got[0] != Repeated {
+			t.Errorf("add: %v, %v", got, err)
+		}
+	})
+	blockedBy(t, s, recording)
+	done()
+	both.Wait()
+	if g := gate(t, s); g.State != GateHeld {
+		t.Errorf("%+v", g)
+	}
 }

@@ -68,10 +68,10 @@ func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, 
 	}
 	// One round trip and one transaction: what is sent together is.
 	var b pgx.Batch
+	raise(&b, s.worker, records)
 	b.Queue(recordSQL, c.id, c.attempt, c.state, c.delay, c.spared, c.interactionSID, c.taskSID,
 		c.assignmentStatus, c.response, c.errorKind, c.errorMessage, c.httpStatus, c.twilioCode, c.twilioRequestID,
 		c.answered, c.outcome, c.took, s.worker)
-	raise(&b, s.worker, records)
 	crash.At("recording")
 	done, err := s.recordTogether(ctx, &b, records, at)
 	crash.At("recorded")
@@ -83,6 +83,11 @@ func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, 
 
 func (s *Store) recordTogether(ctx context.Context, b *pgx.Batch, records []record, at map[[2]int64]int) ([]recorded, error) {
 	sent := s.pool.SendBatch(ctx, b)
+	for range b.Len() - 1 { // the gate
+		if _, err := sent.Exec(); err != nil {
+			return nil, errors.Join(err, sent.Close())
+		}
+	}
 	rows, err := sent.Query()
 	if err != nil {
 		return nil, errors.Join(err, sent.Close())
