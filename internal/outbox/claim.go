@@ -74,6 +74,9 @@ func (s *Store) claimAs(ctx context.Context, signature string, slots int) (claim
 	half, odd := s.share.split()
 	crash.At("claiming")
 	p, leases, err := s.lease(ctx, signature, slots, half, odd, before)
+	if errors.Is(err, errNoGate) { // or its rate changed while this waited for it
+		p, leases, err = s.lease(ctx, signature, slots, half, odd, before)
+	}
 	crash.At("claimed")
 	if err != nil {
 		return claimed{}, err

@@ -161,3 +161,27 @@ func TestGateBeforeRows(t *testing.T) {
 		t.Errorf("%+v", g)
 	}
 }
+
+// TestClaimWhileRateChanges: a claim that waited for the gate while its rate was
+// taken away, or set anew, claims all the same.
+func TestClaimWhileRateChanges(t *testing.T) {
+	t.Parallel()
+	for _, rate := range []float64{0, 100} {
+		t.Run(fmt.Sprint(rate), func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			mustAdd(t, s, "r", 1)
+			exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
+			pid, done := holding(t, s, `UPDATE outbox_gate SET rate = $1`, rate)
+			var claiming sync.WaitGroup
+			claiming.Go(func() {
+				if c, err := s.claim(context.WithoutCancel(t.Context()), 1); err != nil || len(c.leases) != 1 {
+					t.Errorf("%+v, %v", c, err)
+				}
+			})
+			blockedBy(t, s, pid)
+			done()
+			claiming.Wait()
+		})
+	}
+}
