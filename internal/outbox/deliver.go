@@ -204,8 +204,10 @@ func (d *Deliverer) record(ctx context.Context, r record) {
 	retries := backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
 		backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(recordLimit))
 	var done *settlement
+	try := d.Store.record
 	err := backoff.Retry(func() (err error) {
-		done, err = d.Store.record(ctx, r)
+		done, err = try(ctx, r)
+		try = d.Store.recordAgain
 		if err != nil && !Away(err) || errors.Is(err, ErrLeaseLost) {
 			return backoff.Permanent(err)
 		}

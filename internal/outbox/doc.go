@@ -35,7 +35,7 @@ which the request stream takes, is cut there and ends with a hash (subject.go).
 # Who moves what
 
 	Store.Add     an event becomes a row; returns after the commit          (add.go, repeat.go)
-	Deliverer     claim, one create call a lease, record                    (deliver.go, claim.go, record.go)
+	Deliverer     claim, one create call a lease, record                    (deliver.go, claim.go, record.go, again.go)
 	the shortcut  hands what Add has leased to the Deliverer                (shortcut.go)
 	Resolver      looks for the task of an uncertain request                (resolve.go, finding.go)
 	take back     what was leased by a statement whose answer did not come  (untold.go, by the Deliverer)
@@ -88,6 +88,7 @@ no answer. What stays unclear for ten settle times, what Flex answered with a
 	after claim, before the call             sending, nothing sent     lapse -> uncertain: nobody can tell it from the next line
 	during the call, or before its record    sending, may exist        lapse -> uncertain
 	record cannot be stored, Postgres away   sending, outcome in a log tried again for 10 minutes, also after the lease; else lapse
+	the answer to a record is lost           as before, or moved       asked for in the history before it is tried again
 	while a batch of records is written      all of it or nothing      the two lines above, each
 	after record, before publish             settled, unpublished      the strays, by any replica
 	after publish, before the mark           settled, unpublished      published again under the same id, which the stream drops

@@ -1,0 +1,43 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// recordAgain is record after a try that failed: that one may be committed all the
+// same, and stands once then. What it settled is a stray.
+func (s *Store) recordAgain(ctx context.Context, r record) (*settlement, error) {
+	applied, err := s.recordMade(ctx, r)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return s.record(ctx, r)
+	case err == nil && !applied:
+		return nil, ErrLeaseLost
+	default:
+		return nil, wrap("record again", err)
+	}
+}
+
+// recordMade asks the history whether this process has recorded this outcome of
+// this lease, which it does once, and whether it was applied; ErrNoRows when it has
+// not. The request's row is locked before the history is read, in a statement of
+// its own: so a commit that is still on its way, on a connection that was cut, is
+// waited for and seen.
+func (s *Store) recordMade(ctx context.Context, r record) (applied bool, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var b pgx.Batch
+	b.Queue(`SELECT FROM outbox WHERE id = $1 FOR NO KEY UPDATE`, r.lease.ID)
+	b.Queue(`/* record again */
+		SELECT applied FROM outbox_attempts
+		 WHERE outbox_id = $1 AND kind = 'attempt' AND number = $2 AND worker = $3 AND outcome = $4 LIMIT 1`,
+		r.lease.ID, r.lease.Attempt, s.worker, r.outcome)
+	sent := s.pool.SendBatch(ctx, &b)
+	if _, err = sent.Exec(); err == nil {
+		err = sent.QueryRow().Scan(&applied)
+	}
+	return applied, errors.Join(err, sent.Close())
+}

@@ -1,0 +1,134 @@
+package outbox
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"flexworker/internal/flex"
+	"flexworker/internal/flex/flextest"
+)
+
+// TestRecordNotTold: a record of which nobody was told whether it is made is tried
+// again, and stands once in the history, made or not.
+func TestRecordNotTold(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		fault flextest.Fault
+		at    string // what is sent with the record
+		state State
+		want  string
+	}{
+		{flextest.None, `{"sid":"KD`, Created, "1 created"},
+		{flextest.Status(503), "http_503", Uncertain, "1 uncertain"},
+		{flextest.Status(400), "http_400", Rejected, "1 rejected"},
+		{flextest.Status(429), "http_429", Pending, "1 refused"},
+	} {
+		for _, made := range []bool{true, false} {
+			t.Run(fmt.Sprint(tt.want, made), func(t *testing.T) {
+				t.Parallel()
+				s := newStore(t)
+				mustAdd(t, s, "a", 1)
+				cutting, c := s.cutting(t, tt.at, made)
+				c.armed.Store(true)
+				var log bytes.Buffer
+				d := newDeliverer(t, cutting, flextest.New(t, tt.fault))
+				d.Log = slog.New(slog.NewTextHandler(&log, nil))
+				stop := start(t, d)
+				inState(t, s, tt.state, 1)
+				eventually(t, func() error {
+					if c.armed.Load() || s.histories(t, "a-1") == "" {
+						return errors.New("nothing was cut, or recorded")
+					}
+					return nil
+				})
+				stop()
+				if h := s.histories(t, "a-1"); h != tt.want {
+					t.Errorf("%s, want %s", h, tt.want)
+				}
+				if strings.Contains(log.String(), "too late") {
+					t.Error(log.String())
+				}
+				checkOutbox(t, s.pool)
+			})
+		}
+	}
+}
+
+// TestRecordAgain: after a try that failed, what that try has made is told as it
+// was, and what it has not made is recorded now.
+func TestRecordAgain(t *testing.T) {
+	t.Parallel()
+	first := func(t *testing.T, s *Store, r record) {
+		t.Helper()
+		if _, err := s.record(t.Context(), r); err != nil && !errors.Is(err, ErrLeaseLost) {
+			t.Fatal(err)
+		}
+	}
+	lost := func(t *testing.T, s *Store) {
+		t.Helper()
+		exec(t, s.pool, `UPDATE outbox SET state = 'cancelled', leased_by = NULL, leased_until = NULL, settled_at = now(), error_kind = 'x', error_message = 'x'`)
+	}
+	for _, tt := range []struct {
+		name    string
+		before  func(*testing.T, *Store, record)
+		err     error
+		hint    bool // its result is told
+		history string
+	}{
+		{"not made", func(*testing.T, *Store, record) {}, nil, true, "1 created"},
+		{"made", first, nil, false, "1 created"},
+		{"made too late", func(t *testing.T, s *Store, r record) { lost(t, s); first(t, s, r) }, ErrLeaseLost, false, "1 created!"},
+		{"not made, and too late now", func(t *testing.T, s *Store, _ record) { lost(t, s) }, ErrLeaseLost, false, "1 created!"},
+		{"lapsed meanwhile", func(t *testing.T, s *Store, _ record) {
+			exec(t, s.pool, `UPDATE outbox SET leased_until = now() - interval '1 s'`)
+			if _, err := s.lapse(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}, nil, true, "1 lapsed, 1 created"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			mustAdd(t, s, "a", 1)
+			r := told(mustClaim(t, s, 1)[0], good)
+			tt.before(t, s, r)
+			done, err := s.recordAgain(t.Context(), r)
+			if !errors.Is(err, tt.err) || (done != nil) != tt.hint {
+				t.Errorf("%v, hint %v; want %v", err, done, tt.err)
+			}
+			if h := s.histories(t, "a-1"); h != tt.history {
+				t.Errorf("%s, want %s", h, tt.history)
+			}
+		})
+	}
+}
+
+// TestRecordAgainWaits: a commit that is still on its way is waited for.
+func TestRecordAgainWaits(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "a", 1)
+	r := told(mustClaim(t, s, 1)[0], flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"})
+	pid, done := holding(t, s, `
+		WITH moved AS (UPDATE outbox SET state = 'pending', leased_by = NULL, leased_until = NULL, due_at = now(), spared = 1, error_kind = 'dial')
+		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, applied) VALUES ($1, 'attempt', 1, $2, now(), 'refused', true)`,
+		r.lease.ID, s.worker)
+	var again sync.WaitGroup
+	again.Go(func() {
+		if _, err := s.recordAgain(context.WithoutCancel(t.Context()), r); err != nil {
+			t.Error(err)
+		}
+	})
+	blockedBy(t, s, pid)
+	done()
+	again.Wait()
+	if h := s.histories(t, "a-1"); h != "1 refused" {
+		t.Error(h)
+	}
+}
