@@ -214,10 +214,3 @@ func (s *Store) untilDue(ctx context.Context) (time.Duration, error) {
 	// A request that is due already is in the hands of another replica's claim.
 	return min(max(next, busyPoll), longestRest), err
 }
-
-// putBack: sending -> pending, for leases under which no call was made. It is
-// written as an outcome of its own, so that every lease leaves a row.
-func (s *Store) putBack(ctx context.Context, l Lease) error {
-	_, err := s.record(ctx, record{lease: l, outcome: "put_back", move: move{to: Pending, spared: true}})
-	return err
-}

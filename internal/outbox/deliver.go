@@ -230,13 +230,18 @@ func (d *Deliverer) record(ctx context.Context, r record) {
 	}
 }
 
-// putBack gives a lease back under which no call was made. If that fails, the
-// lease lapses: nobody can tell it from one under which a call was made.
+// putBack gives a lease back under which no call was made, as persistently as an
+// outcome: only this process can tell it from one under which a call was made. It
+// would lapse, into lookups or, without a task, to a person.
 func (d *Deliverer) putBack(ctx context.Context, l Lease) {
 	d.Counters.PutBack.Add(1)
-	if err := d.Store.putBack(ctx, l); err != nil && !errors.Is(err, ErrLeaseLost) {
-		d.Log.Warn("an unused lease could not be given back; it lapses", "request_id", l.RequestID, "attempt", l.Attempt, "error", err)
-	}
+	d.record(ctx, unsent(l))
+}
+
+// unsent: sending -> pending, for a lease under which no call was made. It is
+// written as an outcome of its own, so that every lease leaves a row.
+func unsent(l Lease) record {
+	return record{lease: l, outcome: "put_back", move: move{to: Pending, spared: true}}
 }
 
 // probe asks, when it is this replica's turn, whether Flex can be used again.

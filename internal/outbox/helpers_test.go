@@ -124,6 +124,12 @@ func mustClaim(t testing.TB, s *Store, n int) []Lease {
 	return c.leases
 }
 
+// putBack records that no call was made, trying once.
+func (s *Store) putBack(ctx context.Context, l Lease) error {
+	_, err := s.record(ctx, unsent(l))
+	return err
+}
+
 // A row is a request as the table has it; in the columns that tests ask for.
 type row struct {
 	ID               int64

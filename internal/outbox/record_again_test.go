@@ -132,3 +132,36 @@ func TestRecordAgainWaits(t *testing.T) {
 		t.Error(h)
 	}
 }
+
+// TestPutBackNotTold: that no call was made is not forgotten because Postgres is
+// away when it is first said: nobody else knows it, and the lease would lapse into
+// lookups or, without a task, wait for a person.
+func TestPutBackNotTold(t *testing.T) {
+	t.Parallel()
+	for _, made := range []bool{true, false} {
+		t.Run(fmt.Sprint(made), func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			cutting, c := s.cutting(t, "put_back", made)
+			mustAdd(t, cutting, "p", 2)
+			leases := mustClaim(t, cutting, 2)
+			d := newDeliverer(t, cutting, flextest.New(t))
+			d.slots = newSlots(2)
+			d.slots.take(2)
+			stopping, cancel := context.WithCancel(t.Context())
+			cancel()
+			d.deliver(stopping, leases[0]) // which prepares the statement
+			c.armed.Store(true)
+			d.deliver(stopping, leases[1])
+			if c.armed.Load() {
+				t.Fatal("nothing was cut")
+			}
+			for _, id := range []string{"p-1", "p-2"} {
+				if r, h := s.row(t, id), s.histories(t, id); r.State != Pending || r.Spared != 1 || h != "1 put_back" {
+					t.Errorf("%s is %s, spared %d: %s", id, r.State, r.Spared, h)
+				}
+			}
+			checkOutbox(t, s.pool)
+		})
+	}
+}
