@@ -17,9 +17,10 @@ type Group[T, R any] struct {
 	max   int // items in a write
 	write func(context.Context, []T) ([]R, error)
 
-	// Room says how many of those who wait the next write should take, from 1; it
-	// may wait a moment for more room. nil: all. Set it before the first Do.
-	Room func(waiting int) int
+	// Room says how many of those who wait the next write should take, from 1 to
+	// what waiting says; it may wait a moment for more room, in which more come.
+	// nil: all. Set it before the first Do.
+	Room func(waiting func() int) int
 	// Split says whether an error is the fault of one item's data: then the batch
 	// is halved until that item stands alone. nil: an error is the whole batch's.
 	Split func(error) bool
@@ -61,13 +62,12 @@ func (g *Group[T, R]) Do(ctx context.Context, item T) (R, error) {
 // lead writes one batch, answers its members, and hands the lead to the first
 // of those who came meanwhile.
 func (g *Group[T, R]) lead(ctx context.Context) {
-	g.mu.Lock()
-	n := min(len(g.waiting), g.max)
+	most := func() int { return min(g.Waiting(), g.max) }
+	n := most() // only the leader takes from those who wait
 	if g.Room != nil {
-		g.mu.Unlock()
-		n = g.Room(n) // only the leader takes from those who wait
-		g.mu.Lock()
+		n = g.Room(most)
 	}
+	g.mu.Lock()
 	batch := g.waiting[:n:n]
 	g.waiting = g.waiting[n:]
 	g.mu.Unlock()

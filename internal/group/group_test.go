@@ -147,9 +147,9 @@ func TestGroupRoom(t *testing.T) {
 		w := newSlowWrite()
 		g := New(3, w.write)
 		asked := []int{}
-		g.Room = func(waiting int) int {
-			asked = append(asked, waiting)
-			return min(waiting, 2)
+		g.Room = func(waiting func() int) int {
+			asked = append(asked, waiting())
+			return min(waiting(), 2)
 		}
 		all := call(t, g, map[int]error{}, 1, 2, 3, 4, 5)
 		close(w.gate)
@@ -158,6 +158,25 @@ func TestGroupRoom(t *testing.T) {
 		if !slices.Equal(asked, []int{1, 3, 2}) {
 			t.Errorf("asked about %v", asked)
 		}
+	})
+}
+
+// TestGroupRoomGrows: who came while room was waited for is written, too.
+func TestGroupRoomGrows(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSlowWrite()
+		g := New(3, w.write)
+		room := make(chan struct{})
+		g.Room = func(waiting func() int) int {
+			<-room
+			return waiting()
+		}
+		all := call(t, g, map[int]error{}, 1, 2, 3, 4)
+		close(room)
+		close(w.gate)
+		all.Wait()
+		sameBatches(t, w.batches, [][]int{{1, 2, 3}, {4}})
 	})
 }
 

@@ -31,12 +31,12 @@ func (s *shortcut) close() {
 }
 
 // room is how many of those who wait should be added in the next write.
-func (s *shortcut) room(waiting int) int {
+func (s *shortcut) room(waiting func() int) int {
 	s.mu.Lock()
 	slots := s.slots
 	s.mu.Unlock()
 	if slots == nil {
-		return waiting
+		return waiting()
 	}
 	return slots.room(waiting)
 }

@@ -4,14 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/group"
 )
 
 // open opens the store's shortcut with so many slots and no backlog; what is
@@ -196,7 +199,7 @@ func TestRoom(t *testing.T) {
 		s := newSlots(tt.ceiling)
 		s.take(tt.busy)
 		s.setBacklog(tt.backlog)
-		if n := s.room(tt.waiting); n != tt.want {
+		if n := s.room(waiting(tt.waiting)); n != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, n, tt.want)
 		}
 	}
@@ -204,11 +207,44 @@ func TestRoom(t *testing.T) {
 	s.take(2)
 	s.setBacklog(false)
 	got := make(chan int)
-	go func() { got <- s.room(3) }()
+	go func() { got <- s.room(waiting(3)) }()
 	s.give()
 	if n := <-got; n != 1 && n != 3 { // 3: the machine slept for longer than roomWait
 		t.Errorf("%d after a slot was freed", n)
 	}
+}
+
+// waiting is a number of those who wait that does not grow.
+func waiting(n int) func() int { return func() int { return n } }
+
+// TestRoomBehindABacklog: as many as a write can take are added in each
+// backlogWait, though none waited when it began.
+func TestRoomBehindABacklog(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var sizes []int
+		g := group.New(batchSize, func(_ context.Context, items []int) ([]int, error) {
+			sizes = append(sizes, len(items))
+			return items, nil
+		})
+		g.Room = newSlots(16).room
+		begun := time.Now()
+		var all sync.WaitGroup
+		for range batchSize { // in hand
+			all.Go(func() {
+				for time.Since(begun) < 10*backlogWait {
+					if _, err := g.Do(t.Context(), 1); err != nil {
+						t.Error(err)
+					}
+					wait(t.Context(), backlogWait/20, nil) // it is acked, and the next one comes
+				}
+			})
+		}
+		all.Wait()
+		if len(sizes) != 10 || slices.Min(sizes) != batchSize {
+			t.Errorf("written were %v", sizes)
+		}
+	})
 }
 
 // TestRecordedIsTheRow: the result that record composes from what it knows is

@@ -32,8 +32,8 @@ const (
 	cutEvery = time.Second
 	// roomWait bounds how long Add waits for slots of calls that are in flight.
 	roomWait = 50 * time.Millisecond
-	// backlogWait bounds how long Add waits for a backlog to be worked off: a replica
-	// still takes 2,500 events a second.
+	// backlogWait bounds how long Add waits for a backlog to be worked off: each
+	// second a replica still takes ten times what it may have in hand.
 	backlogWait = 100 * time.Millisecond
 )
 
@@ -82,16 +82,17 @@ func (s *slots) reserve(n int) int {
 	return n
 }
 
-// room is how many of those who wait should be added now: as many as have a slot
-// at once or soon, since what is leased by its insert costs a write less; where many
-// wait, half of all slots, since a statement costs as much as ten of its rows. One
-// alone never waits while there is a slot. Where a slot is further away than
-// roomWait all of them are added, and wait in the table; while some wait there,
-// what comes behind them is held back for up to backlogWait, so that a backlog
-// which can be worked off is, before it grows.
-func (s *slots) room(waiting int) int {
+// room is how many of those who wait, by count, should be added now: as many as
+// have a slot at once or soon, since what is leased by its insert costs a write
+// less; where many wait, half of all slots, since a statement costs as much as ten
+// of its rows. One alone never waits while there is a slot. Where a slot is further
+// away than roomWait all of them are added, and wait in the table; while some wait
+// there, what comes behind them is held back for up to backlogWait, so that a
+// backlog which can be worked off is, before it grows.
+func (s *slots) room(count func() int) int {
 	begun := time.Now()
 	for {
+		waiting := count()
 		s.mu.Lock()
 		free, enough, backlog := s.left(), max(int(s.limit)/2, 1), s.backlog
 		s.mu.Unlock()
