@@ -120,7 +120,10 @@ func (a *app) watchBacklog(ctx context.Context) {
 	tick := time.NewTicker(backlogEvery)
 	defer tick.Stop()
 	for {
-		if backlog, err := a.store.Backlog(ctx); err == nil {
+		backlog, err := a.store.Backlog(ctx)
+		if err != nil {
+			a.log.Warn("the backlog cannot be counted; the count before stays", "error", err)
+		} else {
 			a.state.metrics.mu.Lock()
 			a.state.metrics.backlog = backlog
 			a.state.metrics.mu.Unlock()
