@@ -1,8 +1,8 @@
 // Package consumer turns messages of the request stream into stored requests.
 //
 // A message is decoded (event.go), checked (check.go), stored by the outbox and
-// then acked, with a confirmation: an ack that is lost costs a redelivery, which
-// the outbox recognises. Whatever arrives is stored, as a request or as
+// then acked (intake.go), with a confirmation: an ack that is lost costs a
+// redelivery, which the outbox recognises. Whatever arrives is stored, as a request or as
 // malformed, so nothing needs to be refused to the stream and one bad event
 // never holds up a good one.
 //
@@ -22,18 +22,13 @@ package consumer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/crash"
-	"flexworker/internal/group"
 	"flexworker/internal/outbox"
 )
 
@@ -137,146 +132,6 @@ func (c *Consumer) attach(ctx context.Context) error {
 	return err
 }
 
-// An intake is what one attachment has in hand.
-type intake struct {
-	*Consumer
-	ctx      context.Context // of the stores and acks: it outlives the stop
-	stopping context.Context
-	slots    chan struct{}
-	handling sync.WaitGroup
-	closing  atomic.Bool
-	away     chan struct{} // closed when Postgres is away
-	once     sync.Once
-	acks     *group.Group[jetstream.Msg, struct{}]
-}
-
-func (c *Consumer) newIntake(ctx context.Context) *intake {
-	in := &intake{Consumer: c, ctx: context.WithoutCancel(ctx), stopping: ctx, slots: make(chan struct{}, c.Prefetch), away: make(chan struct{})}
-	in.acks = group.New(c.Prefetch, in.ack)
-	return in
-}
-
-// take starts one message. It blocks while the most are in hand, and so keeps
-// the client from pulling more.
-func (in *intake) take(m jetstream.Msg) {
-	in.slots <- struct{}{}
-	in.handling.Go(func() {
-		defer func() { <-in.slots }()
-		in.handle(m)
-	})
-}
-
-// handle stores one message and then acks it.
-func (in *intake) handle(m jetstream.Msg) {
-	if in.closing.Load() {
-		in.giveBack(m)
-		return
-	}
-	message, err := in.Names.message(m)
-	if err != nil {
-		// Only a message that is not JetStream's has no metadata: not ours to ack.
-		in.Log.Warn("a message without JetStream's metadata was ignored", "subject", m.Subject(), "error", err)
-		return
-	}
-	crash.At("received")
-	if !in.keep(m, message) {
-		in.giveBack(m)
-		return
-	}
-	// A crash here is healed by redelivery: the outbox knows the message.
-	crash.At("added")
-	if _, err := in.acks.Do(in.ctx, m); err != nil {
-		in.Log.Debug("an ack was not confirmed; redelivery will be recognised", "sequence", message.Sequence, "error", err)
-	}
-}
-
-// ack acks what is stored and waits for the confirmation of the last: the server
-// takes the acks of one connection in their order, so that it is that of all.
-func (in *intake) ack(ctx context.Context, stored []jetstream.Msg) ([]struct{}, error) {
-	ctx, cancel := context.WithTimeout(ctx, ackLimit)
-	defer cancel()
-	last := len(stored) - 1
-	for _, m := range stored[:last] {
-		if err := m.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-			return nil, err
-		}
-	}
-	if err := stored[last].DoubleAck(ctx); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-		return nil, err
-	}
-	return make([]struct{}, len(stored)), nil
-}
-
-// keep stores a message, again and again while Postgres does not take it. The
-// stream is told that the message is in work, which costs no delivery, and
-// nothing more is pulled until it is stored: so an outage costs a message one
-// delivery, however long it is and whatever else of Postgres still answers. It
-// returns false when the worker is to stop.
-func (in *intake) keep(m jetstream.Msg, message outbox.Message) bool {
-	for {
-		err := in.store(message)
-		if err == nil {
-			return true
-		}
-		in.once.Do(func() {
-			in.Log.Warn("a message cannot be stored; nothing more is taken until it can", "sequence", message.Sequence, "error", err)
-			close(in.away)
-		})
-		rest(in.stopping, giveBack)
-		if in.stopping.Err() != nil {
-			return false
-		}
-		if err := m.InProgress(); err != nil {
-			in.Log.Debug("the stream could not be told; it may deliver the message again, which is recognised", "error", err)
-		}
-	}
-}
-
-// store makes a row of the message. What Postgres refuses for its data, though
-// it passed our checks, is kept as malformed with its bytes.
-func (in *intake) store(message outbox.Message) error {
-	event, bad := decode(message, in.Attribute)
-	if bad == "" && in.Retention > 0 && time.Since(message.Time) > in.Retention {
-		known, err := in.Store.Knows(in.ctx, event.RequestID)
-		if err != nil {
-			return err
-		}
-		if !known {
-			bad = fmt.Sprintf("the message is older than %v, after which requests are forgotten: whether it was answered is not known; publish it again if it is still wanted", in.Retention)
-		}
-	}
-	if bad == "" {
-		added, err := in.Store.Add(in.ctx, event)
-		if err == nil {
-			in.Counters.Added[added].Add(1)
-			return nil
-		}
-		if outbox.Away(err) {
-			return err
-		}
-		bad = "the database does not take it: " + err.Error()
-	}
-	if err := in.Store.AddMalformed(in.ctx, outbox.Malformed{Message: message, Err: bad}); err != nil {
-		return err
-	}
-	in.Counters.Malformed.Add(1)
-	in.Log.Warn("malformed message kept", "subject", message.Subject, "sequence", message.Sequence, "error", bad)
-	return nil
-}
-
-// giveBack lets the message come again soon. If that is lost it comes again
-// after AckWait.
-func (in *intake) giveBack(m jetstream.Msg) {
-	in.Counters.GivenBack.Add(1)
-	delay := giveBack
-	if in.stopping.Err() != nil {
-		delay = 0 // another replica may have it now
-	}
-	if err := m.NakWithDelay(delay); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-		in.Log.Debug("a message could not be given back; it comes again after AckWait", "error", err)
-	}
-}
-
 // trouble reports what the library met while consuming. It goes on by itself,
 // or closes, and then attach ends.
 func (in *intake) trouble(err error) {
@@ -285,20 +140,6 @@ func (in *intake) trouble(err error) {
 		return
 	}
 	in.Log.Warn("trouble while consuming", "error", err)
-}
-
-// message reads what names a message and what it carries.
-func (n Names) message(m jetstream.Msg) (outbox.Message, error) {
-	meta, err := m.Metadata()
-	if err != nil {
-		return outbox.Message{}, err
-	}
-	out := outbox.Message{
-		Stream: meta.Stream, Subject: m.Subject(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp,
-		Headers: m.Headers(), Raw: m.Data(), Source: strings.TrimPrefix(m.Subject(), n.Subject+"."),
-	}
-	out.Traceparent = header(out, "traceparent")
-	return out, nil
 }
 
 func rest(ctx context.Context, d time.Duration) {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/outbox"
 )
 
 // Names are the stream, the subjects and the consumer that requests come by.
@@ -131,4 +133,18 @@ func (n Names) compare(has jetstream.ConsumerConfig) error {
 	}
 	return fmt.Errorf("%w: consumer %s on stream %s: %s; delete it so that the worker makes it anew (what is stored already is recognised), or set REQUESTS_CONSUMER to another name",
 		ErrDrift, n.Consumer, n.Stream, strings.Join(faults, "; "))
+}
+
+// message reads what names a message and what it carries.
+func (n Names) message(m jetstream.Msg) (outbox.Message, error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return outbox.Message{}, err
+	}
+	out := outbox.Message{
+		Stream: meta.Stream, Subject: m.Subject(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp,
+		Headers: m.Headers(), Raw: m.Data(), Source: strings.TrimPrefix(m.Subject(), n.Subject+"."),
+	}
+	out.Traceparent = header(out, "traceparent")
+	return out, nil
 }
