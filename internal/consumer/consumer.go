@@ -120,15 +120,7 @@ func (c *Consumer) attach(ctx context.Context) error {
 	case <-consuming.Closed():
 		err = errors.New("the stream ended the consuming; looking the consumer up again")
 	}
-	// Drain hands over what was prefetched. While ctx has ended or Postgres is
-	// away it is given back at once, instead of waiting for AckWait.
-	in.closing.Store(true)
-	consuming.Drain()
-	select {
-	case <-consuming.Closed():
-	case <-time.After(ackLimit):
-	}
-	in.handling.Wait()
+	in.finish(consuming)
 	return err
 }
 

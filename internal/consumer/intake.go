@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -21,35 +20,58 @@ type intake struct {
 	ctx      context.Context // of the stores and acks: it outlives the stop
 	stopping context.Context
 	slots    chan struct{}
-	handling sync.WaitGroup
-	closing  atomic.Bool
+	closing  chan struct{} // closed when no more is taken in hand
 	away     chan struct{} // closed when Postgres is away
 	once     sync.Once
 	acks     *group.Group[jetstream.Msg, struct{}]
 }
 
 func (c *Consumer) newIntake(ctx context.Context) *intake {
-	in := &intake{Consumer: c, ctx: context.WithoutCancel(ctx), stopping: ctx, slots: make(chan struct{}, c.Prefetch), away: make(chan struct{})}
+	in := &intake{Consumer: c, ctx: context.WithoutCancel(ctx), stopping: ctx,
+		slots: make(chan struct{}, c.Prefetch), closing: make(chan struct{}), away: make(chan struct{})}
 	in.acks = group.New(c.Prefetch, in.ack)
 	return in
 }
 
 // take starts one message. It blocks while the most are in hand, and so keeps
-// the client from pulling more.
+// the client from pulling more. Once the intake is closing it blocks no longer:
+// Postgres may be away, and what was prefetched must not wait for it.
 func (in *intake) take(m jetstream.Msg) {
-	in.slots <- struct{}{}
-	in.handling.Go(func() {
-		defer func() { <-in.slots }()
-		in.handle(m)
-	})
+	select {
+	case <-in.closing: // also when a slot is free: select itself would choose by chance
+		in.giveBack(m)
+		return
+	default:
+	}
+	select {
+	case <-in.closing:
+		in.giveBack(m)
+	case in.slots <- struct{}{}:
+		go func() {
+			defer func() { <-in.slots }()
+			in.handle(m)
+		}()
+	}
+}
+
+// finish gives back what was only prefetched and waits for what is in hand: with
+// Postgres away that is until it is back, or the worker stops.
+func (in *intake) finish(consuming jetstream.ConsumeContext) {
+	consuming.Drain() // it hands over what was prefetched
+	close(in.closing)
+	select {
+	case <-consuming.Closed():
+	case <-time.After(ackLimit):
+		// Drain waits for a word of the server. Without a connection there is none,
+		// and what could not be given back comes again after AckWait.
+	}
+	for range cap(in.slots) { // who has all of them knows that nobody else is or comes
+		in.slots <- struct{}{}
+	}
 }
 
 // handle stores one message and then acks it.
 func (in *intake) handle(m jetstream.Msg) {
-	if in.closing.Load() {
-		in.giveBack(m)
-		return
-	}
 	message, err := in.Names.message(m)
 	if err != nil {
 		// Only a message that is not JetStream's has no metadata: not ours to ack.

@@ -1,0 +1,165 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/faultproxy"
+	"flexworker/internal/outbox"
+)
+
+// A slowStore is Postgres standing still: each Add waits for its answer, and goes
+// on to Postgres when that is nil. After release all of them do.
+type slowStore struct {
+	Store
+	answers chan error
+	release func()
+	waiting atomic.Int64
+}
+
+func (s *slowStore) Add(ctx context.Context, e outbox.Event) (outbox.Added, error) {
+	s.waiting.Add(1)
+	err := <-s.answers
+	s.waiting.Add(-1)
+	if err != nil {
+		return 0, err
+	}
+	return s.Store.Add(ctx, e)
+}
+
+// full runs a replica that has 4 messages in hand, for whose rows Postgres does
+// not answer, and more of them prefetched.
+func (w *world) full() (c *Consumer, store *slowStore, stop func()) {
+	w.t.Helper()
+	c = w.consumer(4)
+	store, stop = w.fill(c)
+	return c, store, stop
+}
+
+func (w *world) fill(c *Consumer) (store *slowStore, stop func()) {
+	w.t.Helper()
+	w.sendMany("a", 20)
+	store = &slowStore{Store: c.Store, answers: make(chan error)}
+	store.release = sync.OnceFunc(func() { close(store.answers) })
+	c.Store = store
+	stop = w.run(c)
+	w.t.Cleanup(store.release)
+	eventually(w.t, func() error {
+		return errors.Join(is("adds that wait", store.waiting.Load(), 4), is("some are prefetched", w.info().NumAckPending > 5, true))
+	})
+	return store, stop
+}
+
+// others takes n messages as another replica does, and gives them back.
+func (w *world) others(n int) {
+	w.t.Helper()
+	other, err := w.js.Consumer(w.t.Context(), w.names.Stream, w.names.Consumer)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	batch, err := other.Fetch(n, jetstream.FetchMaxWait(ackWait/4))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var got []jetstream.Msg
+	for m := range batch.Messages() {
+		got = append(got, m)
+	}
+	if err := errors.Join(batch.Error(), is("messages that another replica gets", len(got), n)); err != nil {
+		w.t.Error(err)
+	}
+	for _, m := range got { // not before: they would come again to this very batch
+		meta, err := m.Metadata()
+		if err == nil && meta.NumDelivered > 2 {
+			w.t.Errorf("message %d was delivered %d times", meta.Sequence.Stream, meta.NumDelivered)
+		}
+		if err := errors.Join(err, m.Nak()); err != nil {
+			w.t.Error(err)
+		}
+	}
+}
+
+// TestFullStops: what is only prefetched goes to another replica at once, while
+// what is in hand still waits for Postgres.
+func TestFullStops(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, store, stop := w.full()
+	stopped := make(chan struct{})
+	go func() { stop(); close(stopped) }()
+	w.others(16)
+	if n := store.waiting.Load(); n != 4 {
+		t.Errorf("%d are in hand, want 4", n)
+	}
+	store.release()
+	<-stopped
+	if n := c.Counters.Added[outbox.Accepted].Load(); n != 4 {
+		t.Errorf("%d were stored when Run returned, want 4", n)
+	}
+	w.run(w.consumer(4))
+	w.rows(20)
+	w.acked()
+}
+
+// TestFullPostgresAway: of what is prefetched nothing waits for AckWait until
+// Postgres is back; what is in hand is kept.
+func TestFullPostgresAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, store, _ := w.full()
+	store.answers <- errors.New("connection refused")
+	w.others(16)
+	store.release()
+	w.rows(20)
+	w.acked()
+	if n := c.Counters.Attached.Load(); n != 2 {
+		t.Errorf("attached %d times, want 2", n)
+	}
+}
+
+// TestFullConsumerDeleted, and then Postgres away: nothing waits for a consumer
+// that is gone, and all is delivered anew.
+func TestFullConsumerDeleted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, store, _ := w.full()
+	if err := w.js.DeleteConsumer(t.Context(), w.names.Stream, w.names.Consumer); err != nil {
+		t.Fatal(err)
+	}
+	store.answers <- errors.New("connection refused")
+	eventually(t, func() error { return is("some are given back", c.Counters.GivenBack.Load() > 1, true) })
+	store.release()
+	w.rows(20)
+	w.acked()
+}
+
+// TestFullStopsWithoutNATS: the server is out of reach for good, so that Drain
+// hears nothing. Run returns all the same, once what is in hand is stored.
+func TestFullStopsWithoutNATS(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	line := faultproxy.New(t, w.nats.Addr())
+	conn, err := nats.Connect("nats://"+line.Addr(), nats.MaxReconnects(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	c := w.consumer(4)
+	if c.Stream, err = jetstream.New(conn); err != nil {
+		t.Fatal(err)
+	}
+	store, stop := w.fill(c)
+	line.Blackhole()
+	stopped := make(chan struct{})
+	go func() { stop(); close(stopped) }()
+	eventually(t, func() error { return is("some are given back", c.Counters.GivenBack.Load() > 1, true) })
+	store.release()
+	<-stopped
+	w.rows(4)
+}
