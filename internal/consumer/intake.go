@@ -23,7 +23,7 @@ type intake struct {
 	closing  chan struct{} // closed when no more is taken in hand
 	away     chan struct{} // closed when Postgres is away
 	once     sync.Once
-	acks     *group.Group[jetstream.Msg, struct{}]
+	acks     *group.Group[jetstream.Msg, error]
 }
 
 func (c *Consumer) newIntake(ctx context.Context) *intake {
@@ -85,26 +85,32 @@ func (in *intake) handle(m jetstream.Msg) {
 	}
 	// A crash here is healed by redelivery: the outbox knows the message.
 	crash.At("added")
-	if _, err := in.acks.Do(in.ctx, m); err != nil {
+	own, err := in.acks.Do(in.ctx, m)
+	if err = errors.Join(own, err); err != nil {
 		in.Log.Debug("an ack was not confirmed; redelivery will be recognised", "sequence", message.Sequence, "error", err)
 	}
 }
 
 // ack acks what is stored and waits for the confirmation of the last: the server
-// takes the acks of one connection in their order, so that it is that of all.
-func (in *intake) ack(ctx context.Context, stored []jetstream.Msg) ([]struct{}, error) {
+// takes the acks of one connection in their order, so that it is that of all. One
+// that cannot be acked costs the others nothing; the answers say which.
+func (in *intake) ack(ctx context.Context, stored []jetstream.Msg) ([]error, error) {
 	ctx, cancel := context.WithTimeout(ctx, ackLimit)
 	defer cancel()
 	last := len(stored) - 1
-	for _, m := range stored[:last] {
-		if err := m.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-			return nil, err
-		}
+	failed := make([]error, len(stored))
+	for i, m := range stored[:last] {
+		failed[i] = unlessAcked(m.Ack())
 	}
-	if err := stored[last].DoubleAck(ctx); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-		return nil, err
+	return failed, unlessAcked(stored[last].DoubleAck(ctx))
+}
+
+// unlessAcked is err, or nil where the message was acked before.
+func unlessAcked(err error) error {
+	if errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+		return nil
 	}
-	return make([]struct{}, len(stored)), nil
+	return err
 }
 
 // keep stores a message, again and again while Postgres does not take it. The
@@ -172,7 +178,7 @@ func (in *intake) giveBack(m jetstream.Msg) {
 	if in.stopping.Err() != nil {
 		delay = 0 // another replica may have it now
 	}
-	if err := m.NakWithDelay(delay); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+	if err := unlessAcked(m.NakWithDelay(delay)); err != nil {
 		in.Log.Debug("a message could not be given back; it comes again after AckWait", "error", err)
 	}
 }

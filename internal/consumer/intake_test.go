@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -162,4 +163,46 @@ func TestFullStopsWithoutNATS(t *testing.T) {
 	store.release()
 	<-stopped
 	w.rows(4)
+}
+
+// unbound is a message that cannot be acked.
+type unbound struct{ jetstream.Msg }
+
+func (unbound) Ack() error                      { return jetstream.ErrMsgNotBound }
+func (unbound) DoubleAck(context.Context) error { return jetstream.ErrMsgNotBound }
+
+// TestAckOneFails: of those that are acked together only that one comes again.
+func TestAckOneFails(t *testing.T) {
+	t.Parallel()
+	for _, at := range []int{0, 2, 4} {
+		t.Run(fmt.Sprint(at), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.sendMany("a", 5)
+			c := w.consumer(8)
+			opened, err := c.Names.Open(t.Context(), c.Stream)
+			if err != nil {
+				t.Fatal(err)
+			}
+			batch, err := opened.Fetch(5)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var stored []jetstream.Msg
+			for m := range batch.Messages() {
+				if len(stored) == at {
+					m = unbound{m}
+				}
+				stored = append(stored, m)
+			}
+			failed, err := c.newIntake(t.Context()).ack(t.Context(), stored)
+			for i, own := range failed {
+				// Without the last one's confirmation nobody's ack is known to have come.
+				if want := i == at || at == 4; errors.Is(errors.Join(own, err), jetstream.ErrMsgNotBound) != want {
+					t.Errorf("%d: %v, %v", i, own, err)
+				}
+			}
+			eventually(t, func() error { return is("unacked", w.info().NumAckPending, 1) })
+		})
+	}
 }
