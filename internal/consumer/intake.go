@@ -121,13 +121,17 @@ func unlessAcked(err error) error {
 func (in *intake) keep(m jetstream.Msg, message outbox.Message) bool {
 	for {
 		err := in.store(message)
-		if err == nil {
+		switch {
+		case err == nil:
 			return true
+		case errors.Is(err, outbox.ErrRemoved): // this one's trouble: the others go on
+			in.Log.Debug("a message is decided anew", "sequence", message.Sequence, "error", err)
+		default:
+			in.once.Do(func() {
+				in.Log.Warn("a message cannot be stored; nothing more is taken until it can", "sequence", message.Sequence, "error", err)
+				close(in.away)
+			})
 		}
-		in.once.Do(func() {
-			in.Log.Warn("a message cannot be stored; nothing more is taken until it can", "sequence", message.Sequence, "error", err)
-			close(in.away)
-		})
 		rest(in.stopping, giveBack)
 		if in.stopping.Err() != nil {
 			return false
@@ -157,7 +161,7 @@ func (in *intake) store(message outbox.Message) error {
 			in.Counters.Added[added].Add(1)
 			return nil
 		}
-		if outbox.Away(err) {
+		if outbox.Away(err) || errors.Is(err, outbox.ErrRemoved) {
 			return err
 		}
 		bad = "the database does not take it: " + err.Error()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -59,17 +60,29 @@ const (
 	Repeated                 // known, the same: it will be answered again
 	Redelivered              // this very message was added before
 	Conflicting              // known, but another request: kept as malformed
+
+	removed // of addBatch only: it was known, and retention removed it meanwhile
 )
 
 // String is the word for logs and metrics.
 func (a Added) String() string {
-	return [...]string{"accepted", "rejected", "repeated", "redelivered", "conflict"}[a]
+	return [...]string{"accepted", "rejected", "repeated", "redelivered", "conflict", "removed"}[a]
 }
+
+// ErrRemoved is returned by Add for an event whose request was known, until
+// retention removed it while it was being answered. Nothing is kept of this
+// event: whether it is a new request is its caller's to say, who knows its age.
+// It is no sign that Postgres is away.
+var ErrRemoved = errors.New("outbox: the known request was removed meanwhile")
 
 // Add stores an event and returns once that is committed. After an error
 // nothing is known; the same call may be made again, by redelivery.
 func (s *Store) Add(ctx context.Context, e Event) (Added, error) {
-	return s.adds.Do(ctx, e)
+	added, err := s.adds.Do(ctx, e)
+	if err == nil && added == removed {
+		return 0, ErrRemoved
+	}
+	return added, err
 }
 
 // AddMalformed keeps a message that cannot become a request. It may be called

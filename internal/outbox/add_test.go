@@ -267,6 +267,7 @@ func TestAway(t *testing.T) {
 	}{
 		{nil, false},
 		{errors.New("connection refused"), true},
+		{ErrRemoved, false},
 		{&pgconn.PgError{Code: "57P01"}, true},
 		{&pgconn.PgError{Code: "53100"}, true},
 		{&pgconn.PgError{Code: "25006"}, true},

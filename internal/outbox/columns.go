@@ -2,14 +2,11 @@ package outbox
 
 import (
 	"encoding/json"
-	"errors"
 	"strings"
 	"time"
 
 	"flexworker/internal/rawjson"
 )
-
-var errRemoved = errors.New("the known request was removed meanwhile")
 
 // addColumns are the arrays that insert unnests: one element an event.
 type addColumns struct {

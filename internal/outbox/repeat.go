@@ -49,9 +49,10 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 	if err != nil {
 		return wrap("add: read known", err)
 	}
-	if len(known) > 0 {
-		// Retention removed it between the two statements; redelivery adds it.
-		return wrap("add", errRemoved)
+	for _, gone := range known { // between the two statements
+		for _, i := range gone {
+			answers[i] = removed
+		}
 	}
 	if err := s.sendAsked(ctx, &repeats, &conflicts); err != nil {
 		return err
@@ -60,27 +61,32 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 }
 
 // keptRepeats makes sure that every repeat is kept: none is when retention has
-// removed its request meanwhile. Redelivery adds it anew then.
+// removed its request meanwhile.
 func (s *Store) keptRepeats(ctx context.Context, events []Event, answers []Added) error {
+	var repeats []int
 	var sequences []int64
 	var times []time.Time
 	for i, e := range events {
 		if answers[i] == Repeated {
-			sequences, times = append(sequences, int64(e.Sequence)), append(times, e.Time)
+			repeats, sequences, times = append(repeats, i), append(sequences, int64(e.Sequence)), append(times, e.Time)
 		}
 	}
-	if len(sequences) == 0 {
+	if len(repeats) == 0 {
 		return nil
 	}
-	var lost bool
-	err := s.pool.QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM unnest($1::bigint[], $2::timestamptz[]) AS e (sequence, at)
-		 WHERE NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.stream_sequence = e.sequence AND r.stream_time = e.at))`,
-		sequences, times).Scan(&lost)
-	if err == nil && lost {
-		err = errRemoved
+	rows, err := s.pool.Query(ctx, `
+		SELECT n FROM unnest($1::bigint[], $2::timestamptz[]) WITH ORDINALITY AS e (sequence, at, n)
+		 WHERE NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.stream_sequence = e.sequence AND r.stream_time = e.at)`,
+		sequences, times)
+	if err != nil {
+		return wrap("add: read repeats", err)
 	}
-	return wrap("add", err)
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&n}, func() error {
+		answers[repeats[n-1]] = removed
+		return nil
+	})
+	return wrap("add: read repeats", err)
 }
 
 // sendAsked stores what waits for an answer of its own and wakes the Publisher.

@@ -87,7 +87,7 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 // its work now, so that the same call may succeed later; a refusal of the data
 // is not that.
 func Away(err error) bool {
-	return err != nil && !isDataError(err)
+	return err != nil && !isDataError(err) && !errors.Is(err, ErrRemoved)
 }
 
 // isDataError says whether Postgres refused what was written, rather than the
