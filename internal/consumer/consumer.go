@@ -2,9 +2,9 @@
 //
 // A message is decoded (event.go), checked (check.go), stored by the outbox and
 // then acked (intake.go), with a confirmation: an ack that is lost costs a
-// redelivery, which the outbox recognises. Whatever arrives is stored, as a request or as
-// malformed, so nothing needs to be refused to the stream and one bad event
-// never holds up a good one.
+// redelivery, which the outbox recognises. Whatever arrives is stored, as a
+// request or as malformed, so nothing needs to be refused to the stream and one
+// bad event never holds up a good one.
 //
 // What the library and the server do that one would not expect:
 //   - Consume ends without a word when the consumer is deleted, a request is bad
@@ -58,7 +58,10 @@ type Consumer struct {
 	Names     Names
 	Store     Store
 	Attribute string // LOOKUP_ATTRIBUTE; "": no lookup key
-	Prefetch  int    // messages in hand, at most
+	// Prefetch is how many messages are in hand, at most: being stored or acked.
+	// The client holds up to as many again, and that many more for each reconnect
+	// while all are in hand: it asks anew then, whatever it holds.
+	Prefetch int
 	// Retention is how long requests are remembered; 0: for ever. A message that
 	// is older, and not known, is not carried out: a replay of the stream would
 	// call people again.

@@ -43,6 +43,7 @@ func (w *world) full() (c *Consumer, store *slowStore, stop func()) {
 	return c, store, stop
 }
 
+// fill is full for a replica of the test's own making, which takes 4.
 func (w *world) fill(c *Consumer) (store *slowStore, stop func()) {
 	w.t.Helper()
 	w.sendMany("a", 20)
@@ -54,6 +55,9 @@ func (w *world) fill(c *Consumer) (store *slowStore, stop func()) {
 	eventually(w.t, func() error {
 		return errors.Join(is("adds that wait", store.waiting.Load(), 4), is("some are prefetched", w.info().NumAckPending > 5, true))
 	})
+	if n := w.info().NumAckPending; n > 2*c.Prefetch {
+		w.t.Errorf("%d are delivered to a replica that has %d in hand", n, c.Prefetch)
+	}
 	return store, stop
 }
 
