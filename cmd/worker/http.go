@@ -18,6 +18,7 @@ import (
 type state struct {
 	schema   atomic.Bool // the database has our tables
 	draining atomic.Bool
+	tracing  bool // attempts are written as spans; set before the loops begin
 	metrics  *metrics
 }
 
@@ -25,7 +26,9 @@ func newState() *state { return &state{metrics: newMetrics()} }
 
 func (s *state) attempted(at outbox.Attempt) {
 	s.metrics.took.WithLabelValues(at.Outcome.Kind.String()).Observe(at.Outcome.Took.Seconds())
-	traceAttempt(at)
+	if s.tracing {
+		traceAttempt(at)
+	}
 }
 
 // serveAdmin listens on ADMIN_ADDR; the returned function ends that.

@@ -41,16 +41,21 @@ func Describe(response json.RawMessage) (*Channel, *Routing) {
 	if raw, ok := rawjson.Member(response, "channel"); ok && raw[0] == '{' {
 		channel = &Channel{SID: textAt(raw, "sid"), Type: textAt(raw, "type")}
 	}
-	raw, ok := rawjson.Member(response, "routing")
-	if !ok || raw[0] != '{' {
-		return channel, nil
+	var room [40]rawjson.Pair // more than Twilio shows of a task
+	properties := rawjson.AppendMembers(room[:0], response, "routing", "properties")
+	if len(properties) == 0 {
+		if raw, ok := rawjson.Member(response, "routing"); !ok || raw[0] != '{' {
+			return channel, nil
+		}
 	}
-	return channel, routingOf(raw)
+	r := routingOf(properties)
+	if value, ok := rawjson.Member(response, "routing", "reservation"); ok && string(value) != "null" && rawjson.Valid(value) {
+		r.Reservation = value
+	}
+	return channel, r
 }
 
-func routingOf(raw []byte) *Routing {
-	var room [40]rawjson.Pair // more than Twilio shows of a task
-	properties := rawjson.AppendMembers(room[:0], raw, "properties")
+func routingOf(properties rawjson.Object) *Routing {
 	text := func(name string) string { return textOf(properties.Get(name)) }
 	r := &Routing{
 		AssignmentStatus: text("assignment_status"), WorkspaceSID: text("workspace_sid"),
@@ -61,9 +66,6 @@ func routingOf(raw []byte) *Routing {
 	}
 	if n, err := strconv.ParseInt(string(properties.Get("priority")), 10, 64); err == nil {
 		r.Priority = &n
-	}
-	if value, ok := rawjson.Member(raw, "reservation"); ok && string(value) != "null" && rawjson.Valid(value) {
-		r.Reservation = value
 	}
 	attributes := properties.Get("attributes")
 	if held, ok := rawjson.Text(attributes); ok {

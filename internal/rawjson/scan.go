@@ -21,15 +21,20 @@ func skipSpace(text []byte, i int) int {
 
 // skipString returns the index after the string that opens at i.
 func skipString(text []byte, i int) int {
-	for i++; i < len(text); i++ {
-		switch text[i] {
-		case '"':
-			return i + 1
-		case '\\':
-			i++
+	for end := i + 1; ; {
+		n := bytes.IndexByte(text[end:], '"')
+		if n < 0 {
+			return len(text)
+		}
+		end += n + 1
+		escapes := 0
+		for at := end - 2; at > i && text[at] == '\\'; at-- {
+			escapes++
+		}
+		if escapes%2 == 0 {
+			return end
 		}
 	}
-	return len(text)
 }
 
 // skipValue returns the index after the value that begins at i. It counts

@@ -153,14 +153,14 @@ func (w *walker) array(i int, keys [][]byte) int {
 func (w *walker) str(i int) int {
 	for i++; i < len(w.text); i++ {
 		c := w.text[i]
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
 		if c == '"' {
 			return i + 1
 		}
 		if c < ' ' {
 			return -1
-		}
-		if c != '\\' {
-			continue
 		}
 		if i++; i >= len(w.text) {
 			return -1
