@@ -41,7 +41,8 @@ func TestConstraints(t *testing.T) {
 		{"request_id_is_unique", base + good[Pending]},
 		{"request_id_has_1_to_256_bytes", update(Pending, `request_id = ''`)},
 		{"request_id_has_1_to_256_bytes", update(Pending, `request_id = repeat('é', 129)`)},
-		{"state_is_known", update(Pending, `state = 'done', due_at = NULL`)},
+		{"state_is_known_and_settled_when_final", update(Pending, `state = 'done', due_at = NULL, error_kind = 'odd'`)},
+		{"state_is_known_and_settled_when_final", update(Expired, `state = 'done'`)},
 		{"priority_is_0_to_9", update(Pending, `priority = 10`)},
 		{"priority_is_0_to_9", update(Pending, `priority = -1`)},
 		{"request_or_raw_is_kept", update(Rejected, `request = NULL`)},
@@ -59,16 +60,19 @@ func TestConstraints(t *testing.T) {
 		{"spared_is_part_of_attempt", update(Sending, `spared = -1`)},
 		{"lookup_key_has_32_hex_digits", update(Pending, `lookup_key = repeat('A', 32)`)},
 		{"uncertain_has_a_beginning", update(Uncertain, `uncertain_since = NULL`)},
-		{"sid_when_created", update(Created, `interaction_sid = NULL`)},
-		{"sid_when_created", update(Rejected, `interaction_sid = 'KD0000000000000000000000000000000a'`)},
+		{"sid_and_resolver_when_created", update(Created, `interaction_sid = NULL`)},
+		{"sid_and_resolver_when_created", update(Rejected, `interaction_sid = 'KD0000000000000000000000000000000a'`)},
 		{"sid_has_its_form", update(Created, `interaction_sid = 'KD1'`)},
 		{"sid_has_its_form", update(Created, `interaction_sid = E'KD0000000000000000000000000000000a\n'`)},
 		{"resolved_by_is_known", update(Created, `resolved_by = 'magic'`)},
-		{"resolver_when_created", update(Created, `resolved_by = NULL`)},
+		{"sid_and_resolver_when_created", update(Created, `resolved_by = NULL`)},
 		{"reason_when_not_created", update(Rejected, `error_kind = NULL`)},
 		{"reason_when_not_created", update(Uncertain, `error_kind = NULL`)},
-		{"settled_when_final", update(Expired, `settled_at = NULL`)},
-		{"settled_when_final", update(Pending, `settled_at = now()`)},
+		{"reason_when_not_created", update(Abandoned, `error_kind = NULL`)},
+		{"reason_when_not_created", update(Expired, `error_kind = NULL`)},
+		{"reason_when_not_created", update(Cancelled, `error_kind = NULL`)},
+		{"state_is_known_and_settled_when_final", update(Expired, `settled_at = NULL`)},
+		{"state_is_known_and_settled_when_final", update(Pending, `settled_at = now()`)},
 		{"settlement_is_counted_from_1", update(Pending, `settlement = 0`)},
 		{"published_after_settled", update(Uncertain, `published_at = now()`)},
 		{"kind_is_known", `UPDATE outbox_attempts SET kind = 'guess'`},
@@ -94,8 +98,8 @@ func TestConstraints(t *testing.T) {
 		}
 	}
 	rows, err := s.pool.Query(t.Context(), `
-		SELECT conname FROM pg_constraint JOIN pg_class c ON c.oid = conrelid
-		 WHERE c.relnamespace = current_schema()::regnamespace AND contype IN ('c', 'u') AND c.relname LIKE 'outbox%'`)
+		SELECT conname FROM pg_constraint LEFT JOIN pg_class c ON c.oid = conrelid LEFT JOIN pg_type d ON d.oid = contypid
+		 WHERE connamespace = current_schema()::regnamespace AND contype IN ('c', 'u') AND coalesce(c.relname, d.typname) LIKE 'outbox%'`)
 	if err != nil {
 		t.Fatal(err)
 	}

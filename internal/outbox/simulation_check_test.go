@@ -61,7 +61,7 @@ func (s *sim) checkShape(row *simRow, g *simGhost) {
 	case row.state == Pending && row.dueAt == never, row.state != Pending && row.state != Uncertain && row.dueAt != never:
 		s.fail("due_while_pending: %+v", *row)
 	case row.state.Final() != (row.settledAt != never):
-		s.fail("settled_when_final: %+v", *row)
+		s.fail("state_is_known_and_settled_when_final: %+v", *row)
 	case (row.state == Created) != (row.sid != ""):
 		s.fail("sid_when_created: %+v", *row)
 	case row.published && row.settledAt == never:
