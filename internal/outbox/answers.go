@@ -4,38 +4,70 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// hints carries what was settled in this process to its Publisher. When it is
-// full a hint is dropped, and the strays bring it.
-type hints chan *settlement
+// hints carries what was settled in this process to its Publisher: whole as long
+// as there is room, then by number alone, to be read from the table.
+type hints struct {
+	queue chan *settlement
+	more  signal // there are numbers
 
-func newHints() hints { return make(hints, 4*batchSize) }
+	mu      sync.Mutex
+	numbers []int64
+}
 
-func (h hints) offer(s *settlement) {
+// maxNumbers is how many settled requests are remembered by number; of those beyond,
+// as while NATS is away for long, the strays tell.
+const maxNumbers = 1 << 16
+
+func newHints() *hints {
+	return &hints{queue: make(chan *settlement, 4*batchSize), more: newSignal()}
+}
+
+func (h *hints) offer(s *settlement) {
 	select {
-	case h <- s:
+	case h.queue <- s:
+		return
 	default:
 	}
+	h.mu.Lock()
+	if len(h.numbers) < maxNumbers {
+		h.numbers = append(h.numbers, s.id)
+	}
+	h.mu.Unlock()
+	h.more.raise()
 }
 
 // take gives first and what else is there now, up to a batch.
-func (h hints) take(first *settlement) []answer {
+func (h *hints) take(first *settlement) []answer {
 	var answers []answer
 	if first != nil {
 		answers = append(answers, first.answer())
 	}
 	for len(answers) < batchSize {
 		select {
-		case s := <-h:
+		case s := <-h.queue:
 			answers = append(answers, s.answer())
 		default:
 			return answers
 		}
 	}
 	return answers
+}
+
+// takeNumbers gives up to a batch of numbers, those first that were offered first.
+func (h *hints) takeNumbers() []int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := min(len(h.numbers), batchSize)
+	taken := h.numbers[:n:n]
+	if h.numbers = h.numbers[n:]; len(h.numbers) > 0 {
+		h.more.raise()
+	}
+	return taken
 }
 
 // answer is the message about a settled request, or one that waits for a person.

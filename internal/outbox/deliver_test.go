@@ -267,8 +267,8 @@ func TestDeliverStops(t *testing.T) {
 	if to, r := <-known, s.row(t, "s-1"); to != Created || r.State != Created {
 		t.Errorf("to %s, is %s", to, r.State)
 	}
-	if len(s.settled) != 1 {
-		t.Errorf("%d hints, want 1", len(s.settled))
+	if len(s.settled.queue) != 1 {
+		t.Errorf("%d hints, want 1", len(s.settled.queue))
 	}
 }
 

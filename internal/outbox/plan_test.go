@@ -30,6 +30,7 @@ func TestPlans(t *testing.T) {
 	}{
 		{"prune", oldSQL, "Index Cond: (settled_at < ", []any{time.Hour, pruneBatch}},
 		{"expire", expireSQL, "Index Cond: (expires_at <= ", []any{sweepBatch}},
+		{"unpublished", unpublishedSQL, "Index Cond: (id = ANY (", []any{[]int64{7, 8}}},
 		{"strays", straySQL, "Index Cond: ((settled_at < (now() - ", []any{strayAge, time.Now(), 7, batchSize}},
 		{"waiting", waitingSQL, "Index Cond: ((due_at IS NULL) AND (id > ", []any{7, batchSize}},
 		{"backlog", "TABLE outbox_backlog", "outbox_fresh", nil},

@@ -75,8 +75,10 @@ func (p *Publisher) Run(ctx context.Context) {
 				left = p.Store.settled.take(nil)
 			}
 			return
-		case first := <-p.Store.settled:
+		case first := <-p.Store.settled.queue:
 			answers = p.Store.settled.take(first)
+		case <-p.Store.settled.more:
+			answers, err = p.Store.unpublished(ctx, p.Store.settled.takeNumbers())
 		case <-p.Store.asked:
 			read = true
 			answers, err = p.Store.asking(ctx, &p.from)
@@ -89,7 +91,7 @@ func (p *Publisher) Run(ctx context.Context) {
 			p.Log.Warn("results cannot be read; they stay in the table and are tried again", "error", err)
 			wait(ctx, publishRest, nil)
 		case !p.publish(ctx, answers):
-			wait(ctx, publishRest, nil) // what is hinted at meanwhile and dropped, the strays bring
+			wait(ctx, publishRest, nil) // what is not taken meanwhile, the strays bring
 		case read && len(answers) >= batchSize:
 			p.Store.stray.raise() // there may be more where these came from
 		}

@@ -386,6 +386,35 @@ func TestAnnouncement(t *testing.T) {
 	}
 }
 
+// TestPublisherBehind: what is settled faster than it is published goes out without
+// anybody looking for strays.
+func TestPublisherBehind(t *testing.T) {
+	t.Parallel()
+	s, r := newStore(t), newResults(t, consumertest.Options{})
+	r.create(t)
+	p := r.publisher(t, s)
+	n := cap(s.settled.queue) + batchSize + 10
+	mustAdd(t, s, "much", n, faulty("x"))
+	if left := len(s.settled.numbers); left != batchSize+10 {
+		t.Fatalf("%d are known by number", left)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); p.Run(ctx) }()
+	eventually(t, func() error {
+		var left int
+		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&left); err != nil || left > 0 {
+			return fmt.Errorf("%d are not published, %v", left, err)
+		}
+		return nil
+	})
+	stop()
+	<-ended
+	if got := len(r.all(t)); got != n {
+		t.Errorf("%d messages, want %d", got, n)
+	}
+}
+
 // TestPublisherRuns: hints, questions and strays all come out by themselves; NATS
 // may go away meanwhile.
 func TestPublisherRuns(t *testing.T) {
@@ -394,8 +423,8 @@ func TestPublisherRuns(t *testing.T) {
 	r.create(t)
 	p := r.publisher(t, s)
 	mustAdd(t, s, "stray", batchSize+10, faulty("x"))
-	for len(s.settled) > 0 {
-		<-s.settled // dropped hints
+	for len(s.settled.queue) > 0 {
+		<-s.settled.queue // dropped hints
 	}
 	age(t, s)
 	ctx, stop := context.WithCancel(t.Context())

@@ -59,7 +59,7 @@ type Store struct {
 	due      signal // something may be due: Deliverer
 	overdue  signal // a lease or a deadline has passed: Sweeper
 	doubtful signal // a lookup is due: Resolver
-	settled  hints  // results to publish: Publisher
+	settled  *hints // results to publish: Publisher
 	stray    signal // a result that nobody has published: Publisher
 	asked    signal // a repeat or a malformed message waits for its answer: Publisher
 

@@ -28,8 +28,11 @@ func (c *cursor) read(kind answerKind, batch []answer) {
 	}
 }
 
-// straySQL and waitingSQL read behind a cursor, each by an index in its order.
+// straySQL and waitingSQL read behind a cursor, each by an index in its order;
+// unpublishedSQL reads what has a number.
 const (
+	unpublishedSQL = `SELECT ` + settlementColumns + ` FROM outbox o
+		 WHERE id = ANY ($1) AND published_at IS NULL AND (settled_at IS NOT NULL OR state = 'uncertain' AND due_at IS NULL AND announced_at IS NULL)`
 	straySQL = `SELECT ` + settlementColumns + ` FROM outbox o
 		 WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < now() - $1::interval AND (settled_at, id) > ($2, $3)
 		 ORDER BY settled_at, id LIMIT $4`
@@ -68,6 +71,18 @@ func (s *Store) strays(ctx context.Context, from *cursor) ([]answer, error) {
 		from.settledAt = *settled[batchSize-1].settledAt
 	}
 	return answers, nil
+}
+
+// unpublished are the answers to settled requests that the Publisher knows by number.
+func (s *Store) unpublished(ctx context.Context, numbers []int64) ([]answer, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	settled, err := s.settlements(ctx, unpublishedSQL, numbers)
+	answers := make([]answer, len(settled))
+	for i := range settled {
+		answers[i] = settled[i].answer()
+	}
+	return answers, err
 }
 
 // settlements are the rows of a statement that reads settlementColumns.

@@ -89,7 +89,7 @@ func answersOfEachKind(t *testing.T, s *Store, source string, n, first int) {
 	if _, err := s.addMalformedBatch(t.Context(), malformed); err != nil {
 		t.Fatal(err)
 	}
-	for len(s.settled) > 0 {
-		<-s.settled
+	for len(s.settled.queue) > 0 {
+		<-s.settled.queue
 	}
 }

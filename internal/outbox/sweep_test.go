@@ -65,7 +65,7 @@ func TestExpire(t *testing.T) {
 	if r.State != Expired || r.SettledAt == nil || r.DueIn != nil || deref(r.ErrorKind) != "expired" || r.Attempt != 0 {
 		t.Errorf("%+v", r)
 	}
-	if hint := <-s.settled; hint.requestID != "x-3" || hint.state != Expired {
+	if hint := <-s.settled.queue; hint.requestID != "x-3" || hint.state != Expired {
 		t.Errorf("hint %+v", hint)
 	}
 	// What was being sent when its deadline passed is sent; put back, it expires.
