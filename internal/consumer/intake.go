@@ -20,15 +20,16 @@ type intake struct {
 	ctx      context.Context // of the stores and acks: it outlives the stop
 	stopping context.Context
 	slots    chan struct{}
-	closing  chan struct{} // closed when no more is taken in hand
-	away     chan struct{} // closed when Postgres is away
+	next     chan jetstream.Msg // to a goroutine that has handled another
+	closing  chan struct{}      // closed when no more is taken in hand
+	away     chan struct{}      // closed when Postgres is away
 	once     sync.Once
 	acks     *group.Group[jetstream.Msg, error]
 }
 
 func (c *Consumer) newIntake(ctx context.Context) *intake {
 	in := &intake{Consumer: c, ctx: context.WithoutCancel(ctx), stopping: ctx,
-		slots: make(chan struct{}, c.Prefetch), closing: make(chan struct{}), away: make(chan struct{})}
+		slots: make(chan struct{}, c.Prefetch), next: make(chan jetstream.Msg), closing: make(chan struct{}), away: make(chan struct{})}
 	in.acks = group.New(c.Prefetch, in.ack)
 	return in
 }
@@ -47,10 +48,25 @@ func (in *intake) take(m jetstream.Msg) {
 	case <-in.closing:
 		in.giveBack(m)
 	case in.slots <- struct{}{}:
-		go func() {
-			defer func() { <-in.slots }()
-			in.handle(m)
-		}()
+		select {
+		case in.next <- m:
+		default:
+			go in.handleAll(m)
+		}
+	}
+}
+
+// handleAll handles m, and what comes after it until the intake closes. A goroutine
+// that stays does not have to grow its stack for each message.
+func (in *intake) handleAll(m jetstream.Msg) {
+	for {
+		in.handle(m)
+		<-in.slots
+		select {
+		case m = <-in.next:
+		case <-in.closing:
+			return
+		}
 	}
 }
 

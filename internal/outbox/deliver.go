@@ -224,18 +224,10 @@ func (d *Deliverer) note(r record) {
 // record stores the outcome, again and again while Postgres is away: what Flex
 // said is worth more than what a lookup can find.
 func (d *Deliverer) record(ctx context.Context, r record) {
-	retries := backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
-		backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(recordLimit))
-	var done *settlement
-	try := d.Store.record
-	err := backoff.Retry(func() (err error) {
-		done, err = try(ctx, r)
-		try = d.Store.recordAgain
-		if err != nil && !Away(err) || errors.Is(err, ErrLeaseLost) {
-			return backoff.Permanent(err)
-		}
-		return err
-	}, retries)
+	done, err := d.Store.record(ctx, r)
+	if notRecorded(err) {
+		done, err = d.recordAgain(ctx, r)
+	}
 	switch {
 	case errors.Is(err, ErrLeaseLost):
 		d.Log.Warn("the outcome came too late: the request was resolved or leased again meanwhile",
@@ -252,6 +244,21 @@ func (d *Deliverer) record(ctx context.Context, r record) {
 		d.Store.settled.offer(done)
 	}
 }
+
+// recordAgain tries for as long as Postgres is away.
+func (d *Deliverer) recordAgain(ctx context.Context, r record) (done *settlement, err error) {
+	err = backoff.Retry(func() (err error) {
+		if done, err = d.Store.recordAgain(ctx, r); err != nil && !notRecorded(err) {
+			return backoff.Permanent(err)
+		}
+		return err
+	}, backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
+		backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(recordLimit)))
+	return done, err
+}
+
+// notRecorded says whether an error leaves open if the outcome is recorded.
+func notRecorded(err error) bool { return Away(err) && !errors.Is(err, ErrLeaseLost) }
 
 // putBack gives a lease back under which no call was made, as persistently as an
 // outcome: only this process can tell it from one under which a call was made. It
