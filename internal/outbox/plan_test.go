@@ -44,7 +44,7 @@ func TestPlans(t *testing.T) {
 			t.Fatal(tt.name, err)
 		}
 		plan := strings.Join(lines, "\n")
-		if !strings.Contains(plan, tt.has) || strings.Contains(plan, "Seq Scan on outbox\n") || strings.Contains(plan, "Seq Scan on outbox ") {
+		if tt.name == "unpublished" && strings.Contains(plan, "outbox_publish") || !strings.Contains(plan, tt.has) || strings.Contains(plan, "Seq Scan on outbox\n") || strings.Contains(plan, "Seq Scan on outbox ") {
 			t.Errorf("%s: not %q, or the whole table:\n%s", tt.name, tt.has, plan)
 		}
 	}

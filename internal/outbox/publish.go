@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -64,6 +65,17 @@ const (
 // Run publishes until ctx ends, and then what this process has settled so far.
 // It ends when nobody gives hints any more, so ctx should end last of all loops.
 func (p *Publisher) Run(ctx context.Context) {
+	// What was hinted at is marked while the next is published. What was read from the
+	// table is marked before the next read, which would find it again.
+	marks := make(chan []answer, 1)
+	var marking sync.WaitGroup
+	defer marking.Wait()
+	defer close(marks)
+	marking.Go(func() {
+		for acked := range marks {
+			p.mark(context.WithoutCancel(ctx), acked)
+		}
+	})
 	for {
 		var answers []answer
 		var err error
@@ -76,7 +88,11 @@ func (p *Publisher) Run(ctx context.Context) {
 			}
 			return
 		case first := <-p.Store.settled.queue:
-			answers = p.Store.settled.take(first)
+			acked, all := p.put(p.Store.settled.take(first))
+			if marks <- acked; !all {
+				wait(ctx, publishRest, nil) // what is not taken meanwhile, the strays bring
+			}
+			continue
 		case <-p.Store.settled.more:
 			answers, err = p.Store.unpublished(ctx, p.Store.settled.takeNumbers())
 		case <-p.Store.asked:
@@ -91,19 +107,23 @@ func (p *Publisher) Run(ctx context.Context) {
 			p.Log.Warn("results cannot be read; they stay in the table and are tried again", "error", err)
 			wait(ctx, publishRest, nil)
 		case !p.publish(ctx, answers):
-			wait(ctx, publishRest, nil) // what is not taken meanwhile, the strays bring
+			wait(ctx, publishRest, nil)
 		case read && len(answers) >= batchSize:
 			p.Store.stray.raise() // there may be more where these came from
 		}
 	}
 }
 
-// publish sends all answers, waits for the stream to acknowledge them and marks
-// those that it did. It returns whether that was all of them.
+// publish puts all answers on the stream and marks those that it took. It returns
+// whether that was all of them.
 func (p *Publisher) publish(ctx context.Context, answers []answer) bool {
-	if len(answers) == 0 {
-		return true
-	}
+	acked, all := p.put(answers)
+	return p.mark(ctx, acked) && all
+}
+
+// put sends all answers and waits for the stream to acknowledge them. It returns
+// those that it did, and whether that was all of them.
+func (p *Publisher) put(answers []answer) (acked []answer, all bool) {
 	futures := make([]jetstream.PubAckFuture, len(answers))
 	var failed error
 	for i, a := range answers {
@@ -118,18 +138,27 @@ func (p *Publisher) publish(ctx context.Context, answers []answer) bool {
 	}
 	// A crash here publishes again, under the same message id.
 	crash.At("published")
+	if failed != nil {
+		rest := len(answers) - len(acked) - len(large)
+		p.Counters.PublishFailed.Add(int64(rest))
+		p.Log.Warn("the result stream did not take all results; the rest is tried again", "results", rest, "error", failed)
+	}
+	if all = failed == nil; len(large) > 0 {
+		short, took := p.put(large)
+		acked, all = append(acked, short...), all && took
+	}
+	return acked, all
+}
+
+// mark notes what the stream has acknowledged, and returns whether it could.
+func (p *Publisher) mark(ctx context.Context, acked []answer) bool {
 	if err := p.Store.markPublished(ctx, acked); err != nil {
 		p.Log.Warn("published results cannot be marked; they will be published again under the same id", "results", len(acked), "error", err)
 		return false
 	}
 	crash.At("marked")
 	p.Counters.Published.Add(int64(len(acked)))
-	if failed != nil {
-		rest := len(answers) - len(acked) - len(large)
-		p.Counters.PublishFailed.Add(int64(rest))
-		p.Log.Warn("the result stream did not take all results; the rest is tried again", "results", rest, "error", failed)
-	}
-	return p.publish(ctx, large) && failed == nil
+	return true
 }
 
 // tooLarge says whether a stream refused a message for its size: its own limit

@@ -29,10 +29,11 @@ func (c *cursor) read(kind answerKind, batch []answer) {
 }
 
 // straySQL and waitingSQL read behind a cursor, each by an index in its order;
-// unpublishedSQL reads what has a number.
+// unpublishedSQL reads what has a number. That it is settled is left to be seen: said
+// there, the planner would read the whole index of what is not published.
 const (
 	unpublishedSQL = `SELECT ` + settlementColumns + ` FROM outbox o
-		 WHERE id = ANY ($1) AND published_at IS NULL AND (settled_at IS NOT NULL OR state = 'uncertain' AND due_at IS NULL AND announced_at IS NULL)`
+		 WHERE id = ANY ($1) AND published_at IS NULL`
 	straySQL = `SELECT ` + settlementColumns + ` FROM outbox o
 		 WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < now() - $1::interval AND (settled_at, id) > ($2, $3)
 		 ORDER BY settled_at, id LIMIT $4`
@@ -78,9 +79,11 @@ func (s *Store) unpublished(ctx context.Context, numbers []int64) ([]answer, err
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	settled, err := s.settlements(ctx, unpublishedSQL, numbers)
-	answers := make([]answer, len(settled))
+	answers := make([]answer, 0, len(settled))
 	for i := range settled {
-		answers[i] = settled[i].answer()
+		if settled[i].owed() {
+			answers = append(answers, settled[i].answer())
+		}
 	}
 	return answers, err
 }
