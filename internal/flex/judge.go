@@ -146,6 +146,9 @@ func (a answer) clean(text string, limit int) string {
 	for _, secret := range a.secrets { // before the cut, which could leave a part
 		text = strings.ReplaceAll(text, string(secret), "[hidden]")
 	}
+	if len(text) <= limit && isWord(text) {
+		return text
+	}
 	if strings.Contains(text, "://") {
 		text = userInfo.ReplaceAllString(text, "://[hidden]@") // a proxy's
 	}
@@ -166,6 +169,17 @@ func (a answer) clean(text string, limit int) string {
 		limit--
 	}
 	return text[:limit] + "…"
+}
+
+// isWord tells whether text is one word of letters, digits and the like: nothing in
+// it needs to be cleaned.
+func isWord(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; c <= ' ' || c >= 0x7f || c == ':' {
+			return false
+		}
+	}
+	return true
 }
 
 // textAt is the string at path in JSON text, or "" when there is none.

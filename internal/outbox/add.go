@@ -188,10 +188,11 @@ func (s *Store) insert(ctx context.Context, signature string, events []Event, sl
 			       now(), CASE WHEN state = 'rejected' THEN now() END,
 			       (state = 'sending')::integer, CASE WHEN state = 'sending' THEN $17 END, CASE WHEN state = 'sending' THEN clock_timestamp() + $18::interval END,
 			       CASE WHEN state = 'sending' AND lookup_key IS NOT NULL THEN nullif($19, '') END
-			  FROM unnest($3::text[], $4::text[], $5::smallint[], $6::text[], $7::bytea[], $8::timestamptz[],
-			       $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::timestamptz[], $16::integer[])
-			    AS e (request_id, source, priority, request, raw, not_before,
-			       expires_at, lookup_key, error_message, faults, traceparent, stream_sequence, stream_time, turn),
+			  FROM (SELECT unnest($3::text[]) AS request_id, unnest($4::text[]) AS source, unnest($5::smallint[]) AS priority,
+			               unnest($6::text[]) AS request, unnest($7::bytea[]) AS raw, unnest($8::timestamptz[]) AS not_before,
+			               unnest($9::timestamptz[]) AS expires_at, unnest($10::text[]) AS lookup_key, unnest($11::text[]) AS error_message,
+			               unnest($12::text[]) AS faults, unnest($13::text[]) AS traceparent, unnest($14::bigint[]) AS stream_sequence,
+			               unnest($15::timestamptz[]) AS stream_time, unnest($16::integer[]) AS turn) AS e, -- as in recordSQL
 			       LATERAL (SELECT CASE WHEN faults IS NOT NULL THEN 'rejected' WHEN turn <= (SELECT n FROM passes) THEN 'sending' ELSE 'pending' END) AS s (state)
 			ON CONFLICT (request_id) DO NOTHING
 			RETURNING id, request_id, stream_sequence, stream_time, received_at, state),

@@ -98,14 +98,14 @@ func (s *Store) markPublished(ctx context.Context, acked []answer) error {
 	var b pgx.Batch
 	if len(ids[final]) > 0 {
 		b.Queue(`/* mark */
-			WITH told AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS t (id, number))
+			WITH told AS MATERIALIZED (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS number)
 			UPDATE outbox o SET published_at = clock_timestamp()
 			  FROM told WHERE o.id = told.id AND o.settlement = told.number AND published_at IS NULL`,
 			ids[final], numbers[final])
 	}
 	if len(ids[announcement]) > 0 {
 		b.Queue(`
-			WITH told AS (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS t (id, number)),
+			WITH told AS (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS number),
 			locked AS MATERIALIZED (
 				SELECT o.id FROM outbox o JOIN told USING (id)
 				 WHERE o.attempt = told.number AND o.state = 'uncertain' AND o.due_at IS NULL
