@@ -113,7 +113,7 @@ func (a *app) build(ctx context.Context, name string) error {
 	}
 	a.consumer = &consumer.Consumer{
 		Retention: cfg.Retention,
-		Stream:    stream, Store: a.store, Attribute: cfg.LookupAttribute, Prefetch: max(64, 4*cfg.FlexConcurrency),
+		Stream:    stream, Store: a.store, Attribute: cfg.LookupAttribute, Prefetch: max(64, 2*cfg.FlexConcurrency),
 		Names: consumer.Names{Stream: cfg.RequestsStream, Subject: cfg.RequestsSubject, Consumer: cfg.RequestsConsumer, Create: cfg.CreateStreams, MaxAge: maxAge},
 		Log:   a.log, Counters: &consumer.Counters{},
 	}

@@ -69,12 +69,13 @@ func (d *Deliverer) Run(ctx context.Context) {
 	// A goroutine that has made a call takes the next lease: its stack has grown
 	// already, which was a twentieth of the worker's CPU time.
 	next, over := make(chan Lease), make(chan struct{})
+	idle := make(chan struct{}, d.Slots)
 	defer close(over)
 	begin := func(l Lease) {
 		select {
 		case next <- l:
 		default:
-			calls.Go(func() { d.deliverAll(ctx, l, next, over) })
+			calls.Go(func() { d.deliverAll(ctx, l, next, idle, over) })
 		}
 	}
 	d.Store.shortcut.open(d.slots, begin)
@@ -153,12 +154,19 @@ func (d *Deliverer) Gate() GateState {
 	return GateOpen
 }
 
-// deliverAll delivers l, and what comes after it until it is over.
-func (d *Deliverer) deliverAll(ctx context.Context, l Lease, next <-chan Lease, over <-chan struct{}) {
+// deliverAll delivers l, and what comes after it until it is over, or until as many
+// are idle as there are calls in flight at most.
+func (d *Deliverer) deliverAll(ctx context.Context, l Lease, next <-chan Lease, idle chan struct{}, over <-chan struct{}) {
 	for {
 		d.deliver(ctx, l)
 		select {
+		case idle <- struct{}{}:
+		default:
+			return
+		}
+		select {
 		case l = <-next:
+			<-idle
 		case <-over:
 			return
 		}
