@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -97,6 +98,9 @@ func (w *world) rate(ctx context.Context) (share float64, most int, err error) {
 		return nil
 	}); err != nil {
 		return 0, 0, err
+	}
+	if len(seen) == 0 {
+		return 0, 0, errors.New("the endpoint has seen no call")
 	}
 	from := seen[0].Add(time.Second)
 	to := from.Add(time.Duration(seconds) * time.Second)
