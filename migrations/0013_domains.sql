@@ -7,6 +7,8 @@
 -- Nothing is rewritten or read here: a domain without constraints has the same values as its text, and each constraint
 -- is NOT VALID until the next step. Those of the domains stay so: their rows have been under the same sentences until
 -- this very step, and to validate them would stop all writers for as long as the table takes to read.
+-- Where somebody reads the table for long, writers would have to wait behind this step: it is tried again later.
+SET LOCAL lock_timeout = '3s';
 CREATE DOMAIN outbox_sid        AS text;
 CREATE DOMAIN outbox_lookup_key AS text;
 CREATE DOMAIN outbox_resolver   AS text;

@@ -1,10 +1,14 @@
 // Package migrations holds the schema and brings a database to it, or back.
 //
-// The steps are plain SQL files, embedded, run by goose, each in a transaction.
+// The steps are plain SQL files, embedded, run by goose, each in a transaction
+// unless it says otherwise.
 // Several replicas may start at once: those that come second wait for the
-// session lock and then find nothing to do. A step only adds, so the version
-// before it can live with the schema after it; that is why Check accepts a
-// database that is ahead.
+// session lock and then find nothing to do. The version before a step can live
+// with the schema after it; that is why Check accepts a database that is ahead.
+// So a step adds; where it says a constraint in another way, it forbids the same
+// rows. Where it changes the type of a column (0013), a session of the version
+// before has one error for each statement that returns the column ("cached plan
+// must not change result type"), before anything is done, and prepares it anew.
 //
 // The lock belongs to a session. Behind pgbouncer in transaction mode run
 // `worker migrate up` against Postgres itself and start the workers with

@@ -84,8 +84,8 @@ func unasked(ctx context.Context) error {
 func (a *app) build(ctx context.Context, name string) error {
 	cfg := a.cfg
 	var err error
-	// A connection for each loop and each group, and a few for people.
-	if a.pool, err = openPool(ctx, cfg.DatabaseURL, 10, statementTimeout, outbox.Settings); err != nil {
+	// A connection for each of eight loops and three groups, and one for whoever else asks.
+	if a.pool, err = openPool(ctx, cfg.DatabaseURL, 12, statementTimeout, outbox.Settings); err != nil {
 		return err
 	}
 	if a.nats, err = connectNATS(cfg, name, &a.health, a.log); err != nil {

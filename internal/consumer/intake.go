@@ -131,7 +131,7 @@ func unlessAcked(err error) error {
 
 // keep stores a message, again and again while Postgres does not take it. The
 // stream is told that the message is in work, which costs no delivery, and
-// nothing more is pulled until it is stored: so an outage costs a message one
+// nothing more is pulled until Postgres takes it: so an outage costs a message one
 // delivery, however long it is and whatever else of Postgres still answers. It
 // returns false when the worker is to stop.
 func (in *intake) keep(m jetstream.Msg, message outbox.Message) bool {

@@ -8,7 +8,8 @@ import (
 )
 
 // recordAgain is record after a try that failed: that one may be committed all the
-// same, and stands once then. What it settled is a stray.
+// same, and stands once then. (One that the server begins only after this stands
+// beside it, as an attempt that came too late: it moves nothing that was settled.) What it settled is a stray.
 func (s *Store) recordAgain(ctx context.Context, r record) (*settlement, error) {
 	applied, err := s.recordMade(ctx, r)
 	switch {

@@ -74,11 +74,12 @@ const refillSQL = `
 		SELECT *, CASE WHEN held OR probed OR paused > '0' THEN 0 ELSE least($1, floor(tokens)::integer) END AS n FROM refilled)`
 
 // spendSQL notes the passes that were used: a row of used each. Where the
-// database's clock went back, what was saved up counts from now.
+// database's clock went back, what was saved up counts from now. Who asked for no
+// passes has not locked the gate and leaves it alone.
 const spendSQL = `
 	spent AS (
 		UPDATE outbox_gate SET tokens = passes.tokens - (SELECT count(*) FROM used), refilled_at = passes.at
-		  FROM passes WHERE passes.rate > 0 AND (passes.late OR EXISTS (SELECT FROM used)))`
+		  FROM passes WHERE passes.rate > 0 AND $1 > 0 AND (passes.late OR EXISTS (SELECT FROM used)))`
 
 // passes is that row.
 type passes struct {

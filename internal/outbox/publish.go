@@ -82,15 +82,12 @@ func (p *Publisher) Run(ctx context.Context) {
 		var read bool // from the table
 		select {
 		case <-ctx.Done():
-			left := p.Store.settled.take(nil)
-			for len(left) > 0 && p.publish(context.WithoutCancel(ctx), left) {
-				left = p.Store.settled.take(nil)
-			}
+			p.last(context.WithoutCancel(ctx))
 			return
 		case first := <-p.Store.settled.queue:
 			acked, all := p.put(p.Store.settled.take(first))
 			if marks <- acked; !all {
-				wait(ctx, publishRest, nil) // what is not taken meanwhile, the strays bring
+				wait(ctx, publishRest, nil) // what the stream did not take, the strays bring
 			}
 			continue
 		case <-p.Store.settled.more:
@@ -110,6 +107,21 @@ func (p *Publisher) Run(ctx context.Context) {
 			wait(ctx, publishRest, nil)
 		case read && len(answers) >= batchSize:
 			p.Store.stray.raise() // there may be more where these came from
+		}
+	}
+}
+
+// last publishes what this process has settled and not published yet.
+func (p *Publisher) last(ctx context.Context) {
+	settled := p.Store.settled
+	for answers := settled.take(nil); len(answers) > 0; answers = settled.take(nil) {
+		if !p.publish(ctx, answers) {
+			return
+		}
+	}
+	for numbers := settled.takeNumbers(); len(numbers) > 0; numbers = settled.takeNumbers() {
+		if answers, err := p.Store.unpublished(ctx, numbers); err != nil || !p.publish(ctx, answers) {
+			return // both are strays: for another replica, or for the next start
 		}
 	}
 }

@@ -471,7 +471,7 @@ func TestPublisherStops(t *testing.T) {
 	t.Parallel()
 	s, r := newStore(t), newResults(t, consumertest.Options{})
 	r.create(t)
-	mustAdd(t, s, "s", 2*batchSize+50, faulty("x"))
+	mustAdd(t, s, "s", cap(s.settled.queue)+batchSize+50, faulty("x")) // the last are known by number
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	r.publisher(t, s).Run(ctx)

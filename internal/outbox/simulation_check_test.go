@@ -63,7 +63,7 @@ func (s *sim) checkShape(row *simRow, g *simGhost) {
 	case row.state.Final() != (row.settledAt != never):
 		s.fail("state_is_known_and_settled_when_final: %+v", *row)
 	case (row.state == Created) != (row.sid != ""):
-		s.fail("sid_when_created: %+v", *row)
+		s.fail("sid_and_resolver_when_created: %+v", *row)
 	case row.published && row.settledAt == never:
 		s.fail("published_after_settled: %+v", *row)
 	case g.state == "":

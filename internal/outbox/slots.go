@@ -33,7 +33,8 @@ const (
 	// roomWait bounds how long Add waits for slots of calls that are in flight.
 	roomWait = 50 * time.Millisecond
 	// backlogWait bounds how long Add waits for a backlog to be worked off: each
-	// second a replica still takes ten times what it may have in hand.
+	// second a replica still takes ten batches, or ten times what it may have in
+	// hand where that is less.
 	backlogWait = 100 * time.Millisecond
 )
 

@@ -22,7 +22,7 @@ const (
 // prefix (RESULTS_SUBJECT); with the outcome * it is where all of them are read. A
 // source of more than 1,024 bytes is cut: up to 991 bytes of it, a dot and the first
 // 32 hexadecimal digits of the SHA-256 of the whole. So its first tokens can still
-// be filtered by, and no two sources share a subject. The row keeps the whole.
+// be filtered by, and no two sources share a subject by accident. The row keeps the whole.
 func ResultSubject(prefix, outcome, source string) string {
 	if len(source) > maxSource {
 		sum := sha256.Sum256([]byte(source))
