@@ -403,8 +403,11 @@ func TestPublisherBehind(t *testing.T) {
 	go func() { defer close(ended); p.Run(ctx) }()
 	eventually(t, func() error {
 		var left int
-		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&left); err != nil || left > 0 {
-			return fmt.Errorf("%d are not published, %v", left, err)
+		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&left); err != nil {
+			return err
+		}
+		if left > 0 {
+			return fmt.Errorf("%d are not published", left)
 		}
 		return nil
 	})
