@@ -33,6 +33,9 @@ func run(ctx context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("%q is not understood: the demo takes flags alone (--help)", flags.Arg(0))
+	}
 	if _, err := newCast(*real); err != nil {
 		return err // what --real needs, before anything is started
 	}

@@ -98,6 +98,8 @@ func (w *world) startWorkers(ctx context.Context) error {
 	for range replicas {
 		cmd := exec.CommandContext(context.WithoutCancel(ctx), program) // stop ends it in order
 		cmd.Env, cmd.Stdout, cmd.Stderr = w.environment(), w.log, w.log
+		// Of an interrupt typed at a terminal it hears from us: a second signal would end it at once.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("%w (make builds it beside the demo)", err)
 		}

@@ -115,7 +115,10 @@ func auditCommand() *cobra.Command {
 					return err
 				}
 			}
-			return nil
+			if len(r.Offenders) > 0 {
+				return nil // the error says so
+			}
+			return report(o.cmd, nil, "The account balances.\n")
 		})
 		if err == nil && len(r.Offenders) > 0 {
 			err = fmt.Errorf("%w: %d offenders", errUnbalanced, len(r.Offenders))
