@@ -123,9 +123,9 @@ func (w *world) measureReplicas(ctx context.Context) ([]row, error) {
 	return rows, nil
 }
 
-// measureRetention removes the older half of the grown table while requests come
-// at a steady pace, and holds the time of their claims against that of claims
-// without it.
+// measureRetention lets one worker remove what was filled into the grown table while
+// a backlog in it is claimed, by that worker and another, and holds the time of their
+// claims against that of one worker's claims without it.
 func (w *world) measureRetention(ctx context.Context) ([]row, error) {
 	dsn := w.postgres.DSN(grown)
 	conn, err := pgx.Connect(ctx, dsn)

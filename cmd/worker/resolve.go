@@ -118,6 +118,9 @@ func auditCommand() *cobra.Command {
 			if len(r.Offenders) > 0 {
 				return nil // the error says so
 			}
+			if tablesOnly {
+				return report(o.cmd, nil, "The tables balance; the streams were not asked.\n")
+			}
 			return report(o.cmd, nil, "The account balances.\n")
 		})
 		if err == nil && len(r.Offenders) > 0 {

@@ -35,7 +35,7 @@ which the request stream takes, is cut there and ends with a hash (subject.go).
 # Who moves what
 
 	Store.Add     an event becomes a row; returns after the commit          (add.go, repeat.go)
-	Deliverer     claim, one create call a lease, record                    (deliver.go, claim.go, record.go, again.go)
+	Deliverer     claim, one create call a lease, record                    (deliver.go, claim.go, attempt.go, record.go, again.go)
 	the shortcut  hands what Add has leased to the Deliverer                (shortcut.go)
 	Resolver      looks for the task of an uncertain request                (resolve.go, finding.go)
 	take back     what was leased by a statement whose answer did not come  (untold.go, by the Deliverer)
