@@ -69,7 +69,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return worldOn(t, outboxtest.NewPool(t, migrate))
+	return worldOn(t, outboxtest.NewPool(t, migrate, outbox.Settings))
 }
 
 func migrate(ctx context.Context, dsn string) error {

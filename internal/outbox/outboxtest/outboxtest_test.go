@@ -87,7 +87,7 @@ func TestPoolsAreApart(t *testing.T) {
 	for _, name := range []string{"one", "other"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			pool := outboxtest.NewPool(t, migrate)
+			pool := outboxtest.NewPool(t, migrate, nil)
 			if _, err := pool.Exec(t.Context(), "INSERT INTO word VALUES ('same')"); err != nil {
 				t.Fatal(err)
 			}
@@ -307,7 +307,7 @@ func TestMissingBinariesSayWhatToInstall(t *testing.T) {
 func BenchmarkNewPool(b *testing.B) {
 	var pool *pgxpool.Pool
 	for b.Loop() {
-		pool = outboxtest.NewPool(b, migrate)
+		pool = outboxtest.NewPool(b, migrate, nil)
 	}
 	_ = pool
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"sync"
@@ -45,7 +46,7 @@ func NewServer(t testing.TB) *Server {
 // schema was there and migrated in 50. What is shared is therefore what Postgres keeps by database: advisory locks and
 // pg_stat_activity. A test of those takes NewDSN. Migrations run one at a time, so that their locks do not meet. In
 // TEST_DATABASE_URL, where tests of other processes migrate too, it is a database after all.
-func NewPool(t testing.TB, migrate func(ctx context.Context, dsn string) error) *pgxpool.Pool {
+func NewPool(t testing.TB, migrate func(ctx context.Context, dsn string) error, settings map[string]string) *pgxpool.Pool {
 	t.Helper()
 	var dsn string
 	if os.Getenv("TEST_DATABASE_URL") != "" {
@@ -64,6 +65,7 @@ func NewPool(t testing.TB, migrate func(ctx context.Context, dsn string) error) 
 		t.Fatal(err)
 	}
 	config.MaxConns = 8
+	maps.Copy(config.ConnConfig.RuntimeParams, settings)
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
