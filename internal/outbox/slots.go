@@ -130,8 +130,8 @@ func (s *slots) told(o flex.Outcome, now time.Time) {
 	}
 }
 
-// restart lets one call try after the gate was shut because Flex was away: each
-// that fails may be an uncertain request.
+// restart lets one call try after the gate was shut because Flex was away, or did not
+// let us in: each that fails may be an uncertain request, or one 401 more.
 func (s *slots) restart() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
