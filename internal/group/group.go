@@ -9,7 +9,8 @@ import (
 
 // Group makes writes of the calls of many: what arrives while one write is under
 // way forms the next. There is no timer: an idle worker writes
-// at once, a busy one in large batches.
+// at once, a busy one in large batches. Groups that share a Turn gather while the
+// others write as well.
 //
 // A write runs on the goroutine of the caller whose item is first in it, so
 // nothing is left running when the callers are gone.
@@ -21,6 +22,8 @@ type Group[T, R any] struct {
 	// what waiting says; it may wait a moment for more room, in which more come.
 	// nil: all. Set it before the first Do.
 	Room func(waiting func() int) int
+	// Turn is shared with other writes; nil: none. Set it before the first Do.
+	Turn *Turn
 	// Split says whether an error is the fault of one item's data: then the batch
 	// is halved until that item stands alone. nil: an error is the whole batch's.
 	Split func(error) bool
@@ -62,6 +65,7 @@ func (g *Group[T, R]) Do(ctx context.Context, item T) (R, error) {
 // lead writes one batch, answers its members, and hands the lead to the first
 // of those who came meanwhile.
 func (g *Group[T, R]) lead(ctx context.Context) {
+	end := g.Turn.Take()
 	most := func() int { return min(g.Waiting(), g.max) }
 	n := most() // only the leader takes from those who wait
 	if g.Room != nil {
@@ -73,6 +77,7 @@ func (g *Group[T, R]) lead(ctx context.Context) {
 	g.mu.Unlock()
 
 	g.writeSplit(ctx, batch)
+	end()
 	for _, m := range batch[1:] { // batch[0] is the caller itself
 		m.turn <- false
 	}

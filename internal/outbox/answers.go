@@ -123,6 +123,7 @@ func (s *Store) markPublished(ctx context.Context, acked []answer) error {
 	if b.Len() == 0 {
 		return nil
 	}
+	defer s.turn.Take()()
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	return wrap("mark published", s.pool.SendBatch(ctx, &b).Close())

@@ -226,3 +226,26 @@ func TestPutBack(t *testing.T) {
 	}
 	checkOutbox(t, s.pool)
 }
+
+// TestRecordBesideMark: a mark that waits for a row which somebody else holds does
+// not keep outcomes from being recorded.
+func TestRecordBesideMark(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	settle(t, s, event("a-1", 1), good)
+	id := s.row(t, "a-1").ID
+	pid, release := holding(t, s, `SELECT FROM outbox WHERE id = $1 FOR UPDATE`, id)
+	marked := make(chan error, 1)
+	go func() { marked <- s.markPublished(t.Context(), []answer{{kind: final, id: id, number: 1}}) }()
+	blockedBy(t, s, pid)
+	settle(t, s, event("b-1", 2), good)
+	select {
+	case err := <-marked:
+		t.Errorf("recorded only when the mark was over: %v", err)
+	default:
+		release()
+		if err := <-marked; err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -21,6 +21,9 @@ const (
 	writeLimit = 10 * time.Second
 	// batchSize is the most items in one write.
 	batchSize = 256
+	// turnWait is how long a record or a mark waits for the other to be written. It
+	// adds to what is uncertain after a crash, so it is short.
+	turnWait = 20 * time.Millisecond
 )
 
 // Settings are what the sessions of the worker's loops should have. Their
@@ -53,6 +56,9 @@ type Store struct {
 	adds      *group.Group[Event, Added]
 	malformed *group.Group[Malformed, struct{}]
 	records   *group.Group[record, recorded]
+	// turn is of records and marks, which nobody waits for to begin a call: one at a
+	// time they are twice as large, and two connections to write them gain nothing.
+	turn *group.Turn
 
 	// Hints to the loops of this process. Losing one costs time, never a request:
 	// the Lookout raises it again.
@@ -80,6 +86,8 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	s.malformed.Split = isDataError
 	s.records = group.New(batchSize, s.recordBatch)
 	s.records.Split = isDataError
+	s.turn = group.NewTurn(turnWait)
+	s.records.Turn = s.turn
 	return s
 }
 
