@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -30,8 +29,8 @@ const (
 
 // openPool gives a pool that connects when it is first used. Each connection
 // takes the address and password of that moment, so a rotated file counts.
-// settings are the sessions' own; nil: none.
-func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string, settings map[string]string) (*pgxpool.Pool, error) {
+// configure has the last word; nil: none.
+func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string, configure func(*pgxpool.Config)) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(dsn.Value())
 	if err != nil {
 		return nil, errors.New("DATABASE_URL is not a Postgres address")
@@ -55,7 +54,9 @@ func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string
 			config.ConnConfig.RuntimeParams[name] = value
 		}
 	}
-	maps.Copy(config.ConnConfig.RuntimeParams, settings)
+	if configure != nil {
+		configure(config)
+	}
 	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
 		if now, err := pgx.ParseConfig(dsn.Value()); err == nil {
 			c.User, c.Password = now.User, now.Password

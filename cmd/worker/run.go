@@ -85,7 +85,7 @@ func (a *app) build(ctx context.Context, name string) error {
 	cfg := a.cfg
 	var err error
 	// A connection for each of eight loops and three groups, and one for whoever else asks.
-	if a.pool, err = openPool(ctx, cfg.DatabaseURL, 12, statementTimeout, outbox.Settings); err != nil {
+	if a.pool, err = openPool(ctx, cfg.DatabaseURL, 12, statementTimeout, outbox.Configure); err != nil {
 		return err
 	}
 	if a.nats, err = connectNATS(cfg, name, &a.health, a.log); err != nil {

@@ -69,7 +69,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return worldOn(t, outboxtest.NewPool(t, migrate, outbox.Settings))
+	return worldOn(t, outboxtest.NewPool(t, migrate, outbox.Configure))
 }
 
 func migrate(ctx context.Context, dsn string) error {

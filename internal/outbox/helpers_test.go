@@ -51,7 +51,7 @@ func migrate(ctx context.Context, dsn string) error {
 // newStore gives a Store named w1 on a schema of the test's own.
 func newStore(t testing.TB) *Store {
 	t.Helper()
-	return NewStore(outboxtest.NewPool(t, migrate, Settings), "w1", testLimit)
+	return NewStore(outboxtest.NewPool(t, migrate, Configure), "w1", testLimit)
 }
 
 // another is a Store of another process on the same tables.

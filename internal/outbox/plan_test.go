@@ -14,16 +14,6 @@ import (
 func TestPlans(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	conn, err := s.pool.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Release()
-	for name, value := range Settings {
-		if _, err := conn.Exec(t.Context(), "SELECT set_config($1, $2, false)", name, value); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for _, tt := range []struct {
 		name, sql, has string
 		args           []any
@@ -35,7 +25,7 @@ func TestPlans(t *testing.T) {
 		{"waiting", waitingSQL, "Index Cond: ((due_at IS NULL) AND (id > ", []any{7, batchSize}},
 		{"backlog", "TABLE outbox_backlog", "outbox_fresh", nil},
 	} {
-		rows, err := conn.Query(t.Context(), "EXPLAIN (COSTS OFF) "+tt.sql, tt.args...)
+		rows, err := s.pool.Query(t.Context(), "EXPLAIN (COSTS OFF) "+tt.sql, tt.args...)
 		if err != nil {
 			t.Fatal(tt.name, err)
 		}

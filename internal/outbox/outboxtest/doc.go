@@ -1,7 +1,7 @@
 // Package outboxtest starts a private Postgres on this machine: for tests, the demo, the soak and the benchmarks.
 //
 //	func TestX(t *testing.T) {
-//		pool := outboxtest.NewPool(t, migrations.Up)   // a migrated schema of its own, dropped at the end
+//		pool := outboxtest.NewPool(t, migrations.Up, nil)   // a migrated schema of its own, dropped at the end
 //		dsn := outboxtest.NewDSN(t)                    // an empty database of its own, dropped at the end
 //		server := outboxtest.NewServer(t)              // a server of its own, which the test may kill
 //

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"os"
 	"sync"
@@ -39,14 +38,14 @@ func NewServer(t testing.TB) *Server {
 }
 
 // NewPool migrates a schema of the test's own and returns connections to it. migrate gets a connection string whose
-// search_path is that schema, and must close what it opens; the same string is pool.Config().ConnString(). The pool is
-// closed and the schema dropped when the test ends.
+// search_path is that schema, and must close what it opens; the same string is pool.Config().ConnString(). configure sets
+// the connections up as the code under test would; nil: as they come. The pool is closed and the schema dropped when the test ends.
 //
 // A schema and not a database, since the copy of a database writes 7 MB and took 50 to 250 ms on a busy machine, where a
 // schema was there and migrated in 50. What is shared is therefore what Postgres keeps by database: advisory locks and
 // pg_stat_activity. A test of those takes NewDSN. Migrations run one at a time, so that their locks do not meet. In
 // TEST_DATABASE_URL, where tests of other processes migrate too, it is a database after all.
-func NewPool(t testing.TB, migrate func(ctx context.Context, dsn string) error, settings map[string]string) *pgxpool.Pool {
+func NewPool(t testing.TB, migrate func(ctx context.Context, dsn string) error, configure func(*pgxpool.Config)) *pgxpool.Pool {
 	t.Helper()
 	var dsn string
 	if os.Getenv("TEST_DATABASE_URL") != "" {
@@ -65,7 +64,9 @@ func NewPool(t testing.TB, migrate func(ctx context.Context, dsn string) error, 
 		t.Fatal(err)
 	}
 	config.MaxConns = 8
-	maps.Copy(config.ConnConfig.RuntimeParams, settings)
+	if configure != nil {
+		configure(config)
+	}
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)

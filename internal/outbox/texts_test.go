@@ -1,0 +1,51 @@
+package outbox
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// TestTexts: Postgres and pgx read out of our form of an array what was put in, and
+// pgx's own form says the same.
+func TestTexts(t *testing.T) {
+	t.Parallel()
+	pool := newStore(t).pool
+	plain, long := []string{"", "a", "\"{},\\ NULL", "é\n", strings.Repeat("x", 300_000)}, "b"
+	nullable := []*string{nil, &plain[0], &plain[2], &long, nil}
+	same := func(a, b *string) bool { return a == nil && b == nil || a != nil && b != nil && *a == *b }
+	for name, in := range map[string][]*string{"nil": nil, "empty": {}, "one null": {nil}, "some": nullable} {
+		var got []*string
+		var length *int
+		if err := pool.QueryRow(t.Context(), `SELECT $1::text[], cardinality($1::text[])`, in).Scan(&got, &length); err != nil {
+			t.Fatal(name, err)
+		}
+		if !slices.EqualFunc(got, in, same) || (got == nil) != (in == nil) || (length == nil) != (in == nil) || length != nil && *length != len(in) {
+			t.Errorf("%s: %v became %v", name, in, got)
+		}
+	}
+	for name, in := range map[string][]string{"nil": nil, "empty": {}, "some": plain} {
+		var got []string
+		if err := pool.QueryRow(t.Context(), `SELECT $1::text[]`, in).Scan(&got); err != nil {
+			t.Fatal(name, err)
+		}
+		if !slices.Equal(got, in) || (got == nil) != (in == nil) {
+			t.Errorf("%s: %d became %d", name, len(in), len(got))
+		}
+	}
+	ours := pgtype.NewMap()
+	registerTexts(ours)
+	theirs := pgtype.NewMap()
+	for _, in := range []any{nullable, []*string{}, []string{}, plain, [][]byte{nil, {}, []byte("a")}, [][]byte{}} {
+		a, err := ours.Encode(pgtype.TextArrayOID, pgtype.BinaryFormatCode, in, []byte("before"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := theirs.Encode(pgtype.TextArrayOID, pgtype.BinaryFormatCode, in, []byte("before"))
+		if err != nil || !slices.Equal(a, b) {
+			t.Errorf("%v: %q, pgx has %q, %v", in, a, b, err)
+		}
+	}
+}
