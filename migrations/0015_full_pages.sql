@@ -1,5 +1,5 @@
 -- +goose Up
--- Each of a request's writes changes a column that some index has, in its key or in its predicate (state, due_at,
+-- Each of a request's usual writes changes a column that some index has, in its key or in its predicate (state, due_at,
 -- settled_at, published_at), so none is HOT whatever room there is: of 3,000 claims, records and marks at a fillfactor of 80
 -- none was. The room was a fifth of the table, and as many more pages to write.
 SET LOCAL lock_timeout = '3s';

@@ -29,7 +29,7 @@ const (
 
 // openPool gives a pool that connects when it is first used. Each connection
 // takes the address and password of that moment, so a rotated file counts.
-// configure has the last word; nil: none.
+// configure may add to it; nil: nothing.
 func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string, configure func(*pgxpool.Config)) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(dsn.Value())
 	if err != nil {

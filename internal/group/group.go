@@ -8,9 +8,9 @@ import (
 )
 
 // Group makes writes of the calls of many: what arrives while one write is under
-// way forms the next. There is no timer: an idle worker writes
-// at once, a busy one in large batches. Groups that share a Turn gather while the
-// others write as well.
+// way forms the next. There is no timer but for what is stuck: an idle
+// worker writes at once, a busy one in large batches. Groups that share a Turn gather
+// while the others write as well.
 //
 // A write runs on the goroutine of the caller whose item is first in it, so
 // nothing is left running when the callers are gone.
@@ -35,7 +35,7 @@ type Group[T, R any] struct {
 
 type member[T, R any] struct {
 	item T
-	turn chan bool // true: write now, with those behind you; false: you are answered
+	lead chan bool // true: write now, with those behind you; false: you are answered
 	r    R
 	err  error
 }
@@ -50,13 +50,13 @@ func New[T, R any](limit int, write func(context.Context, []T) ([]R, error)) *Gr
 // no longer wants to wait is waited for all the same: its item may be in a
 // write, and only the answer tells. write bounds the time.
 func (g *Group[T, R]) Do(ctx context.Context, item T) (R, error) {
-	m := &member[T, R]{item: item, turn: make(chan bool, 1)}
+	m := &member[T, R]{item: item, lead: make(chan bool, 1)}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, m)
 	lead := !g.writing
 	g.writing = true
 	g.mu.Unlock()
-	if lead || <-m.turn {
+	if lead || <-m.lead {
 		g.lead(context.WithoutCancel(ctx))
 	}
 	return m.r, m.err
@@ -79,7 +79,7 @@ func (g *Group[T, R]) lead(ctx context.Context) {
 	g.writeSplit(ctx, batch)
 	end()
 	for _, m := range batch[1:] { // batch[0] is the caller itself
-		m.turn <- false
+		m.lead <- false
 	}
 
 	g.mu.Lock()
@@ -88,7 +88,7 @@ func (g *Group[T, R]) lead(ctx context.Context) {
 		g.waiting, g.writing = nil, false
 		return
 	}
-	g.waiting[0].turn <- true
+	g.waiting[0].lead <- true
 }
 
 // writeSplit writes a batch; where one item is at fault it halves the batch until

@@ -2,7 +2,7 @@ package group
 
 import "time"
 
-// A Turn lets writes of different kinds go one after another, so that each finds more
+// A Turn lets writes of different kinds go one after another where it can, so that each finds more
 // waiting: a statement costs as much as ten of its rows, whatever it is that gathers
 // them. Nil is no turn at all: every write goes at once.
 type Turn struct {
@@ -14,7 +14,8 @@ type Turn struct {
 // the other, which may be stuck.
 func NewTurn(most time.Duration) *Turn { return &Turn{taken: make(chan struct{}, 1), most: most} }
 
-// Take waits until it is the caller's turn and returns what ends it.
+// Take waits until it is the caller's turn, or for the most that is waited, and returns
+// what ends it, to be called once.
 func (t *Turn) Take() (end func()) {
 	if t == nil {
 		return func() {}

@@ -25,6 +25,9 @@ func (a alarm) and(b alarm) alarm {
 	return alarm{pause: max(a.pause, b.pause), hold: a.hold || b.hold, away: a.away || b.away, why: why}
 }
 
+// shuts says whether the gate shuts until a probe opens it.
+func (a alarm) shuts() bool { return a.hold || a.away }
+
 const (
 	// awayAfter is how many calls in a row must have gone unanswered, or been
 	// answered with a server's error, until the gate shuts. Each of them may cost

@@ -19,7 +19,7 @@ import (
 const recordLimit = 10 * time.Minute
 
 // deliver makes the attempt that a lease allows and records what came of it.
-// The slot is given back as soon as the call is over, unless nothing more is to begin.
+// The slot is given back as soon as the call is over.
 func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	if ctx.Err() != nil || !l.covers(d.Limit+sendMargin, time.Now()) {
 		d.slots.give()
@@ -34,14 +34,10 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	if r.alarm.hold {
 		d.Log.Error("the fleet is held: nothing is sent until this is put right", "why", r.alarm.why)
 	}
-	d.slots.told(outcome, time.Now())
-	shuts := r.alarm.away || r.alarm.hold
-	if shuts { // the gate, but only when this is recorded: no call begins until then
-		d.slots.restart()
-		defer d.slots.give()
-	} else {
-		d.slots.give()
+	if d.slots.told(outcome, time.Now()); r.alarm.shuts() {
+		d.slots.shut() // the gate shuts only when this is recorded
 	}
+	d.slots.give()
 	d.note(r)
 	// A crash here leaves the request sending; it lapses and is looked up.
 	crash.At("answered")
@@ -82,6 +78,9 @@ func (d *Deliverer) note(r record) {
 // said is worth more than what a lookup can find.
 func (d *Deliverer) record(ctx context.Context, r record) {
 	done, err := d.Store.record(ctx, r)
+	if r.alarm.shuts() {
+		d.slots.open() // also when it failed: whoever can claim then finds the gate as it is
+	}
 	if notRecorded(err) {
 		done, err = d.recordAgain(ctx, r)
 	}

@@ -12,7 +12,8 @@ import (
 type addColumns struct {
 	requestID, source                    []string
 	priority                             []int16
-	request, raw                         [][]byte
+	request                              []*string
+	raw                                  [][]byte
 	notBefore, expiresAt                 []*time.Time
 	lookupKey, errorMessage, traceparent []*string
 	faults                               []*string
@@ -33,7 +34,7 @@ func (c *addColumns) append(e *Event, i int) {
 	c.requestID = append(c.requestID, e.RequestID)
 	c.source = append(c.source, text(e.Source))
 	c.priority = append(c.priority, int16(e.Priority))
-	c.request = append(c.request, orNone(e.Request))
+	c.request = append(c.request, jsonOrNull(e.Request))
 	c.notBefore = append(c.notBefore, timeOrNull(e.NotBefore))
 	c.expiresAt = append(c.expiresAt, timeOrNull(e.ExpiresAt))
 	c.lookupKey = append(c.lookupKey, orNull(e.LookupKey))

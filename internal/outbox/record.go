@@ -167,18 +167,17 @@ const recordSQL = `/* record */
 
 // recordColumns are the arrays that recordSQL unnests: one element a record.
 type recordColumns struct {
-	id                      []int64
-	attempt, spared         []int32
-	state, outcome          []string
-	delay                   []time.Duration
-	took                    []*time.Duration
-	interactionSID, taskSID []*string
-	assignmentStatus        []*string
-	response                [][]byte
-	errorKind, errorMessage []*string
-	httpStatus, twilioCode  []*int32
-	twilioRequestID         []*string
-	answered                []bool
+	id                         []int64
+	attempt, spared            []int32
+	state, outcome             []string
+	delay                      []time.Duration
+	took                       []*time.Duration
+	interactionSID, taskSID    []*string
+	assignmentStatus, response []*string
+	errorKind, errorMessage    []*string
+	httpStatus, twilioCode     []*int32
+	twilioRequestID            []*string
+	answered                   []bool
 }
 
 func (c *recordColumns) append(r *record) {
@@ -201,7 +200,7 @@ func (c *recordColumns) append(r *record) {
 	c.interactionSID = append(c.interactionSID, orNull(o.InteractionSID))
 	c.taskSID = append(c.taskSID, orNull(text(o.TaskSID)))
 	c.assignmentStatus = append(c.assignmentStatus, orNull(text(o.AssignmentStatus)))
-	c.response = append(c.response, orNone(o.Response))
+	c.response = append(c.response, jsonOrNull(o.Response))
 	c.errorKind = append(c.errorKind, reason(r))
 	c.errorMessage = append(c.errorMessage, orNull(text(o.Message)))
 	c.httpStatus = append(c.httpStatus, numberOrNull(o.HTTPStatus))
@@ -211,14 +210,6 @@ func (c *recordColumns) append(r *record) {
 }
 
 func jsonOrNull(raw json.RawMessage) *string { return orNull(string(raw)) }
-
-// orNone is raw, or null where there is nothing.
-func orNone(raw json.RawMessage) []byte {
-	if len(raw) == 0 {
-		return nil
-	}
-	return raw
-}
 
 // reason is why the request is not created, in one word. There is always one:
 // the schema refuses a request that stands still for no reason.

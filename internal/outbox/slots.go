@@ -19,6 +19,7 @@ type slots struct {
 	inFlight int
 	good     int       // calls that were answered since the limit last changed
 	cutAt    time.Time // when it last fell
+	shutting int       // outcomes that shut the gate and are not recorded yet
 	freed    signal
 	roomier  signal // the same for Add
 	// backlog: requests that are due may wait in the table, and come before what
@@ -53,7 +54,12 @@ func (s *slots) takeFree() int {
 }
 
 // left is how many more calls may begin now; s.mu is held.
-func (s *slots) left() int { return max(int(s.limit)-s.inFlight, 0) }
+func (s *slots) left() int {
+	if s.shutting > 0 {
+		return 0
+	}
+	return max(int(s.limit)-s.inFlight, 0)
+}
 
 func (s *slots) give() {
 	s.mu.Lock()
@@ -128,6 +134,24 @@ func (s *slots) told(o flex.Outcome, now time.Time) {
 			s.limit, s.good = min(s.limit+1, float64(s.ceiling)), 0
 		}
 	}
+}
+
+// shut lets no more calls have a slot until open: the gate is about to be shut. A
+// claim or an add that has its slots already goes on.
+func (s *slots) shut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shutting++
+	s.limit, s.good = 1, 0
+}
+
+// open ends shut.
+func (s *slots) open() {
+	s.mu.Lock()
+	s.shutting--
+	s.mu.Unlock()
+	s.freed.raise()
+	s.roomier.raise()
 }
 
 // restart lets one call try after the gate was shut because Flex was away, or did not

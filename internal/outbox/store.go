@@ -68,8 +68,8 @@ type Store struct {
 	adds      *group.Group[Event, Added]
 	malformed *group.Group[Malformed, struct{}]
 	records   *group.Group[record, recorded]
-	// turn is of records and marks, which nobody waits for to begin a call: one at a
-	// time they are twice as large, and two connections to write them gain nothing.
+	// turn is of records and marks, which a call seldom waits for: one at a time they
+	// are twice as large, and two connections to write them gain nothing.
 	turn *group.Turn
 
 	// Hints to the loops of this process. Losing one costs time, never a request:

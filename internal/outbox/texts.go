@@ -9,7 +9,9 @@ import (
 
 // registerTexts lets a connection write arrays of texts in one piece. pgx writes every
 // array element by element, by reflection, into a buffer that doubles as it grows: that
-// was a quarter of what the worker allocated. Without this all works the same, slower.
+// was a quarter of what the worker allocated. Without this all works the same, slower; so
+// it does in the modes exec and simple_protocol, where pgx does not know what a parameter
+// is to be and goes by its Go type. Bytes would be bytea there: texts have to be strings.
 func registerTexts(m *pgtype.Map) {
 	if array, ok := m.TypeForOID(pgtype.TextArrayOID); ok {
 		m.RegisterType(&pgtype.Type{Name: array.Name, OID: array.OID, Codec: textArrays{array.Codec}})
@@ -23,7 +25,7 @@ type textArrays struct{ pgtype.Codec }
 func (c textArrays) PlanEncode(m *pgtype.Map, oid uint32, format int16, value any) pgtype.EncodePlan {
 	if format == pgtype.BinaryFormatCode {
 		switch value.(type) {
-		case []string, []*string, [][]byte:
+		case []string, []*string:
 			return textPlan{}
 		}
 	}
@@ -48,17 +50,13 @@ func (textPlan) Encode(value any, buf []byte) ([]byte, error) {
 				return *texts[i], true
 			}), nil
 		}
-	case [][]byte:
-		if texts != nil {
-			return appendTexts(buf, len(texts), func(i int) ([]byte, bool) { return texts[i], texts[i] != nil }), nil
-		}
 	}
 	return nil, nil
 }
 
 // appendTexts appends n texts in the form of array_recv, once there is room for all of
 // them: src/backend/utils/adt/arrayfuncs.c.
-func appendTexts[T string | []byte](buf []byte, n int, at func(i int) (text T, ok bool)) []byte {
+func appendTexts(buf []byte, n int, at func(i int) (text string, ok bool)) []byte {
 	size, nulls := 5*4+4*n, uint32(0)
 	for i := range n {
 		text, ok := at(i)
