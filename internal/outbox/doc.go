@@ -106,5 +106,8 @@ locked in the order of their ids, and the gate's row before any of them. What is
 alone; the process's clock only ever makes it stop sooner. Hints within a process
 (a new row wakes the Deliverer, a settled one goes to the Publisher) may be lost:
 correctness rests on the poll of the Lookout.
+
+Records and marks are written in turns, so that each gathers more while the other is
+written (Store.turn); neither waits longer than turnWait.
 */
 package outbox
