@@ -2,9 +2,9 @@ package group
 
 import "time"
 
-// A Turn lets writes of different kinds go one after another where it can, so that each finds more
-// waiting: a statement costs as much as ten of its rows, whatever it is that gathers
-// them. Nil is no turn at all: every write goes at once.
+// A Turn lets writes of different kinds go one after another where it can, so that
+// each finds more waiting: a statement costs as much as ten of its rows, whatever it
+// is that gathers them. Nil is no turn at all: every write goes at once.
 type Turn struct {
 	taken chan struct{}
 	most  time.Duration
