@@ -78,7 +78,7 @@ func (in *intake) finish(consuming jetstream.ConsumeContext) {
 	select {
 	case <-consuming.Closed():
 	case <-time.After(ackLimit):
-		// Drain waits for a word of the server. Without a connection there is none,
+		// Drain waits 10 s for a word of the server. Without a connection there is none,
 		// and what could not be given back comes again after AckWait.
 	}
 	for range cap(in.slots) { // who has all of them knows that nobody else is or comes

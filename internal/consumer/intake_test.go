@@ -145,7 +145,8 @@ func TestFullConsumerDeleted(t *testing.T) {
 }
 
 // TestFullStopsWithoutNATS: the server is out of reach for good, so that Drain
-// hears nothing. Run returns all the same, once what is in hand is stored.
+// hears nothing. Run returns all the same, once what is in hand is stored. How many
+// that are is chance: what the server delivered may be on the line for good.
 func TestFullStopsWithoutNATS(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -163,10 +164,13 @@ func TestFullStopsWithoutNATS(t *testing.T) {
 	line.Blackhole()
 	stopped := make(chan struct{})
 	go func() { stop(); close(stopped) }()
-	eventually(t, func() error { return is("some are given back", c.Counters.GivenBack.Load() > 1, true) })
 	store.release()
 	<-stopped
-	w.rows(4)
+	stored := int(c.Counters.Added[outbox.Accepted].Load())
+	if stored < 4 {
+		t.Errorf("%d were stored when Run returned, want the 4 in hand", stored)
+	}
+	w.rows(stored)
 }
 
 // unbound is a message that cannot be acked.
