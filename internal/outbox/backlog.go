@@ -15,18 +15,34 @@ type Backlog struct {
 }
 
 // Backlog counts what is not finished, a row for each such state, also where
-// there is none. It reads the loops' partial indexes, in time proportional to
-// the backlog: count now and then, not at each question.
+// there is none. It reads the loops' partial indexes and no rows, in time
+// proportional to the backlog (half a million: 0.1 s): count now and then, not at
+// each question.
 func (s *Store) Backlog(ctx context.Context) ([]Backlog, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, `
-		SELECT s.state, coalesce(sum(b.requests), 0)::bigint, coalesce(max(b.oldest), '0')
-		  FROM (VALUES ('pending'), ('sending'), ('uncertain'), ('unpublished')) AS s (state)
-		  LEFT JOIN outbox_backlog b USING (state) GROUP BY s.state`)
+	rows, err := s.pool.Query(ctx, backlogSQL)
 	if err != nil {
 		return nil, wrap("backlog", err)
 	}
 	backlog, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Backlog])
 	return backlog, wrap("backlog", err)
 }
+
+// backlogSQL does not ask outbox_backlog, which has the sources: those stand in the
+// rows, and half a million of them took 3.5 s to read. So the oldest is the one with
+// the lowest id, which came a statement's length after it at most. Each min stands
+// beside a count: alone it would be looked for in the key, past all that is settled.
+const backlogSQL = `
+	WITH part AS MATERIALIZED (
+		SELECT 'pending' AS state, count(*) AS n, min(id) AS first, NULL::timestamptz AS since FROM outbox WHERE state = 'pending' AND attempt = 0
+		UNION ALL
+		SELECT 'pending', count(*), min(id), NULL FROM outbox WHERE state = 'pending' AND attempt > 0
+		UNION ALL
+		SELECT 'sending', count(*), min(id), NULL FROM outbox WHERE state = 'sending'
+		UNION ALL
+		SELECT 'uncertain', count(*), min(id), NULL FROM outbox WHERE state = 'uncertain'
+		UNION ALL
+		SELECT 'unpublished', count(*), NULL, min(settled_at) FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL)
+	SELECT part.state, sum(n)::bigint, coalesce(clock_timestamp() - min(coalesce(since, o.received_at)), '0')
+	  FROM part LEFT JOIN outbox o ON o.id = part.first GROUP BY part.state`

@@ -23,7 +23,12 @@ func TestPlans(t *testing.T) {
 		{"unpublished", unpublishedSQL, "Index Cond: (id = ANY (", []any{[]int64{7, 8}}},
 		{"strays", straySQL, "Index Cond: ((settled_at < (now() - ", []any{strayAge, time.Now(), 7, batchSize}},
 		{"waiting", waitingSQL, "Index Cond: ((due_at IS NULL) AND (id > ", []any{7, batchSize}},
-		{"backlog", "TABLE outbox_backlog", "outbox_fresh", nil},
+		{"outbox_backlog", "TABLE outbox_backlog", "outbox_fresh", nil},
+		{"backlog", backlogSQL, "Index Only Scan using outbox_fresh", nil},
+		{"backlog", backlogSQL, "Index Only Scan using outbox_again", nil},
+		{"backlog", backlogSQL, "Index Only Scan using outbox_sending", nil},
+		{"backlog", backlogSQL, "Index Only Scan using outbox_lookup", nil},
+		{"backlog", backlogSQL, "Index Only Scan using outbox_publish", nil},
 	} {
 		rows, err := s.pool.Query(t.Context(), "EXPLAIN (COSTS OFF) "+tt.sql, tt.args...)
 		if err != nil {

@@ -1,0 +1,63 @@
+package outbox
+
+import (
+	"testing"
+	"time"
+)
+
+// TestBacklog: each state counts its own, and the oldest is the oldest.
+func TestBacklog(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "again", 1)
+	again := mustClaim(t, s, 1)[0]
+	mustAdd(t, s, "uncertain", 1)
+	uncertain := mustClaim(t, s, 1)[0]
+	mustAdd(t, s, "sending", 3)
+	mustClaim(t, s, 3)
+	if err := s.putBack(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.record(t.Context(), record{lease: uncertain, outcome: "uncertain", move: move{to: Uncertain}}); err != nil {
+		t.Fatal(err)
+	}
+	mustAdd(t, s, "fresh", 4)
+	mustAdd(t, s, "unpublished", 5, faulty("x"))
+	published := mustAdd(t, s, "published", 6, faulty("x"))
+	if _, err := s.pool.Exec(t.Context(), `
+		UPDATE outbox SET received_at = now() - make_interval(hours => 100 - id::integer),
+		       settled_at = CASE WHEN settled_at IS NOT NULL THEN now() - make_interval(hours => id::integer) END,
+		       published_at = CASE WHEN request_id = ANY($1) THEN now() END`, published); err != nil {
+		t.Fatal(err)
+	}
+	backlog, err := s.Backlog(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// By ids: again-1 is 1, uncertain-1 2, sending-1 to -3 3 to 5, unpublished-5, whose end is the oldest, 14.
+	want := map[string]Backlog{"pending": {Requests: 5, Oldest: 99}, "sending": {Requests: 3, Oldest: 97},
+		"uncertain": {Requests: 1, Oldest: 98}, "unpublished": {Requests: 5, Oldest: 14}}
+	for _, got := range backlog {
+		if w := want[got.State]; got.Requests != w.Requests || got.Oldest.Truncate(time.Hour) != w.Oldest*time.Hour {
+			t.Errorf("%s: %d, the oldest %v; want %d and %d h", got.State, got.Requests, got.Oldest, w.Requests, w.Oldest)
+		}
+		delete(want, got.State)
+	}
+	if len(want) > 0 {
+		t.Errorf("there is nothing of %v", want)
+	}
+}
+
+// TestBacklogEmpty: every state is there, so that no gauge keeps what it showed last.
+func TestBacklogEmpty(t *testing.T) {
+	t.Parallel()
+	backlog, err := newStore(t).Backlog(t.Context())
+	if err != nil || len(backlog) != 4 {
+		t.Fatalf("%v, %v", backlog, err)
+	}
+	for _, b := range backlog {
+		if b.Requests != 0 || b.Oldest != 0 {
+			t.Errorf("%+v", b)
+		}
+	}
+}
