@@ -35,11 +35,11 @@ func TestBacklog(t *testing.T) {
 		t.Fatal(err)
 	}
 	// By ids: again-1 is 1, uncertain-1 2, sending-1 to -3 3 to 5, unpublished-5, whose end is the oldest, 14.
-	want := map[string]Backlog{"pending": {Requests: 5, Oldest: 99}, "sending": {Requests: 3, Oldest: 97},
-		"uncertain": {Requests: 1, Oldest: 98}, "unpublished": {Requests: 5, Oldest: 14}}
+	want := map[string]Backlog{"pending": {Requests: 5, Oldest: 99 * time.Hour}, "sending": {Requests: 3, Oldest: 97 * time.Hour},
+		"uncertain": {Requests: 1, Oldest: 98 * time.Hour}, "unpublished": {Requests: 5, Oldest: 14 * time.Hour}}
 	for _, got := range backlog {
-		if w := want[got.State]; got.Requests != w.Requests || got.Oldest.Truncate(time.Hour) != w.Oldest*time.Hour {
-			t.Errorf("%s: %d, the oldest %v; want %d and %d h", got.State, got.Requests, got.Oldest, w.Requests, w.Oldest)
+		if w := want[got.State]; got.Requests != w.Requests || got.Oldest.Truncate(time.Hour) != w.Oldest {
+			t.Errorf("%s: %d, the oldest %v; want %d and %v", got.State, got.Requests, got.Oldest, w.Requests, w.Oldest)
 		}
 		delete(want, got.State)
 	}
