@@ -15,9 +15,9 @@ type Backlog struct {
 }
 
 // Backlog counts what is not finished, a row for each such state, also where
-// there is none. It reads the loops' partial indexes and no rows, in time
-// proportional to the backlog (half a million: 0.1 s): count now and then, not at
-// each question.
+// there is none. It reads the loops' partial indexes, and rows only where they were
+// written since the last vacuum, in time proportional to the backlog (half a million:
+// 0.1 s): count now and then, not at each question.
 func (s *Store) Backlog(ctx context.Context) ([]Backlog, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
