@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // A burn is a backlog burnt down: n requests wait in the stream, whoever is to
@@ -23,6 +21,11 @@ func (b burn) rate() float64 { return float64(b.requests) / b.took.Seconds() }
 
 // each is the CPU time of one request, in microseconds.
 func (b burn) each() float64 { return float64(b.cpu.Microseconds()) / float64(b.requests) }
+
+// postgresEach is the same of Postgres.
+func (b burn) postgresEach() float64 {
+	return float64(b.postgres.Microseconds()) / float64(b.requests)
+}
 
 // burnDown lets started processes burn n requests down and ends them.
 func (w *world) burnDown(ctx context.Context, n int, limit time.Duration, run ...*process) (b burn, err error) {
@@ -109,12 +112,29 @@ func total(run []*process) (sum time.Duration, err error) {
 
 const burnLimit = 5 * time.Minute
 
-// burnLoop is a burn-down by the loop.
+// burnLoop is a burn-down by the loop that keeps nothing.
 func (w *world) burnLoop(ctx context.Context) (burn, error) {
 	if err := w.streams(ctx, w.requests); err != nil {
 		return burn{}, err
 	}
-	p, err := w.loop(ctx)
+	p, err := w.loop(ctx, roleLoop)
+	if err != nil {
+		return burn{}, err
+	}
+	return w.burnDown(ctx, w.requests, burnLimit, p)
+}
+
+// burnWrites is a burn-down by the loop that writes.
+func (w *world) burnWrites(ctx context.Context) (burn, error) {
+	if err := w.streams(ctx, w.requests); err != nil {
+		return burn{}, err
+	}
+	dsn, drop, err := w.fresh(ctx)
+	if err != nil {
+		return burn{}, err
+	}
+	defer drop()
+	p, err := w.loop(ctx, roleWrites, "DATABASE_URL="+dsn)
 	if err != nil {
 		return burn{}, err
 	}
@@ -154,8 +174,7 @@ func (w *world) burnFresh(ctx context.Context) (burn, error) {
 }
 
 // measureBurn burns down with as many calls in flight as all figures have, and with
-// four times as many: a write of more rows costs less a row, so the ratio grows with
-// them, while the loop gains nothing.
+// four times as many: a write of more rows costs less a row.
 func (w *world) measureBurn(ctx context.Context) (rows []row, err error) {
 	usual := w.concurrency
 	defer func() { w.concurrency = usual }()
@@ -169,10 +188,12 @@ func (w *world) measureBurn(ctx context.Context) (rows []row, err error) {
 	return rows, nil
 }
 
-// burnBeside burns down by the loop and by the worker in turns.
+// burnBeside burns down by the loop, by the one that writes and by the worker in turns.
 func (w *world) burnBeside(ctx context.Context) ([]row, error) {
 	in := fmt.Sprintf(", %d in flight", w.concurrency)
 	speed := row{name: "burn-down throughput against the loop" + in, least: 0.65, aim: 0.80, more: true}
+	writes := row{name: "the same of three batched writes and no other duty" + in, more: true}
+	promises := row{name: "the worker against those writes" + in, more: true}
 	cost := row{name: "worker CPU a request against the loop" + in, least: 1.6, aim: 1.2}
 	log := row{name: "write-ahead log a request, bytes" + in}
 	postgres := row{name: "Postgres's CPU a request, µs" + in}
@@ -181,81 +202,20 @@ func (w *world) burnBeside(ctx context.Context) ([]row, error) {
 		if err != nil {
 			return nil, fmt.Errorf("loop: %w", err)
 		}
+		t, err := w.burnWrites(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("writes: %w", err)
+		}
 		b, err := w.burnFresh(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("worker: %w", err)
 		}
 		speed.add(b.rate()/l.rate(), fmt.Sprintf("%.0f/%.0f a second", b.rate(), l.rate()))
+		writes.add(t.rate()/l.rate(), fmt.Sprintf("%.0f/%.0f a second", t.rate(), l.rate()))
+		promises.add(b.rate()/t.rate(), fmt.Sprintf("%.0f/%.0f µs of its CPU, %.0f/%.0f of Postgres's", b.each(), t.each(), b.postgresEach(), t.postgresEach()))
 		cost.add(b.each()/l.each(), fmt.Sprintf("%.0f/%.0f µs", b.each(), l.each()))
 		log.add(b.wal/float64(w.requests), "")
-		postgres.add(float64(b.postgres.Microseconds())/float64(w.requests), "")
+		postgres.add(b.postgresEach(), "")
 	}
-	return []row{speed, cost, log, postgres}, nil
-}
-
-// measureLarge burns down beside millions of rows, against an empty table, and
-// once more while a transaction elsewhere pins its snapshot.
-func (w *world) measureLarge(ctx context.Context) ([]row, error) {
-	large, err := w.filled(ctx, w.settled, w.notDue)
-	if err != nil {
-		return nil, err
-	}
-	plain := row{name: fmt.Sprintf("burn-down beside %d settled and %d waiting rows", w.settled, w.notDue), least: 0.90, aim: 0.97, more: true}
-	pinned := row{name: "the same with a transaction held open", least: 0.75, aim: 0.90, more: true}
-	for range w.rounds {
-		empty, err := w.burnFresh(ctx)
-		if err != nil {
-			return nil, err
-		}
-		full, err := w.burnWorkers(ctx, large, 1, w.requests)
-		if err != nil {
-			return nil, err
-		}
-		if err := w.forget(ctx, large); err != nil {
-			return nil, err
-		}
-		held, err := w.burnPinned(ctx, large)
-		if err != nil {
-			return nil, err
-		}
-		if err := w.forget(ctx, large); err != nil {
-			return nil, err
-		}
-		plain.add(full.rate()/empty.rate(), fmt.Sprintf("%.0f/%.0f a second", full.rate(), empty.rate()))
-		pinned.add(held.rate()/empty.rate(), fmt.Sprintf("%.0f/%.0f a second", held.rate(), empty.rate()))
-	}
-	return []row{plain, pinned}, nil
-}
-
-// forget gives the requests of a run other ids, so that the next run's are new.
-func (w *world) forget(ctx context.Context, dsn string) error {
-	conn, err := pgx.Connect(ctx, dsn)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx) //nolint:errcheck // nothing is left to say
-	if _, err = conn.Exec(ctx, `UPDATE outbox SET request_id = request_id || '-' || id WHERE request_id LIKE 'bench-_______'`); err != nil {
-		return err
-	}
-	_, err = conn.Exec(ctx, `VACUUM outbox`) // of what this has left, not beside the next run
-	return err
-}
-
-// burnPinned burns down while another transaction holds a snapshot taken before.
-func (w *world) burnPinned(ctx context.Context, dsn string) (burn, error) {
-	conn, err := pgx.Connect(ctx, dsn)
-	if err != nil {
-		return burn{}, err
-	}
-	defer conn.Close(ctx) //nolint:errcheck // nothing is left to say
-	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
-	if err != nil {
-		return burn{}, err
-	}
-	defer tx.Rollback(ctx)
-	var n int
-	if err := tx.QueryRow(ctx, `SELECT count(*) FROM outbox_gate`).Scan(&n); err != nil {
-		return burn{}, err
-	}
-	return w.burnWorkers(ctx, dsn, 1, w.requests)
+	return []row{speed, writes, promises, cost, log, postgres}, nil
 }

@@ -31,37 +31,53 @@ const loopURL = "BENCH_LOOP_FLEX_URL"
 // kept, as many calls in flight as the worker may have, results published
 // without waiting for each.
 func loop(ctx context.Context) error {
+	c, err := newCaller()
+	if err != nil {
+		return err
+	}
+	defer c.conn.Close()
+	return c.consume(ctx, c.most, c.carry)
+}
+
+// A caller does with a message what everybody has to.
+type caller struct {
+	conn   *nats.Conn
+	js     jetstream.JetStream
+	client *http.Client
+	most   int // calls in flight
+}
+
+func newCaller() (c caller, err error) {
+	if c.most, err = strconv.Atoi(os.Getenv("FLEX_CONCURRENCY")); err != nil {
+		return c, err
+	}
+	c.client = &http.Client{Timeout: 15 * time.Second,
+		Transport: &http.Transport{MaxIdleConnsPerHost: c.most, MaxConnsPerHost: c.most, DisableCompression: true}}
+	if c.conn, err = nats.Connect(os.Getenv("NATS_URL")); err != nil {
+		return c, err
+	}
+	c.js, err = jetstream.New(c.conn)
+	return c, err
+}
+
+// consume carries messages out, so many at once, until the process is to end.
+func (c caller) consume(ctx context.Context, hands int, carry func(context.Context, jetstream.Msg) error) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
 	defer stop()
-	n, err := strconv.Atoi(os.Getenv("FLEX_CONCURRENCY"))
+	consumer, err := c.js.Consumer(ctx, requestsStream, consumerName)
 	if err != nil {
 		return err
 	}
-	conn, err := nats.Connect(os.Getenv("NATS_URL"))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	js, err := jetstream.New(conn)
-	if err != nil {
-		return err
-	}
-	consumer, err := js.Consumer(ctx, requestsStream, consumerName)
-	if err != nil {
-		return err
-	}
-	transport := &http.Transport{MaxIdleConnsPerHost: n, MaxConnsPerHost: n, DisableCompression: true}
-	client := &http.Client{Transport: transport, Timeout: 15 * time.Second}
-	slots := make(chan struct{}, n)
+	busy := make(chan struct{}, hands)
 	consuming, err := consumer.Consume(func(m jetstream.Msg) {
-		slots <- struct{}{}
+		busy <- struct{}{}
 		go func() {
-			defer func() { <-slots }()
-			if err := carry(ctx, client, js, m); err != nil {
+			defer func() { <-busy }()
+			if err := carry(ctx, m); err != nil {
 				fmt.Fprintln(os.Stderr, "loop:", err)
 			}
 		}()
-	}, jetstream.PullMaxMessages(4*n))
+	}, jetstream.PullMaxMessages(4*c.most))
 	if err != nil {
 		return err
 	}
@@ -71,59 +87,85 @@ func loop(ctx context.Context) error {
 }
 
 // carry makes one interaction and one result of a message.
-func carry(ctx context.Context, client *http.Client, js jetstream.JetStream, m jetstream.Msg) error {
-	var in struct {
-		RequestID string          `json:"request_id"`
-		Channel   json.RawMessage `json:"channel"`
-		Routing   json.RawMessage `json:"routing"`
-		Metadata  json.RawMessage `json:"metadata"`
-	}
-	if err := json.Unmarshal(m.Data(), &in); err != nil {
+func (c caller) carry(ctx context.Context, m jetstream.Msg) error {
+	in, err := read(m)
+	if err != nil {
 		return err
 	}
+	_, out, err := c.post(ctx, in)
+	if err != nil {
+		return err
+	}
+	if _, err := c.publish(in, out); err != nil {
+		return err
+	}
+	return m.Ack()
+}
+
+// incoming is a request as the loops read it.
+type incoming struct {
+	text      []byte
+	RequestID string          `json:"request_id"`
+	Channel   json.RawMessage `json:"channel"`
+	Routing   json.RawMessage `json:"routing"`
+	Metadata  json.RawMessage `json:"metadata"`
+}
+
+func read(m jetstream.Msg) (incoming, error) {
+	in := incoming{text: m.Data()}
+	err := json.Unmarshal(in.text, &in)
+	return in, err
+}
+
+// created is an answer as the loops read it.
+type created struct {
+	SID     string          `json:"sid"`
+	Channel json.RawMessage `json:"channel"`
+	Routing struct {
+		Properties struct {
+			SID              string `json:"sid"`
+			AssignmentStatus string `json:"assignment_status"`
+			QueueName        string `json:"queue_name"`
+		} `json:"properties"`
+	} `json:"routing"`
+}
+
+// post makes the interaction and returns the answer, as it came and as it is read.
+func (c caller) post(ctx context.Context, in incoming) (answer []byte, out created, err error) {
 	form := url.Values{"Channel": {string(in.Channel)}, "Routing": {string(in.Routing)}}.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, os.Getenv(loopURL)+"/v1/Interactions", strings.NewReader(form))
 	if err != nil {
-		return err
+		return nil, out, err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.SetBasicAuth(flextest.AccountSID, flextest.AuthToken)
-	res, err := client.Do(req)
+	res, err := c.client.Do(req)
 	if err != nil {
-		return err
+		return nil, out, err
 	}
 	defer res.Body.Close()
 	var body bytes.Buffer
 	if _, err := body.ReadFrom(io.LimitReader(res.Body, 1<<20)); err != nil {
-		return err
-	}
-	var out struct {
-		SID     string          `json:"sid"`
-		Channel json.RawMessage `json:"channel"`
-		Routing struct {
-			Properties struct {
-				SID              string `json:"sid"`
-				AssignmentStatus string `json:"assignment_status"`
-				QueueName        string `json:"queue_name"`
-			} `json:"properties"`
-		} `json:"routing"`
+		return nil, out, err
 	}
 	if err := json.Unmarshal(body.Bytes(), &out); err != nil {
-		return err
+		return nil, out, err
 	}
 	if out.SID == "" {
-		return errors.New("no sid")
+		return nil, out, errors.New("no sid")
 	}
+	return body.Bytes(), out, nil
+}
+
+// publish sends the result without waiting for its acknowledgement.
+func (c caller) publish(in incoming, out created) (jetstream.PubAckFuture, error) {
 	result, err := json.Marshal(map[string]any{
 		"request_id": in.RequestID, "outcome": "created", "interaction_sid": out.SID, "channel": out.Channel,
 		"routing": out.Routing.Properties, "metadata": in.Metadata,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if _, err := js.PublishMsgAsync(&nats.Msg{Subject: "interactions.results.created.bench", Data: result,
-		Header: nats.Header{jetstream.MsgIDHeader: {in.RequestID}}}, jetstream.WithStallWait(10*time.Second)); err != nil {
-		return err
-	}
-	return m.Ack()
+	return c.js.PublishMsgAsync(&nats.Msg{Subject: "interactions.results.created.bench", Data: result,
+		Header: nats.Header{jetstream.MsgIDHeader: {in.RequestID}}}, jetstream.WithStallWait(10*time.Second))
 }

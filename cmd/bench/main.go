@@ -8,7 +8,9 @@
 //	world.go     Postgres, NATS, the strict imitation of Flex, databases and streams
 //	process.go   a worker or a loop as a process: its start, CPU time, memory
 //	loop.go      the loop that keeps nothing
+//	writes.go    the same with three durable writes and no other duty
 //	burn.go      throughput: a backlog burnt down
+//	large.go     the same beside millions of rows
 //	pace.go      latency at a steady pace
 //	fleet.go     several replicas; the fleet's rate
 //	rest.go      an idle replica; the start

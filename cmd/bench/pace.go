@@ -26,7 +26,7 @@ func (w *world) measurePace(ctx context.Context) ([]row, error) {
 		if err := w.streams(ctx, 0); err != nil {
 			return nil, err
 		}
-		p, err := w.loop(ctx)
+		p, err := w.loop(ctx, roleLoop)
 		if err != nil {
 			return nil, err
 		}

@@ -47,13 +47,13 @@ func (w *world) worker(ctx context.Context, dsn string, settings ...string) (*pr
 	return p, err
 }
 
-// loop starts the loop that keeps nothing.
-func (w *world) loop(ctx context.Context) (*process, error) {
+// loop starts the loop that keeps nothing, or the one that writes.
+func (w *world) loop(ctx context.Context, as string, env ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	return w.process(ctx, self, []string{role + "=" + roleLoop, loopURL + "=" + w.flex.URL, "NATS_URL=" + w.natsURL(), fmt.Sprintf("FLEX_CONCURRENCY=%d", w.concurrency)})
+	return w.process(ctx, self, append(env, role+"="+as, loopURL+"="+w.flex.URL, "NATS_URL="+w.natsURL(), fmt.Sprintf("FLEX_CONCURRENCY=%d", w.concurrency)))
 }
 
 func (w *world) process(ctx context.Context, program string, env []string) (*process, error) {

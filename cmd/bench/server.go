@@ -20,6 +20,7 @@ import (
 const (
 	role         = "BENCH_ROLE" // set when this program is to be something else
 	roleLoop     = "loop"
+	roleWrites   = "writes"
 	roleNATS     = "nats"
 	roleEndpoint = "endpoint"
 	natsFolder   = "BENCH_NATS_FOLDER"
@@ -30,6 +31,8 @@ func play(ctx context.Context, as string) error {
 	switch as {
 	case roleLoop:
 		return loop(ctx)
+	case roleWrites:
+		return writes(ctx)
 	case roleNATS:
 		s, err := consumertest.Start(consumertest.Options{StoreDir: os.Getenv(natsFolder)})
 		if err != nil {
