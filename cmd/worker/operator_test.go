@@ -127,7 +127,8 @@ func TestOperator(t *testing.T) {
 	})
 	r.types(env,
 		typed{args("explain h-0"), 0, []string{"But the gate is held since", "a good reason", "worker release"}},
-		typed{why("cancel h-0"), 0, []string{"cancel: 1 requests"}},
+		// Who names one that cannot be changed hears which, also when others were.
+		typed{why("cancel ok-0 h-0 h-9"), 1, []string{"cancel: 1 requests", "not changed: ok-0, h-9", "worker explain"}},
 		typed{why("cancel --where --state pending --source nobody --yes"), 1, []string{"there is nothing to cancel"}},
 	)
 	final("h-0", "cancelled", 1)
