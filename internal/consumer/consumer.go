@@ -38,6 +38,9 @@ const (
 	// giveBack is the delay after which a message that could not be stored
 	// comes again.
 	giveBack = 2 * time.Second
+	// oldMargin is how much sooner than Retention a message counts as older: its age is
+	// by this machine's clock and the stream's, what is removed by that of Postgres.
+	oldMargin = time.Minute
 	// retryEvery is the time between two tries to attach to the stream, or to
 	// reach Postgres.
 	retryEvery = time.Second
@@ -48,7 +51,6 @@ type Store interface {
 	Add(context.Context, outbox.Event) (outbox.Added, error)
 	AddMalformed(context.Context, outbox.Malformed) error
 	Ready(context.Context) error
-	Knows(ctx context.Context, requestID string) (bool, error)
 }
 
 // Consumer reads the request stream into the outbox. Set the exported fields

@@ -162,25 +162,20 @@ func (in *intake) keep(m jetstream.Msg, message outbox.Message) bool {
 // it passed our checks, is kept as malformed with its bytes.
 func (in *intake) store(message outbox.Message) error {
 	event, bad := decode(message, in.Attribute)
-	if bad == "" && in.Retention > 0 && time.Since(message.Time) > in.Retention {
-		known, err := in.Store.Knows(in.ctx, event.RequestID)
-		if err != nil {
-			return err
-		}
-		if !known {
-			bad = fmt.Sprintf("the message is older than %v, after which requests are forgotten: whether it was answered is not known; publish it again if it is still wanted", in.Retention)
-		}
-	}
+	event.KnownOnly = in.Retention > 0 && time.Since(message.Time) > in.Retention-oldMargin
 	if bad == "" {
 		added, err := in.Store.Add(in.ctx, event)
-		if err == nil {
+		switch {
+		case err == nil:
 			in.Counters.Added[added].Add(1)
 			return nil
-		}
-		if outbox.Away(err) || errors.Is(err, outbox.ErrRemoved) {
+		case errors.Is(err, outbox.ErrRemoved) && event.KnownOnly:
+			bad = fmt.Sprintf("the message is older than %v, after which requests are forgotten: whether it was answered is not known; publish it again if it is still wanted", in.Retention)
+		case outbox.Away(err) || errors.Is(err, outbox.ErrRemoved):
 			return err
+		default:
+			bad = "the database does not take it: " + err.Error()
 		}
-		bad = "the database does not take it: " + err.Error()
 	}
 	if err := in.Store.AddMalformed(in.ctx, outbox.Malformed{Message: message, Err: bad}); err != nil {
 		return err

@@ -40,6 +40,9 @@ type Event struct {
 	LookupKey string    // "" when the request has no task to look for
 	// Faults are why it is rejected at once; none: it will be sent.
 	Faults []rawjson.Fault
+	// KnownOnly: this is no new request, whatever the table knows. Its message is so
+	// old that a request which is not known may have been answered and forgotten.
+	KnownOnly bool
 }
 
 // Malformed is a message that cannot become a request. RequestID is set when
@@ -61,7 +64,7 @@ const (
 	Redelivered              // this very message was added before
 	Conflicting              // known, but another request: kept as malformed
 
-	removed // of addBatch only: it was known, and retention removed it meanwhile
+	removed // of addBatch only: ErrRemoved
 )
 
 // String is the word for logs and metrics.
@@ -70,10 +73,10 @@ func (a Added) String() string {
 }
 
 // ErrRemoved is returned by Add for an event whose request was known, until
-// retention removed it while it was being answered. Nothing is kept of this
-// event: whether it is a new request is its caller's to say, who knows its age.
-// It is no sign that Postgres is away.
-var ErrRemoved = errors.New("outbox: the known request was removed meanwhile")
+// retention removed it while it was being answered, and for one that is KnownOnly
+// and not known. Nothing is kept of this event: whether it is a new request is its
+// caller's to say, who knows its age. It is no sign that Postgres is away.
+var ErrRemoved = errors.New("outbox: the request is not known, or no more")
 
 // Add stores an event and returns once that is committed. After an error
 // nothing is known; the same call may be made again, by redelivery.
@@ -171,7 +174,9 @@ func place(m Message) spot { return spot{int64(m.Sequence), m.Time.UnixMicro()} 
 func (s *Store) insert(ctx context.Context, signature string, events []Event, slots int) (map[string]spot, []Lease, error) {
 	var c addColumns
 	for _, i := range inOrder(events) {
-		c.append(&events[i], i)
+		if !events[i].KnownOnly {
+			c.append(&events[i], i)
+		}
 	}
 	until := time.Now().Add(s.leaseFor)
 	rows, err := s.pool.Query(ctx, `/* add */

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -85,4 +86,37 @@ func TestAddRemovedMeanwhile(t *testing.T) {
 			checkOutbox(t, s.pool)
 		})
 	}
+}
+
+// TestAddKnownOnly: an event that is too old to be new is answered where its request
+// is known, and makes none where it is not: neither when retention removes the
+// request before it is looked for, nor when it does while the event waits.
+func TestAddKnownOnly(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "old", 2, faulty("x"))
+	mustAdd(t, s, "known", 1)
+	exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '1 hour', published_at = now() WHERE state = 'rejected'`)
+	config := s.pool.Config()
+	config.ConnConfig.Tracer = meanwhile{"outbox", true, sync.OnceFunc(func() {
+		if n, err := s.prune(t.Context(), 0); n != 2 || err != nil {
+			t.Errorf("%d pruned, %v", n, err)
+		}
+	})}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	known := func(e *Event) { e.KnownOnly = true }
+	batch := []Event{event("old-1", 11, faulty("x"), known), event("known-1", 12, known), event("never", 13, known), event("new", 14),
+		event("known-1", 1, known), event("new", 15, known)}
+	got, err := NewStore(pool, "w2", testLimit).addBatch(t.Context(), batch)
+	if want := []Added{removed, Repeated, removed, Accepted, Redelivered, Repeated}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v, want %v", got, err, want)
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox`); n != 2 {
+		t.Errorf("%d rows, want known-1 and new", n)
+	}
+	checkOutbox(t, s.pool)
 }

@@ -133,15 +133,6 @@ func (s *Store) Ready(ctx context.Context) error {
 	return err
 }
 
-// Knows says whether there is a request with that id.
-func (s *Store) Knows(ctx context.Context, requestID string) (bool, error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	var known bool
-	err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox WHERE request_id = $1)`, requestID).Scan(&known)
-	return known, wrap("knows", err)
-}
-
 // A signal wakes one loop; signals that come while it is awake become one.
 type signal chan struct{}
 
