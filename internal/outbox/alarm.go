@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -34,20 +35,28 @@ const (
 	// an uncertain request, so it is low; a single one is everyday life.
 	awayAfter = 5
 	// forbiddenAfter is how many different requests in a row must have met the
-	// same 403 until the gate is held. One tenant's 403 must not stop the others.
+	// same refusal until the gate is held. One tenant's 403 must not stop the others.
 	forbiddenAfter = 3
 )
 
-// suspended are the codes of a 403 that concern the account whoever asks.
+// suspended are the codes that concern the account whoever asks.
 // https://www.twilio.com/docs/api/errors/20005
-var suspended = map[int]bool{20003: true, 20005: true, 20006: true, 20008: true}
+var suspended = map[int]bool{20003: true, 20005: true, 20006: true, 20008: true, 20101: true}
+
+// tenants says whether a refusal may concern those alone who share something with
+// this request, such as a workspace: a 403, or another 4xx with a code that says so.
+// A 401 or a 407, a redirect and missing credentials are everybody's.
+func tenants(o flex.Outcome) bool {
+	return o.Kind == flex.Blocked && 400 <= o.HTTPStatus && o.HTTPStatus < 500 &&
+		o.HTTPStatus != http.StatusUnauthorized && o.HTTPStatus != http.StatusProxyAuthRequired && !suspended[o.TwilioCode]
+}
 
 // alarmOf reads an outcome for the fleet. failures is how many calls in a row,
 // this one included, brought no answer; forbidden how many different requests in
-// a row met the 403 that this one met.
+// a row met the refusal that this one met.
 func alarmOf(o flex.Outcome, failures, forbidden int) alarm {
 	switch {
-	case o.Kind == flex.Blocked && (o.HTTPStatus != 403 || suspended[o.TwilioCode] || forbidden >= forbiddenAfter):
+	case o.Kind == flex.Blocked && (!tenants(o) || forbidden >= forbiddenAfter):
 		return alarm{hold: true, why: blame(o)}
 	case o.Limited && o.RetryAfter > 0:
 		return alarm{pause: min(o.RetryAfter, maxRetryAfter), why: o.Message}
@@ -77,8 +86,8 @@ func noAnswer(o flex.Outcome) bool {
 type streaks struct {
 	mu        sync.Mutex
 	failures  int
-	forbidden map[string]bool // ids of the requests that met one 403 in a row
-	code      int             // of that 403
+	forbidden map[string]bool // ids of the requests that met one refusal in a row
+	code      int             // of that refusal
 }
 
 // alarm adds an outcome and says what it means for the fleet.
@@ -91,7 +100,7 @@ func (s *streaks) alarm(requestID string, o flex.Outcome) alarm {
 		s.failures = 0
 	}
 	switch {
-	case o.Kind == flex.Blocked && o.HTTPStatus == 403:
+	case tenants(o):
 		if s.forbidden == nil || s.code != o.TwilioCode {
 			s.forbidden, s.code = map[string]bool{}, o.TwilioCode
 		}

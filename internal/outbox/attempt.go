@@ -55,8 +55,16 @@ func (l Lease) covers(limit time.Duration, now time.Time) bool {
 
 // decide asks the policy and counts the fleet's bad luck.
 func (d *Deliverer) decide(l Lease, o flex.Outcome) record {
-	return record{lease: l, outcome: o.Kind.String(), told: o,
-		move: d.Policy.after(l.Attempt, o, rand.Float64()), alarm: d.streaks.alarm(l.RequestID, o)}
+	return d.Policy.decide(l, o, d.streaks.alarm(l.RequestID, o), rand.Float64())
+}
+
+// decide is what becomes of a lease whose outcome means a for the fleet.
+func (p Policy) decide(l Lease, o flex.Outcome, a alarm, random float64) record {
+	m := p.after(l.Attempt, o, random)
+	if o.Kind == flex.Blocked && !a.hold {
+		m = p.alone(l.Attempt, l.Spared, m)
+	}
+	return record{lease: l, outcome: o.Kind.String(), told: o, move: m, alarm: a}
 }
 
 // note writes the one log line of an attempt. It stands before the record, so

@@ -21,7 +21,7 @@ the loops that move it.
 	           waits for a person
 	created    exists, interaction_sid is known           Publisher                record, resolve
 	rejected   Flex will never take it                    Publisher                record; add, when the event has faults
-	abandoned  every counted attempt is used up           Publisher                resolve
+	abandoned  every counted attempt is used up           Publisher                resolve; record, when it alone was blocked
 	expired    the deadline passed before it was sent     Publisher                expire
 	cancelled  an operator stopped it                     Publisher                cancel
 
@@ -63,6 +63,10 @@ Only what surely was not created leads back to pending: refused (nothing was
 written, or 429), blocked (credentials, account, address), put back (no call was
 made), taken back (leased by a statement whose answer did not come: no call was
 made), and proved absent. All else is uncertain and is never simply repeated.
+
+Refused, put back and taken back are spared: RETRY_MAX_ATTEMPTS does not count them.
+Blocked is when it holds the gate, and at first when it does not, as the others may
+fare the same; where one request stays the only one its attempts count, and end.
 
 # Finding out
 

@@ -21,7 +21,7 @@ var good = flex.Outcome{Kind: flex.Created, InteractionSID: sidA, TaskSID: "WT1"
 
 // told is the record of a lease whose attempt had this outcome.
 func told(l Lease, o flex.Outcome) record {
-	return record{lease: l, outcome: o.Kind.String(), told: o, move: testPolicy.after(l.Attempt, o, 0.5), alarm: alarmOf(o, 0, 1)}
+	return testPolicy.decide(l, o, alarmOf(o, 0, 1), 0.5)
 }
 
 // TestRecord: what each outcome leaves in the row.

@@ -90,6 +90,21 @@ func (p Policy) after(attempt int, o flex.Outcome, random float64) move {
 	}
 }
 
+// alone decides about a request that is blocked, which is m, while that has not shut
+// the gate. At first it is spared: the others may fare the same. But where it stays
+// the only one, the fault is its own tenant's: its attempts count then, so that they
+// are used up and it is answered.
+func (p Policy) alone(attempt, spared int, m move) move {
+	if spared < p.MaxAttempts {
+		return m
+	}
+	if attempt-spared >= p.MaxAttempts {
+		return move{to: Abandoned}
+	}
+	m.spared = false
+	return m
+}
+
 // Waits between lookups. The first comes soon, since most tasks are listed at
 // once; while absence proves nothing they double, and the one that can prove it
 // comes when the settle time is over. After that an unclear answer is asked

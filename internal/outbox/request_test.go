@@ -38,6 +38,37 @@ func TestAfter(t *testing.T) {
 	}
 }
 
+// TestAlone: who alone is blocked is spared at first and answered in the end; with
+// others he is spared for as long as it lasts.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	p := Policy{MinDelay: time.Second, MaxDelay: time.Minute, MaxAttempts: 3}
+	blocked := flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, ErrorKind: "http_403"}
+	for _, tt := range []struct {
+		name  string
+		alarm alarm
+		want  State
+		tries int
+	}{
+		{"alone", alarm{}, Abandoned, 6},
+		{"with others", alarm{hold: true}, Pending, 1000},
+	} {
+		l := Lease{}
+		for l.Attempt = 1; ; l.Attempt++ {
+			r := p.decide(l, blocked, tt.alarm, 0.5)
+			if r.move.to != Pending || l.Attempt == tt.tries {
+				if r.move.to != tt.want || l.Attempt != tt.tries {
+					t.Errorf("%s: %s after %d attempts, want %s after %d", tt.name, r.move.to, l.Attempt, tt.want, tt.tries)
+				}
+				break
+			}
+			if r.move.spared {
+				l.Spared++
+			}
+		}
+	}
+}
+
 // TestDelay: it doubles up to the cap, jitter only takes off, and no number of
 // attempts makes it negative.
 func TestDelay(t *testing.T) {

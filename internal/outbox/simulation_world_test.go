@@ -369,12 +369,11 @@ func (s *sim) stepAnswered(r *simReplica) bool {
 		if !l.sent || l.decided != nil || l.backAt > s.now {
 			continue
 		}
-		m := s.policy.after(l.lease.Attempt, l.outcome, s.r.Float64())
+		decided := s.policy.decide(l.lease, l.outcome, r.streaks.alarm(l.lease.RequestID, l.outcome), s.r.Float64())
 		if s.broken(blockedCounts) && l.outcome.Kind == flex.Blocked {
-			m.spared = false
+			decided.move.spared = false
 		}
-		l.decided = &record{lease: l.lease, outcome: l.outcome.Kind.String(), told: l.outcome, move: m,
-			alarm: r.streaks.alarm(l.lease.RequestID, l.outcome)}
+		l.decided = &decided
 		return true
 	}
 	return false
