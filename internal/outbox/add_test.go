@@ -279,3 +279,42 @@ func TestAway(t *testing.T) {
 		}
 	}
 }
+
+// TestSameMessagesTwice: two replicas store the same repeats, conflicts and malformed
+// messages, redelivered to one while the other still has them, in other orders; none
+// waits for one that waits for it.
+func TestSameMessagesTwice(t *testing.T) {
+	t.Parallel()
+	const n = 60
+	s := newStore(t)
+	mustAdd(t, s, "k", n)
+	two := [2]*Store{NewStore(s.pool, "one", testLimit), NewStore(s.pool, "two", testLimit)}
+	for round := range 20 {
+		var asked []Event
+		var bad []Malformed
+		for i := range n {
+			id, sequence := fmt.Sprintf("k-%d", i+1), uint64(1000*(round+1)+i)
+			asked = append(asked, event(id, sequence), event(id, sequence+n, func(e *Event) { e.Request = []byte(`{"channel":{}}`) }))
+			bad = append(bad, Malformed{Message: event("", sequence+2*n).Message, Err: "x"})
+		}
+		var both sync.WaitGroup
+		for i, store := range two {
+			asked, bad := slices.Clone(asked), slices.Clone(bad)
+			if i == 1 {
+				slices.Reverse(asked)
+				slices.Reverse(bad)
+			}
+			both.Go(func() {
+				if _, err := store.addBatch(t.Context(), asked); err != nil {
+					t.Error(err)
+				}
+				if _, err := store.addMalformedBatch(t.Context(), bad); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		if both.Wait(); t.Failed() {
+			return
+		}
+	}
+}

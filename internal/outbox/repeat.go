@@ -2,8 +2,11 @@ package outbox
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,19 +15,23 @@ import (
 )
 
 // repeat answers the events whose id was known: the same message again, the
-// same question again, or another request under an id that is taken.
+// same question again, or another request under an id that is taken. What it stores
+// it stores in one order, whoever else has the same messages: known's lists are in
+// the order of the stream, the rows come in that of their ids.
 func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]int, answers []Added) error {
 	ids := make([]string, 0, len(known))
-	for id := range known {
+	for id, asking := range known {
 		ids = append(ids, id)
+		slices.SortFunc(asking, func(i, j int) int { return inStream(events[i].Message, events[j].Message) })
 	}
 	rows, err := s.pool.Query(ctx, `
 		SELECT id, request_id, request, raw, stream_sequence, stream_time
-		  FROM outbox WHERE request_id = ANY($1)`, ids)
+		  FROM outbox WHERE request_id = ANY($1) ORDER BY id`, ids)
 	if err != nil {
 		return wrap("add: read known", err)
 	}
 	var repeats, conflicts pgx.Batch
+	var conflicting []Malformed
 	var id, sequence int64
 	var requestID string
 	var request, raw []byte
@@ -39,7 +46,7 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 				queueRepeat(&repeats, id, e.Message)
 			default:
 				answers[i] = Conflicting
-				queueMalformed(&conflicts, "conflict", Malformed{Message: e.Message, RequestID: e.RequestID,
+				conflicting = append(conflicting, Malformed{Message: e.Message, RequestID: e.RequestID,
 					Err: "request_id " + e.RequestID + " is taken by another request, received earlier; it goes on untouched. Ask again under a new request_id"})
 			}
 		}
@@ -54,6 +61,7 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 			answers[i] = removed
 		}
 	}
+	queueMalformed(&conflicts, "conflict", conflicting)
 	if err := s.sendAsked(ctx, &repeats, &conflicts); err != nil {
 		return err
 	}
@@ -110,14 +118,26 @@ func queueRepeat(b *pgx.Batch, id int64, m Message) {
 		id, text(m.Source), int64(m.Sequence), m.Time, trace(m.Traceparent))
 }
 
-func queueMalformed(b *pgx.Batch, kind string, m Malformed) {
-	raw := m.Raw
-	if raw == nil {
-		raw = []byte{}
+// queueMalformed queues them in the order of the stream.
+func queueMalformed(b *pgx.Batch, kind string, all []Malformed) {
+	all = slices.Clone(all)
+	slices.SortFunc(all, func(x, y Malformed) int {
+		return cmp.Or(strings.Compare(x.Stream, y.Stream), inStream(x.Message, y.Message))
+	})
+	for _, m := range all {
+		raw := m.Raw
+		if raw == nil {
+			raw = []byte{}
+		}
+		b.Queue(`INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, request_id, headers, raw, error)
+			VALUES ($1, $2, $3, $4, $5, $6, nullif($7, ''), $8, $9, $10) ON CONFLICT ON CONSTRAINT message_is_kept_once DO NOTHING`,
+			kind, m.Stream, int64(m.Sequence), m.Time, text(m.Subject), text(m.Source), m.RequestID, headersJSON(m.Headers), raw, text(m.Err))
 	}
-	b.Queue(`INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, request_id, headers, raw, error)
-		VALUES ($1, $2, $3, $4, $5, $6, nullif($7, ''), $8, $9, $10) ON CONFLICT ON CONSTRAINT message_is_kept_once DO NOTHING`,
-		kind, m.Stream, int64(m.Sequence), m.Time, text(m.Subject), text(m.Source), m.RequestID, headersJSON(m.Headers), raw, text(m.Err))
+}
+
+// inStream compares the places of two messages.
+func inStream(x, y Message) int {
+	return cmp.Or(cmp.Compare(x.Sequence, y.Sequence), x.Time.Compare(y.Time))
 }
 
 // addMalformedBatch is the write of AddMalformed.
@@ -125,9 +145,7 @@ func (s *Store) addMalformedBatch(ctx context.Context, all []Malformed) ([]struc
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	var b pgx.Batch
-	for _, m := range all {
-		queueMalformed(&b, "malformed", m)
-	}
+	queueMalformed(&b, "malformed", all)
 	return make([]struct{}, len(all)), s.sendAsked(ctx, &b)
 }
 
