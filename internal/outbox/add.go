@@ -114,7 +114,8 @@ func (s *Store) addBatch(ctx context.Context, events []Event) ([]Added, error) {
 	answers := make([]Added, len(events))
 	known := map[string][]int{}
 	var refused []string
-	pending := 0
+	unleased, due := -len(leases), -len(leases) // of due ones alone some are leased
+	now := time.Now()
 	for i := range events {
 		e := &events[i]
 		switch at, ok := fresh[e.RequestID]; {
@@ -127,13 +128,15 @@ func (s *Store) addBatch(ctx context.Context, events []Event) ([]Added, error) {
 		default:
 			answers[i] = Accepted
 			delete(fresh, e.RequestID)
-			pending++
+			unleased++
+			if !e.NotBefore.After(now) {
+				due++
+			}
 		}
 	}
-	pending -= len(leases)
-	reserved.use(leases, pending > 0)
-	if pending > 0 {
-		s.due.raise()
+	reserved.use(leases, due > 0)
+	if unleased > 0 {
+		s.due.raise() // also for what is due later: the Deliverer rests until the next that it knows of
 	}
 	s.hint(ctx, refused)
 	if len(known) == 0 {

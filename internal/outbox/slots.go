@@ -25,6 +25,8 @@ type slots struct {
 	// backlog: requests that are due may wait in the table, and come before what
 	// is added now. True until a claim has found none left.
 	backlog bool
+	noted   int // how often Add has left some there
+	asked   int // noted when the latest claim began: it may not have seen what came later
 }
 
 const (
@@ -43,13 +45,14 @@ func newSlots(ceiling int) *slots {
 	return &slots{ceiling: ceiling, limit: float64(ceiling), freed: newSignal(), roomier: newSignal(), backlog: true}
 }
 
-// takeFree takes all slots that are free, before it is known how many are needed:
-// otherwise Add might take the same ones meanwhile.
+// takeFree takes all slots that are free, for a claim, before it is known how many are
+// needed: otherwise Add might take the same ones meanwhile.
 func (s *slots) takeFree() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.left()
 	s.inFlight += n
+	s.asked = s.noted
 	return n
 }
 
@@ -69,11 +72,15 @@ func (s *slots) give() {
 	s.roomier.raise()
 }
 
-// setBacklog notes whether requests that are due wait in the table.
+// setBacklog notes whether requests that are due wait in the table: Add, that some
+// do, and a claim, what it has left.
 func (s *slots) setBacklog(backlog bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.backlog = backlog
+	if backlog {
+		s.noted++
+	}
+	s.backlog = backlog || s.noted != s.asked
 	s.roomier.raise()
 }
 

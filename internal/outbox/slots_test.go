@@ -105,3 +105,31 @@ func TestTakeFree(t *testing.T) {
 		t.Errorf("%d reserved, %d in flight of 4", n, s.inFlight)
 	}
 }
+
+// TestBacklogNotedMeanwhile: what was added while a claim looked, and was not seen by
+// it, waits in the table all the same when the claim says that nothing does.
+func TestBacklogNotedMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := newSlots(4)
+	claim := func(meanwhile func()) {
+		n := s.takeFree()
+		meanwhile()
+		for range n {
+			s.give()
+		}
+		s.setBacklog(false)
+	}
+	claim(func() {})
+	if n := s.reserve(1); n != 1 {
+		t.Fatalf("%d slots without a backlog", n)
+	}
+	s.give()
+	claim(func() { s.setBacklog(true) })
+	if n := s.reserve(1); n != 0 {
+		t.Errorf("%d slots before what waits in the table", n)
+	}
+	claim(func() {})
+	if n := s.reserve(1); n != 1 {
+		t.Errorf("%d slots once nothing waits", n)
+	}
+}
