@@ -131,7 +131,8 @@ func (s *share) split() (half bool, odd int) {
 // due. The CTEs are materialized, or a nested loop may lock far more rows (1,330
 // for a limit of 10 were seen). One index probe a priority, so that requests not
 // yet due are never read. Without a row of passes nothing is leased: LIMIT NULL
-// would be no limit.
+// would be no limit. What is left until expires_at is cut at a year: beyond 292 of
+// them pgx makes a time.Duration of it that is in the past, and says nothing.
 func (s *Store) lease(ctx context.Context, signature string, slots int, half bool, odd int, before time.Time) (p passes, leases []Lease, err error) {
 	rows, err := s.pool.Query(ctx, `/* claim */
 		WITH`+gateSQL+`,
@@ -161,7 +162,7 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 			       lookup_attribute = CASE WHEN lookup_key IS NOT NULL THEN nullif($7, '') END
 			  FROM due WHERE outbox.id = due.id
 			RETURNING outbox.id, request_id, source, request, lookup_key, attempt, spared, received_at, traceparent,
-			          expires_at - clock_timestamp() AS time_left),`+spendSQL+`
+			          least(expires_at - clock_timestamp(), '8760 h') AS time_left),`+spendSQL+`
 		SELECT `+passesColumns+`, coalesce(used.id, 0), coalesce(request_id, ''), coalesce(source, ''), request, coalesce(lookup_key, ''),
 		       coalesce(attempt, 0), coalesce(spared, 0), coalesce(received_at, now()), coalesce(traceparent, ''), time_left
 		  FROM passes LEFT JOIN used ON true`,
@@ -197,7 +198,7 @@ var errNoGate = errors.New("the gate cannot be read: outbox_gate has lost its ro
 func (s *Store) untilDue(ctx context.Context) (time.Duration, error) {
 	var next time.Duration
 	err := s.pool.QueryRow(ctx, `
-		SELECT min(o.due_at) - clock_timestamp()
+		SELECT least(min(o.due_at) - clock_timestamp(), '8760 h')
 		  FROM (VALUES (9::smallint), (8), (7), (6), (5), (4), (3), (2), (1), (0)) AS p (priority)
 		 CROSS JOIN LATERAL (
 			(SELECT due_at FROM outbox

@@ -322,3 +322,22 @@ func TestClaimWithoutNext(t *testing.T) {
 		t.Errorf("%d leases, rest %v, %v", len(c.leases), c.rest, err)
 	}
 }
+
+// TestFarTimes: a moment that no time.Duration reaches is far off, not past: what is to
+// be sent until the year 9999 is sent, and what is to be sent then lets the claim rest.
+func TestFarTimes(t *testing.T) {
+	t.Parallel()
+	for _, year := range []int{2300, 2400, 9999} {
+		far := time.Date(year, 12, 31, 23, 59, 59, 0, time.UTC)
+		s := newStore(t)
+		mustAdd(t, s, "until", 1, func(e *Event) { e.ExpiresAt = far })
+		l := mustClaim(t, s, 1)[0]
+		if now := time.Now(); !l.covers(testLimit, now) {
+			t.Errorf("%d: the deadline is %v", year, l.deadline)
+		}
+		mustAdd(t, s, "from", 1, func(e *Event) { e.NotBefore = far })
+		if c, err := s.claim(t.Context(), 1); err != nil || len(c.leases) != 0 || c.rest != longestRest {
+			t.Errorf("%d: %d leases, rest %v, %v", year, len(c.leases), c.rest, err)
+		}
+	}
+}
