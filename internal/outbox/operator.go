@@ -46,14 +46,19 @@ const (
 )
 
 // Retry leads settled requests that were not created back to pending, with a
-// fresh count of attempts and without the deadline that passed. It returns
-// their ids. What was rejected for its faults stays: it would be refused again.
+// fresh count of attempts and without the deadline that passed, though not sooner
+// than their not_before. It returns their ids. What was rejected for its faults
+// stays: it would be refused again.
 func (s *Store) Retry(ctx context.Context, a Act, f Filter) ([]string, error) {
 	return s.act(ctx, a, "retry", f, canRetry, `
-		state = 'pending', due_at = clock_timestamp(), settlement = settlement + 1, settled_at = NULL, published_at = NULL,
+		state = 'pending', due_at = greatest(clock_timestamp(), `+notBefore+`), settlement = settlement + 1, settled_at = NULL, published_at = NULL,
 		announced_at = NULL, resolved_by = NULL, spared = attempt,
 		expires_at = CASE WHEN expires_at > clock_timestamp() THEN expires_at END`)
 }
+
+// notBefore is a request's not_before, which is kept in its text alone; null when
+// there is none. Postgres takes no offset beyond 15:59, and RFC 3339 does.
+const notBefore = `CASE WHEN request ->> 'not_before' ~ '(Z|[+-](0[0-9]|1[0-5]):[0-9]{2})$' THEN (request ->> 'not_before')::timestamptz END`
 
 // Cancel ends pending requests unsent. It returns their ids.
 func (s *Store) Cancel(ctx context.Context, a Act, f Filter) ([]string, error) {

@@ -424,3 +424,37 @@ func TestCancelRacesClaim(t *testing.T) {
 		t.Errorf("%d cancelled unsent, %d were", n, cancelled)
 	}
 }
+
+// TestRetryNotBefore: who retries what was cancelled does not call people sooner than
+// they asked for.
+func TestRetryNotBefore(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	for i, tt := range []struct {
+		notBefore string
+		later     bool
+	}{
+		{`"2100-01-01T09:00:00.5+02:00"`, true},
+		{`"2100-01-01T09:00:00Z"`, true},
+		{`"2000-01-01T09:00:00Z"`, false},
+		{`null`, false},
+		{`"2000-01-01T09:00:00+23:00"`, false}, // an offset that Postgres does not take
+	} {
+		id := fmt.Sprint("r-", i)
+		if _, err := s.Add(t.Context(), event(id, uint64(i+1), func(e *Event) {
+			e.Request = []byte(`{"channel":{},"not_before":` + tt.notBefore + `}`)
+		})); err != nil {
+			t.Fatal(err)
+		}
+		chosen := Filter{RequestIDs: []string{id}}
+		if _, err := s.Cancel(t.Context(), Act{"ann", "x"}, chosen); err != nil {
+			t.Fatal(err)
+		}
+		if ids, err := s.Retry(t.Context(), Act{"ann", "x"}, chosen); err != nil || len(ids) != 1 {
+			t.Fatal(tt.notBefore, ids, err)
+		}
+		if later := one[bool](t, s.pool, `SELECT due_at > now() + interval '1 hour' FROM outbox WHERE request_id = '`+id+`'`); later != tt.later {
+			t.Errorf("%s: due later %t", tt.notBefore, later)
+		}
+	}
+}
