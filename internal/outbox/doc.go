@@ -42,7 +42,7 @@ which the request stream takes, is cut there and ends with a hash (subject.go).
 	Sweeper       lapse, expire                                             (sweep.go)
 	Pruner        prune                                                     (prune.go)
 	Lookout       asks for all of them whether something waits              (look.go)
-	Publisher     results, announcements, repeats, malformed; mark          (publish.go, strays.go, answers.go, subject.go)
+	Publisher     results, announcements, repeats, malformed; mark          (publish.go, body.go, strays.go, answers.go, subject.go)
 	Policy        where an outcome leads: pure                              (request.go)
 	the gate      how many calls the whole fleet may begin now              (gate.go)
 	people        retry, cancel, resolve, republish, hold, release          (operator.go)

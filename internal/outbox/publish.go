@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"sync"
@@ -225,12 +224,12 @@ func acknowledged(ctx context.Context, f jetstream.PubAckFuture) error {
 // send hands one answer to the stream; a body that no stream would take is
 // reduced first, since an answer in short is better than none.
 func (p *Publisher) send(a answer) (jetstream.PubAckFuture, error) {
-	body, err := json.Marshal(a.body)
+	body, err := encode(a.body)
 	if err != nil {
 		return nil, err
 	}
 	if most := p.Largest(); most > 0 && int64(len(body)) > most-headerRoom {
-		if body, err = json.Marshal(reduced(a.body)); err != nil {
+		if body, err = encode(reduced(a.body)); err != nil {
 			return nil, err
 		}
 	}
@@ -243,30 +242,9 @@ func (p *Publisher) send(a answer) (jetstream.PubAckFuture, error) {
 	}
 	future, err := p.Stream.PublishMsgAsync(m)
 	if errors.Is(err, nats.ErrMaxPayload) {
-		if m.Data, err = json.Marshal(reduced(a.body)); err == nil {
+		if m.Data, err = encode(reduced(a.body)); err == nil {
 			future, err = p.Stream.PublishMsgAsync(m)
 		}
 	}
 	return future, err
-}
-
-// reduced is a result without what the sender can look up for himself.
-func reduced(body any) any {
-	r, ok := body.(Result)
-	if !ok {
-		return body
-	}
-	r.Metadata = json.RawMessage(`"left out: the result would be larger than the stream takes"`)
-	if r.Routing != nil {
-		short := *r.Routing
-		short.Reservation = nil
-		r.Routing = &short
-	}
-	if r.Error != nil {
-		short := *r.Error
-		short.Faults = json.RawMessage("null")
-		short.Message = short.Message[:min(len(short.Message), 500)]
-		r.Error = &short
-	}
-	return r
 }

@@ -123,10 +123,10 @@ func TestResultGolden(t *testing.T) {
 		{"interactions.results.created.crm", `{"request_id":"crm-42-callback","outcome":"created","interaction_sid":"` + sidA + `","task_sid":"WT1",` +
 			`"channel":{"sid":"UO1","type":"sms"},"routing":{"assignment_status":"pending","workspace_sid":"WS2","workflow_sid":"WW3","workflow_name":"Inbound é",` +
 			`"queue_sid":"WQ4","queue_name":"Q","task_channel_unique_name":"sms","priority":10,"date_created":"2026-11-22T00:00:00Z","reservation":null,"conversation_sid":"CH5"},` +
-			`"attempts":1,"resolved_by":"response","error":null,"metadata":{"b":12345678901234567890,"a":"\u003c\u0026\u003e"},` +
+			`"attempts":1,"resolved_by":"response","error":null,"metadata":{"b":12345678901234567890,"a":"<&>"},` +
 			`"received_at":"2026-11-22T09:00:00.1Z","settled_at":"2026-11-22T09:00:01.25Z"}`},
 		{"interactions.results.rejected.crm", `{"request_id":"crm-43","outcome":"rejected","interaction_sid":null,"task_sid":null,"channel":null,"routing":null,` +
-			`"attempts":1,"resolved_by":"response","error":{"kind":"http_400","http_status":400,"twilio_code":20001,"message":"Invalid \u003cChannel\u003e",` +
+			`"attempts":1,"resolved_by":"response","error":{"kind":"http_400","http_status":400,"twilio_code":20001,"message":"Invalid <Channel>",` +
 			`"more_info":"https://example.test/20001","twilio_request_id":"RQ7","faults":null},"metadata":{"n":1.0},` +
 			`"received_at":"2026-11-22T09:00:00.1Z","settled_at":"2026-11-22T09:00:01.25Z"}`},
 		{"interactions.results.rejected.crm", `{"request_id":"crm-44","outcome":"rejected","interaction_sid":null,"task_sid":null,"channel":null,"routing":null,` +
@@ -241,6 +241,20 @@ func TestPublishTooLarge(t *testing.T) {
 			reserved.Response = fmt.Appendf(nil, `{"routing":{"reservation":{"x":%q},"properties":{"workflow_name":"W"}}}`, strings.Repeat("x", 64<<10))
 			settle(t, s, event("huge", 1, huge), reserved)
 			settle(t, s, event("small", 2), good)
+			long := strings.Repeat("<", 64<<10)
+			named := good
+			named.InteractionSID = sidB
+			named.Response = fmt.Appendf(nil, `{"channel":{"type":%q},"routing":{"properties":{"queue_name":%q,"workflow_name":%q,"task_channel_unique_name":%q}}}`,
+				long, long, long, long)
+			settle(t, s, event("names", 4), named)
+			settle(t, s, event("info", 5), flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400", HTTPStatus: 400, Message: "no",
+				Response: fmt.Appendf(nil, `{"more_info":%q}`, long)})
+			angled := func(e *Event) {
+				e.Request = fmt.Appendf(nil, `{"channel":{},"metadata":%q}`, strings.Repeat("<&>", 1<<10)) // six bytes each, escaped
+			}
+			third := good
+			third.InteractionSID = "KD0000000000000000000000000000000c"
+			settle(t, s, event("angled", 6, angled), third)
 			var odd []string
 			for range 2000 {
 				odd = append(odd, "a problem of its own")
@@ -264,11 +278,17 @@ func TestPublishTooLarge(t *testing.T) {
 				}
 				got[one.RequestID] = one
 			}
-			if len(got) != 3 || deref(got["huge"].InteractionSID) != sidA || !bytes.Contains(got["huge"].Metadata, []byte("left out")) {
+			if len(got) != 6 || deref(got["huge"].InteractionSID) != sidA || !bytes.Contains(got["huge"].Metadata, []byte("left out")) {
 				t.Errorf("published %d, huge: %.300v", len(got), got["huge"])
 			}
 			if e := got["faults"].Error; e == nil || e.Kind != "invalid" || !strings.HasPrefix(e.Message, "channel: a problem") {
 				t.Errorf("faults: %.300v", e)
+			}
+			if deref(got["names"].InteractionSID) != sidB || got["info"].Error == nil || got["info"].Error.Message != "no" {
+				t.Errorf("names: %.300v, info: %.300v", got["names"], got["info"])
+			}
+			if n := len(got["angled"].Metadata); n != 3<<10+2 {
+				t.Errorf("metadata of %d bytes, want them as they came", n)
 			}
 			if string(got["small"].Metadata) != `{"n":1.0}` {
 				t.Errorf("small: %s", got["small"].Metadata)

@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"encoding/json"
 	"testing"
 	"time"
 )
@@ -28,7 +27,7 @@ func BenchmarkResult(b *testing.B) {
 	s := created()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := json.Marshal(s.answer().body); err != nil {
+		if _, err := encode(s.answer().body); err != nil {
 			b.Fatal(err)
 		}
 	}

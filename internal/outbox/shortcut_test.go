@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -287,7 +286,7 @@ func outcomesThatSettle() []flex.Outcome {
 // asJSON is an answer as it would be published.
 func asJSON(t *testing.T, a answer) string {
 	t.Helper()
-	body, err := json.Marshal(a.body)
+	body, err := encode(a.body)
 	if err != nil {
 		t.Fatal(err)
 	}
