@@ -38,6 +38,10 @@ const (
 	// giveBack is the delay after which a message that could not be stored
 	// comes again.
 	giveBack = 2 * time.Second
+	// pullBytes is what the server sends at once, in bytes: one that has 64 MB (its
+	// max_pending) waiting for a connection takes it for a slow consumer, and closes it.
+	// It must not be less than one message may have, with its subject and reply.
+	pullBytes = 16 << 20
 	// oldMargin is how much sooner than Retention a message counts as older: its age is
 	// by this machine's clock and the stream's, what is removed by that of Postgres.
 	oldMargin = time.Minute
@@ -110,7 +114,7 @@ func (c *Consumer) attach(ctx context.Context) error {
 	}
 	in := c.newIntake(ctx)
 	consuming, err := consumer.Consume(in.take,
-		jetstream.PullMaxMessages(c.Prefetch),
+		jetstream.PullMaxMessagesWithBytesLimit(c.Prefetch, max(pullBytes, 2*int(c.Stream.Conn().MaxPayload()))),
 		jetstream.PullExpiry(5*time.Second), jetstream.PullHeartbeat(time.Second),
 		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { in.trouble(err) }))
 	if err != nil {

@@ -22,6 +22,10 @@ type Group[T, R any] struct {
 	// what waiting says; it may wait a moment for more room, in which more come.
 	// nil: all. Set it before the first Do.
 	Room func(waiting func() int) int
+	// Size is what an item weighs, in bytes; a batch of more than one has at most
+	// MostBytes. nil: nothing. Set both before the first Do.
+	Size      func(T) int
+	MostBytes int
 	// Turn is shared with other writes; nil: none. Set it before the first Do.
 	Turn *Turn
 	// Split says whether an error is the fault of one item's data: then the batch
@@ -72,6 +76,7 @@ func (g *Group[T, R]) lead(ctx context.Context) {
 		n = g.Room(most)
 	}
 	g.mu.Lock()
+	n = g.light(n)
 	batch := g.waiting[:n:n]
 	g.waiting = g.waiting[n:]
 	g.mu.Unlock()
@@ -89,6 +94,20 @@ func (g *Group[T, R]) lead(ctx context.Context) {
 		return
 	}
 	g.waiting[0].lead <- true
+}
+
+// light is how many of the first n are not too much for one write; g.mu is held.
+func (g *Group[T, R]) light(n int) int {
+	if g.Size == nil {
+		return n
+	}
+	size := g.Size(g.waiting[0].item)
+	for i, m := range g.waiting[1:n] {
+		if size += g.Size(m.item); size > g.MostBytes {
+			return i + 1
+		}
+	}
+	return n
 }
 
 // writeSplit writes a batch; where one item is at fault it halves the batch until

@@ -265,3 +265,18 @@ func TestGroupCrowd(t *testing.T) {
 		}
 	}
 }
+
+// TestGroupSize: a write has no more bytes than it may, but an item that has more by
+// itself is written all the same, alone.
+func TestGroupSize(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSlowWrite()
+		g := New(10, w.write)
+		g.Size, g.MostBytes = func(item int) int { return item }, 10
+		all := call(t, g, map[int]error{}, 1, 4, 6, 2, 50, 3, 3, 3, 1, 5)
+		close(w.gate)
+		all.Wait()
+		sameBatches(t, w.batches, [][]int{{1}, {4, 6}, {2}, {50}, {3, 3, 3, 1}, {5}})
+	})
+}

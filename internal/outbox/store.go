@@ -23,6 +23,9 @@ const (
 	writeLimit = 10 * time.Second
 	// batchSize is the most items in one write.
 	batchSize = 256
+	// batchBytes is the most that they may have: what takes longer than a statement may
+	// would be tried again and again, as it is.
+	batchBytes = 16 << 20
 	// turnWait is how long a record or a mark waits for the other to be written. It
 	// adds to what is uncertain after a crash, so it is short.
 	turnWait = 20 * time.Millisecond
@@ -94,10 +97,13 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	}
 	s.adds = group.New(batchSize, s.addBatch)
 	s.adds.Room, s.adds.Split = s.shortcut.room, isDataError
+	s.adds.Size, s.adds.MostBytes = func(e Event) int { return len(e.Raw) + len(e.Request) }, batchBytes
 	s.malformed = group.New(batchSize, s.addMalformedBatch)
 	s.malformed.Split = isDataError
+	s.malformed.Size, s.malformed.MostBytes = func(m Malformed) int { return len(m.Raw) }, batchBytes
 	s.records = group.New(batchSize, s.recordBatch)
 	s.records.Split = isDataError
+	s.records.Size, s.records.MostBytes = func(r record) int { return len(r.told.Response) }, batchBytes
 	s.turn = group.NewTurn(turnWait)
 	s.records.Turn = s.turn
 	return s
