@@ -58,7 +58,7 @@ func (w *world) burnDown(ctx context.Context, n int, limit time.Duration, run ..
 	}
 	began := time.Now()
 	if err := w.waitResults(ctx, n, limit); err != nil {
-		return b, err
+		return b, fmt.Errorf("%w; the last of its log:\n%s", err, run[0].last())
 	}
 	b = burn{requests: n, took: time.Since(began)}
 	pause(ctx, 200*time.Millisecond) // the last marks are written
@@ -192,23 +192,24 @@ func (w *world) measureBurn(ctx context.Context) (rows []row, err error) {
 func (w *world) burnBeside(ctx context.Context) ([]row, error) {
 	in := fmt.Sprintf(", %d in flight", w.concurrency)
 	speed := row{name: "burn-down throughput against the loop" + in, least: 0.65, aim: 0.80, more: true}
-	writes := row{name: "the same of three batched writes and no other duty" + in, more: true}
-	promises := row{name: "the worker against those writes" + in, more: true}
+	writes := row{name: "three batched writes and no other duty against the loop" + in, more: true}
+	promises := row{name: "the worker against three batched writes" + in, more: true}
 	cost := row{name: "worker CPU a request against the loop" + in, least: 1.6, aim: 1.2}
 	log := row{name: "write-ahead log a request, bytes" + in}
 	postgres := row{name: "Postgres's CPU a request, µs" + in}
-	for range w.rounds {
-		l, err := w.burnLoop(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("loop: %w", err)
-		}
-		t, err := w.burnWrites(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("writes: %w", err)
-		}
-		b, err := w.burnFresh(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("worker: %w", err)
+	for round := range w.rounds {
+		var l, t, b burn
+		runs := []struct {
+			who string
+			of  *burn
+			run func(context.Context) (burn, error)
+		}{{"loop", &l, w.burnLoop}, {"writes", &t, w.burnWrites}, {"worker", &b, w.burnFresh}}
+		for i := range runs { // another begins each round: the machine's speed drifts
+			r := runs[(i+round)%len(runs)]
+			var err error
+			if *r.of, err = r.run(ctx); err != nil {
+				return nil, fmt.Errorf("%s: %w", r.who, err)
+			}
 		}
 		speed.add(b.rate()/l.rate(), fmt.Sprintf("%.0f/%.0f a second", b.rate(), l.rate()))
 		writes.add(t.rate()/l.rate(), fmt.Sprintf("%.0f/%.0f a second", t.rate(), l.rate()))

@@ -74,7 +74,7 @@ func (c caller) consume(ctx context.Context, hands int, carry func(context.Conte
 		go func() {
 			defer func() { <-busy }()
 			if err := carry(ctx, m); err != nil {
-				fmt.Fprintln(os.Stderr, "loop:", err)
+				fmt.Fprintln(os.Stderr, os.Getenv(role)+":", err)
 			}
 		}()
 	}, jetstream.PullMaxMessages(4*c.most))

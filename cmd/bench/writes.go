@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -50,7 +51,9 @@ func writes(ctx context.Context) error {
 	defer c.conn.Close()
 	w := &writer{caller: c, pool: pool, calls: make(chan struct{}, c.most)}
 	w.inserts, w.records, w.marks = group.New(256, w.insert), group.New(256, w.record), group.New(256, w.mark)
-	return c.consume(ctx, 4*c.most, w.carry)
+	w.records.Turn = group.NewTurn(20 * time.Millisecond)
+	w.marks.Turn = w.records.Turn
+	return c.consume(ctx, 16*c.most, w.carry)
 }
 
 type writer struct {
