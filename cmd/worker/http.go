@@ -17,6 +17,7 @@ import (
 // state is what health and metrics are read from.
 type state struct {
 	schema   atomic.Bool // the database has our tables
+	streams  atomic.Bool // both streams were there, so that the loops could begin
 	draining atomic.Bool
 	tracing  bool // attempts are written as spans; set before the loops begin
 	metrics  *metrics
@@ -82,7 +83,7 @@ func (a *app) why(ctx context.Context) string {
 	switch {
 	case err != nil || !a.state.schema.Load():
 		return "database"
-	case !a.nats.IsConnected() || a.health.denied.Load() || a.nats.FlushWithContext(ctx) != nil:
+	case !a.state.streams.Load() || !a.nats.IsConnected() || a.health.denied.Load() || a.nats.FlushWithContext(ctx) != nil:
 		return "nats"
 	case gate.State != outbox.GateOpen:
 		return string(gate.State)

@@ -140,10 +140,12 @@ func (a *app) prepare(ctx context.Context) error {
 		return err
 	}
 	a.state.schema.Store(true)
-	return a.until(ctx, "streams", func() (bool, error) {
+	err = a.until(ctx, "streams", func() (bool, error) {
 		err := a.streams(ctx)
 		return errors.Is(err, consumer.ErrDrift) || errors.Is(err, errUnbound), err
 	})
+	a.state.streams.Store(err == nil && ctx.Err() == nil)
+	return err
 }
 
 // until repeats step every second while it fails for now; it ends with nil, with

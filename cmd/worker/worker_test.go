@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/outboxtest"
@@ -171,7 +172,7 @@ func TestStartFaults(t *testing.T) {
 	cfg := r.config()
 	cfg.ResultsSubject = "nobody.keeps.this"
 	w := r.start(cfg)
-	r.says(cfg.AdminAddr, "ok", 200) // it waits for the stream, and says so in its log
+	r.says(cfg.AdminAddr, "nats", 503) // it waits for the stream, and says so in its log
 	w.stop()
 	w.wait()
 
@@ -193,6 +194,27 @@ func TestStartFaults(t *testing.T) {
 	}
 	other.stop()
 	other.wait()
+}
+
+// TestReadyzWithoutStreams: a replica that waits for its streams takes nothing, so
+// it is not ready; it is once they are there.
+func TestReadyzWithoutStreams(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	if err := r.js.DeleteStream(t.Context(), "INTERACTION_REQUESTS"); err != nil {
+		t.Fatal(err)
+	}
+	cfg := r.config()
+	r.start(cfg)
+	r.says(cfg.AdminAddr, "nats", 503)
+	stream := jetstream.StreamConfig{Name: "INTERACTION_REQUESTS", Subjects: []string{"interactions.requests.>"}}
+	if _, err := r.js.CreateStream(t.Context(), stream); err != nil {
+		t.Fatal(err)
+	}
+	r.says(cfg.AdminAddr, "ok", 200)
+	in := r.read()
+	r.send("a", 0, 3)
+	in.balanced(3)
 }
 
 // runOnce runs a worker that does not come to life.
