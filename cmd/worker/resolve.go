@@ -106,7 +106,7 @@ func auditCommand() *cobra.Command {
 		}
 		err = o.answer(r, func() error {
 			for _, c := range r.Counts {
-				if err := report(o.cmd, nil, "%-32s %d\n", c.What, c.N); err != nil {
+				if err := report(o.cmd, nil, "%-47s %d\n", c.What, c.N); err != nil {
 					return err
 				}
 			}
@@ -120,6 +120,9 @@ func auditCommand() *cobra.Command {
 			}
 			if tablesOnly {
 				return report(o.cmd, nil, "The tables balance; the streams were not asked.\n")
+			}
+			if r.Forgotten > 0 { // of those the table alone is known
+				return report(o.cmd, nil, "The account balances, as far back as the result stream goes.\n")
 			}
 			return report(o.cmd, nil, "The account balances.\n")
 		})

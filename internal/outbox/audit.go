@@ -19,6 +19,7 @@ import (
 type Report struct {
 	Counts    []Count    `json:"counts"`
 	Offenders []Offender `json:"offenders"`
+	Forgotten int64      `json:"-"` // results that were published before the result stream begins; one of Counts
 }
 
 // Count is one number of the account.
@@ -200,7 +201,7 @@ func (s *Store) auditResults(ctx context.Context, r *Report, stream jetstream.St
 		delete(seen.byID, id)
 		switch {
 		case !ok && at.Before(begun):
-			// The stream no longer goes back so far.
+			r.Forgotten++ // the stream no longer goes back so far
 		case !ok:
 			r.offend(rule, requestID, "marked as published, and not on the stream")
 		case p.different:
@@ -213,6 +214,7 @@ func (s *Store) auditResults(ctx context.Context, r *Report, stream jetstream.St
 	if err != nil {
 		return wrap("audit: results", err)
 	}
+	r.count("published results that the stream no longer has", r.Forgotten)
 	return s.auditStrangers(ctx, r, seen, retention)
 }
 

@@ -308,6 +308,49 @@ func TestAuditResults(t *testing.T) {
 	}
 }
 
+// TestAuditForgotten: a result that the stream no longer has, since it was emptied
+// or made anew, offends nobody, and is counted.
+func TestAuditForgotten(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t, 10)
+	ctx := t.Context()
+	check := func(when string, want int64) {
+		t.Helper()
+		b.want(t)
+		results, err := b.results.Stream(ctx, "RESULTS")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := b.s.Audit(ctx, b.requests, results, "worker", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(r.Counts, Count{"published results that the stream no longer has", want}) || r.Forgotten != want {
+			t.Errorf("%s: %d, %v, want %d", when, r.Forgotten, r.Counts, want)
+		}
+	}
+	check("all there", 0)
+	results, err := b.results.Stream(ctx, "RESULTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := results.Purge(ctx); err != nil {
+		t.Fatal(err)
+	}
+	check("emptied", 10)
+	b.ask(event("later", 0).Request)
+	if _, err := b.s.Cancel(ctx, Act{Who: "ann", Why: "a test"}, Filter{RequestIDs: []string{"later"}}); err != nil {
+		t.Fatal(err)
+	}
+	b.publish()
+	check("one more", 10)
+	if err := b.results.DeleteStream(ctx, "RESULTS"); err != nil {
+		t.Fatal(err)
+	}
+	b.results.create(t)
+	check("made anew", 11)
+}
+
 // TestAuditRewritten: another body under a message id is seen, also when a third
 // message says again what the first did. A duplicate window that is over takes them.
 func TestAuditRewritten(t *testing.T) {
