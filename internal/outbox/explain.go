@@ -88,7 +88,12 @@ func pendingNow(d Detail, g Gate) string {
 	switch g.State {
 	case GateOpen, GateLimited: // nothing to add
 	case GateHeld:
-		fmt.Fprintf(&b, " But the gate is held since %s: %s. Nothing is sent until that is put right or `worker release` opens it.", clock(g.HeldSince), g.Reason)
+		fmt.Fprintf(&b, " But the gate is held since %s: %s. Nothing is sent until ", clock(g.HeldSince), g.Reason)
+		if g.Probed {
+			b.WriteString("that is put right, when it opens by itself, or until `worker release --why ...` opens it at once.")
+		} else { // by a person: nothing else ends it
+			b.WriteString("`worker release --why ...` opens it.")
+		}
 	case GatePaused:
 		fmt.Fprintf(&b, " But the gate is paused: %s.", g.Reason)
 	}

@@ -50,9 +50,12 @@ func TestExplain(t *testing.T) {
 		}), open,
 			"Attempt 1 at 2026-11-22 02:59:00.000 UTC by w1: refused after 120 ms, HTTP status 429, Twilio code 20429 (too many requests).\n" +
 				"It waits: attempt 2 is due in 1.5s (before: too many requests).\n"},
-		{"pending, held", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateHeld, HeldSince: now, Reason: "status 401"},
+		{"pending, held", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateHeld, HeldSince: now, Probed: true, Reason: "status 401"},
 			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is held since 2026-11-22 03:00:00.000 UTC: status 401. " +
-				"Nothing is sent until that is put right or `worker release` opens it.\n"},
+				"Nothing is sent until that is put right, when it opens by itself, or until `worker release --why ...` opens it at once.\n"},
+		{"pending, held by a person", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateHeld, HeldSince: now, Reason: "a wrong campaign", ChangedBy: "ann"},
+			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is held since 2026-11-22 03:00:00.000 UTC: a wrong campaign. " +
+				"Nothing is sent until `worker release --why ...` opens it.\n"},
 		{"pending, paused", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GatePaused, Reason: "Flex asked for it"},
 			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is paused: Flex asked for it.\n"},
 		{"pending, asked again, put back and retried", detail(Pending, func(d *Detail) {
