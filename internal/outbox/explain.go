@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -15,14 +16,33 @@ func Explain(d Detail, g Gate) string {
 	if d.Repeats > 0 {
 		say("It was asked for again %d times; each is answered with the same result.", d.Repeats)
 	}
-	for _, h := range d.History {
-		say("%s", h.sentence())
-	}
-	for _, a := range d.Acts {
-		say("At %s %s did: %s (it was %s). Why: %s.", clock(a.At), a.Who, a.Act, a.Was, a.Why)
+	for _, sentence := range happened(d) {
+		say("%s", sentence)
 	}
 	say("%s", standing(d, g))
 	return b.String()
+}
+
+// happened are the attempts, the lookups and what people did, in the order of
+// their times: an act between two attempts is often why there was a second.
+func happened(d Detail) []string {
+	type event struct {
+		at       time.Time
+		sentence string
+	}
+	events := make([]event, 0, len(d.History)+len(d.Acts))
+	for _, h := range d.History {
+		events = append(events, event{h.StartedAt, h.sentence()})
+	}
+	for _, a := range d.Acts {
+		events = append(events, event{a.At, fmt.Sprintf("At %s %s did: %s (it was %s). Why: %s.", clock(a.At), a.Who, a.Act, a.Was, a.Why)})
+	}
+	slices.SortStableFunc(events, func(a, b event) int { return a.at.Compare(b.at) })
+	sentences := make([]string, len(events))
+	for i, e := range events {
+		sentences[i] = e.sentence
+	}
+	return sentences
 }
 
 func (h History) sentence() string {
@@ -70,7 +90,7 @@ func standing(d Detail, g Gate) string {
 		how := map[string]string{"response": "Flex answered so", "lookup": "a lookup found it", "operator": "an operator said so"}[said(d.ResolvedBy)]
 		return fmt.Sprintf("It is created as %s (%s) since %s. %s", said(d.InteractionSID), how, at(d.SettledAt), publication(d))
 	default:
-		return fmt.Sprintf("It is %s since %s: %s. %s", d.State, at(d.SettledAt), said(d.ErrorMessage), publication(d))
+		return fmt.Sprintf("It is %s since %s: %s. %s%s", d.State, at(d.SettledAt), said(d.ErrorMessage), corrected(d), publication(d))
 	}
 }
 
@@ -101,6 +121,15 @@ func pendingNow(d Detail, g Gate) string {
 		fmt.Fprintf(&b, " It is not sent after %s.", clock(*d.ExpiresAt))
 	}
 	return b.String()
+}
+
+// corrected is what the sender can do when the check refused a request, which no
+// retry is for: under its id another request would be a conflict.
+func corrected(d Detail) string {
+	if d.State != Rejected || d.ErrorKind == nil || *d.ErrorKind != "invalid" {
+		return ""
+	}
+	return "It failed the check before Flex and would fail it again, so it cannot be retried: publish the corrected request under a new request_id. "
 }
 
 func publication(d Detail) string {

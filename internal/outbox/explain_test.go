@@ -67,6 +67,16 @@ func TestExplain(t *testing.T) {
 				"Attempt 1 at 2026-11-22 03:00:00.000 UTC by w1: put back.\n" +
 				"At 2026-11-22 03:00:00.000 UTC ann did: retry (it was rejected). Why: the address is right now.\n" +
 				"It is due: attempt 2 is made as soon as a worker has a free slot.\n"},
+		{"pending, retried between two attempts", detail(Pending, func(d *Detail) {
+			d.DueAt, d.Attempt = when(0), 2
+			d.History = []History{{Kind: "attempt", Number: 1, Worker: "w1", StartedAt: now.Add(-3 * time.Minute), Outcome: "rejected", Applied: true},
+				{Kind: "attempt", Number: 2, Worker: "w1", StartedAt: now.Add(-time.Minute), Outcome: "refused", Applied: true}}
+			d.Acts = []Done{{At: now.Add(-2 * time.Minute), Who: "ann", Why: "the workspace is there now", Act: "retry", Was: "rejected"}}
+		}), open,
+			"Attempt 1 at 2026-11-22 02:57:00.000 UTC by w1: rejected.\n" +
+				"At 2026-11-22 02:58:00.000 UTC ann did: retry (it was rejected). Why: the workspace is there now.\n" +
+				"Attempt 2 at 2026-11-22 02:59:00.000 UTC by w1: refused.\n" +
+				"It is due: attempt 3 is made as soon as a worker has a free slot.\n"},
 		{"sending", detail(Sending, func(d *Detail) { d.Attempt, d.LeasedBy, d.LeasedUntil = 3, word("w2"), when(20*time.Second) }), open,
 			"It is being sent: worker w2 holds attempt 3 until 2026-11-22 03:00:20.000 UTC. If that worker dies, the lease lapses then and it is looked up.\n"},
 		{"uncertain, lookup to come", detail(Uncertain, func(d *Detail) {
@@ -93,6 +103,11 @@ func TestExplain(t *testing.T) {
 			"It is created as " + sidA + " (an operator said so) since 2026-11-22 02:59:00.000 UTC. " + published},
 		{"rejected", detail(Rejected, settled(func(d *Detail) { d.ErrorMessage = word("status 400: no such workspace") })), open,
 			"It is rejected since 2026-11-22 02:59:00.000 UTC: status 400: no such workspace. " + published},
+		{"rejected by the check", detail(Rejected, settled(func(d *Detail) {
+			d.ErrorKind, d.ErrorMessage = word("invalid"), word("channel.type: required")
+		})), open,
+			"It is rejected since 2026-11-22 02:59:00.000 UTC: channel.type: required. It failed the check before Flex and would fail it again, so it cannot be retried: " +
+				"publish the corrected request under a new request_id. " + published},
 		{"abandoned", detail(Abandoned, settled(func(d *Detail) { d.ErrorMessage = word("no attempt is left") })), open,
 			"It is abandoned since 2026-11-22 02:59:00.000 UTC: no attempt is left. " + published},
 		{"expired", detail(Expired, settled(func(d *Detail) { d.ErrorMessage = word("expires_at passed before it was sent") })), open,
@@ -128,5 +143,9 @@ func TestExplainWhatIs(t *testing.T) {
 		if got := Explain(d, gate(t, s)); !strings.Contains(got, "\n"+want) || strings.Contains(got, "%!") {
 			t.Errorf("%s: %s", state, got)
 		}
+	}
+	d, err := s.Show(t.Context(), "faulty")
+	if got := Explain(d, gate(t, s)); err != nil || !strings.Contains(got, "channel: is no channel. It failed the check before Flex") {
+		t.Errorf("faulty: %s %v", got, err)
 	}
 }
