@@ -86,19 +86,6 @@ func (w *world) check(cast []message, answers []answer) error {
 	return nil
 }
 
-// explainStay says how to look around while everything stays up.
-func (w *world) explainStay() {
-	fmt.Printf(`
-Everything stays up until Ctrl-C. In another terminal:
-
-  send an event:       echo '{"request_id":"my-1","channel":{"type":"sms","initiated_by":"api","participants":[{"address":"+15550100","proxy_address":"+15550199"}]},"routing":{"properties":{"workspace_sid":"WS00000000000000000000000000000002","workflow_sid":"WW00000000000000000000000000000003"}}}' |
-                         NATS_URL=%s bin/worker send --wait 30s -
-  look into the table: %s -c 'SELECT request_id, state, interaction_sid FROM outbox'
-  what is not done:    %s -c 'TABLE outbox_backlog'
-  the workers' log:    tail -f %s
-`, w.nats.URL(), w.postgres.Psql(), w.postgres.Psql(), w.logPath())
-}
-
 func dash(s string) string {
 	if s == "" {
 		return "-"

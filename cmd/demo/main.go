@@ -64,7 +64,9 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("%w\nthe workers' log is %s", err, w.logPath())
 	}
 	if *stay {
-		w.explainStay()
+		if err := w.explainStay(ctx); err != nil {
+			return err
+		}
 		<-ctx.Done()
 	}
 	return nil
