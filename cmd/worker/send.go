@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,8 +31,9 @@ func sendCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "send FILE", Short: "Publish request events, one JSON object a line (- for standard input), and wait for their results",
 		Long: "Publish request events, one JSON object a line (- for standard input). With --wait the\n" +
-			"results are printed as they come, one JSON object a line, and the exit status is 1 when\n" +
-			"one is missing at the end of that time. Each event needs a request_id.",
+			"results are printed as they come, one JSON object a line. The exit status is 0 when all have\n" +
+			"come, whatever their outcomes are, and 1 when one is missing at the end of that time.\n" +
+			"Each event needs a request_id.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			events, err := readEvents(args[0], cmd.InOrStdin())
@@ -114,6 +116,10 @@ func send(cmd *cobra.Command, events []sendEvent, source string, wait time.Durat
 		m.Data = e.text
 		m.Header.Set("Content-Type", "application/json")
 		if _, err := stream.PublishMsg(ctx, m); err != nil {
+			if errors.Is(err, jetstream.ErrNoStreamResponse) {
+				err = fmt.Errorf("no stream takes %s: create %s (REQUESTS_STREAM) with subjects %s.>, or run a worker with CREATE_STREAMS=true; "+
+					"if it is there, it has no leader at the moment", m.Subject, cfg.RequestsStream, cfg.RequestsSubject)
+			}
 			return fmt.Errorf("%s was not sent, nor what stands behind it: %w", e.id, err)
 		}
 		_ = bar.Add(1) // a bar that cannot be drawn stops nothing
@@ -158,7 +164,12 @@ type results struct {
 func listen(ctx context.Context, stream jetstream.JetStream, cfg Config, source string) (*results, error) {
 	consumer, err := stream.OrderedConsumer(ctx, cfg.ResultsStream, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{outbox.ResultSubject(cfg.ResultsSubject, "*", source)}, DeliverPolicy: jetstream.DeliverNewPolicy,
+		InactiveThreshold: 30 * time.Second, // five minutes otherwise: many sends would leave many consumers on the stream
 	})
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, fmt.Errorf("nothing was sent: stream %s (RESULTS_STREAM) does not exist: create it with subjects %s.>, or run a worker with CREATE_STREAMS=true",
+			cfg.ResultsStream, cfg.ResultsSubject)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the results stream %s: %w", cfg.ResultsStream, err)
 	}
@@ -188,7 +199,9 @@ func (r *results) print(ctx context.Context, out io.Writer, events []sendEvent, 
 			for id := range open {
 				missing = append(missing, id)
 			}
-			return fmt.Errorf("no final result within %v for %d requests: %s", wait, len(open), strings.Join(missing[:min(len(missing), 20)], " "))
+			slices.Sort(missing)
+			return fmt.Errorf("no final result within %v for %d requests: %s (`worker explain ID` tells where each stands)",
+				wait, len(open), strings.Join(missing[:min(len(missing), 20)], " "))
 		case m := <-r.messages:
 			var result struct {
 				RequestID string `json:"request_id"`
