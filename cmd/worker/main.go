@@ -67,8 +67,9 @@ func root(out, errs io.Writer) *cobra.Command {
 		Long: "Creates Twilio Flex interactions for requests from NATS JetStream: never two for one\n" +
 			"request, and an answer for each. Without a command it runs the worker. Settings come\n" +
 			"from the environment; `worker config` shows them all.",
-		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, RunE: serve,
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, RunE: serve, Version: version,
 	}
+	cmd.SetVersionTemplate("{{.Version}}\n") // as the command version prints it
 	cmd.SetOut(out)
 	cmd.SetErr(errs)
 	cmd.AddCommand(
