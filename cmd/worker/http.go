@@ -83,7 +83,7 @@ func (a *app) why(ctx context.Context) string {
 	switch {
 	case err != nil || !a.state.schema.Load():
 		return "database"
-	case !a.state.streams.Load() || !a.nats.IsConnected() || a.health.denied.Load() || a.nats.FlushWithContext(ctx) != nil:
+	case !a.state.streams.Load() || !a.nats.IsConnected() || a.health.denied.Load() || a.publisher.Failing() || a.nats.FlushWithContext(ctx) != nil:
 		return "nats"
 	case gate.State != outbox.GateOpen:
 		return string(gate.State)

@@ -217,6 +217,30 @@ func TestReadyzWithoutStreams(t *testing.T) {
 	in.balanced(3)
 }
 
+// TestReadyzWithoutResults: a replica whose results nobody takes is not ready; they wait
+// in the table, and come when the stream is back.
+func TestReadyzWithoutResults(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	results, err := r.js.Stream(t.Context(), "INTERACTION_RESULTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := r.config()
+	r.start(cfg)
+	r.says(cfg.AdminAddr, "ok", 200)
+	if err := r.js.DeleteStream(t.Context(), "INTERACTION_RESULTS"); err != nil {
+		t.Fatal(err)
+	}
+	r.send("a", 0, 3)
+	r.says(cfg.AdminAddr, "nats", 503)
+	if _, err := r.js.CreateStream(t.Context(), results.CachedInfo().Config); err != nil {
+		t.Fatal(err)
+	}
+	r.says(cfg.AdminAddr, "ok", 200)
+	r.read().balanced(3)
+}
+
 // runOnce runs a worker that does not come to life.
 func runOnce(r *rig, cfg Config) error {
 	r.t.Helper()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -36,8 +37,16 @@ type Publisher struct {
 	Log      *slog.Logger
 	Counters *Counters
 
-	from cursor // where the next read of the table begins
+	from   cursor       // where the next read of the table begins
+	failed atomic.Int64 // when the stream last did not take a result, in unix nanoseconds; 0: never
 }
+
+// failingFor is how long after a failure publishing counts as failing: what is not
+// published is tried again sooner.
+const failingFor = 10 * time.Second
+
+// Failing says whether the result stream does not take results at present.
+func (p *Publisher) Failing() bool { return time.Since(time.Unix(0, p.failed.Load())) < failingFor }
 
 // An answer is one message that somebody waits for.
 type answer struct {
@@ -149,7 +158,10 @@ func (p *Publisher) put(answers []answer) (acked []answer, all bool) {
 	}
 	// A crash here publishes again, under the same message id.
 	crash.At("published")
-	if failed != nil {
+	if failed == nil {
+		p.failed.Store(0)
+	} else {
+		p.failed.Store(time.Now().UnixNano())
 		rest := len(answers) - len(acked) - len(large)
 		p.Counters.PublishFailed.Add(int64(rest))
 		p.Log.Warn("the result stream did not take all results; the rest is tried again", "results", rest, "error", failed)
