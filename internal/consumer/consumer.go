@@ -125,7 +125,7 @@ func (c *Consumer) attach(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case <-in.away:
-		err = errors.New("the database is away; what was in hand is given back to the stream")
+		err = errors.New("the database was away; what was only prefetched is given back to the stream")
 	case <-consuming.Closed():
 		err = errors.New("the stream ended the consuming; looking the consumer up again")
 	}

@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
@@ -47,8 +46,8 @@ var suspended = map[int]bool{20003: true, 20005: true, 20006: true, 20008: true,
 // this request, such as a workspace: a 403, or another 4xx with a code that says so.
 // A 401 or a 407, a redirect and missing credentials are everybody's.
 func tenants(o flex.Outcome) bool {
-	return o.Kind == flex.Blocked && 400 <= o.HTTPStatus && o.HTTPStatus < 500 &&
-		o.HTTPStatus != http.StatusUnauthorized && o.HTTPStatus != http.StatusProxyAuthRequired && !suspended[o.TwilioCode]
+	s := o.HTTPStatus
+	return o.Kind == flex.Blocked && 400 <= s && s < 500 && s != 401 && s != 407 && !suspended[o.TwilioCode]
 }
 
 // alarmOf reads an outcome for the fleet. failures is how many calls in a row,

@@ -171,6 +171,9 @@ func (d *Deliverer) probe(ctx context.Context) {
 		return // no turn, or Postgres is away: then the next claim says so
 	}
 	o := d.Flex.Check(ctx)
+	if ctx.Err() != nil {
+		return // it was cut, and says nothing
+	}
 	if o.Kind != flex.Created && o.Kind != flex.Rejected {
 		d.Log.Warn("Flex cannot be used yet; nothing is sent", "outcome", o.Kind.String(), "http_status", o.HTTPStatus, "error", o.Message)
 		return

@@ -23,7 +23,8 @@ type slots struct {
 	freed    signal
 	roomier  signal // the same for Add
 	// backlog: requests that are due may wait in the table, and come before what
-	// is added now. True until a claim has found none left.
+	// is added now. True until a claim has found none left; what other replicas
+	// add, or falls due, after that is not known before the next claim.
 	backlog bool
 	noted   int // how often Add has left some there
 	asked   int // noted when the latest claim began: it may not have seen what came later

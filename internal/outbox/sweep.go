@@ -72,7 +72,7 @@ func (s *Store) lapse(ctx context.Context) (int, error) {
 			   SET state = 'uncertain', leased_by = NULL, leased_until = NULL, due_at = clock_timestamp() + $3::interval,
 			       uncertain_since = over.leased_until, answered = false, lookups = 0, announced_at = NULL,
 			       error_kind = 'lapsed', http_status = NULL, twilio_code = NULL, twilio_request_id = NULL,
-			       error_message = 'worker ' || over.leased_by || ' claimed it and did not live to record what came of the call'
+			       error_message = 'worker ' || over.leased_by || ' claimed it and has not recorded what came of the call'
 			  FROM over WHERE o.id = over.id
 			RETURNING over.leased_by AS lapsed_by, over.leased_until AS lapsed_at, `+settlementColumns+`),
 		history AS (

@@ -35,10 +35,10 @@ const traceless = writeLimit + 2*time.Second
 func (s *Store) sign() string { return fmt.Sprintf("%s/%d", s.worker, s.signed.Add(1)) }
 
 // notTold notes that a statement which leases has failed: it may be committed all
-// the same, unless it never left or its data was refused. Whoever says so must
+// the same, unless it never left, its data was refused or it had nothing to lease by. Whoever says so must
 // begin nothing that was leased by it.
 func (s *Store) notTold(signature string, err error) {
-	if never := (*pgconn.ConnectError)(nil); errors.As(err, &never) || isDataError(err) {
+	if never := (*pgconn.ConnectError)(nil); errors.As(err, &never) || isDataError(err) || errors.Is(err, errNoGate) {
 		return
 	}
 	s.untold.mu.Lock()
