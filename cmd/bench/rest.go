@@ -90,33 +90,40 @@ func (w *world) logging(ctx context.Context, name, value string) error {
 	return err
 }
 
-// measureMemory is the most memory that a worker has while it burns down a
-// hundred thousand requests.
+// measureMemory is what a worker takes while it burns down a hundred thousand requests.
 func (w *world) measureMemory(ctx context.Context) ([]row, error) {
 	n := 100_000
 	if w.small {
 		n = 1000
 	}
 	r := row{name: fmt.Sprintf("memory at full load, %d requests waiting, MiB", n), least: 80, aim: 50}
+	for range w.rounds {
+		peak, err := w.memoryOf(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		r.add(peak/(1<<20), "")
+	}
+	return []row{r}, nil
+}
+
+// memoryOf is the most memory, in bytes, that a worker has while it burns n down.
+func (w *world) memoryOf(ctx context.Context, n int) (peak float64, err error) {
 	dsn, drop, err := w.fresh(ctx)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	defer drop()
 	if err := w.streams(ctx, n); err != nil {
-		return nil, err
+		return 0, err
 	}
 	p, err := w.worker(ctx, dsn)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	if err := p.ready(ctx); err != nil {
-		return nil, err
+	defer func() { err = errors.Join(err, p.end()) }()
+	if err := errors.Join(p.ready(ctx), w.resume(ctx), w.waitResults(ctx, n, burnLimit)); err != nil {
+		return 0, err
 	}
-	if err := errors.Join(w.resume(ctx), w.waitResults(ctx, n, burnLimit)); err != nil {
-		return nil, errors.Join(err, p.end())
-	}
-	peak, err := p.peak()
-	r.add(peak/(1<<20), "")
-	return []row{r}, errors.Join(err, p.end())
+	return p.peak()
 }

@@ -37,11 +37,12 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	if d.slots.told(outcome, time.Now()); r.alarm.shuts() {
 		d.slots.shut() // the gate shuts only when this is recorded
 	}
-	d.slots.give()
+	d.slots.ended()
 	d.note(r)
 	// A crash here leaves the request sending; it lapses and is looked up.
 	crash.At("answered")
 	d.record(ctx, r)
+	d.slots.recorded()
 }
 
 // covers says whether a call that may take limit can begin now. Two clocks are

@@ -17,11 +17,13 @@ type slots struct {
 	ceiling  int // FLEX_CONCURRENCY
 	limit    float64
 	inFlight int
-	good     int       // calls that were answered since the limit last changed
-	cutAt    time.Time // when it last fell
-	shutting int       // outcomes that shut the gate and are not recorded yet
-	freed    signal
-	roomier  signal // the same for Add
+	// unrecorded: calls that have ended, whose outcomes are not recorded yet.
+	unrecorded int
+	good       int       // calls that were answered since the limit last changed
+	cutAt      time.Time // when it last fell
+	shutting   int       // outcomes that shut the gate and are not recorded yet
+	freed      signal
+	roomier    signal // the same for Add
 	// backlog: requests that are due may wait in the table, and come before what
 	// is added now. True until a claim has found none left; what other replicas
 	// add, or falls due, after that is not known before the next claim.
@@ -31,7 +33,11 @@ type slots struct {
 }
 
 const (
-	cutFactor = 0.6
+	// unrecordedMost is how many outcomes may be in hand for each slot, in flight or not
+	// yet recorded: a crash makes them uncertain, and they take memory. While Postgres
+	// records as fast as Flex answers there are fewer.
+	unrecordedMost = 4
+	cutFactor      = 0.6
 	// cutEvery is the least time between two falls: one wave of 429 is one.
 	cutEvery = time.Second
 	// roomWait bounds how long Add waits for slots of calls that are in flight.
@@ -62,12 +68,29 @@ func (s *slots) left() int {
 	if s.shutting > 0 {
 		return 0
 	}
-	return max(int(s.limit)-s.inFlight, 0)
+	return max(min(int(s.limit), unrecordedMost*s.ceiling-s.unrecorded)-s.inFlight, 0)
 }
 
 func (s *slots) give() {
 	s.mu.Lock()
 	s.inFlight--
+	s.mu.Unlock()
+	s.freed.raise()
+	s.roomier.raise()
+}
+
+// ended gives the slot of a call back, whose outcome is to be recorded.
+func (s *slots) ended() {
+	s.mu.Lock()
+	s.unrecorded++
+	s.mu.Unlock()
+	s.give()
+}
+
+// recorded follows ended once the outcome is recorded, or given up.
+func (s *slots) recorded() {
+	s.mu.Lock()
+	s.unrecorded--
 	s.mu.Unlock()
 	s.freed.raise()
 	s.roomier.raise()

@@ -106,6 +106,32 @@ func TestTakeFree(t *testing.T) {
 	}
 }
 
+// TestUnrecorded: while outcomes wait to be recorded no call begins beyond as many as a
+// crash may make uncertain.
+func TestUnrecorded(t *testing.T) {
+	t.Parallel()
+	s := newSlots(2)
+	calls := 0
+	for s.free() > 0 {
+		s.take(1)
+		s.ended()
+		calls++
+	}
+	if calls != 2*unrecordedMost {
+		t.Errorf("%d calls, want %d", calls, 2*unrecordedMost)
+	}
+	s.recorded()
+	if n := s.free(); n != 1 {
+		t.Errorf("%d slots after one is recorded", n)
+	}
+	for range calls - 1 {
+		s.recorded()
+	}
+	if n := s.free(); n != 2 {
+		t.Errorf("%d slots after all are", n)
+	}
+}
+
 // TestBacklogNotedMeanwhile: what was added while a claim looked, and was not seen by
 // it, waits in the table all the same when the claim says that nothing does.
 func TestBacklogNotedMeanwhile(t *testing.T) {
