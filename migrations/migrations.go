@@ -23,6 +23,7 @@ import (
 	"io/fs"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -155,6 +156,9 @@ func open(dsn string) (*goose.Provider, func(), error) {
 func wrap(verb string, err error) error {
 	if err == nil {
 		return nil
+	}
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.Code == "42501" {
+		return fmt.Errorf("migrations: %s: this role may not change the schema: run `worker migrate up` as the role that owns it, and the workers with MIGRATE=false: %w", verb, err)
 	}
 	return fmt.Errorf("migrations: %s: %w", verb, err)
 }

@@ -1,8 +1,10 @@
 package migrations_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -165,6 +167,31 @@ func TestBadDSN(t *testing.T) {
 		} else if strings.Contains(err.Error(), secret) {
 			t.Errorf("%v", err)
 		}
+	}
+}
+
+// TestNoRight: a role that may not change the schema hears who may, and how it does
+// without.
+func TestNoRight(t *testing.T) {
+	t.Parallel()
+	dsn := outboxtest.NewDSN(t)
+	conn := connect(t, dsn)
+	role := "reader_" + regexp.MustCompile(`\W`).ReplaceAllString(conn.Config().Database, "_")
+	if _, err := conn.Exec(t.Context(), `CREATE ROLE `+role+` LOGIN PASSWORD 'p'`); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // a role belongs to the server
+		if _, err := conn.Exec(context.WithoutCancel(t.Context()), `DROP ROLE `+role); err != nil {
+			t.Error(err)
+		}
+	})
+	poor, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	poor.User = url.UserPassword(role, "p")
+	if _, err := migrations.Up(t.Context(), poor.String()); err == nil || !strings.Contains(err.Error(), "MIGRATE=false") {
+		t.Errorf("%v", err)
 	}
 }
 

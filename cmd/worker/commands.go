@@ -7,9 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"reflect"
-	"regexp"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -100,38 +97,16 @@ func configCommand() *cobra.Command {
 			if err := w.Flush(); err != nil {
 				return err
 			}
+			for _, name := range unknownSettings() {
+				if _, err := fmt.Fprintln(cmd.ErrOrStderr(), name, unknownSetting); err != nil {
+					return err
+				}
+			}
 			if faults != nil {
 				return fmt.Errorf("the settings have faults:\n%w", faults)
 			}
 			return nil
 		}}
-}
-
-// userinfo is what must not be shown of an address, also of one without scheme.
-var userinfo = regexp.MustCompile(`(^|//|,|")[^/@,"\s]*@`)
-
-// hideUser takes user and password out of addresses, and of errors that quote them.
-func hideUser(text string) string { return userinfo.ReplaceAllString(text, "$1(hidden)@") }
-
-// settings are lines of name, value, where it came from, and what it is.
-func settings(cfg Config) []string {
-	var lines []string
-	v := reflect.ValueOf(cfg)
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		name := f.Tag.Get("envconfig")
-		from := "default"
-		if _, ok := os.LookupEnv(name); ok {
-			from = "environment"
-		} else if _, ok := os.LookupEnv(name + "_FILE"); ok && f.Type == reflect.TypeFor[Secret]() {
-			from = "file"
-		} else if f.Tag.Get("default") == "" {
-			from = "unset"
-		}
-		value := hideUser(fmt.Sprint(v.Field(i).Interface()))
-		lines = append(lines, strings.Join([]string{name, value, from, f.Tag.Get("doc")}, "\t"))
-	}
-	return lines
 }
 
 func healthcheckCommand() *cobra.Command {

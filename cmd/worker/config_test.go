@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -280,5 +281,45 @@ func TestSecretsAreNeverShown(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "(hidden)") {
 		t.Error("nothing was shown at all")
+	}
+}
+
+// TestDatabaseShown: where the database is, and never a part of a password.
+func TestDatabaseShown(t *testing.T) {
+	t.Parallel()
+	for dsn, want := range map[string]string{
+		"postgres://w:secret@db:5432/worker?sslmode=require": " db:5432/worker",
+		"postgresql://db/worker?password=secret":             " db/worker",
+		"postgres://w:se@cret@db/worker":                     " db/worker",
+		"postgres://w:12/secret@db/worker":                   "", // read as host w, port 12
+		"postgres://w:se%zzcret@db/worker":                   "",
+		"host=db user=w password=secret":                     "",
+		"secret":                                             "",
+	} {
+		if got := databaseShown(dsn); got != want {
+			t.Errorf("%s is shown as %q, want %q", dsn, got, want)
+		}
+	}
+}
+
+// TestUnknownSettings: a mistyped setting is named, by config and at the start; those
+// of other programs are not.
+func TestUnknownSettings(t *testing.T) {
+	setEnv(t, required("FLEX_RATES", "1", "RETRY_MAX_ATTEMPT", "3", "REQUESTS_CA_BUNDLE", "/ca.pem", "NATS_SERVICE_HOST", "10.0.0.1", "LOG_DRIVER", "x", "ADMIN_ADDR", ""))
+	if got := fmt.Sprint(unknownSettings()); got != "[FLEX_RATES RETRY_MAX_ATTEMPT]" {
+		t.Errorf("unknown are %s", got)
+	}
+	for _, args := range [][]string{{"config"}, {"run"}} {
+		var out, errs bytes.Buffer
+		cmd := root(&out, &errs)
+		cmd.SetArgs(args)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // run ends before it has asked anybody
+		_ = cmd.ExecuteContext(ctx)
+		for _, name := range []string{"FLEX_RATES", "RETRY_MAX_ATTEMPT"} {
+			if !strings.Contains(errs.String(), name+" is set, but is not a setting of this worker") {
+				t.Errorf("worker %s does not name %s:\n%s", args[0], name, errs.String())
+			}
+		}
 	}
 }

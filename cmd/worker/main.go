@@ -59,7 +59,11 @@ func root(out, errs io.Writer) *cobra.Command {
 		if err != nil {
 			return fmt.Errorf("the settings have faults:\n%w", err)
 		}
-		return run(cmd.Context(), cfg, newLog(errs, cfg.LogLevel, cfg.LogFormat))
+		log := newLog(errs, cfg.LogLevel, cfg.LogFormat)
+		for _, name := range unknownSettings() {
+			log.Warn(name + " " + unknownSetting)
+		}
+		return run(cmd.Context(), cfg, log)
 	}
 	cmd := &cobra.Command{
 		Use:   "worker",

@@ -20,11 +20,12 @@ func resolveCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "resolve ID --created KD... | --absent", Short: "Decide about an uncertain request what no lookup could find out", Args: cobra.ExactArgs(1),
 		Long: "Decide about an uncertain request what no lookup could find out.\n\n" +
 			"--created KD... : its interaction exists, under this sid. It is read from Flex first.\n" +
-			"--absent        : it surely does not exist. It is sent again; if you are wrong, a person is called twice."}
+			"--absent        : it surely does not exist. It is sent again; if you are wrong, a person is called twice.\n" +
+			"                  While lookups still go on they may find it: that takes --unverified as well."}
 	actFlags(cmd, &a)
 	cmd.Flags().StringVar(&sid, "created", "", "the interaction's sid")
 	cmd.Flags().BoolVar(&absent, "absent", false, "there is no interaction: send it again")
-	cmd.Flags().BoolVar(&unverified, "unverified", false, "with --created: believe it although Flex cannot be asked")
+	cmd.Flags().BoolVar(&unverified, "unverified", false, "believe it although Flex cannot be asked, or although lookups still go on")
 	cmd.MarkFlagsOneRequired("created", "absent")
 	cmd.MarkFlagsMutuallyExclusive("created", "absent")
 	return verb(cmd, func(ctx context.Context, o office, args []string) error {
@@ -33,7 +34,9 @@ func resolveCommand() *cobra.Command {
 			return err
 		}
 		if absent {
-			err = o.store.ResolveAbsent(ctx, a, args[0])
+			if err = o.lookedUp(ctx, args[0], unverified); err == nil {
+				err = o.store.ResolveAbsent(ctx, a, args[0])
+			}
 		} else {
 			var seen flex.Outcome
 			if seen, err = verify(ctx, sid, unverified); err == nil {
@@ -52,6 +55,16 @@ func resolveCommand() *cobra.Command {
 		}
 		return o.answer(d.Row, func() error { return report(o.cmd, nil, "%s is now %s\n", d.RequestID, d.State) })
 	})
+}
+
+// lookedUp wants the lookups of a request to be over before a person says what they
+// would find: as long as they go on, it may be found tomorrow and called twice today.
+func (o office) lookedUp(ctx context.Context, id string, unverified bool) error {
+	d, err := o.detail(ctx, id)
+	if err != nil || unverified || d.State != outbox.Uncertain || d.DueAt == nil {
+		return err
+	}
+	return fmt.Errorf("%s is still looked up, and may be found: nothing was changed. Wait until `worker explain %s` says that it waits for a person, or say --unverified as well", id, id)
 }
 
 // verify reads the interaction, so that a mistyped sid settles nothing.
@@ -78,6 +91,17 @@ func verify(ctx context.Context, sid string, unverified bool) (flex.Outcome, err
 // errUnbalanced makes the exit status 1; the report is printed before.
 var errUnbalanced = errors.New("the account does not balance")
 
+func openStream(ctx context.Context, js jetstream.JetStream, setting, name string) (jetstream.Stream, error) {
+	s, err := js.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, fmt.Errorf("there is no stream %s (%s); --tables-only does without the streams", name, setting)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", name, err)
+	}
+	return s, nil
+}
+
 func auditCommand() *cobra.Command {
 	var tablesOnly bool
 	cmd := &cobra.Command{Use: "audit", Short: "Balance the account: request stream, tables and result stream; exit status 1 when it does not", Args: cobra.NoArgs}
@@ -92,11 +116,11 @@ func auditCommand() *cobra.Command {
 				return err
 			}
 			defer done()
-			if requests, err = stream.Stream(ctx, cfg.RequestsStream); err != nil {
-				return fmt.Errorf("stream %s: %w", cfg.RequestsStream, err)
+			if requests, err = openStream(ctx, stream, "REQUESTS_STREAM", cfg.RequestsStream); err != nil {
+				return err
 			}
-			if results, err = stream.Stream(ctx, cfg.ResultsStream); err != nil {
-				return fmt.Errorf("stream %s: %w", cfg.ResultsStream, err)
+			if results, err = openStream(ctx, stream, "RESULTS_STREAM", cfg.ResultsStream); err != nil {
+				return err
 			}
 			consumer, retention = cfg.RequestsConsumer, cfg.Retention
 		}

@@ -136,7 +136,7 @@ func publication(d Detail) string {
 	if d.PublishedAt == nil {
 		return "Its result is not yet on the result stream; it is published again until the stream takes it."
 	}
-	return fmt.Sprintf("Its result is on the result stream since %s.", clock(*d.PublishedAt))
+	return fmt.Sprintf("The result stream acknowledged its result at %s.", clock(*d.PublishedAt))
 }
 
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 UTC") }

@@ -29,7 +29,7 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	const begin = "crm-42 was asked for by crm at 2026-11-22 02:00:00.000 UTC (message 42 of the request stream).\n"
-	const published = "Its result is on the result stream since 2026-11-22 02:59:01.000 UTC.\n"
+	const published = "The result stream acknowledged its result at 2026-11-22 02:59:01.000 UTC.\n"
 	open := Gate{State: GateOpen}
 	for _, tt := range []struct {
 		name string

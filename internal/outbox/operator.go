@@ -143,9 +143,11 @@ func (s *Store) resolveByHand(ctx context.Context, a Act, act, requestID, set st
 	return wrap("resolve", err)
 }
 
-// Hold shuts the gate until a person releases it.
+// Hold shuts the gate until a person releases it. Where the fleet had shut it
+// itself, its reason is kept behind the person's: it may still be true.
 func (s *Store) Hold(ctx context.Context, a Act) error {
-	return s.actOnGate(ctx, a, "hold", `held_since = coalesce(held_since, clock_timestamp()), probe_at = NULL, reason = $2`)
+	return s.actOnGate(ctx, a, "hold", `held_since = coalesce(held_since, clock_timestamp()), probe_at = NULL,
+		reason = $2 || CASE WHEN probe_at IS NOT NULL THEN '; before: ' || reason ELSE '' END`)
 }
 
 // Release opens the gate, whoever shut it and why.

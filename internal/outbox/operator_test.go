@@ -391,6 +391,20 @@ func TestHoldAndRelease(t *testing.T) {
 	}
 }
 
+// TestHoldOverHold: why the fleet had shut itself is not forgotten when a person holds
+// it as well.
+func TestHoldOverHold(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	shut(t, s, alarm{hold: true, why: "Flex answered HTTP 401"})
+	if err := s.Hold(t.Context(), ann); err != nil {
+		t.Fatal(err)
+	}
+	if g := gate(t, s); g.State != GateHeld || g.Probed || g.Reason != ann.Why+"; before: Flex answered HTTP 401" {
+		t.Errorf("%+v", g)
+	}
+}
+
 // TestCancelRacesClaim: what is cancelled is never sent, what is claimed is not cancelled.
 func TestCancelRacesClaim(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// userinfo is what must not be shown of an address, also of one without scheme.
+var userinfo = regexp.MustCompile(`(^|//|,|")[^/@,"\s]*@`)
+
+// hideUser takes user and password out of addresses, and of errors that quote them.
+func hideUser(text string) string { return userinfo.ReplaceAllString(text, "$1(hidden)@") }
+
+// settings are lines of name, value, where it came from, and what it is.
+func settings(cfg Config) []string {
+	var lines []string
+	v := reflect.ValueOf(cfg)
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		name := f.Tag.Get("envconfig")
+		from := "default"
+		if _, ok := os.LookupEnv(name); ok {
+			from = "environment"
+		} else if _, ok := os.LookupEnv(name + "_FILE"); ok && f.Type == reflect.TypeFor[Secret]() {
+			from = "file"
+		} else if f.Tag.Get("default") == "" {
+			from = "unset"
+		}
+		value := hideUser(fmt.Sprint(v.Field(i).Interface()))
+		if name == "DATABASE_URL" && from != "unset" {
+			value += databaseShown(cfg.DatabaseURL.Value())
+		}
+		lines = append(lines, strings.Join([]string{name, value, from, f.Tag.Get("doc")}, "\t"))
+	}
+	return lines
+}
+
+// databaseShown is where a database is, behind a space: host and name, without what
+// else stands in its address. It is "" when the address is no URL, or is read in a
+// way in which part of a password may have become something else.
+func databaseShown(dsn string) string {
+	u, err := url.Parse(dsn)
+	if err != nil || u.Host == "" || u.User == nil && strings.Contains(dsn, "@") {
+		return ""
+	}
+	return " " + u.Host + u.Path
+}
+
+// ourPrefixes are how the names of our settings begin that nobody else is likely to
+// use: of NATS, Postgres, logs and OpenTelemetry other programs have settings too,
+// and REQUESTS_CA_BUNDLE is one of Python's.
+var ourPrefixes = []string{"RESULTS_", "TWILIO_", "FLEX_", "TASKROUTER_", "RETRY_", "LOOKUP_", "UNCERTAIN_", "RETENTION_", "SHUTDOWN_"}
+
+// unknownSetting is what there is to say of such a name.
+const unknownSetting = "is set, but is not a setting of this worker: it changes nothing (`worker config` lists the settings)"
+
+// unknownSettings are the names in the environment that look like settings of ours
+// and are none: a mistyped one must not be obeyed by silence.
+func unknownSettings() []string {
+	known := map[string]bool{}
+	fields := reflect.TypeFor[Config]()
+	for i := range fields.NumField() {
+		name := fields.Field(i).Tag.Get("envconfig")
+		known[name] = true
+		known[name+"_FILE"] = fields.Field(i).Type == reflect.TypeFor[Secret]()
+	}
+	var names []string
+	for _, variable := range os.Environ() {
+		name, _, _ := strings.Cut(variable, "=")
+		ours := slices.ContainsFunc(ourPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+		if ours && !known[name] {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
