@@ -96,6 +96,8 @@ func (s *Store) markPublished(ctx context.Context, acked []answer) error {
 		numbers[a.kind] = append(numbers[a.kind], int64(a.number))
 	}
 	var b pgx.Batch
+	b.Queue(`SELECT set_config('synchronous_commit', 'off', true)`) // of this transaction: the batch is one
+	unsynced := b.Len()
 	if len(ids[final]) > 0 {
 		b.Queue(`/* mark */
 			WITH told AS MATERIALIZED (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS number)
@@ -120,7 +122,7 @@ func (s *Store) markPublished(ctx context.Context, acked []answer) error {
 	if len(ids[malformation]) > 0 {
 		b.Queue(`UPDATE outbox_malformed SET published_at = clock_timestamp() WHERE id = ANY($1) AND published_at IS NULL`, ids[malformation])
 	}
-	if b.Len() == 0 {
+	if b.Len() == unsynced {
 		return nil
 	}
 	defer s.turn.Take()()

@@ -249,3 +249,26 @@ func TestRecordBesideMark(t *testing.T) {
 		}
 	}
 }
+
+// TestSyncedWrites: what Postgres has said it has of a request, it has after a crash:
+// every write of a row waits for the disk but the mark, which can be made again. What
+// holds for one transaction does not stay with its connection.
+func TestSyncedWrites(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	exec(t, s.pool, `CREATE TABLE seen (id serial, setting text)`)
+	exec(t, s.pool, `CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		INSERT INTO seen (setting) VALUES (CASE WHEN NEW.published_at IS NULL THEN NEW.state ELSE 'published' END || ' ' || current_setting('synchronous_commit'));
+		RETURN NULL; END $$`)
+	exec(t, s.pool, `CREATE TRIGGER see AFTER INSERT OR UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION see()`)
+	for i, id := range []string{"a-1", "a-2"} {
+		settle(t, s, event(id, uint64(i+1)), good)
+		if err := s.markPublished(t.Context(), []answer{{kind: final, id: s.row(t, id).ID, number: 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const each = "pending on, sending on, created on, published off"
+	if got := one[string](t, s.pool, `SELECT string_agg(setting, ', ' ORDER BY id) FROM seen`); got != each+", "+each {
+		t.Errorf("the writes were: %s", got)
+	}
+}
