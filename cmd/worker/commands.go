@@ -98,7 +98,7 @@ func configCommand() *cobra.Command {
 				return err
 			}
 			for _, name := range unknownSettings() {
-				if _, err := fmt.Fprintln(cmd.ErrOrStderr(), name, unknownSetting); err != nil {
+				if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", name, unknownSetting); err != nil {
 					return err
 				}
 			}

@@ -61,7 +61,7 @@ func root(out, errs io.Writer) *cobra.Command {
 		}
 		log := newLog(errs, cfg.LogLevel, cfg.LogFormat)
 		for _, name := range unknownSettings() {
-			log.Warn(name + " " + unknownSetting)
+			log.Warn(unknownSetting, "name", name)
 		}
 		return run(cmd.Context(), cfg, log)
 	}

@@ -57,7 +57,7 @@ func databaseShown(dsn string) string {
 var ourPrefixes = []string{"RESULTS_", "TWILIO_", "FLEX_", "TASKROUTER_", "RETRY_", "LOOKUP_", "UNCERTAIN_", "RETENTION_", "SHUTDOWN_"}
 
 // unknownSetting is what there is to say of such a name.
-const unknownSetting = "is set, but is not a setting of this worker: it changes nothing (`worker config` lists the settings)"
+const unknownSetting = "it is set, but is not a setting of this worker: it changes nothing (`worker config` lists the settings)"
 
 // unknownSettings are the names in the environment that look like settings of ours
 // and are none: a mistyped one must not be obeyed by silence.

@@ -37,7 +37,7 @@ which the request stream takes, is cut there and ends with a hash (subject.go).
 	Store.Add     an event becomes a row; returns after the commit          (add.go, repeat.go)
 	Deliverer     claim, one create call a lease, record                    (deliver.go, claim.go, attempt.go, record.go, again.go)
 	the shortcut  hands what Add has leased to the Deliverer                (shortcut.go)
-	Resolver      looks for the task of an uncertain request                (resolve.go, finding.go)
+	Resolver      looks for the task of an uncertain request                (resolve.go, lookups.go, finding.go)
 	take back     what was leased by a statement whose answer did not come  (untold.go, by the Deliverer)
 	Sweeper       lapse, expire                                             (sweep.go)
 	Pruner        prune                                                     (prune.go)
@@ -96,6 +96,7 @@ no answer. What stays unclear for ten settle times, what Flex answered with a
 	while a batch of records is written      all of it or nothing      the two lines above, each
 	after record, before publish             settled, unpublished      the strays, by any replica
 	after publish, before the mark           settled, unpublished      published again under the same id, which the stream drops
+	Postgres crashes soon after a mark       settled, unpublished      the same: no mark waits for the disk
 	during a lookup                          uncertain, due in 45 s    looked up again
 	blocked, and the gate not yet held       sending                   lapse; the next blocked one holds the gate (one transaction)
 	stopped past the lease, then continued   lapsed lease              it does not send. What remains is a stop between that check
