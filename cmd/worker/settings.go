@@ -45,7 +45,8 @@ func settings(cfg Config) []string {
 // way in which part of a password may have become something else.
 func databaseShown(dsn string) string {
 	u, err := url.Parse(dsn)
-	if err != nil || u.Host == "" || u.User == nil && strings.Contains(dsn, "@") {
+	ats := strings.Count(dsn, "@")
+	if err != nil || u.Host == "" || ats > 1 || ats == 1 && u.User == nil {
 		return ""
 	}
 	return " " + u.Host + u.Path

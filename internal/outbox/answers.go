@@ -89,6 +89,9 @@ func (s *settlement) answer() answer {
 // A settlement that was published is settled; to say so would let the planner read
 // all that is unpublished for each row, by an index whose second column is the id.
 func (s *Store) markPublished(ctx context.Context, acked []answer) error {
+	if len(acked) == 0 {
+		return nil
+	}
 	slices.SortFunc(acked, func(a, b answer) int { return cmp.Compare(a.id, b.id) })
 	var ids, numbers [4][]int64
 	for _, a := range acked {
@@ -97,7 +100,6 @@ func (s *Store) markPublished(ctx context.Context, acked []answer) error {
 	}
 	var b pgx.Batch
 	b.Queue(`SELECT set_config('synchronous_commit', 'off', true)`) // of this transaction: the batch is one
-	unsynced := b.Len()
 	if len(ids[final]) > 0 {
 		b.Queue(`/* mark */
 			WITH told AS MATERIALIZED (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS number)
@@ -121,9 +123,6 @@ func (s *Store) markPublished(ctx context.Context, acked []answer) error {
 	}
 	if len(ids[malformation]) > 0 {
 		b.Queue(`UPDATE outbox_malformed SET published_at = clock_timestamp() WHERE id = ANY($1) AND published_at IS NULL`, ids[malformation])
-	}
-	if b.Len() == unsynced {
-		return nil
 	}
 	defer s.turn.Take()()
 	ctx, cancel := bounded(ctx)
