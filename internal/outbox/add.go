@@ -169,6 +169,35 @@ type spot struct {
 
 func place(m Message) spot { return spot{int64(m.Sequence), m.Time.UnixMicro()} }
 
+// addSQL inserts what is not known and leases what has a turn. Of nulls alone it does nothing.
+const (
+	addParameters = 19
+	addSQL        = `/* add */
+	WITH` + freeGateSQL + `,
+	added AS (
+		INSERT INTO outbox (request_id, source, state, priority, request, raw, due_at, expires_at, lookup_key,
+		       error_kind, error_message, faults, traceparent, stream_sequence, stream_time, received_at, settled_at,
+		       attempt, leased_by, leased_until, lookup_attribute)
+		SELECT request_id, source, state, priority, request::json, raw,
+		       CASE WHEN state = 'pending' THEN coalesce(not_before, now()) END,
+		       expires_at, lookup_key,
+		       CASE WHEN state = 'rejected' THEN 'invalid' END, error_message, faults::json, traceparent,
+		       stream_sequence, stream_time,
+		       now(), CASE WHEN state = 'rejected' THEN now() END,
+		       (state = 'sending')::integer, CASE WHEN state = 'sending' THEN $17 END, CASE WHEN state = 'sending' THEN clock_timestamp() + $18::interval END,
+		       CASE WHEN state = 'sending' AND lookup_key IS NOT NULL THEN nullif($19, '') END
+		  FROM (SELECT unnest($3::text[]) AS request_id, unnest($4::text[]) AS source, unnest($5::smallint[]) AS priority,
+		               unnest($6::text[]) AS request, unnest($7::bytea[]) AS raw, unnest($8::timestamptz[]) AS not_before,
+		               unnest($9::timestamptz[]) AS expires_at, unnest($10::text[]) AS lookup_key, unnest($11::text[]) AS error_message,
+		               unnest($12::text[]) AS faults, unnest($13::text[]) AS traceparent, unnest($14::bigint[]) AS stream_sequence,
+		               unnest($15::timestamptz[]) AS stream_time, unnest($16::integer[]) AS turn) AS e, -- as in recordSQL
+		       LATERAL (SELECT CASE WHEN faults IS NOT NULL THEN 'rejected' WHEN turn <= (SELECT n FROM passes) THEN 'sending' ELSE 'pending' END) AS s (state)
+		ON CONFLICT (request_id) DO NOTHING
+		RETURNING id, request_id, stream_sequence, stream_time, received_at, state),
+	used AS (SELECT FROM added WHERE state = 'sending'),` + spendSQL + `
+	SELECT id, request_id, stream_sequence, stream_time, received_at, state = 'sending' FROM added`
+)
+
 // insert: the new requests become pending, or rejected when they have faults, or
 // sending: up to slots of them are leased at once, as many as the gate lets pass.
 // An event is stored whoever has the gate: then none is leased, and the claim,
@@ -182,30 +211,7 @@ func (s *Store) insert(ctx context.Context, signature string, events []Event, sl
 		}
 	}
 	until := time.Now().Add(s.leaseFor)
-	rows, err := s.pool.Query(ctx, `/* add */
-		WITH`+freeGateSQL+`,
-		added AS (
-			INSERT INTO outbox (request_id, source, state, priority, request, raw, due_at, expires_at, lookup_key,
-			       error_kind, error_message, faults, traceparent, stream_sequence, stream_time, received_at, settled_at,
-			       attempt, leased_by, leased_until, lookup_attribute)
-			SELECT request_id, source, state, priority, request::json, raw,
-			       CASE WHEN state = 'pending' THEN coalesce(not_before, now()) END,
-			       expires_at, lookup_key,
-			       CASE WHEN state = 'rejected' THEN 'invalid' END, error_message, faults::json, traceparent,
-			       stream_sequence, stream_time,
-			       now(), CASE WHEN state = 'rejected' THEN now() END,
-			       (state = 'sending')::integer, CASE WHEN state = 'sending' THEN $17 END, CASE WHEN state = 'sending' THEN clock_timestamp() + $18::interval END,
-			       CASE WHEN state = 'sending' AND lookup_key IS NOT NULL THEN nullif($19, '') END
-			  FROM (SELECT unnest($3::text[]) AS request_id, unnest($4::text[]) AS source, unnest($5::smallint[]) AS priority,
-			               unnest($6::text[]) AS request, unnest($7::bytea[]) AS raw, unnest($8::timestamptz[]) AS not_before,
-			               unnest($9::timestamptz[]) AS expires_at, unnest($10::text[]) AS lookup_key, unnest($11::text[]) AS error_message,
-			               unnest($12::text[]) AS faults, unnest($13::text[]) AS traceparent, unnest($14::bigint[]) AS stream_sequence,
-			               unnest($15::timestamptz[]) AS stream_time, unnest($16::integer[]) AS turn) AS e, -- as in recordSQL
-			       LATERAL (SELECT CASE WHEN faults IS NOT NULL THEN 'rejected' WHEN turn <= (SELECT n FROM passes) THEN 'sending' ELSE 'pending' END) AS s (state)
-			ON CONFLICT (request_id) DO NOTHING
-			RETURNING id, request_id, stream_sequence, stream_time, received_at, state),
-		used AS (SELECT FROM added WHERE state = 'sending'),`+spendSQL+`
-		SELECT id, request_id, stream_sequence, stream_time, received_at, state = 'sending' FROM added`,
+	rows, err := s.pool.Query(ctx, addSQL,
 		slots, burstTime.Seconds(),
 		c.requestID, c.source, c.priority, c.request, c.raw, c.notBefore,
 		c.expiresAt, c.lookupKey, c.errorMessage, c.faults, c.traceparent, c.sequence, c.time, turns(events, c.from, slots),

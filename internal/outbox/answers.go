@@ -83,6 +83,15 @@ func (s *settlement) answer() answer {
 	return a
 }
 
+// markSQL marks final results.
+const (
+	markParameters = 2
+	markSQL        = `/* mark */
+	WITH told AS MATERIALIZED (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS number)
+	UPDATE outbox o SET published_at = clock_timestamp()
+	  FROM told WHERE o.id = told.id AND o.settlement = told.number AND published_at IS NULL`
+)
+
 // markPublished notes what the stream has acknowledged. Each mark is fenced by
 // what was published: a later settlement, or a later attempt, keeps its own. The
 // arrays have the order of ids, in which the rows are updated (as in recordBatch).
@@ -101,11 +110,7 @@ func (s *Store) markPublished(ctx context.Context, acked []answer) error {
 	var b pgx.Batch
 	b.Queue(`SELECT set_config('synchronous_commit', 'off', true)`) // of this transaction: the batch is one
 	if len(ids[final]) > 0 {
-		b.Queue(`/* mark */
-			WITH told AS MATERIALIZED (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS number)
-			UPDATE outbox o SET published_at = clock_timestamp()
-			  FROM told WHERE o.id = told.id AND o.settlement = told.number AND published_at IS NULL`,
-			ids[final], numbers[final])
+		b.Queue(markSQL, ids[final], numbers[final])
 	}
 	if len(ids[announcement]) > 0 {
 		b.Queue(`

@@ -132,7 +132,9 @@ func (r *record) settlement(number int, at time.Time) *settlement {
 //
 // The arrays are unnested in the SELECT list, where all go on together: in FROM each
 // is first kept in a store of its own, 1.5 us a row.
-const recordSQL = `/* record */
+const (
+	recordParameters = 18
+	recordSQL        = `/* record */
 	WITH told AS MATERIALIZED (
 		SELECT unnest($1::bigint[]) AS id, unnest($2::integer[]) AS attempt, unnest($3::text[]) AS state, unnest($4::interval[]) AS delay,
 		       unnest($5::integer[]) AS spared, unnest($6::text[]) AS interaction_sid, unnest($7::text[]) AS task_sid,
@@ -164,6 +166,7 @@ const recordSQL = `/* record */
 		       t.twilio_request_id, t.outcome, t.error_message, (t.id, t.attempt) IN (SELECT id, attempt FROM moved)
 		  FROM told t)
 	SELECT id, attempt, settlement, settled_at FROM moved`
+)
 
 // recordColumns are the arrays that recordSQL unnests: one element a record.
 type recordColumns struct {

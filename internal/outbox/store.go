@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -30,27 +28,6 @@ const (
 	// adds to what is uncertain after a crash, so it is short.
 	turnWait = 20 * time.Millisecond
 )
-
-// Configure sets up the connections of the worker's loops; whoever else reads our
-// tables needs none of it.
-func Configure(config *pgxpool.Config) {
-	maps.Copy(config.ConnConfig.RuntimeParams, sessions)
-	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
-		registerTexts(conn.TypeMap())
-		return nil
-	}
-}
-
-// sessions are the settings of those connections. Their statements find few rows
-// by an index in a table of any size. On a table that is
-// young, or fills faster than it is analyzed, the planner takes it for small and
-// reads it whole, for as long as the plan is kept: 10,000 requests on an empty
-// table cost four times as much. The statements of people read whole tables and
-// are better off without. jit: the price of a scan that is off looks to the
-// planner like one that is worth compiling for, which takes a second. plan_cache_mode:
-// the arrays of a lone request make a plan of its own look cheaper than the kept one,
-// so that each record was planned anew, which took as long as carrying it out.
-var sessions = map[string]string{"jit": "off", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "plan_cache_mode": "force_generic_plan"}
 
 // Store is every statement that touches the outbox's tables. It is safe for
 // concurrent use.
