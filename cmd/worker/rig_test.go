@@ -210,15 +210,25 @@ func request(id string) []byte {
 // send publishes requests named prefix-from up to prefix-to, which is not sent.
 func (r *rig) send(prefix string, from, to int) {
 	r.t.Helper()
+	var sent []jetstream.PubAckFuture
 	for i := from; i < to; i++ {
-		if _, err := r.js.PublishAsync("interactions.requests.crm", request(fmt.Sprintf("%s-%d", prefix, i))); err != nil {
+		ack, err := r.js.PublishAsync("interactions.requests.crm", request(fmt.Sprintf("%s-%d", prefix, i)))
+		if err != nil {
 			r.t.Fatal(err)
 		}
+		sent = append(sent, ack)
 	}
 	select {
 	case <-r.js.PublishAsyncComplete():
 	case <-time.After(patience):
 		r.t.Fatal("the stream does not acknowledge")
+	}
+	for _, s := range sent {
+		select {
+		case err := <-s.Err(): // which completes it as well
+			r.t.Fatal(err)
+		case <-s.Ok():
+		}
 	}
 }
 

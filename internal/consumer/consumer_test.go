@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/goleak"
@@ -193,13 +192,7 @@ func TestEmptyBody(t *testing.T) {
 		lost = append(lost, w.send("", status))
 	}
 	w.sendMany("last", 20)
-	// What the client had in hand when it was misled comes again after AckWait:
-	// the shortest that the worker starts with.
-	config := w.names.config()
-	config.AckWait = 10 * time.Second
-	if _, err := w.js.CreateConsumer(t.Context(), w.names.Stream, config); err != nil {
-		t.Fatal(err)
-	}
+	w.shortestAckWait() // for what the client has in hand when it is misled
 	w.run(w.consumer(16))
 	w.rows(120)
 	if n := w.malformed(); n != 1 {

@@ -93,6 +93,18 @@ func worldOn(t *testing.T, pool *pgxpool.Pool) *world {
 	return w
 }
 
+// shortestAckWait makes the consumer, before a replica does, with the shortest
+// AckWait that the worker starts with: what was sent and got lost on the way comes
+// again within the test's patience.
+func (w *world) shortestAckWait() {
+	w.t.Helper()
+	config := w.names.config()
+	config.AckWait = 10 * time.Second
+	if _, err := w.js.CreateConsumer(w.t.Context(), w.names.Stream, config); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // consumer is a replica, with a connection and a store of its own.
 func (w *world) consumer(prefetch int) *Consumer {
 	w.t.Helper()
@@ -150,12 +162,21 @@ func (w *world) send(body string, h headers) uint64 {
 // sendMany publishes n good requests, named prefix-0 and so on.
 func (w *world) sendMany(prefix string, n int) {
 	w.t.Helper()
+	sent := make([]jetstream.PubAckFuture, n)
 	for i := range n {
-		if _, err := w.js.PublishAsync("requests.crm", []byte(withID(fmt.Sprintf(`"%s-%d"`, prefix, i)))); err != nil {
+		var err error
+		if sent[i], err = w.js.PublishAsync("requests.crm", []byte(withID(fmt.Sprintf(`"%s-%d"`, prefix, i)))); err != nil {
 			w.t.Fatal(err)
 		}
 	}
 	w.published()
+	for _, s := range sent {
+		select {
+		case err := <-s.Err(): // which completes it as well
+			w.t.Fatal(err)
+		case <-s.Ok():
+		}
+	}
 }
 
 // published waits until the stream has everything.
