@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"flexworker/internal/outbox"
 )
 
 // readme are README's lines that are rows of a table.
@@ -69,6 +71,42 @@ func TestReadmeListsMetrics(t *testing.T) {
 	for _, name := range regexp.MustCompile("`(flexworker_[a-z_]+)").FindAllStringSubmatch(rows, -1) {
 		if !exported[name[1]] {
 			t.Errorf("README lists the metric `%s`, which is not exported", name[1])
+		}
+	}
+}
+
+// TestScaleListsSession: pgbouncer is told to ignore whatever it refuses of our start
+// of a session, and the role has what is ignored.
+func TestScaleListsSession(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/scale.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(text), "ignore_startup_parameters = ")
+	list, roles, _ := strings.Cut(list, "\n")
+	ignored := strings.Split(list, ", ")
+	pool, err := openPool(t.Context(), secretOf("postgres://127.0.0.1/x"), 1, statementTimeout, outbox.Configure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	passed := []string{"application_name", "TimeZone"} // by pgbouncer itself
+	params := pool.Config().ConnConfig.RuntimeParams
+	for name, value := range params {
+		if slices.Contains(passed, name) {
+			continue
+		}
+		if !slices.Contains(ignored, name) {
+			t.Errorf("docs/scale.md does not have %s ignored", name)
+		}
+		if set := fmt.Sprintf("SET %s = '%s';", name, value); name != "tcp_keepalives_idle" && !strings.Contains(roles, set) {
+			t.Errorf("docs/scale.md does not say %s", set)
+		}
+	}
+	for _, name := range ignored {
+		if params[name] == "" {
+			t.Errorf("docs/scale.md has %s ignored, which no session of ours has", name)
 		}
 	}
 }
