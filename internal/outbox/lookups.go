@@ -12,7 +12,8 @@ import (
 // uncertain ones that are due, of the workspace and the time of the one that is due
 // longest. It postpones them past the limit of a lookup. Those without a task come
 // alone, and cost no search. Nothing is taken while the fleet has made its searches
-// for the moment or is held: then there are no credentials to ask with.
+// for the moment. While it is held there are no credentials to ask with, and only
+// those without a task are taken.
 func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -25,8 +26,10 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `
 			SELECT coalesce(CASE WHEN lookup_attribute = $1 THEN request #>> '{routing,properties,workspace_sid}' END, ''), uncertain_since
-			  FROM outbox WHERE state = 'uncertain' AND due_at <= now()
-			 ORDER BY due_at, id LIMIT 1`, s.Attribute).Scan(&q.workspace, &since)
+			  FROM outbox, outbox_gate
+			 WHERE state = 'uncertain' AND due_at <= now()
+			   AND (held_since IS NULL OR lookup_attribute IS DISTINCT FROM $1) -- without a task, told without reading the request
+			 ORDER BY due_at, outbox.id LIMIT 1`, s.Attribute).Scan(&q.workspace, &since)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}

@@ -33,6 +33,39 @@ func TestAnotherLookupAttribute(t *testing.T) {
 	}
 }
 
+// TestLookupsWhileHeld: what has no task to look for is told to a person also while
+// the fleet has no credentials, however many wait before it that have one.
+func TestLookupsWhileHeld(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	s.Attribute = "interaction_request"
+	for n, key := range []string{"5f2c9a7e41d84b0c9e6d3a1b7c8f0e22", "6f2c9a7e41d84b0c9e6d3a1b7c8f0e22"} {
+		mustAdd(t, s, fmt.Sprint("task", n), 1, func(e *Event) { e.LookupKey = key })
+	}
+	mustAdd(t, s, "none", 1)
+	for _, l := range mustClaim(t, s, 3) {
+		if _, err := s.record(t.Context(), told(l, flex.Outcome{ErrorKind: "timeout"})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s', uncertain_since = now() - interval '10 minutes'`)
+	exec(t, s.pool, `UPDATE outbox_gate SET held_since = clock_timestamp(), reason = 'x'`)
+	for _, want := range []string{"none-1", ""} {
+		q, err := s.takeLookups(t.Context(), 19)
+		var got string
+		for _, u := range q.asked {
+			got += u.requestID
+		}
+		if err != nil || got != want || q.workspace != "" || !q.waiting {
+			t.Errorf("%+v, %v; want %q to be taken", q, err, want)
+		}
+	}
+	exec(t, s.pool, `UPDATE outbox_gate SET held_since = NULL`)
+	if q, err := s.takeLookups(t.Context(), 19); err != nil || len(q.asked) != 2 || q.workspace == "" {
+		t.Errorf("%+v, %v: the hold is over", q, err)
+	}
+}
+
 // TestStraysUnderLoad: what a dead process owed is published while this one is
 // kept busy by results of its own.
 func TestStraysUnderLoad(t *testing.T) {

@@ -280,14 +280,14 @@ func (s *sim) expire() (n int) {
 // has no task comes alone.
 func (s *sim) takeLookups(seen *witnesses, most int) (q inquiry) {
 	due := func(r *simRow) (bool, instant) {
-		return r.state == Uncertain && r.dueAt != never && r.dueAt <= s.now, r.dueAt
+		return r.state == Uncertain && r.dueAt != never && r.dueAt <= s.now && (r.key == "" || s.gate.heldSince == never), r.dueAt
 	}
 	first := s.inOrder(due, 1)
 	if len(first) == 0 {
 		return q
 	}
 	if first[0].key != "" {
-		if s.gate.lookupAt > s.now || s.gate.heldSince != never {
+		if s.gate.lookupAt > s.now {
 			return q
 		}
 		s.gate.lookupAt = s.now + lookupEvery
