@@ -29,7 +29,7 @@ const (
 
 // openPool gives a pool that connects when it is first used. Each connection
 // takes the address and password of that moment, so a rotated file counts.
-// configure may add to it; nil: nothing.
+// configure may add to it; nil: nothing. What dsn itself says of a session stands.
 func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string, configure func(*pgxpool.Config)) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(dsn.Value())
 	if err != nil {
@@ -49,6 +49,9 @@ func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string
 	for name, value := range map[string]string{
 		"application_name": "flexworker", "statement_timeout": statementTimeout, "lock_timeout": lockTimeout,
 		"idle_in_transaction_session_timeout": idleInTxTimeout, "tcp_keepalives_idle": "15", "TimeZone": "UTC",
+		// Whatever a role has for other programs: a lease that a crash of Postgres takes back is
+		// a second call, and who waits for another's commit has to see it.
+		"synchronous_commit": "on", "default_transaction_isolation": "read committed",
 	} {
 		if config.ConnConfig.RuntimeParams[name] == "" {
 			config.ConnConfig.RuntimeParams[name] = value
