@@ -46,3 +46,26 @@ func TestSessionKeepsItsWord(t *testing.T) {
 		}
 	}
 }
+
+// TestFewConnections: with less connections than it would have a worker is slower, and
+// costs no request an attempt.
+func TestFewConnections(t *testing.T) {
+	t.Parallel()
+	grants, publish, subscribe := leastRights(t)
+	r, cfg := poorRig(t, grants, publish, subscribe)
+	poor, err := url.Parse(cfg.DatabaseURL.Value())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.pool.Exec(t.Context(), `ALTER ROLE `+poor.User.Username()+` CONNECTION LIMIT 2`); err != nil {
+		t.Fatal(err)
+	}
+	in := r.read()
+	out := r.startLogged(cfg)
+	r.send("p", 0, 300)
+	in.balanced(300)
+	r.spared()
+	if !strings.Contains(out.String(), "SQLSTATE 53300") {
+		t.Errorf("it never wanted for a connection:\n%s", out)
+	}
+}
