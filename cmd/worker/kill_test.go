@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/outboxtest"
 )
 
 // reached waits until the counters of Flex say so.
@@ -163,5 +164,51 @@ func TestGraceOver(t *testing.T) {
 	}
 	if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'sending'`); n != 1 {
 		t.Errorf("it is not left to lapse: %s", r.states())
+	}
+}
+
+// TestTermWithoutPostgres: what Flex answered cannot be recorded, and that does not
+// hold the process beyond SHUTDOWN_GRACE; the next worker finds what was created. A
+// Postgres that only stood still may record it when the process is gone.
+func TestTermWithoutPostgres(t *testing.T) {
+	t.Parallel()
+	for name, away := range map[string]func(*outboxtest.Server) (begin, end func() error){
+		"killed": func(s *outboxtest.Server) (begin, end func() error) {
+			return s.Kill, func() error { return s.Restart(t.Context()) }
+		},
+		"paused": func(s *outboxtest.Server) (begin, end func() error) { return s.Pause, s.Resume },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := outboxtest.NewServer(t)
+			r := rigOn(t, server.DSN("postgres"))
+			in := r.read()
+			c := r.command(r.environment("SHUTDOWN_GRACE=2s"))
+			r.says(c.address, "ok", 200)
+			r.flex.Set(flextest.Settings{Latency: time.Second})
+			r.send("a", 0, 10)
+			r.reached("in flight", func(c flextest.Calls) bool { return c.InFlight == 10 })
+			begin, end := away(server)
+			if err := begin(); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if status := c.exit(); status != 0 {
+				t.Errorf("status %d", status)
+			}
+			if err := end(); err != nil {
+				t.Fatal(err)
+			}
+			r.command(r.environment())
+			in.balanced(10)
+			if n := r.flex.Calls().Received; n != 10 {
+				t.Errorf("%d calls for 10 requests", n)
+			}
+			if n := r.count(`SELECT count(*) FROM outbox WHERE resolved_by = 'lookup'`); name == "killed" && n != 10 {
+				t.Errorf("%d were found by lookup, want 10: %s", n, r.states())
+			}
+		})
 	}
 }
