@@ -239,13 +239,17 @@ func (c *checker) priority(object rawjson.Object) int {
 	return n
 }
 
+// rfc3339 is the form of a time, as Postgres takes it too: time.Parse lets more in,
+// a comma before the fraction and offsets such as +14:60, and the text is kept.
+var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,30})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
+
 func (c *checker) instant(object rawjson.Object, name string) time.Time {
 	s, ok := c.text(object, name, name)
 	if !ok {
 		return time.Time{}
 	}
 	t, err := time.Parse(time.RFC3339, string(s))
-	if err != nil {
+	if err != nil || !rfc3339.Match(s) {
 		c.fault(name, "must be a time by RFC 3339, such as 2026-11-22T09:00:00Z")
 		return time.Time{}
 	}

@@ -134,7 +134,9 @@ func TestCheckPriorityAndTimes(t *testing.T) {
 	for _, bad := range []string{`-1`, `10`, `1.0`, `1e0`, `0.5`, `"5"`, `true`, `[]`, `99999999999999999999`} {
 		cases = append(cases, []string{"priority " + bad, requestAnd(`"priority":` + bad), priority})
 	}
-	for _, bad := range []string{`tomorrow`, `2026-11-22`, `2026-11-22 09:00:00Z`, `2026-11-22T09:00:00`, `2026-02-30T09:00:00Z`, `2026-11-22T25:00:00Z`, `1763802000`} {
+	for _, bad := range []string{`tomorrow`, `2026-11-22`, `2026-11-22 09:00:00Z`, `2026-11-22T09:00:00`, `2026-02-30T09:00:00Z`, `2026-11-22T25:00:00Z`, `1763802000`,
+		// Go's parser takes these, Postgres and others do not.
+		`2026-11-22T09:00:00,5Z`, `2026-11-22T09:00:00+14:60`, `2026-11-22T09:00:00+24:00`, `2026-11-22T09:00:00.` + strings.Repeat("5", 200) + `Z`} {
 		cases = append(cases, []string{"not_before " + bad, requestAnd(`"not_before":"` + bad + `"`), "not_before" + rfc},
 			[]string{"expires_at " + bad, requestAnd(`"expires_at":"` + bad + `"`), "expires_at" + rfc})
 	}

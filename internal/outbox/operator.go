@@ -57,8 +57,10 @@ func (s *Store) Retry(ctx context.Context, a Act, f Filter) ([]string, error) {
 }
 
 // notBefore is a request's not_before, which is kept in its text alone; null when
-// there is none. Postgres takes no offset beyond 15:59, and RFC 3339 does.
-const notBefore = `CASE WHEN request ->> 'not_before' ~ '(Z|[+-](0[0-9]|1[0-5]):[0-9]{2})$' THEN (request ->> 'not_before')::timestamptz END`
+// there is none, or one that Postgres does not take: no offset beyond 15:59, which
+// RFC 3339 does, and what an earlier version let in.
+const notBefore = `CASE WHEN request ->> 'not_before' ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,30})?(Z|[+-](0\d|1[0-5]):[0-5]\d)$'
+		THEN (request ->> 'not_before')::timestamptz END`
 
 // Cancel ends pending requests unsent. It returns their ids.
 func (s *Store) Cancel(ctx context.Context, a Act, f Filter) ([]string, error) {

@@ -453,6 +453,8 @@ func TestRetryNotBefore(t *testing.T) {
 		{`"2000-01-01T09:00:00Z"`, false},
 		{`null`, false},
 		{`"2000-01-01T09:00:00+23:00"`, false}, // an offset that Postgres does not take
+		// What an earlier version let in, and Postgres does not take.
+		{`"2000-01-01T09:00:00,5Z"`, false}, {`"2000-01-01T09:00:00+14:60"`, false}, {`"2000-01-01T09:00:00.` + strings.Repeat("5", 200) + `Z"`, false},
 	} {
 		id := fmt.Sprint("r-", i)
 		if _, err := s.Add(t.Context(), event(id, uint64(i+1), func(e *Event) {
