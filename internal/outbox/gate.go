@@ -120,7 +120,8 @@ func (p *passes) untilNext() time.Duration {
 
 // raise shuts the gate as far as the recorded outcomes ask for it, in the
 // batch that records them, and before: who has the gate may wait for a row, so
-// who has rows never waits for the gate. What is shut for longer stays shut.
+// who has rows never waits for the gate. What is shut for longer stays shut, also
+// behind a hold: a pause that is longer goes on when that is over.
 func raise(b *pgx.Batch, worker string, records []record) {
 	var sum alarm
 	for _, r := range records {
@@ -140,6 +141,11 @@ func raise(b *pgx.Batch, worker string, records []record) {
 		    OR (held_since IS NULL AND $3 AND probe_at IS NULL)
 		    OR (held_since IS NULL AND clock_timestamp() + $2::interval > coalesce(paused_until, '-infinity'))`,
 		sum.hold, sum.pause, sum.hold || sum.away, probeEvery, text(sum.why), worker)
+	if sum.pause > 0 {
+		b.Queue(`
+			UPDATE outbox_gate SET paused_until = clock_timestamp() + $1::interval
+			 WHERE held_since IS NOT NULL AND clock_timestamp() + $1::interval > coalesce(paused_until, '-infinity')`, sum.pause)
+	}
 }
 
 // takeProbe says whether this replica is the one to ask now whether Flex can be

@@ -218,7 +218,7 @@ func TestRaise(t *testing.T) {
 		{"longer pause wins", []alarm{pause(time.Minute), pause(time.Hour)}, GatePaused, false, "429 1h0m0s", time.Hour},
 		{"hold", []alarm{hold}, GateHeld, true, "401", 0},
 		{"hold over pause", []alarm{pause(time.Minute), hold}, GateHeld, true, "401", time.Minute},
-		{"pause after hold", []alarm{hold, pause(time.Minute)}, GateHeld, true, "401", 0},
+		{"pause after hold", []alarm{hold, pause(time.Minute)}, GateHeld, true, "401", time.Minute}, // for when the hold is over
 		{"away", []alarm{away}, GatePaused, true, "gone", 0},
 		{"away after hold", []alarm{hold, away}, GateHeld, true, "401", 0},
 		{"hold after away", []alarm{away, hold}, GateHeld, true, "401", 0},

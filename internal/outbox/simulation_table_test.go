@@ -216,13 +216,13 @@ func (s *sim) record(r record) (applied bool, done *simRow) {
 // raise: raise. The gate is shut as far as an outcome asks for it.
 func (s *sim) raise(a alarm) {
 	g := &s.gate
+	g.pausedUntil = max(g.pausedUntil, s.now+a.pause)
 	if a == (alarm{}) || g.heldSince != never {
 		return
 	}
 	if a.hold {
 		g.heldSince = s.now
 	}
-	g.pausedUntil = max(g.pausedUntil, s.now+a.pause)
 	if (a.hold || a.away) && g.probeAt == never {
 		g.probeAt = s.now + probeEvery
 	}
