@@ -98,7 +98,7 @@ func (s *Store) claimAs(ctx context.Context, signature string, slots int) (claim
 			p.tokens -= float64(p.n)
 			c.gate, c.rest = GateLimited, p.untilNext()
 		}
-	case half && len(leases)-retried >= p.n/2:
+	case half && len(leases)-retried == (p.n+odd)/2: // as in the statement
 		// There were fewer to try again than their share; new ones may have it.
 	default:
 		c.drained = true

@@ -341,3 +341,21 @@ func TestFarTimes(t *testing.T) {
 		}
 	}
 }
+
+// TestClaimDrained: a claim in halves knows that nothing is left when new requests
+// were fewer than their share, whoever has the odd slot.
+func TestClaimDrained(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	for _, tt := range []struct{ odd, slots, due int }{{1, 1, 0}, {1, 3, 1}, {0, 3, 0}, {1, 4, 1}} {
+		if tt.due > 0 {
+			mustAdd(t, s, fmt.Sprint(tt.odd, tt.slots), tt.due)
+		}
+		s.share.again.Store(true)
+		s.share.turns.Store(uint32(1 - tt.odd)) // the next turn's is odd
+		c, err := s.claim(t.Context(), tt.slots)
+		if err != nil || len(c.leases) != tt.due || !c.drained {
+			t.Errorf("%+v: %+v, %v", tt, c, err)
+		}
+	}
+}
