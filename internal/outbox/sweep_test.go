@@ -117,6 +117,9 @@ func TestPrune(t *testing.T) {
 	if n, err := s.prune(t.Context(), 30*24*time.Hour); n != 2 || err != nil {
 		t.Fatalf("%d pruned, %v", n, err)
 	}
+	if n, err := s.pruneMalformed(t.Context(), 30*24*time.Hour); n != 1 || err != nil {
+		t.Fatalf("%d malformed ones pruned, %v", n, err)
+	}
 	for what, want := range map[string]string{
 		`SELECT string_agg(request_id, ' ' ORDER BY request_id) FROM outbox`:                                              "p-3 p-4 p-5 p-6",
 		`SELECT string_agg(request_id, ' ' ORDER BY request_id) FROM outbox_attempts a JOIN outbox o ON o.id = outbox_id`: "p-3 p-4 p-5",
@@ -158,4 +161,22 @@ func TestSweeperRuns(t *testing.T) {
 	stop()
 	<-ended
 	checkOutbox(t, s.pool)
+}
+
+// TestPruneManyMalformed: a turn removes all malformed messages that are old, also
+// where no request is.
+func TestPruneManyMalformed(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	exec(t, s.pool, `
+		INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error, published_at)
+		SELECT 'malformed', 'REQUESTS', i, now(), 's', 's', '{}', '', 'x', now() - CASE WHEN i > 3 THEN interval '2 hours' ELSE interval '0' END
+		  FROM generate_series(1, 2503) AS i`)
+	p := &Pruner{Store: s, Retention: time.Hour, Log: logger(t), Counters: &Counters{}}
+	if gone := p.turn(t.Context()); gone != 0 {
+		t.Errorf("%d requests went of none", gone)
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_malformed`); n != 3 {
+		t.Errorf("%d are left, want 3", n)
+	}
 }
