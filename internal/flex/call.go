@@ -39,13 +39,15 @@ type answer struct {
 // It uses the transport and no http.Client: that would follow redirects, and
 // trip over a malformed Location before it shows the status.
 func (c *Client) exchange(ctx context.Context, method, address, form string, take func(body io.Reader) error) (a answer) {
+	// The limit covers the credentials too: they may be in a file of a mount that hangs,
+	// and what is sent after the lease is over may be sent twice.
+	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, c.late)
+	defer cancel()
 	l := c.login()
 	if l.user == "" || l.password == "" {
 		return answer{unreached: true, locked: true, broken: "credentials", err: errors.New("there are no credentials")}
 	}
 	a.secrets = l.secrets
-	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, c.late)
-	defer cancel()
 	w := new(witness)
 	req, err := c.request(w.watch(ctx), method, address, form)
 	if err != nil {

@@ -19,6 +19,23 @@ import (
 	"time"
 )
 
+// TestLateCredentials: credentials that come when the call's time is over send
+// nothing: its lease may be another's by then.
+func TestLateCredentials(t *testing.T) {
+	t.Parallel()
+	reached := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("reached") })
+	const limit = 100 * time.Millisecond
+	c := newClient(t, reached.URL, within(limit), func(cfg *Config) {
+		cfg.Credentials = func() (string, string) {
+			<-time.After(2 * limit) // a file of a mount that hangs
+			return testUser, testPassword
+		}
+	})
+	if o := c.Create(t.Context(), wish); o.Kind != Refused || !o.Unreached || o.ErrorKind != "timeout" {
+		t.Errorf("%+v", o)
+	}
+}
+
 // TestNothingSent: whatever fails before the request is written is Refused.
 func TestNothingSent(t *testing.T) {
 	t.Parallel()
