@@ -40,6 +40,7 @@ func (c *cutConn) Write(p []byte) (int, error) {
 	if bytes.Contains(p, c.cut.at) && c.cut.armed.CompareAndSwap(true, false) {
 		c.off.Store(true)
 		if !c.cut.made {
+			_ = c.Conn.Close() // it is over either way
 			return len(p), nil
 		}
 	}
@@ -47,13 +48,11 @@ func (c *cutConn) Write(p []byte) (int, error) {
 }
 
 func (c *cutConn) Read(p []byte) (int, error) {
-	if !c.off.Load() {
-		return c.Conn.Read(p)
+	n, err := c.Conn.Read(p) // of a statement that was made, its answer: then it is committed
+	if c.off.Load() {        // asked afterwards: pgx reads ahead while a write takes long
+		return 0, io.ErrUnexpectedEOF
 	}
-	if c.cut.made {
-		_, _ = c.Conn.Read(p) // the answer is sent when it is made
-	}
-	return 0, io.ErrUnexpectedEOF
+	return n, err
 }
 
 // cutting is the same process's Store on connections that end, once armed, with
