@@ -66,7 +66,8 @@ type inquiry struct {
 }
 
 // lookUp asks TaskRouter about all requests of the inquiry: one search, then,
-// for those whose absence would count now, one read of the event log.
+// for those whose absence would count now, one read of the event log. The error
+// says why one of the two could not be asked; the findings hold all the same.
 func (q inquiry) lookUp(ctx context.Context, f finder) ([]Finding, error) {
 	findings := make([]Finding, len(q.asked))
 	tasks, err := f.SearchTasks(ctx, q.workspace, q.keys())
@@ -95,8 +96,7 @@ func (q inquiry) lookUp(ctx context.Context, f finder) ([]Finding, error) {
 			late = append(late, i)
 		}
 	}
-	q.askEvents(ctx, f, late, findings)
-	return findings, nil
+	return findings, q.askEvents(ctx, f, late, findings)
 }
 
 // keys are what one search asks for.
@@ -116,9 +116,9 @@ func (q inquiry) keys() []string {
 func (q inquiry) forgotten(u uncertain) bool { return u.age+q.lease > taskMemory }
 
 // askEvents is the second witness, and later than five minutes the only one.
-func (q inquiry) askEvents(ctx context.Context, f finder, late []int, findings []Finding) {
+func (q inquiry) askEvents(ctx context.Context, f finder, late []int, findings []Finding) error {
 	if len(late) == 0 {
-		return
+		return nil
 	}
 	// The oldest first; what lies beyond one window has its own turn later.
 	// Nor is more read than their attempts' time: a busy account creates more in a
@@ -162,6 +162,7 @@ func (q inquiry) askEvents(ctx context.Context, f finder, late []int, findings [
 			findings[i] = Finding{Kind: Absent, Why: "neither TaskRouter's tasks nor its event log know its key"}
 		}
 	}
+	return err
 }
 
 // adopt reads the interaction that tasks with one key name; of several the oldest.

@@ -38,3 +38,40 @@ func TestAbsenceIsProvedOnABusyAccount(t *testing.T) {
 		}
 	}
 }
+
+// limited is a TaskRouter that says 429 to one kind of question.
+type limited struct{ search, events error }
+
+func (l limited) SearchTasks(context.Context, string, []string) ([]flex.Task, error) {
+	return nil, l.search
+}
+
+func (l limited) Events(context.Context, string, []string, time.Time, time.Time) ([]flex.Task, bool, error) {
+	return nil, false, l.events
+}
+
+func (limited) Fetch(context.Context, string) flex.Outcome { return flex.Outcome{} }
+
+// TestSlowDown: the whole fleet obeys TaskRouter's 429, whichever question met it.
+func TestSlowDown(t *testing.T) {
+	t.Parallel()
+	err := &flex.LookupError{Limited: true, RetryAfter: time.Minute}
+	for name, f := range map[string]limited{"search": {search: err}, "events": {events: err}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			mustAdd(t, s, "l", 1, func(e *Event) { e.LookupKey = "5f2c9a7e41d84b0c9e6d3a1b7c8f0e22" })
+			if _, err := s.record(t.Context(), told(mustClaim(t, s, 1)[0], flex.Outcome{ErrorKind: "timeout"})); err != nil {
+				t.Fatal(err)
+			}
+			exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s', uncertain_since = now() - interval '2 minutes'`)
+			r := &Resolver{Store: s, Flex: f, Policy: testPolicy, Log: logger(t), Counters: &Counters{}}
+			if _, err := r.turn(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if rest := one[int](t, s.pool, `SELECT extract(epoch FROM lookup_at - clock_timestamp())::int FROM outbox_gate`); rest < 50 {
+				t.Errorf("the fleet searches again in %d s", rest)
+			}
+		})
+	}
+}
