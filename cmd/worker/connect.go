@@ -104,7 +104,9 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 		nats.ClosedHandler(func(c *nats.Conn) { health.closed(fmt.Errorf("%w: %w", errClosed, c.LastError())) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrPermissionViolation) {
-				health.denied.Store(!dispensable(err))
+				if !dispensable(err) {
+					health.denied.Store(true) // until it reconnects: a dispensable one after it changes nothing
+				}
 				log.Error("NATS refuses a subject: give this user the permissions in README", "error", err)
 				return
 			}

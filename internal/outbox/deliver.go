@@ -97,8 +97,8 @@ func (d *Deliverer) Run(ctx context.Context) {
 		case c.gate == GateHeld || c.gate == GatePaused:
 			if c.probed {
 				d.slots.restart()
+				d.probe(ctx)
 			}
-			d.probe(ctx)
 			wait(ctx, c.rest, nil)
 		case len(c.leases) == free:
 			// There may be more; the next turn waits for a slot.

@@ -144,6 +144,9 @@ func (p *Publisher) publish(ctx context.Context, answers []answer) bool {
 // put sends all answers and waits for the stream to acknowledge them. It returns
 // those that it did, and whether that was all of them.
 func (p *Publisher) put(answers []answer) (acked []answer, all bool) {
+	if len(answers) == 0 {
+		return nil, true // which says nothing of the stream
+	}
 	futures := make([]jetstream.PubAckFuture, len(answers))
 	var failed error
 	for i, a := range answers {
