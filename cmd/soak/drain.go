@@ -1,14 +1,21 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 )
 
 const (
-	drainLimit = 4 * time.Minute
+	// stillLimit is how long draining may go on without the backlog getting smaller:
+	// what is uncertain is looked up as often as TaskRouter may be asked, and a long
+	// soak leaves thousands.
+	stillLimit = 4 * time.Minute
+	drainLimit = 30 * time.Minute
 	// calm is how long after the last strike a call that was under way can still
 	// create something: a person who looks into the ledger waits for it.
 	calm = settle + callLimit
@@ -21,6 +28,11 @@ type backlog struct {
 }
 
 func (b backlog) empty() bool { return b == backlog{} }
+
+// size is how much is left to do.
+func (b backlog) size() int {
+	return b.pending + b.sending + b.uncertain + b.waiting + b.unpublished + b.unasked + int(b.queued)
+}
 
 func (b backlog) String() string {
 	return fmt.Sprintf("queued %d  pending %d  sending %d  uncertain %d  for a person %d  unpublished %d",
@@ -69,24 +81,30 @@ func (b *book) offended() int {
 	return len(b.offences) + b.more
 }
 
+var errStill = errors.New("nothing moves")
+
 // drain waits until nothing is left. What waits for a person is decided by one
 // who knows the ledger.
 func (w *world) drain(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(ctx, drainLimit)
 	defer cancel()
 	rest(limit, calm)
-	var b backlog
-	var err error
+	least, since := math.MaxInt, time.Now()
 	for {
-		if b, err = w.left(limit); err == nil && b.empty() {
+		b, err := w.left(limit)
+		if err == nil && b.empty() {
 			return nil
+		}
+		if err == nil && b.size() < least {
+			least, since = b.size(), time.Now()
 		}
 		if err == nil && b.waiting > 0 {
 			w.readLedger()
 			w.book.offendIf(w.decide(limit), "a person can decide what no lookup can")
 		}
-		if !rest(limit, 300*time.Millisecond) {
-			return fmt.Errorf("after %v there is left: %v (%w)", drainLimit, b, context.Cause(limit))
+		if !rest(limit, 300*time.Millisecond) || time.Since(since) > stillLimit {
+			return fmt.Errorf("there is left: %v (not less for %v; %w)", b, time.Since(since).Round(time.Second),
+				cmp.Or(context.Cause(limit), err, errStill))
 		}
 	}
 }

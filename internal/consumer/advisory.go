@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,34 +17,54 @@ import (
 // deliveries are used up, above all one that the client library takes for a
 // word of the server. The server says so once, to who listens then; what is
 // said while no replica runs is found by comparing the stream with the table.
-// The returned function ends the watch.
+// The watch ends with ctx; the returned function waits for that.
 func (c *Consumer) watchLost(ctx context.Context) (func(), error) {
 	subject := "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + c.Names.Stream + "." + c.Names.Consumer
-	sub, err := c.Stream.Conn().QueueSubscribe(subject, c.Names.Consumer, func(m *nats.Msg) {
-		var advisory struct {
-			Sequence uint64 `json:"stream_seq"`
-		}
-		if err := json.Unmarshal(m.Data, &advisory); err != nil {
-			c.Log.Warn("an advisory about lost messages cannot be read", "error", err)
-			return
-		}
-		for {
-			err := c.storeLost(ctx, advisory.Sequence)
-			if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
-				return
-			}
-			c.Log.Error("a message is no longer delivered and could not be stored; trying again, or publish it again",
-				"stream", c.Names.Stream, "sequence", advisory.Sequence, "error", err)
-			if rest(ctx, ackLimit); ctx.Err() != nil {
-				return
-			}
-		}
-	})
+	advisories := make(chan *nats.Msg, 512) // more at once are dropped, and the client says so
+	sub, err := c.Stream.Conn().ChanQueueSubscribe(subject, c.Names.Consumer, advisories)
 	if err != nil {
 		return nil, err
 	}
-	// An error on the way out changes nothing: the connection is closed next.
-	return func() { _ = sub.Unsubscribe() }, nil
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				// An error on the way out changes nothing: the connection is closed next.
+				_ = sub.Unsubscribe()
+				return
+			case m := <-advisories:
+				c.lost(ctx, m.Data)
+			}
+		}
+	})
+	return watch.Wait, nil
+}
+
+// lost stores the message that an advisory names, however often it takes.
+func (c *Consumer) lost(ctx context.Context, advisory []byte) {
+	var named struct {
+		Sequence uint64 `json:"stream_seq"`
+	}
+	if err := json.Unmarshal(advisory, &named); err != nil {
+		c.Log.Warn("an advisory about lost messages cannot be read", "error", err)
+		return
+	}
+	for {
+		err := c.storeLost(ctx, named.Sequence)
+		switch {
+		case err == nil:
+			c.Log.Warn("the stream had given up delivering a message; it is stored", "stream", c.Names.Stream, "sequence", named.Sequence)
+			return
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			return
+		}
+		c.Log.Error("a message is no longer delivered and could not be stored; trying again, or publish it again",
+			"stream", c.Names.Stream, "sequence", named.Sequence, "error", err)
+		if rest(ctx, ackLimit); ctx.Err() != nil {
+			return
+		}
+	}
 }
 
 // storeLost reads one message from the stream and stores it as any other. It
@@ -64,6 +85,5 @@ func (c *Consumer) storeLost(ctx context.Context, sequence uint64) error {
 		Headers: raw.Header, Raw: raw.Data, Source: strings.TrimPrefix(raw.Subject, c.Names.Subject+"."),
 	}
 	message.Traceparent = header(message, "traceparent")
-	c.Log.Warn("the stream has given up delivering a message; it is stored now", "sequence", sequence)
 	return c.newIntake(ctx).store(message)
 }

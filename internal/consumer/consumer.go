@@ -88,18 +88,21 @@ type Counters struct {
 // acked, or given back. It survives everything but ctx: the stream, the consumer
 // and Postgres may go away and come back.
 func (c *Consumer) Run(ctx context.Context) {
-	unwatch := func() {}
-	defer func() { unwatch() }()
-	for watching := false; ctx.Err() == nil; {
-		if !watching {
-			if stop, err := c.watchLost(ctx); err == nil {
-				watching, unwatch = true, stop
+	var watched func() // waits for the end of the watch; nil: there is none yet
+	for ctx.Err() == nil {
+		if watched == nil {
+			var err error
+			if watched, err = c.watchLost(ctx); err != nil {
+				c.Log.Warn("not watching for what the stream gives up delivering; trying again with the next consuming", "error", err)
 			}
 		}
 		if err := c.attach(ctx); err != nil && ctx.Err() == nil {
 			c.Log.Warn("not consuming; trying again", "stream", c.Names.Stream, "consumer", c.Names.Consumer, "error", err)
 		}
 		rest(ctx, retryEvery)
+	}
+	if watched != nil {
+		watched()
 	}
 }
 
