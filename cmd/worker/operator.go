@@ -73,10 +73,15 @@ func filterFlags(cmd *cobra.Command, f *outbox.Filter) {
 	cmd.Flags().IntVar(&f.Limit, "limit", 0, "at most so many")
 }
 
-// filterFault names a state that does not exist: it would choose nothing, silently.
+// filterFault names what would choose nothing, or everything, silently.
 func filterFault(f outbox.Filter) error {
-	if f.Limit < 0 {
+	switch {
+	case f.Limit < 0:
 		return errors.New("--limit must not be negative")
+	case f.OlderThan < 0:
+		return errors.New("--older-than must not be negative")
+	case f.Since < 0:
+		return errors.New("--settled-within must not be negative")
 	}
 	if f.State == "" {
 		return nil

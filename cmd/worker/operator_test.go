@@ -31,6 +31,25 @@ func (r *rig) types(env []string, list ...typed) {
 	}
 }
 
+// TestResolveOfAnother: a request is not settled with the interaction of another.
+func TestResolveOfAnother(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	env := r.environment("LOOKUP_SETTLE=4m")
+	w := r.command(env, "run")
+	r.says(w.address, "ok", 200)
+	r.flex.Script("u-0", flextest.Reset)
+	r.send("ok", 0, 1)
+	r.send("u", 0, 1)
+	eventually(t, func() error {
+		return is("created or uncertain", r.count(`SELECT count(*) FROM outbox WHERE state IN ('created', 'uncertain')`), 2)
+	})
+	sid := r.flex.Ledger()[0].InteractionSID
+	args := []string{"resolve", "u-0", "--created", sid, "--why", "a slip", "--by", "ann"}
+	r.types(env, typed{args, 1, []string{sid + " was created for another request", "nothing was changed"}})
+	r.types(env, typed{append(args, "--unverified"), 0, []string{"u-0 is now created"}})
+}
+
 // TestOperator: the verbs as they are typed, over requests that really ran.
 func TestOperator(t *testing.T) {
 	t.Parallel()
@@ -62,6 +81,8 @@ func TestOperator(t *testing.T) {
 		typed{args("list"), 0, []string{"REQUEST_ID", "ok-0", "x-2", "http_400"}},
 		typed{args("list --state uncertain --json"), 0, []string{`"request_id": "u-0"`, `"state": "uncertain"`}},
 		typed{args("list --state sent"), 1, []string{"--state sent: the states are pending, sending, uncertain, created"}},
+		typed{args("list --older-than -5m"), 1, []string{"--older-than must not be negative"}},
+		typed{why("cancel --where --settled-within -5m --yes"), 1, []string{"--settled-within must not be negative"}},
 		typed{args("list --limit 1 --source crm"), 0, []string{"crm"}},
 		typed{args("show nobody"), 1, []string{"no request has the id nobody"}},
 		typed{args("explain nobody"), 1, []string{"no request has the id nobody"}},

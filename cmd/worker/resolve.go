@@ -39,7 +39,7 @@ func resolveCommand() *cobra.Command {
 			}
 		} else {
 			var seen flex.Outcome
-			if seen, err = verify(ctx, sid, unverified); err == nil {
+			if seen, err = verify(ctx, args[0], sid, unverified); err == nil {
 				err = o.store.ResolveCreated(ctx, a, args[0], sid, seen)
 			}
 		}
@@ -67,8 +67,9 @@ func (o office) lookedUp(ctx context.Context, id string, unverified bool) error 
 	return fmt.Errorf("%s is still looked up, and may be found: nothing was changed. Wait until `worker explain %s` says that it waits for a person, or say --unverified as well", id, id)
 }
 
-// verify reads the interaction, so that a mistyped sid settles nothing.
-func verify(ctx context.Context, sid string, unverified bool) (flex.Outcome, error) {
+// verify reads the interaction, so that neither a mistyped sid nor that of another
+// request settles this one.
+func verify(ctx context.Context, id, sid string, unverified bool) (flex.Outcome, error) {
 	if unverified {
 		return flex.Outcome{}, nil
 	}
@@ -77,13 +78,16 @@ func verify(ctx context.Context, sid string, unverified bool) (flex.Outcome, err
 		return flex.Outcome{}, fmt.Errorf("%s cannot be read from Flex with these settings (or say --unverified):\n%w", sid, err)
 	}
 	client, err := flex.New(flex.Config{URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, Credentials: cfg.credentials,
-		Timeout: cfg.FlexTimeout, Concurrency: 1, UserAgent: "flexworker/" + version})
+		LookupAttribute: cfg.LookupAttribute, Timeout: cfg.FlexTimeout, Concurrency: 1, UserAgent: "flexworker/" + version})
 	if err != nil {
 		return flex.Outcome{}, err
 	}
 	seen := client.Fetch(ctx, sid)
 	if seen.Kind != flex.Created {
 		return seen, fmt.Errorf("%s is not shown by Flex: %s; nothing was changed (--unverified believes it all the same)", sid, seen.Message)
+	}
+	if key := client.KeyIn(seen.Response); key != "" && key != flex.LookupKey(id) {
+		return seen, fmt.Errorf("%s was created for another request, by the %s of its task: nothing was changed (--unverified believes it all the same)", sid, cfg.LookupAttribute)
 	}
 	return seen, nil
 }

@@ -181,6 +181,14 @@ func (c *Client) named(attributes []byte) (key, sid string) {
 	return textAt(attributes, c.lookupAttribute), sid
 }
 
+// KeyIn is our key in the task of an interaction, of which response is Flex's answer
+// to a create or a fetch; "" when it shows none.
+func (c *Client) KeyIn(response json.RawMessage) string {
+	attributes, _ := rawjson.Member(response, "routing", "properties", "attributes")
+	key, _ := c.named(object(attributes))
+	return key
+}
+
 // object is the object in raw, which may be one or a string that holds one; nil
 // when it is neither.
 func object(raw []byte) []byte {

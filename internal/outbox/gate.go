@@ -113,9 +113,11 @@ func (p *passes) state() (GateState, time.Duration) {
 	}
 }
 
-// untilNext is the time until there is a whole pass again, where a rate is set.
+// untilNext is the time until there is a whole pass again, where a rate is set; of a
+// rate near 0 that is more than a time.Duration holds.
 func (p *passes) untilNext() time.Duration {
-	return min(time.Duration((1-min(p.tokens, 1))/p.rate*float64(time.Second)), idlePoll)
+	seconds := (1 - min(p.tokens, 1)) / p.rate
+	return time.Duration(min(seconds, idlePoll.Seconds()) * float64(time.Second))
 }
 
 // raise shuts the gate as far as the recorded outcomes ask for it, in the

@@ -418,3 +418,20 @@ func TestSetRate(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestUntilNext: however low the rate, a rest is neither negative nor long.
+func TestUntilNext(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		tokens, rate float64
+		want         time.Duration
+	}{
+		{0, 50, 20 * time.Millisecond}, {0.5, 50, 10 * time.Millisecond}, {3, 50, 0},
+		{0, 0.001, idlePoll}, {0, 1e-10, idlePoll}, {0, 5e-324, idlePoll},
+	} {
+		p := passes{tokens: tt.tokens, rate: tt.rate}
+		if got := p.untilNext(); got != tt.want {
+			t.Errorf("%v passes, %v a second: %v, want %v", tt.tokens, tt.rate, got, tt.want)
+		}
+	}
+}
