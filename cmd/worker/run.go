@@ -80,18 +80,27 @@ func unasked(ctx context.Context) error {
 	return nil
 }
 
+const (
+	// connections of the pool: one for each of eight loops and three groups, and one
+	// for whoever else asks.
+	connections = 12
+	// publishesOnTheWay are results that JetStream has not acknowledged yet, and
+	// publishLimit how long it has for that: then they are sent again.
+	publishesOnTheWay = 1024
+	publishLimit      = 5 * time.Second
+)
+
 // build joins the parts. Nothing is asked of a server yet.
 func (a *app) build(ctx context.Context, name string) error {
 	cfg := a.cfg
 	var err error
-	// A connection for each of eight loops and three groups, and one for whoever else asks.
-	if a.pool, err = openPool(ctx, cfg.DatabaseURL, 12, statementTimeout, outbox.Configure); err != nil {
+	if a.pool, err = openPool(ctx, cfg.DatabaseURL, connections, statementTimeout, outbox.Configure); err != nil {
 		return err
 	}
 	if a.nats, err = connectNATS(cfg, name, &a.health, a.log); err != nil {
 		return err
 	}
-	stream, err := jetstream.New(a.nats, jetstream.WithPublishAsyncMaxPending(1024), jetstream.WithPublishAsyncTimeout(5*time.Second))
+	stream, err := jetstream.New(a.nats, jetstream.WithPublishAsyncMaxPending(publishesOnTheWay), jetstream.WithPublishAsyncTimeout(publishLimit))
 	if err != nil {
 		return fmt.Errorf("JetStream: %w", err)
 	}

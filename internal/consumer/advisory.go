@@ -61,7 +61,8 @@ func (c *Consumer) lost(ctx context.Context, advisory []byte) {
 		}
 		c.Log.Error("a message is no longer delivered and could not be stored; trying again, or publish it again",
 			"stream", c.Names.Stream, "sequence", named.Sequence, "error", err)
-		if rest(ctx, ackLimit); ctx.Err() != nil {
+		rest(ctx, ackLimit)
+		if ctx.Err() != nil {
 			return
 		}
 	}

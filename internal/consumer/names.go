@@ -25,8 +25,11 @@ type Names struct {
 
 const (
 	// ackWait is when a message that was not acked comes again: it has to cover
-	// the worst commit three times over, and nothing else.
-	ackWait = time.Minute
+	// the worst commit three times over, and nothing else. leastAckWait is what a
+	// consumer made by others may have: one commit at its worst (a write is given up
+	// after some ten seconds), and redeliveries, which Add recognises, beyond it.
+	ackWait      = time.Minute
+	leastAckWait = 10 * time.Second
 	// maxDeliver ends the deliveries of what never reaches a handler. A message
 	// that does is stored, so that the limit is never needed for it; an outage
 	// of Postgres costs it one or two.
@@ -113,8 +116,8 @@ func (n Names) compare(has jetstream.ConsumerConfig) error {
 	if !slices.Equal(filters, []string{want.FilterSubject}) {
 		differ("filter", filters, want.FilterSubject)
 	}
-	if has.AckWait < 10*time.Second {
-		differ("ack wait", has.AckWait, "at least 10s (the worker itself would make it "+want.AckWait.String()+")")
+	if has.AckWait < leastAckWait {
+		differ("ack wait", has.AckWait, "at least "+leastAckWait.String()+" (the worker itself would make it "+want.AckWait.String()+")")
 	}
 	if has.MaxDeliver > 0 && has.MaxDeliver < 10 {
 		differ("max deliver", has.MaxDeliver, fmt.Sprintf("at least 10 (the worker itself would make it %d)", want.MaxDeliver))

@@ -88,8 +88,7 @@ func TestErrorAnswers(t *testing.T) {
 	}{
 		{"limited", 429, map[string]string{"Retry-After": "7", "Twilio-Request-Id": "RQ\t2"},
 			`{"status":429,"message":"Too Many Requests","code":20429,"more_info":"https://www.twilio.com/docs/errors/20429"}`,
-			Outcome{Kind: Refused, Limited: true, TwilioCode: 20429, Message: "Too Many Requests",
-				MoreInfo: "https://www.twilio.com/docs/errors/20429", RequestID: "RQ 2", RetryAfter: 7 * time.Second}, true},
+			Outcome{Kind: Refused, Limited: true, TwilioCode: 20429, Message: "Too Many Requests", RequestID: "RQ 2", RetryAfter: 7 * time.Second}, true},
 		{"no code, no more_info", 400, nil, `{"status":400,"message":"bad"}`, Outcome{Kind: Rejected, Message: "bad"}, true},
 		{"code as text", 400, nil, `{"code":"20003"}`, Outcome{Kind: Blocked, TwilioCode: 20003, Message: `{"code":"20003"}`}, true},
 		{"fields of other types", 422, nil, `{"code":[1],"message":{"a":1},"more_info":3}`,

@@ -326,7 +326,7 @@ func assertNoSecret(t *testing.T, v any) {
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "v", v)
 	text := fmt.Sprintf("%v %+v %#v %s %q", v, v, v, v, v) + log.String()
 	if o, ok := v.(Outcome); ok { // whose Response is bytes to fmt
-		text += string(o.Response) + o.Message + o.MoreInfo
+		text += string(o.Response) + o.Message
 	}
 	basic, _ := http.NewRequest("GET", "http://h", nil)
 	basic.SetBasicAuth(testUser, testPassword)

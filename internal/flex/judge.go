@@ -30,7 +30,7 @@ func (a answer) outcome(began time.Time) Outcome {
 	if o.Answered = 200 <= a.status && a.status < 300; o.Answered {
 		sid = a.sid(fit)
 	} else {
-		o.TwilioCode, o.Message, o.MoreInfo = a.fault()
+		o.TwilioCode, o.Message = a.fault()
 	}
 	o.Kind = classify(facts{a.unreached, a.locked, a.status, o.TwilioCode, sid != ""})
 	o.Limited = o.Kind == Refused && a.status != 0
@@ -76,12 +76,11 @@ func taskOf(body []byte) (sid, status string) {
 }
 
 // fault reads Twilio's error body, in which everything may be missing.
-func (a answer) fault() (code int, message, moreInfo string) {
+func (a answer) fault() (code int, message string) {
 	if raw, ok := rawjson.Member(a.body, "code"); ok {
 		code, _ = strconv.Atoi(strings.Trim(string(raw), `"`))
 	}
-	message = a.clean(textAt(a.body, "message"), maxMessage)
-	return code, message, a.clean(textAt(a.body, "more_info"), maxMessage)
+	return code, a.clean(textAt(a.body, "message"), maxMessage)
 }
 
 // response is the body if it may be stored: whole, fit for Postgres's json, and

@@ -37,7 +37,6 @@ type Task struct {
 // tasks: absence must not be concluded from it.
 type LookupError struct {
 	Limited    bool          // 429: ask again later, all of the fleet more slowly
-	Blocked    bool          // 401, 403 and the like: our credentials or address
 	RetryAfter time.Duration // 0: none given; within [0, 1 h]
 	ErrorKind  string        // one word, as in Outcome
 	Message    string        // bounded, without secrets
@@ -154,7 +153,7 @@ func (c *Client) ask(ctx context.Context, address string, take func(body io.Read
 		o.ErrorKind, o.Message = "answer", "the answer is cut, too long, or not what was asked for"
 	}
 	return &LookupError{
-		Limited: o.Limited, Blocked: o.Kind == Blocked, RetryAfter: o.RetryAfter, ErrorKind: o.ErrorKind,
+		Limited: o.Limited, RetryAfter: o.RetryAfter, ErrorKind: o.ErrorKind,
 		Message: o.Message, HTTPStatus: o.HTTPStatus, TwilioCode: o.TwilioCode, RequestID: o.RequestID,
 	}
 }

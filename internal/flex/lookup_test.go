@@ -137,15 +137,15 @@ func TestLookupErrors(t *testing.T) {
 	})
 	c := newClient(t, s.URL)
 	for _, tt := range []struct {
-		status           int
-		limited, blocked bool
-	}{{429, true, false}, {401, false, true}, {403, false, true}, {302, false, true}, {404, false, false}, {400, false, false}, {503, false, false}, {204, false, false}} {
+		status  int
+		limited bool
+	}{{429, true}, {401, false}, {403, false}, {302, false}, {404, false}, {400, false}, {503, false}, {204, false}} {
 		status = tt.status
 		_, err := c.SearchTasks(t.Context(), ws, []string{key})
 		_, complete, eventsErr := c.Events(t.Context(), ws, []string{key}, someday, someday.Add(time.Minute))
 		for _, err := range []error{err, eventsErr} {
 			var e *LookupError
-			if !errors.As(err, &e) || e.Limited != tt.limited || e.Blocked != tt.blocked || e.HTTPStatus != tt.status ||
+			if !errors.As(err, &e) || e.Limited != tt.limited || e.HTTPStatus != tt.status ||
 				e.RetryAfter != 9*time.Second || e.RequestID != "RQ3" || e.Message == "" || complete {
 				t.Errorf("%d: %+v", tt.status, err)
 			}
@@ -153,7 +153,7 @@ func TestLookupErrors(t *testing.T) {
 	}
 	s.Close()
 	var e *LookupError
-	if _, err := c.SearchTasks(t.Context(), ws, []string{key}); !errors.As(err, &e) || e.ErrorKind != "dial" || e.Limited || e.Blocked {
+	if _, err := c.SearchTasks(t.Context(), ws, []string{key}); !errors.As(err, &e) || e.ErrorKind != "dial" || e.Limited {
 		t.Errorf("away: %+v", err)
 	}
 	mute := newClient(t, s.URL, func(c *Config) { c.LookupAttribute = "" })

@@ -67,7 +67,6 @@ type Outcome struct {
 	TwilioCode int           // 0: none
 	ErrorKind  string        // "" for Created; else one word, e.g. "timeout", "http_503", "dial"
 	Message    string        // what went wrong, bounded, without secrets; "" for Created
-	MoreInfo   string        // Twilio's more_info address
 	RequestID  string        // Twilio-Request-Id
 	RetryAfter time.Duration // 0: none given; within [0, 1 h]
 	Took       time.Duration // of the call

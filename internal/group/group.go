@@ -124,7 +124,8 @@ func (g *Group[T, R]) writeSplit(ctx context.Context, batch []*member[T, R]) {
 		return
 	}
 	for i, m := range batch {
-		if m.err = err; err == nil {
+		m.err = err
+		if err == nil {
 			m.r = results[i]
 		}
 	}

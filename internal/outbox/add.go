@@ -114,7 +114,7 @@ func (s *Store) addBatch(ctx context.Context, events []Event) ([]Added, error) {
 	answers := make([]Added, len(events))
 	known := map[string][]int{}
 	var refused []string
-	unleased, due := -len(leases), -len(leases) // of due ones alone some are leased
+	accepted, due := 0, 0
 	now := time.Now()
 	for i := range events {
 		e := &events[i]
@@ -128,14 +128,14 @@ func (s *Store) addBatch(ctx context.Context, events []Event) ([]Added, error) {
 		default:
 			answers[i] = Accepted
 			delete(fresh, e.RequestID)
-			unleased++
+			accepted++
 			if !e.NotBefore.After(now) {
 				due++
 			}
 		}
 	}
-	reserved.use(leases, due > 0)
-	if unleased > 0 {
+	reserved.use(leases, due > len(leases)) // only what is due is leased
+	if accepted > len(leases) {
 		s.due.raise() // also for what is due later: the Deliverer rests until the next that it knows of
 	}
 	s.hint(ctx, refused)

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -40,5 +41,5 @@ func (s *Store) recordMade(ctx context.Context, r record) (applied bool, err err
 	if _, err = sent.Exec(); err == nil {
 		err = sent.QueryRow().Scan(&applied)
 	}
-	return applied, errors.Join(err, sent.Close())
+	return applied, cmp.Or(err, sent.Close())
 }

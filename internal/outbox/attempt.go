@@ -34,7 +34,8 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	if r.alarm.hold {
 		d.Log.Error("the fleet is held: nothing is sent until this is put right", "why", r.alarm.why)
 	}
-	if d.slots.told(outcome, time.Now()); r.alarm.shuts() {
+	d.slots.told(outcome, time.Now())
+	if r.alarm.shuts() {
 		d.slots.shut() // the gate shuts only when this is recorded
 	}
 	d.slots.ended()
@@ -79,7 +80,7 @@ func (d *Deliverer) note(r record) {
 		text("twilio_request_id", r.told.RequestID), text("error_kind", r.told.ErrorKind), text("error", r.told.Message),
 		slog.Int64("took_ms", r.told.Took.Milliseconds()), text("to", string(r.move.to)), slog.Int64("delay_ms", r.move.delay.Milliseconds()))
 	if d.Attempted != nil {
-		d.Attempted(Attempt{Lease: r.lease, Outcome: r.told, To: r.move.to, Delay: r.move.delay})
+		d.Attempted(Attempt{Lease: r.lease, Outcome: r.told})
 	}
 }
 

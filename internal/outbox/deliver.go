@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,73 +42,64 @@ type Deliverer struct {
 	gate    atomic.Value // GateState of the latest claim
 }
 
-// Attempt is what is told about one attempt: in the log, in metrics, in a trace.
+// Attempt is what is told about one attempt, in metrics and in a trace.
 type Attempt struct {
 	Lease   Lease
 	Outcome flex.Outcome
-	To      State
-	Delay   time.Duration
 }
 
 // Run claims and delivers until ctx ends, and returns when every call that was
 // begun has ended and its outcome is recorded, or given up.
 func (d *Deliverer) Run(ctx context.Context) {
 	d.slots = newSlots(d.Slots)
-	var calls sync.WaitGroup
-	defer calls.Wait()
-	// A goroutine that has made a call takes the next lease: its stack has grown
-	// already, which was a twentieth of the worker's CPU time.
-	next, over := make(chan Lease), make(chan struct{})
-	idle := make(chan struct{}, d.Slots)
-	defer close(over)
-	begin := func(l Lease) {
-		select {
-		case next <- l:
-		default:
-			calls.Go(func() { d.deliverAll(ctx, l, next, idle, over) })
-		}
-	}
-	d.Store.shortcut.open(d.slots, begin)
-	defer d.takeBack(ctx, 0) // once more: what is untold then lapses
-	defer d.Store.shortcut.close()
+	crew := newCrew(d.Slots, func(l Lease) { d.deliver(ctx, l) })
+	d.Store.shortcut.open(d.slots, crew.begin)
 	for ctx.Err() == nil {
-		d.takeBack(ctx, idlePoll)
-		free := d.slots.takeFree()
-		if free == 0 {
-			wait(ctx, idlePoll, d.slots.freed)
-			continue
+		d.turn(ctx, crew.begin)
+	}
+	d.Store.shortcut.close() // from here on no insert leases
+	d.takeBack(ctx, 0)       // once more: what is untold then lapses
+	crew.end()
+}
+
+// turn claims once, begins what it has leased, and rests for as long as that says.
+func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
+	d.takeBack(ctx, idlePoll)
+	free := d.slots.takeFree()
+	if free == 0 {
+		wait(ctx, idlePoll, d.slots.freed)
+		return
+	}
+	c, err := d.Store.claim(ctx, free)
+	for range free - len(c.leases) {
+		d.slots.give()
+	}
+	if err != nil {
+		d.Log.Warn("nothing can be claimed; trying again", "error", err)
+		wait(ctx, idlePoll, nil)
+		return
+	}
+	d.gate.Store(c.gate)
+	for _, l := range c.leases {
+		begin(l)
+	}
+	d.slots.setBacklog(!c.drained)
+	switch {
+	case c.gate == GateHeld || c.gate == GatePaused:
+		if c.probed {
+			d.slots.restart()
+			d.probe(ctx)
 		}
-		c, err := d.Store.claim(ctx, free)
-		for range free - len(c.leases) {
-			d.slots.give()
+		wait(ctx, c.rest, nil)
+	case len(c.leases) == free:
+		// There may be more; the next turn waits for a slot.
+	case c.gate == GateLimited:
+		wait(ctx, c.rest, nil)
+	default:
+		if d.Store.untold.any() {
+			c.rest = min(c.rest, idlePoll)
 		}
-		if err != nil {
-			d.Log.Warn("nothing can be claimed; trying again", "error", err)
-			wait(ctx, idlePoll, nil)
-			continue
-		}
-		d.gate.Store(c.gate)
-		for _, l := range c.leases {
-			begin(l)
-		}
-		d.slots.setBacklog(!c.drained)
-		switch {
-		case c.gate == GateHeld || c.gate == GatePaused:
-			if c.probed {
-				d.slots.restart()
-				d.probe(ctx)
-			}
-			wait(ctx, c.rest, nil)
-		case len(c.leases) == free:
-			// There may be more; the next turn waits for a slot.
-		case c.gate == GateLimited:
-			wait(ctx, c.rest, nil)
-		default:
-			if d.Store.untold.any() {
-				c.rest = min(c.rest, idlePoll)
-			}
-			wait(ctx, c.rest, d.Store.due)
-		}
+		wait(ctx, c.rest, d.Store.due)
 	}
 }
 
@@ -143,25 +133,6 @@ func (d *Deliverer) Gate() GateState {
 		return g
 	}
 	return GateOpen
-}
-
-// deliverAll delivers l, and what comes after it until it is over, or until as many
-// are idle as there are calls in flight at most.
-func (d *Deliverer) deliverAll(ctx context.Context, l Lease, next <-chan Lease, idle chan struct{}, over <-chan struct{}) {
-	for {
-		d.deliver(ctx, l)
-		select {
-		case idle <- struct{}{}:
-		default:
-			return
-		}
-		select {
-		case l = <-next:
-			<-idle
-		case <-over:
-			return
-		}
-	}
 }
 
 // probe asks, when it is this replica's turn, whether Flex can be used again.

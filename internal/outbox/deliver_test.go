@@ -248,14 +248,14 @@ func TestDeliverStops(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	d := newDeliverer(t, s, srv)
-	known := make(chan State, 1)
+	known := make(chan flex.Kind, 1)
 	d.Attempted = func(a Attempt) {
 		select {
 		case <-ended:
 			t.Error("Run returned while a call was in flight")
 		default:
 		}
-		known <- a.To
+		known <- a.Outcome.Kind
 	}
 	looking(t, d.Store)
 	go func() { defer close(ended); d.Run(ctx) }()
@@ -264,8 +264,8 @@ func TestDeliverStops(t *testing.T) {
 	}
 	stop()
 	release(t, srv, ended)
-	if to, r := <-known, s.row(t, "s-1"); to != Created || r.State != Created {
-		t.Errorf("to %s, is %s", to, r.State)
+	if kind, r := <-known, s.row(t, "s-1"); kind != flex.Created || r.State != Created {
+		t.Errorf("%s, is %s", kind, r.State)
 	}
 	if len(s.settled.queue) != 1 {
 		t.Errorf("%d hints, want 1", len(s.settled.queue))

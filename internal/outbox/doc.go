@@ -3,6 +3,12 @@ Package outbox owns a request from the moment it is stored until its result is
 published: its states, the policy, every statement that touches the tables, and
 the loops that move it.
 
+Read one request's way first: request.go (the states, and the policy, which is pure),
+add.go, claim.go, deliver.go, attempt.go, record.go, publish.go. Then what may go
+wrong: untold.go, again.go, sweep.go, resolve.go, lookups.go, finding.go, strays.go.
+Then the fleet: gate.go, alarm.go, slots.go, shortcut.go. What people ask and do is
+in show.go, explain.go, operator.go and audit.go.
+
 # The states
 
 	add ──► pending ──claim──► sending ──record──► created | rejected | abandoned
@@ -35,7 +41,7 @@ which the request stream takes, is cut there and ends with a hash (subject.go).
 # Who moves what
 
 	Store.Add     an event becomes a row; returns after the commit          (add.go, repeat.go)
-	Deliverer     claim, one create call a lease, record                    (deliver.go, claim.go, attempt.go, record.go, again.go)
+	Deliverer     claim, one create call a lease, record                    (deliver.go, crew.go, claim.go, attempt.go, record.go, again.go)
 	the shortcut  hands what Add has leased to the Deliverer                (shortcut.go)
 	Resolver      looks for the task of an uncertain request                (resolve.go, lookups.go, finding.go)
 	take back     what was leased by a statement whose answer did not come  (untold.go, by the Deliverer)
@@ -79,7 +85,7 @@ witnesses have to agree, the task search and the event log. A task is deleted
 five minutes after its end, so later than that the log alone decides. A search
 for several keys proves absence only when it found one of them, or a witness:
 the key of a request that this process has seen created. A lookup that fails is
-no answer. What stays unclear for ten settle times, what Flex answered with a
+no answer. What stays unclear for ten settle times and six lookups, what Flex answered with a
 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY.
 
 # What a crash leaves

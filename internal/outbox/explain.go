@@ -84,8 +84,12 @@ func standing(d Detail, g Gate) string {
 			return fmt.Sprintf("It may exist, and no lookup can tell (%s). It waits for a person: find it in Flex, then `worker resolve %s --created KD...`, or `--absent` when it surely does not exist.",
 				said(d.ErrorMessage), d.RequestID)
 		}
-		return fmt.Sprintf("It may exist: attempt %d could have been under way until %s (%s). The next lookup is due in %s.",
-			d.Attempt, at(d.UncertainSince), said(d.ErrorMessage), in(d.DueAt, d.Now))
+		s := fmt.Sprintf("It may exist: attempt %d could have been under way until %s (%s). The next lookup is due %s.",
+			d.Attempt, at(d.UncertainSince), said(d.ErrorMessage), due(d.DueAt, d.Now))
+		if g.State == GateHeld {
+			s += held(g, "looked up")
+		}
+		return s
 	case Created:
 		how := map[string]string{"response": "Flex answered so", "lookup": "a lookup found it", "operator": "an operator said so"}[said(d.ResolvedBy)]
 		return fmt.Sprintf("It is created as %s (%s) since %s. %s", said(d.InteractionSID), how, at(d.SettledAt), publication(d))
@@ -97,7 +101,7 @@ func standing(d Detail, g Gate) string {
 func pendingNow(d Detail, g Gate) string {
 	var b strings.Builder
 	if d.DueAt != nil && d.DueAt.After(d.Now) {
-		fmt.Fprintf(&b, "It waits: attempt %d is due in %s", d.Attempt+1, in(d.DueAt, d.Now))
+		fmt.Fprintf(&b, "It waits: attempt %d is due %s", d.Attempt+1, due(d.DueAt, d.Now))
 	} else {
 		fmt.Fprintf(&b, "It is due: attempt %d is made as soon as a worker has a free slot", d.Attempt+1)
 	}
@@ -108,12 +112,7 @@ func pendingNow(d Detail, g Gate) string {
 	switch g.State {
 	case GateOpen, GateLimited: // nothing to add
 	case GateHeld:
-		fmt.Fprintf(&b, " But the gate is held since %s: %s. Nothing is sent until ", clock(g.HeldSince), g.Reason)
-		if g.Probed {
-			b.WriteString("that is put right, when it opens by itself, or until `worker release --why ...` opens it at once.")
-		} else { // by a person: nothing else ends it
-			b.WriteString("`worker release --why ...` opens it.")
-		}
+		b.WriteString(held(g, "sent"))
 	case GatePaused:
 		fmt.Fprintf(&b, " But the gate is paused: %s.", g.Reason)
 	}
@@ -121,6 +120,15 @@ func pendingNow(d Detail, g Gate) string {
 		fmt.Fprintf(&b, " It is not sent after %s.", clock(*d.ExpiresAt))
 	}
 	return b.String()
+}
+
+// held is what a held gate means for what would otherwise be done.
+func held(g Gate, done string) string {
+	s := fmt.Sprintf(" But the gate is held since %s: %s. Nothing is %s until ", clock(g.HeldSince), g.Reason, done)
+	if g.Probed {
+		return s + "that is put right, when it opens by itself, or until `worker release --why ...` opens it at once."
+	}
+	return s + "`worker release --why ...` opens it." // held by a person: nothing else ends it
 }
 
 // corrected is what the sender can do when the check refused a request, which no
@@ -148,11 +156,11 @@ func at(t *time.Time) string {
 	return clock(*t)
 }
 
-func in(t *time.Time, now time.Time) string {
+func due(t *time.Time, now time.Time) string {
 	if left := t.Sub(now).Round(100 * time.Millisecond); left > 0 {
-		return left.String()
+		return "in " + left.String()
 	}
-	return "no time: it is due"
+	return "now"
 }
 
 func said(s *string) string {

@@ -88,7 +88,11 @@ func TestExplain(t *testing.T) {
 				"Lookup 1 at 2026-11-22 02:59:59.000 UTC by w2: absent after 30 ms; it came too late and was not applied.\n" +
 				"It may exist: attempt 1 could have been under way until 2026-11-22 02:59:55.000 UTC (no answer in 15s). The next lookup is due in 2s.\n"},
 		{"uncertain, lookup due", detail(Uncertain, func(d *Detail) { d.Attempt, d.DueAt, d.UncertainSince = 1, when(-time.Second), when(0) }), open,
-			"It may exist: attempt 1 could have been under way until 2026-11-22 03:00:00.000 UTC (nothing is recorded). The next lookup is due in no time: it is due.\n"},
+			"It may exist: attempt 1 could have been under way until 2026-11-22 03:00:00.000 UTC (nothing is recorded). The next lookup is due now.\n"},
+		{"uncertain, held", detail(Uncertain, func(d *Detail) { d.Attempt, d.DueAt, d.UncertainSince = 1, when(-time.Second), when(0) }),
+			Gate{State: GateHeld, HeldSince: now, Reason: "a wrong campaign"},
+			"It may exist: attempt 1 could have been under way until 2026-11-22 03:00:00.000 UTC (nothing is recorded). The next lookup is due now. " +
+				"But the gate is held since 2026-11-22 03:00:00.000 UTC: a wrong campaign. Nothing is looked up until `worker release --why ...` opens it.\n"},
 		{"uncertain, a person", detail(Uncertain, func(d *Detail) { d.ErrorMessage = word("there is no task to look for") }), open,
 			"It may exist, and no lookup can tell (there is no task to look for). It waits for a person: find it in Flex, then " +
 				"`worker resolve crm-42 --created KD...`, or `--absent` when it surely does not exist.\n"},

@@ -94,7 +94,8 @@ func (p *Publisher) Run(ctx context.Context) {
 			return
 		case first := <-p.Store.settled.queue:
 			acked, all := p.put(p.Store.settled.take(first))
-			if marks <- acked; !all {
+			marks <- acked
+			if !all {
 				wait(ctx, publishRest, nil) // what the stream did not take, the strays bring
 			}
 			continue
@@ -169,7 +170,8 @@ func (p *Publisher) put(answers []answer) (acked []answer, all bool) {
 		p.Counters.PublishFailed.Add(int64(rest))
 		p.Log.Warn("the result stream did not take all results; the rest is tried again", "results", rest, "error", failed)
 	}
-	if all = failed == nil; len(large) > 0 {
+	all = failed == nil
+	if len(large) > 0 {
 		short, took := p.put(large)
 		acked, all = append(acked, short...), all && took
 	}

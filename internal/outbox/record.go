@@ -85,12 +85,12 @@ func (s *Store) recordTogether(ctx context.Context, b *pgx.Batch, records []reco
 	sent := s.pool.SendBatch(ctx, b)
 	for range b.Len() - 1 { // the gate
 		if _, err := sent.Exec(); err != nil {
-			return nil, errors.Join(err, sent.Close())
+			return nil, cmp.Or(err, sent.Close())
 		}
 	}
 	rows, err := sent.Query()
 	if err != nil {
-		return nil, errors.Join(err, sent.Close())
+		return nil, cmp.Or(err, sent.Close())
 	}
 	done := make([]recorded, len(records))
 	var id int64
@@ -104,7 +104,7 @@ func (s *Store) recordTogether(ctx context.Context, b *pgx.Batch, records []reco
 		}
 		return nil
 	})
-	return done, errors.Join(err, sent.Close()) // which waits for the commit
+	return done, cmp.Or(err, sent.Close()) // which waits for the commit, or says the same error again
 }
 
 // settlement is the row that a record has settled, as a read of it would give it.
