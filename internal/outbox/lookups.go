@@ -8,17 +8,25 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// lookable: a request that has no task to look for, or whose task may be searched for
+// at the latest in $2. No pause is longer than maxRetryAfter: what is later was said
+// by a clock that has gone back since.
+const lookable = `(lookup_attribute IS DISTINCT FROM $1 OR held_since IS NULL
+	AND NOT lookup_at BETWEEN clock_timestamp() + $2::interval AND clock_timestamp() + interval '61 minutes')`
+
 // takeLookups takes what may be asked in one search, at most most requests:
 // uncertain ones that are due, of the workspace and the time of the one that is due
 // longest. It postpones them past the limit of a lookup. Those without a task come
-// alone, and cost no search. Nothing is taken while the fleet has made its searches
-// for the moment. While it is held there are no credentials to ask with, and only
-// those without a task are taken.
+// alone, and cost no search: they are taken also while the fleet has made its searches
+// for the moment, or TaskRouter has paused them, and while it is held, when there are
+// no credentials to ask with.
 func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	var q inquiry
-	err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND due_at <= now())`).Scan(&q.waiting)
+	err := s.pool.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM outbox, outbox_gate WHERE state = 'uncertain' AND due_at <= now() AND `+lookable+`)`,
+		s.Attribute, lookupEvery).Scan(&q.waiting)
 	if err != nil || !q.waiting {
 		return q, wrap("take lookups", err)
 	}
@@ -27,9 +35,8 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 		err := tx.QueryRow(ctx, `
 			SELECT coalesce(CASE WHEN lookup_attribute = $1 THEN request #>> '{routing,properties,workspace_sid}' END, ''), uncertain_since
 			  FROM outbox, outbox_gate
-			 WHERE state = 'uncertain' AND due_at <= now()
-			   AND (held_since IS NULL OR lookup_attribute IS DISTINCT FROM $1) -- without a task, told without reading the request
-			 ORDER BY due_at, outbox.id LIMIT 1`, s.Attribute).Scan(&q.workspace, &since)
+			 WHERE state = 'uncertain' AND due_at <= now() AND `+lookable+`
+			 ORDER BY due_at, outbox.id LIMIT 1`, s.Attribute, time.Duration(0)).Scan(&q.workspace, &since)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -39,7 +46,8 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 		if q.workspace != "" {
 			tag, err := tx.Exec(ctx, `
 				UPDATE outbox_gate SET lookup_at = clock_timestamp() + $1::interval
-				 WHERE lookup_at <= clock_timestamp() AND held_since IS NULL`, lookupEvery)
+				 WHERE held_since IS NULL
+				   AND NOT lookup_at BETWEEN clock_timestamp() AND clock_timestamp() + interval '61 minutes'`, lookupEvery)
 			if err != nil || tag.RowsAffected() == 0 {
 				return err
 			}

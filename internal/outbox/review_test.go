@@ -3,6 +3,8 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,7 +36,8 @@ func TestAnotherLookupAttribute(t *testing.T) {
 }
 
 // TestLookupsWhileHeld: what has no task to look for is told to a person also while
-// the fleet has no credentials, however many wait before it that have one.
+// the fleet has no credentials, or may not search, however many wait before it that
+// have one; and who can do nothing does not ask again and again.
 func TestLookupsWhileHeld(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -48,21 +51,41 @@ func TestLookupsWhileHeld(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s', uncertain_since = now() - interval '10 minutes'`)
-	exec(t, s.pool, `UPDATE outbox_gate SET held_since = clock_timestamp(), reason = 'x'`)
-	for _, want := range []string{"none-1", ""} {
+	take := func() (string, inquiry) {
 		q, err := s.takeLookups(t.Context(), 19)
-		var got string
-		for _, u := range q.asked {
-			got += u.requestID
+		if err != nil {
+			t.Fatal(err)
 		}
-		if err != nil || got != want || q.workspace != "" || !q.waiting {
-			t.Errorf("%+v, %v; want %q to be taken", q, err, want)
+		ids := make([]string, len(q.asked))
+		for i, u := range q.asked {
+			ids[i] = u.requestID
+		}
+		slices.Sort(ids)
+		return strings.Join(ids, " "), q
+	}
+	const due = `UPDATE outbox SET due_at = now() - interval '1 s', uncertain_since = now() - interval '10 minutes'`
+	for _, tt := range []struct{ why, gate, want string }{
+		{"held", `held_since = clock_timestamp()`, "none-1"},
+		{"paused by TaskRouter", `held_since = NULL, lookup_at = clock_timestamp() + interval '1 hour'`, "none-1"},
+		{"the clock went back", `lookup_at = clock_timestamp() + interval '2 hours'`, "task0-1 task1-1"},
+	} {
+		exec(t, s.pool, due)
+		exec(t, s.pool, `UPDATE outbox_gate SET reason = 'x', `+tt.gate)
+		if got, q := take(); got != tt.want || !q.waiting || (q.workspace == "") != (got == "none-1") {
+			t.Errorf("%s: %q is taken, want %q: %+v", tt.why, got, tt.want, q)
+		}
+		if tt.want != "none-1" {
+			break
+		}
+		if got, q := take(); got != "" || q.waiting {
+			t.Errorf("%s: %q is taken, waiting %v: nothing can be done", tt.why, got, q.waiting)
 		}
 	}
-	exec(t, s.pool, `UPDATE outbox_gate SET held_since = NULL`)
-	if q, err := s.takeLookups(t.Context(), 19); err != nil || len(q.asked) != 2 || q.workspace == "" {
-		t.Errorf("%+v, %v: the hold is over", q, err)
+	// The fleet may search again in a moment.
+	exec(t, s.pool, due)
+	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = clock_timestamp() + $1::interval`, lookupEvery)
+	if _, q := take(); !q.waiting {
+		t.Error("what may be asked in a moment is not waited for")
 	}
 }
 

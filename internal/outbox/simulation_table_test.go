@@ -280,17 +280,13 @@ func (s *sim) expire() (n int) {
 // has no task comes alone.
 func (s *sim) takeLookups(seen *witnesses, most int) (q inquiry) {
 	due := func(r *simRow) (bool, instant) {
-		return r.state == Uncertain && r.dueAt != never && r.dueAt <= s.now && (r.key == "" || s.gate.heldSince == never), r.dueAt
+		return r.state == Uncertain && r.dueAt != never && r.dueAt <= s.now && (r.key == "" || s.gate.heldSince == never && s.gate.lookupAt <= s.now), r.dueAt
 	}
 	first := s.inOrder(due, 1)
 	if len(first) == 0 {
 		return q
 	}
 	if first[0].key != "" {
-		if s.gate.lookupAt > s.now {
-			return q
-		}
-		s.gate.lookupAt = s.now + lookupEvery
 		q.workspace = "WS"
 		q.witness = seen.key(q.workspace, simStart.Add(s.now))
 	}
@@ -305,6 +301,9 @@ func (s *sim) takeLookups(seen *witnesses, most int) (q inquiry) {
 		}
 		q.asked = append(q.asked, uncertain{id: int64(r.id), lookupKey: r.key, attempt: r.attempt, spared: r.spared, lookups: r.lookups,
 			answered: r.answered, since: simStart.Add(r.uncertainSince), age: s.now - r.uncertainSince})
+	}
+	if q.workspace != "" {
+		s.gate.lookupAt = s.now + lookupEvery
 	}
 	return q
 }
