@@ -29,7 +29,8 @@ const (
 
 // openPool gives a pool that connects when it is first used. Each connection
 // takes the user and password of that moment, so a rotated file counts; host and
-// database stay those of the start. configure may add to it; nil: nothing. What dsn itself says of a session stands.
+// database stay those of the start. configure may add to it; nil: nothing. What dsn itself says of a session stands,
+// but for its isolation.
 func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string, configure func(*pgxpool.Config)) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(dsn.Value())
 	if err != nil {
@@ -50,13 +51,16 @@ func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string
 		"application_name": "flexworker", "statement_timeout": statementTimeout, "lock_timeout": lockTimeout,
 		"idle_in_transaction_session_timeout": idleInTxTimeout, "tcp_keepalives_idle": "15", "TimeZone": "UTC",
 		// Whatever a role has for other programs: a lease that a crash of Postgres takes back is
-		// a second call, and who waits for another's commit has to see it.
-		"synchronous_commit": "on", "default_transaction_isolation": "read committed",
+		// a second call.
+		"synchronous_commit": "on",
 	} {
 		if config.ConnConfig.RuntimeParams[name] == "" {
 			config.ConnConfig.RuntimeParams[name] = value
 		}
 	}
+	// Whatever dsn says as well: who waits for another's commit has to see it, or prune
+	// removes a request with a repeat that nobody has answered.
+	config.ConnConfig.RuntimeParams["default_transaction_isolation"] = "read committed"
 	if configure != nil {
 		configure(config)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // TestSessionKeepsItsWord: what a role has for other programs does not reach our
-// sessions where a promise rests on it; what DATABASE_URL says does.
+// sessions where a promise rests on it; what DATABASE_URL says does, but for the isolation.
 func TestSessionKeepsItsWord(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -34,6 +34,8 @@ func TestSessionKeepsItsWord(t *testing.T) {
 	for _, tt := range []struct{ say, want string }{
 		{"", "on, read committed"},
 		{"synchronous_commit=remote_apply", "remote_apply, read committed"},
+		{"default_transaction_isolation=serializable", "on, read committed"},
+		{"options=-c%20default_transaction_isolation%3Dserializable", "on, read committed"},
 	} {
 		pool, err := openPool(t.Context(), secretOf(address.String()+"&"+tt.say), 1, statementTimeout, outbox.Configure)
 		if err != nil {
