@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"strings"
 	"sync"
 
 	"github.com/nats-io/nats.go"
@@ -57,11 +56,13 @@ func (c *Consumer) lost(ctx context.Context, advisory []byte) {
 			c.Log.Warn("the stream had given up delivering a message; it is stored", "stream", c.Names.Stream, "sequence", named.Sequence)
 			return
 		case errors.Is(err, jetstream.ErrMsgNotFound):
+			c.Log.Error("a message is no longer delivered, nor in the stream: if it was not stored before, nobody has it",
+				"stream", c.Names.Stream, "sequence", named.Sequence)
 			return
 		}
 		c.Log.Error("a message is no longer delivered and could not be stored; trying again, or publish it again",
 			"stream", c.Names.Stream, "sequence", named.Sequence, "error", err)
-		rest(ctx, ackLimit)
+		rest(ctx, lostEvery)
 		if ctx.Err() != nil {
 			return
 		}
@@ -71,7 +72,7 @@ func (c *Consumer) lost(ctx context.Context, advisory []byte) {
 // storeLost reads one message from the stream and stores it as any other. It
 // stays unacked; nobody delivers it any more.
 func (c *Consumer) storeLost(ctx context.Context, sequence uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, ackLimit)
+	ctx, cancel := context.WithTimeout(ctx, lostLimit)
 	defer cancel()
 	stream, err := c.Stream.Stream(ctx, c.Names.Stream)
 	if err != nil {
@@ -81,10 +82,7 @@ func (c *Consumer) storeLost(ctx context.Context, sequence uint64) error {
 	if err != nil {
 		return err
 	}
-	message := outbox.Message{
-		Stream: c.Names.Stream, Subject: raw.Subject, Sequence: raw.Sequence, Time: raw.Time,
-		Headers: raw.Header, Raw: raw.Data, Source: strings.TrimPrefix(raw.Subject, c.Names.Subject+"."),
-	}
-	message.Traceparent = header(message, "traceparent")
-	return c.newIntake(ctx).store(message)
+	return c.store(context.WithoutCancel(ctx), c.Names.complete(outbox.Message{
+		Stream: c.Names.Stream, Subject: raw.Subject, Sequence: raw.Sequence, Time: raw.Time, Headers: raw.Header, Raw: raw.Data,
+	}))
 }

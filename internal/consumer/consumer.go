@@ -33,11 +33,19 @@ import (
 )
 
 const (
-	// ackLimit bounds the wait for the confirmation of acks.
-	ackLimit = 5 * time.Second
-	// giveBack is the delay after which a message that could not be stored
-	// comes again.
-	giveBack = 2 * time.Second
+	// ackLimit bounds the wait for the confirmation of acks, and drainLimit that for
+	// the client to hand over what it has prefetched.
+	ackLimit   = 5 * time.Second
+	drainLimit = 5 * time.Second
+	// returnDelay is the delay after which a message comes again that was prefetched
+	// as Postgres went away, and storeEvery the time between two tries to store one
+	// that was in hand.
+	returnDelay = 2 * time.Second
+	storeEvery  = 2 * time.Second
+	// lostLimit bounds the reading of a message that is no longer delivered, and
+	// lostEvery is the time between two tries to store it.
+	lostLimit = 5 * time.Second
+	lostEvery = 5 * time.Second
 	// pullBytes is what the server sends at once, in bytes: one that has 64 MB (its
 	// max_pending) waiting for a connection takes it for a slow consumer, and closes it.
 	// It must not be less than one message may have, with its subject and reply.

@@ -133,7 +133,7 @@ func TestRedelivered(t *testing.T) {
 	for m := range batch.Messages() {
 		stored, err := w.names.message(m)
 		if err == nil {
-			err = in.store(stored)
+			err = in.store(t.Context(), stored)
 		}
 		if err = errors.Join(err, m.Nak()); err != nil {
 			t.Fatal(err)

@@ -77,7 +77,7 @@ func (in *intake) finish(consuming jetstream.ConsumeContext) {
 	close(in.closing)
 	select {
 	case <-consuming.Closed():
-	case <-time.After(ackLimit):
+	case <-time.After(drainLimit):
 		// Drain waits 10 s for a word of the server. Without a connection there is none,
 		// and what could not be given back comes again after AckWait.
 	}
@@ -136,7 +136,7 @@ func unlessAcked(err error) error {
 // returns false when the worker is to stop.
 func (in *intake) keep(m jetstream.Msg, message outbox.Message) bool {
 	for {
-		err := in.store(message)
+		err := in.store(in.ctx, message)
 		switch {
 		case err == nil:
 			return true
@@ -148,7 +148,7 @@ func (in *intake) keep(m jetstream.Msg, message outbox.Message) bool {
 				close(in.away)
 			})
 		}
-		rest(in.stopping, giveBack)
+		rest(in.stopping, storeEvery)
 		if in.stopping.Err() != nil {
 			return false
 		}
@@ -160,28 +160,28 @@ func (in *intake) keep(m jetstream.Msg, message outbox.Message) bool {
 
 // store makes a row of the message. What Postgres refuses for its data, though
 // it passed our checks, is kept as malformed with its bytes.
-func (in *intake) store(message outbox.Message) error {
-	event, bad := decode(message, in.Attribute)
-	event.KnownOnly = in.Retention > 0 && time.Since(message.Time) > in.Retention-oldMargin
+func (c *Consumer) store(ctx context.Context, message outbox.Message) error {
+	event, bad := decode(message, c.Attribute)
+	event.KnownOnly = c.Retention > 0 && time.Since(message.Time) > c.Retention-oldMargin
 	if bad == "" {
-		added, err := in.Store.Add(in.ctx, event)
+		added, err := c.Store.Add(ctx, event)
 		switch {
 		case err == nil:
-			in.Counters.Added[added].Add(1)
+			c.Counters.Added[added].Add(1)
 			return nil
 		case errors.Is(err, outbox.ErrRemoved) && event.KnownOnly:
-			bad = fmt.Sprintf("the message is older than %v, after which requests are forgotten: whether it was answered is not known; publish it again if it is still wanted", in.Retention)
-		case outbox.Away(err) || errors.Is(err, outbox.ErrRemoved):
+			bad = fmt.Sprintf("the message is older than %v, after which requests are forgotten: whether it was answered is not known; publish it again if it is still wanted", c.Retention)
+		case outbox.Away(err) || errors.Is(err, outbox.ErrRemoved): // the latter is decided anew
 			return err
 		default:
 			bad = "the database does not take it: " + err.Error()
 		}
 	}
-	if err := in.Store.AddMalformed(in.ctx, outbox.Malformed{Message: message, Err: bad}); err != nil {
+	if err := c.Store.AddMalformed(ctx, outbox.Malformed{Message: message, Err: bad}); err != nil {
 		return err
 	}
-	in.Counters.Malformed.Add(1)
-	in.Log.Warn("malformed message kept", "subject", message.Subject, "sequence", message.Sequence, "error", bad)
+	c.Counters.Malformed.Add(1)
+	c.Log.Warn("malformed message kept", "subject", message.Subject, "sequence", message.Sequence, "error", bad)
 	return nil
 }
 
@@ -189,7 +189,7 @@ func (in *intake) store(message outbox.Message) error {
 // after AckWait.
 func (in *intake) giveBack(m jetstream.Msg) {
 	in.Counters.GivenBack.Add(1)
-	delay := giveBack
+	delay := returnDelay
 	if in.stopping.Err() != nil {
 		delay = 0 // another replica may have it now
 	}

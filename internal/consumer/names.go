@@ -144,10 +144,14 @@ func (n Names) message(m jetstream.Msg) (outbox.Message, error) {
 	if err != nil {
 		return outbox.Message{}, err
 	}
-	out := outbox.Message{
-		Stream: meta.Stream, Subject: m.Subject(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp,
-		Headers: m.Headers(), Raw: m.Data(), Source: strings.TrimPrefix(m.Subject(), n.Subject+"."),
-	}
-	out.Traceparent = header(out, "traceparent")
-	return out, nil
+	return n.complete(outbox.Message{
+		Stream: meta.Stream, Subject: m.Subject(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp, Headers: m.Headers(), Raw: m.Data(),
+	}), nil
+}
+
+// complete adds what follows from a message's subject and headers.
+func (n Names) complete(m outbox.Message) outbox.Message {
+	m.Source = strings.TrimPrefix(m.Subject, n.Subject+".")
+	m.Traceparent = header(m, "traceparent")
+	return m
 }

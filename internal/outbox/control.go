@@ -1,0 +1,56 @@
+package outbox
+
+import (
+	"sync"
+	"time"
+
+	"flexworker/internal/rawjson"
+)
+
+// controls are keys of requests that this process has seen created, by which a search
+// for several keys can be held: one that finds a control has understood the question
+// for all of them. The zero value is ready.
+type controls struct {
+	mu sync.Mutex
+	// ripe is old enough to be listed by TaskRouter, young takes its place.
+	ripe, young control
+}
+
+type control struct {
+	key, workspace string
+	at             time.Time // zero: none
+}
+
+const (
+	// controlAge bounds how old a control may be: its task may end, and is deleted
+	// five minutes later.
+	controlAge = 4 * time.Minute
+	// controlRipe is how long one is kept before it serves: the latest created is
+	// hardly ever listed yet.
+	controlRipe = 30 * time.Second
+)
+
+// saw notes a lease whose interaction exists since now.
+func (c *controls) saw(l Lease, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.LookupKey == "" || !c.young.at.IsZero() && now.Sub(c.young.at) < controlRipe {
+		return
+	}
+	raw, _ := rawjson.Member(l.Request, "routing", "properties", "workspace_sid")
+	workspace, _ := rawjson.Text(raw)
+	c.ripe, c.young = c.young, control{l.LookupKey, string(workspace), now}
+}
+
+// key is the key of a task that surely was in that workspace lately; "" for none
+// that this process knows of.
+func (c *controls) key(workspace string, now time.Time) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, known := range []control{c.ripe, c.young} {
+		if workspace != "" && known.workspace == workspace && now.Sub(known.at) <= controlAge {
+			return known.key
+		}
+	}
+	return ""
+}
