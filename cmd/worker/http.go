@@ -79,17 +79,36 @@ func (a *app) why(ctx context.Context) string {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	gate, err := a.store.Gate(ctx)
+	gate, err := a.readGate(ctx)
 	switch {
 	case err != nil || !a.state.schema.Load():
 		return "database"
-	case !a.state.streams.Load() || !a.nats.IsConnected() || a.health.denied.Load() || a.publisher.Failing() || a.nats.FlushWithContext(ctx) != nil:
+	case !a.state.streams.Load() || a.health.denied.Load() || a.publisher.Failing() || !a.natsAnswers(ctx):
 		return "nats"
 	case gate.State != outbox.GateOpen:
 		return string(gate.State)
 	default:
 		return string(a.deliverer.Gate())
 	}
+}
+
+// readGate reads the gate, once for all who ask meanwhile, and waits for it no longer
+// than ctx. The read itself goes on: one that is cut costs the pool a connection, and
+// probers would cut many while Postgres is slow.
+func (a *app) readGate(ctx context.Context) (outbox.Gate, error) {
+	read := a.gateReads.DoChan("", func() (any, error) { return a.store.Gate(context.WithoutCancel(ctx)) })
+	select {
+	case r := <-read:
+		gate, _ := r.Val.(outbox.Gate)
+		return gate, r.Err
+	case <-ctx.Done():
+		return outbox.Gate{}, ctx.Err()
+	}
+}
+
+// natsAnswers asks the server for a sign of life.
+func (a *app) natsAnswers(ctx context.Context) bool {
+	return a.nats.IsConnected() && a.nats.FlushWithContext(ctx) == nil
 }
 
 func answer(w http.ResponseWriter, status int, word string) {

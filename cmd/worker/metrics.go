@@ -52,7 +52,7 @@ var (
 	sparedDesc    = desc("attempts_spared_total", "Attempts that cost a request nothing.")
 	putBackDesc   = desc("leases_put_back_total", "Leases given back without a call.")
 	lookupsDesc   = desc("lookups_total", "Lookups of uncertain requests, by finding.", "finding")
-	twiceDesc     = desc("duplicates_found_total", "Requests for which a lookup found more than one interaction: look at once.")
+	twiceDesc     = desc("duplicates_found_total", "Requests with more interactions than the one they have, as a lookup or a late answer told: look at once.")
 	lapsedDesc    = desc("leases_lapsed_total", "Leases that ran out: the request became uncertain.")
 	expiredDesc   = desc("requests_expired_total", "Requests whose deadline passed before they were sent.")
 	prunedDesc    = desc("requests_pruned_total", "Rows removed by retention.")

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/singleflight"
 
 	"flexworker/internal/consumer"
 	"flexworker/internal/flex"
@@ -35,6 +36,7 @@ type app struct {
 	lookout   *outbox.Lookout
 	publisher *outbox.Publisher
 	state     *state
+	gateReads singleflight.Group // of who asks /readyz
 }
 
 // run is the worker: it serves until ctx ends, stops in order and returns nil; an

@@ -48,7 +48,7 @@ func (c *Client) exchange(ctx context.Context, method, address, form string, tak
 		return answer{unreached: true, locked: true, broken: "credentials", err: errors.New("there are no credentials")}
 	}
 	a.secrets = l.secrets
-	w := new(witness)
+	w := new(wire)
 	req, err := c.request(w.watch(ctx), method, address, form)
 	if err != nil {
 		a.unreached, a.broken, a.err = true, "request", err
@@ -120,10 +120,10 @@ func (a *answer) read(ctx context.Context, res *http.Response) {
 	}
 }
 
-// witness sees whether a request's headers were written on any connection. They
+// wire sees whether a request's headers were written on any connection. They
 // stay in the connection's buffer until WroteHeaders has returned, as they are
 // shorter than it; of longer ones a part may have left, which no server can act on.
-type witness struct {
+type wire struct {
 	trace  httptrace.ClientTrace
 	mu     sync.Mutex
 	conn   net.Conn
@@ -131,12 +131,12 @@ type witness struct {
 	sealed bool
 }
 
-func (w *witness) watch(ctx context.Context) context.Context {
+func (w *wire) watch(ctx context.Context) context.Context {
 	w.trace.GotConn, w.trace.WroteHeaders = w.gotConn, w.wroteHeaders
 	return httptrace.WithClientTrace(ctx, &w.trace)
 }
 
-func (w *witness) gotConn(info httptrace.GotConnInfo) {
+func (w *wire) gotConn(info httptrace.GotConnInfo) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.conn = info.Conn
@@ -144,7 +144,7 @@ func (w *witness) gotConn(info httptrace.GotConnInfo) {
 
 // wroteHeaders keeps what seal said true: when it comes later than that, which
 // the trace allows, the connection is closed before the buffer is flushed.
-func (w *witness) wroteHeaders() {
+func (w *wire) wroteHeaders() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.sealed {
@@ -155,7 +155,7 @@ func (w *witness) wroteHeaders() {
 }
 
 // seal ends the watch and tells whether nothing was written.
-func (w *witness) seal() (unreached bool) {
+func (w *wire) seal() (unreached bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sealed = true

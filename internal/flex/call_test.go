@@ -370,7 +370,7 @@ func TestLateHeaders(t *testing.T) {
 	t.Parallel()
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
-	w := &witness{conn: ours}
+	w := &wire{conn: ours}
 	if !w.seal() {
 		t.Error("something was written")
 	}
@@ -378,7 +378,7 @@ func TestLateHeaders(t *testing.T) {
 	if _, err := theirs.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the connection is open: %v", err)
 	}
-	w = &witness{conn: ours}
+	w = &wire{conn: ours}
 	w.wroteHeaders()
 	if w.seal() {
 		t.Error("nothing was written")

@@ -8,8 +8,8 @@ import (
 )
 
 // Group makes writes of the calls of many: what arrives while one write is under
-// way forms the next. There is no timer but for what is stuck: an idle
-// worker writes at once, a busy one in large batches. Groups that share a Turn gather
+// way forms the next. An idle worker writes at once, a busy one in large batches;
+// Room and Turn may wait a moment so that more come. Groups that share a Turn gather
 // while the others write as well.
 //
 // A write runs on the goroutine of the caller whose item is first in it, so

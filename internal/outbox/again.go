@@ -23,6 +23,14 @@ func (s *Store) recordAgain(ctx context.Context, r record) (*settlement, error) 
 	}
 }
 
+// hasInteraction says whether a request has settled as created with this sid.
+func (s *Store) hasInteraction(ctx context.Context, id int64, sid string) (has bool, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox WHERE id = $1 AND interaction_sid = $2)`, id, sid).Scan(&has)
+	return has, wrap("read interaction", err)
+}
+
 // recordMade asks the history whether this process has recorded this outcome of
 // this lease, which it does once, and whether it was applied; ErrNoRows when it has
 // not. The request's row is locked before the history is read, in a statement of

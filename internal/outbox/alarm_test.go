@@ -140,22 +140,22 @@ func TestSlots(t *testing.T) {
 	s.take(10)
 	check("all taken", 0)
 	for range 10 {
-		s.told(limited, now)
+		s.adapt(limited, now)
 		s.give()
 	}
 	check("one wave", 6)
 	for range 100 {
 		now = now.Add(cutEvery)
-		s.told(limited, now)
+		s.adapt(limited, now)
 	}
 	check("many waves", 1)
-	s.told(flex.Outcome{}, now)
-	s.told(flex.Outcome{Kind: flex.Refused, Unreached: true}, now)
+	s.adapt(flex.Outcome{}, now)
+	s.adapt(flex.Outcome{Kind: flex.Refused, Unreached: true}, now)
 	check("no answers", 1)
-	s.told(fine, now)
+	s.adapt(fine, now)
 	check("one good", 2)
 	for range 1000 {
-		s.told(fine, now)
+		s.adapt(fine, now)
 	}
 	check("many good", 10)
 	s.restart()

@@ -34,7 +34,7 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	if r.alarm.hold {
 		d.Log.Error("the fleet is held: nothing is sent until this is put right", "why", r.alarm.why)
 	}
-	d.slots.told(outcome, time.Now())
+	d.slots.adapt(outcome, time.Now())
 	if r.alarm.shuts() {
 		d.slots.shut() // the gate shuts only when this is recorded
 	}
@@ -64,7 +64,7 @@ func (d *Deliverer) decide(l Lease, o flex.Outcome) record {
 func (p Policy) decide(l Lease, o flex.Outcome, a alarm, random float64) record {
 	m := p.after(l.Attempt, o, random)
 	if o.Kind == flex.Blocked && !a.hold {
-		m = p.alone(l.Attempt, l.Spared, m)
+		m = p.blockedAlone(l.Attempt, l.Spared, m)
 	}
 	return record{lease: l, outcome: o.Kind.String(), told: o, move: m, alarm: a}
 }
@@ -91,13 +91,12 @@ func (d *Deliverer) record(ctx context.Context, r record) {
 	if r.alarm.shuts() {
 		d.slots.open() // also when it failed: whoever can claim then finds the gate as it is
 	}
-	if notRecorded(err) {
+	if Away(err) { // then it may be recorded or not
 		done, err = d.recordAgain(ctx, r)
 	}
 	switch {
 	case errors.Is(err, ErrLeaseLost):
-		d.Log.Warn("the outcome came too late: the request was resolved or leased again meanwhile",
-			"request_id", r.lease.RequestID, "attempt", r.lease.Attempt, "outcome", r.outcome, "interaction_sid", r.told.InteractionSID)
+		d.late(ctx, r)
 	case err != nil:
 		d.Log.Error("the outcome could not be recorded; the lease lapses and the request becomes uncertain",
 			"request_id", r.lease.RequestID, "attempt", r.lease.Attempt, "outcome", r.outcome, "interaction_sid", r.told.InteractionSID, "error", err)
@@ -105,16 +104,36 @@ func (d *Deliverer) record(ctx context.Context, r record) {
 		d.Store.due.raise() // it may be the next that is due
 	case done != nil:
 		if done.state == Created {
-			d.Store.witnesses.saw(r.lease, time.Now())
+			d.Store.controls.saw(r.lease, time.Now())
 		}
 		d.Store.settled.offer(done)
 	}
 }
 
+// late reports an outcome that was recorded and not obeyed. An interaction that the
+// request does not have is the one thing that must not happen: it may have another,
+// or get one.
+func (d *Deliverer) late(ctx context.Context, r record) {
+	log := d.Log.With("request_id", r.lease.RequestID, "attempt", r.lease.Attempt, "outcome", r.outcome, "interaction_sid", r.told.InteractionSID)
+	if r.told.Kind == flex.Created {
+		switch has, err := d.Store.hasInteraction(context.WithoutCancel(ctx), r.lease.ID, r.told.InteractionSID); {
+		case has: // a lookup was faster
+		case err != nil:
+			log.Error("an interaction was created too late for its request, and whether that has it cannot be read: see `worker explain`", "error", err)
+			return
+		default:
+			d.Counters.Duplicates.Add(1)
+			log.Error("an interaction was created that its request does not have: it was given up, or is called twice; see `worker explain`, and close it in Flex")
+			return
+		}
+	}
+	log.Warn("the outcome came too late: the request was resolved or leased again meanwhile")
+}
+
 // recordAgain tries for as long as Postgres is away.
 func (d *Deliverer) recordAgain(ctx context.Context, r record) (done *settlement, err error) {
 	err = backoff.Retry(func() (err error) {
-		if done, err = d.Store.recordAgain(ctx, r); err != nil && !notRecorded(err) {
+		if done, err = d.Store.recordAgain(ctx, r); err != nil && !Away(err) {
 			return backoff.Permanent(err)
 		}
 		return err
@@ -122,9 +141,6 @@ func (d *Deliverer) recordAgain(ctx context.Context, r record) (done *settlement
 		backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(recordLimit)))
 	return done, err
 }
-
-// notRecorded says whether an error leaves open if the outcome is recorded.
-func notRecorded(err error) bool { return Away(err) && !errors.Is(err, ErrLeaseLost) }
 
 // putBack gives a lease back under which no call was made, as persistently as an
 // outcome: only this process can tell it from one under which a call was made. It

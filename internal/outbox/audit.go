@@ -39,7 +39,8 @@ type Offender struct {
 // that break it. The schema's constraints refuse more than these.
 var rules = []struct{ rule, sql string }{
 	{"every sid belongs to one request",
-		`SELECT interaction_sid FROM outbox WHERE interaction_sid IS NOT NULL GROUP BY interaction_sid HAVING count(*) > 1`},
+		`SELECT interaction_sid || ' (' || string_agg(request_id, ', ' ORDER BY id) || ')' FROM outbox
+		  WHERE interaction_sid IS NOT NULL GROUP BY interaction_sid HAVING count(*) > 1`},
 	{"every row was written from one message",
 		`SELECT min(request_id) FROM outbox GROUP BY stream_sequence, stream_time HAVING count(*) > 1`},
 	{"every attempt has one row of history that was applied, or two when a late answer corrected a lapse",
@@ -56,6 +57,9 @@ var rules = []struct{ rule, sql string }{
 	{"what was not created has no attempt that was",
 		`SELECT request_id FROM outbox o WHERE state <> 'created'
 		    AND EXISTS (SELECT FROM outbox_attempts a WHERE a.outbox_id = o.id AND a.outcome IN ('created', 'found'))`},
+	{"no request has two attempts that created",
+		`SELECT o.request_id FROM outbox o JOIN outbox_attempts a ON a.outbox_id = o.id
+		  WHERE a.kind = 'attempt' AND a.outcome = 'created' GROUP BY o.id, o.request_id HAVING count(DISTINCT a.number) > 1`},
 	{"nothing stands in sending long after its lease ran out",
 		`SELECT request_id FROM outbox WHERE state = 'sending' AND leased_until < clock_timestamp() - interval '1 minute'`},
 }

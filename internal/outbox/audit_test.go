@@ -149,6 +149,7 @@ const (
 	ruleOrphan   = "every row of history"
 	ruleCreated  = "every created"
 	ruleNot      = "what was not created"
+	ruleTwice    = "no request has two attempts"
 	ruleSending  = "nothing stands in sending"
 	ruleResult   = "every settled request"
 	ruleStranger = "every sid on the result stream"
@@ -191,7 +192,7 @@ func TestAuditTables(t *testing.T) {
 		{"sid changed", `UPDATE outbox SET interaction_sid = '` + someSid + `' WHERE request_id = 'a-10'`,
 			[]string{ruleResult + ": a-10"}},
 		{"sid copied", `UPDATE outbox SET interaction_sid = '` + one + `' WHERE request_id = 'a-11'`,
-			[]string{ruleSid + ": " + one, ruleResult + ": a-11"}},
+			[]string{ruleSid + ": " + one + " (a-10, a-11)", ruleResult + ": a-11"}},
 		{"sids swapped", `UPDATE outbox SET interaction_sid = CASE request_id WHEN 'a-10' THEN '` + two + `' ELSE '` + one + `' END WHERE request_id IN ('a-10', 'a-11')`,
 			[]string{ruleResult + ": a-10", ruleResult + ": a-11"}},
 		{"created became rejected", `UPDATE outbox SET state = 'rejected', interaction_sid = NULL, error_kind = 'invalid' WHERE request_id = 'a-10'`,
@@ -217,6 +218,9 @@ func TestAuditTables(t *testing.T) {
 			[]string{ruleAttempt + ": a-10", ruleCreated + ": a-10"}},
 		{"an attempt invented", `UPDATE outbox SET attempt = 2 WHERE request_id = 'a-10'`,
 			[]string{ruleAttempt + ": a-10"}},
+		{"created again, too late", `INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, error, applied)
+			VALUES (` + number("a-10") + `, 'attempt', 2, 'w', now(), 'created', '` + someSid + `', false)`,
+			[]string{ruleTwice + ": a-10"}},
 		{"another message", `UPDATE outbox SET (stream_sequence, stream_time) = (SELECT stream_sequence, stream_time FROM outbox WHERE request_id = 'a-10') WHERE request_id = 'a-11'`,
 			[]string{ruleWritten + ": a-10", ruleMessage + ": message 12"}},
 		{"repeat deleted", `DELETE FROM outbox_repeats`, []string{ruleMessage + ": message 51"}},

@@ -12,7 +12,7 @@ type Counters struct {
 	Spared        counter
 	PutBack       counter
 	Lookups       [3]counter // by FindingKind
-	Duplicates    counter    // requests for which a lookup found several interactions
+	Duplicates    counter    // requests with more than the one interaction they may have
 	Lapsed        counter
 	Expired       counter
 	Pruned        counter

@@ -83,7 +83,7 @@ That nothing is found proves nothing until the settle time after the last moment
 at which the attempt could have been under way (uncertain_since); then two
 witnesses have to agree, the task search and the event log. A task is deleted
 five minutes after its end, so later than that the log alone decides. A search
-for several keys proves absence only when it found one of them, or a witness:
+for several keys proves absence only when it found one of them, or a control:
 the key of a request that this process has seen created. A lookup that fails is
 no answer. What stays unclear for ten settle times and six lookups, what Flex answered with a
 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY.

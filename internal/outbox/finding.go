@@ -58,9 +58,9 @@ type inquiry struct {
 	workspace string
 	asked     []uncertain
 	waiting   bool // there is something to ask, be it now or when the fleet may search again
-	// witness is a key that is known to exist there; "" for none. A search that
+	// control is a key that is known to exist there; "" for none. A search that
 	// finds it has understood the question for all keys.
-	witness string
+	control string
 	settle  time.Duration
 	lease   time.Duration
 }
@@ -105,8 +105,8 @@ func (q inquiry) keys() []string {
 	for _, u := range q.asked {
 		keys = append(keys, u.lookupKey)
 	}
-	if q.witness != "" && len(q.asked) > 1 {
-		keys = append(keys, q.witness)
+	if q.control != "" && len(q.asked) > 1 {
+		keys = append(keys, q.control)
 	}
 	return keys
 }
@@ -174,7 +174,8 @@ func adopt(ctx context.Context, f finder, tasks []flex.Task) Finding {
 		if t.InteractionSID == "" {
 			continue
 		}
-		if first.InteractionSID == "" || t.DateCreated.Before(first.DateCreated) {
+		older := !t.DateCreated.IsZero() && (first.DateCreated.IsZero() || t.DateCreated.Before(first.DateCreated))
+		if first.InteractionSID == "" || older {
 			first = t
 		}
 		if !seen[t.InteractionSID] {

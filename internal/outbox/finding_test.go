@@ -75,3 +75,29 @@ func TestSlowDown(t *testing.T) {
 		})
 	}
 }
+
+// TestOldestIsAdopted: of several interactions, the oldest that has a date.
+func TestOldestIsAdopted(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	task := func(sid string, created time.Time) flex.Task {
+		return flex.Task{TaskSID: "WT" + sid, InteractionSID: sid, DateCreated: created}
+	}
+	undated, first, second := task("KDundated", time.Time{}), task("KDfirst", at), task("KDsecond", at.Add(time.Second))
+	for _, tasks := range [][]flex.Task{{undated, first, second}, {second, first, undated}, {first, undated, second}} {
+		f := adopt(t.Context(), shower{}, tasks)
+		if f.Kind != Found || f.TaskSID != "WTKDfirst" || len(f.Others) != 2 {
+			t.Errorf("%+v: %s is adopted, %v left", tasks, f.TaskSID, f.Others)
+		}
+	}
+	if f := adopt(t.Context(), shower{}, []flex.Task{undated}); f.Kind != Found || f.TaskSID != "WTKDundated" {
+		t.Errorf("%+v", f)
+	}
+}
+
+// shower is a Flex that shows every interaction.
+type shower struct{ finder }
+
+func (shower) Fetch(_ context.Context, sid string) flex.Outcome {
+	return flex.Outcome{Kind: flex.Created, InteractionSID: sid}
+}

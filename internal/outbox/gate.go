@@ -120,11 +120,11 @@ func (p *passes) untilNext() time.Duration {
 	return time.Duration(min(seconds, idlePoll.Seconds()) * float64(time.Second))
 }
 
-// raise shuts the gate as far as the recorded outcomes ask for it, in the
+// shutGate shuts the gate as far as the recorded outcomes ask for it, in the
 // batch that records them, and before: who has the gate may wait for a row, so
 // who has rows never waits for the gate. What is shut for longer stays shut, also
 // behind a hold: a pause that is longer goes on when that is over.
-func raise(b *pgx.Batch, worker string, records []record) {
+func shutGate(b *pgx.Batch, worker string, records []record) {
 	var sum alarm
 	for _, r := range records {
 		sum = sum.and(r.alarm)
@@ -193,6 +193,8 @@ func (s *Store) SetRate(ctx context.Context, rate float64) error {
 // Gate reads the gate. It is also the cheapest question that shows whether
 // Postgres answers.
 func (s *Store) Gate(ctx context.Context) (Gate, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	var g Gate
 	var held *time.Time
 	var reason *string

@@ -23,7 +23,7 @@ func shut(t testing.TB, s *Store, alarms ...alarm) {
 		records[i].alarm = a
 	}
 	var b pgx.Batch
-	raise(&b, s.worker, records)
+	shutGate(&b, s.worker, records)
 	if err := s.pool.SendBatch(t.Context(), &b).Close(); err != nil {
 		t.Fatal(err)
 	}

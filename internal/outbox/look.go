@@ -35,7 +35,7 @@ func (l *Lookout) Run(ctx context.Context) {
 func (s *Store) look(ctx context.Context) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	var due, overdue, doubtful, stray, asked bool
+	var due, overdue, doubtful, stray, unanswered bool
 	err := s.pool.QueryRow(ctx, `/* look */
 		SELECT EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt = 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at <= now())
 		       OR EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt > 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at <= now()),
@@ -46,14 +46,14 @@ func (s *Store) look(ctx context.Context) error {
 		       OR EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND due_at IS NULL AND announced_at IS NULL),
 		       EXISTS (SELECT FROM outbox_malformed WHERE published_at IS NULL)
 		       OR EXISTS (SELECT FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL)`,
-		strayAge).Scan(&due, &overdue, &doubtful, &stray, &asked)
+		strayAge).Scan(&due, &overdue, &doubtful, &stray, &unanswered)
 	if err != nil {
 		return wrap("look", err)
 	}
 	for _, l := range []struct {
 		waits bool
 		loop  signal
-	}{{due, s.due}, {overdue, s.overdue}, {doubtful, s.doubtful}, {stray, s.stray}, {asked, s.asked}} {
+	}{{due, s.due}, {overdue, s.overdue}, {doubtful, s.doubtful}, {stray, s.stray}, {unanswered, s.unanswered}} {
 		if l.waits {
 			l.loop.raise()
 		}

@@ -27,9 +27,9 @@ func TestLook(t *testing.T) {
 		{"just settled", `UPDATE outbox SET state = 'rejected', error_kind = 'x', due_at = NULL, settled_at = clock_timestamp() + interval '1 hour'`, nil},
 		{"published", `UPDATE outbox SET state = 'rejected', error_kind = 'x', due_at = NULL, published_at = now(), ` + ago("settled_at"), nil},
 		{"malformed", `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error)
-			VALUES ('malformed', 's', 1, now(), 's', 's', '{}', '', 'x'); DELETE FROM outbox`, func(s *Store) signal { return s.asked }},
+			VALUES ('malformed', 's', 1, now(), 's', 's', '{}', '', 'x'); DELETE FROM outbox`, func(s *Store) signal { return s.unanswered }},
 		{"repeat of what is settled", `UPDATE outbox SET state = 'rejected', error_kind = 'x', due_at = NULL, settled_at = now(), published_at = now();
-			INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) SELECT id, 's', 2, now() FROM outbox`, func(s *Store) signal { return s.asked }},
+			INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) SELECT id, 's', 2, now() FROM outbox`, func(s *Store) signal { return s.unanswered }},
 		{"repeat of what is not", `UPDATE outbox SET due_at = clock_timestamp() + interval '1 hour';
 			INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) SELECT id, 's', 2, now() FROM outbox`, nil},
 	} {
@@ -37,7 +37,7 @@ func TestLook(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
 			mustAdd(t, s, "a", 1, func(e *Event) { e.NotBefore = time.Now().Add(time.Hour) })
-			all := map[string]signal{"due": s.due, "overdue": s.overdue, "doubtful": s.doubtful, "stray": s.stray, "asked": s.asked}
+			all := map[string]signal{"due": s.due, "overdue": s.overdue, "doubtful": s.doubtful, "stray": s.stray, "unanswered": s.unanswered}
 			for _, l := range all {
 				select {
 				case <-l:

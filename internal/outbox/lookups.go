@@ -52,7 +52,7 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 				return err
 			}
 		}
-		q.witness = s.witnesses.key(q.workspace, time.Now())
+		q.control = s.controls.key(q.workspace, time.Now())
 		q.asked, err = s.postpone(ctx, tx, q.workspace, since, most)
 		return err
 	})
@@ -60,8 +60,8 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 		return inquiry{}, wrap("take lookups", err)
 	}
 	for _, u := range q.asked {
-		if u.lookupKey == q.witness {
-			q.witness = ""
+		if u.lookupKey == q.control {
+			q.control = ""
 		}
 	}
 	return q, nil

@@ -122,5 +122,8 @@ func (s *Store) pruning(ctx context.Context, remove func(context.Context, pgx.Tx
 		n = int(gone.RowsAffected())
 		return err
 	})
-	return n, wrap("prune", err)
+	if err != nil {
+		return 0, wrap("prune", err) // also when it is the commit that failed
+	}
+	return n, nil
 }

@@ -101,7 +101,7 @@ func (p *Publisher) Run(ctx context.Context) {
 			continue
 		case <-p.Store.settled.more:
 			answers, err = p.Store.unpublished(ctx, p.Store.settled.takeNumbers())
-		case <-p.Store.asked:
+		case <-p.Store.unanswered:
 			read = true
 			answers, err = p.Store.asking(ctx, &p.from)
 		case <-p.Store.stray:

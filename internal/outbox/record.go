@@ -16,7 +16,7 @@ import (
 
 // ErrLeaseLost is returned for a lease that no longer stands: the request was
 // settled, or leased again, by somebody else. What was to be recorded is in
-// outbox_attempts, not applied. It does not come for a lease that merely lapsed.
+// outbox_attempts, not applied, with the sid of what it created. It does not come for a lease that merely lapsed.
 var ErrLeaseLost = errors.New("outbox: the lease is lost")
 
 // A record is what became of one lease.
@@ -68,7 +68,7 @@ func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, 
 	}
 	// One round trip and one transaction: what is sent together is.
 	var b pgx.Batch
-	raise(&b, s.worker, records)
+	shutGate(&b, s.worker, records)
 	b.Queue(recordSQL, c.id, c.attempt, c.state, c.delay, c.spared, c.interactionSID, c.taskSID,
 		c.assignmentStatus, c.response, c.errorKind, c.errorMessage, c.httpStatus, c.twilioCode, c.twilioRequestID,
 		c.answered, c.outcome, c.took, s.worker)
@@ -163,8 +163,8 @@ const (
 		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, http_status, twilio_code,
 		       twilio_request_id, outcome, error, applied)
 		SELECT t.id, 'attempt', t.attempt, $18, clock_timestamp() - coalesce(t.took, '0'), t.took, t.http_status, t.twilio_code,
-		       t.twilio_request_id, t.outcome, t.error_message, (t.id, t.attempt) IN (SELECT id, attempt FROM moved)
-		  FROM told t)
+		       t.twilio_request_id, t.outcome, CASE WHEN applied THEN t.error_message ELSE coalesce(t.error_message, t.interaction_sid) END, applied
+		  FROM (SELECT *, (id, attempt) IN (SELECT id, attempt FROM moved) AS applied FROM told OFFSET 0) AS t) -- asked once a row
 	SELECT id, attempt, settlement, settled_at FROM moved`
 )
 

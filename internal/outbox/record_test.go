@@ -156,6 +156,11 @@ func TestRecordFenced(t *testing.T) {
 			if !errors.Is(err, tt.err) || (done != nil) != (tt.err == nil) {
 				t.Errorf("%v, hint %v, want %v", err, done, tt.err)
 			}
+			if errors.Is(err, ErrLeaseLost) {
+				if sid := one[string](t, s.pool, `SELECT error FROM outbox_attempts WHERE NOT applied`); sid != sidA {
+					t.Errorf("the history does not name what was created too late: %q", sid)
+				}
+			}
 			if r := s.row(t, "f-1"); r.State != tt.state || (r.State == Created) != (deref(r.InteractionSID) == sidA) {
 				t.Errorf("%s, want %s", r.State, tt.state)
 			}

@@ -106,7 +106,7 @@ func (s *Store) sendAsked(ctx context.Context, batches ...*pgx.Batch) error {
 		if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
 			return wrap("add: keep", err)
 		}
-		s.asked.raise()
+		s.unanswered.raise()
 	}
 	return nil
 }

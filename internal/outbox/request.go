@@ -94,7 +94,7 @@ func (p Policy) after(attempt int, o flex.Outcome, random float64) move {
 // the gate. At first it is spared: the others may fare the same. But where it stays
 // the only one, the fault is its own tenant's: its attempts count then, so that they
 // are used up and it is answered.
-func (p Policy) alone(attempt, spared int, m move) move {
+func (p Policy) blockedAlone(attempt, spared int, m move) move {
 	if spared < p.MaxAttempts {
 		return m
 	}

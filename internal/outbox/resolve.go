@@ -1,11 +1,14 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"flexworker/internal/crash"
 	"flexworker/internal/flex"
@@ -75,7 +78,7 @@ func (r *Resolver) Run(ctx context.Context) {
 // turn makes one inquiry and stores what came of it. waiting: there was something
 // to ask, so that there may be more.
 func (r *Resolver) turn(ctx context.Context) (waiting bool, err error) {
-	most := flex.MaxKeys - 1 // one place is the witness's
+	most := flex.MaxKeys - 1 // one place is the control's
 	if r.alone > 0 {
 		most = 1
 	}
@@ -101,15 +104,20 @@ func (r *Resolver) turn(ctx context.Context) (waiting bool, err error) {
 		}
 		r.slowDown(ctx, err)
 	}
+	took := time.Since(begun)
+	err = nil
 	for i, u := range q.asked {
 		if findings[i].Alone {
 			r.alone++
 		}
-		if err := r.resolve(ctx, u, findings[i], time.Since(begun)); err != nil {
-			return true, err
+		// The others' answers count all the same, unless Postgres is away for them too.
+		failed := r.resolve(ctx, u, findings[i], took)
+		err = cmp.Or(err, failed)
+		if said := (*pgconn.PgError)(nil); failed != nil && !errors.As(failed, &said) {
+			break
 		}
 	}
-	return true, nil
+	return true, err
 }
 
 // slowDown obeys TaskRouter's 429 for the whole fleet.

@@ -108,7 +108,7 @@ func TestStraysUnderLoad(t *testing.T) {
 	running.Go(func() { p.Run(ctx) })
 	running.Go(func() {
 		for ctx.Err() == nil { // a hint far more often than strays are looked for
-			s.asked.raise()
+			s.unanswered.raise()
 			wait(ctx, lookEvery/50, nil)
 		}
 	})

@@ -278,7 +278,7 @@ func (s *sim) expire() (n int) {
 
 // takeLookups: Store.takeLookups with postpone. There is one workspace; what
 // has no task comes alone.
-func (s *sim) takeLookups(seen *witnesses, most int) (q inquiry) {
+func (s *sim) takeLookups(seen *controls, most int) (q inquiry) {
 	due := func(r *simRow) (bool, instant) {
 		return r.state == Uncertain && r.dueAt != never && r.dueAt <= s.now && (r.key == "" || s.gate.heldSince == never && s.gate.lookupAt <= s.now), r.dueAt
 	}
@@ -288,7 +288,7 @@ func (s *sim) takeLookups(seen *witnesses, most int) (q inquiry) {
 	}
 	if first[0].key != "" {
 		q.workspace = "WS"
-		q.witness = seen.key(q.workspace, simStart.Add(s.now))
+		q.control = seen.key(q.workspace, simStart.Add(s.now))
 	}
 	for _, r := range s.inOrder(func(r *simRow) (bool, instant) {
 		ok, at := due(r)
@@ -296,8 +296,8 @@ func (s *sim) takeLookups(seen *witnesses, most int) (q inquiry) {
 	}, most) {
 		r.dueAt = s.now + lookupLimit
 		r.lookups++
-		if r.key == q.witness {
-			q.witness = ""
+		if r.key == q.control {
+			q.control = ""
 		}
 		q.asked = append(q.asked, uncertain{id: int64(r.id), lookupKey: r.key, attempt: r.attempt, spared: r.spared, lookups: r.lookups,
 			answered: r.answered, since: simStart.Add(r.uncertainSince), age: s.now - r.uncertainSince})

@@ -93,20 +93,20 @@ type simAsking struct {
 
 // simReplica is one process. All but its number is lost when it dies.
 type simReplica struct {
-	number    int
-	stalled   bool
-	draining  bool
-	inHand    []*simMessage
-	stored    []*simMessage // committed, not yet acked
-	leases    []simLease
-	untold    []int // signatures
-	asking    *simAsking
-	alone     int
-	streaks   streaks
-	witnesses witnesses
-	hints     []simAnswer
-	sending   []simAnswer // read for publishing
-	acked     []simAnswer // acknowledged, not yet marked
+	number   int
+	stalled  bool
+	draining bool
+	inHand   []*simMessage
+	stored   []*simMessage // committed, not yet acked
+	leases   []simLease
+	untold   []int // signatures
+	asking   *simAsking
+	alone    int
+	streaks  streaks
+	controls controls
+	hints    []simAnswer
+	sending  []simAnswer // read for publishing
+	acked    []simAnswer // acknowledged, not yet marked
 }
 
 func (s *sim) crash(r *simReplica) {
@@ -336,7 +336,7 @@ func simSID(n int) string {
 }
 
 // create makes what calls create by now. TaskRouter lists it and logs it within
-// the settle time, in some histories one of the two, the witness to be doubted,
+// the settle time, in some histories one of the two, the control to be doubted,
 // later than that; and it forgets the task five minutes after its end.
 func (s *sim) create() {
 	f := &s.flex
@@ -397,7 +397,7 @@ func (s *sim) stepRecord(r *simReplica) bool {
 		}
 		if row != nil && row.state.Final() {
 			if row.state == Created {
-				r.witnesses.saw(l.lease, simStart.Add(s.now))
+				r.controls.saw(l.lease, simStart.Add(s.now))
 			}
 			s.hint(r, row)
 		}
@@ -419,7 +419,7 @@ func (s *sim) stepTake(r *simReplica) bool {
 	if r.alone > 0 {
 		most = 1
 	}
-	q := s.takeLookups(&r.witnesses, most)
+	q := s.takeLookups(&r.controls, most)
 	if len(q.asked) == 0 {
 		return false
 	}

@@ -27,9 +27,9 @@ type slots struct {
 	// backlog: requests that are due may wait in the table, and come before what
 	// is added now. True until a claim has found none left; what other replicas
 	// add, or falls due, after that is not known before the next claim.
-	backlog bool
-	noted   int // how often Add has left some there
-	asked   int // noted when the latest claim began: it may not have seen what came later
+	backlog      bool
+	noted        int // how often Add has left some there
+	notedAtClaim int // noted when the latest claim began, which may not have seen what came later
 }
 
 const (
@@ -59,7 +59,7 @@ func (s *slots) takeFree() int {
 	defer s.mu.Unlock()
 	n := s.left()
 	s.inFlight += n
-	s.asked = s.noted
+	s.notedAtClaim = s.noted
 	return n
 }
 
@@ -104,7 +104,7 @@ func (s *slots) setBacklog(backlog bool) {
 	if backlog {
 		s.noted++
 	}
-	s.backlog = backlog || s.noted != s.asked
+	s.backlog = backlog || s.noted != s.notedAtClaim
 	s.roomier.raise()
 }
 
@@ -151,8 +151,8 @@ func (s *slots) room(count func() int) int {
 	}
 }
 
-// told changes the limit by what a call brought.
-func (s *slots) told(o flex.Outcome, now time.Time) {
+// adapt changes the limit by what a call brought.
+func (s *slots) adapt(o flex.Outcome, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

@@ -39,11 +39,11 @@ func TestSlotsByAnswers(t *testing.T) {
 			for _, a := range tt.answers {
 				switch a {
 				case 'L':
-					s.told(flex.Outcome{Kind: flex.Refused, Limited: true}, now)
+					s.adapt(flex.Outcome{Kind: flex.Refused, Limited: true}, now)
 				case 'g':
-					s.told(flex.Outcome{Kind: flex.Created}, now)
+					s.adapt(flex.Outcome{Kind: flex.Created}, now)
 				case 'n':
-					s.told(flex.Outcome{Kind: flex.Uncertain}, now)
+					s.adapt(flex.Outcome{Kind: flex.Uncertain}, now)
 				case '.':
 					now = now.Add(cutEvery)
 				}

@@ -54,14 +54,14 @@ type Store struct {
 
 	// Hints to the loops of this process. Losing one costs time, never a request:
 	// the Lookout raises it again.
-	due      signal // something may be due: Deliverer
-	overdue  signal // a lease or a deadline has passed: Sweeper
-	doubtful signal // a lookup is due: Resolver
-	settled  *hints // results to publish: Publisher
-	stray    signal // a result that nobody has published: Publisher
-	asked    signal // a repeat or a malformed message waits for its answer: Publisher
+	due        signal // something may be due: Deliverer
+	overdue    signal // a lease or a deadline has passed: Sweeper
+	doubtful   signal // a lookup is due: Resolver
+	settled    *hints // results to publish: Publisher
+	stray      signal // a result that nobody has published: Publisher
+	unanswered signal // a repeat or a malformed message waits for its answer: Publisher
 
-	witnesses witnesses
+	controls controls
 }
 
 // NewStore gives a Store that signs its leases with worker, a name that no
@@ -70,7 +70,7 @@ type Store struct {
 func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
 	s := &Store{
 		pool: pool, worker: worker, Attribute: "interaction_request", leaseFor: attemptLimit + leaseMargin,
-		due: newSignal(), overdue: newSignal(), doubtful: newSignal(), settled: newHints(), stray: newSignal(), asked: newSignal(),
+		due: newSignal(), overdue: newSignal(), doubtful: newSignal(), settled: newHints(), stray: newSignal(), unanswered: newSignal(),
 	}
 	s.adds = group.New(batchSize, s.addBatch)
 	s.adds.Room, s.adds.Split = s.shortcut.room, isDataError
@@ -87,10 +87,10 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 }
 
 // Away says whether err means that Postgres could not be asked or could not do
-// its work now, so that the same call may succeed later; a refusal of the data
-// is not that.
+// its work now, so that the same call may succeed later; a refusal of the data, and
+// what Postgres has answered, is not that.
 func Away(err error) bool {
-	return err != nil && !isDataError(err) && !errors.Is(err, ErrRemoved)
+	return err != nil && !isDataError(err) && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrLeaseLost)
 }
 
 // isDataError says whether Postgres refused what was written, rather than the
@@ -110,8 +110,6 @@ func isDataError(err error) bool {
 
 // Ready asks Postgres whether it answers and has our tables.
 func (s *Store) Ready(ctx context.Context) error {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
 	_, err := s.Gate(ctx)
 	return err
 }

@@ -103,7 +103,7 @@ func (s *Store) settlements(ctx context.Context, sql string, args ...any) ([]set
 func (s *Store) asking(ctx context.Context, from *cursor) ([]answer, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	answers, err := s.askingAgain(ctx, from)
+	repeats, err := s.askingAgain(ctx, from.last[repetition])
 	if err != nil {
 		return nil, err
 	}
@@ -127,8 +127,9 @@ func (s *Store) asking(ctx context.Context, from *cursor) ([]answer, error) {
 	if err != nil {
 		return nil, wrap("asking", err)
 	}
+	from.read(repetition, repeats)
 	from.read(malformation, malformed)
-	return append(answers, malformed...), nil
+	return append(repeats, malformed...), nil
 }
 
 // malformedResult is the answer to a message that could not become a request.
@@ -142,13 +143,13 @@ type malformedResult struct {
 	ReceivedAt time.Time `json:"received_at"`
 }
 
-// askingAgain are the repeats whose request is settled by now.
-func (s *Store) askingAgain(ctx context.Context, from *cursor) ([]answer, error) {
+// askingAgain are the repeats behind one whose request is settled by now.
+func (s *Store) askingAgain(ctx context.Context, last int64) ([]answer, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT r.id, r.source, r.stream_sequence, r.stream_time, coalesce(r.traceparent, ''), `+settlementColumns+`
 		  FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id
 		 WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL AND r.id > $1
-		 ORDER BY r.id LIMIT $2`, from.last[repetition], batchSize)
+		 ORDER BY r.id LIMIT $2`, last, batchSize)
 	if err != nil {
 		return nil, wrap("asking again", err)
 	}
@@ -168,6 +169,5 @@ func (s *Store) askingAgain(ctx context.Context, from *cursor) ([]answer, error)
 	if err != nil {
 		return nil, wrap("asking again", err)
 	}
-	from.read(repetition, answers)
 	return answers, nil
 }
