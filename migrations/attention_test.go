@@ -14,8 +14,8 @@ func TestAttentionGate(t *testing.T) {
 	up(t, dsn)
 	conn := connect(t, dsn)
 	for _, tt := range []struct{ name, probe, want string }{
-		{"shut by the fleet", `clock_timestamp()`, "put the credentials or the account right: it opens by itself then; worker release --why ... opens it at once"},
-		{"shut by a person", `NULL`, "worker release --why ..."},
+		{"shut by the fleet", `clock_timestamp()`, "put the credentials or the account right: it opens by itself then; worker release --why \"...\" opens it at once"},
+		{"shut by a person", `NULL`, `worker release --why "..."`},
 	} {
 		if _, err := conn.Exec(t.Context(), `UPDATE outbox_gate SET held_since = clock_timestamp(), reason = 'a reason', probe_at = `+tt.probe); err != nil {
 			t.Fatal(err)

@@ -17,7 +17,9 @@ import (
 )
 
 func migrateCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "migrate", Short: "Bring the schema up to date, take a step back, or show where it stands"}
+	cmd := &cobra.Command{Use: "migrate up | down | status", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		return errors.New("say which: migrate up, migrate down or migrate status")
+	}, Short: "Bring the schema up to date, take a step back, or show where it stands"}
 	var yes bool
 	down := &cobra.Command{Use: "down", Short: "Take the latest migration back; drops tables with what is in them", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -139,10 +140,19 @@ func (c Config) faults() []error {
 	for _, s := range [][2]string{{"REQUESTS_SUBJECT", c.RequestsSubject}, {"RESULTS_SUBJECT", c.ResultsSubject}} {
 		want(subjectPattern.MatchString(s[1]), "%s=%s is not a subject of plain tokens", s[0], s[1])
 	}
+	requests, results := c.RequestsSubject+".", c.ResultsSubject+"."
+	want(!strings.HasPrefix(requests, results) && !strings.HasPrefix(results, requests),
+		"REQUESTS_SUBJECT=%s and RESULTS_SUBJECT=%s must not lie within each other: results would come back as requests, without end", c.RequestsSubject, c.ResultsSubject)
 	for _, s := range [][2]string{{"REQUESTS_STREAM", c.RequestsStream}, {"REQUESTS_CONSUMER", c.RequestsConsumer}, {"RESULTS_STREAM", c.ResultsStream}} {
 		want(namePattern.MatchString(s[1]), "%s=%s may have letters, digits, _ and - only", s[0], s[1])
 	}
 	want((c.NATSCertFile == "") == (c.NATSKeyFile == ""), "NATS_CERT_FILE and NATS_KEY_FILE go together")
+	for _, s := range [][2]string{{"NATS_CREDS_FILE", c.NATSCredsFile}, {"NATS_CA_FILE", c.NATSCAFile}, {"NATS_CERT_FILE", c.NATSCertFile}, {"NATS_KEY_FILE", c.NATSKeyFile}} {
+		if s[1] != "" {
+			_, err := os.ReadFile(s[1])
+			want(err == nil, "%s cannot be read: %v", s[0], err)
+		}
+	}
 	faults = append(faults, c.credentialFaults()...)
 	for _, s := range [][2]string{{"FLEX_URL", c.FlexURL}, {"TASKROUTER_URL", c.TaskRouterURL}} {
 		want(addressProblem(s[1]) == "", "%s %s", s[0], addressProblem(s[1]))
@@ -159,8 +169,9 @@ func (c Config) faults() []error {
 	want(c.Retention == 0 || c.Retention >= time.Hour, "RETENTION=%v must be 0 (never) or at least 1h: a repeat is recognised only while its row is there", c.Retention)
 	want(c.ShutdownGrace >= 0, "SHUTDOWN_GRACE=%v must not be negative", c.ShutdownGrace)
 	if c.AdminAddr != "" {
-		_, _, err := net.SplitHostPort(c.AdminAddr)
-		want(err == nil, "ADMIN_ADDR=%s must be host:port or :port", c.AdminAddr)
+		_, port, err := net.SplitHostPort(c.AdminAddr)
+		_, unknown := net.DefaultResolver.LookupPort(context.Background(), "tcp", port)
+		want(err == nil && unknown == nil, "ADMIN_ADDR=%s must be host:port or :port", c.AdminAddr)
 	}
 	want(oneOf(c.LogLevel, "debug", "info", "warn", "error"), "LOG_LEVEL=%s must be debug, info, warn or error", c.LogLevel)
 	want(oneOf(c.LogFormat, "json", "text"), "LOG_FORMAT=%s must be json or text", c.LogFormat)

@@ -95,7 +95,11 @@ func TestFaults(t *testing.T) {
 	for _, c := range [][3]string{
 		{"DATABASE_URL", "mysql:/x", "DATABASE_URL is not a Postgres address such as postgres://worker@db/worker"},
 		{"MIGRATE", "yes", "MIGRATE=yes is not true or false"},
-		{"NATS_CERT_FILE", "/x", "NATS_CERT_FILE and NATS_KEY_FILE go together"},
+		{"NATS_CERT_FILE", "config_test.go", "NATS_CERT_FILE and NATS_KEY_FILE go together"},
+		{"NATS_CA_FILE", "/x", "NATS_CA_FILE cannot be read: open /x: no such file or directory"},
+		{"RESULTS_SUBJECT", "interactions.requests", "REQUESTS_SUBJECT=interactions.requests and RESULTS_SUBJECT=interactions.requests must not lie within each other: results would come back as requests, without end"},
+		{"RESULTS_SUBJECT", "interactions.requests.results", "REQUESTS_SUBJECT=interactions.requests and RESULTS_SUBJECT=interactions.requests.results must not lie within each other: results would come back as requests, without end"},
+		{"REQUESTS_SUBJECT", "interactions.results.again", "REQUESTS_SUBJECT=interactions.results.again and RESULTS_SUBJECT=interactions.results must not lie within each other: results would come back as requests, without end"},
 		{"REQUESTS_STREAM", "A.B", "REQUESTS_STREAM=A.B may have letters, digits, _ and - only"},
 		{"REQUESTS_SUBJECT", "a.>", "REQUESTS_SUBJECT=a.> is not a subject of plain tokens"},
 		{"RESULTS_SUBJECT", "a..b", "RESULTS_SUBJECT=a..b is not a subject of plain tokens"},
@@ -121,6 +125,7 @@ func TestFaults(t *testing.T) {
 		{"RETENTION", "1m", "RETENTION=1m0s must be 0 (never) or at least 1h: a repeat is recognised only while its row is there"},
 		{"SHUTDOWN_GRACE", "-1s", "SHUTDOWN_GRACE=-1s must not be negative"},
 		{"ADMIN_ADDR", "8080", "ADMIN_ADDR=8080 must be host:port or :port"},
+		{"ADMIN_ADDR", ":80800", "ADMIN_ADDR=:80800 must be host:port or :port"},
 		{"LOG_LEVEL", "loud", "LOG_LEVEL=loud must be debug, info, warn or error"},
 		{"LOG_FORMAT", "xml", "LOG_FORMAT=xml must be json or text"},
 	} {
@@ -130,7 +135,7 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	for _, c := range [][2]string{{"LOOKUP_ATTRIBUTE", ""}, {"ADMIN_ADDR", ""}, {"FLEX_RATE", "0"}, {"RETENTION", "0s"}, {"SHUTDOWN_GRACE", "0s"},
-		{"FLEX_URL", "http://[::1]:9"}, {"FLEX_URL", "http://localhost:9"}, {"DATABASE_URL", "host=db user=worker"}} {
+		{"FLEX_URL", "http://[::1]:9"}, {"FLEX_URL", "http://localhost:9"}, {"RESULTS_SUBJECT", "interactions.requestsresults"}, {"DATABASE_URL", "host=db user=worker"}} {
 		setEnv(t, required(c[0], c[1]))
 		if _, err := loadConfig(); err != nil {
 			t.Errorf("%s=%s: %v", c[0], c[1], err)
@@ -141,7 +146,7 @@ func TestFaults(t *testing.T) {
 // TestFaultsTogether: what cannot be read and what is out of range, at once,
 // each setting once.
 func TestFaultsTogether(t *testing.T) {
-	setEnv(t, map[string]string{"FLEX_TIMEOUT": "30", "FLEX_RATE": "-1", "LOG_LEVEL": "loud", "TWILIO_AUTH_TOKEN": "", "TWILIO_ACCOUNT_SID": "AC1", "NATS_KEY_FILE": "/k"})
+	setEnv(t, map[string]string{"FLEX_TIMEOUT": "30", "FLEX_RATE": "-1", "LOG_LEVEL": "loud", "TWILIO_AUTH_TOKEN": "", "TWILIO_ACCOUNT_SID": "AC1", "NATS_KEY_FILE": "config_test.go"})
 	_, err := loadConfig()
 	want := []string{
 		"TWILIO_AUTH_TOKEN is set but empty",

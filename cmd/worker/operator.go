@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/outbox"
@@ -47,7 +49,11 @@ func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []stri
 			return err
 		}
 		defer pool.Close()
-		return do(cmd.Context(), office{cmd, outbox.NewStore(pool, workerName(), time.Minute), *asJSON}, args)
+		err = do(cmd.Context(), office{cmd, outbox.NewStore(pool, workerName(), time.Minute), *asJSON}, args)
+		if away := (*pgconn.ConnectError)(nil); errors.As(err, &away) {
+			return fmt.Errorf("DATABASE_URL: %w", err)
+		}
+		return err
 	}
 	return cmd
 }
@@ -70,7 +76,7 @@ func filterFlags(cmd *cobra.Command, f *outbox.Filter) {
 	cmd.Flags().StringVar(&f.ErrorKind, "error-kind", "", "only those with this reason, such as http_400")
 	cmd.Flags().DurationVar(&f.OlderThan, "older-than", 0, "only those received longer ago than this")
 	cmd.Flags().DurationVar(&f.Since, "settled-within", 0, "only those settled within this time before now")
-	cmd.Flags().IntVar(&f.Limit, "limit", 0, "at most so many")
+	cmd.Flags().IntVar(&f.Limit, "limit", 0, "at most so many; list shows 100 unless told otherwise")
 }
 
 // filterFault names what would choose nothing, or everything, silently.
@@ -107,6 +113,9 @@ func listCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if most := cmp.Or(f.Limit, outbox.ListMost); len(rows) == most {
+			fmt.Fprintf(o.cmd.ErrOrStderr(), "the %d oldest are shown, there may be more: --limit shows them, the other flags choose\n", most)
+		}
 		return o.answer(rows, func() error {
 			w := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "REQUEST_ID\tSOURCE\tSTATE\tATTEMPT\tINTERACTION\tREASON\tRECEIVED")
@@ -141,7 +150,7 @@ func showCommand() *cobra.Command {
 func (o office) detail(ctx context.Context, id string) (outbox.Detail, error) {
 	d, err := o.store.Show(ctx, id)
 	if errors.Is(err, outbox.ErrUnknown) {
-		return d, fmt.Errorf("no request has the id %s; `worker list` shows which there are", id)
+		return d, fmt.Errorf("no request has the id %q; `worker list` shows which there are, and outbox_malformed has what could not become one", id)
 	}
 	return d, err
 }

@@ -47,7 +47,7 @@ func TestResolveOfAnother(t *testing.T) {
 	sid := r.flex.Ledger()[0].InteractionSID
 	args := []string{"resolve", "u-0", "--created", sid, "--why", "a slip", "--by", "ann"}
 	r.types(env, typed{args, 1, []string{sid + " was created for another request", "nothing was changed"}})
-	r.types(env, typed{append(args, "--unverified"), 0, []string{"u-0 is now created"}})
+	r.types(env, typed{append(args, "--unverified"), 1, []string{sid + " is the interaction of ok-0", "nothing was changed"}})
 }
 
 // TestOperator: the verbs as they are typed, over requests that really ran.
@@ -81,11 +81,15 @@ func TestOperator(t *testing.T) {
 		typed{args("list"), 0, []string{"REQUEST_ID", "ok-0", "x-2", "http_400"}},
 		typed{args("list --state uncertain --json"), 0, []string{`"request_id": "u-0"`, `"state": "uncertain"`}},
 		typed{args("list --state sent"), 1, []string{"--state sent: the states are pending, sending, uncertain, created"}},
+		typed{args("migrate sideways"), 1, []string{`unknown command "sideways"`}},
+		typed{args("migrate"), 1, []string{"say which"}},
+		typed{args("send --wait -2s x.jsonl"), 1, []string{"--wait must not be negative"}},
+		typed{why("retry --where --error-kind http_400 --limit 1"), 0, []string{"would retry 1 request, first x-", "Say --yes"}},
 		typed{args("list --older-than -5m"), 1, []string{"--older-than must not be negative"}},
 		typed{why("cancel --where --settled-within -5m --yes"), 1, []string{"--settled-within must not be negative"}},
 		typed{args("list --limit 1 --source crm"), 0, []string{"crm"}},
-		typed{args("show nobody"), 1, []string{"no request has the id nobody"}},
-		typed{args("explain nobody"), 1, []string{"no request has the id nobody"}},
+		typed{args("show nobody"), 1, []string{"no request has the id \"nobody\""}},
+		typed{args("explain nobody"), 1, []string{"no request has the id \"nobody\""}},
 		typed{args("show ok-0"), 0, []string{`"history": [`, `"outcome": "created"`}},
 		typed{args("explain u-0"), 0, []string{"It may exist, and no lookup can tell", "worker resolve u-0"}},
 		typed{args("explain x-0 --json"), 0, []string{`"request_id": "x-0"`, `It is rejected since`}},
@@ -96,7 +100,7 @@ func TestOperator(t *testing.T) {
 		typed{why("retry x-0 --where"), 1, []string{"name the requests to retry, or choose them with --where"}},
 		typed{why("retry --where --state nonsense"), 1, []string{"--state nonsense: the states are"}},
 		// The wrong state.
-		typed{why("retry ok-0"), 1, []string{"there is nothing to retry", "worker explain"}},
+		typed{why("retry ok-0"), 1, []string{"there is nothing to retry: ok-0 is created: retry takes what is rejected"}},
 		typed{why("cancel ok-0"), 1, []string{"there is nothing to cancel"}},
 		typed{why("republish u-0"), 1, []string{"there is nothing to republish"}},
 		typed{why("resolve ok-0 --absent"), 1, []string{"ok-0 is not uncertain"}},
@@ -128,7 +132,7 @@ func TestOperator(t *testing.T) {
 		typed{why("retry --where --state rejected"), 0, []string{"would retry 3 requests", "x-0", "nothing was changed. Say --yes"}},
 		typed{why("retry --where --state rejected --json"), 0, []string{`"would_change": 3`}},
 		typed{why("retry --where --error-kind http_404"), 1, []string{"there is nothing to retry"}},
-		typed{why("retry x-0"), 0, []string{"retry: 1 requests"}},
+		typed{why("retry x-0"), 0, []string{"retry: 1 request: x-0"}},
 		typed{why("retry --where --state rejected --settled-within 1h --yes --json"), 0, []string{`"changed": [`, `"x-1"`}},
 	)
 	final := func(id, outcome string, n int) {
@@ -158,7 +162,7 @@ func TestOperator(t *testing.T) {
 	r.types(env,
 		typed{args("explain h-0"), 0, []string{"But the gate is held since", "a good reason", "worker release"}},
 		// Who names one that cannot be changed hears which, also when others were.
-		typed{why("cancel ok-0 h-0 h-9"), 1, []string{"cancel: 1 requests", "not changed: ok-0, h-9", "worker explain"}},
+		typed{why("cancel ok-0 h-0 h-9"), 1, []string{"cancel: 1 request: h-0", "not changed: ok-0 is created", `no request has the id "h-9"`}},
 		typed{why("cancel --where --state pending --source nobody --yes"), 1, []string{"there is nothing to cancel"}},
 	)
 	final("h-0", "cancelled", 1)
@@ -171,7 +175,7 @@ func TestOperator(t *testing.T) {
 	r.says(w.address, "ok", 200)
 	messages := len(in.list())
 	r.types(env,
-		typed{why("republish ok-0"), 0, []string{"republish: 1 requests"}},
+		typed{why("republish ok-0"), 0, []string{"republish: 1 request: ok-0"}},
 		typed{why("republish --where --settled-within 1h"), 0, []string{"would republish", "nothing was changed"}},
 	)
 	eventually(t, func() error {

@@ -36,6 +36,9 @@ func sendCommand() *cobra.Command {
 			"Each event needs a request_id.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if wait < 0 {
+				return errors.New("--wait must not be negative")
+			}
 			events, err := readEvents(args[0], cmd.InOrStdin())
 			if err != nil {
 				return err
@@ -67,7 +70,8 @@ func readEvents(name string, in io.Reader) ([]sendEvent, error) {
 	var events []sendEvent
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, maxEvent)
-	for n := 1; lines.Scan(); n++ {
+	n := 1
+	for ; lines.Scan(); n++ {
 		line := bytes.TrimSpace(lines.Bytes())
 		if len(line) == 0 {
 			continue
@@ -76,14 +80,16 @@ func readEvents(name string, in io.Reader) ([]sendEvent, error) {
 			RequestID string `json:"request_id"`
 		}
 		if err := json.Unmarshal(line, &event); err != nil {
-			return nil, fmt.Errorf("%s, line %d: %w (one JSON object a line)", name, n, err)
+			return nil, fmt.Errorf("%s, line %d: not one JSON object a line: %w", name, n, err)
 		}
 		if event.RequestID == "" {
 			return nil, fmt.Errorf("%s, line %d: request_id is missing", name, n)
 		}
 		events = append(events, sendEvent{event.RequestID, bytes.Clone(line)})
 	}
-	if err := lines.Err(); err != nil {
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return nil, fmt.Errorf("%s, line %d: longer than the %d bytes that NATS takes", name, n, maxEvent)
+	} else if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if len(events) == 0 {
@@ -111,24 +117,27 @@ func send(cmd *cobra.Command, events []sendEvent, source string, wait time.Durat
 		defer results.stop()
 	}
 	bar := progress(len(events), "sent")
+	sequences := make(map[uint64]string, len(events)) // ids by where they stand in the stream
 	for _, e := range events {
 		m := nats.NewMsg(cfg.RequestsSubject + "." + source)
 		m.Data = e.text
 		m.Header.Set("Content-Type", "application/json")
-		if _, err := stream.PublishMsg(ctx, m); err != nil {
+		ack, err := stream.PublishMsg(ctx, m)
+		if err != nil {
 			if errors.Is(err, jetstream.ErrNoStreamResponse) {
 				err = fmt.Errorf("no stream takes %s: create %s (REQUESTS_STREAM) with subjects %s.>, or run a worker with CREATE_STREAMS=true; "+
 					"if it is there, it has no leader at the moment", m.Subject, cfg.RequestsStream, cfg.RequestsSubject)
 			}
 			return fmt.Errorf("%s was not sent, nor what stands behind it: %w", e.id, err)
 		}
+		sequences[ack.Sequence] = e.id
 		_ = bar.Add(1) // a bar that cannot be drawn stops nothing
 	}
 	_ = bar.Finish()
 	if wait == 0 {
 		return report(cmd, nil, "sent: %d\n", len(events))
 	}
-	return results.print(ctx, cmd.OutOrStdout(), events, wait)
+	return results.print(ctx, cmd.OutOrStdout(), sequences, wait)
 }
 
 // senderStream connects with the NATS settings alone: who sends needs no others.
@@ -149,7 +158,7 @@ func senderStream() (Config, jetstream.JetStream, func(), error) {
 	}
 	conn, err := nats.Connect(cfg.NATSURL, append(options, nats.Name("flexworker send"))...)
 	if err != nil {
-		return cfg, nil, nil, fmt.Errorf("NATS at %s: %s", hideUser(cfg.NATSURL), hideUser(err.Error()))
+		return cfg, nil, nil, fmt.Errorf("NATS at %s (NATS_URL): %s", hideUser(cfg.NATSURL), hideUser(err.Error()))
 	}
 	stream, err := jetstream.New(conn)
 	return cfg, stream, conn.Close, err
@@ -181,11 +190,12 @@ func listen(ctx context.Context, stream jetstream.JetStream, cfg Config, source 
 func (r *results) stop() { r.context.Stop() }
 
 // print writes the final result of each event as it comes. Another result, such
-// as uncertain, is written too, and waited beyond.
-func (r *results) print(ctx context.Context, out io.Writer, events []sendEvent, wait time.Duration) error {
-	open := make(map[string]bool, len(events))
-	for _, e := range events {
-		open[e.id] = true
+// as uncertain, is written too, and waited beyond. A malformed message has no id that
+// could be trusted: its result names the place in the stream.
+func (r *results) print(ctx context.Context, out io.Writer, sequences map[uint64]string, wait time.Duration) error {
+	open := make(map[string]bool, len(sequences))
+	for _, id := range sequences {
+		open[id] = true
 	}
 	bar := progress(len(open), "answered")
 	over := time.NewTimer(wait)
@@ -206,8 +216,15 @@ func (r *results) print(ctx context.Context, out io.Writer, events []sendEvent, 
 			var result struct {
 				RequestID string `json:"request_id"`
 				Outcome   string `json:"outcome"`
+				Sequence  uint64 `json:"sequence"` // of malformed ones and conflicts
 			}
-			if json.Unmarshal(m.Data(), &result) != nil || !open[result.RequestID] {
+			if json.Unmarshal(m.Data(), &result) != nil {
+				continue
+			}
+			if result.RequestID == "" {
+				result.RequestID = sequences[result.Sequence]
+			}
+			if !open[result.RequestID] {
 				continue
 			}
 			if _, err := fmt.Fprintf(out, "%s\n", m.Data()); err != nil {

@@ -9,6 +9,22 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// TestSendMalformed: who sent what could not become a request is told so, and waits
+// no longer.
+func TestSendMalformed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	env := r.environment()
+	w := r.command(env, "run")
+	r.says(w.address, "ok", 200)
+	file := t.TempDir() + "/events"
+	twice := strings.Replace(string(request("b-1")), "{", `{"request_id":"b-1",`, 1)
+	if err := os.WriteFile(file, []byte(twice+"\n"+string(request("b-2"))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.types(env, typed{[]string{"send", "--wait", "1m", file}, 0, []string{`"outcome":"malformed"`, "this key stands twice", `"request_id":"b-2"`}})
+}
+
 // TestSend: what a sender is told when no answer comes, and when there is no
 // stream to send to or to read from.
 func TestSend(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 type Backlog struct {
 	State    string // a State, or "unpublished"
 	Requests int64
-	Oldest   time.Duration // age of the oldest; 0: none
+	Oldest   time.Duration // age of the oldest, of one not sent yet since it was due; 0: none
 }
 
 // Backlog counts what is not finished, a row for each such state, also where
@@ -31,11 +31,12 @@ func (s *Store) Backlog(ctx context.Context) ([]Backlog, error) {
 
 // backlogSQL does not ask outbox_backlog, which has the sources: those stand in the
 // rows, and half a million of them took 3.5 s to read. So the oldest is the one with
-// the lowest id, which came a statement's length after it at most. Each min stands
+// the lowest id, which came a statement's length after it at most; of what was never
+// sent, the longest due: a request for next year is not late. Each min stands
 // beside a count: alone it would be looked for in the key, past all that is settled.
 const backlogSQL = `
 	WITH part AS MATERIALIZED (
-		SELECT 'pending' AS state, count(*) AS n, min(id) AS first, NULL::timestamptz AS since FROM outbox WHERE state = 'pending' AND attempt = 0
+		SELECT 'pending' AS state, count(*) AS n, NULL::bigint AS first, min(due_at) AS since FROM outbox WHERE state = 'pending' AND attempt = 0
 		UNION ALL
 		SELECT 'pending', count(*), min(id), NULL FROM outbox WHERE state = 'pending' AND attempt > 0
 		UNION ALL
@@ -44,5 +45,5 @@ const backlogSQL = `
 		SELECT 'uncertain', count(*), min(id), NULL FROM outbox WHERE state = 'uncertain'
 		UNION ALL
 		SELECT 'unpublished', count(*), NULL, min(settled_at) FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL)
-	SELECT part.state, sum(n)::bigint, coalesce(clock_timestamp() - min(coalesce(since, o.received_at)), '0')
+	SELECT part.state, sum(n)::bigint, greatest(clock_timestamp() - min(coalesce(since, o.received_at)), '0')
 	  FROM part LEFT JOIN outbox o ON o.id = part.first GROUP BY part.state`

@@ -22,6 +22,7 @@ func TestBacklog(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustAdd(t, s, "fresh", 4)
+	mustAdd(t, s, "scheduled", 1, func(e *Event) { e.NotBefore = time.Now().Add(time.Hour) })
 	mustAdd(t, s, "unpublished", 5, faulty("x"))
 	published := mustAdd(t, s, "published", 6, faulty("x"))
 	if _, err := s.pool.Exec(t.Context(), `
@@ -34,9 +35,9 @@ func TestBacklog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// By ids: again-1 is 1, uncertain-1 2, sending-1 to -3 3 to 5, unpublished-5, whose end is the oldest, 14.
-	want := map[string]Backlog{"pending": {Requests: 5, Oldest: 99 * time.Hour}, "sending": {Requests: 3, Oldest: 97 * time.Hour},
-		"uncertain": {Requests: 1, Oldest: 98 * time.Hour}, "unpublished": {Requests: 5, Oldest: 14 * time.Hour}}
+	// By ids: again-1 is 1, uncertain-1 2, sending-1 to -3 3 to 5, unpublished-5, whose end is the oldest, 15.
+	want := map[string]Backlog{"pending": {Requests: 6, Oldest: 99 * time.Hour}, "sending": {Requests: 3, Oldest: 97 * time.Hour},
+		"uncertain": {Requests: 1, Oldest: 98 * time.Hour}, "unpublished": {Requests: 5, Oldest: 15 * time.Hour}}
 	for _, got := range backlog {
 		if w := want[got.State]; got.Requests != w.Requests || got.Oldest.Truncate(time.Hour) != w.Oldest {
 			t.Errorf("%s: %d, the oldest %v; want %d and %v", got.State, got.Requests, got.Oldest, w.Requests, w.Oldest)
@@ -59,5 +60,32 @@ func TestBacklogEmpty(t *testing.T) {
 		if b.Requests != 0 || b.Oldest != 0 {
 			t.Errorf("%+v", b)
 		}
+	}
+}
+
+// TestBacklogScheduled: what is not to be sent yet is not late, for people neither.
+func TestBacklogScheduled(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "scheduled", 1, func(e *Event) { e.NotBefore = time.Now().Add(time.Hour) })
+	exec(t, s.pool, `UPDATE outbox SET received_at = now() - interval '1 day'`)
+	age := func() (counted, shown time.Duration) {
+		backlog, err := s.Backlog(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range backlog {
+			if b.State == string(Pending) {
+				counted = b.Oldest
+			}
+		}
+		return counted, one[time.Duration](t, s.pool, `SELECT oldest FROM outbox_backlog`)
+	}
+	if counted, shown := age(); counted != 0 || shown != 0 {
+		t.Errorf("not due for an hour, and %v or %v old", counted, shown)
+	}
+	exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '2 minutes'`)
+	if counted, shown := age(); counted.Truncate(time.Minute) != 2*time.Minute || shown.Truncate(time.Minute) != 2*time.Minute {
+		t.Errorf("due for two minutes, and %v or %v old", counted, shown)
 	}
 }

@@ -14,7 +14,7 @@ func Explain(d Detail, g Gate) string {
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	say("%s was asked for by %s at %s (message %d of the request stream).", d.RequestID, d.Source, clock(d.ReceivedAt), d.StreamSequence)
 	if d.Repeats > 0 {
-		say("It was asked for again %d times; each is answered with the same result.", d.Repeats)
+		say("It was asked for again (%d more); each is answered with the same result.", d.Repeats)
 	}
 	for _, sentence := range happened(d) {
 		say("%s", sentence)
@@ -81,7 +81,7 @@ func standing(d Detail, g Gate) string {
 			said(d.LeasedBy), d.Attempt, at(d.LeasedUntil))
 	case Uncertain:
 		if d.DueAt == nil {
-			return fmt.Sprintf("It may exist, and no lookup can tell (%s). It waits for a person: find it in Flex, then `worker resolve %s --created KD...`, or `--absent` when it surely does not exist.",
+			return fmt.Sprintf("It may exist, and no lookup can tell (%s). It waits for a person: look for it in Flex, then `worker resolve %[2]s --created KD... --why \"...\"`, or `worker resolve %[2]s --absent --why \"...\"` when it surely does not exist: it is sent again.",
 				said(d.ErrorMessage), d.RequestID)
 		}
 		s := fmt.Sprintf("It may exist: attempt %d could have been under way until %s (%s). The next lookup is due %s.",
@@ -104,6 +104,9 @@ func pendingNow(d Detail, g Gate) string {
 		fmt.Fprintf(&b, "It waits: attempt %d is due %s", d.Attempt+1, due(d.DueAt, d.Now))
 	} else {
 		fmt.Fprintf(&b, "It is due: attempt %d is made as soon as a worker has a free slot", d.Attempt+1)
+		if g.Rate > 0 {
+			fmt.Fprintf(&b, " and the fleet's rate, %v a second, leaves one", g.Rate)
+		}
 	}
 	if d.ErrorMessage != nil {
 		fmt.Fprintf(&b, " (before: %s)", *d.ErrorMessage)
@@ -158,6 +161,9 @@ func at(t *time.Time) string {
 
 func due(t *time.Time, now time.Time) string {
 	if left := t.Sub(now).Round(100 * time.Millisecond); left > 0 {
+		if left > time.Hour {
+			return "at " + clock(*t)
+		}
 		return "in " + left.String()
 	}
 	return "now"

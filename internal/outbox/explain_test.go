@@ -39,8 +39,10 @@ func TestExplain(t *testing.T) {
 	}{
 		{"pending, due", detail(Pending, func(d *Detail) { d.DueAt = when(-time.Second) }), open,
 			"It is due: attempt 1 is made as soon as a worker has a free slot.\n"},
-		{"pending, limited", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateLimited},
-			"It is due: attempt 1 is made as soon as a worker has a free slot.\n"},
+		{"pending, limited", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateOpen, Rate: 2.5},
+			"It is due: attempt 1 is made as soon as a worker has a free slot and the fleet's rate, 2.5 a second, leaves one.\n"},
+		{"pending, for tomorrow", detail(Pending, func(d *Detail) { d.DueAt = when(24 * time.Hour) }), open,
+			"It waits: attempt 1 is due at 2026-11-23 03:00:00.000 UTC.\n"},
 		{"pending, not due", detail(Pending, func(d *Detail) { d.DueAt, d.ExpiresAt = when(90*time.Second), when(time.Hour) }), open,
 			"It waits: attempt 1 is due in 1m30s. It is not sent after 2026-11-22 04:00:00.000 UTC.\n"},
 		{"pending, after a refusal", detail(Pending, func(d *Detail) {
@@ -63,7 +65,7 @@ func TestExplain(t *testing.T) {
 			d.History = []History{{Kind: "attempt", Number: 1, Worker: "w1", StartedAt: now, Outcome: "put_back", Applied: true}}
 			d.Acts = []Done{{At: now, Who: "ann", Why: "the address is right now", Act: "retry", Was: "rejected"}}
 		}), open,
-			"It was asked for again 2 times; each is answered with the same result.\n" +
+			"It was asked for again (2 more); each is answered with the same result.\n" +
 				"Attempt 1 at 2026-11-22 03:00:00.000 UTC by w1: put back.\n" +
 				"At 2026-11-22 03:00:00.000 UTC ann did: retry (it was rejected). Why: the address is right now.\n" +
 				"It is due: attempt 2 is made as soon as a worker has a free slot.\n"},
@@ -94,8 +96,8 @@ func TestExplain(t *testing.T) {
 			"It may exist: attempt 1 could have been under way until 2026-11-22 03:00:00.000 UTC (nothing is recorded). The next lookup is due now. " +
 				"But the gate is held since 2026-11-22 03:00:00.000 UTC: a wrong campaign. Nothing is looked up until `worker release --why ...` opens it.\n"},
 		{"uncertain, a person", detail(Uncertain, func(d *Detail) { d.ErrorMessage = word("there is no task to look for") }), open,
-			"It may exist, and no lookup can tell (there is no task to look for). It waits for a person: find it in Flex, then " +
-				"`worker resolve crm-42 --created KD...`, or `--absent` when it surely does not exist.\n"},
+			"It may exist, and no lookup can tell (there is no task to look for). It waits for a person: look for it in Flex, then " +
+				"`worker resolve crm-42 --created KD... --why \"...\"`, or `worker resolve crm-42 --absent --why \"...\"` when it surely does not exist: it is sent again.\n"},
 		{"created by response", detail(Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(sidA), word("response") })), open,
 			"It is created as " + sidA + " (Flex answered so) since 2026-11-22 02:59:00.000 UTC. " + published},
 		{"created by lookup, not published", detail(Created, settled(func(d *Detail) {

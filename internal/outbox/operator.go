@@ -26,7 +26,7 @@ type Filter struct {
 	ErrorKind  string
 	OlderThan  time.Duration // since it was received
 	Since      time.Duration // settled within this time before now
-	Limit      int           // 0: 100 for List, no limit for acts
+	Limit      int           // 0: ListMost for List, no limit for acts
 }
 
 // where is the condition of a filter, for the parameters that args gives.
@@ -117,6 +117,14 @@ func (s *Store) ResolveCreated(ctx context.Context, a Act, requestID, sid string
 	if !sidForm.MatchString(sid) {
 		return fmt.Errorf("outbox: resolve: %s is not the sid of an interaction: KD and 32 hexadecimal digits", sid)
 	}
+	var other *string // no index has sids: in a large table this takes seconds
+	err := s.pool.QueryRow(ctx, `SELECT min(request_id) FROM outbox WHERE interaction_sid = $1 AND request_id <> $2`, sid, requestID).Scan(&other)
+	if err != nil {
+		return wrap("resolve", err)
+	}
+	if other != nil {
+		return fmt.Errorf("outbox: resolve: %s is the interaction of %s: nothing was changed", sid, *other)
+	}
 	return s.resolveByHand(ctx, a, "resolve created", requestID, `
 		state = 'created', due_at = NULL, interaction_sid = $5, task_sid = coalesce(nullif($6, ''), task_sid),
 		assignment_status = nullif($7, ''), response = coalesce($8::text::json, response),
@@ -145,16 +153,16 @@ func (s *Store) resolveByHand(ctx context.Context, a Act, act, requestID, set st
 	return wrap("resolve", err)
 }
 
-// Hold shuts the gate until a person releases it. Where the fleet had shut it
-// itself, its reason is kept behind the person's: it may still be true.
+// Hold shuts the gate until a person releases it. Where it was shut already the
+// reason is kept behind the person's: it may still be true.
 func (s *Store) Hold(ctx context.Context, a Act) error {
 	return s.actOnGate(ctx, a, "hold", `held_since = coalesce(held_since, clock_timestamp()), probe_at = NULL,
-		reason = $2 || CASE WHEN probe_at IS NOT NULL THEN '; before: ' || reason ELSE '' END`)
+		reason = $2 || CASE WHEN probe_at IS NOT NULL OR held_since IS NOT NULL THEN '; before: ' || reason ELSE '' END`)
 }
 
 // Release opens the gate, whoever shut it and why.
 func (s *Store) Release(ctx context.Context, a Act) error {
-	return s.actOnGate(ctx, a, "release", `held_since = NULL, probe_at = NULL, paused_until = NULL, reason = $2`)
+	return s.actOnGate(ctx, a, "release", `held_since = NULL, probe_at = NULL, paused_until = NULL`) // reason stays: why it was shut last
 }
 
 func (s *Store) actOnGate(ctx context.Context, a Act, act, set string) error {

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,12 +30,12 @@ type Row struct {
 const rowColumns = `request_id, source, state, priority, attempt, spared, interaction_sid, error_kind, error_message,
 	due_at, received_at, settled_at, published_at`
 
+// ListMost is how many requests List gives when it is not told.
+const ListMost = 100
+
 // List gives the requests that a filter chooses, the oldest first.
 func (s *Store) List(ctx context.Context, f Filter) ([]Row, error) {
-	limit := f.Limit
-	if limit == 0 {
-		limit = 100
-	}
+	limit := cmp.Or(f.Limit, ListMost)
 	rows, err := s.pool.Query(ctx, `SELECT `+rowColumns+` FROM outbox WHERE`+where+` ORDER BY id LIMIT $7`, f.args(limit)...)
 	if err != nil {
 		return nil, wrap("list", err)

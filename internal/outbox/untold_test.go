@@ -40,7 +40,7 @@ func (c *cutConn) Write(p []byte) (int, error) {
 	if bytes.Contains(p, c.cut.at) && c.cut.armed.CompareAndSwap(true, false) {
 		c.off.Store(true)
 		if !c.cut.made {
-			_ = c.Conn.Close() // it is over either way
+			_ = c.Close() // it is over either way
 			return len(p), nil
 		}
 	}
