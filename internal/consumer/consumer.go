@@ -6,6 +6,9 @@
 // request or as malformed, so nothing needs to be refused to the stream and one
 // bad event never holds up a good one.
 //
+// Of flex it knows two pure functions, what a sid looks like and which lookup key
+// a request has: a second copy of either could come to differ. It makes no call.
+//
 // What the library and the server do that one would not expect:
 //   - Consume ends without a word when the consumer is deleted, a request is bad
 //     or the connection is closed for good. Run looks the consumer up again and
