@@ -16,7 +16,8 @@ import (
 
 // ErrLeaseLost is returned for a lease that no longer stands: the request was
 // settled, or leased again, by somebody else. What was to be recorded is in
-// outbox_attempts, not applied, with the sid of what it created. It does not come for a lease that merely lapsed.
+// outbox_attempts, not applied, with the sid of what it created. It does not come
+// for a lease that merely lapsed.
 var ErrLeaseLost = errors.New("outbox: the lease is lost")
 
 // A record is what became of one lease.
