@@ -29,8 +29,8 @@ const (
 
 // openPool gives a pool that connects when it is first used. Each connection
 // takes the user and password of that moment, so a rotated file counts; host and
-// database stay those of the start. configure may add to it; nil: nothing. What dsn itself says of a session stands,
-// but for its isolation.
+// database stay those of the start. configure may add to it; nil: nothing. What dsn
+// itself says of a session stands, but for its isolation.
 func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string, configure func(*pgxpool.Config)) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(dsn.Value())
 	if err != nil {

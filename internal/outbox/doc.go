@@ -18,6 +18,8 @@ in show.go, explain.go, operator.go and audit.go.
 	pending ──expire──► expired       pending ──cancel──► cancelled       add, with faults ──► rejected
 	add, while a slot is free and nothing that is due waits ──► sending: both arrows in one statement
 	rejected | abandoned | expired | cancelled ──retry──► pending
+	late, of the same attempt: record moves an uncertain request as it does a sending one, and, created, a pending one too;
+	take back leads an uncertain one back to pending
 
 	state      means                                      whose move               entered by
 	pending    waits until due_at                         Deliverer                add; record after refused or blocked; put back;
@@ -85,8 +87,8 @@ witnesses have to agree, the task search and the event log. A task is deleted
 five minutes after its end, so later than that the log alone decides. A search
 for several keys proves absence only when it found one of them, or a control:
 the key of a request that this process has seen created. A lookup that fails is
-no answer. What stays unclear for ten settle times and six lookups, what Flex answered with a
-2xx without a sid, and what has no task goes by UNCERTAIN_POLICY.
+no answer. What stays unclear for ten settle times and six lookups, what Flex
+answered with a 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY.
 
 # What a crash leaves
 

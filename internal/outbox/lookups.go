@@ -8,11 +8,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// lookable: a request that has no task to look for, or whose task may be searched for
-// at the latest in $2. No pause is longer than maxRetryAfter: what is later was said
-// by a clock that has gone back since.
-const lookable = `(lookup_attribute IS DISTINCT FROM $1 OR held_since IS NULL
-	AND NOT lookup_at BETWEEN clock_timestamp() + $2::interval AND clock_timestamp() + interval '61 minutes')`
+// searchable: the fleet may search for tasks, at the latest in $2. No pause is longer
+// than maxRetryAfter: what is later was said by a clock that has gone back since.
+const searchable = `held_since IS NULL
+	AND NOT lookup_at BETWEEN clock_timestamp() + $2::interval AND clock_timestamp() + interval '61 minutes'`
+
+// lookable: a request that has no task to look for, or whose task may be searched for.
+const lookable = `(lookup_attribute IS DISTINCT FROM $1 OR ` + searchable + `)`
 
 // takeLookups takes what may be asked in one search, at most most requests:
 // uncertain ones that are due, of the workspace and the time of the one that is due
@@ -45,9 +47,7 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 		}
 		if q.workspace != "" {
 			tag, err := tx.Exec(ctx, `
-				UPDATE outbox_gate SET lookup_at = clock_timestamp() + $1::interval
-				 WHERE held_since IS NULL
-				   AND NOT lookup_at BETWEEN clock_timestamp() AND clock_timestamp() + interval '61 minutes'`, lookupEvery)
+				UPDATE outbox_gate SET lookup_at = clock_timestamp() + $1::interval WHERE `+searchable, lookupEvery, time.Duration(0))
 			if err != nil || tag.RowsAffected() == 0 {
 				return err
 			}

@@ -90,8 +90,8 @@ func (p Policy) after(attempt int, o flex.Outcome, random float64) move {
 	}
 }
 
-// blockedAlone decides about a request that is blocked, which is m, while that has not shut
-// the gate. At first it is spared: the others may fare the same. But where it stays
+// blockedAlone decides about a request that is blocked, which is m, while that has
+// not shut the gate. At first it is spared: the others may fare the same. But where it stays
 // the only one, the fault is its own tenant's: its attempts count then, so that they
 // are used up and it is answered.
 func (p Policy) blockedAlone(attempt, spared int, m move) move {
