@@ -5,10 +5,8 @@
 // Several replicas may start at once: those that come second wait for the
 // session lock and then find nothing to do. The version before a step can live
 // with the schema after it; that is why Check accepts a database that is ahead.
-// So a step adds; where it says a constraint in another way, it forbids the same
-// rows. Where it changes the type of a column (0013), a session of the version
-// before has one error for each statement that returns the column ("cached plan
-// must not change result type"), before anything is done, and prepares it anew.
+// So, once a version is released, a step adds, and never renames or drops what
+// the version before uses.
 //
 // The lock belongs to a session. Behind pgbouncer in transaction mode run
 // `worker migrate up` against Postgres itself and start the workers with
@@ -32,8 +30,9 @@ import (
 //go:embed *.sql
 var files embed.FS
 
-// versionTable is where goose notes the steps that were taken.
-const versionTable = "outbox_schema_version"
+// versionTable is where goose notes the steps that were taken. It is not that of
+// the versions before the first release, whose steps were other ones.
+const versionTable = "outbox_migrations"
 
 // lockPeriod and lockTries bound the wait for another replica's migration: one
 // try a second for five minutes.
@@ -159,6 +158,9 @@ func wrap(verb string, err error) error {
 	}
 	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.Code == "42501" {
 		return fmt.Errorf("migrations: %s: this role may not change the schema: run `worker migrate up` as the role that owns it, and the workers with MIGRATE=false: %w", verb, err)
+	}
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.Code == "42P07" {
+		return fmt.Errorf("migrations: %s: the database has tables of the same names that these migrations did not make, such as those of a version before the first release: use another database or schema: %w", verb, err)
 	}
 	return fmt.Errorf("migrations: %s: %w", verb, err)
 }

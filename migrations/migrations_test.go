@@ -55,7 +55,7 @@ func names(t *testing.T, conn *pgx.Conn, sql string) []string {
 }
 
 const ours = `SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
-	AND relkind IN ('r', 'v', 'i', 'S') AND relname NOT LIKE 'outbox_schema_version%'
+	AND relkind IN ('r', 'v', 'i', 'S') AND relname NOT LIKE 'outbox_migrations%'
 	UNION ALL SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype = 'd' ORDER BY 1`
 
 // TestUpAndDown: every step up, back to nothing, and up again to the same.
@@ -145,7 +145,7 @@ func TestAhead(t *testing.T) {
 	dsn := outboxtest.NewDSN(t)
 	conn := connect(t, dsn)
 	up(t, dsn)
-	if _, err := conn.Exec(t.Context(), `INSERT INTO outbox_schema_version (version_id, is_applied) VALUES (9999, true)`); err != nil {
+	if _, err := conn.Exec(t.Context(), `INSERT INTO outbox_migrations (version_id, is_applied) VALUES (9999, true)`); err != nil {
 		t.Fatal(err)
 	}
 	if err := migrations.Check(t.Context(), conn); err != nil {
@@ -203,9 +203,9 @@ func TestComments(t *testing.T) {
 	conn := connect(t, dsn)
 	for _, sql := range []string{
 		`SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v')
-			AND relname <> 'outbox_schema_version' AND coalesce(obj_description(oid, 'pg_class'), '') = ''`,
+			AND relname <> 'outbox_migrations' AND coalesce(obj_description(oid, 'pg_class'), '') = ''`,
 		`SELECT relname || '.' || attname FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid
-			WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'outbox_schema_version'
+			WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'outbox_migrations'
 			  AND attnum > 0 AND NOT attisdropped AND coalesce(col_description(c.oid, attnum), '') = ''`,
 	} {
 		if bare := names(t, conn, sql); len(bare) > 0 {

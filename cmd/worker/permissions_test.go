@@ -196,7 +196,7 @@ func TestLeastPermissions(t *testing.T) {
 		    OR table_name = 'outbox_attempts' AND privilege_type NOT IN ('SELECT', 'INSERT', 'DELETE')
 		    OR table_name = 'outbox_gate' AND privilege_type NOT IN ('SELECT', 'UPDATE')
 		    OR table_name IN ('outbox_attention', 'outbox_backlog')
-		    OR table_name = 'outbox_schema_version' AND privilege_type <> 'SELECT'
+		    OR table_name = 'outbox_migrations' AND privilege_type <> 'SELECT'
 		    OR privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE'))`, poor.Config().ConnConfig.User).Scan(&more); err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestOnePermissionLess(t *testing.T) {
 	}
 	for name, rights := range map[string][3][]string{
 		"gate":     {less(grants, "outbox_gate"), publish, subscribe},
-		"views":    {less(grants, "outbox_schema_version"), publish, subscribe},
+		"views":    {less(grants, "outbox_migrations"), publish, subscribe},
 		"results":  {grants, less(publish, "interactions.results"), subscribe},
 		"ack":      {grants, less(publish, "$JS.ACK"), subscribe},
 		"next":     {grants, less(publish, "MSG.NEXT"), subscribe},

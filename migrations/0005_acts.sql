@@ -6,7 +6,8 @@ CREATE TABLE outbox_acts (
     who        text        NOT NULL,
     why        text        NOT NULL,
     act        text        NOT NULL,
-    request_id text,
+    request_id text        COLLATE "C",
+    attempt    integer,
     was        text        NOT NULL,
 
     CONSTRAINT act_is_known CHECK (act IN ('retry', 'cancel', 'resolve created', 'resolve absent', 'republish', 'hold', 'release')),
@@ -21,6 +22,7 @@ COMMENT ON COLUMN outbox_acts.who        IS 'Who did it, as the command was told
 COMMENT ON COLUMN outbox_acts.why        IS 'Why, in their words.';
 COMMENT ON COLUMN outbox_acts.act        IS 'retry, cancel, resolve created, resolve absent, republish; of the gate: hold, release.';
 COMMENT ON COLUMN outbox_acts.request_id IS 'The request it changed; null for the gate.';
+COMMENT ON COLUMN outbox_acts.attempt    IS 'The attempt that the person had seen: the act speaks of that one alone. Null: of none.';
 COMMENT ON COLUMN outbox_acts.was        IS 'What stood there before: the request''s state, or the gate''s.';
 
 -- +goose Down

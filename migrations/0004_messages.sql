@@ -3,12 +3,12 @@
 CREATE TABLE outbox_malformed (
     id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind            text        NOT NULL,
-    stream          text        NOT NULL,
+    stream          text        COLLATE "C" NOT NULL,
     stream_sequence bigint      NOT NULL,
     stream_time     timestamptz NOT NULL,
     subject         text        NOT NULL,
     source          text        NOT NULL,
-    request_id      text,
+    request_id      text        COLLATE "C",
     headers         json        NOT NULL,
     raw             bytea       NOT NULL,
     error           text        NOT NULL,
@@ -42,9 +42,11 @@ CREATE TABLE outbox_repeats (
     id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     outbox_id       bigint      NOT NULL,
     source          text        NOT NULL,
+    stream          text        NOT NULL DEFAULT '',
     stream_sequence bigint      NOT NULL,
     stream_time     timestamptz NOT NULL,
     traceparent     text,
+    tracestate      text,
     received_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     published_at    timestamptz,
 
@@ -57,9 +59,11 @@ COMMENT ON TABLE  outbox_repeats                 IS 'A known request that was as
 COMMENT ON COLUMN outbox_repeats.id              IS 'Order of writing.';
 COMMENT ON COLUMN outbox_repeats.outbox_id       IS 'The request: outbox.id.';
 COMMENT ON COLUMN outbox_repeats.source          IS 'Who asked this time.';
+COMMENT ON COLUMN outbox_repeats.stream          IS 'Name of the request stream.';
 COMMENT ON COLUMN outbox_repeats.stream_sequence IS 'Sequence of the message in the request stream.';
 COMMENT ON COLUMN outbox_repeats.stream_time     IS 'When the stream stored that message.';
 COMMENT ON COLUMN outbox_repeats.traceparent     IS 'Trace context that came with it; goes back with its answer.';
+COMMENT ON COLUMN outbox_repeats.tracestate      IS 'tracestate that came with it; goes back with its answer.';
 COMMENT ON COLUMN outbox_repeats.received_at     IS 'When it was asked.';
 COMMENT ON COLUMN outbox_repeats.published_at    IS 'When the result stream acknowledged the answer to it.';
 

@@ -1,0 +1,73 @@
+-- +goose Up
+-- What all replicas go through before they call. One row, locked for the length of a claim.
+CREATE TABLE outbox_gate (
+    only_row     boolean          PRIMARY KEY DEFAULT true,
+    rate         double precision NOT NULL DEFAULT 0,
+    tokens       double precision NOT NULL DEFAULT 0,
+    refilled_at  timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    paused_until timestamptz,
+    held_since   timestamptz,
+    probe_at     timestamptz,
+    lookup_at    timestamptz      NOT NULL DEFAULT '-infinity',
+    reason       text,
+    changed_by   text             NOT NULL DEFAULT 'migration',
+    changed_at   timestamptz      NOT NULL DEFAULT clock_timestamp(),
+
+    CONSTRAINT there_is_one_gate CHECK (only_row),
+    CONSTRAINT rate_is_not_negative CHECK (rate >= 0 AND tokens >= 0),
+    CONSTRAINT shut_for_a_reason CHECK (reason IS NOT NULL OR (paused_until IS NULL AND held_since IS NULL AND probe_at IS NULL))
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+INSERT INTO outbox_gate DEFAULT VALUES;
+
+COMMENT ON TABLE  outbox_gate              IS 'One row: what the whole fleet goes through before it calls Flex.';
+COMMENT ON COLUMN outbox_gate.only_row     IS 'Always true; keeps the table at one row.';
+COMMENT ON COLUMN outbox_gate.rate         IS 'Attempts a second, all replicas together; 0: no limit. The latest worker to start sets it from FLEX_RATE.';
+COMMENT ON COLUMN outbox_gate.tokens       IS 'Passes that were left at refilled_at.';
+COMMENT ON COLUMN outbox_gate.refilled_at  IS 'When tokens was last brought up to date.';
+COMMENT ON COLUMN outbox_gate.paused_until IS 'No call before this instant: Flex said 429, or cannot be reached. Opens by itself.';
+COMMENT ON COLUMN outbox_gate.held_since   IS 'Not null: no call until released. By the fleet (probe_at not null): credentials, account or address are at fault, and it opens by itself once they are right. Else by a person.';
+COMMENT ON COLUMN outbox_gate.probe_at     IS 'Not null: shut until a read that creates nothing succeeds; one replica makes the next one at this instant.';
+COMMENT ON COLUMN outbox_gate.lookup_at    IS 'No replica asks TaskRouter before this instant: together they stay under its 3 searches a second.';
+COMMENT ON COLUMN outbox_gate.reason       IS 'Why it is, or was last, shut.';
+COMMENT ON COLUMN outbox_gate.changed_by   IS 'The worker or person who shut or opened it last.';
+COMMENT ON COLUMN outbox_gate.changed_at   IS 'When that was.';
+
+-- One row for each living worker, which it renews by its own poll. A row that nobody renewed for an hour is removed.
+CREATE TABLE outbox_replicas (
+    name             text             COLLATE "C" PRIMARY KEY,
+    version          text             NOT NULL,
+    started_at       timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    seen_at          timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    state            text             NOT NULL,
+    reason           text,
+    state_since      timestamptz      NOT NULL DEFAULT clock_timestamp(),
+    last_created_at  timestamptz,
+    account          text             NOT NULL DEFAULT '',
+    lookup_attribute text             NOT NULL DEFAULT '',
+    lookup_settle    interval         NOT NULL,
+    flex_timeout     interval         NOT NULL,
+    flex_rate        double precision NOT NULL,
+    uncertain_policy text             NOT NULL,
+    retention        interval         NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+
+COMMENT ON TABLE  outbox_replicas                  IS 'One row for each living worker.';
+COMMENT ON COLUMN outbox_replicas.name             IS 'The name by which it signs leases and history. No two processes have the same.';
+COMMENT ON COLUMN outbox_replicas.version          IS 'The version of its program.';
+COMMENT ON COLUMN outbox_replicas.started_at       IS 'When it started.';
+COMMENT ON COLUMN outbox_replicas.seen_at          IS 'When it last renewed this row. It renews it every few seconds.';
+COMMENT ON COLUMN outbox_replicas.state            IS 'The word of its /readyz: ok, failing, limited, paused, held, database, nats, draining, unauthorized, unreachable.';
+COMMENT ON COLUMN outbox_replicas.reason           IS 'Why it is in that state, in words, without secrets.';
+COMMENT ON COLUMN outbox_replicas.state_since      IS 'Since when it is in that state.';
+COMMENT ON COLUMN outbox_replicas.last_created_at  IS 'When it last created an interaction.';
+COMMENT ON COLUMN outbox_replicas.account          IS 'The account sid or API key with which it calls Flex.';
+COMMENT ON COLUMN outbox_replicas.lookup_attribute IS 'Its LOOKUP_ATTRIBUTE.';
+COMMENT ON COLUMN outbox_replicas.lookup_settle    IS 'Its LOOKUP_SETTLE. The longest in the fleet counts.';
+COMMENT ON COLUMN outbox_replicas.flex_timeout     IS 'Its FLEX_TIMEOUT.';
+COMMENT ON COLUMN outbox_replicas.flex_rate        IS 'Its FLEX_RATE. In force where all living replicas agree.';
+COMMENT ON COLUMN outbox_replicas.uncertain_policy IS 'Its UNCERTAIN_POLICY.';
+COMMENT ON COLUMN outbox_replicas.retention        IS 'Its RETENTION.';
+
+-- +goose Down
+DROP TABLE outbox_replicas;
+DROP TABLE outbox_gate;
