@@ -113,7 +113,7 @@ CREATE INDEX outbox_lookup  ON outbox (due_at, id)           WHERE state = 'unce
 CREATE INDEX outbox_prune   ON outbox (settled_at, id)       WHERE published_at IS NOT NULL;
 CREATE INDEX outbox_publish ON outbox (settled_at, id)       WHERE settled_at IS NOT NULL AND published_at IS NULL;
 
-COMMENT ON TABLE  outbox                   IS 'One row a request: what was asked, where it stands, what came of it. States: README, and the package comment of internal/outbox.';
+COMMENT ON TABLE  outbox                   IS 'One row a request: what was asked, where it stands, what came of it. States: docs/operating.md, and the package comment of internal/outbox.';
 COMMENT ON COLUMN outbox.id                IS 'Our own number; rows are locked in its order.';
 COMMENT ON COLUMN outbox.request_id        IS 'The sender''s id of the request, 1 to 256 bytes. One row each, whatever is delivered how often.';
 COMMENT ON COLUMN outbox.source            IS 'The sending service: the tokens of the subject behind interactions.requests.';

@@ -17,8 +17,8 @@ import (
 	"github.com/kelseyhightower/envconfig"
 )
 
-// Config is every setting, read from the environment. README lists them; a test
-// holds the two equal.
+// Config is every setting, read from the environment. docs/configuration.md lists
+// them; a test holds the two equal.
 type Config struct {
 	DatabaseURL Secret `envconfig:"DATABASE_URL" doc:"Postgres; required"`
 	Migrate     bool   `envconfig:"MIGRATE" default:"true" doc:"bring the schema up to date at the start"`

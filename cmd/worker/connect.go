@@ -111,7 +111,7 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 				if !dispensable(err) {
 					health.denied.Store(true) // until it reconnects: a dispensable one after it changes nothing
 				}
-				log.Error("NATS refuses a subject: give this user the permissions in README", "error", err)
+				log.Error("NATS refuses a subject: give this user the permissions that docs/operating.md lists", "error", err)
 				return
 			}
 			log.Warn("NATS", "error", err)

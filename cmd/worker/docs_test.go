@@ -18,10 +18,10 @@ import (
 	"flexworker/internal/outbox"
 )
 
-// readme are README's lines that are rows of a table.
-func readme(t *testing.T) []string {
+// tableRows are the lines of a page that are rows of a table.
+func tableRows(t *testing.T, page string) []string {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../" + page)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,10 +34,11 @@ func readme(t *testing.T) []string {
 	return rows
 }
 
-// TestReadmeListsConfig: every setting has a row with its name and its default.
-func TestReadmeListsConfig(t *testing.T) {
+// TestConfigurationListsSettings: every setting has a row with its name and its default.
+func TestConfigurationListsSettings(t *testing.T) {
 	t.Parallel()
-	rows := readme(t)
+	const page = "docs/configuration.md"
+	rows := tableRows(t, page)
 	fields := reflect.TypeFor[Config]()
 	for i := range fields.NumField() {
 		name, value := fields.Field(i).Tag.Get("envconfig"), fields.Field(i).Tag.Get("default")
@@ -46,16 +47,17 @@ func TestReadmeListsConfig(t *testing.T) {
 			return strings.Contains(first, "`"+name+"`") && (value == "" || strings.Contains(rest, "`"+value+"`"))
 		})
 		if !listed {
-			t.Errorf("README has no table row for `%s` with its default `%s`", name, value)
+			t.Errorf("%s has no table row for `%s` with its default `%s`", page, name, value)
 		}
 	}
 }
 
-// TestReadmeListsMetrics: every metric has a row, and README has none that is
+// TestOperatingListsMetrics: every metric has a row, and the page has none that is
 // not exported.
-func TestReadmeListsMetrics(t *testing.T) {
+func TestOperatingListsMetrics(t *testing.T) {
 	t.Parallel()
-	rows := strings.Join(readme(t), "")
+	const page = "docs/operating.md"
+	rows := strings.Join(tableRows(t, page), "")
 	descs := make(chan *prometheus.Desc, 100)
 	(&exporter{}).Describe(descs)
 	newMetrics().took.Describe(descs)
@@ -65,12 +67,43 @@ func TestReadmeListsMetrics(t *testing.T) {
 		name := regexp.MustCompile(`fqName: "([^"]+)"`).FindStringSubmatch(d.String())[1]
 		exported[name] = true
 		if !strings.Contains(rows, "`"+name) {
-			t.Errorf("README has no table row for the metric `%s`", name)
+			t.Errorf("%s has no table row for the metric `%s`", page, name)
 		}
 	}
 	for _, name := range regexp.MustCompile("`(flexworker_[a-z_]+)").FindAllStringSubmatch(rows, -1) {
 		if !exported[name[1]] {
-			t.Errorf("README lists the metric `%s`, which is not exported", name[1])
+			t.Errorf("%s lists the metric `%s`, which is not exported", page, name[1])
+		}
+	}
+}
+
+// TestReadmeIsTheFrontDoor: README is read in ten minutes; everything else has a page, which says in
+// its first lines for whom it is, and which README links.
+func TestReadmeIsTheFrontDoor(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(readme), "\n"); n > 150 {
+		t.Errorf("README has %d lines, at most 150 are wanted", n)
+	}
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatal(pages, err)
+	}
+	for _, page := range pages {
+		name := "docs/" + filepath.Base(page)
+		if !strings.Contains(string(readme), "("+name+")") {
+			t.Errorf("README does not link %s", name)
+		}
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.SplitN(string(text), "\n", 4)
+		if len(lines) < 4 || !strings.HasPrefix(lines[2], "For ") {
+			t.Errorf("%s does not say below its title for whom it is", name)
 		}
 	}
 }

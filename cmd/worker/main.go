@@ -1,5 +1,5 @@
 // Command worker creates Twilio Flex interactions for the requests that arrive
-// on a JetStream stream. README says how it is run; `worker --help` lists the
+// on a JetStream stream. README and docs/ say how it is run; `worker --help` lists the
 // commands.
 package main
 

@@ -23,16 +23,16 @@ import (
 	"flexworker/migrations"
 )
 
-// leastRights reads from README what it says is enough, so that the two cannot drift.
+// leastRights reads from docs/operating.md what it says is enough, so that the two cannot drift.
 func leastRights(t *testing.T) (grants, publish, subscribe []string) {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../docs/operating.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, section, ok := strings.Cut(string(text), "\n## Permissions\n")
 	if !ok {
-		t.Fatal("README has no section Permissions")
+		t.Fatal("docs/operating.md has no section Permissions")
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
 	grants = regexp.MustCompile(`(?m)^    GRANT .*;$`).FindAllString(section, -1)
@@ -40,7 +40,7 @@ func leastRights(t *testing.T) (grants, publish, subscribe []string) {
 	nats, _, _ = strings.Cut(nats, "To create the consumer also")
 	pub, sub, ok := strings.Cut(nats, "subscribe to")
 	if !ok || len(grants) == 0 {
-		t.Fatalf("README's permissions cannot be read: %s", section)
+		t.Fatalf("the permissions in docs/operating.md cannot be read: %s", section)
 	}
 	quoted := regexp.MustCompile("`([^`]+)`")
 	for into, text := range map[*[]string]string{&publish: pub, &subscribe: sub} {
@@ -141,7 +141,7 @@ func (r *rig) startLogged(cfg Config) *logs {
 
 var denied = regexp.MustCompile(`(?i)permission|denied|violation|42501`)
 
-// TestLeastPermissions: what README lists is enough for all that a worker does.
+// TestLeastPermissions: what docs/operating.md lists is enough for all that a worker does.
 func TestLeastPermissions(t *testing.T) {
 	t.Parallel()
 	grants, publish, subscribe := leastRights(t)
@@ -201,7 +201,7 @@ func TestLeastPermissions(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(more) > 0 {
-		t.Errorf("README grants what nothing needs: %v", more)
+		t.Errorf("docs/operating.md grants what nothing needs: %v", more)
 	}
 	for line := range strings.Lines(out.String()) {
 		if denied.MatchString(line) {
@@ -219,7 +219,7 @@ func TestOnePermissionLess(t *testing.T) {
 		t.Helper()
 		kept := slices.DeleteFunc(slices.Clone(list), func(s string) bool { return strings.Contains(s, part) })
 		if len(kept) == len(list) {
-			t.Fatalf("README does not list %s", part)
+			t.Fatalf("docs/operating.md does not list %s", part)
 		}
 		return kept
 	}

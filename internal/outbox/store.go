@@ -136,7 +136,7 @@ func wrap(step string, err error) error {
 		return fmt.Errorf("outbox: %s: the database does not have our tables; `worker migrate up` makes them: %w", step, err)
 	}
 	if errors.As(err, &pg) && pg.Code == "42501" {
-		return fmt.Errorf("outbox: %s: this role lacks a right; README lists under Permissions what to grant: %w", step, err)
+		return fmt.Errorf("outbox: %s: this role lacks a right; docs/operating.md lists under Permissions what to grant: %w", step, err)
 	}
 	if errors.As(err, &pg) && pg.ConstraintName != "" {
 		return fmt.Errorf("outbox: %s: constraint %s: %w", step, pg.ConstraintName, err)
