@@ -136,17 +136,18 @@ func (s *Store) auditRequests(ctx context.Context, r *Report, stream jetstream.S
 	if err != nil {
 		return fmt.Errorf("outbox: audit: request stream: %w", err)
 	}
-	c, err := stream.Consumer(ctx, consumer)
+	acked, err := ackFloor(ctx, stream, consumer, info.State)
 	if err != nil {
-		return fmt.Errorf("outbox: audit: consumer %s: %w", consumer, err)
+		return err
 	}
-	acked := c.CachedInfo().AckFloor.Stream
+	// FirstSeq is 0 while the stream has never had a message, and one past LastSeq when it
+	// was purged; the first message has the sequence 1.
 	rows, err := s.pool.Query(ctx, `
 		SELECT n FROM generate_series($1::bigint, $2::bigint) AS n
 		 WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.stream_sequence = n AND o.stream_time >= $3)
 		   AND NOT EXISTS (SELECT FROM outbox_repeats p WHERE p.stream_sequence = n AND p.stream_time >= $3)
 		   AND NOT EXISTS (SELECT FROM outbox_malformed m WHERE m.stream_sequence = n AND m.stream_time >= $3)`,
-		int64(info.State.FirstSeq), int64(acked), info.State.FirstTime.Truncate(time.Microsecond))
+		int64(max(info.State.FirstSeq, 1)), int64(acked), info.State.FirstTime.Truncate(time.Microsecond))
 	if err != nil {
 		return wrap("audit: sequences", err)
 	}
@@ -167,6 +168,22 @@ func (s *Store) auditRequests(ctx context.Context, r *Report, stream jetstream.S
 	r.count("messages in the request stream", int64(info.State.Msgs))
 	r.count("messages not acked yet", int64(info.State.LastSeq)-int64(acked))
 	return nil
+}
+
+// ackFloor is the sequence up to which all messages are acked. A stream that never had a
+// message needs no consumer: nothing can be missing.
+func ackFloor(ctx context.Context, stream jetstream.Stream, consumer string, state jetstream.StreamState) (uint64, error) {
+	c, err := stream.Consumer(ctx, consumer)
+	switch {
+	case errors.Is(err, jetstream.ErrConsumerNotFound) && state.LastSeq == 0:
+		return 0, nil
+	case errors.Is(err, jetstream.ErrConsumerNotFound):
+		return 0, fmt.Errorf("outbox: audit: stream %s has no consumer %s, by which the worker reads it: is REQUESTS_CONSUMER right? A worker that starts makes it",
+			stream.CachedInfo().Config.Name, consumer)
+	case err != nil:
+		return 0, fmt.Errorf("outbox: audit: consumer %s: %w", consumer, err)
+	}
+	return c.CachedInfo().AckFloor.Stream, nil
 }
 
 // A published result is a final one as the result stream has it.

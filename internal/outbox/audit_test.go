@@ -435,3 +435,42 @@ func TestAuditAfterRetention(t *testing.T) {
 		t.Errorf("without retention: %d offenders %v, %v", len(r.Offenders), r.Offenders, err)
 	}
 }
+
+// TestAuditEmptyAccount: an account balances before the first message, with and without
+// the consumer that a worker makes, and after both streams were purged whole.
+func TestAuditEmptyAccount(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t, 10)
+	ctx := t.Context()
+	if err := b.requests.Purge(ctx); err != nil {
+		t.Fatal(err)
+	}
+	results, err := b.results.Stream(ctx, "RESULTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := results.Purge(ctx); err != nil {
+		t.Fatal(err)
+	}
+	b.want(t)
+	if err := b.results.DeleteStream(ctx, "REQUESTS"); err != nil {
+		t.Fatal(err)
+	}
+	b.requests, err = b.results.CreateStream(ctx, jetstream.StreamConfig{Name: "REQUESTS", Subjects: []string{"interactions.requests.>"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.want(t) // the worker has not made its consumer yet
+	if _, err := b.requests.CreateConsumer(ctx, jetstream.ConsumerConfig{Durable: "worker", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
+		t.Fatal(err)
+	}
+	b.want(t)
+	if _, err := b.results.Publish(ctx, "interactions.requests.crm", []byte("waits")); err != nil {
+		t.Fatal(err)
+	}
+	b.want(t)
+	_, err = b.s.Audit(ctx, b.requests, nil, "mistyped", 0)
+	if want := "stream REQUESTS has no consumer mistyped"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
