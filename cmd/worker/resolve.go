@@ -86,7 +86,7 @@ func verify(ctx context.Context, id, sid string, unverified bool) (flex.Outcome,
 	if seen.Kind != flex.Created {
 		return seen, fmt.Errorf("%s is not shown by Flex: %s; nothing was changed (--unverified believes it all the same)", sid, seen.Message)
 	}
-	if key := client.KeyIn(seen.Response); key != "" && key != flex.LookupKey(id) {
+	if key := flex.KeyIn(seen.Response, cfg.LookupAttribute); key != "" && key != flex.LookupKey(id) {
 		return seen, fmt.Errorf("%s was created for another request, by the %s of its task: nothing was changed (--unverified believes it all the same)", sid, cfg.LookupAttribute)
 	}
 	return seen, nil

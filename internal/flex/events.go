@@ -15,13 +15,13 @@ const (
 )
 
 // Events reads from TaskRouter's log, which keeps 30 days, the tasks created
-// between from and to that carry one of keys, as they were then. complete is true
+// between from and to that carry one of keys under attribute, as they were then. complete is true
 // when every event of that time was seen and had readable attributes: only then
 // does it prove absence, as far as the log has caught up. Where a page is full the
 // window is halved, down to a second and to 64 calls in all. Of the log no more is
 // kept than what it returns. Its error is a *LookupError.
-func (c *Client) Events(ctx context.Context, workspaceSID string, keys []string, from, to time.Time) (tasks []Task, complete bool, err error) {
-	whole, err := c.windowOf(workspaceSID, keys, from, to)
+func (c *Client) Events(ctx context.Context, workspaceSID, attribute string, keys []string, from, to time.Time) (tasks []Task, complete bool, err error) {
+	whole, err := windowOf(workspaceSID, attribute, keys, from, to)
 	if err != nil {
 		return nil, false, err
 	}
@@ -34,7 +34,7 @@ func (c *Client) Events(ctx context.Context, workspaceSID string, keys []string,
 		}
 		w := open[len(open)-1]
 		open = open[:len(open)-1]
-		found, cut, readable, err := c.eventPage(ctx, workspaceSID, keys, w)
+		found, cut, readable, err := c.eventPage(ctx, workspaceSID, attribute, keys, w)
 		if err != nil {
 			return nil, false, err
 		}
@@ -60,11 +60,11 @@ func (c *Client) Events(ctx context.Context, workspaceSID string, keys []string,
 type window struct{ from, to time.Time }
 
 // windowOf checks what is asked for, and widens it to whole seconds.
-func (c *Client) windowOf(workspaceSID string, keys []string, from, to time.Time) (window, error) {
+func windowOf(workspaceSID, attribute string, keys []string, from, to time.Time) (window, error) {
 	w := window{from.UTC().Truncate(time.Second), to.UTC().Add(time.Second - 1).Truncate(time.Second)}
 	switch {
-	case c.lookupAttribute == "":
-		return w, unclear("request", "there is no lookup attribute")
+	case !attributeName.MatchString(attribute):
+		return w, unclear("request", "no lookup attribute, or one of other characters than letters, digits and _")
 	case !workspaceForm.MatchString(workspaceSID):
 		return w, unclear("request", "not the sid of a workspace")
 	case len(keys) == 0 || slices.ContainsFunc(keys, func(key string) bool { return !lookupKey.MatchString(key) }):
@@ -77,7 +77,7 @@ func (c *Client) windowOf(workspaceSID string, keys []string, from, to time.Time
 
 // eventPage asks once. cut: there may be more events than were seen. readable: the
 // attributes of all of them could be read.
-func (c *Client) eventPage(ctx context.Context, workspaceSID string, keys []string, w window) (tasks []Task, cut, readable bool, err error) {
+func (c *Client) eventPage(ctx context.Context, workspaceSID, attribute string, keys []string, w window) (tasks []Task, cut, readable bool, err error) {
 	query := url.Values{
 		"EventType": {"task.created"}, "PageSize": {"1000"},
 		"StartDate": {w.from.Format(time.RFC3339)}, "EndDate": {w.to.Format(time.RFC3339)},
@@ -89,7 +89,7 @@ func (c *Client) eventPage(ctx context.Context, workspaceSID string, keys []stri
 		if kind := textAt(raw, "event_type"); kind != "" && kind != "task.created" {
 			return
 		}
-		task, ok := c.taskFromEvent(raw)
+		task, ok := taskFromEvent(raw, attribute)
 		readable = readable && ok
 		if slices.Contains(keys, task.Key) {
 			tasks = append(tasks, task)
@@ -104,7 +104,7 @@ func (c *Client) eventPage(ctx context.Context, workspaceSID string, keys []stri
 // taskFromEvent reads the task out of its task.created; ok is false when the
 // event does not show the attributes. Where they stand is not documented for this
 // list: expected is event_data.task_attributes.
-func (c *Client) taskFromEvent(raw []byte) (task Task, ok bool) {
+func taskFromEvent(raw []byte, attribute string) (task Task, ok bool) {
 	data, _ := rawjson.Member(raw, "event_data")
 	data = object(data)
 	attributes, found := rawjson.Member(data, "task_attributes")
@@ -127,6 +127,6 @@ func (c *Client) taskFromEvent(raw []byte) (task Task, ok bool) {
 	if status := textAt(data, "task_assignment_status"); len(status) <= 64 {
 		task.AssignmentStatus = status
 	}
-	task.Key, task.InteractionSID = c.named(attributes)
+	task.Key, task.InteractionSID = named(attributes, attribute)
 	return task, true
 }

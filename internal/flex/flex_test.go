@@ -300,7 +300,7 @@ func TestSecretsStay(t *testing.T) {
 	for _, code := range []int{200, 400, 401, 302, 500} {
 		status.Store(int32(code))
 		assertNoSecret(t, c.Create(t.Context(), wish))
-		_, err := c.SearchTasks(t.Context(), ws, []string{key})
+		_, err := c.SearchTasks(t.Context(), ws, "interaction_request", []string{key})
 		assertNoSecret(t, err)
 	}
 	s.Close()

@@ -185,7 +185,7 @@ func TestEventsMemory(t *testing.T) {
 	var before, largest int64
 	c := fullLog(t, func() { largest = max(largest, live()-before) })
 	before = live()
-	found, complete, err := c.Events(t.Context(), ws, []string{key}, someday, someday.Add(time.Second))
+	found, complete, err := c.Events(t.Context(), ws, "interaction_request", []string{key}, someday, someday.Add(time.Second))
 	if err != nil || complete || len(found) != 0 {
 		t.Errorf("%d, %v, %v", len(found), complete, err)
 	}
@@ -199,7 +199,7 @@ func BenchmarkEvents(b *testing.B) {
 	c := fullLog(b, func() {})
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := c.Events(b.Context(), ws, []string{key}, someday, someday.Add(time.Second)); err != nil {
+		if _, _, err := c.Events(b.Context(), ws, "interaction_request", []string{key}, someday, someday.Add(time.Second)); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -220,7 +220,7 @@ func TestEventsKeys(t *testing.T) {
 		complete bool
 	}{{page, 1, true}, {page[:len(page)-1], 0, false}, {page[:len(page)-2], 0, false}} {
 		s := serve(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, tt.text) })
-		got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, []string{key}, someday, someday.Add(time.Second))
+		got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, "interaction_request", []string{key}, someday, someday.Add(time.Second))
 		if (err == nil) != tt.complete || complete != tt.complete || len(got) != tt.found || len(got) > 0 && got[0].Key != key {
 			t.Errorf("%+v, %v, %v", got, complete, err)
 		}

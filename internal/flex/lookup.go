@@ -51,12 +51,13 @@ func (e *LookupError) Error() string { return "lookup: " + e.ErrorKind + ": " + 
 var lookupKey = regexp.MustCompile(`^[A-Za-z0-9_]{1,64}$`)
 
 // SearchTasks asks TaskRouter for the tasks of a workspace that carry one of keys,
-// 1 to MaxKeys. What it returns is there. What it does not return may be absent
+// 1 to MaxKeys, in the task attribute under which they were sent: that of whoever
+// asks may be another. What it returns is there. What it does not return may be absent
 // only if one key was asked for, as nobody documents that the filter understands a
 // list; and even then it may not be listed yet, or no longer. Its error is a
 // *LookupError.
-func (c *Client) SearchTasks(ctx context.Context, workspaceSID string, keys []string) ([]Task, error) {
-	filter, err := c.expression(workspaceSID, keys)
+func (c *Client) SearchTasks(ctx context.Context, workspaceSID, attribute string, keys []string) ([]Task, error) {
+	filter, err := expression(workspaceSID, attribute, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func (c *Client) SearchTasks(ctx context.Context, workspaceSID string, keys []st
 	for range maxPages {
 		var hidden []string // sids of tasks whose attributes the list did not show
 		next, err := c.page(ctx, base, query, "tasks", func(raw []byte) {
-			switch task := c.taskFrom(raw); {
+			switch task := taskFrom(raw, attribute); {
 			case slices.Contains(keys, task.Key):
 				found = append(found, task)
 			case task.Key == "" && len(hidden) <= maxSingles:
@@ -83,7 +84,7 @@ func (c *Client) SearchTasks(ctx context.Context, workspaceSID string, keys []st
 			}
 			// A task that is gone by now did match a moment ago. That is no
 			// absence, so its 404 is an error like all others.
-			task, err := c.single(ctx, base, sid)
+			task, err := c.single(ctx, base, attribute, sid)
 			if err != nil {
 				return nil, err
 			}
@@ -101,10 +102,10 @@ func (c *Client) SearchTasks(ctx context.Context, workspaceSID string, keys []st
 
 // expression builds the filter. Its parts are of letters, digits and _ only, as no
 // rule for escaping is documented.
-func (c *Client) expression(workspaceSID string, keys []string) (string, error) {
+func expression(workspaceSID, attribute string, keys []string) (string, error) {
 	switch {
-	case c.lookupAttribute == "":
-		return "", unclear("request", "there is no lookup attribute")
+	case !attributeName.MatchString(attribute):
+		return "", unclear("request", "no lookup attribute, or one of other characters than letters, digits and _")
 	case !workspaceForm.MatchString(workspaceSID):
 		return "", unclear("request", "not the sid of a workspace")
 	case len(keys) == 0 || len(keys) > MaxKeys:
@@ -116,14 +117,14 @@ func (c *Client) expression(workspaceSID string, keys []string) (string, error) 
 		}
 	}
 	if len(keys) == 1 {
-		return fmt.Sprintf("%s == %q", c.lookupAttribute, keys[0]), nil
+		return fmt.Sprintf("%s == %q", attribute, keys[0]), nil
 	}
-	return fmt.Sprintf(`%s IN ["%s"]`, c.lookupAttribute, strings.Join(keys, `", "`)), nil
+	return fmt.Sprintf(`%s IN ["%s"]`, attribute, strings.Join(keys, `", "`)), nil
 }
 
 // single reads one task by its sid. One that does not show its attributes tells
 // nothing, not even that it is another's.
-func (c *Client) single(ctx context.Context, base, sid string) (task Task, err error) {
+func (c *Client) single(ctx context.Context, base, attribute, sid string) (task Task, err error) {
 	if !taskSID.MatchString(sid) {
 		return Task{}, unclear("answer", "a task without a sid")
 	}
@@ -132,7 +133,7 @@ func (c *Client) single(ctx context.Context, base, sid string) (task Task, err e
 		if err != nil || len(raw) > maxAnswer || !json.Valid(raw) {
 			return errors.Join(err, errors.New("not a task"))
 		}
-		task = c.taskFrom(raw)
+		task = taskFrom(raw, attribute)
 		if attributes, _ := rawjson.Member(raw, "attributes"); !strings.EqualFold(task.TaskSID, sid) || object(attributes) == nil {
 			return errors.New("not that task's attributes")
 		}
@@ -159,32 +160,34 @@ func (c *Client) ask(ctx context.Context, address string, take func(body io.Read
 }
 
 // taskFrom reads a task resource; what it does not say stays zero.
-func (c *Client) taskFrom(raw []byte) Task {
+func taskFrom(raw []byte, attribute string) Task {
 	created, _ := rawjson.Member(raw, "date_created")
 	task := Task{
 		TaskSID: textAt(raw, "sid"), AssignmentStatus: textAt(raw, "assignment_status"), DateCreated: timeOf(created),
 	}
 	attributes, _ := rawjson.Member(raw, "attributes")
-	task.Key, task.InteractionSID = c.named(object(attributes))
+	task.Key, task.InteractionSID = named(object(attributes), attribute)
 	return task
 }
 
-// named reads our key and the interaction's sid out of a task's attributes.
-func (c *Client) named(attributes []byte) (key, sid string) {
+// named reads our key, which stands under attribute, and the interaction's sid out of
+// a task's attributes.
+func named(attributes []byte, attribute string) (key, sid string) {
 	for _, path := range [][]string{{"flexInteractionSid"}, {"conversations", "conversation_id"}} {
 		if sid = textAt(attributes, path...); interactionSID.MatchString(sid) {
 			break
 		}
 		sid = ""
 	}
-	return textAt(attributes, c.lookupAttribute), sid
+	return textAt(attributes, attribute), sid
 }
 
 // KeyIn is our key in the task of an interaction, of which response is Flex's answer
-// to a create or a fetch; "" when it shows none.
-func (c *Client) KeyIn(response json.RawMessage) string {
+// to a create or a fetch; attribute is the name under which it was sent. "" when it
+// shows none.
+func KeyIn(response json.RawMessage, attribute string) string {
 	attributes, _ := rawjson.Member(response, "routing", "properties", "attributes")
-	key, _ := c.named(object(attributes))
+	key, _ := named(object(attributes), attribute)
 	return key
 }
 

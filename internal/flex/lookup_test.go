@@ -98,7 +98,7 @@ func TestSearchTasks(t *testing.T) {
 				}
 				io.WriteString(w, body)
 			})
-			got, err := newClient(t, s.URL).SearchTasks(t.Context(), ws, tt.keys)
+			got, err := newClient(t, s.URL).SearchTasks(t.Context(), ws, "interaction_request", tt.keys)
 			kind := ""
 			var lookup *LookupError
 			if errors.As(err, &lookup) {
@@ -141,8 +141,8 @@ func TestLookupErrors(t *testing.T) {
 		limited bool
 	}{{429, true}, {401, false}, {403, false}, {302, false}, {404, false}, {400, false}, {503, false}, {204, false}} {
 		status = tt.status
-		_, err := c.SearchTasks(t.Context(), ws, []string{key})
-		_, complete, eventsErr := c.Events(t.Context(), ws, []string{key}, someday, someday.Add(time.Minute))
+		_, err := c.SearchTasks(t.Context(), ws, "interaction_request", []string{key})
+		_, complete, eventsErr := c.Events(t.Context(), ws, "interaction_request", []string{key}, someday, someday.Add(time.Minute))
 		for _, err := range []error{err, eventsErr} {
 			var e *LookupError
 			if !errors.As(err, &e) || e.Limited != tt.limited || e.HTTPStatus != tt.status ||
@@ -153,26 +153,27 @@ func TestLookupErrors(t *testing.T) {
 	}
 	s.Close()
 	var e *LookupError
-	if _, err := c.SearchTasks(t.Context(), ws, []string{key}); !errors.As(err, &e) || e.ErrorKind != "dial" || e.Limited {
+	if _, err := c.SearchTasks(t.Context(), ws, "interaction_request", []string{key}); !errors.As(err, &e) || e.ErrorKind != "dial" || e.Limited {
 		t.Errorf("away: %+v", err)
 	}
-	mute := newClient(t, s.URL, func(c *Config) { c.LookupAttribute = "" })
-	if _, err := mute.SearchTasks(t.Context(), ws, []string{key}); err == nil {
-		t.Error("a search without an attribute")
+	for _, attribute := range []string{"", "a-b", `a == "" OR b`, "0"} {
+		if _, err := c.SearchTasks(t.Context(), ws, attribute, []string{key}); !errors.As(err, &e) || e.ErrorKind != "request" {
+			t.Errorf("a search under %q: %v", attribute, err)
+		}
+		if _, _, err := c.Events(t.Context(), ws, attribute, []string{key}, someday, someday.Add(1)); !errors.As(err, &e) || e.ErrorKind != "request" {
+			t.Errorf("a look at the log under %q: %v", attribute, err)
+		}
 	}
-	if _, _, err := mute.Events(t.Context(), ws, []string{key}, someday, someday.Add(1)); err == nil {
-		t.Error("a look at the log without an attribute")
-	}
-	if _, err := c.SearchTasks(t.Context(), "WS/../x", []string{key}); err == nil {
+	if _, err := c.SearchTasks(t.Context(), "WS/../x", "interaction_request", []string{key}); err == nil {
 		t.Error("a path for a workspace")
 	}
-	if _, _, err := c.Events(t.Context(), ws, nil, someday, someday.Add(1)); err == nil {
+	if _, _, err := c.Events(t.Context(), ws, "interaction_request", nil, someday, someday.Add(1)); err == nil {
 		t.Error("a look at the log for nothing")
 	}
-	if _, _, err := c.Events(t.Context(), ws, []string{key, ""}, someday, someday.Add(1)); err == nil {
+	if _, _, err := c.Events(t.Context(), ws, "interaction_request", []string{key, ""}, someday, someday.Add(1)); err == nil {
 		t.Error("an empty key, which every task of others has")
 	}
-	if _, _, err := c.Events(t.Context(), ws, []string{key}, someday, someday.Add(-time.Hour)); err == nil {
+	if _, _, err := c.Events(t.Context(), ws, "interaction_request", []string{key}, someday, someday.Add(-time.Hour)); err == nil {
 		t.Error("a window that ends before it begins")
 	}
 }
@@ -255,7 +256,7 @@ func TestEvents(t *testing.T) {
 			l := &eventLog{t: t, full: 20}
 			tt.fill(l)
 			s := serve(t, l.ServeHTTP)
-			got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, []string{key}, someday, at(60))
+			got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, "interaction_request", []string{key}, someday, at(60))
 			if err != nil || len(got) != tt.found || complete != tt.complete || (tt.calls > 0 && l.calls != tt.calls) ||
 				(tt.calls == 0 && l.calls < 2) || l.calls > maxEvents {
 				t.Errorf("%d calls: %+v, %v, %v", l.calls, got, complete, err)
@@ -277,7 +278,7 @@ func TestEventsFullPage(t *testing.T) {
 	page := `{"events":[` + strings.Repeat(one+",", 999) + one + `]}`
 	calls := 0
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) { calls++; io.WriteString(w, page) })
-	got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, []string{key}, someday, someday.Add(time.Hour))
+	got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, "interaction_request", []string{key}, someday, someday.Add(time.Hour))
 	if len(got) != 1 || complete || err != nil || calls != maxEvents {
 		t.Errorf("%d calls: %d tasks, %v, %v", calls, len(got), complete, err)
 	}
@@ -292,7 +293,7 @@ func TestEventsWithoutSID(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, `{"events":[%s,%s]}`, one(other), one(key))
 	})
-	got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, []string{key, other}, someday, someday.Add(time.Minute))
+	got, complete, err := newClient(t, s.URL).Events(t.Context(), ws, "interaction_request", []string{key, other}, someday, someday.Add(time.Minute))
 	if len(got) != 2 || got[1].Key != key || !complete || err != nil {
 		t.Errorf("%+v, %v, %v", got, complete, err)
 	}
@@ -300,8 +301,7 @@ func TestEventsWithoutSID(t *testing.T) {
 
 func TestExpressionEscapes(t *testing.T) {
 	t.Parallel()
-	c := newClient(t, "http://127.0.0.1:1")
-	filter, err := c.expression(ws, []string{key, other})
+	filter, err := expression(ws, "interaction_request", []string{key, other})
 	if err != nil {
 		t.Fatal(err)
 	}

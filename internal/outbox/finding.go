@@ -38,8 +38,8 @@ type Finding struct {
 
 // finder is *flex.Client; tests put another in its place.
 type finder interface {
-	SearchTasks(ctx context.Context, workspaceSID string, keys []string) ([]flex.Task, error)
-	Events(ctx context.Context, workspaceSID string, keys []string, from, to time.Time) ([]flex.Task, bool, error)
+	SearchTasks(ctx context.Context, workspaceSID, attribute string, keys []string) ([]flex.Task, error)
+	Events(ctx context.Context, workspaceSID, attribute string, keys []string, from, to time.Time) ([]flex.Task, bool, error)
 	Fetch(ctx context.Context, sid string) flex.Outcome
 }
 
@@ -53,9 +53,12 @@ const (
 	eventWindow = 15 * time.Minute
 )
 
-// An inquiry is one turn of asking: uncertain requests of one workspace.
+// An inquiry is one turn of asking: uncertain requests of one workspace, whose keys
+// were sent under one attribute. That is the rows' own: under the name that the
+// looker's settings have, nothing would be found, which must not pass for absence.
 type inquiry struct {
 	workspace string
+	attribute string
 	asked     []uncertain
 	waiting   bool // there is something to ask, be it now or when the fleet may search again
 	// control is a key that is known to exist there; "" for none. A search that
@@ -70,7 +73,7 @@ type inquiry struct {
 // says why one of the two could not be asked; the findings hold all the same.
 func (q inquiry) lookUp(ctx context.Context, f finder) ([]Finding, error) {
 	findings := make([]Finding, len(q.asked))
-	tasks, err := f.SearchTasks(ctx, q.workspace, q.keys())
+	tasks, err := f.SearchTasks(ctx, q.workspace, q.attribute, q.keys())
 	if err != nil {
 		for i := range findings {
 			findings[i].Why = "TaskRouter could not be asked: " + err.Error()
@@ -142,7 +145,7 @@ func (q inquiry) askEvents(ctx context.Context, f finder, late []int, findings [
 	for _, i := range late {
 		keys = append(keys, q.asked[i].lookupKey)
 	}
-	tasks, complete, err := f.Events(ctx, q.workspace, keys, from, to)
+	tasks, complete, err := f.Events(ctx, q.workspace, q.attribute, keys, from, to)
 	byKey := map[string][]flex.Task{}
 	for _, t := range tasks {
 		byKey[t.Key] = append(byKey[t.Key], t)

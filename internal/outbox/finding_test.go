@@ -12,11 +12,13 @@ import (
 // far as one inquiry may: 32,000 events, of an account that creates perSecond.
 type logReader struct{ perSecond float64 }
 
-func (logReader) SearchTasks(context.Context, string, []string) ([]flex.Task, error) { return nil, nil }
+func (logReader) SearchTasks(context.Context, string, string, []string) ([]flex.Task, error) {
+	return nil, nil
+}
 
 func (logReader) Fetch(context.Context, string) flex.Outcome { return flex.Outcome{} }
 
-func (l logReader) Events(_ context.Context, _ string, _ []string, from, to time.Time) ([]flex.Task, bool, error) {
+func (l logReader) Events(_ context.Context, _, _ string, _ []string, from, to time.Time) ([]flex.Task, bool, error) {
 	if now := time.Now(); to.After(now) {
 		to = now
 	}
@@ -42,11 +44,11 @@ func TestAbsenceIsProvedOnABusyAccount(t *testing.T) {
 // limited is a TaskRouter that says 429 to one kind of question.
 type limited struct{ search, events error }
 
-func (l limited) SearchTasks(context.Context, string, []string) ([]flex.Task, error) {
+func (l limited) SearchTasks(context.Context, string, string, []string) ([]flex.Task, error) {
 	return nil, l.search
 }
 
-func (l limited) Events(context.Context, string, []string, time.Time, time.Time) ([]flex.Task, bool, error) {
+func (l limited) Events(context.Context, string, string, []string, time.Time, time.Time) ([]flex.Task, bool, error) {
 	return nil, false, l.events
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/goleak"
 
+	"flexworker/internal/flex"
 	"flexworker/internal/outbox/outboxtest"
 	"flexworker/internal/rawjson"
 	"flexworker/migrations"
@@ -82,6 +83,9 @@ func event(id string, sequence uint64, change ...func(*Event)) Event {
 func from(source string) func(*Event) {
 	return func(e *Event) { e.Source, e.Subject = source, "interactions.requests."+source }
 }
+
+// keyed gives an event the lookup key that the consumer would: its task can be found.
+func keyed(e *Event) { e.LookupKey = flex.LookupKey(e.RequestID) }
 
 func faulty(problems ...string) func(*Event) {
 	return func(e *Event) {

@@ -8,13 +8,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// searchable: the fleet may search for tasks, at the latest in $2. No pause is longer
+// searchable: the fleet may search for tasks, at the latest in $1. No pause is longer
 // than maxRetryAfter: what is later was said by a clock that has gone back since.
 const searchable = `held_since IS NULL
-	AND NOT lookup_at BETWEEN clock_timestamp() + $2::interval AND clock_timestamp() + interval '61 minutes'`
+	AND NOT lookup_at BETWEEN clock_timestamp() + $1::interval AND clock_timestamp() + interval '61 minutes'`
 
 // lookable: a request that has no task to look for, or whose task may be searched for.
-const lookable = `(lookup_attribute IS DISTINCT FROM $1 OR ` + searchable + `)`
+const lookable = `(lookup_attribute IS NULL OR ` + searchable + `)`
+
+// workspaceOf is the workspace in which a request has a task to look for; ” for none.
+const workspaceOf = `coalesce(CASE WHEN lookup_attribute IS NOT NULL THEN request #>> '{routing,properties,workspace_sid}' END, '')`
 
 // takeLookups takes what may be asked in one search, at most most requests:
 // uncertain ones that are due, of the workspace and the time of the one that is due
@@ -28,17 +31,17 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 	var q inquiry
 	err := s.pool.QueryRow(ctx, `
 		SELECT EXISTS (SELECT FROM outbox, outbox_gate WHERE state = 'uncertain' AND due_at <= now() AND `+lookable+`)`,
-		s.Attribute, lookupEvery).Scan(&q.waiting)
+		lookupEvery).Scan(&q.waiting)
 	if err != nil || !q.waiting {
 		return q, wrap("take lookups", err)
 	}
 	var since time.Time
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, `
-			SELECT coalesce(CASE WHEN lookup_attribute = $1 THEN request #>> '{routing,properties,workspace_sid}' END, ''), uncertain_since
+			SELECT `+workspaceOf+`, coalesce(lookup_attribute, ''), uncertain_since
 			  FROM outbox, outbox_gate
 			 WHERE state = 'uncertain' AND due_at <= now() AND `+lookable+`
-			 ORDER BY due_at, outbox.id LIMIT 1`, s.Attribute, time.Duration(0)).Scan(&q.workspace, &since)
+			 ORDER BY due_at, outbox.id LIMIT 1`, time.Duration(0)).Scan(&q.workspace, &q.attribute, &since)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -47,13 +50,15 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 		}
 		if q.workspace != "" {
 			tag, err := tx.Exec(ctx, `
-				UPDATE outbox_gate SET lookup_at = clock_timestamp() + $1::interval WHERE `+searchable, lookupEvery, time.Duration(0))
+				UPDATE outbox_gate SET lookup_at = clock_timestamp() + $2::interval WHERE `+searchable, time.Duration(0), lookupEvery)
 			if err != nil || tag.RowsAffected() == 0 {
 				return err
 			}
 		}
-		q.control = s.controls.key(q.workspace, time.Now())
-		q.asked, err = s.postpone(ctx, tx, q.workspace, since, most)
+		if q.attribute == s.Attribute {
+			q.control = s.controls.key(q.workspace, time.Now())
+		}
+		q.asked, err = s.postpone(ctx, tx, q.workspace, q.attribute, since, most)
 		return err
 	})
 	if err != nil {
@@ -67,18 +72,18 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 	return q, nil
 }
 
-func (s *Store) postpone(ctx context.Context, tx pgx.Tx, workspace string, since time.Time, most int) ([]uncertain, error) {
+func (s *Store) postpone(ctx context.Context, tx pgx.Tx, workspace, attribute string, since time.Time, most int) ([]uncertain, error) {
 	rows, err := tx.Query(ctx, `
 		WITH due AS MATERIALIZED (
 			SELECT id FROM outbox
 			 WHERE state = 'uncertain' AND due_at <= now()
-			   AND coalesce(CASE WHEN lookup_attribute = $6 THEN request #>> '{routing,properties,workspace_sid}' END, '') = $1
+			   AND `+workspaceOf+` = $1 AND coalesce(lookup_attribute, '') = $6
 			   AND uncertain_since BETWEEN $2::timestamptz - $3::interval AND $2::timestamptz + $3::interval
 			 ORDER BY due_at, id LIMIT $4 FOR UPDATE SKIP LOCKED)
 		UPDATE outbox o SET due_at = clock_timestamp() + $5::interval, lookups = lookups + 1
 		  FROM due WHERE o.id = due.id
 		RETURNING o.id, request_id, coalesce(CASE WHEN $1 <> '' THEN lookup_key END, ''), attempt, spared, lookups, answered,
-		          uncertain_since, clock_timestamp() - uncertain_since`, workspace, since, lookupSpan, most, lookupLimit, s.Attribute)
+		          uncertain_since, clock_timestamp() - uncertain_since`, workspace, since, lookupSpan, most, lookupLimit, attribute)
 	if err != nil {
 		return nil, err
 	}

@@ -15,23 +15,55 @@ import (
 	"flexworker/internal/flex"
 )
 
-// TestAnotherLookupAttribute: a request that was sent under another attribute,
-// or under none, cannot be looked for: finding nothing is no proof.
+// TestAnotherLookupAttribute: a request is looked for under the attribute that its
+// own call carried, whatever the setting of who looks. What was sent under none has no
+// task to look for: finding nothing is no proof.
 func TestAnotherLookupAttribute(t *testing.T) {
 	t.Parallel()
 	for _, attribute := range []string{"another_name", ""} {
 		s := newStore(t)
 		s.Attribute = attribute
-		mustAdd(t, s, "a", 1)
+		mustAdd(t, s, "a", 1, keyed)
 		l := mustClaim(t, s, 1)[0]
 		if _, err := s.record(t.Context(), told(l, flex.Outcome{ErrorKind: "timeout"})); err != nil {
 			t.Fatal(err)
 		}
 		exec(t, s.pool, `UPDATE outbox SET due_at = now(), uncertain_since = now() - interval '10 minutes'`)
 		q, err := s.another("with the usual name").takeLookups(t.Context(), 19)
-		if err != nil || len(q.asked) != 1 || q.asked[0].lookupKey != "" || q.workspace != "" {
-			t.Errorf("attribute %q: %+v, %v: it must not be asked for", attribute, q, err)
+		if err != nil || len(q.asked) != 1 || q.attribute != attribute || (q.workspace == "") != (attribute == "") ||
+			(q.asked[0].lookupKey == "") != (attribute == "") {
+			t.Errorf("attribute %q: %+v, %v", attribute, q, err)
 		}
+	}
+}
+
+// TestLookupsOfTwoAttributes: replicas with two names of LOOKUP_ATTRIBUTE do not decide
+// each other's doubts. Each request is searched for under its own name, alone, by either.
+func TestLookupsOfTwoAttributes(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mine, theirs := "interaction_request", "another_name"
+	for n, attribute := range []string{mine, theirs, mine, theirs} {
+		s.Attribute = attribute
+		if _, err := s.Add(t.Context(), event(fmt.Sprintf("a-%d", n), uint64(n+1), keyed)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.record(t.Context(), told(mustClaim(t, s, 1)[0], flex.Outcome{ErrorKind: "timeout"})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s'`)
+	for range 2 {
+		q, err := s.takeLookups(t.Context(), 19)
+		if err != nil || len(q.asked) != 2 || q.workspace == "" {
+			t.Fatalf("%+v, %v", q, err)
+		}
+		for _, u := range q.asked {
+			if u.requestID != "a-0" && u.requestID != "a-2" && q.attribute == mine || u.requestID != "a-1" && u.requestID != "a-3" && q.attribute == theirs {
+				t.Errorf("%s is asked for under %s", u.requestID, q.attribute)
+			}
+		}
+		exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
 	}
 }
 

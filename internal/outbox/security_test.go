@@ -96,10 +96,10 @@ func TestEventsCannotSteerCalls(t *testing.T) {
 	clear(l.asked)
 	// And the reads, for all of them made uncertain.
 	for _, b := range bad {
-		_, _ = client.SearchTasks(t.Context(), b, []string{flex.LookupKey("x")})                                         // where it goes counts, not what it brings
-		_, _, _ = client.Events(t.Context(), b, []string{flex.LookupKey("x")}, time.Now().Add(-time.Minute), time.Now()) // the same
-		_ = client.Fetch(t.Context(), b)                                                                                 // the same
-		_, _ = client.SearchTasks(t.Context(), flextest.WorkspaceSID, []string{"x' OR interaction_request == 'y", b})    // the same
+		_, _ = client.SearchTasks(t.Context(), b, "interaction_request", []string{flex.LookupKey("x")})                                         // where it goes counts, not what it brings
+		_, _, _ = client.Events(t.Context(), b, "interaction_request", []string{flex.LookupKey("x")}, time.Now().Add(-time.Minute), time.Now()) // the same
+		_ = client.Fetch(t.Context(), b)                                                                                                        // the same
+		_, _ = client.SearchTasks(t.Context(), flextest.WorkspaceSID, "interaction_request", []string{"x' OR interaction_request == 'y", b})    // the same
 	}
 	for what := range l.asked {
 		ok := what == "GET "+host+" /v1/Workspaces/"+flextest.WorkspaceSID+"/Tasks"

@@ -36,7 +36,7 @@ func TestConnectBlackHole(t *testing.T) {
 // twice is a TaskRouter that knows two interactions of every key.
 type twice struct{}
 
-func (twice) SearchTasks(_ context.Context, _ string, keys []string) (tasks []flex.Task, _ error) {
+func (twice) SearchTasks(_ context.Context, _, _ string, keys []string) (tasks []flex.Task, _ error) {
 	for _, key := range keys {
 		tasks = append(tasks, flex.Task{Key: key, TaskSID: "WT2", InteractionSID: "KD2", DateCreated: simStart.Add(time.Second)},
 			flex.Task{Key: key, TaskSID: "WT1", InteractionSID: "KD1", DateCreated: simStart})
@@ -44,7 +44,7 @@ func (twice) SearchTasks(_ context.Context, _ string, keys []string) (tasks []fl
 	return tasks, nil
 }
 
-func (twice) Events(context.Context, string, []string, time.Time, time.Time) ([]flex.Task, bool, error) {
+func (twice) Events(context.Context, string, string, []string, time.Time, time.Time) ([]flex.Task, bool, error) {
 	return nil, true, nil
 }
 

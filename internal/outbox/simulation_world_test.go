@@ -567,7 +567,7 @@ func (s *sim) store(a simAnswer) {
 }
 
 // SearchTasks, Events and Fetch make the simulation a finder.
-func (s *sim) SearchTasks(_ context.Context, _ string, keys []string) ([]flex.Task, error) {
+func (s *sim) SearchTasks(_ context.Context, _, _ string, keys []string) ([]flex.Task, error) {
 	f := &s.flex
 	if f.down {
 		return nil, &flex.LookupError{ErrorKind: "timeout"}
@@ -584,7 +584,7 @@ func (s *sim) SearchTasks(_ context.Context, _ string, keys []string) ([]flex.Ta
 	return found, nil
 }
 
-func (s *sim) Events(_ context.Context, _ string, keys []string, from, to time.Time) ([]flex.Task, bool, error) {
+func (s *sim) Events(_ context.Context, _, _ string, keys []string, from, to time.Time) ([]flex.Task, bool, error) {
 	f := &s.flex
 	if f.down {
 		return nil, false, &flex.LookupError{ErrorKind: "timeout"}
