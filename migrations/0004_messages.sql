@@ -12,6 +12,8 @@ CREATE TABLE outbox_malformed (
     headers         json        NOT NULL,
     raw             bytea       NOT NULL,
     error           text        NOT NULL,
+    traceparent     text,
+    tracestate      text,
     received_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     published_at    timestamptz,
 
@@ -34,6 +36,8 @@ COMMENT ON COLUMN outbox_malformed.request_id      IS 'The id it carried, if it 
 COMMENT ON COLUMN outbox_malformed.headers         IS 'Its headers: name to array of values.';
 COMMENT ON COLUMN outbox_malformed.raw             IS 'Its bytes.';
 COMMENT ON COLUMN outbox_malformed.error           IS 'Why it was not accepted.';
+COMMENT ON COLUMN outbox_malformed.traceparent     IS 'Trace context that came with it; goes back with its answer.';
+COMMENT ON COLUMN outbox_malformed.tracestate      IS 'tracestate that came with it; goes back with its answer.';
 COMMENT ON COLUMN outbox_malformed.received_at     IS 'When it was written here.';
 COMMENT ON COLUMN outbox_malformed.published_at    IS 'When the result stream acknowledged the answer.';
 

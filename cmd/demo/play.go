@@ -28,7 +28,9 @@ type answer struct {
 	Routing        struct {
 		AssignmentStatus string `json:"assignment_status"`
 	} `json:"routing"`
-	Error json.RawMessage `json:"error"`
+	Error *struct {
+		Message string `json:"message"`
+	} `json:"error"`
 }
 
 // play sends the cast and shows the requests move until every message is answered.
@@ -86,13 +88,8 @@ func (w *world) play(ctx context.Context, cast []message) ([]answer, error) {
 func read(m jetstream.Msg) answer {
 	a := answer{Subject: m.Subject()}
 	_ = json.Unmarshal(m.Data(), &a) // what cannot be read fails the account
-	var e struct {
-		Message string `json:"message"`
-	}
-	if json.Unmarshal(a.Error, &e) == nil && e.Message != "" {
-		a.ErrorText = e.Message
-	} else if json.Unmarshal(a.Error, &a.ErrorText) != nil {
-		a.ErrorText = ""
+	if a.Error != nil {
+		a.ErrorText = a.Error.Message
 	}
 	return a
 }

@@ -70,7 +70,7 @@ func BenchmarkDescribe(b *testing.B) {
 	response := json.RawMessage(usual)
 	b.ReportAllocs()
 	for b.Loop() {
-		if channel, routing := Describe(response); channel == nil || routing.ConversationSID == "" {
+		if channel, routing := Describe(response); channel == nil || routing.ConversationSID == nil {
 			b.Fatal(channel, routing)
 		}
 	}

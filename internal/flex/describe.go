@@ -9,37 +9,38 @@ import (
 	"flexworker/internal/rawjson"
 )
 
-// Channel is the channel of an interaction, as a result shows it.
+// Channel is the channel of an interaction, as a result shows it. All keys are
+// always there; what the answer does not say is null.
 type Channel struct {
-	SID  string `json:"sid"`
-	Type string `json:"type"`
+	SID  *string `json:"sid"`
+	Type *string `json:"type"`
 }
 
 // Routing is the state of an interaction's routing at the time of the answer, as a
-// result shows it. What the answer does not say is left out.
+// result shows it. All keys are always there; what the answer does not say is null.
 type Routing struct {
-	AssignmentStatus      string          `json:"assignment_status,omitempty"`
-	WorkspaceSID          string          `json:"workspace_sid,omitempty"`
-	WorkflowSID           string          `json:"workflow_sid,omitempty"`
-	WorkflowName          string          `json:"workflow_name,omitempty"`
-	QueueSID              string          `json:"queue_sid,omitempty"`
-	QueueName             string          `json:"queue_name,omitempty"`
-	TaskChannelSID        string          `json:"task_channel_sid,omitempty"`
-	TaskChannelUniqueName string          `json:"task_channel_unique_name,omitempty"`
-	Priority              *int64          `json:"priority,omitempty"`
-	DateCreated           string          `json:"date_created,omitempty"` // RFC 3339
-	DateUpdated           string          `json:"date_updated,omitempty"` // RFC 3339
-	Reservation           json.RawMessage `json:"reservation"`            // as it came, or null
-	ConversationSID       string          `json:"conversation_sid,omitempty"`
+	AssignmentStatus      *string         `json:"assignment_status"`
+	WorkspaceSID          *string         `json:"workspace_sid"`
+	WorkflowSID           *string         `json:"workflow_sid"`
+	WorkflowName          *string         `json:"workflow_name"`
+	QueueSID              *string         `json:"queue_sid"`
+	QueueName             *string         `json:"queue_name"`
+	TaskChannelSID        *string         `json:"task_channel_sid"`
+	TaskChannelUniqueName *string         `json:"task_channel_unique_name"`
+	Priority              *int64          `json:"priority"`
+	DateCreated           *string         `json:"date_created"` // RFC 3339
+	DateUpdated           *string         `json:"date_updated"` // RFC 3339
+	Reservation           json.RawMessage `json:"reservation"`  // as it came, or null
+	ConversationSID       *string         `json:"conversation_sid"`
 }
 
 // Describe reads channel and routing out of the stored answer to a create or a
 // fetch. Either is nil when the answer does not have it. Every field is optional
-// there and may be of any type; what cannot be read is left out.
+// there and may be of any type; what cannot be read is nil.
 func Describe(response json.RawMessage) (*Channel, *Routing) {
 	var channel *Channel
 	if raw, ok := rawjson.Member(response, "channel"); ok && raw[0] == '{' {
-		channel = &Channel{SID: textAt(raw, "sid"), Type: textAt(raw, "type")}
+		channel = &Channel{SID: orNil(textAt(raw, "sid")), Type: orNil(textAt(raw, "type"))}
 	}
 	var room [40]rawjson.Pair // more than Twilio shows of a task
 	properties := rawjson.AppendMembers(room[:0], response, "routing", "properties")
@@ -56,7 +57,7 @@ func Describe(response json.RawMessage) (*Channel, *Routing) {
 }
 
 func routingOf(properties rawjson.Object) *Routing {
-	text := func(name string) string { return textOf(properties.Get(name)) }
+	text := func(name string) *string { return orNil(textOf(properties.Get(name))) }
 	r := &Routing{
 		AssignmentStatus: text("assignment_status"), WorkspaceSID: text("workspace_sid"),
 		WorkflowSID: text("workflow_sid"), WorkflowName: text("workflow_name"),
@@ -72,18 +73,26 @@ func routingOf(properties rawjson.Object) *Routing {
 		attributes = held
 	}
 	if isObject(attributes) {
-		r.ConversationSID = textAt(attributes, "conversationSid")
+		r.ConversationSID = orNil(textAt(attributes, "conversationSid"))
 	}
 	return r
 }
 
-// dateOf is a time as a result shows it, or "" when raw is none.
-func dateOf(raw []byte) string {
+// orNil is s, or nil when s is empty: an answer says nothing by an empty text.
+func orNil(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// dateOf is a time as a result shows it, or nil when raw is none.
+func dateOf(raw []byte) *string {
 	at := timeOf(raw)
 	if at.IsZero() {
-		return ""
+		return nil
 	}
-	return at.Format(time.RFC3339)
+	return orNil(at.Format(time.RFC3339))
 }
 
 // timeOf reads a time that is unix seconds or ISO 8601 text, in UTC; anything

@@ -8,22 +8,26 @@ import (
 	"flexworker/internal/rawjson"
 )
 
+// TestDescribe: all keys are always there; what the answer does not say is null.
 func TestDescribe(t *testing.T) {
 	t.Parallel()
+	const unsaid = `"assignment_status":null,"workspace_sid":null,"workflow_sid":null,"workflow_name":null,"queue_sid":null,"queue_name":null,` +
+		`"task_channel_sid":null,"task_channel_unique_name":null,"priority":null`
+	const nothing = `{` + unsaid + `,"date_created":null,"date_updated":null,"reservation":null,"conversation_sid":null}`
 	for _, tt := range []struct{ name, response, channel, routing string }{
 		{"create", created, `{"sid":"UO77aa01c3e5f7482d9b0a1c2d3e4f5061","type":"whatsapp"}`,
-			`{"assignment_status":"pending","workspace_sid":"` + ws + `","workflow_sid":"` + ww + `","workflow_name":"Inbound care","priority":10,` +
-				`"date_created":"2026-11-22T00:00:00Z","reservation":null,"conversation_sid":"CH00000000000000000000000000000007"}`},
+			`{"assignment_status":"pending","workspace_sid":"` + ws + `","workflow_sid":"` + ww + `","workflow_name":"Inbound care","queue_sid":null,"queue_name":null,"task_channel_sid":null,"task_channel_unique_name":null,"priority":10,` +
+				`"date_created":"2026-11-22T00:00:00Z","date_updated":null,"reservation":null,"conversation_sid":"CH00000000000000000000000000000007"}`},
 		{"ISO dates, attributes as an object, a reservation",
 			`{"routing":{"reservation":{"sid":"WR1","n":1.0},"properties":{"date_created":"2026-11-22T01:00:00+01:00","date_updated":"2026-11-22T00:00:05.123Z","attributes":{"conversationSid":"CH1"}}}}`,
-			`null`, `{"date_created":"2026-11-22T00:00:00Z","date_updated":"2026-11-22T00:00:05Z","reservation":{"sid":"WR1","n":1.0},"conversation_sid":"CH1"}`},
+			`null`, `{` + unsaid + `,"date_created":"2026-11-22T00:00:00Z","date_updated":"2026-11-22T00:00:05Z","reservation":{"sid":"WR1","n":1.0},"conversation_sid":"CH1"}`},
 		{"all of other types", `{"channel":{"sid":1,"type":[]},"routing":{"properties":{"assignment_status":3,"priority":"high","date_created":{},"date_updated":-1,"attributes":"x"}}}`,
-			`{"sid":"","type":""}`, `{"reservation":null}`},
-		{"absurd dates", `{"routing":{"properties":{"date_created":1e300,"date_updated":"yesterday"}}}`, `null`, `{"reservation":null}`},
-		{"no properties", `{"routing":{}}`, `null`, `{"reservation":null}`},
+			`{"sid":null,"type":null}`, nothing},
+		{"absurd dates", `{"routing":{"properties":{"date_created":1e300,"date_updated":"yesterday"}}}`, `null`, nothing},
+		{"no properties", `{"routing":{}}`, `null`, nothing},
 		{"nulls", `{"channel":null,"routing":null}`, `null`, `null`},
 		{"of other types", `{"channel":"x","routing":[1]}`, `null`, `null`},
-		{"nothing", ``, `null`, `null`}, {"null", `null`, `null`, `null`}, {"broken", `{"routing":{"prop`, `null`, `{"reservation":null}`},
+		{"nothing", ``, `null`, `null`}, {"null", `null`, `null`, `null`}, {"broken", `{"routing":{"prop`, `null`, nothing},
 	} {
 		channel, routing := Describe(json.RawMessage(tt.response))
 		if got, _ := json.Marshal(channel); string(got) != tt.channel {

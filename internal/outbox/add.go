@@ -25,6 +25,7 @@ type Message struct {
 	Headers     map[string][]string
 	Raw         []byte
 	Traceparent string // "" when none came with it
+	Tracestate  string // "" when none came with it; kept beside a Traceparent only
 }
 
 // Event is a message that carries a usable request id.
@@ -38,6 +39,8 @@ type Event struct {
 	NotBefore time.Time // zero: at once
 	ExpiresAt time.Time // zero: never
 	LookupKey string    // "" when the request has no task to look for
+	// Warnings are what Flex would probably ignore in it: it is sent all the same.
+	Warnings []rawjson.Fault
 	// Faults are why it is rejected at once; none: it will be sent.
 	Faults []rawjson.Fault
 	// KnownOnly: this is no new request, whatever the table knows. Its message is so
@@ -171,13 +174,13 @@ func place(m Message) spot { return spot{int64(m.Sequence), m.Time.UnixMicro()} 
 
 // addSQL inserts what is not known and leases what has a turn. Of nulls alone it does nothing.
 const (
-	addParameters = 19
+	addParameters = 22
 	addSQL        = `/* add */
 	WITH` + freeGateSQL + `,
 	added AS (
 		INSERT INTO outbox (request_id, source, state, priority, request, raw, due_at, expires_at, lookup_key,
 		       error_kind, error_message, faults, traceparent, stream_sequence, stream_time, received_at, settled_at,
-		       attempt, leased_by, leased_until, lookup_attribute)
+		       attempt, leased_by, leased_until, lookup_attribute, stream, tracestate, warnings)
 		SELECT request_id, source, state, priority, request::json, raw,
 		       CASE WHEN state = 'pending' THEN coalesce(not_before, now()) END,
 		       expires_at, lookup_key,
@@ -185,12 +188,14 @@ const (
 		       stream_sequence, stream_time,
 		       now(), CASE WHEN state = 'rejected' THEN now() END,
 		       (state = 'sending')::integer, CASE WHEN state = 'sending' THEN $17 END, CASE WHEN state = 'sending' THEN clock_timestamp() + $18::interval END,
-		       CASE WHEN state = 'sending' AND lookup_key IS NOT NULL THEN nullif($19, '') END
+		       CASE WHEN state = 'sending' AND lookup_key IS NOT NULL THEN nullif($19, '') END,
+		       stream, tracestate, warnings::json
 		  FROM (SELECT unnest($3::text[]) AS request_id, unnest($4::text[]) AS source, unnest($5::smallint[]) AS priority,
 		               unnest($6::text[]) AS request, unnest($7::bytea[]) AS raw, unnest($8::timestamptz[]) AS not_before,
 		               unnest($9::timestamptz[]) AS expires_at, unnest($10::text[]) AS lookup_key, unnest($11::text[]) AS error_message,
 		               unnest($12::text[]) AS faults, unnest($13::text[]) AS traceparent, unnest($14::bigint[]) AS stream_sequence,
-		               unnest($15::timestamptz[]) AS stream_time, unnest($16::integer[]) AS turn) AS e, -- as in recordSQL
+		               unnest($15::timestamptz[]) AS stream_time, unnest($16::integer[]) AS turn, unnest($20::text[]) AS stream,
+		               unnest($21::text[]) AS tracestate, unnest($22::text[]) AS warnings) AS e, -- as in recordSQL
 		       LATERAL (SELECT CASE WHEN faults IS NOT NULL THEN 'rejected' WHEN turn <= (SELECT n FROM passes) THEN 'sending' ELSE 'pending' END) AS s (state)
 		ON CONFLICT (request_id) DO NOTHING
 		RETURNING id, request_id, stream_sequence, stream_time, received_at, state),
@@ -215,7 +220,7 @@ func (s *Store) insert(ctx context.Context, signature string, events []Event, sl
 		slots, burstTime.Seconds(),
 		c.requestID, c.source, c.priority, c.request, c.raw, c.notBefore,
 		c.expiresAt, c.lookupKey, c.errorMessage, c.faults, c.traceparent, c.sequence, c.time, turns(events, c.from, slots),
-		signature, s.leaseFor, s.Attribute)
+		signature, s.leaseFor, s.Attribute, c.stream, c.tracestate, c.warnings)
 	if err != nil {
 		return nil, nil, wrap("add", err)
 	}
@@ -230,7 +235,8 @@ func (s *Store) insert(ctx context.Context, signature string, events []Event, sl
 		if leased {
 			e := &events[c.byID[requestID]]
 			leases = append(leases, Lease{ID: id, RequestID: requestID, Source: text(e.Source), Request: e.Request, LookupKey: e.LookupKey,
-				Attempt: 1, ReceivedAt: receivedAt, Traceparent: trace(e.Traceparent), until: until})
+				Attempt: 1, ReceivedAt: receivedAt, Traceparent: trace(e.Traceparent),
+				Tracestate: e.tracestate(), Stream: e.Stream, Sequence: sequence, Warnings: faultJSON(e.Warnings), until: until})
 		}
 		return nil
 	})

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"flexworker/internal/rawjson"
 )
 
 // TestAddAnswers walks one request through all that can be said to an event.
@@ -92,25 +94,39 @@ func TestAddRejected(t *testing.T) {
 	mustClaim(t, s, 0)
 }
 
-// TestSameRequest: what is asked is compared as JSON values, without its id.
+// TestSameRequest: what is asked is compared as JSON values: channel, routing and
+// the two sids beside them. All else may differ.
 func TestSameRequest(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		a, b string
 		want bool
 	}{
-		{`{"a":1,"b":[2]}`, ` { "b" : [ 2 ] , "a" : 1 } `, true},
-		{`{"a":1}`, `{"a":1.0}`, true},
-		{`{"a":100}`, `{"a":1e2}`, true},
-		{`{"a":"\u00e9"}`, `{"a":"é"}`, true},
-		{`{"request_id":"x","a":1}`, `{"a":1}`, true},
-		{`{"a":1}`, `{"a":1,"request_id":"x"}`, true},
-		{`{"a":1}`, `{"a":"1"}`, false},
-		{`{"a":1}`, `{"a":2}`, false},
-		{`{"a":12345678901234567890}`, `{"a":12345678901234567891}`, false},
-		{`{"a":1}`, `{"a":1,"b":null}`, false},
-		{`{"a":[1,2]}`, `{"a":[2,1]}`, false},
-		{`{"a":{"request_id":"x"}}`, `{"a":{"request_id":"y"}}`, false},
+		{`{"channel":{"a":1,"b":[2]}}`, ` { "channel" : { "b" : [ 2 ] , "a" : 1 } } `, true},
+		{`{"channel":1}`, `{"channel":1.0}`, true},
+		{`{"routing":100}`, `{"routing":1e2}`, true},
+		{`{"routing":"\u00e9"}`, `{"\u0072outing":"é"}`, true},
+		{`{"request_id":"x","channel":1}`, `{"channel":1}`, true},
+		{`{"request_id":"x","channel":1}`, `{"request_id":"y","channel":1}`, true},
+		{`{"channel":1}`, `{"channel":1,"priority":0,"metadata":{"try":2},"not_before":"2026-11-22T09:00:00Z","expires_at":"2026-11-23T09:00:00Z"}`, true},
+		{`{"channel":1,"priority":3,"metadata":1,"expires_at":"2026-11-23T09:00:00Z"}`, `{"channel":1,"priority":4,"metadata":2,"expires_at":"2026-11-24T09:00:00Z"}`, true},
+		{`{"channel":1,"oops":1}`, `{"channel":1}`, true}, // rejected for oops: the answer says so again
+		{`{"channel":1}`, `{"channel":1,"routing":null,"interaction_context_sid":null,"webhook_ttid":null}`, true},
+		{`{"channel":null}`, `{}`, true},
+		{`{"channel":1}`, `{"channel":"1"}`, false},
+		{`{"channel":1}`, `{"channel":2}`, false},
+		{`{"channel":1}`, `{"channel":1,"routing":{}}`, false},
+		{`{"channel":1}`, `{"channel":1,"interaction_context_sid":"HQ1"}`, false},
+		{`{"channel":1,"webhook_ttid":"a"}`, `{"channel":1,"webhook_ttid":"b"}`, false},
+		{`{"channel":1,"routing":false}`, `{"channel":1}`, false},
+		{`{"channel":{"a":null}}`, `{"channel":{}}`, false}, // within, what is null is a value
+		{`{"channel":12345678901234567890}`, `{"channel":12345678901234567891}`, false},
+		{`{"channel":[1,2]}`, `{"channel":[2,1]}`, false},
+		{`{"channel":{"request_id":"x"}}`, `{"channel":{"request_id":"y"}}`, false},
+		{`[1]`, `[1.0]`, true},
+		{`[1]`, `[2]`, false},
+		{`[1]`, `{}`, false},
+		{`"channel"`, `null`, false},
 	} {
 		if got := sameRequest(Event{Request: []byte(tt.a)}, []byte(tt.b), nil); got != tt.want {
 			t.Errorf("%s and %s: %t", tt.a, tt.b, got)
@@ -119,6 +135,28 @@ func TestSameRequest(t *testing.T) {
 			t.Errorf("%s and %s: %t", tt.b, tt.a, got)
 		}
 	}
+}
+
+// FuzzSameRequest: whatever is not asked may differ, and nothing else.
+func FuzzSameRequest(f *testing.F) {
+	f.Add([]byte(`{"type":"sms"}`), []byte(`{"n":1}`), []byte(`7`))
+	f.Add([]byte(`[1.0]`), []byte(`[1]`), []byte(`null`))
+	f.Fuzz(func(t *testing.T, channel, other, metadata []byte) {
+		for _, text := range [][]byte{channel, other, metadata} {
+			if len(rawjson.Check(text)) > 0 {
+				return
+			}
+		}
+		first := fmt.Appendf(nil, `{"channel":%s}`, channel)
+		again := fmt.Appendf(nil, ` {"metadata": %s ,"priority":1, "channel": %s } `, metadata, channel)
+		if !sameRequest(Event{Request: again}, first, nil) {
+			t.Errorf("%s is not %s", again, first)
+		}
+		changed := fmt.Appendf(nil, `{"channel":%s}`, other)
+		if got, want := sameRequest(Event{Request: changed}, first, nil), rawjson.Equal(channel, other); got != want {
+			t.Errorf("%s and %s: %t, want %t", first, changed, got, want)
+		}
+	})
 }
 
 // TestAddBatch: of several that ask under one id in one write, the first in the

@@ -73,12 +73,9 @@ func (h *hints) takeNumbers() []int64 {
 // answer is the message about a settled request, or one that waits for a person.
 func (s *settlement) answer() answer {
 	a := answer{kind: final, id: s.id, number: s.number, outcome: string(s.state), source: s.source,
-		messageID: s.messageID(), body: s.result()}
+		messageID: s.messageID(), traceparent: s.asked.traceparent, tracestate: s.asked.tracestate, body: s.result()}
 	if s.waits {
 		a.kind, a.number = announcement, s.attempt
-	}
-	if s.traceparent != nil {
-		a.traceparent = *s.traceparent
 	}
 	return a
 }

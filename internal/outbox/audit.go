@@ -277,7 +277,10 @@ func readResults(ctx context.Context, r *Report, stream jetstream.Stream) (ledge
 
 // note keeps a final result; answers to repeats carry message ids of their own.
 func (l *ledger) note(id string, result Result) {
-	p := published{requestID: result.RequestID, outcome: result.Outcome}
+	p := published{outcome: result.Outcome}
+	if result.RequestID != nil {
+		p.requestID = *result.RequestID
+	}
 	if result.SettledAt != nil {
 		p.settled = *result.SettledAt
 	}

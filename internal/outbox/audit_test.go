@@ -359,9 +359,10 @@ func TestAuditForgotten(t *testing.T) {
 // message says again what the first did. A duplicate window that is over takes them.
 func TestAuditRewritten(t *testing.T) {
 	t.Parallel()
+	a := "a"
 	l := ledger{byID: map[string]published{}}
 	for _, sid := range []string{sidA, sidB, sidA} {
-		l.note("id", Result{RequestID: "a", Outcome: "created", InteractionSID: &sid})
+		l.note("id", Result{RequestID: &a, Outcome: "created", InteractionSID: &sid})
 	}
 	if p := l.byID["id"]; !p.different || p.sid != sidA || len(l.odd) != 1 || l.odd[0].sid != sidB {
 		t.Errorf("%+v", l)

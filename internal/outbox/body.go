@@ -3,6 +3,7 @@ package outbox
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"unicode/utf8"
 )
 
@@ -20,18 +21,19 @@ func encode(body any) ([]byte, error) {
 
 // Limits of a reduced result, in bytes.
 const (
-	shortMessage = 500
-	shortName    = 200 // of each text that Flex chose
+	shortMetadata = 512 // what senders know their requests by has room
+	shortMessage  = 500
+	shortFaults   = 1000
+	shortName     = 200 // of each text that Flex chose
 )
 
 // reduced is a result without what the sender can look up for himself, and with the
-// beginning of what may be long: it has a few kilobytes whatever it was.
-func reduced(body any) any {
-	r, ok := body.(Result)
-	if !ok {
-		return body
+// beginning of what may be long: it has a few kilobytes whatever it was. It says
+// what was left out, or cut, so that nothing seems not to have been there.
+func reduced(r Result) Result {
+	if len(r.Metadata) > shortMetadata {
+		r.Metadata, r.MetadataLeftOut = jsonNull, true
 	}
-	r.Metadata = json.RawMessage(`"left out: the result would be larger than the stream takes"`)
 	if r.Channel != nil {
 		short := *r.Channel
 		cutAll(shortName, &short.SID, &short.Type)
@@ -39,35 +41,56 @@ func reduced(body any) any {
 	}
 	if r.Routing != nil {
 		short := *r.Routing
-		short.Reservation = nil
+		if len(short.Reservation) > shortName {
+			short.Reservation = nil // null
+		}
 		cutAll(shortName, &short.AssignmentStatus, &short.WorkspaceSID, &short.WorkflowSID, &short.WorkflowName, &short.QueueSID, &short.QueueName,
 			&short.TaskChannelSID, &short.TaskChannelUniqueName, &short.ConversationSID)
 		r.Routing = &short
 	}
 	if r.Error != nil {
 		short := *r.Error
-		short.Faults = json.RawMessage("null")
-		cutAll(shortMessage, &short.Message)
-		if r.Error.MoreInfo != nil {
-			info := *r.Error.MoreInfo
-			cutAll(shortMessage, &info)
-			short.MoreInfo = &info
-		}
+		short.Message = shorten(shortMessage, short.Message)
+		short.Faults = fewer(short.Faults)
+		cutAll(shortMessage, &short.MoreInfo)
 		r.Error = &short
 	}
 	return r
 }
 
-// cutAll leaves of each text at most so many bytes, and no half character.
-func cutAll(most int, texts ...*string) {
-	for _, s := range texts {
-		end := most
-		if len(*s) <= end {
-			continue
-		}
-		for end > 0 && !utf8.RuneStart((*s)[end]) {
-			end--
-		}
-		*s = (*s)[:end]
+// fewer are the first faults of many, and one that counts the others.
+func fewer(faults json.RawMessage) json.RawMessage {
+	var all []shownFault
+	if len(faults) <= shortFaults || json.Unmarshal(faults, &all) != nil {
+		return faults
 	}
+	n, size := 0, 0
+	for n < len(all) && size+len(all[n].Path)+len(all[n].Problem) <= shortFaults {
+		size += len(all[n].Path) + len(all[n].Problem)
+		n++
+	}
+	return shownFaults(append(all[:n:n], shownFault{Problem: fmt.Sprintf("and %d more, left out: the result would be larger than the stream takes", len(all)-n)}))
+}
+
+// cutAll cuts each text that is there.
+func cutAll(most int, texts ...**string) {
+	for _, s := range texts {
+		if *s != nil {
+			short := shorten(most, **s)
+			*s = &short
+		}
+	}
+}
+
+// shorten leaves of a text at most so many bytes, and no half character, and shows
+// where it was cut.
+func shorten(most int, s string) string {
+	if len(s) <= most {
+		return s
+	}
+	end := most
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + "…"
 }

@@ -30,8 +30,13 @@ type Lease struct {
 	Attempt    int
 	Spared     int
 	ReceivedAt time.Time
-	// Traceparent is the trace that the request belongs to; "" for none.
-	Traceparent string
+	// Traceparent is the trace that the request belongs to, Tracestate what its
+	// vendors say of it; "" for none.
+	Traceparent, Tracestate string
+	// Stream and Sequence name the message that the request came by.
+	Stream   string
+	Sequence int64
+	Warnings json.RawMessage // outbox.warnings; nil: none
 
 	// until is the end of the lease on this process's monotonic clock, counted
 	// from before the claim: never later than the stored end.
@@ -161,10 +166,11 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 			       leased_by = $5, leased_until = clock_timestamp() + $6::interval,
 			       lookup_attribute = CASE WHEN lookup_key IS NOT NULL THEN nullif($7, '') END
 			  FROM due WHERE outbox.id = due.id
-			RETURNING outbox.id, request_id, source, request, lookup_key, attempt, spared, received_at, traceparent,
-			          least(expires_at - clock_timestamp(), '8760 h') AS time_left),`+spendSQL+`
+			RETURNING outbox.id, request_id, source, request, lookup_key, attempt, spared, received_at, traceparent, tracestate,
+			          stream, stream_sequence, warnings, least(expires_at - clock_timestamp(), '8760 h') AS time_left),`+spendSQL+`
 		SELECT `+passesColumns+`, coalesce(used.id, 0), coalesce(request_id, ''), coalesce(source, ''), request, coalesce(lookup_key, ''),
-		       coalesce(attempt, 0), coalesce(spared, 0), coalesce(received_at, now()), coalesce(traceparent, ''), time_left
+		       coalesce(attempt, 0), coalesce(spared, 0), coalesce(received_at, now()), coalesce(traceparent, ''), coalesce(tracestate, ''),
+		       coalesce(stream, ''), coalesce(stream_sequence, 0), warnings, time_left
 		  FROM passes LEFT JOIN used ON true`,
 		slots, burstTime.Seconds(), half, odd, signature, s.leaseFor, s.Attribute)
 	if err != nil {
@@ -173,7 +179,8 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 	gates := 0
 	l, left := Lease{}, (*time.Duration)(nil)
 	_, err = pgx.ForEachRow(rows, append(p.targets(), &l.ID, &l.RequestID, &l.Source, (*[]byte)(&l.Request), &l.LookupKey,
-		&l.Attempt, &l.Spared, &l.ReceivedAt, &l.Traceparent, &left), func() error {
+		&l.Attempt, &l.Spared, &l.ReceivedAt, &l.Traceparent, &l.Tracestate,
+		&l.Stream, &l.Sequence, (*[]byte)(&l.Warnings), &left), func() error {
 		if gates++; l.ID == 0 {
 			return nil // the gate's row alone: nothing was leased
 		}

@@ -10,17 +10,19 @@ import (
 
 // addColumns are the arrays that insert unnests: one element an event.
 type addColumns struct {
-	requestID, source                    []string
-	priority                             []int16
-	request                              []*string
-	raw                                  [][]byte
-	notBefore, expiresAt                 []*time.Time
-	lookupKey, errorMessage, traceparent []*string
-	faults                               []*string
-	sequence                             []int64
-	time                                 []time.Time
-	from                                 []int          // which event each element is
-	byID                                 map[string]int // the first of each request id
+	requestID, source       []string
+	priority                []int16
+	request                 []*string
+	raw                     [][]byte
+	notBefore, expiresAt    []*time.Time
+	lookupKey, errorMessage []*string
+	traceparent, tracestate []*string
+	faults, warnings        []*string
+	stream                  []string
+	sequence                []int64
+	time                    []time.Time
+	from                    []int          // which event each element is
+	byID                    map[string]int // the first of each request id
 }
 
 func (c *addColumns) append(e *Event, i int) {
@@ -39,6 +41,9 @@ func (c *addColumns) append(e *Event, i int) {
 	c.expiresAt = append(c.expiresAt, timeOrNull(e.ExpiresAt))
 	c.lookupKey = append(c.lookupKey, orNull(e.LookupKey))
 	c.traceparent = append(c.traceparent, orNull(trace(e.Traceparent)))
+	c.tracestate = append(c.tracestate, orNull(e.tracestate()))
+	c.stream = append(c.stream, text(e.Stream))
+	c.warnings = append(c.warnings, jsonOrNull(faultJSON(e.Warnings)))
 	c.sequence = append(c.sequence, int64(e.Sequence))
 	c.time = append(c.time, e.Time)
 	if len(e.Faults) == 0 {
@@ -53,7 +58,7 @@ func (c *addColumns) append(e *Event, i int) {
 	}
 	c.raw = append(c.raw, raw)
 	c.errorMessage = append(c.errorMessage, orNull(text(faultText(e.Faults))))
-	c.faults = append(c.faults, faultJSON(e.Faults))
+	c.faults = append(c.faults, jsonOrNull(faultJSON(e.Faults)))
 }
 
 // faultText is all faults in one line.
@@ -65,21 +70,30 @@ func faultText(faults []rawjson.Fault) string {
 	return strings.Join(lines, "; ")
 }
 
-// faultJSON is the faults as a result shows them.
-func faultJSON(faults []rawjson.Fault) *string {
-	type fault struct {
-		Path    string `json:"path"`
-		Problem string `json:"problem"`
+// faultJSON is faults, or warnings, as a result shows them; nil: there are none.
+func faultJSON(faults []rawjson.Fault) json.RawMessage {
+	if len(faults) == 0 {
+		return nil
 	}
-	list := make([]fault, len(faults))
+	list := make([]shownFault, len(faults))
 	for i, f := range faults {
-		list[i] = fault{text(f.Path), text(f.Problem)}
+		list[i] = shownFault{text(f.Path), text(f.Problem)}
 	}
+	return shownFaults(list)
+}
+
+// A shownFault is a fault, or a warning, as a result shows it.
+type shownFault struct {
+	Path    string `json:"path"`
+	Problem string `json:"problem"`
+}
+
+func shownFaults(list []shownFault) json.RawMessage {
 	out, err := json.Marshal(list)
 	if err != nil { // cannot be: structs of strings
-		out = []byte("[]")
+		out = noneJSON
 	}
-	return orNull(string(out))
+	return out
 }
 
 func orNull(s string) *string {
@@ -116,11 +130,36 @@ func text(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// trace is a traceparent as it is kept: one that is longer than any version of
-// the format could make the result's headers too large for the stream.
-func trace(s string) string {
-	if len(s) > 256 {
+// Longest values of the two headers of the W3C trace context that are kept, in bytes.
+// A traceparent has 55 today. Of a tracestate 512 have to be passed on
+// (https://www.w3.org/TR/trace-context/#tracestate-limits); more than both could make
+// the result's headers too large for the stream.
+const (
+	maxTraceparent = 256
+	maxTracestate  = 1024
+)
+
+// trace is a traceparent as it is kept: "" for what could not be a header's value.
+func trace(s string) string { return headerValue(s, maxTraceparent) }
+
+// tracestate is the tracestate as it is kept; without a traceparent it has no meaning.
+func (m Message) tracestate() string {
+	if trace(m.Traceparent) == "" {
 		return ""
 	}
-	return text(s)
+	return headerValue(m.Tracestate, maxTracestate)
+}
+
+// headerValue is s, or "" where it is longer than most or has another character than
+// the printable ones of ASCII: a line end would begin another header.
+func headerValue(s string, most int) string {
+	if len(s) > most {
+		return ""
+	}
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return ""
+		}
+	}
+	return s
 }

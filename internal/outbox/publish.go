@@ -56,8 +56,9 @@ type answer struct {
 	outcome     string
 	source      string
 	messageID   string
-	traceparent string
-	body        any
+	traceparent *string // nil: none came with the message
+	tracestate  *string // nil: none
+	body        Result
 	short       bool // body is reduced
 }
 
@@ -254,8 +255,10 @@ func (p *Publisher) send(a answer) (jetstream.PubAckFuture, error) {
 	m.Data = body
 	m.Header.Set("Content-Type", "application/json")
 	m.Header.Set(jetstream.MsgIDHeader, a.messageID)
-	if a.traceparent != "" {
-		m.Header.Set("traceparent", a.traceparent)
+	for name, value := range map[string]*string{"traceparent": a.traceparent, "tracestate": a.tracestate} {
+		if value != nil {
+			m.Header.Set(name, *value)
+		}
 	}
 	future, err := p.Stream.PublishMsgAsync(m)
 	if errors.Is(err, nats.ErrMaxPayload) {

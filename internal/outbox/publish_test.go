@@ -15,6 +15,7 @@ import (
 
 	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/flex"
+	"flexworker/internal/rawjson"
 )
 
 // A resultStream is a NATS server and the stream that results go to.
@@ -95,7 +96,7 @@ func settle(t *testing.T, s *Store, e Event, o flex.Outcome) {
 	}
 }
 
-// TestResultGolden: the bytes of the contract's section 4.
+// TestResultGolden: the bytes of the contract's section 4, one shape for every answer.
 func TestResultGolden(t *testing.T) {
 	t.Parallel()
 	s, r := newStore(t), newResults(t, consumertest.Options{})
@@ -107,7 +108,8 @@ func TestResultGolden(t *testing.T) {
 		`"task_channel_unique_name":"sms","assignment_status":"pending","priority":10,"date_created":1795305600,` +
 		`"attributes":"{\"conversationSid\":\"CH5\"}"}}}`)
 	settle(t, s, event("crm-42-callback", 1, func(e *Event) {
-		e.Traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+		e.Traceparent, e.Tracestate = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "vendor=1,other=2"
+		e.Warnings = []rawjson.Fault{{Path: "channel.particpants", Problem: "is no name that Flex documents"}}
 		e.Request = []byte(`{"channel":{},"metadata": {"b": 12345678901234567890, "a":"<&>"}}`)
 	}), full)
 	settle(t, s, event("crm-43", 2), flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, TwilioCode: 20001, ErrorKind: "http_400", Message: "Invalid <Channel>",
@@ -115,24 +117,53 @@ func TestResultGolden(t *testing.T) {
 	if _, err := s.Add(t.Context(), event("crm-44", 3, faulty("no type", "too \"odd\""), func(e *Event) { e.Request, e.Raw = nil, []byte("{") })); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, s.pool, `UPDATE outbox SET received_at = '2026-11-22 09:00:00.1+00', settled_at = '2026-11-22 10:00:01.25+01'`)
+	if got, err := s.Add(t.Context(), event("crm-42-callback", 4, from("web"), func(e *Event) { e.Request = []byte(`{"channel":{}}`); e.Traceparent = "00-w" })); err != nil || got != Repeated {
+		t.Fatal(got, err)
+	}
+	if got, err := s.Add(t.Context(), event("crm-42-callback", 5, func(e *Event) { e.Request = []byte(`{"channel":1}`); e.Traceparent, e.Tracestate = "00-c", "c=1" })); err != nil || got != Conflicting {
+		t.Fatal(got, err)
+	}
+	if err := s.AddMalformed(t.Context(), Malformed{Message: event("", 6).Message, Err: "not JSON"}); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, s, event("crm-45", 7), flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503", Message: "m"})
+	exec(t, s.pool, `UPDATE outbox SET due_at = NULL WHERE request_id = 'crm-45'`)
+	exec(t, s.pool, `UPDATE outbox SET received_at = '2026-11-22 09:00:00.1+00', settled_at = CASE WHEN settled_at IS NOT NULL THEN timestamptz '2026-11-22 10:00:01.25+01' END`)
+	exec(t, s.pool, `UPDATE outbox_malformed SET received_at = '2026-11-22 09:00:00.1+00', error = CASE WHEN kind = 'conflict' THEN 'taken' ELSE error END`)
 	if !publishStrays(t, r.publisher(t, s)) {
 		t.Fatal("not published")
 	}
+	const none = `"interaction_sid":null,"task_sid":null,"channel":null,"routing":null,`
 	want := []struct{ subject, body string }{
+		{"interactions.results.created.web", `{"request_id":"crm-42-callback","outcome":"created","interaction_sid":"` + sidA + `","task_sid":"WT1",` +
+			`"channel":{"sid":"UO1","type":"sms"},"routing":{"assignment_status":"pending","workspace_sid":"WS2","workflow_sid":"WW3","workflow_name":"Inbound é",` +
+			`"queue_sid":"WQ4","queue_name":"Q","task_channel_sid":null,"task_channel_unique_name":"sms","priority":10,"date_created":"2026-11-22T00:00:00Z","date_updated":null,"reservation":null,"conversation_sid":"CH5"},` +
+			`"attempts":1,"resolved_by":"response","error":null,"warnings":[{"path":"channel.particpants","problem":"is no name that Flex documents"}],` +
+			`"metadata":{"b":12345678901234567890,"a":"<&>"},"metadata_left_out":false,"revision":1,"stream":"REQUESTS","sequence":4,` +
+			`"received_at":"2026-11-22T09:00:00.1Z","settled_at":"2026-11-22T09:00:01.25Z"}`},
+		{"interactions.results.conflict.crm", `{"request_id":"crm-42-callback","outcome":"conflict",` + none + `"attempts":0,"resolved_by":null,` +
+			`"error":{"kind":"conflict","http_status":null,"twilio_code":null,"message":"taken","more_info":null,"twilio_request_id":null,"faults":null},` +
+			`"warnings":[],"metadata":null,"metadata_left_out":false,"revision":null,"stream":"REQUESTS","sequence":5,"received_at":"2026-11-22T09:00:00.1Z","settled_at":null}`},
+		{"interactions.results.malformed.crm", `{"request_id":null,"outcome":"malformed",` + none + `"attempts":0,"resolved_by":null,` +
+			`"error":{"kind":"malformed","http_status":null,"twilio_code":null,"message":"not JSON","more_info":null,"twilio_request_id":null,"faults":null},` +
+			`"warnings":[],"metadata":null,"metadata_left_out":false,"revision":null,"stream":"REQUESTS","sequence":6,"received_at":"2026-11-22T09:00:00.1Z","settled_at":null}`},
 		{"interactions.results.created.crm", `{"request_id":"crm-42-callback","outcome":"created","interaction_sid":"` + sidA + `","task_sid":"WT1",` +
 			`"channel":{"sid":"UO1","type":"sms"},"routing":{"assignment_status":"pending","workspace_sid":"WS2","workflow_sid":"WW3","workflow_name":"Inbound é",` +
-			`"queue_sid":"WQ4","queue_name":"Q","task_channel_unique_name":"sms","priority":10,"date_created":"2026-11-22T00:00:00Z","reservation":null,"conversation_sid":"CH5"},` +
-			`"attempts":1,"resolved_by":"response","error":null,"metadata":{"b":12345678901234567890,"a":"<&>"},` +
+			`"queue_sid":"WQ4","queue_name":"Q","task_channel_sid":null,"task_channel_unique_name":"sms","priority":10,"date_created":"2026-11-22T00:00:00Z","date_updated":null,"reservation":null,"conversation_sid":"CH5"},` +
+			`"attempts":1,"resolved_by":"response","error":null,"warnings":[{"path":"channel.particpants","problem":"is no name that Flex documents"}],` +
+			`"metadata":{"b":12345678901234567890,"a":"<&>"},"metadata_left_out":false,"revision":1,"stream":"REQUESTS","sequence":1,` +
 			`"received_at":"2026-11-22T09:00:00.1Z","settled_at":"2026-11-22T09:00:01.25Z"}`},
 		{"interactions.results.rejected.crm", `{"request_id":"crm-43","outcome":"rejected","interaction_sid":null,"task_sid":null,"channel":null,"routing":null,` +
 			`"attempts":1,"resolved_by":"response","error":{"kind":"http_400","http_status":400,"twilio_code":20001,"message":"Invalid <Channel>",` +
-			`"more_info":"https://example.test/20001","twilio_request_id":"RQ7","faults":null},"metadata":{"n":1.0},` +
+			`"more_info":"https://example.test/20001","twilio_request_id":"RQ7","faults":null},"warnings":[],"metadata":{"n":1.0},"metadata_left_out":false,"revision":1,"stream":"REQUESTS","sequence":2,` +
 			`"received_at":"2026-11-22T09:00:00.1Z","settled_at":"2026-11-22T09:00:01.25Z"}`},
 		{"interactions.results.rejected.crm", `{"request_id":"crm-44","outcome":"rejected","interaction_sid":null,"task_sid":null,"channel":null,"routing":null,` +
 			`"attempts":0,"resolved_by":null,"error":{"kind":"invalid","http_status":null,"twilio_code":null,"message":"channel: no type; channel: too \"odd\"",` +
-			`"more_info":null,"twilio_request_id":null,"faults":[{"path":"channel","problem":"no type"},{"path":"channel","problem":"too \"odd\""}]},"metadata":null,` +
+			`"more_info":null,"twilio_request_id":null,"faults":[{"path":"channel","problem":"no type"},{"path":"channel","problem":"too \"odd\""}]},"warnings":[],"metadata":null,"metadata_left_out":false,"revision":1,"stream":"REQUESTS","sequence":3,` +
 			`"received_at":"2026-11-22T09:00:00.1Z","settled_at":"2026-11-22T09:00:01.25Z"}`},
+		{"interactions.results.uncertain.crm", `{"request_id":"crm-45","outcome":"uncertain",` + none + `"attempts":1,"resolved_by":null,` +
+			`"error":{"kind":"http_503","http_status":503,"twilio_code":null,"message":"m","more_info":null,"twilio_request_id":null,"faults":null},` +
+			`"warnings":[],"metadata":{"n":1.0},"metadata_left_out":false,"revision":1,"stream":"REQUESTS","sequence":7,"received_at":"2026-11-22T09:00:00.1Z","settled_at":null}`},
 	}
 	got := r.all(t)
 	if len(got) != len(want) {
@@ -143,13 +174,17 @@ func TestResultGolden(t *testing.T) {
 			t.Errorf("%s\n%s\nwant %s\n%s", m.Subject, m.Data, w.subject, w.body)
 		}
 	}
-	h := got[0].Header
-	if h.Get("Nats-Msg-Id") != flex.LookupKey("crm-42-callback")+"-1" || h.Get("Content-Type") != "application/json" ||
-		h.Get("traceparent") != "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01" {
-		t.Errorf("headers %v", h)
+	for i, w := range [][2]string{{"00-w", ""}, {"00-c", "c=1"}, {}, {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "vendor=1,other=2"}, {}, {}, {}} {
+		h := got[i].Header
+		if h.Get("traceparent") != w[0] || h.Get("tracestate") != w[1] || h.Get("Content-Type") != "application/json" {
+			t.Errorf("%s: headers %v, want traceparent and tracestate %q", got[i].Subject, h, w)
+		}
+		if _, there := h["traceparent"]; there != (w[0] != "") {
+			t.Error("a traceparent that nobody sent")
+		}
 	}
-	if _, there := got[1].Header["traceparent"]; there {
-		t.Error("a traceparent that nobody sent")
+	if id := got[3].Header.Get("Nats-Msg-Id"); id != flex.LookupKey("crm-42-callback")+"-1" {
+		t.Errorf("message id %s", id)
 	}
 }
 
@@ -276,13 +311,18 @@ func TestPublishTooLarge(t *testing.T) {
 				if err := json.Unmarshal(m.Data, &one); err != nil {
 					t.Fatal(err)
 				}
-				got[one.RequestID] = one
+				got[deref(one.RequestID)] = one
 			}
-			if len(got) != 6 || deref(got["huge"].InteractionSID) != sidA || !bytes.Contains(got["huge"].Metadata, []byte("left out")) {
+			if len(got) != 6 || deref(got["huge"].InteractionSID) != sidA || string(got["huge"].Metadata) != "null" || !got["huge"].MetadataLeftOut {
 				t.Errorf("published %d, huge: %.300v", len(got), got["huge"])
 			}
-			if e := got["faults"].Error; e == nil || e.Kind != "invalid" || !strings.HasPrefix(e.Message, "channel: a problem") {
-				t.Errorf("faults: %.300v", e)
+			var some []shownFault
+			if e := got["faults"].Error; e == nil || e.Kind != "invalid" || !strings.HasPrefix(e.Message, "channel: a problem") || !strings.HasSuffix(e.Message, "…") ||
+				json.Unmarshal(e.Faults, &some) != nil || len(some) < 10 || some[len(some)-1].Problem != fmt.Sprintf("and %d more, left out: the result would be larger than the stream takes", 2000-len(some)+1) {
+				t.Errorf("faults: %.2000v", e)
+			}
+			if got["faults"].MetadataLeftOut || string(got["faults"].Metadata) != `{"n":1.0}` {
+				t.Errorf("metadata that had room: %s", got["faults"].Metadata)
 			}
 			if deref(got["names"].InteractionSID) != sidB || got["info"].Error == nil || got["info"].Error.Message != "no" {
 				t.Errorf("names: %.300v, info: %.300v", got["names"], got["info"])
@@ -290,7 +330,7 @@ func TestPublishTooLarge(t *testing.T) {
 			if n := len(got["angled"].Metadata); n != 3<<10+2 {
 				t.Errorf("metadata of %d bytes, want them as they came", n)
 			}
-			if string(got["small"].Metadata) != `{"n":1.0}` {
+			if string(got["small"].Metadata) != `{"n":1.0}` || got["small"].MetadataLeftOut {
 				t.Errorf("small: %s", got["small"].Metadata)
 			}
 		})
@@ -354,14 +394,6 @@ func TestAnswers(t *testing.T) {
 	}
 	exec(t, s.pool, `UPDATE outbox_malformed SET received_at = '2026-11-22 09:00:00+00'`)
 	publish("interactions.results.conflict.web conflict-REQUESTS-4-1795338000000000", "interactions.results.malformed.old malformed-REQUESTS-5-1795338000000000")
-	bodies := r.all(t)
-	const want = `{"outcome":"malformed","stream":"REQUESTS","sequence":5,"subject":"interactions.requests.old","error":"not JSON","received_at":"2026-11-22T09:00:00Z"}`
-	if got := string(bodies[len(bodies)-1].Data); got != want {
-		t.Errorf("malformed:\n%s\nwant\n%s", got, want)
-	}
-	if got := string(bodies[len(bodies)-2].Data); !strings.HasPrefix(got, `{"request_id":"a","outcome":"conflict","stream":"REQUESTS","sequence":4,`) {
-		t.Errorf("conflict: %s", got)
-	}
 }
 
 // TestAnnouncement: who waits for a person hears so, once, and then the end.

@@ -116,7 +116,8 @@ func (r *record) settlement(number int, at time.Time) *settlement {
 		interactionSID: orNull(o.InteractionSID), taskSID: orNull(text(o.TaskSID)), assignmentStatus: orNull(text(o.AssignmentStatus)),
 		response: o.Response, errorKind: reason(r), errorMessage: orNull(text(o.Message)),
 		httpStatus: intOrNull(o.HTTPStatus), twilioCode: intOrNull(o.TwilioCode), twilioRequestID: orNull(text(o.RequestID)),
-		traceparent: orNull(l.Traceparent), receivedAt: l.ReceivedAt, settledAt: &at,
+		warnings: l.Warnings, receivedAt: l.ReceivedAt, settledAt: &at,
+		asked: asked{stream: l.Stream, sequence: l.Sequence, traceparent: orNull(l.Traceparent), tracestate: orNull(l.Tracestate)},
 	}
 	if s.state == Created || s.state == Rejected {
 		s.resolvedBy = orNull("response")

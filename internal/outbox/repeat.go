@@ -112,10 +112,10 @@ func (s *Store) sendAsked(ctx context.Context, batches ...*pgx.Batch) error {
 }
 
 func queueRepeat(b *pgx.Batch, id int64, m Message) {
-	b.Queue(`INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time, traceparent)
-		SELECT id, $2::text, $3::bigint, $4::timestamptz, nullif($5::text, '') FROM outbox WHERE id = $1 FOR KEY SHARE
+	b.Queue(`INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time, traceparent, stream, tracestate)
+		SELECT id, $2::text, $3::bigint, $4::timestamptz, nullif($5::text, ''), $6::text, nullif($7::text, '') FROM outbox WHERE id = $1 FOR KEY SHARE
 		ON CONFLICT ON CONSTRAINT repeat_is_kept_once DO NOTHING`,
-		id, text(m.Source), int64(m.Sequence), m.Time, trace(m.Traceparent))
+		id, text(m.Source), int64(m.Sequence), m.Time, trace(m.Traceparent), m.Stream, m.tracestate())
 }
 
 // queueMalformed queues them in the order of the stream.
@@ -129,9 +129,10 @@ func queueMalformed(b *pgx.Batch, kind string, all []Malformed) {
 		if raw == nil {
 			raw = []byte{}
 		}
-		b.Queue(`INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, request_id, headers, raw, error)
-			VALUES ($1, $2, $3, $4, $5, $6, nullif($7, ''), $8, $9, $10) ON CONFLICT ON CONSTRAINT message_is_kept_once DO NOTHING`,
-			kind, m.Stream, int64(m.Sequence), m.Time, text(m.Subject), text(m.Source), m.RequestID, headersJSON(m.Headers), raw, text(m.Err))
+		b.Queue(`INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, request_id, headers, raw, error, traceparent, tracestate)
+			VALUES ($1, $2, $3, $4, $5, $6, nullif($7, ''), $8, $9, $10, nullif($11, ''), nullif($12, '')) ON CONFLICT ON CONSTRAINT message_is_kept_once DO NOTHING`,
+			kind, m.Stream, int64(m.Sequence), m.Time, text(m.Subject), text(m.Source), m.RequestID, headersJSON(m.Headers), raw, text(m.Err),
+			trace(m.Traceparent), m.tracestate())
 	}
 }
 
@@ -149,27 +150,40 @@ func (s *Store) addMalformedBatch(ctx context.Context, all []Malformed) ([]struc
 	return make([]struct{}, len(all)), s.sendAsked(ctx, &b)
 }
 
-// sameRequest compares what is asked, not how it was wrapped: as JSON values,
-// and without request_id, which may stand in a header in one of them.
+// whatIsAsked are the members that make a request what it is: what Flex gets.
+var whatIsAsked = [...]string{"channel", "routing", "interaction_context_sid", "webhook_ttid"}
+
+// sameRequest compares what is asked, as JSON values; a member that is absent is
+// null. All else may differ, times, priority and metadata too: a service that asks
+// again computes them anew, and the first's stand. What is no object, or could not
+// be read, has no members: it is compared whole.
 func sameRequest(e Event, request, raw []byte) bool {
 	if e.Request == nil || request == nil {
 		return e.Request == nil && request == nil && bytes.Equal(e.Raw, raw)
 	}
-	return rawjson.Equal(withoutID(e.Request), withoutID(request))
+	if !isObject(e.Request) || !isObject(request) {
+		return rawjson.Equal(e.Request, request)
+	}
+	var rooms [2][16]rawjson.Pair
+	asked, first := rawjson.AppendMembers(rooms[0][:0], e.Request), rawjson.AppendMembers(rooms[1][:0], request)
+	for _, name := range whatIsAsked {
+		if !rawjson.Equal(orJSONNull(asked.Get(name)), orJSONNull(first.Get(name))) {
+			return false
+		}
+	}
+	return true
 }
 
-// withoutID gives the request's members but request_id.
-func withoutID(request []byte) []byte {
-	var members map[string]json.RawMessage
-	if json.Unmarshal(request, &members) != nil {
-		return request
+func orJSONNull(value []byte) []byte {
+	if value == nil {
+		return jsonNull
 	}
-	delete(members, "request_id")
-	out, err := json.Marshal(members)
-	if err != nil {
-		return request
-	}
-	return out
+	return value
+}
+
+func isObject(text []byte) bool {
+	text = bytes.TrimSpace(text)
+	return len(text) > 0 && text[0] == '{'
 }
 
 // headersJSON is a message's headers as JSON that every json operator can read.

@@ -14,6 +14,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/group"
+	"flexworker/internal/rawjson"
 )
 
 // open opens the store's shortcut with so many slots and no backlog; what is
@@ -252,7 +253,9 @@ func TestRecordedIsTheRow(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	for i, o := range outcomesThatSettle() {
-		id := mustAdd(t, s, string(rune('a'+i)), 1, func(e *Event) { e.Traceparent = "00-1-2-3"; e.Sequence = uint64(i + 1) })[0]
+		id := mustAdd(t, s, string(rune('a'+i)), 1, func(e *Event) {
+			e.Traceparent, e.Tracestate, e.Sequence, e.Warnings = "00-1-2-3", "v=1", uint64(i+1), []rawjson.Fault{{Path: "channel.x", Problem: "odd"}}
+		})[0]
 		l := mustClaim(t, s, 1)[0]
 		done, err := s.record(t.Context(), record{lease: l, outcome: o.Kind.String(), told: o, move: Policy{}.after(1, o, 0)})
 		if err != nil || done == nil {
@@ -290,5 +293,5 @@ func asJSON(t *testing.T, a answer) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("%d %d %d %s %s %s %s %s", a.kind, a.id, a.number, a.outcome, a.source, a.messageID, a.traceparent, body)
+	return fmt.Sprintf("%d %d %d %s %s %s %s %s %s", a.kind, a.id, a.number, a.outcome, a.source, a.messageID, deref(a.traceparent), deref(a.tracestate), body)
 }

@@ -108,20 +108,21 @@ func (s *Store) asking(ctx context.Context, from *cursor) ([]answer, error) {
 		return nil, err
 	}
 	rows, err := s.pool.Query(ctx, `
-		SELECT id, kind, stream, stream_sequence, subject, source, coalesce(request_id, ''), error, received_at
+		SELECT id, kind, stream, stream_sequence, traceparent, tracestate, source, request_id, error, received_at
 		  FROM outbox_malformed WHERE published_at IS NULL AND id > $1 ORDER BY id LIMIT $2`, from.last[malformation], batchSize)
 	if err != nil {
 		return nil, wrap("asking", err)
 	}
 	malformed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (answer, error) {
-		var m malformedResult
+		e := ResultError{Faults: jsonNull}
+		r := Result{Error: &e, Warnings: noneJSON, Metadata: jsonNull}
 		a := answer{kind: malformation}
-		if err := row.Scan(&a.id, &m.Outcome, &m.Stream, &m.Sequence, &m.Subject, &a.source, &m.RequestID, &m.Error, &m.ReceivedAt); err != nil {
+		if err := row.Scan(&a.id, &r.Outcome, &r.Stream, &r.Sequence, &a.traceparent, &a.tracestate, &a.source, &r.RequestID, &e.Message, &r.ReceivedAt); err != nil {
 			return a, err
 		}
-		m.ReceivedAt = m.ReceivedAt.UTC()
-		a.outcome, a.body = m.Outcome, m
-		a.messageID = fmt.Sprintf("%s-%s-%d-%d", m.Outcome, m.Stream, m.Sequence, m.ReceivedAt.UnixMicro())
+		e.Kind, r.ReceivedAt = r.Outcome, r.ReceivedAt.UTC()
+		a.outcome, a.body = r.Outcome, r
+		a.messageID = fmt.Sprintf("%s-%s-%d-%d", r.Outcome, r.Stream, r.Sequence, r.ReceivedAt.UnixMicro())
 		return a, nil
 	})
 	if err != nil {
@@ -132,21 +133,10 @@ func (s *Store) asking(ctx context.Context, from *cursor) ([]answer, error) {
 	return append(repeats, malformed...), nil
 }
 
-// malformedResult is the answer to a message that could not become a request.
-type malformedResult struct {
-	RequestID  string    `json:"request_id,omitempty"`
-	Outcome    string    `json:"outcome"`
-	Stream     string    `json:"stream"`
-	Sequence   uint64    `json:"sequence"`
-	Subject    string    `json:"subject"`
-	Error      string    `json:"error"`
-	ReceivedAt time.Time `json:"received_at"`
-}
-
 // askingAgain are the repeats behind one whose request is settled by now.
 func (s *Store) askingAgain(ctx context.Context, last int64) ([]answer, error) {
 	rows, err := s.pool.Query(ctx, `
-		SELECT r.id, r.source, r.stream_sequence, r.stream_time, coalesce(r.traceparent, ''), `+settlementColumns+`
+		SELECT r.id, r.source, r.stream_time, r.stream, r.stream_sequence, r.traceparent, r.tracestate, `+settlementColumns+`
 		  FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id
 		 WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL AND r.id > $1
 		 ORDER BY r.id LIMIT $2`, last, batchSize)
@@ -154,16 +144,18 @@ func (s *Store) askingAgain(ctx context.Context, last int64) ([]answer, error) {
 		return nil, wrap("asking again", err)
 	}
 	answers, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (answer, error) {
-		var id, sequence int64
+		var id int64
 		var at time.Time
-		var source, traceparent string
+		var source string
+		var again asked
 		var o settlement
-		if err := row.Scan(append([]any{&id, &source, &sequence, &at, &traceparent}, o.targets()...)...); err != nil {
+		if err := row.Scan(append([]any{&id, &source, &at, &again.stream, &again.sequence, &again.traceparent, &again.tracestate}, o.targets()...)...); err != nil {
 			return answer{}, err
 		}
+		o.asked = again
 		a := o.answer()
-		a.kind, a.id, a.source, a.traceparent = repetition, id, source, traceparent
-		a.messageID = fmt.Sprintf("%s-%d-again-%d-%d", flex.LookupKey(o.requestID), o.number, sequence, at.UnixMicro())
+		a.kind, a.id, a.source = repetition, id, source
+		a.messageID = fmt.Sprintf("%s-%d-again-%d-%d", flex.LookupKey(o.requestID), o.number, again.sequence, at.UnixMicro())
 		return a, nil
 	})
 	if err != nil {
