@@ -17,12 +17,15 @@ type facts struct {
 	locked    bool // there were no credentials to send
 	status    int  // 0: no status line was read
 	code      int  // Twilio's; 0: none
+	twilio    bool // the answer shows that it is Twilio's
 	sid       bool // the body has the sid of an interaction
 }
 
 // classify decides what a call means for the interaction it asked for: by HTTP
 // status first, and within the 4xx by Twilio's code, since which code comes with
-// which status is not documented. A 5xx may have been done whatever it says.
+// which status is not documented. A 5xx may have been done whatever it says, and a 4xx
+// that may be another's whatever it says: who stands between us and Flex may have passed
+// the request on before.
 func classify(f facts) Kind {
 	switch {
 	case f.status == 0 && f.locked:
@@ -35,23 +38,25 @@ func classify(f facts) Kind {
 		return Created
 	case 300 <= f.status && f.status < 400:
 		return Blocked // not Twilio, or not where we think it is
-	case f.status == http.StatusTooManyRequests:
-		return Refused
 	case f.status == http.StatusRequestTimeout:
 		return Uncertain
-	case 400 <= f.status && f.status < 500:
+	case 400 <= f.status && f.status < 500 && f.twilio:
 		return classify4xx(f)
-	default: // 1xx, 2xx without a sid, 5xx, and what no standard knows
+	default: // 1xx, 2xx without a sid, another's 4xx, 5xx, and what no standard knows
 		return Uncertain
 	}
 }
 
+// classify4xx is for Twilio's own.
 func classify4xx(f facts) Kind {
+	if f.status == http.StatusTooManyRequests {
+		return Refused
+	}
 	if kind, known := codes[f.code]; known {
 		return kind
 	}
 	switch f.status {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
+	case http.StatusUnauthorized, http.StatusForbidden:
 		return Blocked
 	default:
 		return Rejected
@@ -67,8 +72,8 @@ var codes = map[int]Kind{
 	45002: Blocked, 45003: Blocked, 45377: Blocked,
 	// Twilio's own trouble, half-way perhaps, also where its text says "retry".
 	20500: Uncertain, 20503: Uncertain, 45001: Uncertain, 45005: Uncertain, 45350: Uncertain, 45352: Uncertain,
-	45356: Uncertain, 45357: Uncertain, 45369: Uncertain, 45370: Uncertain, 45701: Uncertain, 45770: Uncertain,
-	45771: Uncertain,
+	45356: Uncertain, 45357: Uncertain, 45369: Uncertain, 45370: Uncertain, 45372: Uncertain, 45381: Uncertain,
+	45701: Uncertain, 45770: Uncertain, 45771: Uncertain,
 }
 
 // retryAfter reads the header of that name, seconds or an HTTP date, as a wait

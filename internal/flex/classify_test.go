@@ -26,16 +26,22 @@ func TestClassify(t *testing.T) {
 		{facts{status: 100}, Uncertain}, {facts{status: 101, sid: true}, Uncertain}, {facts{status: 199}, Uncertain},
 		{facts{status: 300}, Blocked}, {facts{status: 302, sid: true}, Blocked}, {facts{status: 399}, Blocked},
 
-		{facts{status: 400}, Rejected}, {facts{status: 404}, Rejected}, {facts{status: 405}, Rejected}, {facts{status: 409}, Rejected},
-		{facts{status: 413}, Rejected}, {facts{status: 415}, Rejected}, {facts{status: 422}, Rejected}, {facts{status: 499}, Rejected},
-		{facts{status: 401}, Blocked}, {facts{status: 403}, Blocked}, {facts{status: 407}, Blocked},
-		{facts{status: 408}, Uncertain}, {facts{status: 408, code: 20001}, Uncertain}, {facts{status: 408, code: 20429}, Uncertain},
-		{facts{status: 429}, Refused}, {facts{status: 429, code: 20003}, Refused}, {facts{status: 429, code: 20500}, Refused},
+		{facts{twilio: true, status: 400}, Rejected}, {facts{twilio: true, status: 404}, Rejected}, {facts{twilio: true, status: 405}, Rejected}, {facts{twilio: true, status: 409}, Rejected},
+		{facts{twilio: true, status: 413}, Rejected}, {facts{twilio: true, status: 415}, Rejected}, {facts{twilio: true, status: 422}, Rejected}, {facts{twilio: true, status: 499}, Rejected},
+		{facts{twilio: true, status: 401}, Blocked}, {facts{twilio: true, status: 403}, Blocked}, {facts{twilio: true, status: 407}, Rejected},
+		{facts{twilio: true, status: 408}, Uncertain}, {facts{twilio: true, status: 408, code: 20001}, Uncertain}, {facts{twilio: true, status: 408, code: 20429}, Uncertain},
+		{facts{twilio: true, status: 429}, Refused}, {facts{twilio: true, status: 429, code: 20003}, Refused}, {facts{twilio: true, status: 429, code: 20500}, Refused},
 
-		{facts{status: 400, code: 20003}, Blocked}, {facts{status: 404, code: 20403}, Blocked}, {facts{status: 400, code: 45377}, Blocked},
-		{facts{status: 400, code: 20429}, Refused}, {facts{status: 403, code: 45780}, Refused}, {facts{status: 409, code: 45010}, Refused},
-		{facts{status: 400, code: 45352}, Uncertain}, {facts{status: 404, code: 20500}, Uncertain}, {facts{status: 403, code: 45770}, Uncertain},
-		{facts{status: 400, code: 20001}, Rejected}, {facts{status: 404, code: 45103}, Rejected}, {facts{status: 400, code: 99999}, Rejected},
+		{facts{twilio: true, status: 400, code: 20003}, Blocked}, {facts{twilio: true, status: 404, code: 20403}, Blocked}, {facts{twilio: true, status: 400, code: 45377}, Blocked},
+		{facts{twilio: true, status: 400, code: 20429}, Refused}, {facts{twilio: true, status: 403, code: 45780}, Refused}, {facts{twilio: true, status: 409, code: 45010}, Refused},
+		{facts{twilio: true, status: 400, code: 45352}, Uncertain}, {facts{twilio: true, status: 404, code: 20500}, Uncertain}, {facts{twilio: true, status: 403, code: 45770}, Uncertain},
+		{facts{twilio: true, status: 400, code: 45372}, Uncertain}, {facts{twilio: true, status: 409, code: 45381}, Uncertain},
+		{facts{twilio: true, status: 400, code: 20001}, Rejected}, {facts{twilio: true, status: 404, code: 45103}, Rejected}, {facts{twilio: true, status: 400, code: 99999}, Rejected},
+
+		// Whoever says it without showing that he is Twilio proves nothing.
+		{facts{status: 400}, Uncertain}, {facts{status: 401}, Uncertain}, {facts{status: 403}, Uncertain}, {facts{status: 404}, Uncertain},
+		{facts{status: 407}, Uncertain}, {facts{status: 422}, Uncertain}, {facts{status: 429}, Uncertain}, {facts{status: 499}, Uncertain},
+		{facts{status: 403, code: 20003}, Uncertain}, {facts{status: 429, code: 20429}, Uncertain}, {facts{status: 404, sid: true}, Uncertain},
 
 		{facts{status: 500}, Uncertain}, {facts{status: 502}, Uncertain}, {facts{status: 503, code: 20429}, Uncertain},
 		{facts{status: 504, code: 20003}, Uncertain}, {facts{status: 500, sid: true}, Uncertain}, {facts{status: 599, code: 20001}, Uncertain},
@@ -48,13 +54,13 @@ func TestClassify(t *testing.T) {
 }
 
 func FuzzClassify(f *testing.F) {
-	f.Add(false, false, 0, 0, false)
-	f.Add(true, false, 400, 20429, true)
-	f.Add(false, true, 503, 20003, true)
-	f.Fuzz(func(t *testing.T, unreached, locked bool, status, code int, sid bool) {
-		in := facts{unreached, locked, status, code, sid}
+	f.Add(false, false, 0, 0, false, false)
+	f.Add(true, false, 400, 20429, true, true)
+	f.Add(false, true, 503, 20003, true, true)
+	f.Fuzz(func(t *testing.T, unreached, locked bool, status, code int, twilio, sid bool) {
+		in := facts{unreached, locked, status, code, twilio, sid}
 		kind := classify(in)
-		limited := status == 429 || status >= 400 && status < 500 && codes[code] == Refused
+		limited := twilio && (status == 429 || status >= 400 && status < 500 && codes[code] == Refused)
 		ok := true
 		switch {
 		case in == facts{}, status >= 500:
@@ -64,9 +70,9 @@ func FuzzClassify(f *testing.F) {
 		case kind == Refused:
 			ok = status == 0 && unreached || limited
 		case kind == Rejected:
-			ok = status >= 400 && status < 500
+			ok = twilio && status >= 400 && status < 500
 		case kind == Blocked:
-			ok = status == 0 && locked || status >= 300 && status < 500
+			ok = status == 0 && locked || status >= 300 && status < 400 || twilio && status >= 400 && status < 500
 		case status >= 200 && status < 300 && sid:
 			ok = false
 		}
@@ -88,16 +94,20 @@ func TestErrorAnswers(t *testing.T) {
 	}{
 		{"limited", 429, map[string]string{"Retry-After": "7", "Twilio-Request-Id": "RQ\t2"},
 			`{"status":429,"message":"Too Many Requests","code":20429,"more_info":"https://www.twilio.com/docs/errors/20429"}`,
-			Outcome{Kind: Refused, Limited: true, TwilioCode: 20429, Message: "Too Many Requests", RequestID: "RQ 2", RetryAfter: 7 * time.Second}, true},
-		{"no code, no more_info", 400, nil, `{"status":400,"message":"bad"}`, Outcome{Kind: Rejected, Message: "bad"}, true},
-		{"code as text", 400, nil, `{"code":"20003"}`, Outcome{Kind: Blocked, TwilioCode: 20003, Message: `{"code":"20003"}`}, true},
+			Outcome{Kind: Refused, Limited: true, TwilioCode: 20429, Message: "Too Many Requests", RequestID: "RQ 2", RetryAfter: 7 * time.Second, FromTwilio: true}, true},
+		{"no code, no more_info", 400, map[string]string{"Twilio-Request-Id": "RQ1"}, `{"status":400,"message":"bad"}`,
+			Outcome{Kind: Rejected, Message: "bad", RequestID: "RQ1", FromTwilio: true}, true},
+		{"code as text", 400, nil, `{"code":"20003"}`, Outcome{Message: notShown + `: {"code":"20003"}`}, true},
 		{"fields of other types", 422, nil, `{"code":[1],"message":{"a":1},"more_info":3}`,
-			Outcome{Kind: Rejected, Message: `{"code":[1],"message":{"a":1},"more_info":3}`}, true},
-		{"limited by code", 403, nil, `{"code":45780,"message":"x"}`, Outcome{Kind: Refused, Limited: true, TwilioCode: 45780, Message: "x"}, true},
+			Outcome{Message: notShown + `: {"code":[1],"message":{"a":1},"more_info":3}`}, true},
+		{"limited by code", 403, nil, `{"status":403,"code":45780,"message":"x"}`,
+			Outcome{Kind: Refused, Limited: true, TwilioCode: 45780, Message: "x", FromTwilio: true}, true},
+		{"limited by another", 429, map[string]string{"Retry-After": "7"}, "<html>slow down</html>",
+			Outcome{Message: notShown + ": <html>slow down</html>", RetryAfter: 7 * time.Second}, false},
 		{"HTML", 502, nil, "<html>\n<b>Bad\x00 Gateway</b>\r\n</html>", Outcome{Message: "<html> <b>Bad? Gateway</b> </html>"}, false},
 		{"empty", 503, map[string]string{"Retry-After": "soon"}, "", Outcome{Message: "Service Unavailable"}, false},
 		{"long", 500, nil, strings.Repeat("é", 300), Outcome{Message: strings.Repeat("é", 98) + "…"}, false},
-		{"lone surrogate", 400, nil, `{"message":"\ud800","code":20001}`, Outcome{Kind: Rejected, TwilioCode: 20001, Message: "?"}, false},
+		{"lone surrogate", 400, nil, `{"message":"\ud800","code":20001,"status":400}`, Outcome{Kind: Rejected, TwilioCode: 20001, Message: "?", FromTwilio: true}, false},
 		{"a sid in an error", 500, nil, created, Outcome{Message: created[:197] + "…"}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

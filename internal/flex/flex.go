@@ -20,12 +20,16 @@
 //	they were written, and no status line was read   nobody can know   Uncertain
 //	a status line was read                           classify          by its table
 //
+// Only an answer that shows that it is Twilio's proves a refusal (proof.go). Whoever
+// stands between us and Flex can say 403, 404 or 429 as well, after he has passed the
+// request on.
+//
 // What it leaves to others: whether and when to try again, how fast to go, what
 // to store (package outbox), and what a valid request is (package consumer).
 //
 // Files: config.go the client and its transport, login.go its credentials, call.go
-// one exchange on the wire, judge.go and classify.go what it means, read.go Fetch
-// and Check, lookup.go, events.go and list.go TaskRouter, describe.go, key.go and
+// one exchange on the wire, judge.go, proof.go and classify.go what it means, read.go
+// Fetch and Check, lookup.go, events.go and list.go TaskRouter, describe.go, key.go and
 // sid.go the pure rest.
 package flex
 

@@ -233,6 +233,8 @@ func TestCredentialsRotate(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if _, p, _ := r.BasicAuth(); p != "second-password" {
 			w.WriteHeader(401)
+			io.WriteString(w, `{"status":401,"message":"Authenticate","code":20003}`)
+			return
 		}
 		io.WriteString(w, created)
 	})
@@ -356,13 +358,14 @@ func TestFetchAndCheck(t *testing.T) {
 	}{
 		{"there", 200, created, Created, Created},
 		{"Twilio's 404", 404, `{"code":20404,"message":"not found","status":404}`, Rejected, Rejected},
-		{"without a code", 404, `{"status":404,"message":"not found"}`, Rejected, Rejected},
-		{"another's 404", 404, `<html>not found</html>`, Rejected, Blocked},
-		{"an empty 404", 404, ``, Rejected, Blocked},
-		{"Flex not set up", 404, `{"code":45103,"status":404}`, Rejected, Blocked},
-		{"wrong password", 401, `{"code":20003,"status":401}`, Blocked, Blocked},
+		{"another's 404", 404, `<html>not found</html>`, Uncertain, Uncertain},
+		{"an empty 404", 404, ``, Uncertain, Uncertain},
+		{"Flex not set up", 404, `{"code":45103,"status":404,"message":"x"}`, Rejected, Blocked},
+		{"wrong password", 401, `{"code":20003,"status":401,"message":"x"}`, Blocked, Blocked},
+		{"another's 401", 401, ``, Uncertain, Uncertain},
 		{"redirect", 302, ``, Blocked, Blocked},
-		{"limited", 429, ``, Refused, Refused},
+		{"limited", 429, `{"code":20429,"status":429,"message":"x"}`, Refused, Refused},
+		{"limited by another", 429, ``, Uncertain, Uncertain},
 		{"down", 503, ``, Uncertain, Uncertain},
 		{"nonsense", 200, `hello`, Uncertain, Uncertain},
 	} {

@@ -29,10 +29,11 @@ func (a answer) outcome(began time.Time) Outcome {
 	sid, fit := "", a.whole && len(rawjson.Check(a.body)) == 0
 	if o.Answered = 200 <= a.status && a.status < 300; o.Answered {
 		sid = a.sid(fit)
-	} else {
-		o.TwilioCode, o.Message = a.fault()
+		o.FromTwilio = sid != "" || hasTwilioHeader(a.header)
+	} else if o.TwilioCode, o.FromTwilio = a.fromTwilio(); o.FromTwilio {
+		o.Message = a.clean(textAt(a.body, "message"), maxMessage)
 	}
-	o.Kind = classify(facts{a.unreached, a.locked, a.status, o.TwilioCode, sid != ""})
+	o.Kind = classify(facts{a.unreached, a.locked, a.status, o.TwilioCode, o.FromTwilio, sid != ""})
 	o.Limited = o.Kind == Refused && a.status != 0
 	o.RequestID = a.clean(a.header.Get("Twilio-Request-Id"), maxMessage)
 	o.RetryAfter = retryAfter(a.header.Get("Retry-After"), now)
@@ -75,14 +76,6 @@ func taskOf(body []byte) (sid, status string) {
 	return sid, status
 }
 
-// fault reads Twilio's error body, in which everything may be missing.
-func (a answer) fault() (code int, message string) {
-	if raw, ok := rawjson.Member(a.body, "code"); ok {
-		code, _ = strconv.Atoi(strings.Trim(string(raw), `"`))
-	}
-	return code, a.clean(textAt(a.body, "message"), maxMessage)
-}
-
 // response is the body if it may be stored: whole, fit for Postgres's json, and
 // without our password in it.
 func (a answer) response(fit bool) json.RawMessage {
@@ -113,6 +106,9 @@ func (a answer) errorKind() string {
 	}
 }
 
+// notShown is why a 4xx proves nothing.
+const notShown = "the answer does not show that it is Twilio's"
+
 // message says what went wrong where Twilio did not.
 func (a answer) message() string {
 	switch {
@@ -122,6 +118,10 @@ func (a answer) message() string {
 		return a.clean(a.err.Error(), maxMessage)
 	case a.status/100 == 2 && isObject(a.body): // whose data should not go to a log
 		return "the answer names no interaction"
+	case a.status/100 == 4 && len(a.body) > 0:
+		return a.clean(notShown+": "+string(a.body), maxExcerpt)
+	case a.status/100 == 4:
+		return notShown + ": " + http.StatusText(a.status)
 	case len(a.body) > 0:
 		return a.clean(string(a.body), maxExcerpt)
 	case a.status/100 == 2:

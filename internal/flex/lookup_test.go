@@ -128,19 +128,20 @@ func checkSearch(t *testing.T, r *http.Request, keys []string) {
 
 func TestLookupErrors(t *testing.T) {
 	t.Parallel()
-	status := 0
+	status, says := 0, 0
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "9")
 		w.Header().Set("Twilio-Request-Id", "RQ3")
 		w.WriteHeader(status)
-		io.WriteString(w, `{"code":1234,"message":"no"}`)
+		fmt.Fprintf(w, `{"status":%d,"message":"no"}`, says)
 	})
 	c := newClient(t, s.URL)
 	for _, tt := range []struct {
-		status  int
-		limited bool
-	}{{429, true}, {401, false}, {403, false}, {302, false}, {404, false}, {400, false}, {503, false}, {204, false}} {
-		status = tt.status
+		status, says int // another status in the body is not Twilio's
+		limited      bool
+	}{{429, 429, true}, {429, 0, false}, {401, 401, false}, {403, 403, false}, {302, 302, false}, {404, 404, false},
+		{404, 0, false}, {400, 400, false}, {503, 503, false}, {204, 204, false}} {
+		status, says = tt.status, tt.says
 		_, err := c.SearchTasks(t.Context(), ws, "interaction_request", []string{key})
 		_, complete, eventsErr := c.Events(t.Context(), ws, "interaction_request", []string{key}, someday, someday.Add(time.Minute))
 		for _, err := range []error{err, eventsErr} {

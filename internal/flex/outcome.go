@@ -11,14 +11,15 @@ type Kind uint8
 // The kinds of outcome. The zero value is the safe one: nobody knows.
 const (
 	// Uncertain: the interaction may exist. Bytes left and no answer that
-	// decides came back (timeout, reset, 408, 5xx, a 2xx without a readable sid).
+	// decides came back (timeout, reset, 408, 5xx, a 2xx without a readable sid, a
+	// 4xx that does not show that it is Twilio's).
 	Uncertain Kind = iota
 	// Created: the interaction exists and its sid was read.
 	Created
 	// Refused: it surely was not created and may be tried again: nothing was
-	// written (DNS, dial, TLS), or Flex said 429.
+	// written (DNS, dial, TLS), or Twilio said 429.
 	Refused
-	// Rejected: it surely was not created and never will be.
+	// Rejected: Twilio said that it was not created and never will be.
 	Rejected
 	// Blocked: it surely was not created because our credentials, our account
 	// or our address are at fault, so every other request would fare the same.
@@ -51,10 +52,16 @@ type Outcome struct {
 	TaskSID          string
 	AssignmentStatus string
 
-	// Answered is true when a 2xx status line was read. An uncertain outcome
-	// that was answered may not be settled by "no task was found".
+	// Answered is true when a 2xx status line was read, whoever sent it: a proxy may
+	// have put its page in place of Flex's answer. An uncertain outcome that was
+	// answered may not be settled by "no task was found".
 	Answered bool
-	// Limited is true for a 429: the whole fleet has to slow down.
+	// FromTwilio is true when the answer shows that it is Twilio's: an error of the
+	// form that Twilio documents, a 2xx with the sid of an interaction or with a header
+	// of Twilio's. A call that is not answered by Twilio says that this process may have
+	// no way to it.
+	FromTwilio bool
+	// Limited is true for Twilio's 429: the whole fleet has to slow down.
 	Limited bool
 	// Unreached is true when not one byte of the request was written.
 	Unreached bool
@@ -64,7 +71,7 @@ type Outcome struct {
 	Response json.RawMessage
 
 	HTTPStatus int           // 0: no status line was read
-	TwilioCode int           // 0: none
+	TwilioCode int           // 0: none, or the answer does not show that it is Twilio's
 	ErrorKind  string        // "" for Created; else one word, e.g. "timeout", "http_503", "dial"
 	Message    string        // what went wrong, bounded, without secrets; "" for Created
 	RequestID  string        // Twilio-Request-Id

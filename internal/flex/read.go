@@ -1,13 +1,10 @@
 package flex
 
 import (
-	"bytes"
 	"context"
 	"net/http"
 	"strings"
 	"time"
-
-	"flexworker/internal/rawjson"
 )
 
 // nobody is a sid of the right form that Twilio never gives away.
@@ -32,14 +29,12 @@ func (c *Client) Fetch(ctx context.Context, sid string) Outcome {
 // Check finds out whether Flex takes our credentials, at our address, by asking
 // for an interaction that cannot exist. The good answer is therefore Rejected:
 // Twilio's 404, from which we know that we were let in. Blocked says what would
-// block a create too, and also that whoever refused did not sound like Twilio or
-// that Flex is not set up; everything else says that nothing was learned.
+// block a create too, and also that Flex is not set up; everything else says that
+// nothing was learned, as when somebody else than Twilio answers.
 func (c *Client) Check(ctx context.Context) Outcome {
 	began := time.Now()
-	a := c.fetch(ctx, nobody)
-	o := a.outcome(began)
-	notSetUp := o.TwilioCode == 45009 || o.TwilioCode == 45103
-	if o.Kind == Rejected && (notSetUp || !a.fromTwilio()) {
+	o := c.fetch(ctx, nobody).outcome(began)
+	if o.Kind == Rejected && (o.TwilioCode == 45009 || o.TwilioCode == 45103) {
 		o.Kind = Blocked
 	}
 	return o
@@ -47,18 +42,4 @@ func (c *Client) Check(ctx context.Context) Outcome {
 
 func (c *Client) fetch(ctx context.Context, sid string) answer {
 	return c.exchange(ctx, http.MethodGet, c.flexURL+"/v1/Interactions/"+sid, "", nil)
-}
-
-// fromTwilio tells whether an error body is of Twilio's form. The code may be
-// missing there; a gateway's page, or another program's 404, has none of these.
-func (a answer) fromTwilio() bool {
-	if !isObject(bytes.TrimSpace(a.body)) {
-		return false
-	}
-	for _, name := range []string{"code", "status", "message"} {
-		if _, ok := rawjson.Member(a.body, name); ok {
-			return true
-		}
-	}
-	return false
 }

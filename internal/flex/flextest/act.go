@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -43,6 +44,7 @@ func (c *call) carry(p plan, body []byte) {
 	case "not-json":
 		c.answer(c.status, jsonType, []byte("sid=KD, but this is not JSON"))
 	case "html":
+		c.hideTwilio()
 		c.answer(c.status, htmlType, []byte(page))
 	case "no-sid":
 		c.answer(c.status, jsonType, []byte(nothing))
@@ -67,11 +69,26 @@ func (c *call) answerStatus(p plan) {
 	if p.status < 400 {
 		c.w.Header().Set("Location", elsewhere)
 	}
-	if p.html {
+	switch {
+	case p.html:
+		c.hideTwilio()
 		c.answer(p.status, htmlType, []byte(page))
-		return
+	case p.foreign:
+		c.hideTwilio()
+		body := appendQuoted([]byte(`{"message":`), []byte(http.StatusText(p.status)))
+		c.answer(p.status, jsonType, append(body, '}'))
+	default:
+		c.answer(p.status, jsonType, appendError(nil, p.status, p.code, http.StatusText(p.status)))
 	}
-	c.answer(p.status, jsonType, appendError(nil, p.status, p.code, http.StatusText(p.status)))
+}
+
+// hideTwilio takes away the headers by which an answer shows that it is Twilio's.
+func (c *call) hideTwilio() {
+	for name := range c.w.Header() {
+		if strings.HasPrefix(name, "Twilio-") {
+			c.w.Header().Del(name)
+		}
+	}
 }
 
 // answerGzip answers with body compressed, whether the client asked or not.

@@ -52,6 +52,8 @@
 // before any check, so a call without credentials meets it as well; one of the
 // second kind needs a call that would have been accepted. A call that is not
 // read to its end, because it would be refused, may lack the key for a Script.
+// Options html and foreign are what a gateway answers by itself: no trait of Twilio
+// is in it.
 //
 // Outages are methods: Down, BlackHole, Up. TaskRouter and fetches fail by
 // TaskRouter.Trouble, EventTrouble and Settings.FetchTrouble, in the same words.

@@ -13,7 +13,7 @@ import (
 //
 // "create-then-" makes the interaction first; without it nothing is created,
 // and no answer then carries a sid, so a sid never lies. What is one of the
-// words below or a status. Options: html, code=N, retry-after=TEXT.
+// words below or a status. Options: html, foreign, code=N, retry-after=TEXT.
 type Fault string
 
 // The faults, in pairs: it failed, and it failed although it happened.
@@ -77,8 +77,13 @@ func CreateThen(f Fault) Fault { return createThen + f }
 // Code is f with that code in its body; 0: without one.
 func (f Fault) Code(code int) Fault { return f + Fault(fmt.Sprintf("; code=%d", code)) }
 
-// HTML is f with a gateway's page for a body.
+// HTML is f with a gateway's page for a body and without Twilio's headers.
 func (f Fault) HTML() Fault { return f + "; html" }
+
+// Foreign is f as a gateway or another program answers it, in JSON of its own: no header
+// and no field shows that Twilio had a hand in it. CreateThen(Status(403).Foreign()) is a
+// middlebox that passes the call on and answers by itself.
+func (f Fault) Foreign() Fault { return f + "; foreign" }
 
 // RetryAfter is f with that Retry-After header, whatever it says.
 func (f Fault) RetryAfter(text string) Fault { return f + "; retry-after=" + Fault(text) }
@@ -93,6 +98,7 @@ type plan struct {
 	code       int
 	retryAfter string
 	html       bool
+	foreign    bool
 }
 
 // words are the faults that are not a status; false: only after a creation.
@@ -122,6 +128,8 @@ func (f Fault) plan() (plan, error) {
 		case "":
 		case "html":
 			p.html = true
+		case "foreign":
+			p.foreign = true
 		case "code":
 			p.code, err = strconv.Atoi(text)
 		case "retry-after":

@@ -48,6 +48,8 @@ func TestFaults(t *testing.T) {
 		{Status(502).HTML(), "502 html", "502 html", 502},
 		{Status(503), "503 code 20503", "503 code 20503", 503},
 		{Status(504).HTML(), "504 html", "504 html", 504},
+		{Status(403).Foreign(), "403 no code", "403 no code", 403},
+		{Status(429).Foreign(), "429 no code", "429 no code", 429},
 	} {
 		for created, want := range []string{tt.failed, tt.after} {
 			fault := tt.fault
@@ -70,6 +72,24 @@ func TestFaults(t *testing.T) {
 					t.Errorf("the call after it: %d %s", next.status, next.body)
 				}
 			})
+		}
+	}
+}
+
+// TestForeignAnswers: what a gateway answers by itself has no trait of Twilio, whether it
+// passed the call on or not; what Twilio answers has.
+func TestForeignAnswers(t *testing.T) {
+	t.Parallel()
+	for fault, twilio := range map[Fault]bool{
+		Status(403): true, Status(429).Code(0): true, Status(403).HTML(): false, Status(404).Foreign(): false, HTML: false,
+	} {
+		for _, fault := range []Fault{fault, CreateThen(fault)} {
+			a := create(t, New(t, fault), formFor(hexA))
+			header := a.header.Get("Twilio-Request-Id") != "" && a.header.Get("Twilio-Concurrent-Requests") != ""
+			body := strings.Contains(a.body, `"status":`)
+			if header != twilio || body != twilio {
+				t.Errorf("%s: %s, %v", fault, a.body, a.header)
+			}
 		}
 	}
 }
