@@ -58,7 +58,7 @@ func newCast(real bool) ([]message, error) {
 			shows: "expires_at has passed: never sent"},
 		message{name: id("good-1"), source: "audit", body: request("good-1", ""), want: "created",
 			shows: "the first request again, by another service: the same answer, no second interaction"},
-		message{name: id("good-2"), source: "audit", body: request("good-2", `,"priority":5`), want: "conflict",
+		message{name: id("good-2"), source: "audit", body: strings.Replace(request("good-2", ""), "+15550100", "+15550101", 1), want: "conflict",
 			shows: "another request under an id that is taken"},
 		message{name: id("mistyped"), source: "web", body: request("mistyped", `,"expires_att":"2030-01-01T00:00:00Z"`), want: "rejected",
 			shows: "a field that does not exist: rejected before sending, with the reason"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"hash/fnv"
 	"strconv"
@@ -196,6 +197,9 @@ func (b *book) answered(subject, messageID string, body []byte, r result) {
 			b.note("after the final result nothing else comes", r.RequestID, "uncertain after "+q.outcome)
 		}
 	case again:
+		if r.Sequence != number {
+			b.note("an answer names the message that it is to", r.RequestID, fmt.Sprintf("%s says message %d", messageID, r.Sequence))
+		}
 		b.settle(r.RequestID, q, r, body)
 		b.reply(r.RequestID, q, reply{number, source, false})
 	default:
@@ -239,10 +243,11 @@ func (b *book) reply(id string, q *rec, a reply) {
 	q.answers = append(q.answers, a)
 }
 
-// settle holds every telling of the final result against the first one.
+// settle holds every telling of the final result against the first one; each names
+// the message that it is to.
 func (b *book) settle(id string, q *rec, r result, body []byte) {
 	h := fnv.New64a()
-	_, _ = h.Write(body) // a hash takes everything
+	_, _ = h.Write(bytes.Replace(body, fmt.Appendf(nil, `"sequence":%d`, r.Sequence), nil, 1)) // a hash takes everything
 	sum := h.Sum64()
 	if q.outcome == "" {
 		q.outcome, q.sid, q.body = r.Outcome, r.InteractionSID, sum

@@ -199,13 +199,20 @@ func (w wish) channel(other bool) string {
 	if w.rec.kind == refused {
 		media = "voice"
 	}
+	proxy := "+15550199"
+	if w.variant != 0 { // what makes it another request: metadata alone would not
+		proxy = "+15550198"
+	}
 	if w.rec.kind == attached {
+		if w.variant != 0 {
+			media = "whatsapp"
+		}
 		return fmt.Sprintf(`{"type":%q,"initiated_by":"api","sid":%q}`, media, channelSID(w.n))
 	}
 	if other {
-		return fmt.Sprintf(`{"participants":[{"proxy_address":"+15550199","address":"+1555%07d"}],"initiated_by":"api","type":%q}`, w.n%1e7, media)
+		return fmt.Sprintf(`{"participants":[{"proxy_address":%q,"address":"+1555%07d"}],"initiated_by":"api","type":%q}`, proxy, w.n%1e7, media)
 	}
-	return fmt.Sprintf(`{"type":%q,"initiated_by":"api","participants":[{"address":"+1555%07d","proxy_address":"+15550199"}]}`, media, w.n%1e7)
+	return fmt.Sprintf(`{"type":%q,"initiated_by":"api","participants":[{"address":"+1555%07d","proxy_address":%q}]}`, media, w.n%1e7, proxy)
 }
 
 func (w wish) routing(other bool) string {
