@@ -3,6 +3,7 @@
 CREATE TABLE outbox_gate (
     only_row     boolean          PRIMARY KEY DEFAULT true,
     rate         double precision NOT NULL DEFAULT 0,
+    rate_by      text,
     tokens       double precision NOT NULL DEFAULT 0,
     refilled_at  timestamptz      NOT NULL DEFAULT clock_timestamp(),
     paused_until timestamptz,
@@ -21,7 +22,8 @@ INSERT INTO outbox_gate DEFAULT VALUES;
 
 COMMENT ON TABLE  outbox_gate              IS 'One row: what the whole fleet goes through before it calls Flex.';
 COMMENT ON COLUMN outbox_gate.only_row     IS 'Always true; keeps the table at one row.';
-COMMENT ON COLUMN outbox_gate.rate         IS 'Attempts a second, all replicas together; 0: no limit. The latest worker to start sets it from FLEX_RATE.';
+COMMENT ON COLUMN outbox_gate.rate         IS 'Attempts a second, all replicas together; 0: no limit. FLEX_RATE of the living workers where they agree, unless rate_by is set.';
+COMMENT ON COLUMN outbox_gate.rate_by      IS 'Not null: the person who set the rate with worker rate; it stays until worker rate --auto.';
 COMMENT ON COLUMN outbox_gate.tokens       IS 'Passes that were left at refilled_at.';
 COMMENT ON COLUMN outbox_gate.refilled_at  IS 'When tokens was last brought up to date.';
 COMMENT ON COLUMN outbox_gate.paused_until IS 'No call before this instant: Flex said 429, or cannot be reached. Opens by itself.';
@@ -48,7 +50,9 @@ CREATE TABLE outbox_replicas (
     flex_timeout     interval         NOT NULL,
     flex_rate        double precision NOT NULL,
     uncertain_policy text             NOT NULL,
-    retention        interval         NOT NULL
+    retention        interval         NOT NULL,
+
+    CONSTRAINT word_is_known CHECK (state IN ('ok', 'failing', 'limited', 'paused', 'held', 'database', 'nats', 'draining', 'unauthorized', 'unreachable'))
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
 
 COMMENT ON TABLE  outbox_replicas                  IS 'One row for each living worker.';

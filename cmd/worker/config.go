@@ -45,7 +45,7 @@ type Config struct {
 	TaskRouterURL   string        `envconfig:"TASKROUTER_URL" default:"https://taskrouter.twilio.com" doc:"where tasks are looked up; the same rule"`
 	FlexTimeout     time.Duration `envconfig:"FLEX_TIMEOUT" default:"15s" doc:"one attempt, from dialling to the last byte"`
 	FlexConcurrency int           `envconfig:"FLEX_CONCURRENCY" default:"16" doc:"attempts in flight, each replica"`
-	FlexRate        float64       `envconfig:"FLEX_RATE" default:"5" doc:"attempts a second, the whole fleet; 0: no limit"`
+	FlexRate        float64       `envconfig:"FLEX_RATE" default:"10" doc:"attempts a second, the whole fleet; 0: no limit. In force where the living workers agree"`
 
 	RetryMaxAttempts int           `envconfig:"RETRY_MAX_ATTEMPTS" default:"10" doc:"attempts that reached Flex until a request is abandoned"`
 	RetryMinDelay    time.Duration `envconfig:"RETRY_MIN_DELAY" default:"1s" doc:"before the first repeat; doubles with each, with jitter"`

@@ -64,31 +64,43 @@ func (a *app) serveAdmin(ctx context.Context) (func(), error) {
 // not moving when they are not. limited, paused and held are no fault of the
 // replica: it takes events, so it is ready.
 func (a *app) readyz(w http.ResponseWriter, r *http.Request) {
-	word := a.why(r.Context())
-	switch word {
-	case "database", "nats", "draining":
-		answer(w, http.StatusServiceUnavailable, word)
-	default:
-		answer(w, http.StatusOK, word)
+	status, word := http.StatusOK, a.standing(r.Context()).Word
+	if !word.Ready() {
+		status = http.StatusServiceUnavailable
 	}
+	answer(w, status, string(word))
 }
 
-func (a *app) why(ctx context.Context) string {
+// standing is what this worker says of itself, on /readyz and in outbox_replicas.
+func (a *app) standing(ctx context.Context) outbox.Standing {
+	word, reason := a.why(ctx)
+	return outbox.Standing{Word: word, Reason: reason, Last: a.deliverer.LastCreated()}
+}
+
+func (a *app) why(ctx context.Context) (outbox.Word, string) {
 	if a.state.draining.Load() {
-		return "draining"
+		return outbox.WordDraining, "it was told to stop"
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	gate, err := a.readGate(ctx)
 	switch {
-	case err != nil || !a.state.schema.Load():
-		return "database"
-	case !a.state.streams.Load() || a.health.denied.Load() || a.publisher.Failing() || !a.natsAnswers(ctx):
-		return "nats"
+	case err != nil:
+		return outbox.WordDatabase, "the gate cannot be read"
+	case !a.state.schema.Load():
+		return outbox.WordDatabase, "the schema is not up to date yet"
+	case !a.state.streams.Load():
+		return outbox.WordNATS, "the streams were not reached yet"
+	case a.health.denied.Load():
+		return outbox.WordNATS, "NATS refuses a subject"
+	case a.publisher.Failing():
+		return outbox.WordNATS, "results cannot be published"
+	case !a.natsAnswers(ctx):
+		return outbox.WordNATS, "NATS does not answer"
 	case gate.State != outbox.GateOpen:
-		return string(gate.State)
+		return outbox.Word(gate.State), gate.Reason
 	default:
-		return string(a.deliverer.Gate())
+		return outbox.Word(a.deliverer.Gate()), ""
 	}
 }
 

@@ -25,7 +25,7 @@ type office struct {
 
 // operatorCommands are the verbs for people. Each is one call of the outbox.
 func operatorCommands() []*cobra.Command {
-	return []*cobra.Command{listCommand(), showCommand(), explainCommand(), auditCommand(),
+	return []*cobra.Command{listCommand(), showCommand(), explainCommand(), auditCommand(), fleetCommand(), rateCommand(),
 		bulkCommand("retry", "Send settled requests that were not created once more, with a fresh count of attempts", (*outbox.Store).Retry),
 		bulkCommand("cancel", "End pending requests unsent", (*outbox.Store).Cancel),
 		bulkCommand("republish", "Publish results once more, under the message ids they have", (*outbox.Store).Republish),

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -34,6 +35,7 @@ type app struct {
 	sweeper   *outbox.Sweeper
 	pruner    *outbox.Pruner
 	lookout   *outbox.Lookout
+	fleet     *outbox.Registry
 	publisher *outbox.Publisher
 	state     *state
 	gateReads singleflight.Group // of who asks /readyz
@@ -52,6 +54,9 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	log.Info("starting", "version", version, "flex", cfg.FlexURL, "rate", cfg.FlexRate, "concurrency", cfg.FlexConcurrency)
 	a := &app{cfg: cfg, log: log, state: newState(), health: natsHealth{closed: end}}
 	defer a.close()
+	if warning := rateWarning(cfg.FlexRate); warning != "" {
+		log.Warn("FLEX_RATE: " + warning)
+	}
 	if err := a.build(ctx, name); err != nil {
 		return err
 	}
@@ -65,7 +70,12 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	defer admin()
-	if err := a.prepare(ctx); err != nil || ctx.Err() != nil {
+	if err := a.reachSchema(ctx); err != nil || ctx.Err() != nil {
+		return cmp.Or(err, unasked(ctx))
+	}
+	leave := a.join(ctx)
+	defer leave()
+	if err := a.reachStreams(ctx); err != nil || ctx.Err() != nil {
 		return cmp.Or(err, unasked(ctx))
 	}
 	log.Info("ready")
@@ -135,14 +145,17 @@ func (a *app) build(ctx context.Context, name string) error {
 	a.resolver = &outbox.Resolver{Store: a.store, Flex: client, Policy: policy, Log: a.log, Counters: counters}
 	a.sweeper = &outbox.Sweeper{Store: a.store, Log: a.log, Counters: counters}
 	a.pruner = &outbox.Pruner{Store: a.store, Retention: cfg.Retention, Log: a.log, Counters: counters}
-	a.lookout = &outbox.Lookout{Store: a.store, Log: a.log}
+	a.fleet = &outbox.Registry{Store: a.store, Version: version, Log: a.log, Standing: a.standing, Settings: outbox.FleetSettings{
+		Account: cmp.Or(cfg.TwilioAPIKey, cfg.TwilioAccountSID), LookupAttribute: cfg.LookupAttribute, LookupSettle: cfg.LookupSettle,
+		FlexTimeout: cfg.FlexTimeout, FlexRate: cfg.FlexRate, UncertainPolicy: cfg.UncertainPolicy, Retention: cfg.Retention}}
+	a.lookout = &outbox.Lookout{Store: a.store, Registry: a.fleet, Log: a.log}
 	a.publisher = &outbox.Publisher{Store: a.store, Stream: stream, Subject: cfg.ResultsSubject, Largest: a.nats.MaxPayload, Log: a.log, Counters: counters}
 	return nil
 }
 
-// prepare brings the schema and the streams to where the worker can use them.
-// What is merely away is waited for; what a person has to mend is an error.
-func (a *app) prepare(ctx context.Context) error {
+// reachSchema brings the schema to where the worker can use it. What is merely away
+// is waited for; what a person has to mend is an error.
+func (a *app) reachSchema(ctx context.Context) error {
 	err := a.until(ctx, "schema", func() (bool, error) {
 		err := a.schema(ctx)
 		return errors.Is(err, migrations.ErrBehind), err
@@ -151,7 +164,29 @@ func (a *app) prepare(ctx context.Context) error {
 		return err
 	}
 	a.state.schema.Store(true)
-	err = a.until(ctx, "streams", func() (bool, error) {
+	// The rate is known before the first claim.
+	return a.until(ctx, "fleet", func() (bool, error) { return false, a.fleet.Renew(ctx) })
+}
+
+// join starts the poll that renews this worker's row in outbox_replicas; the
+// returned function ends it and removes the row. The row stands also while the
+// worker waits for the streams, and until it has drained.
+func (a *app) join(ctx context.Context) (leave func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var looking sync.WaitGroup
+	looking.Go(func() { a.lookout.Run(ctx) })
+	return func() {
+		cancel()
+		looking.Wait()
+		if err := a.fleet.Leave(ctx); err != nil {
+			a.log.Warn("this worker's row of outbox_replicas cannot be removed; it counts as living for some seconds", "error", err)
+		}
+	}
+}
+
+// reachStreams waits for the streams likewise.
+func (a *app) reachStreams(ctx context.Context) error {
+	err := a.until(ctx, "streams", func() (bool, error) {
 		err := a.streams(ctx)
 		return errors.Is(err, consumer.ErrDrift) || errors.Is(err, errUnbound), err
 	})
@@ -177,18 +212,14 @@ func (a *app) until(ctx context.Context, what string, step func() (forGood bool,
 }
 
 func (a *app) schema(ctx context.Context) error {
-	if a.cfg.Migrate {
-		steps, err := migrations.Up(ctx, a.cfg.DatabaseURL.Value())
-		if err != nil {
-			return err
-		}
-		if steps > 0 {
-			a.log.Info("the schema was brought up to date", "steps", steps)
-		}
-	} else if err := migrations.Check(ctx, a.pool); err != nil {
-		return err
+	if !a.cfg.Migrate {
+		return migrations.Check(ctx, a.pool)
 	}
-	return a.store.SetRate(ctx, a.cfg.FlexRate)
+	steps, err := migrations.Up(ctx, a.cfg.DatabaseURL.Value())
+	if steps > 0 {
+		a.log.Info("the schema was brought up to date", "steps", steps)
+	}
+	return err
 }
 
 // errUnbound means that nobody would keep what is published on the results subject.

@@ -19,7 +19,6 @@ func (a *app) serve(ctx context.Context) {
 	taking.Go(func() { a.resolver.Run(ctx) })
 	taking.Go(func() { a.sweeper.Run(ctx) })
 	taking.Go(func() { a.pruner.Run(ctx) })
-	taking.Go(func() { a.lookout.Run(ctx) })
 	taking.Go(func() { a.watchBacklog(ctx) })
 	publishing.Go(func() { a.publisher.Run(publish) })
 

@@ -35,6 +35,9 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 		d.Log.Error("the fleet is held: nothing is sent until this is put right", "why", r.alarm.why)
 	}
 	d.slots.adapt(outcome, time.Now())
+	if outcome.Kind == flex.Created {
+		d.created.Store(time.Now().UnixNano())
+	}
 	if r.alarm.shuts() {
 		d.slots.shut() // the gate shuts only when this is recorded
 	}

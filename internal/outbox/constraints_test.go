@@ -88,6 +88,7 @@ func TestConstraints(t *testing.T) {
 		{"there_is_one_gate", `INSERT INTO outbox_gate (only_row) VALUES (false)`},
 		{"rate_is_not_negative", `UPDATE outbox_gate SET rate = -1`},
 		{"rate_is_not_negative", `UPDATE outbox_gate SET tokens = -0.1`},
+		{"word_is_known", `INSERT INTO outbox_replicas (name, version, state, lookup_settle, flex_timeout, flex_rate, uncertain_policy, retention) VALUES ('w', 'v', 'odd', '0', '0', 0, 'hold', '0')`},
 		{"shut_for_a_reason", `UPDATE outbox_gate SET held_since = now()`},
 	} {
 		tried[tt.name] = true

@@ -40,6 +40,7 @@ type Deliverer struct {
 	slots   *slots
 	streaks streaks
 	gate    atomic.Value // GateState of the latest claim
+	created atomic.Int64 // when an interaction was last created: Unix time in ns; 0: never
 }
 
 // Attempt is what is told about one attempt, in metrics and in a trace.
@@ -124,6 +125,14 @@ func (d *Deliverer) takeBack(ctx context.Context, every time.Duration) {
 		d.Log.Info("what was leased without an answer is taken back", "requests", len(found))
 		d.Counters.PutBack.Add(int64(len(found)))
 	}
+}
+
+// LastCreated is when this process last created an interaction; zero: never.
+func (d *Deliverer) LastCreated() time.Time {
+	if at := d.created.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
 }
 
 // Gate is why the latest claim brought no more; GateOpen when the gate was not

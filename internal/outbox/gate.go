@@ -179,17 +179,6 @@ func (s *Store) reopen(ctx context.Context, seen time.Time) (opened bool, err er
 	return tag.RowsAffected() > 0, wrap("reopen", err)
 }
 
-// SetRate makes rate the whole fleet's: attempts a second, 0 for no limit. The
-// latest worker to start decides.
-func (s *Store) SetRate(ctx context.Context, rate float64) error {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	_, err := s.pool.Exec(ctx, `
-		UPDATE outbox_gate SET rate = $1, tokens = least(tokens, $2), changed_by = $3, changed_at = clock_timestamp()
-		 WHERE rate <> $1`, rate, burst(rate), s.worker)
-	return wrap("set rate", err)
-}
-
 // Gate reads the gate. It is also the cheapest question that shows whether
 // Postgres answers.
 func (s *Store) Gate(ctx context.Context) (Gate, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -126,6 +127,11 @@ func mustClaim(t testing.TB, s *Store, n int) []Lease {
 		t.Fatalf("claimed %d, want %d (gate %s)", len(c.leases), n, c.gate)
 	}
 	return c.leases
+}
+
+// SetRate sets the fleet's rate, as a person would.
+func (s *Store) SetRate(ctx context.Context, rate float64) error {
+	return s.Rate(ctx, Act{Who: "test", Why: "test"}, rate)
 }
 
 // putBack records that no call was made, trying once.
@@ -269,6 +275,9 @@ func looking(t testing.TB, s *Store) {
 }
 
 func logger(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
+
+// textLog writes log lines to a text that the test reads when nobody writes any more.
+func textLog(to io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(to, nil)) }
 
 func deref[T any](p *T) (v T) {
 	if p != nil {

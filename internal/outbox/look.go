@@ -17,7 +17,9 @@ const lookEvery = 1500 * time.Millisecond
 // replica that has nothing to do asks Postgres nothing else.
 type Lookout struct {
 	Store *Store
-	Log   *slog.Logger
+	// Registry is renewed with each look; nil: this process is no worker of a fleet.
+	Registry *Registry
+	Log      *slog.Logger
 }
 
 // Run looks until ctx ends.
@@ -25,6 +27,10 @@ func (l *Lookout) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := l.Store.look(ctx); err != nil {
 			l.Log.Warn("the table cannot be looked at; trying again", "error", err)
+		} else if l.Registry != nil {
+			if err := l.Registry.Renew(ctx); err != nil {
+				l.Log.Warn("this worker's row of outbox_replicas cannot be renewed; trying again", "error", err)
+			}
 		}
 		wait(ctx, time.Duration((0.75+rand.Float64()/2)*float64(lookEvery)), nil)
 	}

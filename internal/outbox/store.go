@@ -44,6 +44,7 @@ type Store struct {
 	shortcut shortcut
 	signed   atomic.Uint64 // statements that lease
 	untold   untold
+	fleet    atomic.Pointer[Fleet] // as the latest look found it; nil before the first
 
 	adds      *group.Group[Event, Added]
 	malformed *group.Group[Malformed, struct{}]

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"flexworker/internal/outbox"
+)
+
+// publishedRate is what Twilio publishes for each endpoint of Flex and each account,
+// in calls a second.
+// https://www.twilio.com/docs/flex/developer/conversations/limits
+const publishedRate = 20
+
+// rateWarning warns of a rate above what Twilio publishes; "" for none, and for no limit.
+func rateWarning(rate float64) string {
+	if rate <= publishedRate {
+		return ""
+	}
+	return fmt.Sprintf("a rate of %v is more than the %d a second that Twilio publishes for an endpoint and an account: expect 429"+
+		" (https://www.twilio.com/docs/flex/developer/conversations/limits)", rate, publishedRate)
+}
+
+func fleetCommand() *cobra.Command {
+	return verb(&cobra.Command{Use: "fleet", Short: "Show the workers of the fleet, where their settings differ, and the rate in force", Args: cobra.NoArgs},
+		func(ctx context.Context, o office, _ []string) error {
+			fleet, err := o.store.Fleet(ctx)
+			if err != nil {
+				return err
+			}
+			return o.answer(fleet, func() error { return printFleet(o, fleet) })
+		})
+}
+
+func printFleet(o office, fleet outbox.Fleet) error {
+	w := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tVERSION\tSTATE\tSINCE\tLAST CREATE\tREASON")
+	for _, r := range fleet.Replicas {
+		state, since, reason := string(r.State), r.Since, ""
+		if r.Reason != nil {
+			reason = *r.Reason
+		}
+		if !r.Alive {
+			since, reason = r.SeenAt, strings.TrimSuffix("it was "+state+"; "+reason, "; ")
+			state = "gone"
+		}
+		last := "-"
+		if r.Last != nil {
+			last = ago(fleet.Now.Sub(*r.Last))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, r.Version, state, ago(fleet.Now.Sub(since)), last, reason)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, line := range fleetNotes(fleet) {
+		if err := report(o.cmd, nil, "%s\n", line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fleetNotes are the sentences below the table.
+func fleetNotes(fleet outbox.Fleet) []string {
+	rate := fmt.Sprintf("%v attempts a second", fleet.Rate)
+	if fleet.Rate == 0 {
+		rate = "no limit"
+	}
+	var notes []string
+	if fleet.RateBy != nil {
+		notes = append(notes, fmt.Sprintf("Rate: %s, set by %s; `worker rate --auto --why ...` lets it follow FLEX_RATE again.", rate, *fleet.RateBy))
+	} else {
+		notes = append(notes, fmt.Sprintf("Rate: %s.", rate))
+	}
+	for _, d := range fleet.Differences {
+		note := d.String() + "."
+		if d.Setting == "FLEX_RATE" && fleet.RateBy == nil {
+			note += " The rate stays as it was until the living workers agree, or `worker rate N --why ...`."
+		}
+		notes = append(notes, note)
+	}
+	if warning := rateWarning(fleet.Rate); warning != "" {
+		notes = append(notes, "Warning: "+warning+".")
+	}
+	return notes
+}
+
+// ago is a time that has passed, as people say it.
+func ago(d time.Duration) string {
+	if d < time.Second {
+		return "now"
+	}
+	return d.Round(time.Second).String() + " ago"
+}
+
+func rateCommand() *cobra.Command {
+	var a outbox.Act
+	var auto bool
+	cmd := &cobra.Command{Use: "rate N --why ... | rate --auto --why ...", Args: cobra.MaximumNArgs(1),
+		Short: "Set the fleet's rate, in attempts a second (0: no limit), or let it follow FLEX_RATE again",
+		Long: "Set the fleet's rate, in attempts a second; 0 is no limit. It stays, whatever FLEX_RATE says and whichever worker starts,\n" +
+			"until `worker rate --auto`: from then on FLEX_RATE is in force where all living workers agree."}
+	actFlags(cmd, &a)
+	cmd.Flags().BoolVar(&auto, "auto", false, "follow FLEX_RATE of the living workers")
+	return verb(cmd, func(ctx context.Context, o office, args []string) error {
+		if err := actFault(a); err != nil {
+			return err
+		}
+		if auto == (len(args) == 1) {
+			return errors.New("say either a number of attempts a second, or --auto")
+		}
+		if auto {
+			if err := o.store.RateAuto(ctx, a); err != nil {
+				return err
+			}
+			return o.answer(map[string]any{"rate": "auto"}, func() error {
+				return report(o.cmd, nil, "rate: it follows FLEX_RATE of the living workers where they agree; `worker fleet` shows it\n")
+			})
+		}
+		rate, err := strconv.ParseFloat(args[0], 64)
+		if err != nil || !(rate >= 0 && rate <= 1e6) {
+			return fmt.Errorf("%q is not a number of attempts a second between 0 (no limit) and 1000000", args[0])
+		}
+		if err := o.store.Rate(ctx, a, rate); err != nil {
+			return err
+		}
+		if warning := rateWarning(rate); warning != "" {
+			fmt.Fprintf(o.cmd.ErrOrStderr(), "warning: %s\n", warning)
+		}
+		return o.answer(map[string]any{"rate": rate}, func() error {
+			return report(o.cmd, nil, "rate: %v attempts a second, until `worker rate --auto`\n", rate)
+		})
+	})
+}

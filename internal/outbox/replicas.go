@@ -1,0 +1,373 @@
+package outbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Word says in one word whether a replica can work, and why requests are not moving
+// when they are not: the words of /readyz and of outbox_replicas.state.
+type Word string
+
+// The words. With the last five a replica is not ready.
+const (
+	WordOK           Word = "ok"
+	WordFailing      Word = "failing"      // nothing has succeeded for a minute although calls are made
+	WordLimited      Word = "limited"      // the fleet's rate is used up for the moment
+	WordPaused       Word = "paused"       // Flex asked for a pause
+	WordHeld         Word = "held"         // a person holds the gate
+	WordDatabase     Word = "database"     // Postgres does not answer, or has not our schema
+	WordNATS         Word = "nats"         // NATS does not answer, or a stream is missing
+	WordDraining     Word = "draining"     // the process was told to stop
+	WordUnauthorized Word = "unauthorized" // this replica's credentials are refused
+	WordUnreachable  Word = "unreachable"  // this replica has no way to Flex
+)
+
+// Words are all words, in the order of the list above.
+var Words = [...]Word{WordOK, WordFailing, WordLimited, WordPaused, WordHeld, WordDatabase, WordNATS, WordDraining, WordUnauthorized, WordUnreachable}
+
+// Ready says whether a replica with this word takes requests.
+func (w Word) Ready() bool {
+	switch w {
+	case WordOK, WordFailing, WordLimited, WordPaused, WordHeld:
+		return true
+	default:
+		return false
+	}
+}
+
+// aliveFor is how long a worker counts as living after it last renewed its row.
+// It renews it with every look.
+const aliveFor = 10 * lookEvery
+
+// alive is the condition for a row of outbox_replicas that a living worker renews.
+// A row from the future was written before the database's clock went back.
+var alive = fmt.Sprintf(`seen_at BETWEEN clock_timestamp() - interval '%[1]v' AND clock_timestamp() + interval '%[1]v'`, aliveFor)
+
+// leaveLimit bounds the removal of a worker's row as it stops. A row that stays
+// counts as living for aliveFor.
+const leaveLimit = 2 * time.Second
+
+// FleetSettings are the settings that should be equal in all workers of a fleet.
+type FleetSettings struct {
+	Account         string // account sid or API key
+	LookupAttribute string // "": no lookups
+	LookupSettle    time.Duration
+	FlexTimeout     time.Duration
+	FlexRate        float64 // attempts a second; 0: no limit
+	UncertainPolicy string
+	Retention       time.Duration // 0: for ever
+}
+
+// Setting is one of them by its name, as text.
+type Setting struct{ Name, Value string }
+
+// Named are the settings by their names.
+func (s FleetSettings) Named() []Setting {
+	return []Setting{{"TWILIO_ACCOUNT_SID or TWILIO_API_KEY", s.Account}, {"LOOKUP_ATTRIBUTE", s.LookupAttribute},
+		{"LOOKUP_SETTLE", s.LookupSettle.String()}, {"FLEX_TIMEOUT", s.FlexTimeout.String()}, {"FLEX_RATE", fmt.Sprint(s.FlexRate)},
+		{"UNCERTAIN_POLICY", s.UncertainPolicy}, {"RETENTION", s.Retention.String()}}
+}
+
+// MarshalJSON gives the settings by their names.
+func (s FleetSettings) MarshalJSON() ([]byte, error) {
+	byName := map[string]string{}
+	for _, setting := range s.Named() {
+		byName[setting.Name] = setting.Value
+	}
+	return json.Marshal(byName)
+}
+
+// Standing is what a worker says of itself. The zero value says nothing and is not ready.
+type Standing struct {
+	Word   Word
+	Reason string    // why, in words, without secrets; "" for WordOK
+	Last   time.Time // when it last created an interaction; zero: never
+}
+
+// Replica is a row of outbox_replicas: one worker.
+type Replica struct {
+	Name      string     `json:"name"`
+	Version   string     `json:"version"`
+	Alive     bool       `json:"alive"` // it renewed its row within the last 15 seconds
+	State     Word       `json:"state"`
+	Reason    *string    `json:"reason"`
+	Since     time.Time  `json:"state_since"`
+	StartedAt time.Time  `json:"started_at"`
+	SeenAt    time.Time  `json:"seen_at"`
+	Last      *time.Time `json:"last_created_at"` // null: none yet
+
+	Settings FleetSettings `json:"settings"`
+}
+
+// Difference is a setting that is not equal in all living workers.
+type Difference struct {
+	Setting string              `json:"setting"`
+	Values  map[string][]string `json:"values"` // names of the workers by value
+}
+
+// String is the difference in words, always in the same order.
+func (d Difference) String() string {
+	values := make([]string, 0, len(d.Values))
+	for value, names := range d.Values {
+		if value == "" {
+			value = "(empty)"
+		}
+		values = append(values, value+" ("+strings.Join(names, ", ")+")")
+	}
+	slices.Sort(values)
+	return d.Setting + " differs: " + strings.Join(values, "; ")
+}
+
+// Fleet is all workers, and the rate that they keep to.
+type Fleet struct {
+	Now         time.Time    `json:"now"` // by Postgres's clock, as all times here
+	Replicas    []Replica    `json:"replicas"`
+	Differences []Difference `json:"differences"`
+	Rate        float64      `json:"rate"`    // in force: attempts a second; 0: no limit
+	RateBy      *string      `json:"rate_by"` // who set it with `worker rate`; null: FLEX_RATE where the living workers agree
+}
+
+// differences are the settings in which living workers differ.
+func differences(all []Replica) []Difference {
+	values := map[string]map[string][]string{}
+	var order []string
+	for _, r := range all {
+		if !r.Alive {
+			continue
+		}
+		for _, s := range r.Settings.Named() {
+			if values[s.Name] == nil {
+				values[s.Name] = map[string][]string{}
+				order = append(order, s.Name)
+			}
+			values[s.Name][s.Value] = append(values[s.Name][s.Value], r.Name)
+		}
+	}
+	found := []Difference{}
+	for _, name := range order {
+		if len(values[name]) > 1 {
+			found = append(found, Difference{name, values[name]})
+		}
+	}
+	return found
+}
+
+// agreed is the FLEX_RATE of all living workers, if they agree.
+func agreed(all []Replica) (rate float64, ok bool) {
+	for _, r := range all {
+		switch {
+		case !r.Alive:
+		case !ok:
+			rate, ok = r.Settings.FlexRate, true
+		case r.Settings.FlexRate != rate:
+			return 0, false
+		}
+	}
+	return rate, ok
+}
+
+// fleetSQL reads all workers, and the rate with each: a row without a name where
+// there is none.
+var fleetSQL = `
+	SELECT clock_timestamp(), g.rate, g.rate_by, coalesce(name, ''), coalesce(version, ''), coalesce(` + alive + `, false), coalesce(state, ''), r.reason,
+	       coalesce(state_since, now()), coalesce(started_at, now()), coalesce(seen_at, now()), last_created_at, coalesce(account, ''),
+	       coalesce(lookup_attribute, ''), coalesce(lookup_settle, '0'), coalesce(flex_timeout, '0'), coalesce(flex_rate, 0),
+	       coalesce(uncertain_policy, ''), coalesce(retention, '0')
+	  FROM outbox_gate g LEFT JOIN outbox_replicas r ON true ORDER BY name`
+
+func scanFleet(rows pgx.Rows) (Fleet, error) {
+	f := Fleet{Replicas: []Replica{}}
+	var r Replica
+	s := &r.Settings
+	_, err := pgx.ForEachRow(rows, []any{&f.Now, &f.Rate, &f.RateBy, &r.Name, &r.Version, &r.Alive, &r.State, &r.Reason, &r.Since, &r.StartedAt, &r.SeenAt, &r.Last,
+		&s.Account, &s.LookupAttribute, &s.LookupSettle, &s.FlexTimeout, &s.FlexRate, &s.UncertainPolicy, &s.Retention}, func() error {
+		if r.Name != "" {
+			f.Replicas = append(f.Replicas, r)
+		}
+		return nil
+	})
+	f.Differences = differences(f.Replicas)
+	return f, err
+}
+
+// Fleet reads all workers, the dead of the last hour included.
+func (s *Store) Fleet(ctx context.Context) (Fleet, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, fleetSQL)
+	if err != nil {
+		return Fleet{}, wrap("fleet", err)
+	}
+	f, err := scanFleet(rows)
+	return f, wrap("fleet", err)
+}
+
+// renew writes this worker's row, removes the rows of those that are dead for an
+// hour, and reads all: one round trip and one transaction, which waits for no disk.
+// What a crash of Postgres loses of it is written again by the next look.
+func (s *Store) renew(ctx context.Context, version string, set FleetSettings, now Standing) (Fleet, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var last *time.Duration
+	if !now.Last.IsZero() {
+		ago := time.Since(now.Last)
+		last = &ago
+	}
+	var b pgx.Batch
+	b.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
+	b.Queue(`
+		INSERT INTO outbox_replicas AS r (name, version, state, reason, last_created_at, account, lookup_attribute, lookup_settle,
+		       flex_timeout, flex_rate, uncertain_policy, retention)
+		VALUES ($1, $2, $3, $4, clock_timestamp() - $5::interval, $6, $7, $8, $9, $10, $11, $12)
+		ON CONFLICT (name) DO UPDATE
+		   SET version = excluded.version, seen_at = clock_timestamp(), state = excluded.state, reason = excluded.reason,
+		       state_since = CASE WHEN r.state = excluded.state THEN r.state_since ELSE clock_timestamp() END,
+		       last_created_at = excluded.last_created_at, account = excluded.account, lookup_attribute = excluded.lookup_attribute,
+		       lookup_settle = excluded.lookup_settle, flex_timeout = excluded.flex_timeout, flex_rate = excluded.flex_rate,
+		       uncertain_policy = excluded.uncertain_policy, retention = excluded.retention`,
+		s.worker, version, string(now.Word), orNull(text(now.Reason)), last, set.Account, set.LookupAttribute, set.LookupSettle,
+		set.FlexTimeout, set.FlexRate, set.UncertainPolicy, set.Retention)
+	b.Queue(`
+		DELETE FROM outbox_replicas WHERE name IN (
+			SELECT name FROM outbox_replicas WHERE seen_at NOT BETWEEN clock_timestamp() - interval '1 hour' AND clock_timestamp() + interval '1 hour'
+			   FOR UPDATE SKIP LOCKED)`)
+	b.Queue(fleetSQL)
+	sent := s.pool.SendBatch(ctx, &b)
+	for range b.Len() - 1 {
+		if _, err := sent.Exec(); err != nil {
+			return Fleet{}, wrap("renew", errors.Join(err, sent.Close()))
+		}
+	}
+	rows, err := sent.Query()
+	if err != nil {
+		return Fleet{}, wrap("renew", errors.Join(err, sent.Close()))
+	}
+	f, err := scanFleet(rows)
+	return f, wrap("renew", errors.Join(err, sent.Close()))
+}
+
+// leave removes this worker's row: it has stopped.
+func (s *Store) leave(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveLimit)
+	defer cancel()
+	_, err := s.pool.Exec(ctx, `DELETE FROM outbox_replicas WHERE name = $1`, s.worker)
+	return wrap("leave", err)
+}
+
+// followRate makes FLEX_RATE of the living workers the fleet's rate, where they
+// agree and no person has set another; it is recorded as an act of this worker. It
+// returns the rate before, and whether it changed.
+func (s *Store) followRate(ctx context.Context) (was float64, changed bool, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	err = s.pool.QueryRow(ctx, `
+		WITH agreed AS MATERIALIZED (
+			SELECT min(flex_rate) AS rate FROM outbox_replicas WHERE `+alive+` HAVING min(flex_rate) = max(flex_rate)),
+		was AS MATERIALIZED (SELECT rate FROM outbox_gate WHERE rate_by IS NULL FOR UPDATE),
+		moved AS (
+			UPDATE outbox_gate g SET rate = agreed.rate, tokens = least(g.tokens, 1 + agreed.rate * $2::double precision)
+			  FROM agreed, was WHERE g.rate_by IS NULL AND g.rate <> agreed.rate
+			RETURNING was.rate AS was, g.rate),
+		acts AS (
+			INSERT INTO outbox_acts (who, why, act, was)
+			SELECT $1, 'FLEX_RATE of all living workers is ' || rate, 'rate', was FROM moved)
+		SELECT was FROM moved`, s.worker, burstTime.Seconds()).Scan(&was)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, false, nil
+	}
+	return was, err == nil, wrap("rate", err)
+}
+
+// Rate sets the fleet's rate by hand: attempts a second, 0 for no limit. It stays
+// until RateAuto.
+func (s *Store) Rate(ctx context.Context, a Act, rate float64) error {
+	return s.actOnRate(ctx, a, `rate = $4, tokens = least(g.tokens, 1 + $4 * $3::double precision), rate_by = $1`, rate)
+}
+
+// RateAuto lets the rate follow FLEX_RATE again, where the living workers agree;
+// the next look of one of them sets it.
+func (s *Store) RateAuto(ctx context.Context, a Act) error {
+	return s.actOnRate(ctx, a, `rate_by = NULL`)
+}
+
+func (s *Store) actOnRate(ctx context.Context, a Act, set string, args ...any) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	_, err := s.pool.Exec(ctx, `
+		WITH was AS MATERIALIZED (SELECT rate, rate_by FROM outbox_gate FOR UPDATE),
+		moved AS (UPDATE outbox_gate g SET `+set+` FROM was RETURNING was.rate, was.rate_by, g.rate AS new, g.rate_by IS NULL AS auto)
+		INSERT INTO outbox_acts (who, why, act, was)
+		SELECT $1, $2, 'rate', rate || coalesce(' by ' || rate_by, '') || CASE WHEN auto THEN ', now auto' ELSE ', now ' || new END
+		  FROM moved WHERE $3::double precision > 0`, append([]any{a.Who, a.Why, burstTime.Seconds()}, args...)...)
+	return wrap("rate", err)
+}
+
+// Registry is this worker's place in the fleet: its row, what it knows of the
+// others, and the rate that follows from all. Set the exported fields before Renew.
+type Registry struct {
+	Store    *Store
+	Version  string
+	Settings FleetSettings
+	// Standing is asked before each renewal.
+	Standing func(context.Context) Standing
+	Log      *slog.Logger
+
+	differ string // as it was last logged
+}
+
+// Renew writes this worker's row, reads the others' and has the fleet's rate follow.
+func (r *Registry) Renew(ctx context.Context) error {
+	fleet, err := r.Store.renew(ctx, r.Version, r.Settings, r.Standing(ctx))
+	if err != nil {
+		return err
+	}
+	r.Store.fleet.Store(&fleet)
+	r.compare(fleet.Differences)
+	rate, ok := agreed(fleet.Replicas)
+	if !ok || fleet.RateBy != nil || rate == fleet.Rate {
+		return nil
+	}
+	was, changed, err := r.Store.followRate(ctx)
+	if changed {
+		r.Log.Info("the fleet's rate follows FLEX_RATE of all living workers", "rate", rate, "was", was)
+	}
+	return err
+}
+
+// Leave removes this worker's row.
+func (r *Registry) Leave(ctx context.Context) error { return r.Store.leave(ctx) }
+
+// compare logs once when settings begin to differ, when the difference changes, and when it ends.
+func (r *Registry) compare(found []Difference) {
+	said := make([]string, len(found))
+	for i, d := range found {
+		said[i] = d.String()
+	}
+	switch now := strings.Join(said, ". "); {
+	case now == r.differ:
+	case now == "":
+		r.differ = now
+		r.Log.Info("the settings of all living workers are equal again")
+	default:
+		r.differ = now
+		r.Log.Warn("settings differ between living workers; while FLEX_RATE differs the rate stays as it was", "differences", now)
+	}
+}
+
+// Known is the fleet as the latest look of this process found it; the zero value
+// before the first.
+func (s *Store) Known() Fleet {
+	if f := s.fleet.Load(); f != nil {
+		return *f
+	}
+	return Fleet{}
+}
