@@ -32,7 +32,7 @@ func main() {
 	err := root(os.Stdout, os.Stderr).ExecuteContext(ctx)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "worker:", err)
+		sayLast(err)
 		os.Exit(1)
 	}
 }
@@ -59,11 +59,17 @@ func root(out, errs io.Writer) *cobra.Command {
 		if err != nil {
 			return fmt.Errorf("the settings have faults:\n%w", err)
 		}
-		log := newLog(errs, cfg.LogLevel, cfg.LogFormat)
+		// A write to a pipe whose reader has ended fails, in place of ending the process. Verbs
+		// keep the signal: `worker list | head` ends quietly.
+		signal.Ignore(syscall.SIGPIPE)
+		lines := newLogBuffer(errs, cfg.LogLevel, cfg.LogFormat)
+		defer lines.Close()
+		log := newLog(lines, cfg.LogLevel, cfg.LogFormat)
+		slog.SetDefault(log) // and with it what libraries write by the package log
 		for _, name := range unknownSettings() {
 			log.Warn(unknownSetting, "name", name)
 		}
-		return run(cmd.Context(), cfg, log)
+		return run(cmd.Context(), cfg, log, lines)
 	}
 	cmd := &cobra.Command{
 		Use:   "worker",
@@ -86,17 +92,4 @@ func root(out, errs io.Writer) *cobra.Command {
 	)
 	cmd.AddCommand(operatorCommands()...)
 	return cmd
-}
-
-// newLog writes structured lines to w. Level and format were checked.
-func newLog(w io.Writer, level, format string) *slog.Logger {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		l = slog.LevelInfo
-	}
-	options := &slog.HandlerOptions{Level: l}
-	if format == "text" {
-		return slog.New(slog.NewTextHandler(w, options))
-	}
-	return slog.New(slog.NewJSONHandler(w, options))
 }

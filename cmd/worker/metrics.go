@@ -60,13 +60,14 @@ var (
 	failedDesc    = desc("results_failed_total", "Tries to publish a result that failed.")
 	requestsDesc  = desc("requests", "Requests that are not finished, by state; counted every 15 s.", "state")
 	oldestDesc    = desc("requests_oldest_seconds", "Age of the oldest of them.", "state")
+	droppedDesc   = desc("log_lines_dropped_total", "Log lines that standard error did not take in time: nobody has seen them.")
 	natsDesc      = desc("nats_connected", "1 while NATS is connected.")
 )
 
 // Describe sends the descriptions of all that Collect can send.
 func (e *exporter) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{eventsDesc, attemptsDesc, sparedDesc, putBackDesc, lookupsDesc, twiceDesc, lapsedDesc, expiredDesc, prunedDesc,
-		publishedDesc, failedDesc, requestsDesc, oldestDesc, natsDesc} {
+		publishedDesc, failedDesc, requestsDesc, oldestDesc, droppedDesc, natsDesc} {
 		out <- d
 	}
 }
@@ -100,6 +101,7 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 	count(prunedDesc, c.Pruned.Load())
 	count(publishedDesc, c.Published.Load())
 	count(failedDesc, c.PublishFailed.Load())
+	count(droppedDesc, e.app.lines.Dropped())
 	connected := 0.0
 	if e.app.nats.IsConnected() {
 		connected = 1

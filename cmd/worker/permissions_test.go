@@ -126,7 +126,7 @@ func (r *rig) startLogged(cfg Config) *logs {
 	out := &logs{}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, cfg, slog.New(slog.NewTextHandler(out, nil))) }()
+	go func() { done <- run(ctx, cfg, slog.New(slog.NewTextHandler(out, nil)), nil) }()
 	r.t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

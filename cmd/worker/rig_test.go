@@ -157,7 +157,7 @@ func (r *rig) start(cfg Config) *replica {
 	w := &replica{rig: r, cfg: cfg, done: make(chan struct{}), stop: cancel}
 	go func() {
 		defer close(w.done)
-		w.err = run(ctx, cfg, slog.New(slog.NewTextHandler(testWriter{r.t}, &slog.HandlerOptions{Level: slog.LevelWarn})))
+		w.err = run(ctx, cfg, slog.New(slog.NewTextHandler(testWriter{r.t}, &slog.HandlerOptions{Level: slog.LevelWarn})), nil)
 	}()
 	r.t.Cleanup(func() { cancel(); w.wait() })
 	return w

@@ -24,6 +24,7 @@ import (
 type app struct {
 	cfg    Config
 	log    *slog.Logger
+	lines  *logBuffer
 	pool   *pgxpool.Pool
 	nats   *nats.Conn
 	health natsHealth
@@ -45,14 +46,15 @@ type app struct {
 // error means that it could not start, or that it stopped, in the same order,
 // because NATS has closed its connection for good. Everything here holds that one
 // connection, and who started this process can start it anew: there is no second
-// way to join the parts, for an event this rare.
-func run(ctx context.Context, cfg Config, log *slog.Logger) error {
+// way to join the parts, for an event this rare. lines is where log writes, so that
+// the metrics tell what it dropped; nil: log drops nothing.
+func run(ctx context.Context, cfg Config, log *slog.Logger, lines *logBuffer) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	name := workerName()
 	log = log.With("worker", name)
 	log.Info("starting", "version", version, "flex", cfg.FlexURL, "rate", cfg.FlexRate, "concurrency", cfg.FlexConcurrency)
-	a := &app{cfg: cfg, log: log, state: newState(), health: natsHealth{closed: end}}
+	a := &app{cfg: cfg, log: log, lines: lines, state: newState(), health: natsHealth{closed: end}}
 	defer a.close()
 	if warning := rateWarning(cfg.FlexRate); warning != "" {
 		log.Warn("FLEX_RATE: " + warning)

@@ -245,7 +245,7 @@ func TestReadyzWithoutResults(t *testing.T) {
 func runOnce(r *rig, cfg Config) error {
 	r.t.Helper()
 	done := make(chan error, 1)
-	go func() { done <- run(r.t.Context(), cfg, newLog(testWriter{r.t}, "warn", "text")) }()
+	go func() { done <- run(r.t.Context(), cfg, newLog(testWriter{r.t}, "warn", "text"), nil) }()
 	select {
 	case err := <-done:
 		return err
