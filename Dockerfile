@@ -10,15 +10,12 @@ RUN go mod download
 COPY . .
 ARG VERSION=unknown
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=${VERSION}" -o /out/ ./cmd/worker ./cmd/endpoint
-RUN mkdir /out/tls
 
 FROM scratch AS endpoint
 COPY --from=build /out/endpoint /endpoint
-# Empty. A new volume mounted here takes its owner from it; root's could not be written to.
-COPY --from=build --chown=65532:65532 /out/tls /tls
 # A number, since there is no /etc/passwd, and since Kubernetes can only tell from a number that it is not root.
 USER 65532:65532
-EXPOSE 9090 9443
+EXPOSE 9090
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s CMD ["/endpoint", "healthcheck"]
 ENTRYPOINT ["/endpoint"]
 

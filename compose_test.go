@@ -21,7 +21,7 @@ var settings = strings.Fields(`
 	DATABASE_URL DATABASE_URL_FILE MIGRATE NATS_URL NATS_CREDS_FILE NATS_CA_FILE NATS_CERT_FILE NATS_KEY_FILE
 	REQUESTS_STREAM REQUESTS_SUBJECT REQUESTS_CONSUMER RESULTS_STREAM RESULTS_SUBJECT CREATE_STREAMS
 	TWILIO_ACCOUNT_SID TWILIO_AUTH_TOKEN TWILIO_AUTH_TOKEN_FILE TWILIO_API_KEY TWILIO_API_SECRET TWILIO_API_SECRET_FILE
-	FLEX_URL TASKROUTER_URL FLEX_TIMEOUT FLEX_CONCURRENCY FLEX_RATE RETRY_MAX_ATTEMPTS RETRY_MIN_DELAY RETRY_MAX_DELAY
+	FLEX_URL TASKROUTER_URL FLEX_INSECURE_HTTP FLEX_TIMEOUT FLEX_CONCURRENCY FLEX_RATE RETRY_MAX_ATTEMPTS RETRY_MIN_DELAY RETRY_MAX_DELAY
 	LOOKUP_ATTRIBUTE LOOKUP_SETTLE UNCERTAIN_POLICY RETENTION SHUTDOWN_GRACE ADMIN_ADDR ADMIN_TOKEN ADMIN_TOKEN_FILE
 	LOG_LEVEL LOG_FORMAT`)
 
@@ -106,7 +106,7 @@ func TestComposeStartsInOrder(t *testing.T) {
 			d["nats"].Condition != types.ServiceConditionHealthy || !d["nats"].Required {
 			t.Errorf("worker waits for %+v", d)
 		}
-		if e, ok := d["endpoint"]; ok && (e.Required || !e.Restart || e.Condition != types.ServiceConditionHealthy) {
+		if e, ok := d["endpoint"]; ok && (e.Required || e.Condition != types.ServiceConditionHealthy) {
 			t.Errorf("worker waits for the endpoint: %+v", e)
 		}
 		if _, ok := d["endpoint"]; !ok && p.Services["endpoint"].Name != "" {
@@ -125,7 +125,7 @@ func TestComposeEnvironment(t *testing.T) {
 	check := func(t *testing.T, p *types.Project) {
 		for name, s := range p.Services {
 			for key, v := range s.Environment {
-				if v != nil && *v == "" && key != "SSL_CERT_FILE" {
+				if v != nil && *v == "" {
 					t.Errorf("%s: %s is set but empty", name, key)
 				}
 				if s.Build != nil && s.Build.Target == "worker" && !slices.Contains(settings, key) && !standard.MatchString(key) {
@@ -138,15 +138,16 @@ func TestComposeEnvironment(t *testing.T) {
 	check(t, load(t, twilio))
 }
 
-// TestComposeAgainstTwilio: defaults for what is not set, and the machine's own SSL_CERT_FILE is not the containers'.
+// TestComposeAgainstTwilio: defaults for what is not set, so https alone, and the machine's own SSL_CERT_FILE is not the
+// containers'.
 func TestComposeAgainstTwilio(t *testing.T) {
 	s := load(t, twilio, "TWILIO_ACCOUNT_SID=ACmine", "SSL_CERT_FILE=/nix/ca.crt").Services["worker"]
-	for key, want := range map[string]string{"TWILIO_ACCOUNT_SID": "ACmine", "FLEX_URL": "", "TASKROUTER_URL": "", "SSL_CERT_FILE": ""} {
+	for key, want := range map[string]string{"TWILIO_ACCOUNT_SID": "ACmine", "FLEX_URL": "", "TASKROUTER_URL": "", "FLEX_INSECURE_HTTP": "", "SSL_CERT_FILE": ""} {
 		if got := value(s, key); got != want {
 			t.Errorf("%s is %q, want %q", key, got, want)
 		}
 	}
-	for _, key := range []string{"FLEX_URL", "TASKROUTER_URL"} {
+	for _, key := range []string{"FLEX_URL", "TASKROUTER_URL", "FLEX_INSECURE_HTTP"} {
 		if v := s.Environment[key]; v != nil {
 			t.Errorf("%s is set", key)
 		}
@@ -196,17 +197,20 @@ func TestComposeSecrets(t *testing.T) {
 	}
 }
 
-// TestComposeDemo: the workers speak to the endpoint by TLS, under a name of its certificate, and trust the file that it
-// writes, with credentials that it accepts.
+// TestComposeDemo: the workers speak to the endpoint by plain http, on the network of the project, with credentials that
+// it accepts; nothing of it is a volume.
 func TestComposeDemo(t *testing.T) {
 	for _, p := range []*types.Project{load(t, demo), load(t, demo, "TWILIO_ACCOUNT_SID=ACmine", "SSL_CERT_FILE=/nix/ca.crt")} {
 		worker, endpoint := p.Services["worker"], p.Services["endpoint"]
 		for _, key := range []string{"FLEX_URL", "TASKROUTER_URL"} {
 			address, err := url.Parse(value(worker, key))
-			if err != nil || address.Scheme != "https" || address.Hostname() != endpoint.Name || address.Port() != "9443" ||
-				!slices.Contains(strings.Split(value(endpoint, "TLS_NAMES"), ","), address.Hostname()) {
+			if err != nil || address.Scheme != "http" || address.Hostname() != endpoint.Name || address.Port() != "9090" ||
+				!strings.Contains(stage(t, "endpoint"), "EXPOSE "+address.Port()) {
 				t.Errorf("%s is %v, %v", key, address, err)
 			}
+		}
+		if allowed := value(worker, "FLEX_INSECURE_HTTP"); allowed != "true" {
+			t.Errorf("plain http to the endpoint is allowed: %q", allowed)
 		}
 		if sid := value(worker, "TWILIO_ACCOUNT_SID"); sid != value(endpoint, "ACCOUNT_SID") || !strings.HasPrefix(sid, "AC") {
 			t.Errorf("the worker is %q, the endpoint expects %q", sid, value(endpoint, "ACCOUNT_SID"))
@@ -214,22 +218,8 @@ func TestComposeDemo(t *testing.T) {
 		if _, ok := endpoint.Environment["AUTH_TOKEN"]; ok {
 			t.Error("the endpoint accepts another token than its default")
 		}
-		if len(worker.Volumes) != 1 || len(endpoint.Volumes) != 1 {
-			t.Fatalf("volumes %v and %v", worker.Volumes, endpoint.Volumes)
-		}
-		theirs, its := worker.Volumes[0], endpoint.Volumes[0]
-		if theirs.Source != its.Source || !theirs.ReadOnly || theirs.Volume == nil || !theirs.Volume.NoCopy || its.ReadOnly || its.Volume != nil && its.Volume.NoCopy {
-			t.Errorf("volumes %+v and %+v", theirs, its)
-		}
-		if dir := value(endpoint, "TLS_DIR"); dir != its.Target {
-			t.Errorf("the certificate is written to %q", dir)
-		}
-		if file := value(worker, "SSL_CERT_FILE"); file != theirs.Target+"/ca.pem" {
-			t.Errorf("the worker trusts %q", file)
-		}
-		owned := regexp.MustCompile(`(?m)^COPY --from=build --chown=(\d+:\d+) \S+ ` + its.Target + `$(?s:.*)^USER (\d+:\d+)$`)
-		if m := owned.FindStringSubmatch(stage(t, "endpoint")); m == nil || m[1] != m[2] {
-			t.Errorf("the endpoint's user does not own %s: %q", its.Target, m)
+		if len(worker.Volumes)+len(endpoint.Volumes) > 0 {
+			t.Errorf("volumes %v and %v", worker.Volumes, endpoint.Volumes)
 		}
 	}
 }

@@ -5,18 +5,12 @@
 // credentials.
 //
 //	endpoint              run until SIGTERM or SIGINT
-//	endpoint healthcheck  ask the one that listens on ADDR, and on TLS_ADDR when TLS_DIR is set; exit status 1 when it
-//	                      does not answer
-//
-// With TLS_DIR set it serves TLS as well, since the worker speaks plain http to
-// a loopback address only: each start makes a new authority of its own and puts
-// its certificate, ca.pem, there for those who shall trust it.
+//	endpoint healthcheck  ask the one that listens on ADDR; exit status 1 when it does not answer
 package main
 
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -38,10 +32,6 @@ type config struct {
 	AuthToken  string `envconfig:"AUTH_TOKEN"`  // the constant that flextest exports
 	APIKey     string `envconfig:"API_KEY"`
 	APISecret  string `envconfig:"API_SECRET"`
-
-	TLSDir   string   `envconfig:"TLS_DIR"`                                          // where ca.pem is written; empty: no TLS
-	TLSAddr  string   `envconfig:"TLS_ADDR" default:":9443"`                         // serves the same as ADDR
-	TLSNames []string `envconfig:"TLS_NAMES" default:"endpoint,localhost,127.0.0.1"` // that the certificate is for
 
 	Status      int           `envconfig:"STATUS" default:"200"`      // of a good create
 	Latency     time.Duration `envconfig:"LATENCY" default:"0s"`      // of every create
@@ -80,18 +70,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		return err
 	}
 	defer srv.Close()
-	if cfg.TLSDir != "" {
-		f, err := startFront(ctx, cfg, local(srv.Addr()), log)
-		if err != nil {
-			return err
-		}
-		defer f.wait() // after srv.Close, so that what it says last gets out
-		defer srv.Close()
-		defer f.stop()
-		log.Info("endpoint listens", "address", srv.Addr(), "tls", f.listener.Addr().String())
-	} else {
-		log.Info("endpoint listens", "address", srv.Addr())
-	}
+	log.Info("endpoint listens", "address", srv.Addr())
 	<-ctx.Done()
 	log.Info("endpoint stops", "created", srv.Calls().Created)
 	return nil
@@ -116,36 +95,22 @@ func (c config) server() flextest.Config {
 	}
 }
 
-// healthcheck asks the endpoint on this machine, in every way that it serves.
+// healthcheck asks the endpoint on this machine.
 func (c config) healthcheck(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if err := ask(ctx, http.DefaultClient, "http://"+local(c.Addr)); err != nil || c.TLSDir == "" {
-		return err
-	}
-	if len(c.TLSNames) == 0 {
-		return errors.New("TLS_NAMES: no name")
-	}
-	client, err := trusting(c.TLSDir, c.TLSNames[0])
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+local(c.Addr)+"/_control/healthz", nil)
 	if err != nil {
 		return err
 	}
-	return ask(ctx, client, "https://"+local(c.TLSAddr))
-}
-
-// ask fails unless the endpoint at url says that it is there.
-func ask(ctx context.Context, client *http.Client, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/_control/healthz", nil)
-	if err != nil {
-		return err
-	}
-	res, err := client.Do(req)
+	// No proxy: it would be asked for itself.
+	res, err := (&http.Client{Transport: &http.Transport{}}).Do(req)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: healthz answered %s", url, res.Status)
+		return fmt.Errorf("healthz answered %s", res.Status)
 	}
 	return nil
 }

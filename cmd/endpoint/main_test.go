@@ -55,18 +55,7 @@ func TestRunRefused(t *testing.T) {
 		t.Error("a duration without a unit was taken")
 	}
 	t.Setenv("LATENCY", "0s")
-	t.Setenv("TLS_DIR", t.TempDir())
-	t.Setenv("TLS_ADDR", "127.0.0.1:0")
 	t.Setenv("ADDR", "127.0.0.1:0")
-	t.Setenv("TLS_NAMES", "endpoint,")
-	if err := run(t.Context(), nil, log); err == nil || !strings.Contains(err.Error(), "TLS_NAMES") {
-		t.Errorf("got %v", err)
-	}
-	t.Setenv("TLS_NAMES", "endpoint")
-	t.Setenv("TLS_DIR", "/nowhere")
-	if err := run(t.Context(), nil, log); err == nil || !strings.Contains(err.Error(), "TLS_DIR") {
-		t.Errorf("got %v", err)
-	}
 	t.Setenv("STATUS", "500")
 	if err := run(t.Context(), nil, log); err == nil || !strings.Contains(err.Error(), "2xx") {
 		t.Errorf("got %v", err)

@@ -15,6 +15,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/kelseyhightower/envconfig"
+
+	"flexworker/internal/flex"
 )
 
 // Config is every setting, read from the environment. docs/configuration.md lists
@@ -41,11 +43,12 @@ type Config struct {
 	TwilioAPIKey     string `envconfig:"TWILIO_API_KEY" doc:"API key sid, in place of account sid and token; goes with TWILIO_API_SECRET"`
 	TwilioAPISecret  Secret `envconfig:"TWILIO_API_SECRET" doc:"secret of the API key"`
 
-	FlexURL         string        `envconfig:"FLEX_URL" default:"https://flex-api.twilio.com" doc:"where interactions are created; plain http to a loopback address only"`
-	TaskRouterURL   string        `envconfig:"TASKROUTER_URL" default:"https://taskrouter.twilio.com" doc:"where tasks are looked up; the same rule"`
-	FlexTimeout     time.Duration `envconfig:"FLEX_TIMEOUT" default:"15s" doc:"one attempt, from dialling to the last byte"`
-	FlexConcurrency int           `envconfig:"FLEX_CONCURRENCY" default:"16" doc:"attempts in flight, each replica"`
-	FlexRate        float64       `envconfig:"FLEX_RATE" default:"10" doc:"attempts a second, the whole fleet; 0: no limit. In force where the living workers agree"`
+	FlexURL          string        `envconfig:"FLEX_URL" default:"https://flex-api.twilio.com" doc:"where interactions are created; https, or plain http to a loopback address"`
+	TaskRouterURL    string        `envconfig:"TASKROUTER_URL" default:"https://taskrouter.twilio.com" doc:"where tasks are looked up; the same rule"`
+	FlexInsecureHTTP bool          `envconfig:"FLEX_INSECURE_HTTP" default:"false" doc:"plain http to any address, for test networks: credentials go unencrypted"`
+	FlexTimeout      time.Duration `envconfig:"FLEX_TIMEOUT" default:"15s" doc:"one attempt, from dialling to the last byte"`
+	FlexConcurrency  int           `envconfig:"FLEX_CONCURRENCY" default:"16" doc:"attempts in flight, each replica"`
+	FlexRate         float64       `envconfig:"FLEX_RATE" default:"10" doc:"attempts a second, the whole fleet; 0: no limit. In force where the living workers agree"`
 
 	RetryMaxAttempts int           `envconfig:"RETRY_MAX_ATTEMPTS" default:"10" doc:"attempts that reached Flex until a request is abandoned"`
 	RetryMinDelay    time.Duration `envconfig:"RETRY_MIN_DELAY" default:"1s" doc:"before the first repeat; doubles with each, with jitter"`
@@ -155,7 +158,11 @@ func (c Config) faults() []error {
 	}
 	faults = append(faults, c.credentialFaults()...)
 	for _, s := range [][2]string{{"FLEX_URL", c.FlexURL}, {"TASKROUTER_URL", c.TaskRouterURL}} {
-		want(addressProblem(s[1]) == "", "%s %s", s[0], addressProblem(s[1]))
+		problem := addressProblem(s[1], c.FlexInsecureHTTP)
+		want(problem == "", "%s %s", s[0], problem)
+	}
+	if err := flex.ProxyFaults(); err != nil {
+		faults = append(faults, err)
 	}
 	want(c.FlexTimeout >= time.Second && c.FlexTimeout <= 5*time.Minute, "FLEX_TIMEOUT=%v must be between 1s and 5m", c.FlexTimeout)
 	want(c.FlexConcurrency >= 1 && c.FlexConcurrency <= 1000, "FLEX_CONCURRENCY=%d must be between 1 and 1000", c.FlexConcurrency)
@@ -176,6 +183,19 @@ func (c Config) faults() []error {
 	want(oneOf(c.LogLevel, "debug", "info", "warn", "error"), "LOG_LEVEL=%s must be debug, info, warn or error", c.LogLevel)
 	want(oneOf(c.LogFormat, "json", "text"), "LOG_FORMAT=%s must be json or text", c.LogFormat)
 	return faults
+}
+
+// warnings are what is allowed and has to be said loudly at the start.
+func (c Config) warnings() []string {
+	var list []string
+	if c.FlexInsecureHTTP {
+		list = append(list, "FLEX_INSECURE_HTTP: plain http is allowed to any address, so that whoever is on the way can read the credentials"+
+			" and the customers' data; it is for test networks only")
+	}
+	if ignored := flex.ProxyIgnored(); ignored != "" {
+		list = append(list, ignored)
+	}
+	return list
 }
 
 // credentialFaults wants exactly one pair, of the right form.
@@ -209,7 +229,7 @@ func (c Config) credentials() (user, password string) {
 }
 
 // addressProblem says what is wrong with a base address.
-func addressProblem(address string) string {
+func addressProblem(address string, insecure bool) string {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Host == "":
@@ -218,10 +238,10 @@ func addressProblem(address string) string {
 		return "must have no user, query or fragment"
 	case u.Scheme == "https":
 		return ""
-	case u.Scheme == "http" && isLoopback(u.Hostname()):
+	case u.Scheme == "http" && (insecure || isLoopback(u.Hostname())):
 		return ""
 	default:
-		return "must be https; plain http is for a loopback address only"
+		return "must be https; plain http is for a loopback address only, or for test networks with FLEX_INSECURE_HTTP=true"
 	}
 }
 

@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -23,6 +25,7 @@ var defaults = [][2]string{
 	{"RESULTS_STREAM", "INTERACTION_RESULTS"}, {"RESULTS_SUBJECT", "interactions.results"}, {"CREATE_STREAMS", "false"},
 	{"TWILIO_ACCOUNT_SID", ""}, {"TWILIO_AUTH_TOKEN", ""}, {"TWILIO_API_KEY", ""}, {"TWILIO_API_SECRET", ""},
 	{"FLEX_URL", "https://flex-api.twilio.com"}, {"TASKROUTER_URL", "https://taskrouter.twilio.com"},
+	{"FLEX_INSECURE_HTTP", "false"},
 	{"FLEX_TIMEOUT", "15s"}, {"FLEX_CONCURRENCY", "16"}, {"FLEX_RATE", "5"},
 	{"RETRY_MAX_ATTEMPTS", "10"}, {"RETRY_MIN_DELAY", "1s"}, {"RETRY_MAX_DELAY", "5m"},
 	{"LOOKUP_ATTRIBUTE", "interaction_request"}, {"LOOKUP_SETTLE", "60s"}, {"UNCERTAIN_POLICY", "hold"},
@@ -33,12 +36,14 @@ var defaults = [][2]string{
 // setEnv makes these the only settings. Tests that use it are not parallel.
 func setEnv(t *testing.T, env map[string]string) {
 	t.Helper()
+	names := []string{"HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"} // read by Go
 	for _, d := range defaults {
-		for _, name := range []string{d[0], d[0] + "_FILE"} {
-			t.Setenv(name, "") // so that it is put back
-			if err := os.Unsetenv(name); err != nil {
-				t.Fatal(err)
-			}
+		names = append(names, d[0], d[0]+"_FILE")
+	}
+	for _, name := range names {
+		t.Setenv(name, "") // so that it is put back
+		if err := os.Unsetenv(name); err != nil {
+			t.Fatal(err)
 		}
 	}
 	for name, value := range env {
@@ -106,7 +111,10 @@ func TestFaults(t *testing.T) {
 		{"REQUESTS_CONSUMER", "a b", "REQUESTS_CONSUMER=a b may have letters, digits, _ and - only"},
 		{"TWILIO_ACCOUNT_SID", "SK1", "TWILIO_ACCOUNT_SID must begin with AC"},
 		{"TWILIO_API_KEY", "SK1", "give either TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN or TWILIO_API_KEY and TWILIO_API_SECRET, not both"},
-		{"FLEX_URL", "http://flex.example", "FLEX_URL must be https; plain http is for a loopback address only"},
+		{"FLEX_URL", "http://flex.example", "FLEX_URL must be https; plain http is for a loopback address only, or for test networks with FLEX_INSECURE_HTTP=true"},
+		{"HTTPS_PROXY", "http://me:a%secret@proxy:1", "HTTPS_PROXY is not the address of a proxy such as http://proxy.example.com:3128 (its value is not shown)"},
+		{"http_proxy", `"proxy:3128"`, "http_proxy is not the address of a proxy such as http://proxy.example.com:3128 (its value is not shown)"},
+		{"FLEX_INSECURE_HTTP", "yes", "FLEX_INSECURE_HTTP=yes is not true or false"},
 		{"FLEX_URL", "flex", "FLEX_URL is not an address such as https://flex-api.twilio.com"},
 		{"TASKROUTER_URL", "https://u:p@x", "TASKROUTER_URL must have no user, query or fragment"},
 		{"FLEX_TIMEOUT", "30", "FLEX_TIMEOUT=30 is not a duration such as 30s, 5m or 720h"},
@@ -141,6 +149,54 @@ func TestFaults(t *testing.T) {
 			t.Errorf("%s=%s: %v", c[0], c[1], err)
 		}
 	}
+}
+
+// TestInsecureHTTP: plain http goes anywhere when somebody says so, and the start says it loudly.
+func TestInsecureHTTP(t *testing.T) {
+	setEnv(t, required("FLEX_URL", "http://endpoint:9090", "TASKROUTER_URL", "http://10.0.0.1:9090", "FLEX_INSECURE_HTTP", "true"))
+	cfg, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said := cfg.warnings(); len(said) != 1 || !strings.Contains(said[0], "FLEX_INSECURE_HTTP") || !strings.Contains(said[0], "credentials") {
+		t.Errorf("%q", said)
+	}
+	t.Setenv("ALL_PROXY", "http://me:a-secret@proxy:1")
+	t.Setenv("FLEX_INSECURE_HTTP", "false")
+	if _, err := loadConfig(); err == nil || strings.Count(err.Error(), "must be https") != 2 {
+		t.Errorf("refused by default: %v", err)
+	}
+	if said := (Config{}).warnings(); len(said) != 1 || !strings.Contains(said[0], "ALL_PROXY") || strings.Contains(said[0], "secret") {
+		t.Errorf("%q", said)
+	}
+	// The log of a start has them before anything is reached, also when nothing ever is.
+	var log lockedBuffer
+	cfg.DatabaseURL, cfg.AdminAddr = secretOf("postgres://worker@127.0.0.1:1/worker?connect_timeout=1"), ""
+	cfg.NATSURL, cfg.LogLevel = "nats://127.0.0.1:1", "warn"
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = run(ctx, cfg, slog.New(slog.NewTextHandler(&log, nil)), nil) // it was told to stop before it began
+	if text := log.String(); !strings.Contains(text, "level=WARN msg=\"FLEX_INSECURE_HTTP:") {
+		t.Errorf("the log says %s", text)
+	}
+}
+
+// lockedBuffer is a log that several goroutines write.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *lockedBuffer) Write(line []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(line)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
 
 // TestFaultsTogether: what cannot be read and what is out of range, at once,

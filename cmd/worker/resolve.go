@@ -77,7 +77,7 @@ func verify(ctx context.Context, id, sid string, unverified bool) (flex.Outcome,
 	if err != nil {
 		return flex.Outcome{}, fmt.Errorf("%s cannot be read from Flex with these settings (or say --unverified):\n%w", sid, err)
 	}
-	client, err := flex.New(flex.Config{URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, Credentials: cfg.credentials,
+	client, err := flex.New(flex.Config{URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, InsecureHTTP: cfg.FlexInsecureHTTP, Credentials: cfg.credentials,
 		LookupAttribute: cfg.LookupAttribute, Timeout: cfg.FlexTimeout, Concurrency: 1, UserAgent: "flexworker/" + version})
 	if err != nil {
 		return flex.Outcome{}, err

@@ -59,6 +59,9 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, lines *logBuffer) er
 	if warning := rateWarning(cfg.FlexRate); warning != "" {
 		log.Warn("FLEX_RATE: " + warning)
 	}
+	for _, warning := range cfg.warnings() {
+		log.Warn(warning)
+	}
 	if err := a.build(ctx, name); err != nil {
 		return err
 	}
@@ -119,7 +122,7 @@ func (a *app) build(ctx context.Context, name string) error {
 		return fmt.Errorf("JetStream: %w", err)
 	}
 	client, err := flex.New(flex.Config{
-		URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, Credentials: cfg.credentials, Timeout: cfg.FlexTimeout,
+		URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, InsecureHTTP: cfg.FlexInsecureHTTP, Credentials: cfg.credentials, Timeout: cfg.FlexTimeout,
 		Concurrency: cfg.FlexConcurrency, LookupAttribute: cfg.LookupAttribute, UserAgent: "flexworker/" + version,
 	})
 	if err != nil {

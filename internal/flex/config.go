@@ -22,6 +22,9 @@ type Config struct {
 	// URL and TaskRouterURL are base addresses: https, or http to a loopback
 	// address; without user, query and fragment. A slash at the end is ignored.
 	URL, TaskRouterURL string
+	// InsecureHTTP allows http to any address, for test networks: whoever is on the
+	// way then reads the credentials and what customers said. False: it is refused.
+	InsecureHTTP bool
 	// Credentials are asked at every call, so that a rotated file counts at once.
 	// When either is empty the call is not made and its outcome is Blocked.
 	Credentials func() (user, password string)
@@ -57,9 +60,9 @@ func New(cfg Config) (*Client, error) {
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = "flexworker"
 	}
-	flexURL, err1 := baseAddress("URL", cfg.URL)
-	taskRouterURL, err2 := baseAddress("TaskRouterURL", cfg.TaskRouterURL)
-	faults := []error{err1, err2}
+	flexURL, err1 := baseAddress("URL", cfg.URL, cfg.InsecureHTTP)
+	taskRouterURL, err2 := baseAddress("TaskRouterURL", cfg.TaskRouterURL, cfg.InsecureHTTP)
+	faults := []error{err1, err2, ProxyFaults()}
 	fault := func(wrong bool, format string, args ...any) {
 		if wrong {
 			faults = append(faults, fmt.Errorf(format, args...))
@@ -98,14 +101,14 @@ var (
 
 // baseAddress checks a base address. Its error does not repeat it, as a password
 // may stand in it.
-func baseAddress(name, address string) (string, error) {
+func baseAddress(name, address string, insecure bool) (string, error) {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Host == "" || u.Hostname() == "":
 		return "", fmt.Errorf("%s: is not an address like https://example.com", name)
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(address, "#"):
 		return "", fmt.Errorf("%s: must have no user, query or fragment", name)
-	case u.Scheme == "https", u.Scheme == "http" && loopback(u.Hostname()):
+	case u.Scheme == "https", u.Scheme == "http" && (insecure || loopback(u.Hostname())):
 		return strings.TrimRight(u.String(), "/"), nil
 	default:
 		return "", fmt.Errorf("%s: must be https; http goes only to a loopback address", name)
@@ -118,11 +121,11 @@ func loopback(host string) bool {
 }
 
 // transport speaks HTTP/1.1 only, since HTTP/2 may send one POST again thousands
-// of times (golang/go#52459). HTTPS_PROXY and NO_PROXY of the environment hold.
+// of times (golang/go#52459). HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment hold.
 func transport(cfg Config) *http.Transport {
 	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAlive: 15 * time.Second}
 	return &http.Transport{
-		Proxy:       http.ProxyFromEnvironment,
+		Proxy:       proxies(),
 		DialContext: dialer.DialContext,
 		TLSClientConfig: &tls.Config{
 			MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs, ClientSessionCache: tls.NewLRUClientSessionCache(0),
