@@ -25,6 +25,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+
+	"flexworker/internal/database"
 )
 
 //go:embed *.sql
@@ -105,6 +107,10 @@ func Status(ctx context.Context, dsn string) ([]Step, error) {
 // needs, also for an empty one.
 var ErrBehind = errors.New("the database's schema is behind this version: run `worker migrate up`, or start with MIGRATE=true")
 
+// ErrNoSchema is returned where search_path leads nowhere: there is no place for our
+// tables, and none where they could be found.
+var ErrNoSchema = errors.New("no schema that search_path names exists, or this role has no USAGE on it: create it, grant it, or have search_path name another (in DATABASE_URL, or of the role or the database)")
+
 // Check asks with one short query whether the database has the schema that this
 // program needs. A database that is ahead is accepted.
 func Check(ctx context.Context, db interface {
@@ -114,9 +120,12 @@ func Check(ctx context.Context, db interface {
 	if err != nil {
 		return wrap("check", err)
 	}
-	var there bool
-	if err := db.QueryRow(ctx, `SELECT to_regclass('`+versionTable+`') IS NOT NULL`).Scan(&there); err != nil {
+	var placeless, there bool
+	if err := db.QueryRow(ctx, `SELECT current_schema() IS NULL, to_regclass('`+versionTable+`') IS NOT NULL`).Scan(&placeless, &there); err != nil {
 		return wrap("check", err)
+	}
+	if placeless {
+		return ErrNoSchema
 	}
 	if !there {
 		return ErrBehind
@@ -134,7 +143,7 @@ func Check(ctx context.Context, db interface {
 
 // open gives a goose provider on connections of its own, and what closes them.
 func open(dsn string) (*goose.Provider, func(), error) {
-	config, err := pgx.ParseConfig(dsn)
+	config, err := database.Parse(dsn)
 	if err != nil {
 		return nil, nil, wrap("open", err)
 	}
@@ -142,7 +151,16 @@ func open(dsn string) (*goose.Provider, func(), error) {
 	if err != nil {
 		return nil, nil, wrap("open", err)
 	}
-	db := stdlib.OpenDB(*config)
+	db := stdlib.OpenDB(*config.ConnConfig, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		var placed bool
+		if err := conn.QueryRow(ctx, `SELECT current_schema() IS NOT NULL`).Scan(&placed); err != nil {
+			return err
+		}
+		if !placed {
+			return ErrNoSchema
+		}
+		return nil
+	}))
 	p, err := goose.NewProvider(goose.DialectPostgres, db, files,
 		goose.WithSessionLocker(locker), goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true))
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"flexworker/internal/database"
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/outboxtest"
 	"flexworker/migrations"
@@ -191,6 +192,78 @@ func TestNoRight(t *testing.T) {
 	}
 	poor.User = url.UserPassword(role, "p")
 	if _, err := migrations.Up(t.Context(), poor.String()); err == nil || !strings.Contains(err.Error(), "MIGRATE=false") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestAddressOfPool: one address serves the pool and the migrations, whichever parameters of
+// either it has. (oasisprotocol/nexus#962)
+func TestAddressOfPool(t *testing.T) {
+	t.Parallel()
+	dsn := outboxtest.NewDSN(t)
+	if n, err := migrations.Up(t.Context(), dsn+"&pool_max_conns=20&pool_max_conn_lifetime=1h&default_query_exec_mode=exec&statement_cache_capacity=7"); err != nil || n == 0 {
+		t.Errorf("%d steps, %v", n, err)
+	}
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pairs := fmt.Sprintf("host=%s port=%d user=%s dbname=%s sslmode=disable pool_min_conns=2", config.Host, config.Port, config.User, config.Database)
+	if steps, err := migrations.Status(t.Context(), pairs); err != nil || len(steps) == 0 || !steps[0].Applied {
+		t.Errorf("%+v, %v", steps, err)
+	}
+}
+
+// TestForms: goose reads times, in whichever form the database would write them.
+func TestForms(t *testing.T) {
+	t.Parallel()
+	dsn := outboxtest.NewDSN(t)
+	conn := connect(t, dsn)
+	if _, err := conn.Exec(t.Context(), `ALTER DATABASE `+conn.Config().Database+` SET DateStyle = 'German, DMY'`); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []string{"exec", "simple_protocol"} {
+		up(t, dsn+"&default_query_exec_mode="+mode)
+		if steps, err := migrations.Status(t.Context(), dsn+"&default_query_exec_mode="+mode); err != nil || !steps[0].Applied {
+			t.Errorf("%s: %+v, %v", mode, steps, err)
+		}
+	}
+}
+
+// TestNoSchema: a search_path that leads nowhere is named, not its consequence.
+func TestNoSchema(t *testing.T) {
+	t.Parallel()
+	dsn := outboxtest.NewDSN(t)
+	up(t, dsn)
+	dsn += "&search_path=worekr"
+	if _, err := migrations.Up(t.Context(), dsn); !errors.Is(err, migrations.ErrNoSchema) {
+		t.Errorf("up: %v", err)
+	}
+	if err := migrations.Check(t.Context(), connect(t, dsn)); !errors.Is(err, migrations.ErrNoSchema) {
+		t.Errorf("check: %v", err)
+	}
+}
+
+// TestEncoding: no table is made in a database that cannot hold every text.
+func TestEncoding(t *testing.T) {
+	t.Parallel()
+	dsn := outboxtest.NewDSN(t)
+	conn := connect(t, dsn)
+	name := conn.Config().Database + "_ascii"
+	if _, err := conn.Exec(t.Context(), `CREATE DATABASE `+name+` ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0`); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := conn.Exec(context.WithoutCancel(t.Context()), `DROP DATABASE `+name); err != nil {
+			t.Error(err)
+		}
+	})
+	address, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address.Path = name
+	if _, err := migrations.Up(t.Context(), address.String()); !errors.Is(err, database.ErrEncoding) {
 		t.Errorf("%v", err)
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"flexworker/internal/database"
 	"flexworker/migrations"
 )
 
@@ -80,7 +80,7 @@ func databaseURL() (string, error) {
 	s, err := loadSecret("DATABASE_URL")
 	if err == nil && s.Value() == "" {
 		err = errors.New("DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE)")
-	} else if _, bad := pgx.ParseConfig(s.Value()); err == nil && bad != nil { // which may quote it
+	} else if _, bad := database.Parse(s.Value()); err == nil && bad != nil { // which may quote it
 		err = errors.New("DATABASE_URL is not a Postgres address such as postgres://worker@db/worker")
 	}
 	return s.Value(), err

@@ -13,9 +13,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/kelseyhightower/envconfig"
 
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
 )
 
@@ -137,7 +137,7 @@ func (c Config) faults() []error {
 	}
 	if c.DatabaseURL.Value() == "" {
 		want(false, "DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE)")
-	} else if _, err := pgx.ParseConfig(c.DatabaseURL.Value()); err != nil {
+	} else if _, err := database.Parse(c.DatabaseURL.Value()); err != nil {
 		want(false, "DATABASE_URL is not a Postgres address such as postgres://worker@db/worker")
 	}
 	for _, s := range [][2]string{{"REQUESTS_SUBJECT", c.RequestsSubject}, {"RESULTS_SUBJECT", c.ResultsSubject}} {

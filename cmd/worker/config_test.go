@@ -99,6 +99,7 @@ func TestFaults(t *testing.T) {
 	}
 	for _, c := range [][3]string{
 		{"DATABASE_URL", "mysql:/x", "DATABASE_URL is not a Postgres address such as postgres://worker@db/worker"},
+		{"DATABASE_URL", "postgres://worker@db/worker?pool_max_conns=many", "DATABASE_URL is not a Postgres address such as postgres://worker@db/worker"},
 		{"MIGRATE", "yes", "MIGRATE=yes is not true or false"},
 		{"NATS_CERT_FILE", "config_test.go", "NATS_CERT_FILE and NATS_KEY_FILE go together"},
 		{"NATS_CA_FILE", "/x", "NATS_CA_FILE cannot be read: open /x: no such file or directory"},

@@ -14,6 +14,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go"
+
+	"flexworker/internal/database"
+	"flexworker/internal/outbox"
 )
 
 // Limits that every session has. The server's are shorter than the worker's own
@@ -30,47 +33,66 @@ const (
 // openPool gives a pool that connects when it is first used. Each connection
 // takes the user and password of that moment, so a rotated file counts; host and
 // database stay those of the start. configure may add to it; nil: nothing. What dsn
-// itself says of a session stands, but for its isolation.
+// itself says of pool and session stands, but for what database.Parse pins and for
+// the isolation.
 func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string, configure func(*pgxpool.Config)) (*pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(dsn.Value())
+	config, err := database.Parse(dsn.Value())
 	if err != nil {
 		return nil, errors.New("DATABASE_URL is not a Postgres address")
 	}
-	config.MaxConns = int32(size)
-	config.MinIdleConns = 1
-	config.MaxConnIdleTime = time.Minute
-	config.MaxConnLifetime = 30 * time.Minute
-	config.MaxConnLifetimeJitter = 5 * time.Minute
-	config.HealthCheckPeriod = 10 * time.Second
-	config.PingTimeout = 2 * time.Second // the default is none
-	// A connection is asked whether it lives only after a real rest: the default, a
-	// second, would double the questions of an idle worker.
-	config.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > 5*time.Second }
-	config.ConnConfig.ConnectTimeout = connectTimeout
+	limitPool(config, size)
 	for name, value := range map[string]string{
 		"application_name": "flexworker", "statement_timeout": statementTimeout, "lock_timeout": lockTimeout,
-		"idle_in_transaction_session_timeout": idleInTxTimeout, "tcp_keepalives_idle": "15", "TimeZone": "UTC",
+		"idle_in_transaction_session_timeout": idleInTxTimeout, "tcp_keepalives_idle": "15",
 		// Whatever a role has for other programs: a lease that a crash of Postgres takes back is
 		// a second call.
 		"synchronous_commit": "on",
 	} {
-		if config.ConnConfig.RuntimeParams[name] == "" {
-			config.ConnConfig.RuntimeParams[name] = value
-		}
+		database.Default(config.ConnConfig, name, value)
 	}
 	// Whatever dsn says as well: who waits for another's commit has to see it, or prune
 	// removes a request with a repeat that nobody has answered.
-	config.ConnConfig.RuntimeParams["default_transaction_isolation"] = "read committed"
+	database.Set(config.ConnConfig, "default_transaction_isolation", "read committed")
 	if configure != nil {
 		configure(config)
 	}
 	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
-		if now, err := pgx.ParseConfig(dsn.Value()); err == nil {
-			c.User, c.Password = now.User, now.Password
+		if now, err := database.Parse(dsn.Value()); err == nil {
+			c.User, c.Password = now.ConnConfig.User, now.ConnConfig.Password
 		}
 		return nil
 	}
 	return pgxpool.NewWithConfig(ctx, config)
+}
+
+// limitPool gives a pool of at most size connections its limits. What the address says
+// of them (pool_max_conns and the like, connect_timeout) stands.
+func limitPool(config *pgxpool.Config, size int) {
+	if !database.Said(config, "pool_max_conns") {
+		config.MaxConns = max(int32(size), config.MinConns, config.MinIdleConns)
+	}
+	for name, set := range map[string]func(){
+		"pool_min_idle_conns":           func() { config.MinIdleConns = 1 },
+		"pool_max_conn_idle_time":       func() { config.MaxConnIdleTime = time.Minute },
+		"pool_max_conn_lifetime":        func() { config.MaxConnLifetime = 30 * time.Minute },
+		"pool_max_conn_lifetime_jitter": func() { config.MaxConnLifetimeJitter = 5 * time.Minute },
+		"pool_health_check_period":      func() { config.HealthCheckPeriod = 10 * time.Second },
+		"pool_ping_timeout":             func() { config.PingTimeout = 2 * time.Second }, // the default is none
+		"connect_timeout":               func() { config.ConnConfig.ConnectTimeout = connectTimeout },
+	} {
+		if !database.Said(config, name) {
+			set()
+		}
+	}
+	// A connection is asked whether it lives only after a real rest: the default, a
+	// second, would double the questions of an idle worker.
+	config.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > 5*time.Second }
+}
+
+// forWorking is outbox.Configure, on sessions that can write.
+func forWorking(config *pgxpool.Config) {
+	database.OnlyReadWrite(config)
+	outbox.Configure(config)
 }
 
 // natsHealth is what the connection's handlers have seen.

@@ -14,8 +14,6 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"flexworker/internal/outbox"
 )
 
 // tableRows are the lines of a page that are rows of a table.
@@ -119,12 +117,12 @@ func TestScaleListsSession(t *testing.T) {
 	_, list, _ := strings.Cut(string(text), "ignore_startup_parameters = ")
 	list, roles, _ := strings.Cut(list, "\n")
 	ignored := strings.Split(list, ", ")
-	pool, err := openPool(t.Context(), secretOf("postgres://127.0.0.1/x"), 1, statementTimeout, outbox.Configure)
+	pool, err := openPool(t.Context(), secretOf("postgres://127.0.0.1/x"), 1, statementTimeout, forWorking)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	passed := []string{"application_name", "TimeZone"} // by pgbouncer itself
+	passed := []string{"application_name", "TimeZone", "DateStyle", "client_encoding", "standard_conforming_strings"} // by pgbouncer itself
 	params := pool.Config().ConnConfig.RuntimeParams
 	for name, value := range params {
 		if slices.Contains(passed, name) {
@@ -169,7 +167,8 @@ func TestImports(t *testing.T) {
 		{"internal/flex", false, []string{"flexworker/internal/outbox", "flexworker/internal/consumer", "flexworker/cmd", "flexworker/migrations", "github.com/nats-io", "github.com/jackc", "github.com/cenkalti"}, "it makes one call; it does not retry, store, or know NATS and Postgres"},
 		{"internal/group", false, []string{"flexworker", "github.com", "net/http"}, "it gathers calls, whatever they are for"},
 		{"internal/rawjson", false, []string{"flexworker", "github.com", "net/http"}, "it works on text alone"},
-		{"migrations", false, []string{"flexworker"}, "it holds the schema and none of the worker's queries"},
+		{"migrations", false, []string{"flexworker/cmd", "flexworker/internal/consumer", "flexworker/internal/outbox", "flexworker/internal/flex"}, "it holds the schema and none of the worker's queries"},
+		{"internal/database", true, []string{"flexworker", "net/http", "database/sql"}, "it opens sessions, whatever is asked in them"},
 		{"internal/flex/flextest", false, []string{"flexworker", "github.com/nats-io", "github.com/jackc"}, "the outside world knows nothing of the worker"},
 		{"internal/consumer/consumertest", false, []string{"flexworker/internal/consumer", "flexworker/internal/outbox", "flexworker/internal/flex"}, "the outside world knows nothing of the worker"},
 		{"internal/outbox/outboxtest", false, []string{"flexworker/internal/outbox", "flexworker/internal/consumer", "flexworker/internal/flex", "flexworker/migrations"}, "the outside world knows nothing of the worker"},

@@ -92,6 +92,8 @@ func (a *app) why(ctx context.Context) (outbox.Word, string) {
 	switch {
 	case err != nil:
 		return outbox.WordDatabase, "the gate cannot be read"
+	case gate.ReadOnly:
+		return outbox.WordDatabase, "the database is read-only"
 	case !a.state.schema.Load():
 		return outbox.WordDatabase, "the schema is not up to date yet"
 	case !a.state.streams.Load():

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"flexworker/internal/consumer"
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
 	"flexworker/migrations"
@@ -111,7 +112,7 @@ const (
 func (a *app) build(ctx context.Context, name string) error {
 	cfg := a.cfg
 	var err error
-	if a.pool, err = openPool(ctx, cfg.DatabaseURL, connections, statementTimeout, outbox.Configure); err != nil {
+	if a.pool, err = openPool(ctx, cfg.DatabaseURL, connections, statementTimeout, forWorking); err != nil {
 		return err
 	}
 	if a.nats, err = connectNATS(cfg, name, &a.health, a.log); err != nil {
@@ -163,12 +164,13 @@ func (a *app) build(ctx context.Context, name string) error {
 func (a *app) reachSchema(ctx context.Context) error {
 	err := a.until(ctx, "schema", func() (bool, error) {
 		err := a.schema(ctx)
-		return errors.Is(err, migrations.ErrBehind), err
+		return errors.Is(err, migrations.ErrBehind) || errors.Is(err, migrations.ErrNoSchema) || errors.Is(err, database.ErrEncoding), err
 	})
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
 	a.state.schema.Store(true)
+	a.warnOfCollation(ctx)
 	// The rate is known before the first claim.
 	return a.until(ctx, "fleet", func() (bool, error) { return false, a.fleet.Renew(ctx) })
 }
@@ -225,6 +227,18 @@ func (a *app) schema(ctx context.Context) error {
 		a.log.Info("the schema was brought up to date", "steps", steps)
 	}
 	return err
+}
+
+// warnOfCollation says when another version of a library sorts text than when the
+// database was made. None of our indexes has its order, but others' in this database may.
+func (a *app) warnOfCollation(ctx context.Context) {
+	switch c, err := database.ReadCollation(ctx, a.pool); {
+	case err != nil:
+		a.log.Debug("the database's collation version could not be read", "error", err)
+	case c.Changed():
+		a.log.Warn("the database's collation has another version than when it was made: our indexes do not depend on it, others' in this database may be wrong: REINDEX them, then ALTER DATABASE ... REFRESH COLLATION VERSION",
+			"made_with", c.Made, "now", c.Now)
+	}
 }
 
 // errUnbound means that nobody would keep what is published on the results subject.

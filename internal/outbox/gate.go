@@ -30,6 +30,7 @@ type Gate struct {
 	Reason    string
 	ChangedBy string
 	ChangedAt time.Time
+	ReadOnly  bool // Postgres answers and cannot write: a standby, or a database made read-only
 }
 
 const (
@@ -189,10 +190,13 @@ func (s *Store) Gate(ctx context.Context) (Gate, error) {
 	var reason *string
 	err := s.pool.QueryRow(ctx, `
 		SELECT rate, greatest(coalesce(paused_until - clock_timestamp(), '0'), '0'), held_since, probe_at IS NOT NULL,
-		       reason, changed_by, changed_at
-		  FROM outbox_gate`).Scan(&g.Rate, &g.PausedFor, &held, &g.Probed, &reason, &g.ChangedBy, &g.ChangedAt)
+		       reason, changed_by, changed_at, current_setting('transaction_read_only') = 'on'
+		  FROM outbox_gate`).Scan(&g.Rate, &g.PausedFor, &held, &g.Probed, &reason, &g.ChangedBy, &g.ChangedAt, &g.ReadOnly)
 	if err != nil {
 		return Gate{State: GateHeld, Reason: "the gate cannot be read"}, wrap("gate", err)
+	}
+	if g.ReadOnly {
+		s.pool.Reset() // its other sessions are likely to be as this one, and who only reads would never find out
 	}
 	g.State = GateOpen
 	if held != nil {

@@ -59,6 +59,19 @@ func newStore(t testing.TB) *Store {
 // another is a Store of another process on the same tables.
 func (s *Store) another(name string) *Store { return NewStore(s.pool, name, testLimit) }
 
+// with is the same process's Store on sessions that have a setting.
+func (s *Store) with(t testing.TB, name, value string) *Store {
+	t.Helper()
+	config := s.pool.Config()
+	config.ConnConfig.RuntimeParams[name] = value
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return NewStore(pool, s.worker, testLimit)
+}
+
 // event is a good request of the source crm. It has no lookup key, so that an
 // uncertain one waits for a person.
 func event(id string, sequence uint64, change ...func(*Event)) Event {

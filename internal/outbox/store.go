@@ -109,9 +109,16 @@ func isDataError(err error) bool {
 	}
 }
 
-// Ready asks Postgres whether it answers and has our tables.
+// ErrReadOnly is returned by Ready where Postgres answers and cannot write: it is a standby, or
+// somebody has made the database read-only.
+var ErrReadOnly = errors.New("outbox: the database is read-only")
+
+// Ready asks Postgres whether it answers, has our tables and can write.
 func (s *Store) Ready(ctx context.Context) error {
-	_, err := s.Gate(ctx)
+	g, err := s.Gate(ctx)
+	if err == nil && g.ReadOnly {
+		err = ErrReadOnly
+	}
 	return err
 }
 
@@ -134,7 +141,7 @@ func wrap(step string, err error) error {
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && pg.Code == "42P01" {
-		return fmt.Errorf("outbox: %s: the database does not have our tables; `worker migrate up` makes them: %w", step, err)
+		return fmt.Errorf("outbox: %s: the database does not have our tables, or search_path leads elsewhere; `worker migrate up` makes them: %w", step, err)
 	}
 	if errors.As(err, &pg) && pg.Code == "42501" {
 		return fmt.Errorf("outbox: %s: this role lacks a right; docs/operating.md lists under Permissions what to grant: %w", step, err)

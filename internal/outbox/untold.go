@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"flexworker/internal/database"
 )
 
 // Each statement that leases signs with a signature of its own, the worker's name
@@ -27,18 +30,18 @@ type untold struct {
 }
 
 // traceless is how long Postgres has to say that there is no trace: at first the
-// commit may still be on its way, on a connection that was cut. No statement lasts
-// longer than writeLimit.
-const traceless = writeLimit + 2*time.Second
+// statement may still be on its way, on a connection that was cut, and then be
+// carried out. No statement lasts longer than writeLimit.
+const traceless = database.ArriveLimit + writeLimit + 2*time.Second
 
 // sign gives a signature that no other statement has.
 func (s *Store) sign() string { return fmt.Sprintf("%s/%d", s.worker, s.signed.Add(1)) }
 
 // notTold notes that a statement which leases has failed: it may be committed all
-// the same, unless it never left, its data was refused or it had nothing to lease by. Whoever says so must
-// begin nothing that was leased by it.
+// the same, unless that is known (notCommitted). Whoever says so must begin nothing
+// that was leased by it.
 func (s *Store) notTold(signature string, err error) {
-	if never := (*pgconn.ConnectError)(nil); errors.As(err, &never) || isDataError(err) || errors.Is(err, errNoGate) {
+	if notCommitted(err) || errors.Is(err, errNoGate) {
 		return
 	}
 	s.untold.mu.Lock()
@@ -48,6 +51,17 @@ func (s *Store) notTold(signature string, err error) {
 	}
 	s.untold.signatures[signature] = time.Time{}
 	s.due.raise() // the Deliverer may rest for long
+}
+
+// notCommitted says whether a statement that failed is surely not committed: it never
+// left, or Postgres has answered it with an error, which rolls back. An error that ends
+// the session is no such answer: it may come while the commit waits for a standby. Nor
+// is one of class 08, of a pooler that has lost the server.
+func notCommitted(err error) bool {
+	var never *pgconn.ConnectError
+	var said *pgconn.PgError
+	return errors.As(err, &never) || pgconn.SafeToRetry(err) ||
+		errors.As(err, &said) && !database.Fatal(said) && !strings.HasPrefix(said.Code, "08")
 }
 
 // any says whether there is something to take back, or may be.

@@ -319,3 +319,39 @@ func TestUntold(t *testing.T) {
 		t.Error("not forgotten")
 	}
 }
+
+// TestClaimRefused: what Postgres itself answers with an error is rolled back, so that
+// nobody has to ask for it. A database that is read-only for hours would otherwise leave
+// a lease in doubt for each claim.
+func TestClaimRefused(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "a", 1)
+	for _, tt := range []struct {
+		name, value, code string
+		locked            bool
+	}{
+		{"default_transaction_read_only", "on", "25006", false}, {"lock_timeout", "20ms", "55P03", true}, {"statement_timeout", "20ms", "57014", true},
+	} {
+		if tt.locked {
+			_, done := holding(t, s, `LOCK TABLE outbox IN SHARE MODE`)
+			defer done()
+		}
+		refused := s.with(t, tt.name, tt.value)
+		slots := newSlots(4)
+		refused.shortcut.open(slots, func(Lease) { t.Error("a lease of a statement that failed begins") })
+		for n := range 3 {
+			_, err := refused.claim(t.Context(), 5)
+			_, alsoErr := refused.addBatch(t.Context(), []Event{event("b", uint64(7+n))})
+			for _, err := range []error{err, alsoErr} {
+				if said := (*pgconn.PgError)(nil); !errors.As(err, &said) || said.Code != tt.code {
+					t.Fatalf("%s: %v", tt.code, err)
+				}
+			}
+		}
+		refused.shortcut.close()
+		if refused.untold.any() {
+			t.Errorf("%s: leases are in doubt: %v", tt.code, refused.untold.signatures)
+		}
+	}
+}

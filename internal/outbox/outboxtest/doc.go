@@ -4,6 +4,7 @@
 //		pool := outboxtest.NewPool(t, migrations.Up, nil)   // a migrated schema of its own, dropped at the end
 //		dsn := outboxtest.NewDSN(t)                    // an empty database of its own, dropped at the end
 //		server := outboxtest.NewServer(t)              // a server of its own, which the test may kill
+//		standby := outboxtest.NewStandby(t, server)    // a synchronous standby of it, which the test may promote
 //
 // NewPool and NewDSN share one server for each test process. It starts at the first use, is never killed and therefore
 // runs without fsync, and goes when the process goes. A test that kills, stops or starves Postgres takes NewServer, which

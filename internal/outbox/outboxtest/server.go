@@ -28,6 +28,8 @@ type Options struct {
 	Port int
 	// Settings as in postgresql.conf, over ours: {"fsync": "off"}.
 	Settings map[string]string
+	// StandbyOf is the server whose data this one copies and follows, as a hot standby. Nil: it is a server by itself.
+	StandbyOf *Server
 	// Log gets what Postgres writes. Nil: nobody, but an error of Start or Restart quotes its end.
 	Log io.Writer
 }
@@ -129,11 +131,15 @@ func (s *Server) initdb(ctx context.Context) error {
 	if _, err := os.Stat(filepath.Join(s.data(), "PG_VERSION")); err == nil {
 		return nil
 	}
-	c := exec.CommandContext(ctx, filepath.Join(s.bin, "initdb"),
-		"--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D", s.data())
+	program, args := "initdb", []string{"--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D", s.data()}
+	if primary := s.options.StandbyOf; primary != nil {
+		program, args = "pg_basebackup", []string{"--no-sync", "--checkpoint=fast", "--write-recovery-conf",
+			"-d", fmt.Sprintf("host=127.0.0.1 port=%d user=postgres", primary.port), "-D", s.data()}
+	}
+	c := exec.CommandContext(ctx, filepath.Join(s.bin, program), args...)
 	c.Dir, c.SysProcAttr = s.data(), s.identity
 	if out, err := c.CombinedOutput(); err != nil {
-		return fmt.Errorf("initdb: %w\n%s", err, out)
+		return fmt.Errorf("%s: %w\n%s", program, err, out)
 	}
 	return nil
 }
@@ -202,6 +208,20 @@ func ping(ctx context.Context, dsn string) error {
 // DSN is the connection string of one database of the server; "postgres" exists from the start.
 func (s *Server) DSN(database string) string {
 	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/%s?sslmode=disable", s.port, database)
+}
+
+// Promote makes a standby a server by itself and returns when it takes writes.
+func (s *Server) Promote(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, s.DSN("postgres"))
+	if err != nil {
+		return err
+	}
+	var done bool
+	err = conn.QueryRow(ctx, `SELECT pg_promote(true, 60)`).Scan(&done)
+	if err == nil && !done {
+		err = errors.New("the standby was not promoted within 60 s")
+	}
+	return errors.Join(err, conn.Close(ctx))
 }
 
 // Addr is the server's host and port, for a proxy before it.

@@ -20,9 +20,24 @@ const startLimit = time.Minute // for a start on a busy machine; usually it take
 // NewServer starts a server for one test, which may kill it. Its data goes when the test ends.
 func NewServer(t testing.TB) *Server {
 	t.Helper()
+	return newServer(t, Options{})
+}
+
+// NewStandby starts a hot standby of a server that a test has started. From then on every commit there waits for
+// it (synchronous_standby_names), so that a promoted standby has all that was ever said to be committed.
+func NewStandby(t testing.TB, primary *Server) *Server {
+	t.Helper()
+	s := newServer(t, Options{StandbyOf: primary})
+	execute(t, primary.DSN("postgres"), "ALTER SYSTEM SET synchronous_standby_names = '*'")
+	execute(t, primary.DSN("postgres"), "SELECT pg_reload_conf()")
+	return s
+}
+
+func newServer(t testing.TB, o Options) *Server {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
 	defer cancel()
-	s, err := Start(ctx, Options{})
+	s, err := Start(ctx, o)
 	if err != nil {
 		t.Fatal(err)
 	}
