@@ -88,6 +88,7 @@ func (a *app) why(ctx context.Context) (outbox.Word, string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
+	stall, stalled := a.consumer.Stalled()
 	gate, err := a.readGate(ctx)
 	switch {
 	case err != nil:
@@ -104,6 +105,8 @@ func (a *app) why(ctx context.Context) (outbox.Word, string) {
 		return outbox.WordNATS, "results cannot be published"
 	case !a.natsAnswers(ctx):
 		return outbox.WordNATS, "NATS does not answer"
+	case stalled:
+		return outbox.WordNATS, stall
 	case gate.State != outbox.GateOpen:
 		return outbox.Word(gate.State), gate.Reason
 	default:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -201,8 +202,8 @@ func (a *app) reachStreams(ctx context.Context) error {
 	return err
 }
 
-// until repeats step every second while it fails for now; it ends with nil, with
-// an error that is for good, or with ctx.
+// until repeats step about every second while it fails for now; it ends with nil, with
+// an error that is for good, or with ctx. Replicas that start together do not ask together.
 func (a *app) until(ctx context.Context, what string, step func() (forGood bool, err error)) error {
 	for {
 		forGood, err := step()
@@ -213,7 +214,7 @@ func (a *app) until(ctx context.Context, what string, step func() (forGood bool,
 		select {
 		case <-ctx.Done():
 			return nil // told to stop before it could start: that is no failure
-		case <-time.After(time.Second):
+		case <-time.After(750*time.Millisecond + rand.N(500*time.Millisecond)):
 		}
 	}
 }
@@ -275,6 +276,9 @@ func (a *app) streams(ctx context.Context) error {
 		a.log.Debug("the binding of the results subject could not be looked up", "error", err)
 	case bound != a.cfg.ResultsStream:
 		return fmt.Errorf("%w: %s goes to stream %s, RESULTS_STREAM says %s", errUnbound, subject, bound, a.cfg.ResultsStream)
+	}
+	for _, advice := range a.consumer.Advice(ctx) {
+		a.log.Warn(advice)
 	}
 	return nil
 }

@@ -25,7 +25,10 @@ package consumer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,10 +52,6 @@ const (
 	// lostEvery is the time between two tries to store it.
 	lostLimit = 5 * time.Second
 	lostEvery = 5 * time.Second
-	// pullBytes is what the server sends at once, in bytes: one that has 64 MB (its
-	// max_pending) waiting for a connection takes it for a slow consumer, and closes it.
-	// It must not be less than one message may have, with its subject and reply.
-	pullBytes = 16 << 20
 	// oldMargin is how much sooner than Retention a message counts as older: its age is
 	// by this machine's clock and the stream's, what is removed by that of Postgres.
 	oldMargin = time.Minute
@@ -85,6 +84,12 @@ type Consumer struct {
 	Retention time.Duration
 	Log       *slog.Logger
 	Counters  *Counters
+
+	attached atomic.Pointer[intake] // nil: not consuming
+	lookNow  chan struct{}          // a pull was refused
+	unopened ongoing                // the consumer cannot be opened, or the server ended the consuming
+	standing ongoing                // consuming, and nothing comes
+	database ongoing                // nothing is taken, since it could not be stored
 }
 
 // Counters count messages since the process started, by what became of them.
@@ -99,7 +104,12 @@ type Counters struct {
 // acked, or given back. It survives everything but ctx: the stream, the consumer
 // and Postgres may go away and come back.
 func (c *Consumer) Run(ctx context.Context) {
-	var watched func() // waits for the end of the watch; nil: there is none yet
+	c.lookNow = make(chan struct{}, 1)
+	c.unopened.what, c.standing.what, c.database.what = "no messages come", "no messages come", "nothing is taken from the stream: the database does not answer"
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { c.watch(ctx) })
+	var watched func() // waits for the end of the watch for lost messages; nil: there is none yet
 	for ctx.Err() == nil {
 		if watched == nil {
 			var err error
@@ -107,8 +117,11 @@ func (c *Consumer) Run(ctx context.Context) {
 				c.Log.Warn("not watching for what the stream gives up delivering; trying again with the next consuming", "error", err)
 			}
 		}
-		if err := c.attach(ctx); err != nil && ctx.Err() == nil {
-			c.Log.Warn("not consuming; trying again", "stream", c.Names.Stream, "consumer", c.Names.Consumer, "error", err)
+		if err := c.Store.Ready(ctx); err == nil {
+			c.database.set(c.Log, "")
+			c.attach(ctx)
+		} else if ctx.Err() == nil {
+			c.database.set(c.Log, err.Error())
 		}
 		rest(ctx, retryEvery)
 	}
@@ -117,51 +130,86 @@ func (c *Consumer) Run(ctx context.Context) {
 	}
 }
 
-// attach consumes until ctx ends, the consumer goes away or Postgres does.
-func (c *Consumer) attach(ctx context.Context) error {
-	if err := c.Store.Ready(ctx); err != nil {
-		return err
-	}
+// attach consumes until ctx ends, the consumer goes away or is changed, or Postgres goes
+// away.
+func (c *Consumer) attach(ctx context.Context) {
 	consumer, err := c.Names.Open(ctx, c.Stream)
 	if err != nil {
-		return err
+		c.notOpened(ctx, err)
+		return
 	}
 	in := c.newIntake(ctx)
-	consuming, err := consumer.Consume(in.take,
-		jetstream.PullMaxMessagesWithBytesLimit(c.Prefetch, max(pullBytes, 2*int(c.Stream.Conn().MaxPayload()))),
-		jetstream.PullExpiry(5*time.Second), jetstream.PullHeartbeat(time.Second),
-		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { in.trouble(err) }))
+	in.pull = pullOf(consumer.CachedInfo().Config, c.Prefetch, c.largest())
+	consuming, err := consumer.Consume(in.take, append(in.pull.options(),
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) { in.trouble(err) }))...)
 	if err != nil {
-		return err
+		c.notOpened(ctx, fmt.Errorf("consumer %s on stream %s: %w", c.Names.Consumer, c.Names.Stream, err))
+		return
 	}
 	c.Counters.Attached.Add(1)
-	c.Log.Info("consuming", "stream", c.Names.Stream, "consumer", c.Names.Consumer)
+	c.Log.Info("consuming", "stream", c.Names.Stream, "consumer", c.Names.Consumer, "batch", in.pull.batch)
+	if why := in.standstill(nil, consumer.CachedInfo()); why != "" {
+		c.standing.set(c.Log, why)
+	}
+	c.attached.Store(in)
 	select {
 	case <-ctx.Done():
 	case <-in.away:
-		err = errors.New("the database was away; what was only prefetched is given back to the stream")
+		c.Log.Warn("the database was away; what was only prefetched is given back to the stream")
+	case <-in.changed:
+		c.Log.Warn("looking the consumer up again", "stream", c.Names.Stream, "consumer", c.Names.Consumer, "why", in.change)
 	case <-consuming.Closed():
-		err = errors.New("the stream ended the consuming; looking the consumer up again")
+		c.notOpened(ctx, fmt.Errorf("the server ended the consuming from stream %s by consumer %s (%s); looking it up again", c.Names.Stream, c.Names.Consumer, in.lastWord()))
 	}
+	c.attached.Store(nil)
 	in.finish(consuming)
-	return err
 }
 
-// trouble reports what the library met while consuming. It goes on by itself,
-// or closes, and then attach ends.
+// notOpened notes why nothing is consumed, unless the worker is told to stop.
+func (c *Consumer) notOpened(ctx context.Context, err error) {
+	if ctx.Err() == nil {
+		c.unopened.set(c.Log, err.Error())
+	}
+}
+
+// trouble notes what the library met while consuming. It goes on by itself, or closes,
+// and then attach ends. A pull that is refused is made again as it is: the watch looks
+// whether the consumer was changed.
 func (in *intake) trouble(err error) {
-	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, jetstream.ErrNoHeartbeat) {
+	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, jetstream.ErrNoHeartbeat) || errors.Is(err, jetstream.ErrPinIDMismatch) {
 		in.Log.Debug("consuming", "error", err)
 		return
 	}
-	in.Log.Warn("trouble while consuming", "error", err)
+	word := err.Error()
+	level := slog.LevelDebug // the library meets it again every two seconds
+	if before := in.word.Swap(&word); before == nil || *before != word {
+		level = slog.LevelWarn
+	}
+	in.Log.Log(in.ctx, level, "trouble while consuming", "stream", in.Names.Stream, "consumer", in.Names.Consumer, "error", err)
+	select {
+	case in.lookNow <- struct{}{}:
+	default: // a look is due already
+	}
 }
 
+// lastWord is what the library met last.
+func (in *intake) lastWord() string {
+	if word := in.word.Load(); word != nil {
+		return *word
+	}
+	return "it did not say why"
+}
+
+// rest waits for d, give or take a quarter: replicas that began together must not ask
+// together for ever.
 func rest(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
+	t := time.NewTimer(jitter(d))
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
 	case <-t.C:
 	}
 }
+
+// jitter is d, give or take a quarter.
+func jitter(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2) }

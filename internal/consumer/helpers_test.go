@@ -80,7 +80,13 @@ func migrate(ctx context.Context, dsn string) error {
 // worldOn is a world on a database of the test's own.
 func worldOn(t *testing.T, pool *pgxpool.Pool) *world {
 	t.Helper()
-	w := &world{t: t, nats: consumertest.New(t, consumertest.Options{}), pool: pool,
+	return worldWith(t, pool, consumertest.Options{})
+}
+
+// worldWith is a world whose NATS server has options of its own.
+func worldWith(t *testing.T, pool *pgxpool.Pool, o consumertest.Options) *world {
+	t.Helper()
+	w := &world{t: t, nats: consumertest.New(t, o), pool: pool,
 		names: Names{Stream: "REQUESTS", Subject: "requests", Consumer: "worker", Create: true}}
 	w.conn = w.nats.Connect(t)
 	var err error

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -25,11 +26,17 @@ type intake struct {
 	away     chan struct{}      // closed when Postgres is away
 	once     sync.Once
 	acks     *group.Group[jetstream.Msg, error]
+
+	pull     pull
+	word     atomic.Pointer[string] // what the library met last; nil: nothing
+	changed  chan struct{}          // closed when the consumer is to be looked up again
+	change   error                  // why, once changed is closed
+	changing sync.Once
 }
 
 func (c *Consumer) newIntake(ctx context.Context) *intake {
 	in := &intake{Consumer: c, ctx: context.WithoutCancel(ctx), stopping: ctx,
-		slots: make(chan struct{}, c.Prefetch), next: make(chan jetstream.Msg), closing: make(chan struct{}), away: make(chan struct{})}
+		slots: make(chan struct{}, c.Prefetch), next: make(chan jetstream.Msg), closing: make(chan struct{}), away: make(chan struct{}), changed: make(chan struct{})}
 	in.acks = group.New(c.Prefetch, in.ack)
 	return in
 }

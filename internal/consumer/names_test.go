@@ -2,11 +2,14 @@ package consumer
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/outbox"
@@ -117,7 +120,12 @@ func TestDrift(t *testing.T) {
 		"backoff":            {func(c *jetstream.ConsumerConfig) { c.BackOff = []time.Duration{20 * time.Second} }, "backoff is [20s], needed is none: it delays what is given back"},
 		"inactive threshold": {func(c *jetstream.ConsumerConfig) { c.InactiveThreshold = time.Hour }, "inactive threshold is 1h0m0s, needed is none: the consumer would be deleted in an outage"},
 		"headers only":       {func(c *jetstream.ConsumerConfig) { c.HeadersOnly = true }, "headers only is true, needed is false"},
-		"paused":             {func(c *jetstream.ConsumerConfig) { until := time.Now().Add(time.Hour); c.PauseUntil = &until }, ""},
+		"replay policy":      {func(c *jetstream.ConsumerConfig) { c.ReplayPolicy = jetstream.ReplayOriginalPolicy }, "replay policy is original, needed is instant"},
+		"max expires":        {func(c *jetstream.ConsumerConfig) { c.MaxRequestExpires = 999 * time.Millisecond }, "max expires is 999ms, needed is none, or at least 1s"},
+		"limited pulls": {func(c *jetstream.ConsumerConfig) {
+			c.MaxRequestBatch, c.MaxRequestMaxBytes, c.MaxRequestExpires, c.MaxWaiting = 1, 1, time.Second, 1
+		}, ""},
+		"paused": {func(c *jetstream.ConsumerConfig) { until := time.Now().Add(time.Hour); c.PauseUntil = &until }, ""},
 		"two at once": {func(c *jetstream.ConsumerConfig) { c.MaxDeliver, c.HeadersOnly = 1, true },
 			"max deliver is 1, needed is at least 10 (the worker itself would make it 20); headers only is true, needed is false"},
 	} {
@@ -187,4 +195,172 @@ func TestOpenWithoutStream(t *testing.T) {
 	if _, err := names.Open(t.Context(), js); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestStreamLimitsItsConsumers: what every consumer of the stream inherits is named as the
+// stream's, for a consumer that is made anew has it again; what only limits is obeyed.
+func TestStreamLimitsItsConsumers(t *testing.T) {
+	t.Parallel()
+	names := Names{Stream: "REQUESTS", Subject: "requests", Consumer: "worker"}
+	limited := func(t *testing.T, limits jetstream.StreamConsumerLimits) (*world, func(jetstream.StreamConsumerLimits)) {
+		t.Helper()
+		w := &world{t: t, names: names, js: newStream(t, names)}
+		set := func(limits jetstream.StreamConsumerLimits) {
+			t.Helper()
+			stream, err := w.js.Stream(t.Context(), names.Stream)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config := stream.CachedInfo().Config
+			config.ConsumerLimits = limits
+			if _, err := w.js.UpdateStream(t.Context(), config); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set(limits)
+		return w, set
+	}
+	const streams = "stream REQUESTS gives every consumer an inactive threshold (its consumer_limits.inactive_threshold is 1h0m0s), needed is none: " +
+		"consumer worker would be deleted in an outage; set that limit of the stream to 0 and start the worker again"
+	refused := func(t *testing.T, w *world, want, not string) {
+		t.Helper()
+		_, err := names.Open(t.Context(), w.js)
+		if !errors.Is(err, ErrDrift) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), not) {
+			t.Errorf("got %v\nwant %s\nnot %s", err, want, not)
+		}
+	}
+	t.Run("inactive threshold", func(t *testing.T) {
+		t.Parallel()
+		w, set := limited(t, jetstream.StreamConsumerLimits{InactiveThreshold: time.Hour, MaxAckPending: 100})
+		refused(t, w, streams, "delete it")
+		if _, err := w.js.Consumer(t.Context(), names.Stream, names.Consumer); !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			t.Errorf("a consumer that the worker refuses was made all the same: %v", err)
+		}
+		set(jetstream.StreamConsumerLimits{MaxAckPending: 100})
+		if _, err := names.Open(t.Context(), w.js); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("inherited by a consumer that is there", func(t *testing.T) {
+		t.Parallel()
+		w, set := limited(t, jetstream.StreamConsumerLimits{InactiveThreshold: time.Hour})
+		w.made(func(c *jetstream.ConsumerConfig) { c.MaxDeliver = 5 })
+		refused(t, w, streams, "inactive threshold is")
+		refused(t, w, "; and "+ErrDrift.Error()+": consumer worker on stream REQUESTS: max deliver is 5, needed is at least 10", "inactive threshold is")
+		set(jetstream.StreamConsumerLimits{})
+		refused(t, w, "inactive threshold is 1h0m0s, needed is none: the consumer would be deleted in an outage; delete it", "consumer_limits")
+	})
+	t.Run("acks pending", func(t *testing.T) {
+		t.Parallel()
+		w, _ := limited(t, jetstream.StreamConsumerLimits{MaxAckPending: 100})
+		if _, err := names.Open(t.Context(), w.js); err != nil {
+			t.Fatal(err)
+		}
+		if n := w.info().Config.MaxAckPending; n != 100 {
+			t.Errorf("%d may be unacked, the stream allows 100", n)
+		}
+	})
+	t.Run("push", func(t *testing.T) {
+		t.Parallel()
+		w, _ := limited(t, jetstream.StreamConsumerLimits{})
+		config := names.config()
+		config.DeliverSubject = "somewhere"
+		if _, err := w.js.CreatePushConsumer(t.Context(), names.Stream, config); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, w, "consumer worker on stream REQUESTS is a push consumer, needed is one that is pulled from; delete it", "API error")
+	})
+}
+
+// TestAdvice: a request stream that swallows what is asked again, or that keeps messages
+// for longer than they are known, is named with what to do. The worker's own is not.
+func TestAdvice(t *testing.T) {
+	t.Parallel()
+	const retention = 10 * 24 * time.Hour
+	names := Names{Stream: "REQUESTS", Subject: "requests", Consumer: "worker", Create: true, MaxAge: retention / 2}
+	const swallows = "stream REQUESTS drops a message whose Nats-Msg-Id it has seen within 2m0s"
+	const forgets = "stream REQUESTS keeps messages %s (max_age), longer than requests are remembered (RETENTION, 240h0m0s)"
+	for name, tt := range map[string]struct {
+		change    func(*jetstream.StreamConfig)
+		consumer  func(*jetstream.ConsumerConfig)
+		retention time.Duration
+		want      []string
+	}{
+		"made by the worker": {retention: retention},
+		"five seconds":       {change: func(c *jetstream.StreamConfig) { c.Duplicates = 5 * time.Second }, retention: retention},
+		"the server's own window": {change: func(c *jetstream.StreamConfig) { c.Duplicates = 0 }, retention: retention,
+			want: []string{swallows + ": a question that is asked again in that time is not answered, nor is another one that has the same id; nats stream edit REQUESTS --dupe-window 100ms."}},
+		"kept longer": {change: func(c *jetstream.StreamConfig) { c.MaxAge = retention + time.Hour }, retention: retention,
+			want: []string{fmt.Sprintf(forgets, "for 241h0m0s")}},
+		"kept for ever": {change: func(c *jetstream.StreamConfig) { c.MaxAge = 0 }, retention: retention, want: []string{fmt.Sprintf(forgets, "for ever")}},
+		"both for ever": {change: func(c *jetstream.StreamConfig) { c.MaxAge = 0 }},
+		"as long":       {change: func(c *jetstream.StreamConfig) { c.MaxAge = retention }, retention: retention},
+		"slow consumer": {consumer: func(c *jetstream.ConsumerConfig) {
+			c.MaxRequestMaxBytes, c.MaxWaiting = 1000, 1
+			c.PriorityPolicy, c.PriorityGroups = jetstream.PriorityPolicyPinned, []string{"theirs"}
+		}, want: []string{
+			"consumer worker on stream REQUESTS: its max_bytes of 1000 is less than one message may have",
+			"its priority policy is pinned_client: one replica gets all messages, and when that one ends nobody gets any for up to 2m0s",
+			"its max_waiting of 1 is less than 16",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := &world{t: t, names: names, js: newServer(t)}
+			if tt.change != nil {
+				config := jetstream.StreamConfig{Name: names.Stream, Subjects: []string{"requests.>"}, Duplicates: duplicates, MaxAge: names.MaxAge}
+				tt.change(&config)
+				if _, err := w.js.CreateStream(t.Context(), config); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tt.consumer != nil {
+				if err := names.createStream(t.Context(), w.js); err != nil {
+					t.Fatal(err)
+				}
+				w.made(tt.consumer)
+			}
+			if _, err := names.Open(t.Context(), w.js); err != nil {
+				t.Fatal(err)
+			}
+			c := Consumer{Stream: w.js, Names: names, Retention: tt.retention, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
+			got := c.Advice(t.Context())
+			if len(got) != len(tt.want) {
+				t.Errorf("got %d pieces of advice, want %d: %q", len(got), len(tt.want), got)
+			}
+			for i, want := range tt.want[:min(len(got), len(tt.want))] {
+				if !strings.Contains(got[i], want) {
+					t.Errorf("got %s\nwant %s", got[i], want)
+				}
+			}
+		})
+	}
+}
+
+// TestAskedAgainUnderOneID: the stream that the worker makes passes on a question that is
+// asked again with the same Nats-Msg-Id, soon after, and another one that has the id of
+// the first: both are answered.
+func TestAskedAgainUnderOneID(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.consumer(16)
+	w.run(c)
+	header := headers{"Nats-Msg-Id": {"crm-42"}}
+	w.send(`{`+channelOK+`,`+routingOK+`}`, header)
+	w.rows(1)
+	for i, body := range []string{`{` + channelOK + `,` + routingOK + `}`, `{` + channelOK + `,` + routingOK + `,"interaction_context_sid":"HQ00000000000000000000000000000001"}`} {
+		eventually(t, func() error { // the window is over after 100 ms
+			m := nats.NewMsg("requests.crm")
+			m.Data, m.Header = []byte(body), nats.Header(header)
+			ack, err := w.js.PublishMsg(t.Context(), m)
+			if err == nil && ack.Duplicate {
+				err = errors.New("the stream has dropped it")
+			}
+			return err
+		})
+		eventually(t, func() error {
+			return is("asked again, and conflicts", [2]int{w.count(`SELECT count(*) FROM outbox_repeats`), w.malformed()}, [2]int{1, i})
+		})
+	}
+	w.rows(1)
 }

@@ -47,6 +47,8 @@ type Options struct {
 	MaxPayload int32
 	// MaxStore is how many bytes all streams may take on disk. 0: 4 GiB, where NATS itself would take most of the disk.
 	MaxStore int64
+	// Limits are JetStream's own, for all streams and consumers. The zero value: none.
+	Limits server.JSLimitOpts
 	// Users who may connect, beside the server's own administrator. None: everyone is one.
 	Users []User
 }
@@ -153,10 +155,11 @@ func (s *Server) run() error {
 		ServerName: "flexworker", Host: "127.0.0.1", Port: s.port,
 		JetStream: true, StoreDir: s.options.StoreDir, SyncAlways: s.options.SyncAlways,
 		JetStreamMaxMemory: 256 << 20, JetStreamMaxStore: cmp.Or(s.options.MaxStore, 4<<30),
-		MaxPayload: cmp.Or(s.options.MaxPayload, server.MAX_PAYLOAD_SIZE),
-		Users:      s.users(),
-		NoSigs:     true, // or the library ends this process at the first SIGINT
-		NoLog:      true,
+		JetStreamLimits: s.options.Limits,
+		MaxPayload:      cmp.Or(s.options.MaxPayload, server.MAX_PAYLOAD_SIZE),
+		Users:           s.users(),
+		NoSigs:          true, // or the library ends this process at the first SIGINT
+		NoLog:           true,
 	})
 	if err != nil {
 		return err

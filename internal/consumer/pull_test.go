@@ -1,0 +1,346 @@
+package consumer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/consumer/consumertest"
+	"flexworker/internal/faultproxy"
+	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/outboxtest"
+)
+
+// kept is a log that a test reads while it is written.
+type kept struct {
+	t   *testing.T
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+func (k *kept) Write(line []byte) (int, error) {
+	k.t.Logf("%s", line)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.all.Write(line)
+}
+
+func (k *kept) count(part string) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return strings.Count(k.all.String(), part)
+}
+
+// keepLog makes a replica's log readable.
+func (w *world) keepLog(c *Consumer) *kept {
+	log := &kept{t: w.t}
+	c.Log = slog.New(slog.NewTextHandler(log, nil))
+	return log
+}
+
+// made makes the consumer as somebody else has, before a replica does.
+func (w *world) made(change func(*jetstream.ConsumerConfig)) {
+	w.t.Helper()
+	config := w.names.config()
+	change(&config)
+	if _, err := w.js.CreateConsumer(w.t.Context(), w.names.Stream, config); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// edited changes the consumer while a replica uses it.
+func (w *world) edited(change func(*jetstream.ConsumerConfig)) {
+	w.t.Helper()
+	config := w.info().Config
+	change(&config)
+	if _, err := w.js.UpdateConsumer(w.t.Context(), w.names.Stream, config); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// stalled waits until a replica says that nothing comes, for a reason with these words.
+func (w *world) stalled(c *Consumer, words ...string) {
+	w.t.Helper()
+	eventually(w.t, func() error {
+		why, stalled := c.Stalled()
+		for _, word := range words {
+			if !stalled || !strings.Contains(why, word) {
+				return fmt.Errorf("stalled %v, %q: %q is missing", stalled, why, word)
+			}
+		}
+		return nil
+	})
+}
+
+// moves waits until a replica no longer says so.
+func (w *world) moves(c *Consumer) {
+	w.t.Helper()
+	eventually(w.t, func() error {
+		if why, stalled := c.Stalled(); stalled {
+			return errors.New(why)
+		}
+		return nil
+	})
+}
+
+// sendLarge publishes a good request with this many bytes of metadata.
+func (w *world) sendLarge(id string, size int) {
+	w.t.Helper()
+	w.send(fmt.Sprintf(`{"request_id":%q,%s,%s,"metadata":%q}`, id, channelOK, routingOK, strings.Repeat("x", size)), nil)
+}
+
+// TestLimitedPulls: a consumer or a server that limits what may be pulled at once limits
+// that, and no more: all requests are stored, small and large ones.
+func TestLimitedPulls(t *testing.T) {
+	t.Parallel()
+	group := func(p jetstream.PriorityPolicy) func(*jetstream.ConsumerConfig) {
+		return func(c *jetstream.ConsumerConfig) { c.PriorityPolicy, c.PriorityGroups = p, []string{"theirs"} }
+	}
+	for name, tt := range map[string]struct {
+		server server.JSLimitOpts
+		change func(*jetstream.ConsumerConfig) // nil: the worker makes the consumer
+		batch  int                             // of a pull
+	}{
+		"batch":                 {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestBatch = 10 }, batch: 10},
+		"batch of one":          {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestBatch = 1 }, batch: 1},
+		"bytes":                 {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestMaxBytes = 4 << 20 }, batch: 64},
+		"less than a message":   {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestMaxBytes = 64 << 10 }, batch: 1},
+		"one byte":              {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestMaxBytes = 1 }, batch: 1},
+		"expires":               {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestExpires = 1500 * time.Millisecond }, batch: 64},
+		"expires soon":          {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestExpires = time.Second }, batch: 64},
+		"overflow group":        {change: group(jetstream.PriorityPolicyOverflow), batch: 64},
+		"pinned group":          {change: group(jetstream.PriorityPolicyPinned), batch: 64},
+		"prioritized group":     {change: group(jetstream.PriorityPolicyPrioritized), batch: 64},
+		"waiting":               {change: func(c *jetstream.ConsumerConfig) { c.MaxWaiting = 1 }, batch: 64},
+		"in hand":               {change: func(c *jetstream.ConsumerConfig) { c.MaxAckPending = 1 }, batch: 64},
+		"server":                {server: server.JSLimitOpts{MaxRequestBatch: 50}, batch: 50},
+		"server, made by them":  {server: server.JSLimitOpts{MaxRequestBatch: 50}, change: func(*jetstream.ConsumerConfig) {}, batch: 50},
+		"server's acks pending": {server: server.JSLimitOpts{MaxAckPending: 20}, batch: 64},
+		"all at once": {server: server.JSLimitOpts{MaxRequestBatch: 50}, batch: 1, change: func(c *jetstream.ConsumerConfig) {
+			c.MaxRequestBatch, c.MaxRequestMaxBytes, c.MaxRequestExpires = 10, 1000, time.Second
+			group(jetstream.PriorityPolicyOverflow)(c)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := worldWith(t, outboxtest.NewPool(t, migrate, outbox.Configure), consumertest.Options{Limits: tt.server})
+			if tt.change != nil {
+				w.made(tt.change)
+			}
+			w.sendMany("before", 70)
+			c := w.consumer(64)
+			w.run(c)
+			w.sendMany("then", 60)
+			w.sendLarge("large", 500<<10)
+			w.rows(131)
+			w.acked()
+			w.moves(c)
+			if in := c.attached.Load(); in == nil || in.pull.batch != tt.batch {
+				t.Errorf("not attached, or not with pulls of %d: %+v", tt.batch, in)
+			}
+			if n := c.Counters.Attached.Load(); n != 1 {
+				t.Errorf("attached %d times", n)
+			}
+		})
+	}
+}
+
+// TestTwoReplicasAtLimitedConsumer: one of two that share a consumer of few places does
+// not say that nothing comes, for the other gets it; nor do two behind a pin.
+func TestTwoReplicasAtLimitedConsumer(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*jetstream.ConsumerConfig){
+		"waiting": func(c *jetstream.ConsumerConfig) { c.MaxWaiting = 1 },
+		"pinned": func(c *jetstream.ConsumerConfig) {
+			c.PriorityPolicy, c.PriorityGroups = jetstream.PriorityPolicyPinned, []string{"theirs"}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.made(change)
+			one, other := w.consumer(16), w.consumer(16)
+			w.run(one)
+			w.run(other)
+			for i := range 5 {
+				w.sendMany(fmt.Sprint("a", i), 50)
+				w.rows(50 * (i + 1))
+			}
+			w.acked()
+			w.moves(one)
+			w.moves(other)
+		})
+	}
+}
+
+// TestConsumerEditedWhileItRuns: limits that come later are kept as those at the start,
+// and a consumer that becomes one which the worker would not start with is named.
+func TestConsumerEditedWhileItRuns(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		change func(*jetstream.ConsumerConfig)
+		named  string // "": it goes on
+		back   func(*jetstream.ConsumerConfig)
+	}{
+		"batch":   {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestBatch = 3 }},
+		"bytes":   {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestMaxBytes = 100 }},
+		"expires": {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestExpires = time.Second }},
+		"expires at once": {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestExpires = 100 * time.Millisecond },
+			named: "max expires is 100ms, needed is none, or at least 1s",
+			back:  func(c *jetstream.ConsumerConfig) { c.MaxRequestExpires = 0 }},
+		"filter": {change: func(c *jetstream.ConsumerConfig) { c.FilterSubject = "requests.other" },
+			named: "filter is [requests.other], needed is requests.>",
+			back:  func(c *jetstream.ConsumerConfig) { c.FilterSubject = "requests.>" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			c := w.consumer(16)
+			log := w.keepLog(c)
+			w.run(c)
+			w.sendMany("a", 20)
+			w.rows(20)
+			w.edited(tt.change)
+			if tt.named != "" {
+				w.stalled(c, tt.named)
+				w.edited(tt.back)
+			}
+			w.sendMany("b", 20)
+			w.sendLarge("large", 500<<10)
+			w.rows(41)
+			w.acked()
+			w.moves(c)
+			if begins := log.count(`msg="no messages come" `); tt.named != "" && begins != 1 {
+				t.Errorf("it was said %d times that no messages come", begins)
+			}
+		})
+	}
+}
+
+// TestPausedConsumer: a pause is named, at the start and later, and what waited comes
+// when it is over, by a resume or by itself.
+func TestPausedConsumer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ctx := t.Context()
+	w.made(func(c *jetstream.ConsumerConfig) { until := time.Now().Add(time.Hour); c.PauseUntil = &until })
+	c := w.consumer(16)
+	log := w.keepLog(c)
+	w.run(c)
+	w.sendMany("a", 20)
+	w.stalled(c, "consumer worker on stream REQUESTS is paused until 20", "nats consumer resume REQUESTS worker")
+	stream, err := w.js.Stream(ctx, w.names.Stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.ResumeConsumer(ctx, w.names.Consumer); err != nil {
+		t.Fatal(err)
+	}
+	w.rows(20)
+	w.acked()
+	w.moves(c)
+	eventually(t, func() error { return is("ends in the log", log.count(`msg="no messages come: over"`), 1) })
+	if _, err := stream.PauseConsumer(ctx, w.names.Consumer, time.Now().Add(4*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	w.sendMany("b", 20)
+	w.stalled(c, "is paused")
+	w.rows(40)
+	w.acked()
+	w.moves(c)
+	eventually(t, func() error { return is("ends in the log", log.count(`msg="no messages come: over"`), 2) })
+	if n := log.count(`msg="no messages come" `); n != 2 {
+		t.Errorf("two pauses were named %d times", n)
+	}
+}
+
+// TestAcksPendingUsedUp: who holds all that may be unacked stops everybody; that is named,
+// and ends with the first ack.
+func TestAcksPendingUsedUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.made(func(c *jetstream.ConsumerConfig) { c.MaxAckPending = 1 })
+	w.sendMany("a", 10)
+	theirs, err := w.js.Consumer(t.Context(), w.names.Stream, w.names.Consumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := theirs.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := w.consumer(16)
+	w.run(c)
+	w.stalled(c, "messages wait for consumer worker on stream REQUESTS and none is delivered", "max_ack_pending of 1 is used up")
+	if err := held.Nak(); err != nil {
+		t.Fatal(err)
+	}
+	w.rows(10)
+	w.acked()
+	w.moves(c)
+}
+
+// TestStreamDeletedWhileItRuns: the missing stream is named, once, with what to do.
+func TestStreamDeletedWhileItRuns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.names.Create = false
+	c := w.consumer(16)
+	log := w.keepLog(c)
+	w.run(c)
+	w.sendMany("a", 10)
+	w.rows(10)
+	w.acked()
+	if err := w.js.DeleteStream(t.Context(), w.names.Stream); err != nil {
+		t.Fatal(err)
+	}
+	w.stalled(c, "stream REQUESTS does not exist: create it with subjects requests.>")
+	if err := w.names.createStream(t.Context(), w.js); err != nil {
+		t.Fatal(err)
+	}
+	w.sendMany("b", 10)
+	w.rows(20)
+	w.moves(c)
+	if n := log.count("does not exist: create it"); n != 1 {
+		t.Errorf("it was said %d times that the stream is missing", n)
+	}
+}
+
+// TestConsumerDeletedWhileAway: a consumer that is gone when the connection comes back is
+// made anew: nobody says to a pull that there is nobody.
+func TestConsumerDeletedWhileAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	line := faultproxy.New(t, w.nats.Addr())
+	conn, err := nats.Connect("nats://"+line.Addr(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	c := w.consumer(16)
+	if c.Stream, err = jetstream.New(conn); err != nil {
+		t.Fatal(err)
+	}
+	w.run(c)
+	w.sendMany("a", 10)
+	w.rows(10)
+	w.acked()
+	line.Refuse()
+	if err := w.js.DeleteConsumer(t.Context(), w.names.Stream, w.names.Consumer); err != nil {
+		t.Fatal(err)
+	}
+	line.Heal()
+	w.sendMany("b", 10)
+	w.rows(20)
+	w.acked()
+	w.moves(c)
+}

@@ -1,0 +1,176 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// lookEvery is the time between two looks at the consumer on the server. That
+	// messages waited at two of them in a row, and none was delivered to anybody between
+	// these two, is a standstill.
+	lookEvery = 2 * time.Second
+	lookLimit = 2 * time.Second
+	// sayEvery is how often the log says again what still goes on.
+	sayEvery = time.Minute
+)
+
+// Stalled says whether messages do not come although the database would take them, and
+// why not: the stream or the consumer is missing, is not what the worker needs, or is
+// paused, or messages wait and the server delivers none. Without a connection to NATS
+// nothing new is known: what was known before stays.
+func (c *Consumer) Stalled() (why string, stalled bool) {
+	if why = c.unopened.now(); why == "" {
+		why = c.standing.now()
+	}
+	return why, why != ""
+}
+
+// watch looks at the consumer now and then until ctx ends, and at once after the server
+// refused a pull. A consumer that was changed is opened anew, with pulls that it allows.
+func (c *Consumer) watch(ctx context.Context) {
+	var at *intake
+	var before *jetstream.ConsumerInfo // at the look before, of the same attachment
+	unanswered := 0                    // looks in a row
+	for ctx.Err() == nil {
+		refused := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.lookNow:
+			refused = true
+		case <-time.After(jitter(lookEvery)):
+		}
+		in := c.attached.Load()
+		if in != at {
+			at, before, unanswered = in, nil, 0
+			if !refused {
+				continue // it may have begun just now
+			}
+		}
+		if in == nil || !c.Stream.Conn().IsConnected() {
+			before = nil
+			continue
+		}
+		if !refused {
+			c.unopened.set(c.Log, "") // it has consumed for some time
+		}
+		now, err := in.look(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, jetstream.ErrConsumerNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
+			in.reopen(err) // Open says which is missing, or makes it anew
+		case err != nil:
+			if before, unanswered = nil, unanswered+1; unanswered > 1 {
+				c.standing.set(c.Log, fmt.Sprintf("the server does not answer when it is asked for consumer %s on stream %s: %v", c.Names.Consumer, c.Names.Stream, err))
+			}
+		case c.Names.compare(now.Config) != nil:
+			in.reopen(errors.New("the consumer was changed")) // Open says how
+		case pullOf(now.Config, c.Prefetch, c.largest()) != in.pull:
+			in.reopen(errors.New("the consumer's limits on pulls were changed"))
+		default:
+			if refused {
+				continue // it comes between two looks, of which each takes its time
+			}
+			if before != nil && before.Delivered.Consumer != now.Delivered.Consumer {
+				in.word.Store(nil) // whatever it was, messages come
+			}
+			c.standing.set(c.Log, in.standstill(before, now))
+			before, unanswered = now, 0
+		}
+	}
+}
+
+// look asks the server for the consumer as it is now.
+func (in *intake) look(ctx context.Context) (*jetstream.ConsumerInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	// The consumer that is consumed from has the same method, but changes what it
+	// knows of itself.
+	consumer, err := in.Stream.Consumer(ctx, in.Names.Stream, in.Names.Consumer)
+	if err != nil {
+		return nil, err
+	}
+	return consumer.CachedInfo(), nil
+}
+
+// standstill says why messages that wait do not come, from two looks; "": they come, or
+// none waits, or this replica has no room for one.
+func (in *intake) standstill(before, now *jetstream.ConsumerInfo) string {
+	stream, consumer := in.Names.Stream, in.Names.Consumer
+	if now.Paused {
+		until := "an unknown time"
+		if at := now.Config.PauseUntil; at != nil {
+			until = at.UTC().Format(time.RFC3339)
+		}
+		return fmt.Sprintf("consumer %s on stream %s is paused until %s: nats consumer resume %s %s", consumer, stream, until, stream, consumer)
+	}
+	if before == nil || before.Paused || before.NumPending == 0 || now.NumPending == 0 ||
+		now.Delivered.Consumer != before.Delivered.Consumer || len(in.slots) == cap(in.slots) {
+		return ""
+	}
+	wait := fmt.Sprintf("messages wait for consumer %s on stream %s and none is delivered: ", consumer, stream)
+	if most := now.Config.MaxAckPending; most > 0 && now.NumAckPending >= most {
+		return fmt.Sprintf("%sits max_ack_pending of %d is used up by messages that were delivered and not acked; they come again %v after their delivery", wait, most, now.Config.AckWait)
+	}
+	if word := in.word.Load(); word != nil {
+		return wait + "the server says: " + *word
+	}
+	if most := now.Config.MaxWaiting; most > 0 && now.NumWaiting >= most {
+		return fmt.Sprintf("%sits max_waiting of %d is used up by pulls of others", wait, most)
+	}
+	if p := now.Config.PriorityPolicy; p != jetstream.PriorityPolicyNone {
+		return wait + "its priority policy may keep them for another client"
+	}
+	return wait + "the server does not say why; look at it with: nats consumer info " + stream + " " + consumer
+}
+
+// reopen ends the attachment, so that the consumer is looked up anew. What Prefetch holds
+// of it is given back.
+func (in *intake) reopen(why error) {
+	in.changing.Do(func() {
+		in.change = why
+		close(in.changed)
+	})
+}
+
+// ongoing is a trouble that lasts: the log says it when it begins or becomes another,
+// once a minute, and when it is over. The zero value is none.
+type ongoing struct {
+	what string // of the log's lines
+
+	mu          sync.Mutex
+	why         string // "": all is well
+	since, said time.Time
+}
+
+func (o *ongoing) now() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.why
+}
+
+// set notes how things are: "" is well.
+func (o *ongoing) set(log *slog.Logger, why string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	switch {
+	case why == "" && o.why != "":
+		log.Info(o.what+": over", "after", now.Sub(o.since).Round(time.Second).String())
+	case why != "" && o.why == "":
+		o.since = now
+		fallthrough
+	case why != "" && (why != o.why || now.Sub(o.said) >= sayEvery):
+		o.said = now
+		log.Warn(o.what, "why", why)
+	}
+	o.why = why
+}
