@@ -134,7 +134,7 @@ func (a *app) build(ctx context.Context, name string) error {
 	policy := outbox.Policy{MinDelay: cfg.RetryMinDelay, MaxDelay: cfg.RetryMaxDelay, MaxAttempts: cfg.RetryMaxAttempts,
 		Settle: cfg.LookupSettle, Undecided: outbox.Undecided(cfg.UncertainPolicy)}
 	a.store = outbox.NewStore(a.pool, name, cfg.FlexTimeout)
-	a.store.Attribute = cfg.LookupAttribute
+	a.store.Attribute, a.store.Retention = cfg.LookupAttribute, cfg.Retention
 	maxAge := 7 * 24 * time.Hour
 	if cfg.Retention > 0 {
 		maxAge = min(maxAge, cfg.Retention/2) // what is replayed is still known

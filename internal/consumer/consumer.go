@@ -52,9 +52,6 @@ const (
 	// lostEvery is the time between two tries to store it.
 	lostLimit = 5 * time.Second
 	lostEvery = 5 * time.Second
-	// oldMargin is how much sooner than Retention a message counts as older: its age is
-	// by this machine's clock and the stream's, what is removed by that of Postgres.
-	oldMargin = time.Minute
 	// retryEvery is the time between two tries to attach to the stream, or to
 	// reach Postgres.
 	retryEvery = time.Second
@@ -78,9 +75,9 @@ type Consumer struct {
 	// The client holds up to as many again, and that many more for each reconnect
 	// while all are in hand: it asks anew then, whatever it holds.
 	Prefetch int
-	// Retention is how long requests are remembered; 0: for ever. A message that
-	// is older, and not known, is not carried out: a replay of the stream would
-	// call people again.
+	// Retention is how long requests are remembered, as the answer to an older message
+	// says: the outbox does not carry it out, since a replay of the stream would call
+	// people again.
 	Retention time.Duration
 	Log       *slog.Logger
 	Counters  *Counters

@@ -205,6 +205,14 @@ func (w *world) count(sql string, args ...any) int {
 	return n
 }
 
+// exec runs a statement that a test needs to make time.
+func (w *world) exec(sql string) {
+	w.t.Helper()
+	if _, err := w.pool.Exec(w.t.Context(), sql); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // rows asks for a number of requests.
 func (w *world) rows(want int) {
 	w.t.Helper()

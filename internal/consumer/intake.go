@@ -169,14 +169,13 @@ func (in *intake) keep(m jetstream.Msg, message outbox.Message) bool {
 // it passed our checks, is kept as malformed with its bytes.
 func (c *Consumer) store(ctx context.Context, message outbox.Message) error {
 	event, bad := decode(message, c.Attribute)
-	event.KnownOnly = c.Retention > 0 && time.Since(message.Time) > c.Retention-oldMargin
 	if bad == "" {
 		added, err := c.Store.Add(ctx, event)
 		switch {
 		case err == nil:
 			c.Counters.Added[added].Add(1)
 			return nil
-		case errors.Is(err, outbox.ErrRemoved) && event.KnownOnly:
+		case errors.Is(err, outbox.ErrOld):
 			bad = fmt.Sprintf("the message is older than %v, after which requests are forgotten: whether it was answered is not known; publish it again if it is still wanted", c.Retention)
 		case outbox.Away(err) || errors.Is(err, outbox.ErrRemoved): // the latter is decided anew
 			return err

@@ -95,7 +95,7 @@ func TestReplayOlderThanRetention(t *testing.T) {
 		t.Fatal(err)
 	}
 	late := w.consumer(8)
-	late.Retention = time.Nanosecond
+	late.Retention, late.Store.(*outbox.Store).Retention = time.Nanosecond, time.Nanosecond
 	defer w.run(late)()
 	eventually(t, func() error { return is("malformed", w.malformed(), 1) })
 	w.acked()

@@ -58,7 +58,9 @@ func TestRemovedMeanwhile(t *testing.T) {
 			}
 			t.Cleanup(pool.Close)
 			c := w.consumer(8)
-			c.Store, c.Retention = outbox.NewStore(pool, "test", time.Second), tt.retention
+			store := outbox.NewStore(pool, "test", time.Second)
+			store.Retention = tt.retention
+			c.Store, c.Retention = store, tt.retention
 			w.sendMany("a", 4)
 			w.sendMany("b", 3)
 			w.run(c)
@@ -73,5 +75,84 @@ func TestRemovedMeanwhile(t *testing.T) {
 				t.Errorf("attached %d times, %d given back", n, back)
 			}
 		})
+	}
+}
+
+// earlier is the outbox with the messages of these sequences as old as that.
+type earlier struct {
+	*outbox.Store
+	ages map[uint64]time.Duration
+}
+
+func (s earlier) Add(ctx context.Context, e outbox.Event) (outbox.Added, error) {
+	e.Time = e.Time.Add(-s.ages[e.Sequence])
+	return s.Store.Add(ctx, e)
+}
+
+func (s earlier) AddMalformed(ctx context.Context, m outbox.Malformed) error {
+	m.Time = m.Time.Add(-s.ages[m.Sequence])
+	return s.Store.AddMalformed(ctx, m)
+}
+
+// TestConsumerMadeAnewAfterRetention: requests were settled 31 days ago, and one was asked
+// again, and one met a conflict, three days ago. Retention has removed what it may; then
+// the consumer is made anew, as a drift of its settings advises, and the stream comes again
+// from its first message. Nothing is a new request.
+func TestConsumerMadeAnewAfterRetention(t *testing.T) {
+	t.Parallel()
+	const day, retention = 24 * time.Hour, 720 * time.Hour
+	w := newWorld(t)
+	ages := map[uint64]time.Duration{}
+	send := func(age time.Duration, body string) { ages[w.send(body, nil)] = age }
+	send(40*day, withID(`"asked"`))
+	send(40*day, withID(`"taken"`))
+	send(40*day, withID(`"gone"`))
+	send(3*day, withID(`"asked"`))
+	send(3*day, `{"request_id":"taken","channel":{"type":"web","initiated_by":"api"},`+routingOK+`}`)
+	send(3*day, `{"request_id":7}`)
+	replica := func() *Consumer {
+		c := w.consumer(1) // so that they come in order
+		store := c.Store.(*outbox.Store)
+		store.Retention, c.Retention = retention, retention
+		c.Store = earlier{store, ages}
+		return c
+	}
+	before := replica()
+	before.Store.(earlier).Retention = 0 // as the first came they were young
+	stop := w.run(before)
+	w.acked()
+	stop()
+	w.exec(`UPDATE outbox SET state = 'expired', error_kind = 'expired', due_at = NULL, settled_at = now() - interval '31 days', published_at = now() - interval '31 days'`)
+	w.exec(`UPDATE outbox_repeats SET published_at = now() - interval '3 days'`)
+	w.exec(`UPDATE outbox_malformed SET published_at = now() - interval '3 days'`)
+	ctx, end := context.WithCancel(t.Context())
+	pruned := make(chan struct{})
+	go func() {
+		defer close(pruned)
+		(&outbox.Pruner{Store: before.Store.(earlier).Store, Retention: retention, Log: before.Log, Counters: &outbox.Counters{}}).Run(ctx)
+	}()
+	eventually(t, func() error { return is("requests", w.count(`SELECT count(*) FROM outbox`), 1) })
+	end()
+	<-pruned
+	if err := w.js.DeleteConsumer(t.Context(), w.names.Stream, w.names.Consumer); err != nil {
+		t.Fatal(err)
+	}
+	again := replica()
+	w.run(again)
+	w.acked()
+	eventually(t, func() error {
+		// taken and gone are older than requests are remembered: whether they were answered nobody knows.
+		return is("malformed", again.Counters.Malformed.Load(), 2+1)
+	})
+	if n := w.count(`SELECT count(*) FROM outbox`); n != 1 {
+		t.Errorf("%d requests, want the one that was asked again", n)
+	}
+	for word, want := range map[outbox.Added]int64{outbox.Accepted: 0, outbox.Refused: 0, outbox.Conflicting: 0, outbox.Repeated: 1, outbox.Redelivered: 2} {
+		if n := again.Counters.Added[word].Load(); n != want {
+			t.Errorf("%d %v, want %d", n, word, want)
+		}
+	}
+	if n := w.count(`SELECT (SELECT count(*) FROM outbox_repeats WHERE published_at IS NULL) + (SELECT count(*) FROM outbox_malformed WHERE published_at IS NULL)`); n != 2 {
+		t.Errorf("%d new answers, want 2: that taken and gone are too old", n)
 	}
 }

@@ -43,9 +43,6 @@ type Event struct {
 	Warnings []rawjson.Fault
 	// Faults are why it is rejected at once; none: it will be sent.
 	Faults []rawjson.Fault
-	// KnownOnly: this is no new request, whatever the table knows. Its message is so
-	// old that a request which is not known may have been answered and forgotten.
-	KnownOnly bool
 }
 
 // Malformed is a message that cannot become a request. RequestID is set when
@@ -68,27 +65,47 @@ const (
 	Conflicting              // known, but another request: kept as malformed
 
 	removed // of addBatch only: ErrRemoved
+	old     // of addBatch only: ErrOld
 )
 
 // String is the word for logs and metrics.
 func (a Added) String() string {
-	return [...]string{"accepted", "rejected", "repeated", "redelivered", "conflict", "removed"}[a]
+	return [...]string{"accepted", "rejected", "repeated", "redelivered", "conflict", "removed", "old"}[a]
 }
 
 // ErrRemoved is returned by Add for an event whose request was known, until
-// retention removed it while it was being answered, and for one that is KnownOnly
-// and not known. Nothing is kept of this event: whether it is a new request is its
-// caller's to say, who knows its age. It is no sign that Postgres is away.
-var ErrRemoved = errors.New("outbox: the request is not known, or no more")
+// retention removed it while it was being answered. Nothing is kept of this event;
+// added again, it is decided anew. It is no sign that Postgres is away.
+var ErrRemoved = errors.New("outbox: the request is not known any more")
+
+// ErrOld is returned by Add for an event whose request is not known and whose message
+// is older than the retention: it may have been answered, and forgotten. Nothing is
+// kept of this event.
+var ErrOld = errors.New("outbox: the message is older than requests are remembered")
+
+const (
+	// oldMargin is how much sooner than the retention a message is too old to be a new
+	// request: the clock of Postgres may have gone back since a row was removed by it.
+	oldMargin = time.Minute
+	// replayAge is how old a message is that is looked for among those that were
+	// answered as malformed or conflict. A younger one is not spent an index probe on:
+	// to be decided twice, its consumer would have to be made anew within this time.
+	replayAge = time.Minute
+)
 
 // Add stores an event and returns once that is committed. After an error
 // nothing is known; the same call may be made again, by redelivery.
 func (s *Store) Add(ctx context.Context, e Event) (Added, error) {
 	added, err := s.adds.Do(ctx, e)
-	if err == nil && added == removed {
+	switch {
+	case err != nil:
+		return 0, err
+	case added == removed:
 		return 0, ErrRemoved
+	case added == old:
+		return 0, ErrOld
 	}
-	return added, err
+	return added, nil
 }
 
 // AddMalformed keeps a message that cannot become a request. It may be called
@@ -173,8 +190,13 @@ type spot struct {
 func place(m Message) spot { return spot{int64(m.Sequence), m.Time.UnixMicro()} }
 
 // addSQL inserts what is not known and leases what has a turn. Of nulls alone it does nothing.
+//
+// A replay of the stream makes no request: what may have been removed by its age, and
+// what was once answered as malformed or conflict, is not new. Both are judged by the
+// clock of Postgres and the time that the stream gave the message, as retention is: so
+// it does not matter how far the clocks of NATS, Postgres and the worker are apart.
 const (
-	addParameters = 22
+	addParameters = 24
 	addSQL        = `/* add */
 	WITH` + freeGateSQL + `,
 	added AS (
@@ -197,6 +219,9 @@ const (
 		               unnest($15::timestamptz[]) AS stream_time, unnest($16::integer[]) AS turn, unnest($20::text[]) AS stream,
 		               unnest($21::text[]) AS tracestate, unnest($22::text[]) AS warnings) AS e, -- as in recordSQL
 		       LATERAL (SELECT CASE WHEN faults IS NOT NULL THEN 'rejected' WHEN turn <= (SELECT n FROM passes) THEN 'sending' ELSE 'pending' END) AS s (state)
+		 WHERE ($23::interval IS NULL OR stream_time >= now() - $23::interval)
+		   AND (stream_time >= now() - $24::interval OR (SELECT m.id FROM outbox_malformed m -- EXISTS might read the whole table, to hash it
+		        WHERE m.stream = e.stream AND m.stream_sequence = e.stream_sequence AND m.stream_time = e.stream_time) IS NULL)
 		ON CONFLICT (request_id) DO NOTHING
 		RETURNING id, request_id, stream_sequence, stream_time, received_at, state),
 	used AS (SELECT FROM added WHERE state = 'sending'),` + spendSQL + `
@@ -211,16 +236,14 @@ const (
 func (s *Store) insert(ctx context.Context, signature string, events []Event, slots int) (map[string]spot, []Lease, error) {
 	var c addColumns
 	for _, i := range inOrder(events) {
-		if !events[i].KnownOnly {
-			c.append(&events[i], i)
-		}
+		c.append(&events[i], i)
 	}
 	until := time.Now().Add(s.leaseFor)
 	rows, err := s.pool.Query(ctx, addSQL,
 		slots, burstTime.Seconds(),
 		c.requestID, c.source, c.priority, c.request, c.raw, c.notBefore,
 		c.expiresAt, c.lookupKey, c.errorMessage, c.faults, c.traceparent, c.sequence, c.time, turns(events, c.from, slots),
-		signature, s.leaseFor, s.Attribute, c.stream, c.tracestate, c.warnings)
+		signature, s.leaseFor, s.Attribute, c.stream, c.tracestate, c.warnings, s.newest(), replayAge)
 	if err != nil {
 		return nil, nil, wrap("add", err)
 	}
@@ -241,6 +264,15 @@ func (s *Store) insert(ctx context.Context, signature string, events []Event, sl
 		return nil
 	})
 	return fresh, leases, wrap("add", err)
+}
+
+// newest is the age at which a message is too old to be a new request; nil: none is.
+func (s *Store) newest() *time.Duration {
+	if s.Retention == 0 {
+		return nil
+	}
+	age := s.Retention - oldMargin
+	return &age
 }
 
 // inOrder are the events' indices in the order of their ids: two batches that

@@ -147,6 +147,12 @@ func (s *Store) SetRate(ctx context.Context, rate float64) error {
 	return s.Rate(ctx, Act{Who: "test", Why: "test"}, rate)
 }
 
+// prune is a batch from the front.
+func (s *Store) prune(ctx context.Context, retention time.Duration) (int, error) {
+	n, _, err := s.pruneFrom(ctx, retention, &pruneCursor{})
+	return n, err
+}
+
 // putBack records that no call was made, trying once.
 func (s *Store) putBack(ctx context.Context, l Lease) error {
 	_, err := s.record(ctx, unsent(l))

@@ -18,7 +18,7 @@ func TestPlans(t *testing.T) {
 		name, sql, has string
 		args           []any
 	}{
-		{"prune", oldSQL, "Index Cond: (settled_at < ", []any{time.Hour, pruneBatch}},
+		{"prune", oldSQL, "Index Cond: ((settled_at < (now() - ", []any{time.Hour, time.Now(), 7, pruneBatch}},
 		{"expire", expireSQL, "Index Cond: (expires_at <= ", []any{sweepBatch}},
 		{"unpublished", unpublishedSQL, "Index Cond: (id = ANY (", []any{[]int64{7, 8}}},
 		{"strays", straySQL, "Index Cond: ((settled_at < (now() - ", []any{strayAge, time.Now(), 7, batchSize}},

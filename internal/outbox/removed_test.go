@@ -3,13 +3,17 @@ package outbox
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"flexworker/internal/consumer/consumertest"
 )
 
 // A meanwhile acts before or after the statement that contains its text.
@@ -88,18 +92,27 @@ func TestAddRemovedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestAddKnownOnly: an event that is too old to be new is answered where its request
-// is known, and makes none where it is not: neither when retention removes the
+// aged makes an event's message this old by the clock of Postgres.
+func aged(t *testing.T, s *Store, age time.Duration) func(*Event) {
+	t.Helper()
+	now := one[time.Time](t, s.pool, `SELECT clock_timestamp()`)
+	return func(e *Event) { e.Time = now.Add(-age) }
+}
+
+// TestAddOld: an event whose message is older than the retention is answered where its
+// request is known, and makes none where it is not: neither when retention removes the
 // request before it is looked for, nor when it does while the event waits.
-func TestAddKnownOnly(t *testing.T) {
+func TestAddOld(t *testing.T) {
 	t.Parallel()
+	const retention = time.Hour
 	s := newStore(t)
-	mustAdd(t, s, "old", 2, faulty("x"))
-	mustAdd(t, s, "known", 1)
-	exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '1 hour', published_at = now() WHERE state = 'rejected'`)
+	over, under := aged(t, s, retention+time.Minute), aged(t, s, retention-2*oldMargin)
+	mustAdd(t, s, "old", 2, faulty("x"), over)
+	mustAdd(t, s, "known", 1, over)
+	exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '2 hours', published_at = now() WHERE state = 'rejected'`)
 	config := s.pool.Config()
 	config.ConnConfig.Tracer = meanwhile{"outbox", true, sync.OnceFunc(func() {
-		if n, err := s.prune(t.Context(), 0); n != 2 || err != nil {
+		if n, err := s.prune(t.Context(), retention); n != 2 || err != nil {
 			t.Errorf("%d pruned, %v", n, err)
 		}
 	})}
@@ -108,15 +121,118 @@ func TestAddKnownOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	known := func(e *Event) { e.KnownOnly = true }
-	batch := []Event{event("old-1", 11, faulty("x"), known), event("known-1", 12, known), event("never", 13, known), event("new", 14),
-		event("known-1", 1, known), event("new", 15, known)}
-	got, err := NewStore(pool, "w2", testLimit).addBatch(t.Context(), batch)
-	if want := []Added{removed, Repeated, removed, Accepted, Redelivered, Repeated}; err != nil || !slices.Equal(got, want) {
+	batch := []Event{event("old-1", 11, faulty("x"), over), event("known-1", 12, over), event("never", 13, over), event("new", 14, under),
+		event("known-1", 1, over), event("new", 15, over)}
+	store := NewStore(pool, "w2", testLimit)
+	store.Retention = retention
+	got, err := store.addBatch(t.Context(), batch)
+	if want := []Added{old, Repeated, old, Accepted, Redelivered, Repeated}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v, want %v", got, err, want)
 	}
 	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox`); n != 2 {
 		t.Errorf("%d rows, want known-1 and new", n)
 	}
+	if _, err := store.Add(t.Context(), batch[2]); !errors.Is(err, ErrOld) || Away(err) {
+		t.Errorf("alone: %v, want ErrOld", err)
+	}
 	checkOutbox(t, s.pool)
+}
+
+// TestReplayAfterPrune: the stream is replayed from its first message, whatever
+// retention has removed since, and whatever the stream's clock was. No message is a new
+// request, and none is answered a second time.
+func TestReplayAfterPrune(t *testing.T) {
+	t.Parallel()
+	const retention = 720 * time.Hour
+	day := 24 * time.Hour
+	other := func(e *Event) { e.Request = []byte(`{"channel":{"type":"web"}}`) }
+	for _, tt := range []struct {
+		name                    string
+		asked, settled, again   time.Duration // before now, by Postgres
+		clock                   time.Duration // that the stream's clock is ahead
+		change                  func(*Event)  // of the message that asks again
+		requests, first, second string        // after retention; what the replay says
+	}{
+		{name: "asked again three days ago", asked: 40 * day, settled: 31 * day, again: 3 * day, requests: "kept", first: "redelivered", second: "repeated"},
+		{name: "asked again, all long ago", asked: 40 * day, settled: 39 * day, again: 38 * day, requests: "removed", first: "old", second: "old"},
+		{name: "a conflict three days ago", asked: 40 * day, settled: 31 * day, again: 3 * day, change: other, requests: "removed", first: "old", second: "redelivered"},
+		{name: "a conflict, all long ago", asked: 40 * day, settled: 39 * day, again: 38 * day, change: other, requests: "removed", first: "old", second: "old"},
+		{name: "the edge, the stream's clock an hour ahead", asked: retention + 30*time.Minute, settled: retention + 29*time.Minute, again: retention + 20*time.Minute,
+			clock: time.Hour, requests: "kept", first: "redelivered", second: "repeated"},
+		{name: "the edge, the stream's clock an hour behind", asked: retention - 10*time.Minute, settled: retention - 9*time.Minute, again: retention - 8*time.Minute,
+			clock: -time.Hour, requests: "kept", first: "redelivered", second: "repeated"},
+		{name: "the edge, a conflict, the stream's clock an hour ahead", asked: retention + 30*time.Minute, settled: retention + 29*time.Minute, again: retention + 20*time.Minute,
+			clock: time.Hour, change: other, requests: "kept", first: "redelivered", second: "conflict"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s, r := newStore(t), newResults(t, consumertest.Options{})
+			r.create(t)
+			first := event("a", 1, aged(t, s, tt.asked-tt.clock))
+			second := event("a", 2, aged(t, s, tt.again-tt.clock))
+			if tt.change != nil {
+				tt.change(&second)
+			}
+			settle(t, s, first, good)
+			if _, err := s.Add(t.Context(), second); err != nil {
+				t.Fatal(err)
+			}
+			age(t, s)
+			p := r.publisher(t, s)
+			if !publishStrays(t, p) || len(r.all(t)) != 2 {
+				t.Fatalf("%d answers, want 2", len(r.all(t)))
+			}
+			ago := func(d time.Duration) string { return fmt.Sprintf(`now() - interval '%d s'`, int(d.Seconds())) }
+			exec(t, s.pool, `UPDATE outbox SET settled_at = `+ago(tt.settled)+`, published_at = `+ago(tt.settled))
+			exec(t, s.pool, `UPDATE outbox_repeats SET published_at = `+ago(tt.again))
+			exec(t, s.pool, `UPDATE outbox_malformed SET published_at = `+ago(tt.again))
+			(&Pruner{Store: s, Retention: retention, Log: logger(t), Counters: &Counters{}}).turn(t.Context())
+			if n, want := one[int](t, s.pool, `SELECT count(*) FROM outbox`), map[string]int{"kept": 1}[tt.requests]; n != want {
+				t.Errorf("%d requests are left, want %d", n, want)
+			}
+			s.Retention = retention
+			answers, err := s.addBatch(t.Context(), []Event{first, second})
+			if err != nil || answers[0].String() != tt.first || answers[1].String() != tt.second {
+				t.Errorf("replayed: %v, %v, want %s and %s", answers, err, tt.first, tt.second)
+			}
+			if !publishStrays(t, p) || len(r.all(t)) != 2 {
+				t.Errorf("%d answers after the replay, want the 2 of before", len(r.all(t)))
+			}
+		})
+	}
+}
+
+// TestReplayMalformed: a message that was once answered as malformed is no request
+// either when it is understood by now, as after an update of the worker.
+func TestReplayMalformed(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	for i, was := range []Event{event("a", 1), event("b", 2), event("b", 3)} {
+		if err := s.AddMalformed(t.Context(), Malformed{Message: was.Message, Err: "not understood"}); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	answers, err := s.addBatch(t.Context(), []Event{event("a", 1), event("b", 2), event("b", 3), event("b", 4)})
+	if want := []Added{Redelivered, Redelivered, Redelivered, Accepted}; err != nil || !slices.Equal(answers, want) {
+		t.Errorf("%v, %v, want %v", answers, err, want)
+	}
+	if got, err := s.Add(t.Context(), event("a", 1, func(e *Event) { e.Stream = "ANOTHER" })); err != nil || got != Accepted {
+		t.Errorf("a message of another stream: %v, %v", got, err)
+	}
+}
+
+// TestPruneFarBehind: what has to stay, however many rows that are, does not keep what
+// may go behind it.
+func TestPruneFarBehind(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	exec(t, s.pool, `
+		INSERT INTO outbox (request_id, source, state, request, error_kind, settled_at, published_at, stream_sequence, stream_time)
+		SELECT 'r-' || i, 's', 'expired', '{}', 'expired', now() - interval '3 hours' + i * interval '1 ms', now(), i,
+		       now() - CASE WHEN i <= 2 * $1 THEN interval '1 minute' ELSE interval '3 hours' END
+		  FROM generate_series(1, 3 * $1 + 7) AS i`, pruneBatch)
+	p := &Pruner{Store: s, Retention: time.Hour, Log: logger(t), Counters: &Counters{}}
+	if gone := p.turn(t.Context()); gone != pruneBatch+7 {
+		t.Errorf("%d went, want %d", gone, pruneBatch+7)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +25,10 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 		ids = append(ids, id)
 		slices.SortFunc(asking, func(i, j int) int { return inStream(events[i].Message, events[j].Message) })
 	}
+	pasts, err := s.pasts(ctx, events, slices.Concat(slices.Collect(maps.Values(known))...))
+	if err != nil {
+		return err
+	}
 	rows, err := s.pool.Query(ctx, `
 		SELECT id, request_id, request, raw, stream_sequence, stream_time
 		  FROM outbox WHERE request_id = ANY($1) ORDER BY id`, ids)
@@ -39,6 +44,8 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &request, &raw, &sequence, &at}, func() error {
 		for _, i := range known[requestID] {
 			switch e := events[i]; {
+			case pasts[i].kind == "malformed": // it was answered so, whatever it is understood as by now
+				answers[i] = Redelivered
 			case place(e.Message) == spot{sequence, at.UnixMicro()}:
 				answers[i] = Redelivered
 			case sameRequest(e, request, raw):
@@ -56,9 +63,16 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 	if err != nil {
 		return wrap("add: read known", err)
 	}
-	for _, gone := range known { // between the two statements
+	for _, gone := range known {
 		for _, i := range gone {
-			answers[i] = removed
+			switch p := pasts[i]; {
+			case p.kind != "": // a conflict with it, while there was one
+				answers[i] = Redelivered
+			case p.tooOld:
+				answers[i] = old
+			default: // removed between the two statements
+				answers[i] = removed
+			}
 		}
 	}
 	queueMalformed(&conflicts, "conflict", conflicting)
@@ -66,6 +80,36 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 		return err
 	}
 	return s.keptRepeats(ctx, events, answers)
+}
+
+// past is what is known of a message that made no request, whatever its id is.
+type past struct {
+	kind   string // under which it was kept in outbox_malformed; "": it was not
+	tooOld bool   // to be a new request
+}
+
+// pasts reads them for the events at these indices.
+func (s *Store) pasts(ctx context.Context, events []Event, at []int) (map[int]past, error) {
+	streams, sequences, times := make([]string, len(at)), make([]int64, len(at)), make([]time.Time, len(at))
+	for n, i := range at {
+		streams[n], sequences[n], times[n] = text(events[i].Stream), int64(events[i].Sequence), events[i].Time
+	}
+	rows, err := s.pool.Query(ctx, `
+		SELECT n, coalesce((SELECT kind FROM outbox_malformed m WHERE m.stream = e.stream AND m.stream_sequence = e.sequence AND m.stream_time = e.at), ''),
+		       coalesce(at < now() - $4::interval, false)
+		  FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) WITH ORDINALITY AS e (stream, sequence, at, n)`,
+		streams, sequences, times, s.newest())
+	if err != nil {
+		return nil, wrap("add: read malformed", err)
+	}
+	pasts := make(map[int]past, len(at))
+	var n int
+	var p past
+	_, err = pgx.ForEachRow(rows, []any{&n, &p.kind, &p.tooOld}, func() error {
+		pasts[at[n-1]] = p
+		return nil
+	})
+	return pasts, wrap("add: read malformed", err)
 }
 
 // keptRepeats makes sure that every repeat is kept: none is when retention has

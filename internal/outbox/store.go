@@ -38,6 +38,9 @@ type Store struct {
 	// lookup key; "": they carry none. It is noted with each attempt: under
 	// another name nothing would be found, which must not pass for absence.
 	Attribute string
+	// Retention is RETENTION: settled and published rows older than this are removed by
+	// some replica, so that a message as old is no new request; 0: for ever.
+	Retention time.Duration
 	// leaseFor is how long a lease lasts.
 	leaseFor time.Duration
 	share    share
@@ -91,7 +94,7 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 // its work now, so that the same call may succeed later; a refusal of the data, and
 // what Postgres has answered, is not that.
 func Away(err error) bool {
-	return err != nil && !isDataError(err) && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrLeaseLost)
+	return err != nil && !isDataError(err) && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrOld) && !errors.Is(err, ErrLeaseLost)
 }
 
 // isDataError says whether Postgres refused what was written, rather than the

@@ -109,6 +109,9 @@ func TestPrune(t *testing.T) {
 		`UPDATE outbox SET settled_at = ` + old + ` WHERE request_id = 'p-3'`,                                              // not published
 		`UPDATE outbox SET settled_at = ` + young + `, published_at = ` + young + ` WHERE request_id = 'p-4'`,
 		`UPDATE outbox SET received_at = ` + old + ` WHERE request_id = 'p-6'`, // pending
+		`UPDATE outbox SET stream_time = ` + old,
+		`UPDATE outbox_repeats SET stream_time = ` + old,
+		`UPDATE outbox_malformed SET stream_time = ` + old,
 		`UPDATE outbox_malformed SET received_at = ` + old,
 		`UPDATE outbox_malformed SET published_at = ` + old + ` WHERE stream_sequence = 200`,
 	} {
@@ -170,7 +173,7 @@ func TestPruneManyMalformed(t *testing.T) {
 	s := newStore(t)
 	exec(t, s.pool, `
 		INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error, published_at)
-		SELECT 'malformed', 'REQUESTS', i, now(), 's', 's', '{}', '', 'x', now() - CASE WHEN i > 3 THEN interval '2 hours' ELSE interval '0' END
+		SELECT 'malformed', 'REQUESTS', i, now() - interval '2 hours', 's', 's', '{}', '', 'x', now() - CASE WHEN i > 3 THEN interval '2 hours' ELSE interval '0' END
 		  FROM generate_series(1, 2503) AS i`)
 	p := &Pruner{Store: s, Retention: time.Hour, Log: logger(t), Counters: &Counters{}}
 	if gone := p.turn(t.Context()); gone != 0 {
