@@ -95,6 +95,25 @@ func forWorking(config *pgxpool.Config) {
 	outbox.Configure(config)
 }
 
+// inboxPrefix is where all answers to this program come: one permission for the worker
+// and for the verbs.
+const inboxPrefix = "_INBOX.flexworker"
+
+// natsOptions are those of every connection: who we are, and where answers come.
+func natsOptions(cfg Config) []nats.Option {
+	options := []nats.Option{nats.CustomInboxPrefix(inboxPrefix)}
+	if cfg.NATSCredsFile != "" {
+		options = append(options, nats.UserCredentials(cfg.NATSCredsFile))
+	}
+	if cfg.NATSCAFile != "" {
+		options = append(options, nats.RootCAs(cfg.NATSCAFile))
+	}
+	if cfg.NATSCertFile != "" {
+		options = append(options, nats.ClientCert(cfg.NATSCertFile, cfg.NATSKeyFile))
+	}
+	return options
+}
+
 // natsHealth is what the connection's handlers have seen.
 type natsHealth struct {
 	denied atomic.Bool // a permission is missing: nothing moves until a person acts
@@ -116,7 +135,6 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 		// A publish while disconnected fails at once, in place of being sent by
 		// surprise after its error was reported.
 		nats.ReconnectBufSize(-1),
-		nats.CustomInboxPrefix("_INBOX.flexworker"),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				log.Warn("NATS is away; trying to reconnect", "error", err)
@@ -139,16 +157,7 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 			log.Warn("NATS", "error", err)
 		}),
 	}
-	if cfg.NATSCredsFile != "" {
-		options = append(options, nats.UserCredentials(cfg.NATSCredsFile))
-	}
-	if cfg.NATSCAFile != "" {
-		options = append(options, nats.RootCAs(cfg.NATSCAFile))
-	}
-	if cfg.NATSCertFile != "" {
-		options = append(options, nats.ClientCert(cfg.NATSCertFile, cfg.NATSKeyFile))
-	}
-	conn, err := nats.Connect(cfg.NATSURL, options...)
+	conn, err := nats.Connect(cfg.NATSURL, append(natsOptions(cfg), options...)...)
 	if err != nil {
 		return nil, errors.New("NATS: " + hideUser(err.Error())) // which may quote the address
 	}

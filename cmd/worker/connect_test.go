@@ -56,8 +56,9 @@ func TestSessionKeepsItsWord(t *testing.T) {
 // costs no request an attempt.
 func TestFewConnections(t *testing.T) {
 	t.Parallel()
-	grants, publish, subscribe := leastRights(t)
-	r, cfg := poorRig(t, grants, publish, subscribe)
+	grants, users := rights(t)
+	worker := of(t, users, "worker")
+	r, cfg := poorRig(t, grants, worker.publish, worker.subscribe)
 	poor, err := url.Parse(cfg.DatabaseURL.Value())
 	if err != nil {
 		t.Fatal(err)

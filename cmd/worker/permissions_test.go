@@ -11,9 +11,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/consumer"
@@ -23,8 +25,16 @@ import (
 	"flexworker/migrations"
 )
 
-// leastRights reads from docs/operating.md what it says is enough, so that the two cannot drift.
-func leastRights(t *testing.T) (grants, publish, subscribe []string) {
+// A right is what a NATS user may do.
+type right struct{ publish, subscribe []string }
+
+func (r right) with(more right) right {
+	return right{slices.Concat(r.publish, more.publish), slices.Concat(r.subscribe, more.subscribe)}
+}
+
+// rights reads from docs/operating.md what it says is enough, so that the two cannot
+// drift: the grants of Postgres, and who may do what at NATS.
+func rights(t *testing.T) (grants []string, users map[string]right) {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/operating.md")
 	if err != nil {
@@ -36,19 +46,36 @@ func leastRights(t *testing.T) (grants, publish, subscribe []string) {
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
 	grants = regexp.MustCompile(`(?m)^    GRANT .*;$`).FindAllString(section, -1)
-	_, nats, _ := strings.Cut(section, "NATS, when the streams and the consumer exist:")
-	nats, _, _ = strings.Cut(nats, "To create the consumer also")
-	pub, sub, ok := strings.Cut(nats, "subscribe to")
-	if !ok || len(grants) == 0 {
-		t.Fatalf("the permissions in docs/operating.md cannot be read: %s", section)
-	}
 	quoted := regexp.MustCompile("`([^`]+)`")
-	for into, text := range map[*[]string]string{&publish: pub, &subscribe: sub} {
-		for _, m := range quoted.FindAllStringSubmatch(text, -1) {
-			*into = append(*into, m[1])
+	subjects := func(cell string) (list []string) {
+		for _, m := range quoted.FindAllStringSubmatch(cell, -1) {
+			list = append(list, m[1])
+		}
+		return list
+	}
+	users = map[string]right{}
+	for line := range strings.Lines(section) {
+		if cells := strings.Split(line, "|"); len(cells) == 5 && strings.Contains(line, "`") {
+			users[strings.TrimSpace(cells[1])] = right{subjects(cells[2]), subjects(cells[3])}
 		}
 	}
-	return grants, publish, subscribe
+	if len(grants) == 0 || len(users) != 8 {
+		t.Fatalf("the permissions in docs/operating.md cannot be read: %d grants, %d users", len(grants), len(users))
+	}
+	return grants, users
+}
+
+// of is what the table says for these rows together.
+func of(t *testing.T, users map[string]right, rows ...string) (all right) {
+	t.Helper()
+	for _, row := range rows {
+		r, ok := users[row]
+		if !ok {
+			t.Fatalf("docs/operating.md says nothing of %q", row)
+		}
+		all = all.with(r)
+	}
+	return all
 }
 
 // logs is what a replica wrote, while it may still write.
@@ -144,8 +171,9 @@ var denied = regexp.MustCompile(`(?i)permission|denied|violation|42501`)
 // TestLeastPermissions: what docs/operating.md lists is enough for all that a worker does.
 func TestLeastPermissions(t *testing.T) {
 	t.Parallel()
-	grants, publish, subscribe := leastRights(t)
-	r, cfg := poorRig(t, grants, publish, subscribe)
+	grants, users := rights(t)
+	worker := of(t, users, "worker")
+	r, cfg := poorRig(t, grants, worker.publish, worker.subscribe)
 	in := r.read()
 	out := r.startLogged(cfg)
 	r.says(cfg.AdminAddr, "ok", 200)
@@ -214,7 +242,9 @@ func TestLeastPermissions(t *testing.T) {
 // TestOnePermissionLess: what is missing is seen: in the log, and on /readyz.
 func TestOnePermissionLess(t *testing.T) {
 	t.Parallel()
-	grants, publish, subscribe := leastRights(t)
+	grants, users := rights(t)
+	worker := of(t, users, "worker")
+	publish, subscribe := worker.publish, worker.subscribe
 	less := func(list []string, part string) []string {
 		t.Helper()
 		kept := slices.DeleteFunc(slices.Clone(list), func(s string) bool { return strings.Contains(s, part) })
@@ -247,4 +277,154 @@ func TestOnePermissionLess(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPermissionTable: each row of the table in docs/operating.md is enough for who it is
+// for, from the first start on an empty server; and nothing in the rows of people and of
+// services is too much.
+func TestPermissionTable(t *testing.T) {
+	t.Parallel()
+	_, users := rights(t)
+	const password = "a-password"
+	sends, audits := of(t, users, "worker send", "worker send --wait, beside that"), of(t, users, "worker audit")
+	service := map[string]right{
+		"sender": of(t, users, "a service crm that sends"),
+		"reader": of(t, users, "a service crm that reads its results with a durable consumer crm"),
+	}
+	accounts := map[string]right{
+		"setup":   of(t, users, "worker", "the worker that makes the consumer, beside that", "the worker with CREATE_STREAMS=true, beside both"),
+		"maker":   of(t, users, "worker", "the worker that makes the consumer, beside that"),
+		"worker":  of(t, users, "worker"),
+		"publish": of(t, users, "worker send"),
+		"send":    sends, "audit": audits, "sender": service["sender"], "reader": service["reader"],
+	}
+	less := map[string]string{} // accounts that lack one subject, and which
+	for _, verb := range []string{"send", "audit"} {
+		for i, subject := range accounts[verb].publish {
+			// Needed only for a message that is in no table, and for tidying up on the way out,
+			// which nobody waits for.
+			if strings.Contains(subject, "STREAM.MSG.GET") || strings.Contains(subject, "CONSUMER.DELETE") {
+				continue
+			}
+			name := fmt.Sprintf("%s-%d", verb, i)
+			less[name] = subject
+			accounts[name] = right{slices.Delete(slices.Clone(accounts[verb].publish), i, i+1), accounts[verb].subscribe}
+		}
+	}
+	var options consumertest.Options
+	for name, r := range accounts {
+		options.Users = append(options.Users, consumertest.User{Name: name, Password: password, Publish: r.publish, Subscribe: r.subscribe})
+	}
+	dsn := outboxtest.NewDSN(t)
+	r := &rig{t: t, dsn: dsn, flex: flextest.New(t), nats: consumertest.New(t, options)}
+	if _, err := migrations.Up(t.Context(), dsn); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if r.pool, err = pgxpool.New(t.Context(), dsn); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.pool.Close)
+	if r.js, err = jetstream.New(r.nats.Connect(t)); err != nil {
+		t.Fatal(err)
+	}
+	as := func(name string) []string {
+		return r.environment("NATS_URL="+r.nats.URLFor(name), "CREATE_STREAMS=true")
+	}
+	start := func(name string) *child {
+		c := r.command(as(name), "run")
+		r.says(c.address, "ok", 200)
+		return c
+	}
+	end := func(c *child) {
+		t.Helper()
+		if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if status := c.exit(); status != 0 {
+			t.Errorf("a worker that was told to stop ends with status %d", status)
+		}
+	}
+	quiet := func(who, said string) {
+		t.Helper()
+		for line := range strings.Lines(said) {
+			if denied.MatchString(line) {
+				t.Errorf("%s: %s", who, line)
+			}
+		}
+	}
+	first := start("setup")
+	quiet("setup", first.log.String())
+	end(first)
+	if err := r.js.DeleteConsumer(t.Context(), "INTERACTION_REQUESTS", "interaction-worker"); err != nil {
+		t.Fatal(err)
+	}
+	second := r.command(r.environment("NATS_URL="+r.nats.URLFor("maker")), "run")
+	r.says(second.address, "ok", 200)
+	quiet("maker", second.log.String())
+	end(second)
+	serving := r.command(r.environment("NATS_URL="+r.nats.URLFor("worker")), "run")
+	r.says(serving.address, "ok", 200)
+
+	file := t.TempDir() + "/events"
+	if err := os.WriteFile(file, request("typed-1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tryAs := func(name string, want int, args ...string) string {
+		t.Helper()
+		status, _, errs := r.try(as(name), args...)
+		if status != want {
+			t.Errorf("worker %s as %s: status %d, want %d: %s", strings.Join(args, " "), name, status, want, errs)
+		}
+		return errs
+	}
+	quiet("send", tryAs("publish", 0, "send", file))
+	quiet("send --wait", tryAs("send", 0, "send", "--wait", "30s", file))
+	connect := func(name string) jetstream.JetStream {
+		t.Helper()
+		conn, err := nats.Connect(r.nats.URLFor(name), nats.CustomInboxPrefix("_INBOX.crm"),
+			nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { t.Errorf("%s: %v", name, err) }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(conn.Close)
+		js, err := jetstream.New(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return js
+	}
+	if _, err := connect("sender").Publish(t.Context(), "interactions.requests.crm", request("sent-1")); err != nil {
+		t.Errorf("a service that sends: %v", err)
+	}
+	results, err := connect("reader").CreateConsumer(t.Context(), "INTERACTION_RESULTS", jetstream.ConsumerConfig{
+		Durable: "crm", FilterSubject: "interactions.results.*.crm", AckPolicy: jetstream.AckExplicitPolicy})
+	if err != nil {
+		t.Fatalf("a service that reads: %v", err)
+	}
+	m, err := results.Next(jetstream.FetchMaxWait(patience))
+	if err != nil {
+		t.Fatalf("a service that reads: %v", err)
+	}
+	if err := m.DoubleAck(t.Context()); err != nil || !strings.Contains(string(m.Data()), `"created"`) {
+		t.Errorf("a service that reads: %v, %s", err, m.Data())
+	}
+	eventually(t, func() error {
+		return is("unpublished", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NULL`), 0)
+	})
+	quiet("audit", tryAs("audit", 0, "audit"))
+	quiet("the worker", serving.log.String())
+
+	// What is missing is missed: the verb fails, or says that it was refused a subject.
+	var wait sync.WaitGroup
+	for name, subject := range less {
+		wait.Go(func() {
+			verb, _, _ := strings.Cut(name, "-")
+			args := map[string][]string{"send": {"send", "--wait", "3s", file}, "audit": {"audit"}}[verb]
+			if status, _, errs := r.try(as(name), args...); status == 0 && !denied.MatchString(errs) {
+				t.Errorf("worker %s does not need %s", verb, subject)
+			}
+		})
+	}
+	wait.Wait()
 }

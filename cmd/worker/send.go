@@ -146,17 +146,7 @@ func senderStream() (Config, jetstream.JetStream, func(), error) {
 	if err != nil && cfg.NATSURL == "" {
 		return cfg, nil, nil, err
 	}
-	var options []nats.Option
-	if cfg.NATSCredsFile != "" {
-		options = append(options, nats.UserCredentials(cfg.NATSCredsFile))
-	}
-	if cfg.NATSCAFile != "" {
-		options = append(options, nats.RootCAs(cfg.NATSCAFile))
-	}
-	if cfg.NATSCertFile != "" {
-		options = append(options, nats.ClientCert(cfg.NATSCertFile, cfg.NATSKeyFile))
-	}
-	conn, err := nats.Connect(cfg.NATSURL, append(options, nats.Name("flexworker send"))...)
+	conn, err := nats.Connect(cfg.NATSURL, append(natsOptions(cfg), nats.Name("flexworker send"))...)
 	if err != nil {
 		return cfg, nil, nil, fmt.Errorf("NATS at %s (NATS_URL): %s", hideUser(cfg.NATSURL), hideUser(err.Error()))
 	}
