@@ -27,11 +27,16 @@ func newHints() *hints {
 	return &hints{queue: make(chan *settlement, 4*batchSize), more: newSignal()}
 }
 
+// offer hands one over. A request that waits for a person goes by number alone: it is
+// read again before anybody hears of it. While the stream is away for this process
+// another may have found what it was, and said so.
 func (h *hints) offer(s *settlement) {
-	select {
-	case h.queue <- s:
-		return
-	default:
+	if !s.waits {
+		select {
+		case h.queue <- s:
+			return
+		default:
+		}
 	}
 	h.mu.Lock()
 	if len(h.numbers) < maxNumbers {

@@ -30,7 +30,7 @@ in show.go, explain.go, operator.go and audit.go.
 	created    exists, interaction_sid is known           Publisher                record, resolve
 	rejected   Flex will never take it                    Publisher                record; add, when the event has faults
 	abandoned  every counted attempt is used up           Publisher                resolve; record, when it alone was blocked
-	expired    the deadline passed before it was sent     Publisher                expire
+	expired    the deadline passed while it was pending   Publisher                expire
 	cancelled  an operator stopped it                     Publisher                cancel
 
 The last five are final: settled_at is set, the result is published, and

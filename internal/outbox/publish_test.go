@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -554,5 +555,92 @@ func TestMarkFenced(t *testing.T) {
 	}
 	if !publishStrays(t, p) || s.row(t, "m").PublishedAt == nil || len(r.all(t)) != 2 {
 		t.Errorf("%d messages, want 2", len(r.all(t)))
+	}
+}
+
+// TestConflictSaysWhereTheFirstStands: state, source and time of the request that has the
+// id, what differs, and that it goes on only where it does.
+func TestConflictSaysWhereTheFirstStands(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	add := func(id string, sequence uint64, change func(*Event)) {
+		t.Helper()
+		if _, err := s.Add(t.Context(), event(id, sequence, change)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := func(e *Event) { e.Request = []byte(`{"channel":{"type":"web"},"webhook_ttid":"t"}`) }
+	const differs = "channel, routing, webhook_ttid: message 1, received from crm at 2026-11-22T09:00:00Z; it "
+	const settled = " at 2026-11-22T10:00:00Z. "
+	for n, tt := range []struct{ id, set, stands string }{
+		{"pending", ``, "waits to be sent, and goes on untouched. "},
+		{"sending", `state = 'sending', due_at = NULL, attempt = 1, leased_by = 'w', leased_until = now() + interval '1 hour'`, "is being sent, and goes on untouched. "},
+		{"looked-up", `state = 'uncertain', attempt = 1, uncertain_since = now(), error_kind = 'lapsed'`, "may exist already, which is being looked up, and goes on untouched. "},
+		{"waits", `state = 'uncertain', due_at = NULL, attempt = 1, uncertain_since = now(), error_kind = 'lapsed'`, "may exist already, and waits for a person to decide. "},
+		{"created", `state = 'created', due_at = NULL, interaction_sid = '` + sidA + `', resolved_by = 'response', settled_at = $1`, "was created" + settled},
+		{"rejected", `state = 'rejected', due_at = NULL, error_kind = 'http_400', settled_at = $1`, "was rejected" + settled},
+		{"abandoned", `state = 'abandoned', due_at = NULL, attempt = 1, error_kind = 'http_500', settled_at = $1`, "was abandoned" + settled},
+		{"expired", `state = 'expired', due_at = NULL, error_kind = 'expired', settled_at = $1`, "expired" + settled},
+		{"cancelled", `state = 'cancelled', due_at = NULL, error_kind = 'cancelled', settled_at = $1`, "was cancelled" + settled},
+	} {
+		add(tt.id, 1, func(e *Event) { e.Time = e.Time.Add(time.Duration(n) * time.Second) })
+		exec(t, s.pool, `UPDATE outbox SET received_at = '2026-11-22 09:00:00+00' WHERE request_id = $1`, tt.id)
+		if strings.Contains(tt.set, "$1") {
+			exec(t, s.pool, `UPDATE outbox SET `+tt.set+` WHERE request_id = '`+tt.id+`'`, time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC))
+		} else if tt.set != "" {
+			exec(t, s.pool, `UPDATE outbox SET `+tt.set+` WHERE request_id = '`+tt.id+`'`)
+		}
+		add(tt.id, uint64(100+n), other)
+		got := one[string](t, s.pool, `SELECT error FROM outbox_malformed WHERE request_id = $1`, tt.id)
+		want := "request_id " + tt.id + " is taken by another request, which differs in " + differs + tt.stands + "This message was not carried out: ask again under a new request_id"
+		if got != want {
+			t.Errorf("%s:\n got %s\nwant %s", tt.id, got, want)
+		}
+	}
+}
+
+// TestUncertainAfterCreated: that a request waits for a person is kept while NATS is away
+// for this replica. Another finds it meanwhile, and its result is on the stream: nothing
+// is announced after it.
+func TestUncertainAfterCreated(t *testing.T) {
+	t.Parallel()
+	s, r := newStore(t), newResults(t, consumertest.Options{})
+	r.create(t)
+	for i, id := range []string{"found", "waits"} {
+		if _, err := s.Add(t.Context(), event(id, uint64(i+1))); err != nil {
+			t.Fatal(err)
+		}
+		done, err := s.record(t.Context(), told(mustClaim(t, s, 1)[0], flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503", Message: "m"}))
+		if err != nil || done != nil {
+			t.Fatal(done, err)
+		}
+		exec(t, s.pool, `UPDATE outbox SET due_at = NULL WHERE state = 'uncertain'`)
+		waiting, err := s.settlements(t.Context(), waitingSQL, 0, batchSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.settled.offer(&waiting[len(waiting)-1])
+	}
+	exec(t, s.pool, `UPDATE outbox SET state = 'created', interaction_sid = $1, resolved_by = 'lookup', error_kind = NULL, settled_at = now() - interval '1 minute' WHERE request_id = 'found'`, sidA)
+	other := s.another("w2")
+	answers, err := other.strays(t.Context(), &cursor{})
+	if err != nil || len(answers) != 2 {
+		t.Fatal(answers, err)
+	}
+	if !r.publisher(t, other).publish(t.Context(), slices.DeleteFunc(answers, func(a answer) bool { return a.kind != final })) {
+		t.Fatal("not published")
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	r.publisher(t, s).Run(ctx) // publishes what it was told of
+	var got []string
+	for _, m := range r.all(t) {
+		got = append(got, m.Subject)
+	}
+	if want := []string{"interactions.results.created.crm", "interactions.results.uncertain.crm"}; !slices.Equal(got, want) {
+		t.Errorf("published %q, want %q", got, want)
+	}
+	if all := r.all(t); !bytes.Contains(all[len(all)-1].Data, []byte(`"request_id":"waits"`)) {
+		t.Errorf("announced %s", all[len(all)-1].Data)
 	}
 }

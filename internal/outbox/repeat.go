@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -30,31 +31,34 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 		return err
 	}
 	rows, err := s.pool.Query(ctx, `
-		SELECT id, request_id, request, raw, stream_sequence, stream_time
+		SELECT id, request_id, request, raw, stream_sequence, stream_time, source, state, due_at IS NULL, received_at, settled_at
 		  FROM outbox WHERE request_id = ANY($1) ORDER BY id`, ids)
 	if err != nil {
 		return wrap("add: read known", err)
 	}
 	var repeats, conflicts pgx.Batch
 	var conflicting []Malformed
-	var id, sequence int64
+	var id int64
 	var requestID string
 	var request, raw []byte
 	var at time.Time
-	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &request, &raw, &sequence, &at}, func() error {
+	var f first
+	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &request, &raw, &f.sequence, &at, &f.source, &f.state, &f.undue, &f.receivedAt, &f.settledAt}, func() error {
 		for _, i := range known[requestID] {
 			switch e := events[i]; {
 			case pasts[i].kind == "malformed": // it was answered so, whatever it is understood as by now
 				answers[i] = Redelivered
-			case place(e.Message) == spot{sequence, at.UnixMicro()}:
+			case place(e.Message) == spot{f.sequence, at.UnixMicro()}:
 				answers[i] = Redelivered
-			case sameRequest(e, request, raw):
-				answers[i] = Repeated
-				queueRepeat(&repeats, id, e.Message)
 			default:
+				differs := differsIn(e, request, raw)
+				if differs == nil {
+					answers[i] = Repeated
+					queueRepeat(&repeats, id, e.Message)
+					break
+				}
 				answers[i] = Conflicting
-				conflicting = append(conflicting, Malformed{Message: e.Message, RequestID: e.RequestID,
-					Err: "request_id " + e.RequestID + " is taken by another request, received earlier; it goes on untouched. Ask again under a new request_id"})
+				conflicting = append(conflicting, Malformed{Message: e.Message, RequestID: e.RequestID, Err: f.conflict(requestID, differs)})
 			}
 		}
 		delete(known, requestID)
@@ -197,25 +201,62 @@ func (s *Store) addMalformedBatch(ctx context.Context, all []Malformed) ([]struc
 // whatIsAsked are the members that make a request what it is: what Flex gets.
 var whatIsAsked = [...]string{"channel", "routing", "interaction_context_sid", "webhook_ttid"}
 
-// sameRequest compares what is asked, as JSON values; a member that is absent is
-// null. All else may differ, times, priority and metadata too: a service that asks
-// again computes them anew, and the first's stand. What is no object, or could not
-// be read, has no members: it is compared whole.
-func sameRequest(e Event, request, raw []byte) bool {
+// differsIn names what a request asks otherwise than the first under its id, as JSON
+// values; nil: it is the same. A member that is absent is null. All else may differ,
+// times, priority and metadata too: a service that asks again computes them anew, and
+// the first's stand. What is no object, or could not be read, has no members: it is
+// compared whole.
+func differsIn(e Event, request, raw []byte) (names []string) {
 	if e.Request == nil || request == nil {
-		return e.Request == nil && request == nil && bytes.Equal(e.Raw, raw)
+		if e.Request == nil && request == nil && bytes.Equal(e.Raw, raw) {
+			return nil
+		}
+		return []string{"its text"}
 	}
 	if !isObject(e.Request) || !isObject(request) {
-		return rawjson.Equal(e.Request, request)
+		if rawjson.Equal(e.Request, request) {
+			return nil
+		}
+		return []string{"its text"}
 	}
 	var rooms [2][16]rawjson.Pair
 	asked, first := rawjson.AppendMembers(rooms[0][:0], e.Request), rawjson.AppendMembers(rooms[1][:0], request)
 	for _, name := range whatIsAsked {
 		if !rawjson.Equal(orJSONNull(asked.Get(name)), orJSONNull(first.Get(name))) {
-			return false
+			names = append(names, name)
 		}
 	}
-	return true
+	return names
+}
+
+// first is the request that has an id, as who met a conflict with it is told.
+type first struct {
+	sequence   int64
+	source     string
+	state      State
+	undue      bool
+	receivedAt time.Time
+	settledAt  *time.Time
+}
+
+// conflict says whose the id is and where that request stands. It goes on untouched
+// only where it goes on.
+func (f *first) conflict(requestID string, differs []string) string {
+	stands := map[State]string{
+		Pending: "waits to be sent", Sending: "is being sent", Uncertain: "may exist already, which is being looked up",
+		Created: "was created", Rejected: "was rejected", Abandoned: "was abandoned", Expired: "expired", Cancelled: "was cancelled",
+	}[f.state]
+	switch {
+	case f.settledAt != nil:
+		stands += " at " + f.settledAt.UTC().Format(time.RFC3339)
+	case f.state == Uncertain && f.undue:
+		stands = "may exist already, and waits for a person to decide"
+	default:
+		stands += ", and goes on untouched"
+	}
+	return fmt.Sprintf("request_id %s is taken by another request, which differs in %s: message %d, received from %s at %s; it %s. "+
+		"This message was not carried out: ask again under a new request_id",
+		requestID, strings.Join(differs, ", "), f.sequence, shorten(shortName, f.source), f.receivedAt.UTC().Format(time.RFC3339), stands)
 }
 
 func orJSONNull(value []byte) []byte {

@@ -19,7 +19,7 @@ const (
 	Created   State = "created"   // exists, its sid is known
 	Rejected  State = "rejected"  // Flex will never take it
 	Abandoned State = "abandoned" // every counted attempt is used up
-	Expired   State = "expired"   // its deadline passed before it was sent
+	Expired   State = "expired"   // its deadline passed while it was pending
 	Cancelled State = "cancelled" // an operator stopped it
 )
 

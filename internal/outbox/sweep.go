@@ -81,7 +81,8 @@ func (s *Store) lapse(ctx context.Context) (int, error) {
 		SELECT `+settlementNames+` FROM moved`, sweepBatch, s.leaseFor, lapsedRest)
 }
 
-// expire: pending -> expired, where the deadline passed.
+// expire: pending -> expired, where the deadline passed. It says how far the request
+// had come: a lease under which no call was made is no attempt.
 func (s *Store) expire(ctx context.Context) (int, error) {
 	return s.sweepOut(ctx, "expire", expireSQL, sweepBatch)
 }
@@ -93,7 +94,12 @@ const expireSQL = `
 		 ORDER BY expires_at, id LIMIT $1 FOR UPDATE SKIP LOCKED)
 	UPDATE outbox o
 	   SET state = 'expired', due_at = NULL, settled_at = clock_timestamp(), error_kind = 'expired',
-	       error_message = 'expires_at passed before it was sent'
+	       error_message = 'expires_at passed ' || coalesce((
+	              SELECT format('after %s; the last one: %s', CASE count(*) WHEN 1 THEN 'one attempt' ELSE count(*) || ' attempts' END,
+	                            (array_agg(a.outcome || coalesce(', ' || a.error, '') ORDER BY a.id DESC))[1])
+	                FROM outbox_attempts a WHERE a.outbox_id = o.id AND a.kind = 'attempt' AND a.applied AND a.outcome <> 'put_back'
+	              HAVING count(*) > 0), 'before it was sent')
+	            || CASE WHEN o.undecided THEN '; whether an earlier attempt created it was never found out' ELSE '' END
 	  FROM over WHERE o.id = over.id
 	RETURNING ` + settlementColumns
 

@@ -183,3 +183,56 @@ func TestPruneManyMalformed(t *testing.T) {
 		t.Errorf("%d are left, want 3", n)
 	}
 }
+
+// TestExpiredSaysWhatWas: how many attempts there were and what the last one brought;
+// "before it was sent" is said only of what no call was made for.
+func TestExpiredSaysWhatWas(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	refused := flex.Outcome{Kind: flex.Refused, HTTPStatus: 429, TwilioCode: 20429, ErrorKind: "http_429", Message: "too many requests"}
+	n := uint64(0)
+	for _, tt := range []struct {
+		id       string
+		attempts []record // of an attempt each; the zero record: put back
+		set      string
+		want     string
+	}{
+		{"never", nil, ``, "expires_at passed before it was sent"},
+		{"put-back", []record{{}}, ``, "expires_at passed before it was sent"},
+		{"once", []record{{told: refused}}, ``, "expires_at passed after one attempt; the last one: refused, too many requests"},
+		{"twice, then put back", []record{{told: refused}, {told: refused}, {}}, ``, "expires_at passed after 2 attempts; the last one: refused, too many requests"},
+		{"without a word", []record{{told: flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"}}}, ``, "expires_at passed after one attempt; the last one: refused"},
+		{"undecided", []record{{told: refused}}, `, undecided = true`, "expires_at passed after one attempt; the last one: refused, too many requests; whether an earlier attempt created it was never found out"},
+	} {
+		n++
+		if _, err := s.Add(t.Context(), event(tt.id, n)); err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range tt.attempts {
+			exec(t, s.pool, `UPDATE outbox SET due_at = now() WHERE state = 'pending'`)
+			c, err := s.claim(t.Context(), 2) // of one slot those tried again have no half
+			if err != nil || len(c.leases) != 1 {
+				t.Fatal(tt.id, c, err)
+			}
+			l := c.leases[0]
+			r := unsent(l)
+			if a.told.ErrorKind != "" {
+				r = told(l, a.told)
+			}
+			if _, err := s.record(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		exec(t, s.pool, `UPDATE outbox SET expires_at = now()`+tt.set+` WHERE request_id = $1`, tt.id)
+		if moved, err := s.expire(t.Context()); err != nil || moved != 1 {
+			t.Fatal(tt.id, moved, err)
+		}
+		r := s.row(t, tt.id)
+		if deref(r.ErrorMessage) != tt.want || r.State != Expired || deref(r.ErrorKind) != "expired" {
+			t.Errorf("%s: %s %s, want %s", tt.id, r.State, deref(r.ErrorMessage), tt.want)
+		}
+		if tt.id == "once" && (deref(r.HTTPStatus) != 429 || deref(r.TwilioCode) != 20429) {
+			t.Errorf("%s: %+v, want the status and code of the last attempt", tt.id, r)
+		}
+	}
+}
