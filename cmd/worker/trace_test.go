@@ -1,0 +1,113 @@
+package main
+
+import (
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+// TestTracesWanted: the standard switches decide, and what is not supported is named.
+func TestTracesWanted(t *testing.T) {
+	const somewhere = "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318"
+	for _, c := range []struct {
+		env    string
+		wanted bool
+		why    string
+	}{
+		{"", false, ""},
+		{somewhere, true, ""},
+		{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://collector:4318/v1/traces", true, ""},
+		{somewhere + " OTEL_SDK_DISABLED=true", false, ""},
+		{somewhere + " OTEL_SDK_DISABLED=TRUE", false, ""},
+		{somewhere + " OTEL_SDK_DISABLED=false", true, ""},
+		{somewhere + " OTEL_SDK_DISABLED=", true, ""},
+		{somewhere + " OTEL_TRACES_EXPORTER=none", false, ""},
+		{somewhere + " OTEL_TRACES_EXPORTER=otlp", true, ""},
+		{somewhere + " OTEL_TRACES_EXPORTER=", true, ""},
+		{somewhere + " OTEL_TRACES_EXPORTER=console", false, "OTEL_TRACES_EXPORTER"},
+		{somewhere + " OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", true, ""},
+		{somewhere + " OTEL_EXPORTER_OTLP_PROTOCOL=grpc", false, "OTEL_EXPORTER_OTLP_PROTOCOL"},
+		{somewhere + " OTEL_EXPORTER_OTLP_PROTOCOL=http/json", false, "OTEL_EXPORTER_OTLP_PROTOCOL"},
+		{somewhere + " OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc", false, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"},
+		{somewhere + " OTEL_EXPORTER_OTLP_PROTOCOL=grpc OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=http/protobuf", true, ""},
+		{somewhere + " OTEL_SDK_DISABLED=true OTEL_EXPORTER_OTLP_PROTOCOL=grpc", false, ""},
+	} {
+		t.Run(c.env, func(t *testing.T) {
+			for _, name := range []string{otelEndpoint, otelTracesEndpoint, otelDisabled, otelExporter, otelProtocol, otelTracesProtocol} {
+				t.Setenv(name, "")
+			}
+			for _, variable := range strings.Fields(c.env) {
+				name, value, _ := strings.Cut(variable, "=")
+				t.Setenv(name, value)
+			}
+			wanted, why := tracesWanted()
+			if named, _, _ := strings.Cut(why, " "); wanted != c.wanted || named != c.why {
+				t.Errorf("wanted %v, because of %q", wanted, why)
+			}
+		})
+	}
+}
+
+// TestTraces: spans go to a collector, are kept back by the standard switch, and are not sent by HTTP to a port for gRPC.
+func TestTraces(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		more   string
+		spans  bool
+		says   string
+		silent string
+	}{
+		"sent":     {more: "OTEL_TRACES_EXPORTER=otlp", spans: true, silent: "no traces are sent"},
+		"disabled": {more: "OTEL_SDK_DISABLED=true", silent: "no traces are sent"},
+		"grpc":     {more: "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", says: "no traces are sent: only OTLP over HTTP is supported"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var posts atomic.Int64
+			collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/v1/traces" {
+					posts.Add(1)
+				}
+			}))
+			t.Cleanup(collector.Close)
+			r := newRig(t)
+			w := r.command(r.environment("OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL, c.more))
+			r.says(w.address, "ok", 200)
+			r.send("traced", 0, 3)
+			eventually(t, func() error { return is("created", r.flex.Calls().Created, 3) })
+			stopped(t, w) // which sends what is left
+			if got := posts.Load() > 0; got != c.spans {
+				t.Errorf("%d posts of spans", posts.Load())
+			}
+			said := w.log.String()
+			if strings.Count(said, c.says) != 1 && c.says != "" || c.silent != "" && strings.Contains(said, c.silent) {
+				t.Errorf("the log says\n%s", said)
+			}
+		})
+	}
+}
+
+// TestHangingCollector: a collector that takes connections and says nothing delays no request, nor the end by much.
+func TestHangingCollector(t *testing.T) {
+	t.Parallel()
+	collector, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = collector.Close() }) // its backlog takes the connections; nobody accepts
+	r := newRig(t)
+	w := r.command(r.environment("OTEL_EXPORTER_OTLP_ENDPOINT=http://"+collector.Addr().String(), "OTEL_BSP_SCHEDULE_DELAY=10", "OTEL_BSP_MAX_QUEUE_SIZE=16", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=8"))
+	r.says(w.address, "ok", 200)
+	r.send("hung", 0, 200)
+	eventually(t, func() error { return is("created", r.flex.Calls().Created, 200) })
+	if err := w.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status := w.exit(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
