@@ -144,8 +144,8 @@ func Check(ctx context.Context, db interface {
 // open gives a goose provider on connections of its own, and what closes them.
 func open(dsn string) (*goose.Provider, func(), error) {
 	config, err := database.Parse(dsn)
-	if err != nil {
-		return nil, nil, wrap("open", err)
+	if err != nil { // which quotes the address
+		return nil, nil, wrap("open", errors.New("the address of the database is not one"))
 	}
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(lockPeriod, lockTries))
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"flexworker/internal/database"
 	"flexworker/migrations"
 )
 
@@ -80,8 +79,8 @@ func databaseURL() (string, error) {
 	s, err := loadSecret("DATABASE_URL")
 	if err == nil && s.Value() == "" {
 		err = errors.New("DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE)")
-	} else if _, bad := database.Parse(s.Value()); err == nil && bad != nil { // which may quote it
-		err = errors.New("DATABASE_URL is not a Postgres address such as postgres://worker@db/worker")
+	} else if problem := databaseProblem(s.Value()); err == nil && problem != "" {
+		err = fmt.Errorf("DATABASE_URL %s", problem)
 	}
 	return s.Value(), err
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/kelseyhightower/envconfig"
 
-	"flexworker/internal/database"
 	"flexworker/internal/flex"
 )
 
@@ -25,11 +24,11 @@ type Config struct {
 	DatabaseURL Secret `envconfig:"DATABASE_URL" doc:"Postgres; required"`
 	Migrate     bool   `envconfig:"MIGRATE" default:"true" doc:"bring the schema up to date at the start"`
 
-	NATSURL       string `envconfig:"NATS_URL" default:"nats://127.0.0.1:4222" doc:"NATS servers, comma-separated"`
-	NATSCredsFile string `envconfig:"NATS_CREDS_FILE" doc:"NATS credentials file (JWT and seed)"`
-	NATSCAFile    string `envconfig:"NATS_CA_FILE" doc:"certificate authorities that the NATS servers are held against"`
-	NATSCertFile  string `envconfig:"NATS_CERT_FILE" doc:"client certificate for NATS; goes with NATS_KEY_FILE"`
-	NATSKeyFile   string `envconfig:"NATS_KEY_FILE" doc:"key of the client certificate"`
+	NATSURL       natsURL `envconfig:"NATS_URL" default:"nats://127.0.0.1:4222" doc:"NATS servers, comma-separated"`
+	NATSCredsFile string  `envconfig:"NATS_CREDS_FILE" doc:"NATS credentials file (JWT and seed)"`
+	NATSCAFile    string  `envconfig:"NATS_CA_FILE" doc:"certificate authorities that the NATS servers are held against"`
+	NATSCertFile  string  `envconfig:"NATS_CERT_FILE" doc:"client certificate for NATS; goes with NATS_KEY_FILE"`
+	NATSKeyFile   string  `envconfig:"NATS_KEY_FILE" doc:"key of the client certificate"`
 
 	RequestsStream   string `envconfig:"REQUESTS_STREAM" default:"INTERACTION_REQUESTS" doc:"stream that requests are read from"`
 	RequestsSubject  string `envconfig:"REQUESTS_SUBJECT" default:"interactions.requests" doc:"prefix of the subjects they arrive on; the source follows"`
@@ -137,8 +136,11 @@ func (c Config) faults() []error {
 	}
 	if c.DatabaseURL.Value() == "" {
 		want(false, "DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE)")
-	} else if _, err := database.Parse(c.DatabaseURL.Value()); err != nil {
-		want(false, "DATABASE_URL is not a Postgres address such as postgres://worker@db/worker")
+	} else if problem := databaseProblem(c.DatabaseURL.Value()); problem != "" {
+		want(false, "DATABASE_URL %s", problem)
+	}
+	if problem := natsProblem(string(c.NATSURL)); problem != "" {
+		want(false, "NATS_URL %s", problem)
 	}
 	for _, s := range [][2]string{{"REQUESTS_SUBJECT", c.RequestsSubject}, {"RESULTS_SUBJECT", c.ResultsSubject}} {
 		want(subjectPattern.MatchString(s[1]), "%s=%s is not a subject of plain tokens", s[0], s[1])
@@ -181,6 +183,7 @@ func (c Config) faults() []error {
 		want(err == nil && unknown == nil, "ADMIN_ADDR=%s must be host:port or :port", c.AdminAddr)
 	}
 	want(oneOf(c.LogLevel, "debug", "info", "warn", "error"), "LOG_LEVEL=%s must be debug, info, warn or error", c.LogLevel)
+	faults = append(faults, traceFaults()...)
 	want(oneOf(c.LogFormat, "json", "text"), "LOG_FORMAT=%s must be json or text", c.LogFormat)
 	return faults
 }
@@ -234,7 +237,7 @@ func addressProblem(address string, insecure bool) string {
 	switch {
 	case err != nil || u.Host == "":
 		return "is not an address such as https://flex-api.twilio.com"
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+	case u.User != nil || strings.Contains(address, "@") || u.RawQuery != "" || u.Fragment != "":
 		return "must have no user, query or fragment"
 	case u.Scheme == "https":
 		return ""

@@ -26,7 +26,7 @@ var defaults = [][2]string{
 	{"TWILIO_ACCOUNT_SID", ""}, {"TWILIO_AUTH_TOKEN", ""}, {"TWILIO_API_KEY", ""}, {"TWILIO_API_SECRET", ""},
 	{"FLEX_URL", "https://flex-api.twilio.com"}, {"TASKROUTER_URL", "https://taskrouter.twilio.com"},
 	{"FLEX_INSECURE_HTTP", "false"},
-	{"FLEX_TIMEOUT", "15s"}, {"FLEX_CONCURRENCY", "16"}, {"FLEX_RATE", "5"},
+	{"FLEX_TIMEOUT", "15s"}, {"FLEX_CONCURRENCY", "16"}, {"FLEX_RATE", "10"},
 	{"RETRY_MAX_ATTEMPTS", "10"}, {"RETRY_MIN_DELAY", "1s"}, {"RETRY_MAX_DELAY", "5m"},
 	{"LOOKUP_ATTRIBUTE", "interaction_request"}, {"LOOKUP_SETTLE", "60s"}, {"UNCERTAIN_POLICY", "hold"},
 	{"RETENTION", "720h"}, {"SHUTDOWN_GRACE", "30s"}, {"ADMIN_ADDR", ":8080"}, {"ADMIN_TOKEN", ""},
@@ -85,7 +85,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.FlexTimeout != 15*time.Second || cfg.FlexRate != 5 || !cfg.Migrate || cfg.CreateStreams || cfg.Retention != 720*time.Hour || cfg.LookupSettle != time.Minute {
+	if cfg.FlexTimeout != 15*time.Second || cfg.FlexRate != 10 || !cfg.Migrate || cfg.CreateStreams || cfg.Retention != 720*time.Hour || cfg.LookupSettle != time.Minute {
 		t.Errorf("%+v", cfg)
 	}
 }
@@ -291,7 +291,7 @@ func TestSecretFiles(t *testing.T) {
 // TestSecretsAreNeverShown, whatever is printed, encoded or goes wrong.
 func TestSecretsAreNeverShown(t *testing.T) {
 	const hush = "hush-hush"
-	env := required("DATABASE_URL", "postgres://w:"+hush+"@db/w", "TWILIO_AUTH_TOKEN", hush, "ADMIN_TOKEN", hush, "NATS_URL", "nats://u:"+hush+"@n1:4222,u:"+hush+"@n2:4222")
+	env := required("DATABASE_URL", "postgres://w:"+hush+"@db/w", "TWILIO_AUTH_TOKEN", hush, "ADMIN_TOKEN", hush, "NATS_URL", "nats://u:"+hush+"@n1:4222,nats://u:"+hush+"@n2:4222")
 	setEnv(t, env)
 	cfg, err := loadConfig()
 	if err != nil {
@@ -299,15 +299,12 @@ func TestSecretsAreNeverShown(t *testing.T) {
 	}
 	var out bytes.Buffer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-		// NATSURL is a plain setting: settings hides what is in it.
 		one := cfg
-		one.NATSURL = ""
 		fmt.Fprintf(&out, verb+"\n", one)
 		fmt.Fprintf(&out, verb+verb+"\n", &one, one.TwilioAuthToken)
 	}
 	fmt.Fprintln(&out, strings.Join(settings(cfg), "\n"))
 	one := cfg
-	one.NATSURL = ""
 	if err := json.NewEncoder(&out).Encode(one); err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +359,7 @@ func TestDatabaseShown(t *testing.T) {
 		"host=db user=w password=secret":                     "",
 		"secret":                                             "",
 	} {
-		if got := databaseShown(dsn); got != want {
+		if got := shownDatabase(dsn); got != want {
 			t.Errorf("%s is shown as %q, want %q", dsn, got, want)
 		}
 	}

@@ -36,9 +36,12 @@ const (
 // itself says of pool and session stands, but for what database.Parse pins and for
 // the isolation.
 func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string, configure func(*pgxpool.Config)) (*pgxpool.Pool, error) {
+	if problem := databaseProblem(dsn.Value()); problem != "" {
+		return nil, fmt.Errorf("DATABASE_URL %s", problem)
+	}
 	config, err := database.Parse(dsn.Value())
-	if err != nil {
-		return nil, errors.New("DATABASE_URL is not a Postgres address")
+	if err != nil { // which quotes the address
+		return nil, errors.New("DATABASE_URL is not a Postgres address such as postgres://worker@db/worker")
 	}
 	limitPool(config, size)
 	for name, value := range map[string]string{
@@ -127,6 +130,9 @@ var errClosed = errors.New("NATS has closed the connection for good")
 // connectNATS connects, or goes on trying in the background for as long as the
 // worker runs, unless the connection is closed for good.
 func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger) (*nats.Conn, error) {
+	if problem := natsProblem(string(cfg.NATSURL)); problem != "" {
+		return nil, fmt.Errorf("NATS_URL %s", problem) // the library's errors would quote it
+	}
 	options := []nats.Option{
 		nats.Name("flexworker " + worker),
 		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.IgnoreAuthErrorAbort(),
@@ -157,9 +163,9 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 			log.Warn("NATS", "error", err)
 		}),
 	}
-	conn, err := nats.Connect(cfg.NATSURL, append(natsOptions(cfg), options...)...)
+	conn, err := nats.Connect(string(cfg.NATSURL), append(natsOptions(cfg), options...)...)
 	if err != nil {
-		return nil, errors.New("NATS: " + hideUser(err.Error())) // which may quote the address
+		return nil, fmt.Errorf("NATS at %s (NATS_URL): %w", cfg.NATSURL, err)
 	}
 	return conn, nil
 }

@@ -144,7 +144,7 @@ func poorRig(t *testing.T, grants, publish, subscribe []string) (*rig, Config) {
 		t.Fatalf("the address of the database is no URL: %v", err)
 	}
 	poor.User = url.UserPassword(role, password)
-	cfg.DatabaseURL, cfg.Migrate, cfg.NATSURL = secretOf(poor.String()), false, r.nats.URLFor(user)
+	cfg.DatabaseURL, cfg.Migrate, cfg.NATSURL = secretOf(poor.String()), false, natsURL(r.nats.URLFor(user))
 	return r, cfg
 }
 

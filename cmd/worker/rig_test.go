@@ -130,7 +130,7 @@ func (r *rig) config() Config {
 		r.t.Fatal(err)
 	}
 	return Config{
-		DatabaseURL: secretOf(r.dsn), Migrate: true, NATSURL: r.nats.URL(),
+		DatabaseURL: secretOf(r.dsn), Migrate: true, NATSURL: natsURL(r.nats.URL()),
 		RequestsStream: "INTERACTION_REQUESTS", RequestsSubject: "interactions.requests", RequestsConsumer: "interaction-worker",
 		ResultsStream: "INTERACTION_RESULTS", ResultsSubject: "interactions.results",
 		TwilioAccountSID: flextest.AccountSID, TwilioAuthToken: secretOf(flextest.AuthToken),

@@ -248,7 +248,7 @@ var errUnbound = errors.New("the results subject is not bound to the results str
 // streams looks at both streams before the first message is taken.
 func (a *app) streams(ctx context.Context) error {
 	if !a.nats.IsConnected() {
-		return fmt.Errorf("NATS at %s (NATS_URL) does not answer", hideUser(a.cfg.NATSURL))
+		return fmt.Errorf("NATS at %s (NATS_URL) does not answer", a.cfg.NATSURL)
 	}
 	if _, err := a.consumer.Names.Open(ctx, a.consumer.Stream); err != nil {
 		return err

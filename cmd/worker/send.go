@@ -146,9 +146,12 @@ func senderStream() (Config, jetstream.JetStream, func(), error) {
 	if err != nil && cfg.NATSURL == "" {
 		return cfg, nil, nil, err
 	}
-	conn, err := nats.Connect(cfg.NATSURL, append(natsOptions(cfg), nats.Name("flexworker send"))...)
+	if problem := natsProblem(string(cfg.NATSURL)); problem != "" {
+		return cfg, nil, nil, fmt.Errorf("NATS_URL %s", problem)
+	}
+	conn, err := nats.Connect(string(cfg.NATSURL), append(natsOptions(cfg), nats.Name("flexworker send"))...)
 	if err != nil {
-		return cfg, nil, nil, fmt.Errorf("NATS at %s (NATS_URL): %s", hideUser(cfg.NATSURL), hideUser(err.Error()))
+		return cfg, nil, nil, fmt.Errorf("NATS at %s (NATS_URL): %w", cfg.NATSURL, err)
 	}
 	stream, err := jetstream.New(conn)
 	return cfg, stream, conn.Close, err

@@ -2,19 +2,11 @@ package main
 
 import (
 	"fmt"
-	"net/url"
 	"os"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 )
-
-// userinfo is what must not be shown of an address, also of one without scheme.
-var userinfo = regexp.MustCompile(`(^|//|,|")[^/@,"\s]*@`)
-
-// hideUser takes user and password out of addresses, and of errors that quote them.
-func hideUser(text string) string { return userinfo.ReplaceAllString(text, "$1(hidden)@") }
 
 // settings are lines of name, value, where it came from, and what it is.
 func settings(cfg Config) []string {
@@ -31,25 +23,16 @@ func settings(cfg Config) []string {
 		} else if f.Tag.Get("default") == "" {
 			from = "unset"
 		}
-		value := hideUser(fmt.Sprint(v.Field(i).Interface()))
-		if name == "DATABASE_URL" && from != "unset" {
-			value += databaseShown(cfg.DatabaseURL.Value())
+		value := fmt.Sprint(v.Field(i).Interface())
+		switch {
+		case name == "DATABASE_URL" && from != "unset":
+			value += shownDatabase(cfg.DatabaseURL.Value())
+		case name == "FLEX_URL", name == "TASKROUTER_URL":
+			value = shownAddress(value)
 		}
 		lines = append(lines, strings.Join([]string{name, value, from, f.Tag.Get("doc")}, "\t"))
 	}
 	return lines
-}
-
-// databaseShown is where a database is, behind a space: host and name, without what
-// else stands in its address. It is "" when the address is no URL, or is read in a
-// way in which part of a password may have become something else.
-func databaseShown(dsn string) string {
-	u, err := url.Parse(dsn)
-	ats := strings.Count(dsn, "@")
-	if err != nil || u.Host == "" || ats > 1 || ats == 1 && u.User == nil {
-		return ""
-	}
-	return " " + u.Host + u.Path
 }
 
 // ourPrefixes are how the names of our settings begin that nobody else is likely to
