@@ -2,6 +2,7 @@ package flex
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -73,5 +74,19 @@ func BenchmarkDescribe(b *testing.B) {
 		if channel, routing := Describe(response); channel == nil || routing.ConversationSID == nil {
 			b.Fatal(channel, routing)
 		}
+	}
+}
+
+// BenchmarkBound is what each call pays so that the kernel gives up with it.
+func BenchmarkBound(b *testing.B) {
+	s := serve(b, func(http.ResponseWriter, *http.Request) {})
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		bound(conn, time.Second)
 	}
 }

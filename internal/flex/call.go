@@ -58,6 +58,7 @@ func (c *Client) exchange(ctx context.Context, method, address, form string, tak
 	res, err := c.transport.RoundTrip(req)
 	if err != nil {
 		a.unreached, a.broken, a.err = w.seal(), word(ctx, err), err
+		w.cut()
 		return a
 	}
 	defer res.Body.Close()
@@ -66,7 +67,9 @@ func (c *Client) exchange(ctx context.Context, method, address, form string, tak
 		return a // 101: what follows is no body, and its reading knows no limit
 	}
 	if take == nil || a.status != http.StatusOK {
-		a.read(ctx, res)
+		if !a.read(ctx, res) {
+			w.cut() // of a request that was answered early the rest may be on its way
+		}
 	} else if err := take(res.Body); err != nil {
 		a.broken, a.err = "body_"+word(ctx, err), err
 	} else {
@@ -101,8 +104,9 @@ var (
 	jsonType = []string{"application/json"}
 )
 
-// read takes the body in. Whatever goes wrong here, the status stands.
-func (a *answer) read(ctx context.Context, res *http.Response) {
+// read takes the body in. Whatever goes wrong here, the status stands. It is false when
+// the connection broke.
+func (a *answer) read(ctx context.Context, res *http.Response) bool {
 	var body bytes.Buffer
 	if n := res.ContentLength; 0 < n && n <= maxAnswer {
 		body.Grow(int(n) + bytes.MinRead)
@@ -118,6 +122,7 @@ func (a *answer) read(ctx context.Context, res *http.Response) {
 	default:
 		a.whole = true
 	}
+	return err == nil
 }
 
 // wire sees whether a request's headers were written on any connection. They
@@ -125,6 +130,7 @@ func (a *answer) read(ctx context.Context, res *http.Response) {
 // shorter than it; of longer ones a part may have left, which no server can act on.
 type wire struct {
 	trace  httptrace.ClientTrace
+	ctx    context.Context // of the call, for its limit
 	mu     sync.Mutex
 	conn   net.Conn
 	wrote  bool
@@ -132,7 +138,7 @@ type wire struct {
 }
 
 func (w *wire) watch(ctx context.Context) context.Context {
-	w.trace.GotConn, w.trace.WroteHeaders = w.gotConn, w.wroteHeaders
+	w.ctx, w.trace.GotConn, w.trace.WroteHeaders = ctx, w.gotConn, w.wroteHeaders
 	return httptrace.WithClientTrace(ctx, &w.trace)
 }
 
@@ -140,6 +146,7 @@ func (w *wire) gotConn(info httptrace.GotConnInfo) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.conn = info.Conn
+	bound(w.conn, left(w.ctx))
 }
 
 // wroteHeaders keeps what seal said true: when it comes later than that, which
@@ -150,7 +157,7 @@ func (w *wire) wroteHeaders() {
 	if !w.sealed {
 		w.wrote = true
 	} else if w.conn != nil {
-		w.conn.Close()
+		reset(w.conn)
 	}
 }
 
@@ -160,6 +167,16 @@ func (w *wire) seal() (unreached bool) {
 	defer w.mu.Unlock()
 	w.sealed = true
 	return !w.wrote
+}
+
+// cut ends the connection of a call that is given up, with all that the kernel holds of it.
+// Nobody else can have it: the transport keeps none on which a call went wrong.
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.conn != nil {
+		reset(w.conn)
+	}
 }
 
 // word is one word for what went wrong on the way.

@@ -126,7 +126,7 @@ func transport(cfg Config) *http.Transport {
 	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAlive: 15 * time.Second}
 	return &http.Transport{
 		Proxy:       proxies(),
-		DialContext: dialer.DialContext,
+		DialContext: dialReset(dialer),
 		TLSClientConfig: &tls.Config{
 			MinVersion: tls.VersionTLS12, RootCAs: cfg.RootCAs, ClientSessionCache: tls.NewLRUClientSessionCache(0),
 		},

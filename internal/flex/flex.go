@@ -24,11 +24,14 @@
 // stands between us and Flex can say 403, 404 or 429 as well, after he has passed the
 // request on.
 //
+// What was given up cannot arrive later (giveup.go): the kernel keeps nothing of a call
+// that has ended.
+//
 // What it leaves to others: whether and when to try again, how fast to go, what
 // to store (package outbox), and what a valid request is (package consumer).
 //
 // Files: config.go the client and its transport, login.go its credentials, call.go
-// one exchange on the wire, judge.go, proof.go and classify.go what it means, read.go
+// one exchange on the wire, giveup.go its end, proxy.go the way, judge.go, proof.go and classify.go what it means, read.go
 // Fetch and Check, lookup.go, events.go and list.go TaskRouter, describe.go, key.go and
 // sid.go the pure rest.
 package flex

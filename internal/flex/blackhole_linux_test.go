@@ -1,0 +1,198 @@
+package flex
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"flexworker/internal/wan"
+)
+
+// far is a server at the far end of a long way, and what of it was heard.
+type far struct {
+	*httptest.Server
+	port  int
+	line  *wan.Line
+	mu    sync.Mutex
+	heard map[string]bool // by header Name: whole requests
+}
+
+func farServer(t *testing.T, line *wan.Line, secure bool) *far {
+	t.Helper()
+	f := &far{line: line, heard: map[string]bool{}}
+	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return
+		}
+		f.mu.Lock()
+		f.heard[r.Header.Get("User-Agent")] = true
+		f.mu.Unlock()
+		io.WriteString(w, created)
+	}))
+	listener, err := net.Listen("tcp", wan.Near+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Listener.Close()
+	f.Listener = listener
+	f.port = listener.Addr().(*net.TCPAddr).Port
+	if secure {
+		f.StartTLS()
+	} else {
+		f.Start()
+	}
+	t.Cleanup(f.Close)
+	return f
+}
+
+func (f *far) has(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.heard[name]
+}
+
+// address is where the far end is called.
+func (f *far) address() string {
+	scheme, _, _ := strings.Cut(f.URL, ":")
+	return fmt.Sprintf("%s://%s:%d", scheme, wan.Far, f.port)
+}
+
+// control is what Go does by itself: the same call, with nothing done about what the kernel
+// keeps. What becomes of it shows that the hole was one.
+func (f *far) control(t *testing.T, secure bool) (call func(name string, limit time.Duration) error) {
+	t.Helper()
+	transport := &http.Transport{}
+	if secure {
+		transport.TLSClientConfig = f.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+		transport.TLSClientConfig.ServerName = "example.com"
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	return func(name string, limit time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, "POST", f.address()+"/v1/Interactions", strings.NewReader("Channel=x"))
+		if err != nil {
+			return err
+		}
+		req.GetBody = nil
+		req.Header.Set("User-Agent", name)
+		res, err := transport.RoundTrip(req)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, res.Body)
+		return err
+	}
+}
+
+// TestWhatWasGivenUpCannotArrive: the way is lost while a call is under way and comes back after
+// the call was given up. Go alone leaves the request with the kernel, which delivers it then:
+// the control shows that. Of ours the kernel keeps nothing from the moment on that Create returns.
+func TestWhatWasGivenUpCannotArrive(t *testing.T) {
+	if !wan.Alone(t) {
+		return
+	}
+	line := wan.Open(t, 2*time.Millisecond)
+	const limit = 1500 * time.Millisecond
+	large := wish
+	large.Channel = []byte(`{"type":"` + strings.Repeat("x", 256<<10) + `"}`) // more than the window takes at once
+	cancelled := func(parent context.Context) (context.Context, context.CancelFunc) {
+		return context.WithTimeout(parent, limit/2)
+	}
+	for _, tt := range []struct {
+		name   string
+		secure bool
+		in     Interaction
+		end    func(context.Context) (context.Context, context.CancelFunc)
+	}{
+		{"timeout", false, wish, context.WithCancel},
+		{"timeout, TLS", true, wish, context.WithCancel},
+		{"cancelled", false, wish, cancelled},
+		{"cancelled, TLS", true, wish, cancelled},
+		{"large", false, large, context.WithCancel},
+		{"large, TLS", true, large, context.WithCancel},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f, other := farServer(t, line, tt.secure), farServer(t, line, tt.secure)
+			control := other.control(t, tt.secure)
+			change := []func(*Config){within(limit), func(c *Config) { c.InsecureHTTP = true }}
+			if tt.secure {
+				change = append(change, func(c *Config) {
+					c.RootCAs = x509.NewCertPool()
+					c.RootCAs.AddCert(f.Certificate())
+				})
+			}
+			ours := func(name string) *Client {
+				return newClient(t, f.address(), append(change, func(c *Config) { c.UserAgent = name })...)
+			}
+			c := ours("warm")
+			trustFar(c)
+			if o := c.Create(t.Context(), wish); o.Kind != Created {
+				t.Fatalf("the way is open: %+v", o)
+			}
+			if err := control("warm", limit); err != nil {
+				t.Fatalf("the way is open: %v", err)
+			}
+			c.userAgent = []string{"ours"}
+			line.Cut()
+			var calls sync.WaitGroup
+			calls.Go(func() {
+				ctx, cancel := tt.end(t.Context())
+				defer cancel()
+				if o := c.Create(ctx, tt.in); o.Kind != Uncertain || o.Unreached {
+					t.Errorf("in the hole: %+v", o)
+				}
+				if kept, err := wan.Unacknowledged(f.port); kept > 0 || err != nil {
+					t.Errorf("given up, and the kernel goes on sending %d bytes, %v", kept, err)
+				}
+			})
+			calls.Go(func() {
+				if err := control("control", limit); err == nil {
+					t.Error("the control was answered in the hole")
+				}
+				if kept, err := wan.Unacknowledged(other.port); kept == 0 || err != nil {
+					t.Errorf("of the control the kernel keeps %d bytes, %v", kept, err)
+				}
+			})
+			calls.Wait()
+			if t.Failed() {
+				line.Mend()
+				return
+			}
+			if line.Lost() == 0 {
+				t.Error("nothing was lost")
+			}
+			line.Mend()
+			eventually(t, func() bool { return other.has("control") })
+			if f.has("ours") {
+				t.Error("what was given up has arrived")
+			}
+		})
+	}
+}
+
+// trustFar takes the test server's certificate, which is for other names.
+func trustFar(c *Client) { c.transport.TLSClientConfig.ServerName = "example.com" }
+
+// eventually waits until it is so.
+func eventually(t *testing.T, so func() bool) {
+	t.Helper()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	late := time.After(time.Minute)
+	for !so() {
+		select {
+		case <-again.C:
+		case <-late:
+			t.Fatal("it never came about")
+		}
+	}
+}

@@ -1,0 +1,4 @@
+//go:build !linux
+
+// Package wan is a long way within one machine, for tests. It needs Linux.
+package wan

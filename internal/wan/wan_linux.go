@@ -1,0 +1,276 @@
+// Package wan is a long way within one machine, for tests: an address behind a round trip, to
+// which the way can be cut, with packets lost in silence, as a network does it. A proxy between
+// two sockets cannot show what a kernel does with bytes that nobody acknowledges.
+//
+// It is a TUN device that sends every packet back with its two addresses exchanged: a call to
+// Far arrives at Near, from Far. The sums of IP and TCP stay right, as they do not depend on the
+// order. It needs root, a network namespace of its own (see Alone) and /dev/net/tun; neither
+// netem, a packet filter nor any program.
+package wan
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The two ends: who listens on Near is called at Far.
+const (
+	Near = "198.18.0.1" // RFC 2544: for tests of networks
+	Far  = "198.18.0.2"
+)
+
+// inside is set in the process that Alone has started.
+const inside = "WAN_NAMESPACE"
+
+// Alone runs the test that calls it once more, as a process with a network namespace of its own
+// in which only the loopback device is up, and tells whether this is that process. In the other
+// one the test has passed or failed with it when Alone returns: there is nothing left to do.
+//
+//	if !wan.Alone(t) {
+//		return
+//	}
+//
+// A machine on which it cannot be done fails the test where CI is set; elsewhere it is skipped,
+// with the reason.
+func Alone(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(inside) == t.Name() {
+		if err := loopbackUp(); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	if os.Geteuid() != 0 {
+		cannot(t, "a network namespace needs root: run the test as root")
+	}
+	if driver, err := openDriver(); err != nil {
+		cannot(t, "a long way needs a TUN device: "+err.Error())
+	} else {
+		_ = unix.Close(driver)
+	}
+	args := []string{"-test.run=^" + regexp.QuoteMeta(t.Name()) + "$", "-test.v", "-test.count=1"}
+	for _, arg := range os.Args[1:] { // flags of the test's own, and its time limit
+		if !strings.HasPrefix(arg, "-test.") || strings.HasPrefix(arg, "-test.timeout") {
+			args = append(args, arg)
+		}
+	}
+	child := exec.CommandContext(t.Context(), os.Args[0], args...)
+	child.Env = append(os.Environ(), inside+"="+t.Name())
+	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	child.Cancel = func() error { return child.Process.Signal(os.Interrupt) }
+	child.WaitDelay = 10 * time.Second
+	out, err := child.CombinedOutput()
+	t.Logf("in a network namespace of its own:\n%s", out)
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("the test failed there: %v", err)
+	}
+	return false
+}
+
+// cannot ends a test that this machine cannot run.
+func cannot(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// Line is a way that is open. Its methods may be called from several goroutines.
+type Line struct {
+	device *os.File
+	delay  time.Duration
+	cut    atomic.Bool
+	lost   atomic.Int64
+	late   chan packet
+	done   chan struct{}
+}
+
+type packet struct {
+	due  time.Time
+	data []byte
+}
+
+// Open opens the way for a test, with half of roundTrip in each direction.
+func Open(t *testing.T, roundTrip time.Duration) *Line {
+	t.Helper()
+	device, err := openTUN("wan0")
+	if err != nil {
+		t.Fatalf("a long way: %v", err)
+	}
+	l := &Line{device: device, delay: roundTrip / 2, late: make(chan packet, 4096), done: make(chan struct{}, 2)}
+	go l.read()
+	go l.write()
+	t.Cleanup(func() {
+		_ = device.Close() // ends read, and that ends write
+		<-l.done
+		<-l.done
+	})
+	return l
+}
+
+// Cut makes a black hole of the way: packets in both directions are lost, nobody is told.
+func (l *Line) Cut() { l.cut.Store(true) }
+
+// Mend ends Cut.
+func (l *Line) Mend() { l.cut.Store(false) }
+
+// Lost is how many packets the hole has taken.
+func (l *Line) Lost() int64 { return l.lost.Load() }
+
+// read takes what the kernel sends.
+func (l *Line) read() {
+	defer func() { close(l.late); l.done <- struct{}{} }()
+	for {
+		data := make([]byte, 1<<16)
+		n, err := l.device.Read(data)
+		if err != nil {
+			return
+		}
+		if n < 20 || data[0]>>4 != 4 {
+			continue // IPv6 looks for neighbours
+		}
+		if l.cut.Load() {
+			l.lost.Add(1)
+			continue
+		}
+		var from [4]byte
+		copy(from[:], data[12:16])
+		copy(data[12:16], data[16:20])
+		copy(data[16:20], from[:])
+		l.late <- packet{time.Now().Add(l.delay), data[:n]}
+	}
+}
+
+// write gives it back when its time has come: all take equally long, so in their order.
+func (l *Line) write() {
+	defer func() { l.done <- struct{}{} }()
+	for p := range l.late {
+		if wait := time.Until(p.due); wait > 0 {
+			<-time.After(wait)
+		}
+		if l.cut.Load() { // it was on the way when the hole came
+			l.lost.Add(1)
+			continue
+		}
+		_, _ = l.device.Write(p.data) // a packet may be lost
+	}
+}
+
+// Unacknowledged are the bytes that this namespace's kernel still wants to get to a port of Far,
+// by sockets in use and by those that a program has closed: what it sends again and again.
+func Unacknowledged(port int) (bytes int, err error) {
+	table, err := os.ReadFile("/proc/self/net/tcp")
+	if err != nil {
+		return 0, fmt.Errorf("wan: %w", err)
+	}
+	far := netip.MustParseAddr(Far).As4()
+	remote := fmt.Sprintf("%02X%02X%02X%02X:%04X", far[3], far[2], far[1], far[0], port) // little-endian, as the kernel prints it
+	for line := range strings.Lines(string(table)) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 || fields[2] != remote {
+			continue
+		}
+		queue, _, _ := strings.Cut(fields[4], ":")
+		n, err := strconv.ParseUint(queue, 16, 32)
+		if err != nil {
+			return 0, fmt.Errorf("wan: /proc/self/net/tcp: %w", err)
+		}
+		bytes += int(n)
+	}
+	return bytes, nil
+}
+
+// openTUN makes a TUN device with Near's address, from which Far's can be reached.
+func openTUN(name string) (*os.File, error) {
+	fd, err := openDriver()
+	if err != nil {
+		return nil, err
+	}
+	made, err := unix.NewIfreq(name)
+	if err == nil {
+		made.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, made)
+	}
+	if err == nil {
+		err = configure(name, func(socket int, r *unix.Ifreq) error {
+			near, mask := netip.MustParseAddr(Near).As4(), [4]byte{255, 255, 255, 252}
+			if err := errors.Join(r.SetInet4Addr(near[:]), unix.IoctlIfreq(socket, unix.SIOCSIFADDR, r)); err != nil {
+				return err
+			}
+			return errors.Join(r.SetInet4Addr(mask[:]), unix.IoctlIfreq(socket, unix.SIOCSIFNETMASK, r))
+		})
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// openDriver opens /dev/net/tun. Containers often lack it: then a node of the same numbers is
+// made for a moment.
+func openDriver() (int, error) {
+	const flags = unix.O_RDWR | unix.O_CLOEXEC | unix.O_NONBLOCK
+	fd, err := unix.Open("/dev/net/tun", flags, 0)
+	if !errors.Is(err, unix.ENOENT) {
+		if err != nil {
+			err = fmt.Errorf("/dev/net/tun: %w", err)
+		}
+		return fd, err
+	}
+	dir, err := os.MkdirTemp("", "wan")
+	if err != nil {
+		return -1, err
+	}
+	defer os.RemoveAll(dir)
+	node := filepath.Join(dir, "tun")
+	if err := unix.Mknod(node, unix.S_IFCHR|0o600, int(unix.Mkdev(10, 200))); err != nil {
+		return -1, fmt.Errorf("there is no /dev/net/tun, and none can be made: %w", err)
+	}
+	if fd, err = unix.Open(node, flags, 0); err != nil {
+		return -1, fmt.Errorf("there is no /dev/net/tun, and one that was made cannot be opened: %w", err)
+	}
+	return fd, nil
+}
+
+func loopbackUp() error {
+	return configure("lo", func(int, *unix.Ifreq) error { return nil })
+}
+
+// configure does something to a device and takes it up.
+func configure(name string, do func(socket int, r *unix.Ifreq) error) error {
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(socket)
+	r, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	if err := do(socket, r); err != nil {
+		return fmt.Errorf("the device %s: %w", name, err)
+	}
+	if err := unix.IoctlIfreq(socket, unix.SIOCGIFFLAGS, r); err != nil {
+		return fmt.Errorf("the device %s: %w", name, err)
+	}
+	r.SetUint16(r.Uint16() | unix.IFF_UP)
+	if err := unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, r); err != nil {
+		return fmt.Errorf("the device %s does not come up: %w", name, err)
+	}
+	return nil
+}
