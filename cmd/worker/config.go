@@ -101,6 +101,13 @@ func loadField(f reflect.StructField, into reflect.Value) error {
 		into.Set(reflect.ValueOf(s))
 		return err
 	}
+	if f.Type.Kind() == reflect.String && strings.TrimSpace(value) != value { // as those of files are
+		value = strings.TrimSpace(value)
+		into.SetString(value)
+		if value != "" {
+			return nil
+		}
+	}
 	if set && value == "" && !mayBeEmpty[name] {
 		return fmt.Errorf("%s is set but empty: leave it out to have the default", name)
 	}
@@ -203,6 +210,11 @@ func (c Config) warnings() []string {
 
 // credentialFaults wants exactly one pair, of the right form.
 func (c Config) credentialFaults() []error {
+	for _, sid := range [][2]string{{"TWILIO_ACCOUNT_SID", c.TwilioAccountSID}, {"TWILIO_API_KEY", c.TwilioAPIKey}} {
+		if problem := tokenProblem(sid[1]); problem != "" {
+			return []error{fmt.Errorf("%s %s", sid[0], problem)}
+		}
+	}
 	token := c.TwilioAccountSID != "" || c.TwilioAuthToken.Value() != ""
 	key := c.TwilioAPIKey != "" || c.TwilioAPISecret.Value() != ""
 	switch {
