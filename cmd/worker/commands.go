@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -118,6 +119,9 @@ func healthcheckCommand() *cobra.Command {
 			if !set {
 				address = ":8080"
 			}
+			if address = strings.TrimSpace(address); address == "" {
+				return report(cmd, nil, "ADMIN_ADDR is empty: this worker serves no health, so there is nothing to ask\n")
+			}
 			path := "/healthz"
 			if ready {
 				path = "/readyz"
@@ -138,11 +142,19 @@ func healthcheck(ctx context.Context, address, path string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
 	if err != nil {
 		return err
 	}
-	response, err := http.DefaultClient.Do(r)
+	// Straight to the address: HTTP_PROXY would lead away from this machine, and a URL
+	// would want the zone of an IPv6 address spelled in its own way.
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+		},
+	}}
+	response, err := client.Do(r)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -46,11 +47,7 @@ func (a *app) serveAdmin(ctx context.Context) (func(), error) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry(), promhttp.HandlerOpts{}))
-	server := &http.Server{
-		Handler: mux, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
-		// Without these whoever connects and says no more, or reads no answer, stays for ever.
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 15 * time.Second, IdleTimeout: 2 * time.Minute,
-	}
+	server := adminServer(mux, slog.NewLogLogger(a.log.Handler(), slog.LevelWarn))
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -63,6 +60,15 @@ func (a *app) serveAdmin(ctx context.Context) (func(), error) {
 		_ = server.Close() // scrapes and probes under way may be cut
 		<-served
 	}, nil
+}
+
+// adminServer has limits for connections that say nothing more, or read no answer:
+// without them each stays for ever.
+func adminServer(handler http.Handler, errs *log.Logger) *http.Server {
+	return &http.Server{
+		Handler: handler, ErrorLog: errs, MaxHeaderBytes: 16 << 10,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 15 * time.Second, IdleTimeout: 2 * time.Minute,
+	}
 }
 
 // readyz says in one word whether this replica can work, and why requests are
