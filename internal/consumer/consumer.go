@@ -48,6 +48,9 @@ const (
 	// that was in hand.
 	returnDelay = 2 * time.Second
 	storeEvery  = 2 * time.Second
+	// lockedDelay is the delay after which a message comes again whose row somebody holds
+	// locked, where too many of such are in hand. Each time costs it a delivery.
+	lockedDelay = 30 * time.Second
 	// lostLimit bounds the reading of a message that is no longer delivered, and
 	// lostEvery is the time between two tries to store it.
 	lostLimit = 5 * time.Second

@@ -25,6 +25,7 @@ type intake struct {
 	closing  chan struct{}      // closed when no more is taken in hand
 	away     chan struct{}      // closed when Postgres is away
 	once     sync.Once
+	locked   atomic.Int64 // messages in hand whose row somebody holds
 	acks     *group.Group[jetstream.Msg, error]
 
 	pull     pull
@@ -47,13 +48,13 @@ func (c *Consumer) newIntake(ctx context.Context) *intake {
 func (in *intake) take(m jetstream.Msg) {
 	select {
 	case <-in.closing: // also when a slot is free: select itself would choose by chance
-		in.giveBack(m)
+		in.giveBack(m, returnDelay)
 		return
 	default:
 	}
 	select {
 	case <-in.closing:
-		in.giveBack(m)
+		in.giveBack(m, returnDelay)
 	case in.slots <- struct{}{}:
 		select {
 		case in.next <- m:
@@ -102,8 +103,8 @@ func (in *intake) handle(m jetstream.Msg) {
 		return
 	}
 	crash.At("received")
-	if !in.keep(m, message) {
-		in.giveBack(m)
+	if later, kept := in.keep(m, message); !kept {
+		in.giveBack(m, later)
 		return
 	}
 	// A crash here is healed by redelivery: the outbox knows the message.
@@ -139,16 +140,28 @@ func unlessAcked(err error) error {
 // keep stores a message, again and again while Postgres does not take it. The
 // stream is told that the message is in work, which costs no delivery, and
 // nothing more is pulled until Postgres takes it: so an outage costs a message one
-// delivery, however long it is and whatever else of Postgres still answers. It
-// returns false when the worker is to stop.
-func (in *intake) keep(m jetstream.Msg, message outbox.Message) bool {
+// delivery, however long it is and whatever else of Postgres still answers. A message
+// whose own trouble it is keeps the others from nothing: where too many of such are in
+// hand it comes again later. What is not kept is to be given back, for so long.
+func (in *intake) keep(m jetstream.Msg, message outbox.Message) (later time.Duration, kept bool) {
+	waits := false
 	for {
 		err := in.store(in.ctx, message)
 		switch {
 		case err == nil:
-			return true
-		case errors.Is(err, outbox.ErrRemoved): // this one's trouble: the others go on
+			return 0, true
+		case errors.Is(err, outbox.ErrRemoved):
 			in.Log.Debug("a message is decided anew", "sequence", message.Sequence, "error", err)
+		case errors.Is(err, outbox.ErrLocked):
+			if !waits {
+				waits = true
+				in.locked.Add(1)
+				defer in.locked.Add(-1)
+				in.Log.Info("a message waits for somebody who holds its row locked", "sequence", message.Sequence, "error", err)
+			}
+			if int(in.locked.Load()) > cap(in.slots)/2 {
+				return lockedDelay, false
+			}
 		default:
 			in.once.Do(func() {
 				in.Log.Warn("a message cannot be stored; nothing more is taken until it can", "sequence", message.Sequence, "error", err)
@@ -157,7 +170,7 @@ func (in *intake) keep(m jetstream.Msg, message outbox.Message) bool {
 		}
 		rest(in.stopping, storeEvery)
 		if in.stopping.Err() != nil {
-			return false
+			return 0, false
 		}
 		if err := m.InProgress(); err != nil {
 			in.Log.Debug("the stream could not be told; it may deliver the message again, which is recognised", "error", err)
@@ -177,7 +190,7 @@ func (c *Consumer) store(ctx context.Context, message outbox.Message) error {
 			return nil
 		case errors.Is(err, outbox.ErrOld):
 			bad = fmt.Sprintf("the message is older than %v, after which requests are forgotten: whether it was answered is not known; publish it again if it is still wanted", c.Retention)
-		case outbox.Away(err) || errors.Is(err, outbox.ErrRemoved): // the latter is decided anew
+		case outbox.Away(err) || errors.Is(err, outbox.ErrRemoved) || errors.Is(err, outbox.ErrLocked): // the latter two are tried again
 			return err
 		default:
 			bad = "the database does not take it: " + err.Error()
@@ -191,11 +204,10 @@ func (c *Consumer) store(ctx context.Context, message outbox.Message) error {
 	return nil
 }
 
-// giveBack lets the message come again soon. If that is lost it comes again
+// giveBack lets the message come again after a delay. If that is lost it comes again
 // after AckWait.
-func (in *intake) giveBack(m jetstream.Msg) {
+func (in *intake) giveBack(m jetstream.Msg, delay time.Duration) {
 	in.Counters.GivenBack.Add(1)
-	delay := returnDelay
 	if in.stopping.Err() != nil {
 		delay = 0 // another replica may have it now
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -66,11 +67,12 @@ const (
 
 	removed // of addBatch only: ErrRemoved
 	old     // of addBatch only: ErrOld
+	locked  // of addBatch only: ErrLocked
 )
 
 // String is the word for logs and metrics.
 func (a Added) String() string {
-	return [...]string{"accepted", "rejected", "repeated", "redelivered", "conflict", "removed", "old"}[a]
+	return [...]string{"accepted", "rejected", "repeated", "redelivered", "conflict", "removed", "old", "locked"}[a]
 }
 
 // ErrRemoved is returned by Add for an event whose request was known, until
@@ -96,13 +98,25 @@ const (
 // Add stores an event and returns once that is committed. After an error
 // nothing is known; the same call may be made again, by redelivery.
 func (s *Store) Add(ctx context.Context, e Event) (Added, error) {
-	added, err := s.adds.Do(ctx, e)
+	adds := s.adds
+	if s.locked.has(e.RequestID) {
+		adds = s.addsApart
+	}
+	added, err := adds.Do(ctx, e)
 	switch {
 	case err != nil:
 		return 0, err
-	case added == removed:
+	case added == locked:
+		s.locked.note(e.RequestID)
+		return 0, ErrLocked
+	}
+	if adds == s.addsApart {
+		s.locked.forget(e.RequestID)
+	}
+	switch added {
+	case removed:
 		return 0, ErrRemoved
-	case added == old:
+	case old:
 		return 0, ErrOld
 	}
 	return added, nil
@@ -111,8 +125,8 @@ func (s *Store) Add(ctx context.Context, e Event) (Added, error) {
 // AddMalformed keeps a message that cannot become a request. It may be called
 // again for the same message.
 func (s *Store) AddMalformed(ctx context.Context, m Malformed) error {
-	_, err := s.malformed.Do(ctx, m)
-	return err
+	own, err := s.malformed.Do(ctx, m)
+	return cmp.Or(err, own)
 }
 
 // addBatch is the write of Add: insert all, then look at those that were known.
@@ -121,17 +135,86 @@ func (s *Store) AddMalformed(ctx context.Context, m Malformed) error {
 func (s *Store) addBatch(ctx context.Context, events []Event) ([]Added, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
+	if s.waryAdds.now() {
+		return s.addApart(ctx, events)
+	}
 	reserved := s.shortcut.reserve(len(events))
 	signature := s.sign()
-	fresh, leases, err := s.insert(ctx, signature, events, reserved.n)
+	fresh, leases, err := s.insert(ctx, patience, signature, events, reserved.n)
 	if err != nil {
 		if reserved.n > 0 {
 			s.notTold(signature, err)
 		}
 		reserved.use(nil, false) // nothing of it begins
+		if s.rowsLocked(ctx, err) {
+			s.waryAdds.met()
+			return s.addApart(ctx, events)
+		}
 		return nil, err
 	}
+	return s.added(ctx, events, make([]Added, len(events)), fresh, reserved, leases)
+}
+
+// addApart is addBatch without the wait for a row that somebody holds: what can be seen to be
+// known is not inserted, of what is inserted one waits for all others at most a moment, and
+// nothing is leased.
+func (s *Store) addApart(ctx context.Context, events []Event) ([]Added, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	ids := make([]string, len(events))
+	for i, e := range events {
+		ids[i] = e.RequestID
+	}
+	rows, err := s.pool.Query(ctx, `SELECT request_id FROM outbox WHERE request_id = ANY($1)`, ids)
+	if err != nil {
+		return nil, wrap("add", err)
+	}
+	seen, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, wrap("add", err)
+	}
 	answers := make([]Added, len(events))
+	var unseen []int
+	for _, i := range inOrder(events) {
+		if !slices.Contains(seen, events[i].RequestID) {
+			unseen = append(unseen, i)
+		}
+	}
+	fresh := map[string]spot{}
+	if err := s.insertApart(ctx, events, unseen, fresh, answers); err != nil {
+		return nil, err
+	}
+	return s.added(ctx, events, answers, fresh, reservation{}, nil)
+}
+
+// insertApart inserts those of the events, halving them until the one stands alone whose row
+// another transaction has written and not committed: its answer is locked.
+func (s *Store) insertApart(ctx context.Context, events []Event, which []int, fresh map[string]spot, answers []Added) error {
+	if len(which) == 0 {
+		return nil
+	}
+	some := make([]Event, len(which))
+	for n, i := range which {
+		some[n] = events[i]
+	}
+	inserted, _, err := s.insert(ctx, noPatience, s.sign(), some, 0)
+	switch {
+	case err == nil:
+		maps.Copy(fresh, inserted)
+		return nil
+	case !s.rowsLocked(ctx, err):
+		return err
+	case len(which) == 1:
+		answers[which[0]] = locked
+		return nil
+	}
+	half := len(which) / 2
+	return cmp.Or(s.insertApart(ctx, events, which[:half], fresh, answers), s.insertApart(ctx, events, which[half:], fresh, answers))
+}
+
+// added answers the events after their insert: fresh are the ids that are new, and by which
+// message.
+func (s *Store) added(ctx context.Context, events []Event, answers []Added, fresh map[string]spot, reserved reservation, leases []Lease) ([]Added, error) {
 	known := map[string][]int{}
 	var refused []string
 	accepted, due := 0, 0
@@ -139,6 +222,7 @@ func (s *Store) addBatch(ctx context.Context, events []Event) ([]Added, error) {
 	for i := range events {
 		e := &events[i]
 		switch at, ok := fresh[e.RequestID]; {
+		case answers[i] == locked:
 		case !ok || at != place(e.Message):
 			known[e.RequestID] = append(known[e.RequestID], i)
 		case len(e.Faults) > 0:
@@ -189,14 +273,15 @@ type spot struct {
 
 func place(m Message) spot { return spot{int64(m.Sequence), m.Time.UnixMicro()} }
 
-// addSQL inserts what is not known and leases what has a turn. Of nulls alone it does nothing.
+// addSQL inserts what is not known and leases what has a turn. For another transaction's row of the
+// same id it waits for $25. Of nulls alone it does nothing.
 //
 // A replay of the stream makes no request: what may have been removed by its age, and
 // what was once answered as malformed or conflict, is not new. Both are judged by the
 // clock of Postgres and the time that the stream gave the message, as retention is: so
 // it does not matter how far the clocks of NATS, Postgres and the worker are apart.
 const (
-	addParameters = 24
+	addParameters = 25
 	addSQL        = `/* add */
 	WITH` + freeGateSQL + `,
 	added AS (
@@ -212,7 +297,8 @@ const (
 		       (state = 'sending')::integer, CASE WHEN state = 'sending' THEN $17 END, CASE WHEN state = 'sending' THEN clock_timestamp() + $18::interval END,
 		       CASE WHEN state = 'sending' AND lookup_key IS NOT NULL THEN nullif($19, '') END,
 		       stream, tracestate, warnings::json
-		  FROM (SELECT unnest($3::text[]) AS request_id, unnest($4::text[]) AS source, unnest($5::smallint[]) AS priority,
+		  FROM (SELECT set_config('lock_timeout', $25, true)) AS wait,
+		       (SELECT unnest($3::text[]) AS request_id, unnest($4::text[]) AS source, unnest($5::smallint[]) AS priority,
 		               unnest($6::text[]) AS request, unnest($7::bytea[]) AS raw, unnest($8::timestamptz[]) AS not_before,
 		               unnest($9::timestamptz[]) AS expires_at, unnest($10::text[]) AS lookup_key, unnest($11::text[]) AS error_message,
 		               unnest($12::text[]) AS faults, unnest($13::text[]) AS traceparent, unnest($14::bigint[]) AS stream_sequence,
@@ -233,7 +319,7 @@ const (
 // An event is stored whoever has the gate: then none is leased, and the claim,
 // which waits for the gate, has them all. It returns which ids are new and by
 // which message, and the leases.
-func (s *Store) insert(ctx context.Context, signature string, events []Event, slots int) (map[string]spot, []Lease, error) {
+func (s *Store) insert(ctx context.Context, wait, signature string, events []Event, slots int) (map[string]spot, []Lease, error) {
 	var c addColumns
 	for _, i := range inOrder(events) {
 		c.append(&events[i], i)
@@ -243,7 +329,7 @@ func (s *Store) insert(ctx context.Context, signature string, events []Event, sl
 		slots, burstTime.Seconds(),
 		c.requestID, c.source, c.priority, c.request, c.raw, c.notBefore,
 		c.expiresAt, c.lookupKey, c.errorMessage, c.faults, c.traceparent, c.sequence, c.time, turns(events, c.from, slots),
-		signature, s.leaseFor, s.Attribute, c.stream, c.tracestate, c.warnings, s.newest(), replayAge)
+		signature, s.leaseFor, s.Attribute, c.stream, c.tracestate, c.warnings, s.newest(), replayAge, wait)
 	if err != nil {
 		return nil, nil, wrap("add", err)
 	}

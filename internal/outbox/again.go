@@ -40,6 +40,7 @@ func (s *Store) recordMade(ctx context.Context, r record) (applied bool, err err
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	var b pgx.Batch
+	b.Queue(`SELECT ` + patiently)
 	b.Queue(`SELECT FROM outbox WHERE id = $1 FOR NO KEY UPDATE`, r.lease.ID)
 	b.Queue(`/* record again */
 		SELECT applied FROM outbox_attempts
@@ -47,6 +48,9 @@ func (s *Store) recordMade(ctx context.Context, r record) (applied bool, err err
 		r.lease.ID, r.lease.Attempt, s.worker, r.outcome)
 	sent := s.pool.SendBatch(ctx, &b)
 	if _, err = sent.Exec(); err == nil {
+		_, err = sent.Exec()
+	}
+	if err == nil {
 		err = sent.QueryRow().Scan(&applied)
 	}
 	return applied, cmp.Or(err, sent.Close())

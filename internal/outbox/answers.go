@@ -98,19 +98,70 @@ const (
 // what was published: a later settlement, or a later attempt, keeps its own. The
 // arrays have the order of ids, in which the rows are updated (as in recordBatch).
 // A settlement that was published is settled; to say so would let the planner read
-// all that is unpublished for each row, by an index whose second column is the id.
+// all that is unpublished for each row, by an index whose second column is the id. What
+// somebody holds locked stays unmarked, and is published again.
 func (s *Store) markPublished(ctx context.Context, acked []answer) error {
 	if len(acked) == 0 {
 		return nil
 	}
 	slices.SortFunc(acked, func(a, b answer) int { return cmp.Compare(a.id, b.id) })
+	defer s.turn.Take()()
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	if s.waryMarks.now() {
+		return wrap("mark published", s.markApart(ctx, acked))
+	}
+	var b pgx.Batch
+	b.Queue(`SELECT set_config('synchronous_commit', 'off', true), ` + patiently) // of this transaction: the batch is one
+	queueMarks(&b, acked)
+	err := s.pool.SendBatch(ctx, &b).Close()
+	if s.rowsLocked(ctx, err) {
+		s.waryMarks.met()
+		err = s.markApart(ctx, acked)
+	}
+	return wrap("mark published", err)
+}
+
+// markApart marks all but those whose row somebody holds locked.
+func (s *Store) markApart(ctx context.Context, acked []answer) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT set_config('synchronous_commit', 'off', true)`); err != nil {
+			return err
+		}
+		for kind, table := range [...]string{final: "outbox", announcement: "outbox", repetition: "outbox_repeats", malformation: "outbox_malformed"} {
+			var ids []int64
+			for _, a := range acked {
+				if a.kind == answerKind(kind) {
+					ids = append(ids, a.id)
+				}
+			}
+			if len(ids) == 0 {
+				continue
+			}
+			held, err := free(ctx, tx, table, slices.Compact(ids))
+			if err != nil {
+				return err
+			}
+			if len(held) > 0 {
+				s.waryMarks.met()
+			}
+			acked = slices.DeleteFunc(slices.Clone(acked), func(a answer) bool { return a.kind == answerKind(kind) && held[a.id] })
+		}
+		if len(acked) == 0 {
+			return nil
+		}
+		var b pgx.Batch
+		queueMarks(&b, acked)
+		return tx.SendBatch(ctx, &b).Close()
+	})
+}
+
+func queueMarks(b *pgx.Batch, acked []answer) {
 	var ids, numbers [4][]int64
 	for _, a := range acked {
 		ids[a.kind] = append(ids[a.kind], a.id)
 		numbers[a.kind] = append(numbers[a.kind], int64(a.number))
 	}
-	var b pgx.Batch
-	b.Queue(`SELECT set_config('synchronous_commit', 'off', true)`) // of this transaction: the batch is one
 	if len(ids[final]) > 0 {
 		b.Queue(markSQL, ids[final], numbers[final])
 	}
@@ -131,8 +182,4 @@ func (s *Store) markPublished(ctx context.Context, acked []answer) error {
 	if len(ids[malformation]) > 0 {
 		b.Queue(`UPDATE outbox_malformed SET published_at = clock_timestamp() WHERE id = ANY($1) AND published_at IS NULL`, ids[malformation])
 	}
-	defer s.turn.Take()()
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	return wrap("mark published", s.pool.SendBatch(ctx, &b).Close())
 }

@@ -94,8 +94,8 @@ func (d *Deliverer) record(ctx context.Context, r record) {
 	if r.alarm.shuts() {
 		d.slots.open() // also when it failed: whoever can claim then finds the gate as it is
 	}
-	if Away(err) { // then it may be recorded or not
-		done, err = d.recordAgain(ctx, r)
+	if Away(err) || errors.Is(err, ErrLocked) { // of the former it may be recorded or not
+		done, err = d.recordAgain(ctx, r, err)
 	}
 	switch {
 	case errors.Is(err, ErrLeaseLost):
@@ -133,12 +133,18 @@ func (d *Deliverer) late(ctx context.Context, r record) {
 	log.Warn("the outcome came too late: the request was resolved or leased again meanwhile")
 }
 
-// recordAgain tries for as long as Postgres is away.
-func (d *Deliverer) recordAgain(ctx context.Context, r record) (done *settlement, err error) {
+// recordAgain tries for as long as Postgres is away, or the row is locked. before is the error
+// of the try before.
+func (d *Deliverer) recordAgain(ctx context.Context, r record, before error) (done *settlement, err error) {
 	err = backoff.Retry(func() (err error) {
-		if done, err = d.Store.recordAgain(ctx, r); err != nil && !Away(err) {
+		again := d.Store.recordAgain
+		if errors.Is(before, ErrLocked) { // surely not recorded
+			again = d.Store.record
+		}
+		if done, err = again(ctx, r); err != nil && !Away(err) && !errors.Is(err, ErrLocked) {
 			return backoff.Permanent(err)
 		}
+		before = err
 		return err
 	}, backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
 		backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(recordLimit)))

@@ -111,7 +111,7 @@ func (d *Deliverer) takeBack(ctx context.Context, every time.Duration) {
 	if len(asked) == 0 {
 		return
 	}
-	found, err := d.Store.takeBack(ctx, asked)
+	moved, done, held, err := d.Store.takeBack(ctx, asked)
 	switch {
 	case Away(err):
 		// As it was for the statement that failed. The next claim says why.
@@ -119,11 +119,11 @@ func (d *Deliverer) takeBack(ctx context.Context, every time.Duration) {
 		d.Log.Error("what was leased without an answer cannot be taken back; it lapses", "error", err)
 		d.Store.untold.forget(asked)
 	default:
-		d.Store.untold.told(asked, found, time.Now())
+		d.Store.untold.told(asked, done, held, time.Now())
 	}
-	if len(found) > 0 {
-		d.Log.Info("what was leased without an answer is taken back", "requests", len(found))
-		d.Counters.PutBack.Add(int64(len(found)))
+	if moved > 0 {
+		d.Log.Info("what was leased without an answer is taken back", "requests", moved)
+		d.Counters.PutBack.Add(int64(moved))
 	}
 }
 

@@ -32,6 +32,7 @@ type record struct {
 // recorded is what became of a record: the result to publish, once settled.
 type recorded struct {
 	applied bool
+	locked  bool // nothing was written: ErrLocked
 	settled *settlement
 }
 
@@ -44,10 +45,19 @@ type recorded struct {
 // after all still counts.
 func (s *Store) record(ctx context.Context, r record) (*settlement, error) {
 	done, err := s.records.Do(ctx, r)
-	if err == nil && !done.applied {
+	return done.told(err)
+}
+
+// told is what record and the like return of a record.
+func (d recorded) told(err error) (*settlement, error) {
+	switch {
+	case err != nil:
+	case d.locked:
+		err = ErrLocked
+	case !d.applied:
 		err = ErrLeaseLost
 	}
-	return done.settled, err
+	return d.settled, err
 }
 
 // recordBatch is the write of record. Rows are updated in the order of ids, which
@@ -56,6 +66,76 @@ func (s *Store) record(ctx context.Context, r record) (*settlement, error) {
 func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
+	if s.waryRecords.now() {
+		return s.recordApart(ctx, records)
+	}
+	crash.At("recording")
+	// One round trip and one transaction: what is sent together is.
+	var b pgx.Batch
+	shutGate(&b, s.worker, records)
+	done, err := s.recordTogether(ctx, s.pool, &b, records)
+	crash.At("recorded")
+	if s.rowsLocked(ctx, err) {
+		s.waryRecords.met()
+		return s.recordApart(ctx, records)
+	}
+	if err != nil {
+		return nil, wrap("record", err)
+	}
+	return done, nil
+}
+
+// recordApart is recordBatch for all but those whose row somebody holds locked.
+func (s *Store) recordApart(ctx context.Context, records []record) (done []recorded, err error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		var gate, none pgx.Batch
+		shutGate(&gate, s.worker, records)
+		if gate.Len() > 0 {
+			if err := tx.SendBatch(ctx, &gate).Close(); err != nil {
+				return err
+			}
+		}
+		ids := make([]int64, len(records))
+		for i := range records {
+			ids[i] = records[i].lease.ID
+		}
+		slices.Sort(ids)
+		held, err := free(ctx, tx, "outbox", slices.Compact(ids))
+		if err != nil {
+			return err
+		}
+		if len(held) > 0 {
+			s.waryRecords.met()
+		}
+		done = make([]recorded, len(records))
+		var which []int
+		var others []record
+		for i := range records {
+			if done[i].locked = held[records[i].lease.ID]; !done[i].locked {
+				which, others = append(which, i), append(others, records[i])
+			}
+		}
+		if len(others) == 0 {
+			return nil
+		}
+		some, err := s.recordTogether(ctx, tx, &none, others)
+		for n, i := range which[:len(some)] {
+			done[i] = some[n]
+		}
+		return err
+	})
+	if err != nil {
+		return nil, wrap("record", err)
+	}
+	return done, nil
+}
+
+// recordTogether queues the records behind what is in b, and sends that.
+func (s *Store) recordTogether(ctx context.Context, db interface {
+	SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
+}, b *pgx.Batch, records []record) ([]recorded, error) {
 	var c recordColumns
 	at := make(map[[2]int64]int, len(records)) // by id and attempt
 	order := make([]int, len(records))
@@ -67,23 +147,10 @@ func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, 
 		c.append(&records[i])
 		at[[2]int64{records[i].lease.ID, int64(records[i].lease.Attempt)}] = i
 	}
-	// One round trip and one transaction: what is sent together is.
-	var b pgx.Batch
-	shutGate(&b, s.worker, records)
 	b.Queue(recordSQL, c.id, c.attempt, c.state, c.delay, c.spared, c.interactionSID, c.taskSID,
 		c.assignmentStatus, c.response, c.errorKind, c.errorMessage, c.httpStatus, c.twilioCode, c.twilioRequestID,
 		c.answered, c.outcome, c.took, s.worker)
-	crash.At("recording")
-	done, err := s.recordTogether(ctx, &b, records, at)
-	crash.At("recorded")
-	if err != nil {
-		return nil, wrap("record", err)
-	}
-	return done, nil
-}
-
-func (s *Store) recordTogether(ctx context.Context, b *pgx.Batch, records []record, at map[[2]int64]int) ([]recorded, error) {
-	sent := s.pool.SendBatch(ctx, b)
+	sent := db.SendBatch(ctx, b)
 	for range b.Len() - 1 { // the gate
 		if _, err := sent.Exec(); err != nil {
 			return nil, cmp.Or(err, sent.Close())
@@ -143,7 +210,8 @@ const (
 		       unnest($8::text[]) AS assignment_status, unnest($9::text[]) AS response, unnest($10::text[]) AS error_kind,
 		       unnest($11::text[]) AS error_message, unnest($12::integer[]) AS http_status, unnest($13::integer[]) AS twilio_code,
 		       unnest($14::text[]) AS twilio_request_id, unnest($15::boolean[]) AS answered, unnest($16::text[]) AS outcome,
-		       unnest($17::interval[]) AS took),
+		       unnest($17::interval[]) AS took
+		  FROM (SELECT ` + patiently + `) AS wait),
 	moved AS (
 		UPDATE outbox o
 		   SET state = t.state, leased_by = NULL, leased_until = NULL,

@@ -80,7 +80,11 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 		}
 	}
 	queueMalformed(&conflicts, "conflict", conflicting)
-	if err := s.sendAsked(ctx, &repeats, &conflicts); err != nil {
+	all, err := s.sendAsked(ctx, &repeats, &conflicts)
+	if err == nil && !all {
+		err = s.keptConflicts(ctx, events, answers)
+	}
+	if err != nil {
 		return err
 	}
 	return s.keptRepeats(ctx, events, answers)
@@ -117,51 +121,109 @@ func (s *Store) pasts(ctx context.Context, events []Event, at []int) (map[int]pa
 }
 
 // keptRepeats makes sure that every repeat is kept: none is when retention has
-// removed its request meanwhile.
+// removed its request meanwhile, or somebody holds that, or the repeat, locked.
 func (s *Store) keptRepeats(ctx context.Context, events []Event, answers []Added) error {
 	var repeats []int
 	var sequences []int64
 	var times []time.Time
+	var ids []string
 	for i, e := range events {
 		if answers[i] == Repeated {
-			repeats, sequences, times = append(repeats, i), append(sequences, int64(e.Sequence)), append(times, e.Time)
+			repeats, sequences, times, ids = append(repeats, i), append(sequences, int64(e.Sequence)), append(times, e.Time), append(ids, e.RequestID)
 		}
 	}
 	if len(repeats) == 0 {
 		return nil
 	}
 	rows, err := s.pool.Query(ctx, `
-		SELECT n FROM unnest($1::bigint[], $2::timestamptz[]) WITH ORDINALITY AS e (sequence, at, n)
+		SELECT n, EXISTS (SELECT FROM outbox WHERE request_id = e.request_id)
+		  FROM unnest($1::bigint[], $2::timestamptz[], $3::text[]) WITH ORDINALITY AS e (sequence, at, request_id, n)
 		 WHERE NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.stream_sequence = e.sequence AND r.stream_time = e.at)`,
-		sequences, times)
+		sequences, times, ids)
 	if err != nil {
 		return wrap("add: read repeats", err)
 	}
 	var n int
-	_, err = pgx.ForEachRow(rows, []any{&n}, func() error {
-		answers[repeats[n-1]] = removed
+	var there bool
+	_, err = pgx.ForEachRow(rows, []any{&n, &there}, func() error {
+		if answers[repeats[n-1]] = removed; there {
+			answers[repeats[n-1]] = locked
+		}
 		return nil
 	})
 	return wrap("add: read repeats", err)
 }
 
-// sendAsked stores what waits for an answer of its own and wakes the Publisher.
-func (s *Store) sendAsked(ctx context.Context, batches ...*pgx.Batch) error {
+// keptConflicts makes sure that every conflict is kept: none is while somebody holds
+// its row locked.
+func (s *Store) keptConflicts(ctx context.Context, events []Event, answers []Added) error {
+	var conflicts []int
+	for i := range events {
+		if answers[i] == Conflicting {
+			conflicts = append(conflicts, i)
+		}
+	}
+	pasts, err := s.pasts(ctx, events, conflicts)
+	for _, i := range conflicts {
+		if pasts[i].kind == "" {
+			answers[i] = locked
+		}
+	}
+	return err
+}
+
+// sendAsked stores what waits for an answer of its own and wakes the Publisher. Where somebody
+// holds rows of it locked, as of a message that comes again, all but these are stored; all: there
+// are none.
+func (s *Store) sendAsked(ctx context.Context, batches ...*pgx.Batch) (all bool, err error) {
+	all = true
 	for _, b := range batches {
 		if b.Len() == 0 {
 			continue
 		}
-		if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
-			return wrap("add: keep", err)
+		apart := s.waryAsked.now()
+		if !apart {
+			var together pgx.Batch
+			together.Queue(`SELECT ` + patiently)
+			together.QueuedQueries = append(together.QueuedQueries, b.QueuedQueries...)
+			if err = s.pool.SendBatch(ctx, &together).Close(); s.rowsLocked(ctx, err) {
+				s.waryAsked.met()
+				apart = true
+			}
+		}
+		if apart {
+			var sent bool
+			sent, err = s.sendApart(ctx, b)
+			all = all && sent
+		}
+		if err != nil {
+			return false, wrap("add: keep", err)
 		}
 		s.unanswered.raise()
 	}
-	return nil
+	return all, nil
+}
+
+// sendApart carries out each statement of a batch by itself, and leaves out those that would
+// have to wait for a row; all: there are none.
+func (s *Store) sendApart(ctx context.Context, b *pgx.Batch) (all bool, err error) {
+	all = true
+	for _, q := range b.QueuedQueries {
+		var one pgx.Batch
+		one.Queue(`SELECT set_config('lock_timeout', $1, true)`, noPatience)
+		one.Queue(q.SQL, q.Arguments...)
+		if err := s.pool.SendBatch(ctx, &one).Close(); err != nil {
+			if all = false; !s.rowsLocked(ctx, err) {
+				return false, err
+			}
+		}
+	}
+	return all, nil
 }
 
 func queueRepeat(b *pgx.Batch, id int64, m Message) {
 	b.Queue(`INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time, traceparent, stream, tracestate)
-		SELECT id, $2::text, $3::bigint, $4::timestamptz, nullif($5::text, ''), $6::text, nullif($7::text, '') FROM outbox WHERE id = $1 FOR KEY SHARE
+		SELECT id, $2::text, $3::bigint, $4::timestamptz, nullif($5::text, ''), $6::text, nullif($7::text, '') FROM outbox WHERE id = $1 FOR KEY SHARE SKIP LOCKED
 		ON CONFLICT ON CONSTRAINT repeat_is_kept_once DO NOTHING`,
 		id, text(m.Source), int64(m.Sequence), m.Time, trace(m.Traceparent), m.Stream, m.tracestate())
 }
@@ -190,12 +252,26 @@ func inStream(x, y Message) int {
 }
 
 // addMalformedBatch is the write of AddMalformed.
-func (s *Store) addMalformedBatch(ctx context.Context, all []Malformed) ([]struct{}, error) {
+func (s *Store) addMalformedBatch(ctx context.Context, all []Malformed) ([]error, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	var b pgx.Batch
 	queueMalformed(&b, "malformed", all)
-	return make([]struct{}, len(all)), s.sendAsked(ctx, &b)
+	own := make([]error, len(all))
+	if sent, err := s.sendAsked(ctx, &b); err != nil || sent {
+		return own, err
+	}
+	events, at := make([]Event, len(all)), make([]int, len(all))
+	for i := range all {
+		events[i].Message, at[i] = all[i].Message, i
+	}
+	pasts, err := s.pasts(ctx, events, at)
+	for i := range own {
+		if pasts[i].kind == "" {
+			own[i] = ErrLocked
+		}
+	}
+	return own, err
 }
 
 // whatIsAsked are the members that make a request what it is: what Flex gets.

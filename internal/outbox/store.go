@@ -47,10 +47,14 @@ type Store struct {
 	shortcut shortcut
 	signed   atomic.Uint64 // statements that lease
 	untold   untold
-	fleet    atomic.Pointer[Fleet] // as the latest look found it; nil before the first
+
+	locked                                      lockedIDs // known to Add
+	waryAdds, waryAsked, waryRecords, waryMarks wary
+	fleet                                       atomic.Pointer[Fleet] // as the latest look found it; nil before the first
 
 	adds      *group.Group[Event, Added]
-	malformed *group.Group[Malformed, struct{}]
+	addsApart *group.Group[Event, Added] // of those whose row was found locked, one at a time
+	malformed *group.Group[Malformed, error]
 	records   *group.Group[record, recorded]
 	// turn is of records and marks, which a call seldom waits for: one at a time they
 	// are twice as large, and two connections to write them gain nothing.
@@ -79,6 +83,7 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	s.adds = group.New(batchSize, s.addBatch)
 	s.adds.Room, s.adds.Split = s.shortcut.room, isDataError
 	s.adds.Size, s.adds.MostBytes = func(e Event) int { return len(e.Raw) + len(e.Request) }, batchBytes
+	s.addsApart = group.New(1, s.addApart)
 	s.malformed = group.New(batchSize, s.addMalformedBatch)
 	s.malformed.Split = isDataError
 	s.malformed.Size, s.malformed.MostBytes = func(m Malformed) int { return len(m.Raw) }, batchBytes
@@ -94,7 +99,7 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 // its work now, so that the same call may succeed later; a refusal of the data, and
 // what Postgres has answered, is not that.
 func Away(err error) bool {
-	return err != nil && !isDataError(err) && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrOld) && !errors.Is(err, ErrLeaseLost)
+	return err != nil && !isDataError(err) && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrOld) && !errors.Is(err, ErrLocked) && !errors.Is(err, ErrLeaseLost)
 }
 
 // isDataError says whether Postgres refused what was written, rather than the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -86,20 +87,23 @@ func (u *untold) next(now time.Time, every time.Duration) []string {
 	return all
 }
 
-// told notes what Postgres has answered: found are those whose leases it had.
-// They were all committed together, so there are no more of them.
-func (u *untold) told(asked, found []string, now time.Time) {
+// told notes what Postgres has answered: done are those whose leases it had. They were
+// all committed together, so there are no more of them. held are those of which it
+// has some that could not be taken back yet.
+func (u *untold) told(asked, done, held []string, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, signature := range asked {
 		switch since := u.signatures[signature]; {
+		case slices.Contains(held, signature):
+			u.signatures[signature] = time.Time{}
 		case since.IsZero():
 			u.signatures[signature] = now
 		case now.Sub(since) >= traceless:
 			delete(u.signatures, signature)
 		}
 	}
-	for _, signature := range found {
+	for _, signature := range done {
 		delete(u.signatures, signature)
 	}
 }
@@ -114,14 +118,15 @@ func (u *untold) forget(signatures []string) {
 }
 
 // takeBack: sending, or lapsed -> pending, for what was leased under signatures of
-// which nobody was told: no call was made, and the attempt is spared. It returns
-// the signature of each request that it has moved.
+// which nobody was told: no call was made, and the attempt is spared. It returns how
+// many requests it has moved, the signatures that are done with, and those of which
+// somebody holds a request locked: ask for these again.
 //
 // The signature alone names such a lease. By (id, attempt) it cannot be named:
 // nobody knows the ids, and where the statement was not committed the next claim
 // has the same number. From there on (id, attempt) is enough: it is sending under
 // that signature or, if it lapsed meanwhile, uncertain, until somebody decides.
-func (s *Store) takeBack(ctx context.Context, signatures []string) ([]string, error) {
+func (s *Store) takeBack(ctx context.Context, signatures []string) (moved int, done, held []string, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, `/* take back */
@@ -139,7 +144,7 @@ func (s *Store) takeBack(ctx context.Context, signatures []string) ([]string, er
 			SELECT o.id, u.signature, coalesce(o.leased_until, o.uncertain_since) AS until
 			  FROM outbox o JOIN untold u ON u.id = o.id
 			 WHERE o.attempt = u.attempt AND o.state IN ('sending', 'uncertain')
-			 ORDER BY o.id FOR UPDATE OF o),
+			 ORDER BY o.id FOR UPDATE OF o SKIP LOCKED),
 		moved AS (
 			UPDATE outbox o
 			   SET state = 'pending', leased_by = NULL, leased_until = NULL, due_at = clock_timestamp(), spared = spared + 1,
@@ -150,10 +155,26 @@ func (s *Store) takeBack(ctx context.Context, signatures []string) ([]string, er
 		history AS (
 			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, applied)
 			SELECT id, 'attempt', attempt, $2, until - $3::interval, 'put_back', true FROM moved)
-		SELECT signature FROM moved`, signatures, s.worker, s.leaseFor)
+		SELECT signature, false FROM moved
+		UNION ALL
+		SELECT signature, true FROM untold WHERE id NOT IN (SELECT id FROM standing)`, signatures, s.worker, s.leaseFor)
 	if err != nil {
-		return nil, wrap("take back", err)
+		return 0, nil, nil, wrap("take back", err)
 	}
-	moved, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return moved, wrap("take back", err)
+	var signature string
+	var isHeld bool
+	_, err = pgx.ForEachRow(rows, []any{&signature, &isHeld}, func() error {
+		if isHeld {
+			held = append(held, signature)
+		} else {
+			moved++
+			done = append(done, signature)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, nil, nil, wrap("take back", err)
+	}
+	done = slices.DeleteFunc(done, func(signature string) bool { return slices.Contains(held, signature) })
+	return moved, done, held, nil
 }

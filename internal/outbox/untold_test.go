@@ -234,7 +234,7 @@ func TestTakeBack(t *testing.T) {
 			}
 		}, 0, Created, 1, 0, "1 lapsed"},
 		{"taken back already", func(t *testing.T, s *Store) {
-			if _, err := s.takeBack(t.Context(), []string{*s.row(t, "a-1").LeasedBy}); err != nil {
+			if _, _, _, err := s.takeBack(t.Context(), []string{*s.row(t, "a-1").LeasedBy}); err != nil {
 				t.Fatal(err)
 			}
 		}, 0, Pending, 1, 1, "1 put_back"},
@@ -260,9 +260,9 @@ func TestTakeBack(t *testing.T) {
 			mustClaim(t, s, 1)
 			signature := *s.row(t, id).LeasedBy
 			tt.then(t, s)
-			taken, err := s.takeBack(t.Context(), []string{"w1/0", signature})
-			if err != nil || len(taken) != tt.taken || tt.taken > 0 && taken[0] != signature {
-				t.Errorf("%v taken back, want %d: %v", taken, tt.taken, err)
+			taken, done, held, err := s.takeBack(t.Context(), []string{"w1/0", signature})
+			if err != nil || taken != tt.taken || len(done) != tt.taken || tt.taken > 0 && done[0] != signature || len(held) > 0 {
+				t.Errorf("%d taken back of %v, %v held, want %d: %v", taken, done, held, tt.taken, err)
 			}
 			r := s.row(t, id)
 			if h := s.histories(t, id); r.State != tt.state || r.Attempt != tt.attempt || r.Spared != tt.spared || h != tt.history {
@@ -301,15 +301,15 @@ func TestUntold(t *testing.T) {
 	if again := u.next(now.Add(time.Second-1), time.Second); len(again) != 0 {
 		t.Errorf("asked again at once for %v", again)
 	}
-	u.told(asked, asked[:1], now)
+	u.told(asked, asked[:1], nil, now)
 	if left := u.next(now.Add(time.Second), time.Second); len(left) != 1 || left[0] != asked[1] {
 		t.Fatalf("left are %v", left)
 	}
-	u.told(asked[1:], nil, now.Add(traceless-1))
+	u.told(asked[1:], nil, nil, now.Add(traceless-1))
 	if !u.any() {
 		t.Error("given up while the commit may be on its way")
 	}
-	u.told(asked[1:], nil, now.Add(traceless))
+	u.told(asked[1:], nil, nil, now.Add(traceless))
 	if u.any() {
 		t.Error("asked for without end")
 	}

@@ -1,0 +1,261 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"flexworker/internal/flex"
+)
+
+// Whoever holds a row of ours locked (a person in psql, a report with FOR UPDATE) has to do with
+// that row alone: everything else goes on, and that one follows once they let go.
+
+// TestAddLocked: of many messages that come together, those alone wait whose row somebody
+// holds, however they hold it.
+func TestAddLocked(t *testing.T) {
+	t.Parallel()
+	settle := func(t *testing.T, s *Store) {
+		t.Helper()
+		mustAdd(t, s, "old", 1, faulty("is missing"))
+	}
+	asked := func(id string, sequence uint64) Event { return event(id, sequence, faulty("is missing")) }
+	other := event("old-1", 900, func(e *Event) { e.Request = []byte(`{"request_id":"old-1","channel":{"type":"web"}}`) })
+	kept := func(e Event) func(*testing.T, *Store) {
+		return func(t *testing.T, s *Store) {
+			settle(t, s)
+			if _, err := s.addBatch(t.Context(), []Event{e}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name, hold  string
+		before      func(*testing.T, *Store)
+		one         Event
+		while, then Added
+	}{
+		{"a settled row, asked again", `SELECT FROM outbox WHERE request_id = 'old-1' FOR UPDATE`, settle, asked("old-1", 900), locked, Repeated},
+		{"a settled row, and another request", `SELECT FROM outbox WHERE request_id = 'old-1' FOR UPDATE`, settle, other, Conflicting, Conflicting},
+		{"a row that is being changed, asked again", `UPDATE outbox SET error_message = 'x'`, settle, asked("old-1", 900), Repeated, Repeated},
+		{"a row that is being changed, and another request", `UPDATE outbox SET error_message = 'x'`, settle, other, Conflicting, Conflicting},
+		{"a row that gets another id", `UPDATE outbox SET request_id = 'x'`, settle, asked("old-1", 900), locked, Refused},
+		{"a row that is being removed", `DELETE FROM outbox`, settle, asked("old-1", 900), locked, Refused},
+		{"a row that is being written", `INSERT INTO outbox (request_id, source, state, request, due_at, stream_sequence, stream_time) VALUES ('old-1', 'crm', 'pending', '{}', now(), 1, now())`,
+			func(*testing.T, *Store) {}, other, locked, Conflicting},
+		{"a repeat that is being changed", `UPDATE outbox_repeats SET traceparent = 'x'`, kept(asked("old-1", 900)), asked("old-1", 900), Repeated, Repeated},
+		{"a conflict that is being changed", `UPDATE outbox_malformed SET error = 'x'`, kept(other), other, Conflicting, Conflicting},
+		{"a repeat that is being written", `INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) VALUES (1, 'crm', 900, '2026-11-22 09:15:00.123456Z')`,
+			settle, asked("old-1", 900), locked, Repeated},
+		{"a conflict that is being written", `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error)
+			VALUES ('malformed', 'REQUESTS', 900, '2026-11-22 09:15:00.123456Z', '', '', '{}', '', '')`, settle, other, locked, Conflicting},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			tt.before(t, s)
+			_, release := holding(t, s, tt.hold)
+			var together []Event
+			for i := range 40 {
+				together = append(together, event(fmt.Sprint("new-", i), uint64(i+100)))
+				if i == 20 {
+					together = append(together, tt.one)
+				}
+			}
+			answers, err := s.addBatch(t.Context(), together)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, a := range answers {
+				if want := map[bool]Added{true: tt.while, false: Accepted}[i == 21]; a != want {
+					t.Errorf("%s is %v, want %v", together[i].RequestID, a, want)
+				}
+			}
+			if tt.while == locked {
+				// It is told so, as often as it tries, and once told it tries apart from the others.
+				for range 2 {
+					if _, err := s.Add(t.Context(), tt.one); !errors.Is(err, ErrLocked) || Away(err) {
+						t.Errorf("it is answered %v, which counts as away: %v", err, Away(err))
+					}
+				}
+				if !s.locked.has(tt.one.RequestID) {
+					t.Error("its next try waits with the others")
+				}
+			}
+			release()
+			if added, err := s.Add(t.Context(), tt.one); err != nil || added != tt.then {
+				t.Errorf("it is %v (%v), want %v", added, err, tt.then)
+			}
+			if s.locked.has(tt.one.RequestID) {
+				t.Error("it is still kept apart")
+			}
+			checkOutbox(t, s.pool)
+		})
+	}
+}
+
+// TestAddMalformedLocked: the same of messages that make no request.
+func TestAddMalformedLocked(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	all := make([]Malformed, 5)
+	for i := range all {
+		all[i] = Malformed{Message: event("", uint64(i+1)).Message, Err: "not JSON"}
+	}
+	_, release := holding(t, s, `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error)
+		VALUES ('malformed', 'REQUESTS', 3, $1, '', '', '{}', '', '')`, all[2].Time)
+	own, err := s.addMalformedBatch(t.Context(), all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, err := range own {
+		if errors.Is(err, ErrLocked) != (i == 2) || i != 2 && err != nil {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_malformed`); n != 4 {
+		t.Errorf("%d are kept", n)
+	}
+	release()
+	if err := s.AddMalformed(t.Context(), all[2]); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTableLocked: a table that is locked as a whole is nobody's own trouble.
+func TestTableLocked(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "a", 2)
+	leases := mustClaim(t, s, 2)
+	for _, table := range []string{"outbox", "outbox_malformed"} {
+		_, release := holding(t, s, `LOCK TABLE `+table+` IN SHARE MODE`)
+		limited := s.with(t, "lock_timeout", "50ms")
+		var err error
+		if table == "outbox" {
+			_, err = limited.Add(t.Context(), event("b", 10))
+			if _, failed := limited.record(t.Context(), record{lease: leases[0], outcome: "created", told: wasCreated(1), move: move{to: Created}}); !Away(failed) {
+				t.Errorf("record: %v", failed)
+			}
+		} else {
+			err = limited.AddMalformed(t.Context(), Malformed{Message: event("", 11).Message, Err: "not JSON"})
+		}
+		if !Away(err) {
+			t.Errorf("%s: %v", table, err)
+		}
+		release()
+	}
+}
+
+func wasCreated(n int) flex.Outcome {
+	return flex.Outcome{Kind: flex.Created, InteractionSID: fmt.Sprintf("KD%032x", n), HTTPStatus: 201, Response: []byte(`{}`), Took: time.Second}
+}
+
+// TestRecordLocked: one locked row costs no other outcome its record, and its own follows.
+func TestRecordLocked(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "a", 20)
+	var records []record
+	for i, l := range mustClaim(t, s, 20) {
+		records = append(records, record{lease: l, outcome: "created", told: wasCreated(i), move: move{to: Created}})
+	}
+	_, release := holding(t, s, `SELECT FROM outbox WHERE request_id = 'a-7' FOR UPDATE`)
+	done, err := s.recordBatch(t.Context(), records)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range done {
+		if mine := records[i].lease.RequestID == "a-7"; d.locked != mine || d.applied == mine || (d.settled == nil) != mine {
+			t.Errorf("%s: %+v", records[i].lease.RequestID, d)
+		}
+	}
+	inState(t, s, Created, 19)
+	which := slices.IndexFunc(records, func(r record) bool { return r.lease.RequestID == "a-7" })
+	if _, err := s.record(t.Context(), records[which]); !errors.Is(err, ErrLocked) {
+		t.Error(err)
+	}
+	d := &Deliverer{Store: s, Log: logger(t), Counters: &Counters{}}
+	recorded := make(chan error, 1)
+	go func() {
+		_, err := d.recordAgain(context.WithoutCancel(t.Context()), records[which], ErrLocked)
+		recorded <- err
+	}()
+	release()
+	if err := <-recorded; err != nil {
+		t.Error(err)
+	}
+	inState(t, s, Created, 20)
+	if h := s.histories(t, "a-7"); h != "1 created" {
+		t.Errorf("its history is %s", h)
+	}
+	checkOutbox(t, s.pool)
+}
+
+// TestMarkLocked: the others of a batch are marked, or they would be published for ever.
+func TestMarkLocked(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "a", 3, faulty("is missing"))
+	if _, err := s.addBatch(t.Context(), []Event{event("a-1", 50, faulty("is missing")), event("a-1", 51, faulty("is missing"))}); err != nil {
+		t.Fatal(err)
+	}
+	for n := range uint64(2) {
+		if err := s.AddMalformed(t.Context(), Malformed{Message: event("", 60+n).Message, Err: "not JSON"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '1 minute'`)
+	answers, err := s.strays(t.Context(), &cursor{})
+	if err != nil || len(answers) != 7 {
+		t.Fatalf("%d answers, %v", len(answers), err)
+	}
+	_, release := holding(t, s, `
+		WITH a AS (SELECT FROM outbox WHERE request_id = 'a-2' FOR UPDATE),
+		b AS (SELECT FROM outbox_repeats WHERE stream_sequence = 50 FOR UPDATE),
+		c AS (SELECT FROM outbox_malformed WHERE stream_sequence = 60 FOR UPDATE)
+		SELECT FROM a, b, c`)
+	const left = `SELECT (SELECT count(*) FROM outbox WHERE published_at IS NULL) || ' ' || (SELECT count(*) FROM outbox_repeats WHERE published_at IS NULL)
+		|| ' ' || (SELECT count(*) FROM outbox_malformed WHERE published_at IS NULL)`
+	for range 2 { // the second time it does not wait
+		if err := s.markPublished(t.Context(), slices.Clone(answers)); err != nil {
+			t.Fatal(err)
+		}
+		if got := one[string](t, s.pool, left); got != "1 1 1" {
+			t.Errorf("left: %s", got)
+		}
+	}
+	release()
+	if err := s.markPublished(t.Context(), answers); err != nil {
+		t.Fatal(err)
+	}
+	if got := one[string](t, s.pool, left); got != "0 0 0" {
+		t.Errorf("left: %s", got)
+	}
+}
+
+// TestTakeBackLocked: what is locked is asked for until it is taken back; the others are at once.
+func TestTakeBackLocked(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "a", 3)
+	mustClaim(t, s, 3)
+	s.untold.signatures = map[string]time.Time{*s.row(t, "a-1").LeasedBy: {}}
+	_, release := holding(t, s, `SELECT FROM outbox WHERE request_id = 'a-2' FOR UPDATE`)
+	d := &Deliverer{Store: s, Log: logger(t), Counters: &Counters{}}
+	for range 2 {
+		d.takeBack(t.Context(), 0)
+		if a, b := s.row(t, "a-1").State, s.row(t, "a-2").State; a != Pending || b != Sending || !s.untold.any() {
+			t.Errorf("%s, %s, asked for again: %v", a, b, s.untold.any())
+		}
+	}
+	release()
+	d.takeBack(t.Context(), 0)
+	if a := s.row(t, "a-2").State; a != Pending || s.untold.any() {
+		t.Errorf("%s, asked for again: %v", a, s.untold.any())
+	}
+	checkOutbox(t, s.pool)
+}
