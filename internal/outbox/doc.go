@@ -5,7 +5,7 @@ the loops that move it.
 
 Read one request's way first: request.go (the states, and the policy, which is pure),
 add.go, claim.go, deliver.go, attempt.go, record.go, publish.go. Then what may go
-wrong: untold.go, again.go, sweep.go, resolve.go, lookups.go, finding.go, strays.go.
+wrong: untold.go, again.go, locked.go, sweep.go, resolve.go, lookups.go, finding.go, strays.go.
 Then the fleet: gate.go, alarm.go, slots.go, shortcut.go. What people ask and do is
 in show.go, explain.go, operator.go and audit.go.
 
@@ -115,7 +115,9 @@ answered with a 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY
 A row is owned by a lease where a repeat would do harm (the call), by postponing
 due_at where it would be waste (a lookup), and by nothing where it does not matter
 (a result has a message id that the stream knows). Rows are
-locked in the order of their ids, and the gate's row before any of them. What is stored comes from Postgres's clock
+locked in the order of their ids, and the gate's row before any of them. A row that
+somebody else holds locked is its own trouble: a write of many goes on without it,
+and it is tried again apart (locked.go). What is stored comes from Postgres's clock
 alone; the process's clock only ever makes it stop sooner. Hints within a process
 (a new row wakes the Deliverer, a settled one goes to the Publisher) may be lost:
 correctness rests on the poll of the Lookout.

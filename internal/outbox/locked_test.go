@@ -51,7 +51,7 @@ func TestAddLocked(t *testing.T) {
 		{"a repeat that is being written", `INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) VALUES (1, 'crm', 900, '2026-11-22 09:15:00.123456Z')`,
 			settle, asked("old-1", 900), locked, Repeated},
 		{"a conflict that is being written", `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error)
-			VALUES ('malformed', 'REQUESTS', 900, '2026-11-22 09:15:00.123456Z', '', '', '{}', '', '')`, settle, other, locked, Conflicting},
+			VALUES ('malformed', 'REQUESTS', 900, '2026-11-22 09:15:00.123456Z', '', '', '{}', '', '')`, settle, other, locked, Redelivered},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
