@@ -95,6 +95,7 @@ func (a *app) why(ctx context.Context) (outbox.Word, string) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	stall, stalled := a.consumer.Stalled()
+	failure, failing := a.publisher.Failing()
 	gate, err := a.readGate(ctx)
 	switch {
 	case err != nil:
@@ -107,8 +108,8 @@ func (a *app) why(ctx context.Context) (outbox.Word, string) {
 		return outbox.WordNATS, "the streams were not reached yet"
 	case a.health.denied.Load():
 		return outbox.WordNATS, "NATS refuses a subject"
-	case a.publisher.Failing():
-		return outbox.WordNATS, "results cannot be published"
+	case failing:
+		return outbox.WordNATS, "results cannot be published: " + failure
 	case !a.natsAnswers(ctx):
 		return outbox.WordNATS, "NATS does not answer"
 	case stalled:

@@ -156,7 +156,7 @@ func (a *app) build(ctx context.Context, name string) error {
 		Account: cmp.Or(cfg.TwilioAPIKey, cfg.TwilioAccountSID), LookupAttribute: cfg.LookupAttribute, LookupSettle: cfg.LookupSettle,
 		FlexTimeout: cfg.FlexTimeout, FlexRate: cfg.FlexRate, UncertainPolicy: cfg.UncertainPolicy, Retention: cfg.Retention}}
 	a.lookout = &outbox.Lookout{Store: a.store, Registry: a.fleet, Log: a.log}
-	a.publisher = &outbox.Publisher{Store: a.store, Stream: stream, Subject: cfg.ResultsSubject, Largest: a.nats.MaxPayload, Log: a.log, Counters: counters}
+	a.publisher = &outbox.Publisher{Store: a.store, Stream: stream, Subject: cfg.ResultsSubject, Largest: a.nats.MaxPayload, Missing: a.resultsStream, Log: a.log, Counters: counters}
 	return nil
 }
 
@@ -253,6 +253,19 @@ func (a *app) streams(ctx context.Context) error {
 	if _, err := a.consumer.Names.Open(ctx, a.consumer.Stream); err != nil {
 		return err
 	}
+	if err := a.resultsStream(ctx); err != nil {
+		return err
+	}
+	for _, advice := range a.consumer.Advice(ctx) {
+		a.log.Warn(advice)
+	}
+	return nil
+}
+
+// resultsStream makes the results stream where it is missing and CREATE_STREAMS says that
+// it is the worker's, as the request stream is made anew when it was deleted; else it says
+// what is wrong with it. It is asked at the start, and when nobody takes a result.
+func (a *app) resultsStream(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	subject := a.cfg.ResultsSubject + ".>"
@@ -276,9 +289,6 @@ func (a *app) streams(ctx context.Context) error {
 		a.log.Debug("the binding of the results subject could not be looked up", "error", err)
 	case bound != a.cfg.ResultsStream:
 		return fmt.Errorf("%w: %s goes to stream %s, RESULTS_STREAM says %s", errUnbound, subject, bound, a.cfg.ResultsStream)
-	}
-	for _, advice := range a.consumer.Advice(ctx) {
-		a.log.Warn(advice)
 	}
 	return nil
 }

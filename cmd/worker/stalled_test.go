@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -69,5 +70,79 @@ func TestConsumerThatNoPullSatisfies(t *testing.T) {
 	err := run(t.Context(), cfg, slog.New(slog.DiscardHandler), nil)
 	if err == nil || !strings.Contains(err.Error(), "max expires is 100ms, needed is none, or at least 1s") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestResultsStreamDeleted: it is named, with what to do, and made anew where the streams
+// are the worker's; what was not published waits, and is.
+func TestResultsStreamDeleted(t *testing.T) {
+	t.Parallel()
+	for _, create := range []bool{false, true} {
+		t.Run(fmt.Sprintf("create=%t", create), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			cfg := r.config()
+			cfg.CreateStreams = create
+			out := r.startLogged(cfg)
+			r.says(cfg.AdminAddr, "ok", 200)
+			if err := r.js.DeleteStream(t.Context(), cfg.ResultsStream); err != nil {
+				t.Fatal(err)
+			}
+			r.send("lost", 0, 3)
+			if !create {
+				eventually(t, func() error {
+					return is("named", strings.Contains(out.String(), "no stream is bound to interactions.results.>: create INTERACTION_RESULTS, or start with CREATE_STREAMS=true"), true)
+				})
+				r.says(cfg.AdminAddr, "nats", 503)
+				if _, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: cfg.ResultsStream, Subjects: []string{"interactions.results.>"}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, func() error {
+				return is("published", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`), 3)
+			})
+			stream, err := r.js.Stream(t.Context(), cfg.ResultsStream)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := stream.CachedInfo().State.Msgs; n != 3 {
+				t.Errorf("%d results, want 3", n)
+			}
+			r.says(cfg.AdminAddr, "ok", 200)
+			if said := out.String(); strings.Contains(said, "no response from stream") {
+				t.Error("the library's words are in the log")
+			}
+		})
+	}
+}
+
+// TestNATSAwayIsSaid: without a connection the log says so, and not that a buffer is full.
+func TestNATSAwayIsSaid(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	cfg := r.config()
+	out := r.startLogged(cfg)
+	r.says(cfg.AdminAddr, "ok", 200)
+	r.send("away", 0, 3)
+	published := func() {
+		t.Helper()
+		eventually(t, func() error {
+			return is("published", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`), 3)
+		})
+	}
+	published()
+	r.nats.Shutdown()
+	if _, err := r.pool.Exec(t.Context(), `UPDATE outbox SET published_at = NULL`); err != nil { // as a republish does
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		return is("said", strings.Contains(out.String(), `error="NATS is not connected"`), true)
+	})
+	if err := r.nats.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	published()
+	if strings.Contains(out.String(), "outbound buffer limit exceeded") {
+		t.Error("the library's words are in the log")
 	}
 }

@@ -61,7 +61,7 @@ func (c *Consumer) lost(ctx context.Context, advisory []byte) {
 			return
 		}
 		c.Log.Error("a message is no longer delivered and could not be stored; trying again, or publish it again",
-			"stream", c.Names.Stream, "sequence", named.Sequence, "error", err)
+			"stream", c.Names.Stream, "sequence", named.Sequence, "error", away(c.Stream, err))
 		rest(ctx, lostEvery)
 		if ctx.Err() != nil {
 			return

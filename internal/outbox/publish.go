@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -30,23 +31,33 @@ const (
 // Publisher puts every result on the result stream and marks it only when the
 // stream has acknowledged it. A repeat is harmless: its message id is the same.
 type Publisher struct {
-	Store    *Store
-	Stream   jetstream.Publisher
-	Subject  string       // RESULTS_SUBJECT
-	Largest  func() int64 // the server's largest message in bytes; 0: unknown
+	Store   *Store
+	Stream  jetstream.Publisher
+	Subject string       // RESULTS_SUBJECT
+	Largest func() int64 // the server's largest message in bytes; 0: unknown
+	// Missing is asked when no stream has answered a publish. It says what is wrong and
+	// what to do, or is nil where it knows nothing or has made the stream anew. nil: nobody
+	// is asked.
+	Missing  func(context.Context) error
 	Log      *slog.Logger
 	Counters *Counters
 
-	from   cursor       // where the next read of the table begins
-	failed atomic.Int64 // when the stream last did not take a result, in unix nanoseconds; 0: never
+	from   cursor                 // where the next read of the table begins
+	failed atomic.Int64           // when the stream last did not take a result, in unix nanoseconds; 0: never
+	reason atomic.Pointer[string] // why
 }
 
 // failingFor is how long after a failure publishing counts as failing: what is not
 // published is tried again sooner.
 const failingFor = 10 * time.Second
 
-// Failing says whether the result stream does not take results at present.
-func (p *Publisher) Failing() bool { return time.Since(time.Unix(0, p.failed.Load())) < failingFor }
+// Failing says whether the result stream does not take results at present, and why not.
+func (p *Publisher) Failing() (why string, failing bool) {
+	if reason := p.reason.Load(); reason != nil {
+		why = *reason
+	}
+	return why, time.Since(time.Unix(0, p.failed.Load())) < failingFor
+}
 
 // An answer is one message that somebody waits for.
 type answer struct {
@@ -166,6 +177,9 @@ func (p *Publisher) put(answers []answer) (acked []answer, all bool) {
 	if failed == nil {
 		p.failed.Store(0)
 	} else {
+		failed = p.why(failed)
+		reason := failed.Error()
+		p.reason.Store(&reason)
 		p.failed.Store(time.Now().UnixNano())
 		rest := len(answers) - len(acked) - len(large)
 		p.Counters.PublishFailed.Add(int64(rest))
@@ -177,6 +191,26 @@ func (p *Publisher) put(answers []answer) (acked []answer, all bool) {
 		acked, all = append(acked, short...), all && took
 	}
 	return acked, all
+}
+
+// why is err in words of what to do about it.
+func (p *Publisher) why(err error) error {
+	switch {
+	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrConnectionReconnecting):
+		return errors.New("NATS is not connected")
+	case errors.Is(err, jetstream.ErrNoStreamResponse):
+		ctx, cancel := context.WithTimeout(context.Background(), ackLimit)
+		defer cancel()
+		if p.Missing != nil {
+			if missing := p.Missing(ctx); missing != nil {
+				return missing
+			}
+		}
+		return fmt.Errorf("no stream has answered on %s.>: it has no leader at the moment, or it was missing and has been made anew (CREATE_STREAMS)", p.Subject)
+	case errors.Is(err, jetstream.ErrAsyncPublishTimeout), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the stream on %s.> has not acknowledged within %v", p.Subject, ackLimit)
+	}
+	return err
 }
 
 // mark notes what the stream has acknowledged, and returns whether it could.
