@@ -10,7 +10,8 @@ CREATE TABLE outbox_acts (
     attempt    integer,
     was        text        NOT NULL,
 
-    CONSTRAINT act_is_known CHECK (act IN ('retry', 'cancel', 'resolve created', 'resolve absent', 'republish', 'hold', 'release', 'rate')),
+    CONSTRAINT act_is_known CHECK (act IN ('retry', 'cancel', 'resolve created', 'resolve absent', 'republish', 'lookup', 'recheck',
+        'hold', 'release', 'rate')),
     CONSTRAINT who_and_why_are_said CHECK (who <> '' AND why <> '')
 );
 CREATE INDEX outbox_acts_request ON outbox_acts (request_id);
@@ -20,7 +21,7 @@ COMMENT ON COLUMN outbox_acts.id         IS 'Order of writing.';
 COMMENT ON COLUMN outbox_acts.at         IS 'When it was done.';
 COMMENT ON COLUMN outbox_acts.who        IS 'Who did it, as the command was told; a worker, where the rate follows FLEX_RATE by itself.';
 COMMENT ON COLUMN outbox_acts.why        IS 'Why, in their words.';
-COMMENT ON COLUMN outbox_acts.act        IS 'retry, cancel, resolve created, resolve absent, republish; of the gate: hold, release, rate.';
+COMMENT ON COLUMN outbox_acts.act        IS 'retry, cancel, resolve created, resolve absent, republish, lookup, recheck; of the gate: hold, release, rate.';
 COMMENT ON COLUMN outbox_acts.request_id IS 'The request it changed; null for the gate.';
 COMMENT ON COLUMN outbox_acts.attempt    IS 'The attempt that the person had seen: the act speaks of that one alone. Null: of none.';
 COMMENT ON COLUMN outbox_acts.was        IS 'What stood there before: the request''s state, or the gate''s.';

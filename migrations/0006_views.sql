@@ -19,22 +19,25 @@ CREATE VIEW outbox_backlog AS
      GROUP BY state, source;
 COMMENT ON VIEW outbox_backlog IS 'What is not finished: number of requests and age of the oldest, by state and source. unpublished: settled, its result not yet acknowledged.';
 
+-- A command is one line that can be typed as it stands: an id, which its sender chose, is quoted for a POSIX shell and
+-- stands behind --, since it may begin with a hyphen.
 CREATE VIEW outbox_attention AS
-    SELECT 'request' AS what, request_id AS id, source, uncertain_since AS since,
+    SELECT 'request' AS what, request_id AS id, source, coalesce(for_person_since, uncertain_since) AS since,
            'may exist, and no lookup can tell: ' || coalesce(error_message, error_kind) AS why,
-           format('worker resolve %1$s --created KD... --why "..." when it exists; worker resolve %1$s --absent --why "..." when it does not: it is sent again', quote_literal(request_id)) AS command
-      FROM outbox WHERE state = 'uncertain' AND due_at IS NULL
+           'worker explain -- ''' || replace(request_id, '''', '''\''''') || '''' AS command
+      FROM outbox WHERE state = 'uncertain' AND (due_at IS NULL OR for_person_since IS NOT NULL)
     UNION ALL
-    SELECT 'gate', 'outbox_gate', '', held_since, reason,
-           CASE WHEN probe_at IS NULL THEN 'worker release --why "..."'
-                ELSE 'put the credentials or the account right: it opens by itself then; worker release --why "..." opens it at once' END
+    SELECT 'gate', 'outbox_gate', '', held_since, reason, 'worker release --why ''...'''
       FROM outbox_gate WHERE held_since IS NOT NULL
     UNION ALL
+    SELECT 'replica', name, '', state_since, state || coalesce(': ' || reason, ''), 'worker fleet'
+      FROM outbox_replicas WHERE state IN ('unauthorized', 'unreachable') AND seen_at > clock_timestamp() - interval '1 minute'
+    UNION ALL
     SELECT 'result', request_id, source, settled_at,
-           'settled for over 5 minutes, but the result stream has not taken the result',
-           'look at the result stream: is it there, full, bound to the subject?'
+           'settled for over 5 minutes, but the result stream has not taken the result: is the stream there, full, bound to the subject?',
+           'worker explain -- ''' || replace(request_id, '''', '''\''''') || ''''
       FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < clock_timestamp() - interval '5 minutes';
-COMMENT ON VIEW outbox_attention IS 'What a person must look at, why, and the command to use.';
+COMMENT ON VIEW outbox_attention IS 'What a person must look at, why, and the one command that leads on.';
 
 -- +goose Down
 DROP VIEW outbox_attention;

@@ -6,16 +6,16 @@ import (
 	"flexworker/internal/outbox/outboxtest"
 )
 
-// TestAttentionGate: outbox_attention names what opens the gate, which depends on
-// who has shut it: a hold of the fleet's own is probed, a person's is not.
+// TestAttentionGate: outbox_attention names the one command that opens the gate, whoever
+// has shut it.
 func TestAttentionGate(t *testing.T) {
 	t.Parallel()
 	dsn := outboxtest.NewDSN(t)
 	up(t, dsn)
 	conn := connect(t, dsn)
 	for _, tt := range []struct{ name, probe, want string }{
-		{"shut by the fleet", `clock_timestamp()`, "put the credentials or the account right: it opens by itself then; worker release --why \"...\" opens it at once"},
-		{"shut by a person", `NULL`, `worker release --why "..."`},
+		{"shut by the fleet", `clock_timestamp()`, `worker release --why '...'`},
+		{"shut by a person", `NULL`, `worker release --why '...'`},
 	} {
 		if _, err := conn.Exec(t.Context(), `UPDATE outbox_gate SET held_since = clock_timestamp(), reason = 'a reason', probe_at = `+tt.probe); err != nil {
 			t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/terminal"
 )
 
 // actFlags are who does it and why; both are recorded.
@@ -24,7 +25,7 @@ func actFlags(cmd *cobra.Command, a *outbox.Act) {
 // actFault wants who and why to be said.
 func actFault(a outbox.Act) error {
 	if strings.TrimSpace(a.Who) == "" || strings.TrimSpace(a.Why) == "" {
-		return errors.New("--why and --by must not be empty: both are recorded")
+		return usage(errors.New("--why and --by must not be empty: both are recorded"))
 	}
 	return nil
 }
@@ -44,28 +45,59 @@ func whoami() string {
 	return name + "@" + host
 }
 
+// attemptFlag is the attempt that an act speaks of. Printed commands carry it.
+func attemptFlag(cmd *cobra.Command) func() (*int, error) {
+	n := cmd.Flags().Int("attempt", 0, "the latest attempt that you have seen; refused when another has been made since")
+	return func() (*int, error) {
+		switch {
+		case !cmd.Flags().Changed("attempt"):
+			return nil, nil
+		case *n < 0:
+			return nil, usage(errors.New("--attempt must not be negative"))
+		default:
+			return n, nil
+		}
+	}
+}
+
+func retryCommand() *cobra.Command {
+	var unverified bool
+	cmd := bulkCommand("retry", "Send settled requests that were not created once more, with a fresh count of attempts",
+		func() outbox.Change { return outbox.ToRetry(unverified) })
+	cmd.Long += "\n\nA request of which nobody knows whether an attempt created it is looked up first, and sent again only when it is\n" +
+		"proved absent; --unverified sends it at once, and may call a person twice. A pending request becomes due now."
+	cmd.Flags().BoolVar(&unverified, "unverified", false, "send also what may exist, without a lookup")
+	return cmd
+}
+
 // bulkCommand is an act on requests that are named or chosen. One that changes
 // more than one row, or rows that nobody has named, says first what it would change,
 // and wants --yes.
-func bulkCommand(name, short string, do func(*outbox.Store, context.Context, outbox.Act, outbox.Filter) ([]string, error)) *cobra.Command {
+func bulkCommand(name, short string, to func() outbox.Change) *cobra.Command {
 	var f outbox.Filter
 	var a outbox.Act
 	var chosen, yes bool
-	cmd := &cobra.Command{Use: name + " ID... | " + name + " --where ...", Short: short,
+	cmd := &cobra.Command{Use: name + " ID... | " + name + " --where ...", Short: short, ValidArgsFunction: completeIDs(0),
 		Long: short + ".\n\nName the requests, or say --where and choose them with the flags; without further flags --where chooses all."}
 	filterFlags(cmd, &f)
 	actFlags(cmd, &a)
+	attempt := attemptFlag(cmd)
 	cmd.Flags().BoolVar(&chosen, "where", false, "choose by the flags instead of naming ids")
 	cmd.Flags().BoolVar(&yes, "yes", false, "really change what --where chooses, or more than one request")
-	return verb(cmd, func(ctx context.Context, o office, args []string) error {
+	return verb(cmd, func(ctx context.Context, o office, args []string) (err error) {
 		if err := actFault(a); err != nil {
+			return err
+		}
+		if a.Attempt, err = attempt(); err != nil {
 			return err
 		}
 		switch {
 		case chosen && len(args) > 0:
-			return fmt.Errorf("name the requests to %s, or choose them with --where: not both", name)
+			return usage(fmt.Errorf("name the requests to %s, or choose them with --where: not both", name))
 		case !chosen && len(args) == 0:
-			return fmt.Errorf("name the requests to %s, or choose them with --where", name)
+			return usage(fmt.Errorf("name the requests to %s, or choose them with --where", name))
+		case a.Attempt != nil && len(args) != 1:
+			return usage(errors.New("--attempt speaks of one request: name one"))
 		}
 		if err := filterFault(f); err != nil {
 			return err
@@ -74,33 +106,42 @@ func bulkCommand(name, short string, do func(*outbox.Store, context.Context, out
 		if len(args) > 0 {
 			f.RequestIDs = args
 		}
-		n, first, err := o.store.Matching(ctx, name, f)
+		change := to()
+		all, err := o.store.Matching(ctx, change, a, f)
 		if err != nil {
 			return err
 		}
-		if f.Limit > 0 {
-			n = min(n, f.Limit)
+		if all.N == 0 {
+			return fmt.Errorf("there is nothing to %s: %s", name, o.why(ctx, name, a, args))
 		}
-		if n == 0 {
-			return fmt.Errorf("there is nothing to %s: %s", name, o.why(ctx, name, args))
-		}
-		if (n > 1 || chosen) && !yes {
-			return o.answer(map[string]any{"would_change": n, "first": first}, func() error {
-				return report(o.cmd, nil, "would %s %s, first %s; nothing was changed. Say --yes to do it.\n", name, requests(n), strings.Join(first, ", "))
+		if (all.N > 1 || chosen) && !yes {
+			err := o.answer(map[string]any{"would_change": all.N, "first": all.IDs, "of": all.Of}, func() error {
+				return report(o.cmd, nil, "would %s %s, first %s%s\n", name, requests(all.N), some(all.IDs), parts(all))
 			})
+			return errors.Join(err, errors.New("nothing was changed. Say --yes to do it"))
 		}
-		ids, err := do(o.store, ctx, a, f)
+		all, err = o.store.Do(ctx, change, a, f)
 		if err != nil {
 			return err
 		}
-		err = o.answer(map[string]any{"changed": ids}, func() error {
-			return report(o.cmd, nil, "%s: %s: %s\n", name, requests(len(ids)), some(ids))
+		err = o.answer(map[string]any{"changed": all.IDs, "of": all.Of}, func() error {
+			return report(o.cmd, nil, "%s: %s: %s%s\n", name, requests(all.N), some(all.IDs), parts(all))
 		})
-		if rest := unchanged(args, ids); len(rest) > 0 {
-			err = errors.Join(err, fmt.Errorf("not changed: %s", o.why(ctx, name, rest)))
+		if rest := unchanged(args, all.IDs); len(rest) > 0 {
+			err = errors.Join(err, fmt.Errorf("not changed: %s", o.why(ctx, name, a, rest)))
 		}
 		return err
 	})
+}
+
+// parts says what becomes of how many.
+func parts(all outbox.Affected) string {
+	words := make([]string, 0, len(all.Of))
+	for what, n := range all.Of {
+		words = append(words, fmt.Sprintf("\n    %d %s", n, what))
+	}
+	slices.Sort(words)
+	return strings.Join(words, "")
 }
 
 // unchanged names those of the named requests that an act did not change. One who
@@ -113,7 +154,7 @@ func unchanged(named, changed []string) []string {
 const whyMost = 20
 
 // why says for each of the named requests why an act does not change it.
-func (o office) why(ctx context.Context, act string, named []string) string {
+func (o office) why(ctx context.Context, act string, a outbox.Act, named []string) string {
 	if len(named) == 0 {
 		return "no request that is chosen so is in a state that allows it"
 	}
@@ -123,9 +164,11 @@ func (o office) why(ctx context.Context, act string, named []string) string {
 		case errors.Is(err, outbox.ErrUnknown):
 			reasons = append(reasons, fmt.Sprintf("no request has the id %q", id))
 		case err != nil:
-			reasons = append(reasons, fmt.Sprintf("%s cannot be read: %v", id, err))
+			reasons = append(reasons, fmt.Sprintf("%s cannot be read: %v", terminal.Line(id), err))
+		case a.Attempt != nil && *a.Attempt != d.Attempt:
+			reasons = append(reasons, stale(d, *a.Attempt))
 		default:
-			reasons = append(reasons, fmt.Sprintf("%s is %s: %s takes %s (or it is left out by a flag)", id, d.State, act, takes[act]))
+			reasons = append(reasons, fmt.Sprintf("%s is %s: %s takes %s (or it is left out by a flag)", terminal.Line(id), d.State, act, takes[act]))
 		}
 	}
 	if more := len(named) - whyMost; more > 0 {
@@ -134,10 +177,18 @@ func (o office) why(ctx context.Context, act string, named []string) string {
 	return strings.Join(reasons, "; ")
 }
 
+// stale says that an act speaks of an attempt which is no longer the latest, and what has
+// come since.
+func stale(d outbox.Detail, seen int) string {
+	return terminal.Line(fmt.Sprintf("%s: you speak of attempt %d, and the latest is attempt %d (it is %s now). Since then: %s. Look at it again: ",
+		d.RequestID, seen, d.Attempt, d.State, d.Since(seen))) + terminal.Command("worker", "explain", "--", d.RequestID)
+}
+
 // takes are the requests that an act can change.
 var takes = map[string]string{
-	"cancel": "what is pending", "republish": "what is settled, once its result was published",
-	"retry": "what is rejected (not by the check before Flex), abandoned, expired or cancelled",
+	"cancel": "what is pending, and what is uncertain and not cancelled yet", "republish": "what is settled, once its result was published",
+	"lookup": "what is uncertain",
+	"retry":  "what is rejected (not by the check before Flex), abandoned, expired or cancelled, and what is pending and not due yet",
 }
 
 func requests(n int) string {
@@ -150,9 +201,9 @@ func requests(n int) string {
 // some are the first of ids.
 func some(ids []string) string {
 	if more := len(ids) - whyMost; more > 0 {
-		return fmt.Sprintf("%s and %d more", strings.Join(ids[:whyMost], ", "), more)
+		return fmt.Sprintf("%s and %d more", terminal.Line(strings.Join(ids[:whyMost], ", ")), more)
 	}
-	return strings.Join(ids, ", ")
+	return terminal.Line(strings.Join(ids, ", "))
 }
 
 func gateCommand(name, short string, do func(*outbox.Store, context.Context, outbox.Act) error) *cobra.Command {

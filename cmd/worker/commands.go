@@ -17,8 +17,8 @@ import (
 )
 
 func migrateCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "migrate up | down | status", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
-		return errors.New("say which: migrate up, migrate down or migrate status")
+	cmd := &cobra.Command{Use: "migrate up | down | status", Args: subcommand, RunE: func(*cobra.Command, []string) error {
+		return usage(errors.New("say which: migrate up, migrate down or migrate status"))
 	}, Short: "Bring the schema up to date, take a step back, or show where it stands"}
 	var yes bool
 	down := &cobra.Command{Use: "down", Short: "Take the latest migration back; drops tables with what is in them", Args: cobra.NoArgs,
@@ -28,7 +28,7 @@ func migrateCommand() *cobra.Command {
 				return err
 			}
 			if !yes {
-				return errors.New("this drops tables with all rows in them; say --yes if you mean it")
+				return usage(errors.New("this drops tables with all rows in them; say --yes if you mean it"))
 			}
 			step, err := migrations.Down(cmd.Context(), dsn)
 			if err == nil && step == "" {
@@ -83,7 +83,7 @@ func databaseURL() (string, error) {
 	} else if problem := databaseProblem(s.Value()); err == nil && problem != "" {
 		err = fmt.Errorf("DATABASE_URL %s", problem)
 	}
-	return s.Value(), err
+	return s.Value(), usage(err)
 }
 
 func configCommand() *cobra.Command {
@@ -105,7 +105,7 @@ func configCommand() *cobra.Command {
 				}
 			}
 			if faults != nil {
-				return fmt.Errorf("the settings have faults:\n%w", faults)
+				return usage(fmt.Errorf("the settings have faults:\n%w", faults))
 			}
 			return nil
 		}}
@@ -135,7 +135,7 @@ func healthcheckCommand() *cobra.Command {
 func healthcheck(ctx context.Context, address, path string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("ADMIN_ADDR=%s must be host:port or :port", address)
+		return usage(fmt.Errorf("ADMIN_ADDR=%s must be host:port or :port", address))
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"

@@ -115,7 +115,7 @@ func rateCommand() *cobra.Command {
 			return err
 		}
 		if auto == (len(args) == 1) {
-			return errors.New("say either a number of attempts a second, or --auto")
+			return usage(errors.New("say either a number of attempts a second, or --auto"))
 		}
 		if auto {
 			if err := o.store.RateAuto(ctx, a); err != nil {
@@ -127,7 +127,7 @@ func rateCommand() *cobra.Command {
 		}
 		rate, err := strconv.ParseFloat(args[0], 64)
 		if err != nil || !(rate >= 0 && rate <= 1e6) {
-			return fmt.Errorf("%q is not a number of attempts a second between 0 (no limit) and 1000000", args[0])
+			return usage(fmt.Errorf("%q is not a number of attempts a second between 0 (no limit) and 1000000", args[0]))
 		}
 		if err := o.store.Rate(ctx, a, rate); err != nil {
 			return err

@@ -21,10 +21,10 @@ func TestFleetCommand(t *testing.T) {
 	env := r.environment()
 	r.types(env, typed{[]string{"fleet"}, 0, []string{"NAME", "ok", "Rate: 30 attempts a second.", "FLEX_RATE differs: 30 (", "; 5 (", "stays as it was"}},
 		typed{[]string{"fleet", "--json"}, 0, []string{`"rate": 30`, `"FLEX_RATE": "5"`, `"setting": "FLEX_RATE"`}},
-		typed{[]string{"rate", "25"}, 1, []string{"why"}},
-		typed{[]string{"rate", "--why", "x"}, 1, []string{"either a number", "--auto"}},
-		typed{[]string{"rate", "25", "--auto", "--why", "x"}, 1, []string{"either a number"}},
-		typed{[]string{"rate", "NaN", "--why", "x"}, 1, []string{"is not a number of attempts"}},
+		typed{[]string{"rate", "25"}, 2, []string{"why"}},
+		typed{[]string{"rate", "--why", "x"}, 2, []string{"either a number", "--auto"}},
+		typed{[]string{"rate", "25", "--auto", "--why", "x"}, 2, []string{"either a number"}},
+		typed{[]string{"rate", "NaN", "--why", "x"}, 2, []string{"is not a number of attempts"}},
 		typed{[]string{"rate", "25", "--why", "a campaign", "--by", "ann"}, 0, []string{"rate: 25 attempts a second", "more than the 20 a second that Twilio publishes"}},
 		typed{[]string{"fleet"}, 0, []string{"Rate: 25 attempts a second, set by ann", "`worker rate --auto --why ...`"}})
 	w2.stop()

@@ -33,7 +33,7 @@ func main() {
 	stop()
 	if err != nil {
 		sayLast(err)
-		os.Exit(1)
+		os.Exit(exitStatus(err))
 	}
 }
 
@@ -57,7 +57,7 @@ func root(out, errs io.Writer) *cobra.Command {
 	serve := func(cmd *cobra.Command, _ []string) error {
 		cfg, err := loadConfig()
 		if err != nil {
-			return fmt.Errorf("the settings have faults:\n%w", err)
+			return usage(fmt.Errorf("the settings have faults:\n%w", err))
 		}
 		// A write to a pipe whose reader has ended fails, in place of ending the process. Verbs
 		// keep the signal: `worker list | head` ends quietly.
@@ -77,7 +77,7 @@ func root(out, errs io.Writer) *cobra.Command {
 		Long: "Creates Twilio Flex interactions for requests from NATS JetStream: never two for one\n" +
 			"request, and an answer for each. Without a command it runs the worker. Settings come\n" +
 			"from the environment; `worker config` shows them all.",
-		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, RunE: serve, Version: version,
+		Args: subcommand, SilenceUsage: true, SilenceErrors: true, RunE: serve, Version: version,
 	}
 	cmd.SetVersionTemplate("{{.Version}}\n") // as the command version prints it
 	cmd.SetOut(out)
@@ -91,5 +91,6 @@ func root(out, errs io.Writer) *cobra.Command {
 		}},
 	)
 	cmd.AddCommand(operatorCommands()...)
+	markRun(cmd)
 	return cmd
 }

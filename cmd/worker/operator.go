@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/terminal"
 )
 
 // office is what the operators' verbs share: the table, and how to answer.
@@ -26,11 +27,11 @@ type office struct {
 // operatorCommands are the verbs for people. Each is one call of the outbox.
 func operatorCommands() []*cobra.Command {
 	return []*cobra.Command{listCommand(), showCommand(), explainCommand(), auditCommand(), fleetCommand(), rateCommand(),
-		bulkCommand("retry", "Send settled requests that were not created once more, with a fresh count of attempts", (*outbox.Store).Retry),
-		bulkCommand("cancel", "End pending requests unsent", (*outbox.Store).Cancel),
-		bulkCommand("republish", "Publish results once more, under the message ids they have", (*outbox.Store).Republish),
+		retryCommand(), bulkCommand("cancel", "End pending requests unsent; an uncertain one is never sent again, though a lookup may adopt it", outbox.ToCancel),
+		bulkCommand("lookup", "Look for the interactions of uncertain requests again now", outbox.ToLookUp),
+		bulkCommand("republish", "Publish results once more, under the message ids they have", outbox.ToRepublish),
 		resolveCommand(), gateCommand("hold", "Stop the whole fleet from sending until it is released", (*outbox.Store).Hold),
-		gateCommand("release", "Let the fleet send again, whoever stopped it", (*outbox.Store).Release)}
+		gateCommand("release", "Let the fleet send again, whoever stopped it; what waits behind a 429 is due at once", (*outbox.Store).Release)}
 }
 
 // verb gives a command the flag --json and opens the table for it.
@@ -42,11 +43,11 @@ func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []stri
 			err = errors.New("DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE)")
 		}
 		if err != nil {
-			return err
+			return usage(err)
 		}
 		pool, err := openPool(cmd.Context(), dsn, 2, peoplesTimeout, nil)
 		if err != nil {
-			return err
+			return usage(err)
 		}
 		defer pool.Close()
 		err = do(cmd.Context(), office{cmd, outbox.NewStore(pool, workerName(), time.Minute), *asJSON}, args)
@@ -72,10 +73,11 @@ func (o office) answer(v any, text func() error) error {
 // filterFlags are how requests are chosen.
 func filterFlags(cmd *cobra.Command, f *outbox.Filter) {
 	cmd.Flags().StringVar((*string)(&f.State), "state", "", "only those in this state")
+	_ = cmd.RegisterFlagCompletionFunc("state", completeStates) // the flag exists: it was just made
 	cmd.Flags().StringVar(&f.Source, "source", "", "only those of this source")
 	cmd.Flags().StringVar(&f.ErrorKind, "error-kind", "", "only those with this reason, such as http_400")
-	cmd.Flags().DurationVar(&f.OlderThan, "older-than", 0, "only those received longer ago than this")
-	cmd.Flags().DurationVar(&f.Since, "settled-within", 0, "only those settled within this time before now")
+	cmd.Flags().Var((*days)(&f.OlderThan), "older-than", "only those received longer ago than this, such as 90m, 3d or 2w")
+	cmd.Flags().Var((*days)(&f.Since), "settled-within", "only those settled within this time before now")
 	cmd.Flags().IntVar(&f.Limit, "limit", 0, "at most so many; list shows 100 unless told otherwise")
 }
 
@@ -83,11 +85,11 @@ func filterFlags(cmd *cobra.Command, f *outbox.Filter) {
 func filterFault(f outbox.Filter) error {
 	switch {
 	case f.Limit < 0:
-		return errors.New("--limit must not be negative")
+		return usage(errors.New("--limit must not be negative"))
 	case f.OlderThan < 0:
-		return errors.New("--older-than must not be negative")
+		return usage(errors.New("--older-than must not be negative"))
 	case f.Since < 0:
-		return errors.New("--settled-within must not be negative")
+		return usage(errors.New("--settled-within must not be negative"))
 	}
 	if f.State == "" {
 		return nil
@@ -98,12 +100,16 @@ func filterFault(f outbox.Filter) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("--state %s: the states are %s", f.State, strings.Join(names, ", "))
+	near := ""
+	if alike := alike(string(f.State), names); alike != "" {
+		near = ": did you mean " + alike + "?"
+	}
+	return usage(fmt.Errorf("--state %s: the states are %s%s", terminal.Line(string(f.State)), strings.Join(names, ", "), near))
 }
 
 func listCommand() *cobra.Command {
 	var f outbox.Filter
-	cmd := &cobra.Command{Use: "list", Short: "List requests, the oldest first", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "list", Short: "List requests, the newest first", Args: cobra.NoArgs}
 	filterFlags(cmd, &f)
 	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
 		if err := filterFault(f); err != nil {
@@ -114,29 +120,45 @@ func listCommand() *cobra.Command {
 			return err
 		}
 		if most := cmp.Or(f.Limit, outbox.ListMost); len(rows) == most {
-			fmt.Fprintf(o.cmd.ErrOrStderr(), "the %d oldest are shown, there may be more: --limit shows them, the other flags choose\n", most)
+			fmt.Fprintf(o.cmd.ErrOrStderr(), "the %d newest are shown, there may be more: --limit shows them, the other flags choose\n", most)
 		}
 		return o.answer(rows, func() error {
 			w := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "REQUEST_ID\tSOURCE\tSTATE\tATTEMPT\tINTERACTION\tREASON\tRECEIVED")
+			fmt.Fprintln(w, "RECEIVED\tSTATE\tATTEMPT\tREASON\tSOURCE\tREQUEST_ID")
 			for _, r := range rows {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", r.RequestID, r.Source, r.State, r.Attempt,
-					orDash(r.InteractionSID), orDash(r.ErrorKind), r.ReceivedAt.UTC().Format(time.RFC3339))
+				fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", r.ReceivedAt.UTC().Format("2006-01-02 15:04:05"), r.State, r.Attempt,
+					orDash(r.ErrorKind), short(r.Source, 16), terminal.Line(r.RequestID))
+				switch {
+				case r.InteractionSID != nil:
+					fmt.Fprintf(w, "    %s\n", terminal.Line(*r.InteractionSID))
+				case r.ErrorMessage != nil:
+					fmt.Fprintf(w, "    %s\n", short(*r.ErrorMessage, 96))
+				}
 			}
 			return w.Flush()
 		})
 	})
 }
 
+// orDash is one word for a column; a dash for nothing.
 func orDash(s *string) string {
 	if s == nil {
 		return "-"
 	}
-	return *s
+	return short(*s, 20)
+}
+
+// short is a text of others for a place of so many columns; what it leaves out is marked.
+func short(text string, columns int) string {
+	runes := []rune(terminal.Line(text))
+	if len(runes) <= columns {
+		return string(runes)
+	}
+	return string(runes[:columns-1]) + "…"
 }
 
 func showCommand() *cobra.Command {
-	return verb(&cobra.Command{Use: "show ID", Short: "Show all that is known of a request, its attempts and lookups", Args: cobra.ExactArgs(1)},
+	return verb(&cobra.Command{Use: "show ID", Short: "Show all that is known of a request, its attempts and lookups", Args: cobra.ExactArgs(1), ValidArgsFunction: completeIDs(1)},
 		func(ctx context.Context, o office, args []string) error {
 			d, err := o.detail(ctx, args[0])
 			if err != nil {
@@ -156,7 +178,7 @@ func (o office) detail(ctx context.Context, id string) (outbox.Detail, error) {
 }
 
 func explainCommand() *cobra.Command {
-	return verb(&cobra.Command{Use: "explain ID", Short: "Say in prose what happened to a request, why it is where it is, and what comes next", Args: cobra.ExactArgs(1)},
+	return verb(&cobra.Command{Use: "explain ID", Short: "Say in prose what happened to a request, why it is where it is, and what comes next", Args: cobra.ExactArgs(1), ValidArgsFunction: completeIDs(1)},
 		func(ctx context.Context, o office, args []string) error {
 			d, err := o.detail(ctx, args[0])
 			if err != nil {

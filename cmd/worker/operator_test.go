@@ -45,7 +45,7 @@ func TestResolveOfAnother(t *testing.T) {
 		return is("created or uncertain", r.count(`SELECT count(*) FROM outbox WHERE state IN ('created', 'uncertain')`), 2)
 	})
 	sid := r.flex.Ledger()[0].InteractionSID
-	args := []string{"resolve", "u-0", "--created", sid, "--why", "a slip", "--by", "ann"}
+	args := []string{"resolve", "u-0", "--attempt", "1", "--created", sid, "--why", "a slip", "--by", "ann"}
 	r.types(env, typed{args, 1, []string{sid + " was created for another request", "nothing was changed"}})
 	r.types(env, typed{append(args, "--unverified"), 1, []string{sid + " is the interaction of ok-0", "nothing was changed"}})
 }
@@ -80,36 +80,49 @@ func TestOperator(t *testing.T) {
 	r.types(env,
 		typed{args("list"), 0, []string{"REQUEST_ID", "ok-0", "x-2", "http_400"}},
 		typed{args("list --state uncertain --json"), 0, []string{`"request_id": "u-0"`, `"state": "uncertain"`}},
-		typed{args("list --state sent"), 1, []string{"--state sent: the states are pending, sending, uncertain, created"}},
-		typed{args("migrate sideways"), 1, []string{`unknown command "sideways"`}},
-		typed{args("migrate"), 1, []string{"say which"}},
+		typed{args("list --state abandonned"), 2, []string{"--state abandonned: the states are pending, sending, uncertain, created", "did you mean abandoned?"}},
+		typed{args("migrate sideways"), 2, []string{`unknown command "sideways"`}},
+		typed{args("migrate"), 2, []string{"say which"}},
+		typed{args("explian ok-0"), 2, []string{`unknown command "explian"`, `did you mean "worker explain"?`}},
+		typed{args("migrate upp"), 2, []string{`did you mean "worker migrate up"?`}},
+		typed{args("list --older-than 3d"), 0, []string{"REQUEST_ID"}},
+		typed{args("list --older-than 2w --json"), 0, []string{"[]"}},
+		typed{args("list --older-than soon"), 2, []string{"not a duration such as 90m, 12h, 3d or 2w"}},
 		typed{args("send --wait -2s x.jsonl"), 1, []string{"--wait must not be negative"}},
-		typed{why("retry --where --error-kind http_400 --limit 1"), 0, []string{"would retry 1 request, first x-", "Say --yes"}},
-		typed{args("list --older-than -5m"), 1, []string{"--older-than must not be negative"}},
-		typed{why("cancel --where --settled-within -5m --yes"), 1, []string{"--settled-within must not be negative"}},
+		typed{why("retry --where --error-kind http_400 --limit 1"), 1, []string{"would retry 1 request, first x-", "1 sent again", "nothing was changed. Say --yes"}},
+		typed{args("list --older-than -5m"), 2, []string{"--older-than must not be negative"}},
+		typed{why("cancel --where --settled-within -5m --yes"), 2, []string{"--settled-within must not be negative"}},
 		typed{args("list --limit 1 --source crm"), 0, []string{"crm"}},
 		typed{args("show nobody"), 1, []string{"no request has the id \"nobody\""}},
 		typed{args("explain nobody"), 1, []string{"no request has the id \"nobody\""}},
 		typed{args("show ok-0"), 0, []string{`"history": [`, `"outcome": "created"`}},
-		typed{args("explain u-0"), 0, []string{"It may exist, and no lookup can tell", "worker resolve u-0"}},
+		typed{args("explain u-0"), 0, []string{"It may exist, and no lookup can tell", "    worker resolve --absent --attempt 1 --why ... -- u-0\n"}},
 		typed{args("explain x-0 --json"), 0, []string{`"request_id": "x-0"`, `It is rejected since`}},
 		// Nothing without a reason, and nothing vague.
-		typed{args("retry x-0"), 1, []string{`required flag(s) "why" not set`}},
-		typed{args("hold"), 1, []string{`required flag(s) "why" not set`}},
-		typed{why("retry"), 1, []string{"name the requests to retry, or choose them with --where"}},
-		typed{why("retry x-0 --where"), 1, []string{"name the requests to retry, or choose them with --where"}},
-		typed{why("retry --where --state nonsense"), 1, []string{"--state nonsense: the states are"}},
+		typed{args("retry x-0"), 2, []string{`required flag(s) "why" not set`}},
+		typed{args("hold"), 2, []string{`required flag(s) "why" not set`}},
+		typed{why("retry"), 2, []string{"name the requests to retry, or choose them with --where"}},
+		typed{why("retry x-0 --where"), 2, []string{"name the requests to retry, or choose them with --where"}},
+		typed{why("retry --where --state nonsense"), 2, []string{"--state nonsense: the states are"}},
 		// The wrong state.
 		typed{why("retry ok-0"), 1, []string{"there is nothing to retry: ok-0 is created: retry takes what is rejected"}},
 		typed{why("cancel ok-0"), 1, []string{"there is nothing to cancel"}},
 		typed{why("republish u-0"), 1, []string{"there is nothing to republish"}},
 		typed{why("resolve ok-0 --absent"), 1, []string{"ok-0 is not uncertain"}},
-		typed{why("resolve u-0"), 1, []string{"[created absent]"}},
-		typed{why("resolve u-0 --absent --created " + none), 1, []string{"none of the others can be"}},
+		typed{why("resolve u-0"), 2, []string{"[created absent]"}},
+		typed{why("resolve u-0 --absent --created " + none), 2, []string{"none of the others can be"}},
+		// Every decision names the attempt that it is about.
+		typed{why("resolve u-0 --absent"), 2, []string{"nothing was changed", "the latest is attempt 1", "    worker resolve --absent --attempt 1 --why ... -- u-0"}},
+		typed{why("resolve u-0 --created " + none), 2, []string{"    worker resolve --created " + none + " --attempt 1 --why ... -- u-0"}},
+		typed{why("resolve u-0 --absent --attempt 0"), 1, []string{"u-0: you speak of attempt 0, and the latest is attempt 1", "Since then: attempt 1 by "}},
+		typed{why("cancel u-0 --attempt 7"), 1, []string{"there is nothing to cancel: u-0: you speak of attempt 7"}},
+		typed{why("cancel u-0 --attempt -1"), 2, []string{"--attempt must not be negative"}},
+		typed{why("cancel u-0 u-1 --attempt 1"), 2, []string{"--attempt speaks of one request"}},
+		typed{why("resolve nobody --absent"), 1, []string{`no request has the id "nobody"`}},
 		// What is believed.
-		typed{why("resolve u-0 --created KD12"), 1, []string{"KD12"}},
-		typed{why("resolve u-0 --created KD12 --unverified"), 1, []string{"KD12 is not the sid of an interaction"}},
-		typed{why("resolve u-0 --created " + none), 1, []string{none + " is not shown by Flex", "nothing was changed"}},
+		typed{why("resolve u-0 --attempt 1 --created KD12"), 1, []string{"KD12"}},
+		typed{why("resolve u-0 --attempt 1 --created KD12 --unverified"), 1, []string{"KD12 is not the sid of an interaction"}},
+		typed{why("resolve u-0 --attempt 1 --created " + none), 1, []string{none + " is not shown by Flex", "nothing was changed"}},
 	)
 	if n := r.count(`SELECT count(*) FROM outbox_acts`); n != 0 {
 		t.Errorf("%d acts are recorded of what was refused", n)
@@ -121,16 +134,16 @@ func TestOperator(t *testing.T) {
 		}
 	}
 	postpone(`clock_timestamp() + interval '1 hour'`)
-	r.types(env, typed{why("resolve u-1 --absent"), 1, []string{"u-1 is still looked up", "--unverified"}})
+	r.types(env, typed{why("resolve u-1 --attempt 1 --absent"), 1, []string{"u-1 is still looked up", "--unverified"}})
 	postpone(`NULL`)
 	r.types(env,
-		typed{why("resolve u-0 --created " + sid), 0, []string{"u-0 is now created"}},
+		typed{why("resolve u-0 --attempt 1 --created " + sid), 0, []string{"u-0 is now created"}},
 		typed{why("resolve u-0 --created " + sid), 1, []string{"u-0 is not uncertain"}},
-		typed{why("resolve u-2 --json --unverified --created " + none), 0, []string{`"state": "created"`, none}},
-		typed{why("resolve u-1 --absent"), 0, []string{"u-1 is now "}},
+		typed{why("resolve u-2 --attempt 1 --json --unverified --created " + none), 0, []string{`"state": "created"`, none}},
+		typed{why("resolve u-1 --attempt 1 --absent"), 0, []string{"u-1 is now "}},
 		// More than one says first what it would do.
-		typed{why("retry --where --state rejected"), 0, []string{"would retry 3 requests", "x-0", "nothing was changed. Say --yes"}},
-		typed{why("retry --where --state rejected --json"), 0, []string{`"would_change": 3`}},
+		typed{why("retry --where --state rejected"), 1, []string{"would retry 3 requests", "x-0", "nothing was changed. Say --yes"}},
+		typed{why("retry --where --state rejected --json"), 1, []string{`"would_change": 3`}},
 		typed{why("retry --where --error-kind http_404"), 1, []string{"there is nothing to retry"}},
 		typed{why("retry x-0"), 0, []string{"retry: 1 request: x-0"}},
 		typed{why("retry --where --state rejected --settled-within 1h --yes --json"), 0, []string{`"changed": [`, `"x-1"`}},
@@ -160,7 +173,7 @@ func TestOperator(t *testing.T) {
 		return is("stored", r.count(`SELECT count(*) FROM outbox WHERE request_id LIKE 'h-%' AND state = 'pending'`), 3)
 	})
 	r.types(env,
-		typed{args("explain h-0"), 0, []string{"But the gate is held since", "a good reason", "worker release"}},
+		typed{args("explain h-0"), 0, []string{"But the gate is held by ann since", "a good reason", "    worker release --why ...\n"}},
 		// Who names one that cannot be changed hears which, also when others were.
 		typed{why("cancel ok-0 h-0 h-9"), 1, []string{"cancel: 1 request: h-0", "not changed: ok-0 is created", `no request has the id "h-9"`}},
 		typed{why("cancel --where --state pending --source nobody --yes"), 1, []string{"there is nothing to cancel"}},
@@ -176,7 +189,7 @@ func TestOperator(t *testing.T) {
 	messages := len(in.list())
 	r.types(env,
 		typed{why("republish ok-0"), 0, []string{"republish: 1 request: ok-0"}},
-		typed{why("republish --where --settled-within 1h"), 0, []string{"would republish", "nothing was changed"}},
+		typed{why("republish --where --settled-within 1h"), 1, []string{"would republish", "nothing was changed"}},
 	)
 	eventually(t, func() error {
 		return is("unpublished", r.count(`SELECT count(*) FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL`), 0)

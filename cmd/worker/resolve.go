@@ -11,13 +11,14 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
+	"flexworker/internal/terminal"
 )
 
 func resolveCommand() *cobra.Command {
 	var a outbox.Act
 	var sid string
 	var absent, unverified bool
-	cmd := &cobra.Command{Use: "resolve ID --created KD... | --absent", Short: "Decide about an uncertain request what no lookup could find out", Args: cobra.ExactArgs(1),
+	cmd := &cobra.Command{Use: "resolve ID --created KD... | --absent", Short: "Decide about an uncertain request what no lookup could find out", Args: cobra.ExactArgs(1), ValidArgsFunction: completeIDs(1),
 		Long: "Decide about an uncertain request what no lookup could find out.\n\n" +
 			"--created KD... : its interaction exists, under this sid. It is read from Flex first.\n" +
 			"--absent        : it surely does not exist. It is sent again; if you are wrong, a person is called twice.\n" +
@@ -26,6 +27,7 @@ func resolveCommand() *cobra.Command {
 	cmd.Flags().StringVar(&sid, "created", "", "the interaction's sid")
 	cmd.Flags().BoolVar(&absent, "absent", false, "there is no interaction: send it again")
 	cmd.Flags().BoolVar(&unverified, "unverified", false, "believe it although Flex cannot be asked, or although lookups still go on")
+	attempt := attemptFlag(cmd)
 	cmd.MarkFlagsOneRequired("created", "absent")
 	cmd.MarkFlagsMutuallyExclusive("created", "absent")
 	return verb(cmd, func(ctx context.Context, o office, args []string) error {
@@ -33,9 +35,15 @@ func resolveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if a.Attempt, err = attempt(); err != nil {
+			return err
+		}
+		if err := o.speaksOf(ctx, a, args[0], sid); err != nil {
+			return err
+		}
 		if absent {
 			if err = o.lookedUp(ctx, args[0], unverified); err == nil {
-				err = o.store.ResolveAbsent(ctx, a, args[0])
+				err = o.store.ResolveAbsent(ctx, a, args[0], false)
 			}
 		} else {
 			var seen flex.Outcome
@@ -44,7 +52,10 @@ func resolveCommand() *cobra.Command {
 			}
 		}
 		if errors.Is(err, outbox.ErrNotUncertain) {
-			return fmt.Errorf("%s is not uncertain: there is nothing to resolve (`worker explain %s` tells where it stands)", args[0], args[0])
+			return notUncertain(args[0])
+		}
+		if errors.Is(err, outbox.ErrOtherAttempt) { // made while this asked Flex
+			return o.speaksOf(ctx, a, args[0], sid)
 		}
 		if err != nil {
 			return err
@@ -53,8 +64,34 @@ func resolveCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return o.answer(d.Row, func() error { return report(o.cmd, nil, "%s is now %s\n", d.RequestID, d.State) })
+		return o.answer(d.Row, func() error { return report(o.cmd, nil, "%s is now %s\n", terminal.Line(d.RequestID), d.State) })
 	})
+}
+
+func notUncertain(id string) error {
+	return fmt.Errorf("%s is not uncertain: there is nothing to resolve. `%s` tells where it stands", terminal.Line(id), terminal.Command("worker", "explain", "--", id))
+}
+
+// speaksOf refuses a decision about a request that does not name the attempt it is about,
+// or names one that is no longer the latest: what a person has found out about one attempt
+// is not true of the next.
+func (o office) speaksOf(ctx context.Context, a outbox.Act, id, sid string) error {
+	d, err := o.detail(ctx, id)
+	switch {
+	case err != nil:
+		return err
+	case a.Attempt != nil && *a.Attempt != d.Attempt:
+		return fmt.Errorf("nothing was changed: %s", stale(d, *a.Attempt))
+	case d.State != outbox.Uncertain:
+		return notUncertain(id)
+	case a.Attempt != nil:
+		return nil
+	}
+	command := d.Command("resolve", "--absent")
+	if sid != "" {
+		command = d.Command("resolve", "--created", sid)
+	}
+	return usage(fmt.Errorf("nothing was changed: a decision names the attempt that it is about, and the latest is attempt %d. If you have looked for that one:\n    %s", d.Attempt, command))
 }
 
 // lookedUp wants the lookups of a request to be over before a person says what they
@@ -64,7 +101,8 @@ func (o office) lookedUp(ctx context.Context, id string, unverified bool) error 
 	if err != nil || unverified || d.State != outbox.Uncertain || d.DueAt == nil {
 		return err
 	}
-	return fmt.Errorf("%s is still looked up, and may be found: nothing was changed. Wait until `worker explain %s` says that it waits for a person, or say --unverified as well", id, id)
+	return fmt.Errorf("%s is still looked up, and may be found: nothing was changed. Wait until `%s` says that it waits for a person, or say --unverified as well",
+		terminal.Line(id), terminal.Command("worker", "explain", "--", id))
 }
 
 // verify reads the interaction, so that neither a mistyped sid nor that of another

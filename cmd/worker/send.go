@@ -144,10 +144,10 @@ func send(cmd *cobra.Command, events []sendEvent, source string, wait time.Durat
 func senderStream() (Config, jetstream.JetStream, func(), error) {
 	cfg, err := loadConfig()
 	if err != nil && cfg.NATSURL == "" {
-		return cfg, nil, nil, err
+		return cfg, nil, nil, usage(err)
 	}
 	if problem := natsProblem(string(cfg.NATSURL)); problem != "" {
-		return cfg, nil, nil, fmt.Errorf("NATS_URL %s", problem)
+		return cfg, nil, nil, usage(fmt.Errorf("NATS_URL %s", problem))
 	}
 	conn, err := nats.Connect(string(cfg.NATSURL), append(natsOptions(cfg), nats.Name("flexworker send"))...)
 	if err != nil {

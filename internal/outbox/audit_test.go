@@ -343,7 +343,7 @@ func TestAuditForgotten(t *testing.T) {
 	}
 	check("emptied", 10)
 	b.ask(event("later", 0).Request)
-	if _, err := b.s.Cancel(ctx, Act{Who: "ann", Why: "a test"}, Filter{RequestIDs: []string{"later"}}); err != nil {
+	if _, err := b.s.cancel(ctx, Act{Who: "ann", Why: "a test"}, Filter{RequestIDs: []string{"later"}}); err != nil {
 		t.Fatal(err)
 	}
 	b.publish()

@@ -5,13 +5,17 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"flexworker/internal/terminal"
 )
 
-// Explain says in prose what happened to a request, why it is where it is and
-// what comes next. It is pure: the same values give the same sentences.
+// Explain says in prose what happened to a request, why it is where it is and what comes
+// next: a sentence a line, and commands, which are indented and can be pasted, on lines of
+// their own. Nothing that others wrote reaches the terminal unseen. It is pure: the same
+// values give the same sentences.
 func Explain(d Detail, g Gate) string {
 	var b strings.Builder
-	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	say := func(format string, args ...any) { b.WriteString(terminal.Line(fmt.Sprintf(format, args...)) + "\n") }
 	say("%s was asked for by %s at %s (message %d of the request stream).", d.RequestID, d.Source, clock(d.ReceivedAt), d.StreamSequence)
 	if d.Repeats > 0 {
 		say("It was asked for again (%d more); each is answered with the same result.", d.Repeats)
@@ -19,38 +23,78 @@ func Explain(d Detail, g Gate) string {
 	for _, sentence := range happened(d) {
 		say("%s", sentence)
 	}
-	say("%s", standing(d, g))
+	text, commands := standing(d, g)
+	say("%s", text)
+	for _, c := range commands {
+		b.WriteString("    " + c + "\n")
+	}
 	return b.String()
 }
 
 // happened are the attempts, the lookups and what people did, in the order of
-// their times: an act between two attempts is often why there was a second.
+// their times: an act between two attempts is often why there was a second. Lookups in
+// a row that say the same are one sentence.
 func happened(d Detail) []string {
 	type event struct {
 		at       time.Time
 		sentence string
+		lookup   *History
 	}
 	events := make([]event, 0, len(d.History)+len(d.Acts))
-	for _, h := range d.History {
-		events = append(events, event{h.StartedAt, h.sentence()})
+	for i, h := range d.History {
+		e := event{at: h.StartedAt, sentence: h.sentence()}
+		if h.Kind == "lookup" {
+			e.lookup = &d.History[i]
+		}
+		events = append(events, e)
 	}
 	for _, a := range d.Acts {
-		events = append(events, event{a.At, fmt.Sprintf("At %s %s did: %s (it was %s). Why: %s.", clock(a.At), a.Who, a.Act, a.Was, a.Why)})
+		of := ""
+		if a.Attempt != nil {
+			of = fmt.Sprintf(" of attempt %d", *a.Attempt)
+		}
+		events = append(events, event{at: a.At, sentence: fmt.Sprintf("At %s %s did: %s%s (it was %s). Why: %s.", clock(a.At), a.Who, a.Act, of, a.Was, a.Why)})
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return a.at.Compare(b.at) })
-	sentences := make([]string, len(events))
-	for i, e := range events {
-		sentences[i] = e.sentence
+	var sentences []string
+	for i := 0; i < len(events); {
+		n := 1
+		for events[i].lookup != nil && i+n < len(events) && events[i].lookup.same(events[i+n].lookup) {
+			n++
+		}
+		if n == 1 {
+			sentences = append(sentences, events[i].sentence)
+		} else {
+			first, last := events[i].lookup, events[i+n-1].lookup
+			sentences = append(sentences, fmt.Sprintf("Lookups %d to %d, %d in all, from %s to %s: each %s.",
+				first.Number, last.Number, n, clock(first.StartedAt), clock(last.StartedAt), first.found()))
+		}
+		i += n
 	}
 	return sentences
 }
 
-func (h History) sentence() string {
+// same says whether another lookup says what this one says. Another may be nil.
+func (h *History) same(other *History) bool { return other != nil && h.found() == other.found() }
+
+// found is what a lookup says, whoever made it and when.
+func (h *History) found() string {
+	s := h.Outcome
+	if h.Error != nil {
+		s += " (" + *h.Error + ")"
+	}
+	if !h.Applied {
+		s += "; it came too late and was not applied"
+	}
+	return s
+}
+
+func (h *History) sentence() string {
 	var b strings.Builder
 	if h.Kind == "lookup" {
 		fmt.Fprintf(&b, "Lookup %d at %s by %s: %s", h.Number, clock(h.StartedAt), h.Worker, h.Outcome)
 	} else {
-		fmt.Fprintf(&b, "Attempt %d at %s by %s: %s", h.Number, clock(h.StartedAt), h.Worker, strings.ReplaceAll(h.Outcome, "_", " "))
+		fmt.Fprintf(&b, "Attempt %d at %s by %s: %s", h.Number, clock(h.StartedAt), h.Worker, words(h.Outcome))
 	}
 	if h.TookMS != nil {
 		fmt.Fprintf(&b, " after %d ms", *h.TookMS)
@@ -71,36 +115,89 @@ func (h History) sentence() string {
 	return b.String()
 }
 
-// standing says where the request is now and what comes next.
-func standing(d Detail, g Gate) string {
+func words(outcome string) string { return strings.ReplaceAll(outcome, "_", " ") }
+
+// Command is the line to paste for an act on this request: it speaks of the attempt that
+// is shown, and leaves a place for the reason.
+func (d Detail) Command(act string, flags ...string) string {
+	line := append([]string{"worker", act}, flags...)
+	return terminal.Command(append(line, "--attempt", fmt.Sprint(d.Attempt), "--why", "...", "--", d.RequestID)...)
+}
+
+// releases is the line to paste that opens the gate.
+var releases = terminal.Command("worker", "release", "--why", "...")
+
+// standing says where the request is now and what comes next, and which commands there are.
+func standing(d Detail, g Gate) (text string, commands []string) {
 	switch d.State {
 	case Pending:
 		return pendingNow(d, g)
 	case Sending:
 		return fmt.Sprintf("It is being sent: worker %s holds attempt %d until %s. If that worker dies, the lease lapses then and it is looked up.",
-			said(d.LeasedBy), d.Attempt, at(d.LeasedUntil))
+			said(d.LeasedBy), d.Attempt, at(d.LeasedUntil)), nil
 	case Uncertain:
-		if d.DueAt == nil {
-			return fmt.Sprintf("It may exist, and no lookup can tell (%s). It waits for a person: look for it in Flex, then `worker resolve %[2]s --created KD... --why \"...\"`, or `worker resolve %[2]s --absent --why \"...\"` when it surely does not exist: it is sent again.",
-				said(d.ErrorMessage), d.RequestID)
-		}
-		s := fmt.Sprintf("It may exist: attempt %d could have been under way until %s (%s). The next lookup is due %s.",
-			d.Attempt, at(d.UncertainSince), said(d.ErrorMessage), due(d.DueAt, d.Now))
-		if g.State == GateHeld {
-			s += held(g, "looked up")
-		}
-		return s
+		return uncertainNow(d, g)
 	case Created:
 		how := map[string]string{"response": "Flex answered so", "lookup": "a lookup found it", "operator": "an operator said so"}[said(d.ResolvedBy)]
-		return fmt.Sprintf("It is created as %s (%s) since %s. %s", said(d.InteractionSID), how, at(d.SettledAt), publication(d))
+		return fmt.Sprintf("It is created as %s (%s) since %s. %s", said(d.InteractionSID), how, at(d.SettledAt), publication(d)), nil
 	default:
-		return fmt.Sprintf("It is %s since %s: %s. %s%s", d.State, at(d.SettledAt), said(d.ErrorMessage), corrected(d), publication(d))
+		return fmt.Sprintf("It is %s since %s: %s. %s%s", d.State, at(d.SettledAt), said(d.ErrorMessage), remedy(d, &commands), publication(d)), commands
 	}
 }
 
-func pendingNow(d Detail, g Gate) string {
+func uncertainNow(d Detail, g Gate) (string, []string) {
 	var b strings.Builder
-	if d.DueAt != nil && d.DueAt.After(d.Now) {
+	created, absent := d.Command("resolve", "--created", "KD..."), d.Command("resolve", "--absent")
+	person := d.DueAt == nil || d.ForPersonSince != nil
+	if !person {
+		fmt.Fprintf(&b, "It may exist: attempt %d could have been under way until %s (%s).", d.Attempt, at(d.UncertainSince), said(d.ErrorMessage))
+	} else {
+		fmt.Fprintf(&b, "It may exist, and no lookup can tell (%s). It waits for a person%s.", said(d.ErrorMessage), since(d.ForPersonSince))
+	}
+	if d.DueAt != nil {
+		fmt.Fprintf(&b, " The next lookup is due %s.", due(d.DueAt, d.Now))
+	}
+	if d.CancelRequestedAt != nil {
+		fmt.Fprintf(&b, " It was cancelled at %s: it is never sent again; what exists already is adopted all the same.", at(d.CancelRequestedAt))
+	}
+	var commands []string
+	if g.State == GateHeld {
+		b.WriteString(gateNow(d, g, "looked up"))
+		commands = append(commands, releases)
+	}
+	if person {
+		b.WriteString(" Look for it in Flex")
+		if d.LookupKey != nil && d.LookupAttribute != nil {
+			fmt.Fprintf(&b, ", by the task attribute %s = %s", *d.LookupAttribute, *d.LookupKey)
+		}
+		b.WriteString(". Then say that it exists, under which sid, or that it does not")
+		if d.CancelRequestedAt == nil {
+			b.WriteString(": it is sent again then, and if you are wrong a person is called twice")
+		}
+		b.WriteString(".")
+		commands = append(commands, created, absent)
+	}
+	if d.CancelRequestedAt == nil {
+		if !person {
+			b.WriteString(" This cancels it: it is not sent again.")
+			commands = append(commands, d.Command("cancel"))
+		}
+	}
+	return b.String(), commands
+}
+
+func since(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return " since " + clock(*t)
+}
+
+func pendingNow(d Detail, g Gate) (string, []string) {
+	var b strings.Builder
+	var commands []string
+	waits := d.DueAt != nil && d.DueAt.After(d.Now)
+	if waits {
 		fmt.Fprintf(&b, "It waits: attempt %d is due %s", d.Attempt+1, due(d.DueAt, d.Now))
 	} else {
 		fmt.Fprintf(&b, "It is due: attempt %d is made as soon as a worker has a free slot", d.Attempt+1)
@@ -112,35 +209,53 @@ func pendingNow(d Detail, g Gate) string {
 		fmt.Fprintf(&b, " (before: %s)", *d.ErrorMessage)
 	}
 	b.WriteString(".")
+	if d.HTTPStatus != nil && *d.HTTPStatus == 403 {
+		fmt.Fprintf(&b, " Flex refused it with HTTP status 403: that may concern what this request shares with others of source %s and workspace %s alone.", d.Source, said(d.Workspace))
+	}
 	switch g.State {
 	case GateOpen, GateLimited: // nothing to add
-	case GateHeld:
-		b.WriteString(held(g, "sent"))
-	case GatePaused:
-		fmt.Fprintf(&b, " But the gate is paused: %s.", g.Reason)
+	case GateHeld, GatePaused:
+		b.WriteString(gateNow(d, g, "sent"))
+		commands = append(commands, releases)
 	}
 	if d.ExpiresAt != nil {
 		fmt.Fprintf(&b, " It is not sent after %s.", clock(*d.ExpiresAt))
 	}
-	return b.String()
+	if waits && d.Attempt > 0 {
+		b.WriteString(" A retry makes it due now.")
+		commands = append(commands, d.Command("retry"))
+	}
+	return b.String(), commands
 }
 
-// held is what a held gate means for what would otherwise be done.
-func held(g Gate, done string) string {
-	s := fmt.Sprintf(" But the gate is held since %s: %s. Nothing is %s until ", clock(g.HeldSince), g.Reason, done)
+// gateNow is what a shut gate means for what would otherwise be done: why, since when or
+// until when, by whom, and what opens it.
+func gateNow(d Detail, g Gate, done string) string {
+	if g.State == GatePaused {
+		s := fmt.Sprintf(" But the gate is paused by %s since %s: %s. Nothing is %s ", g.ChangedBy, clock(g.ChangedAt), g.Reason, done)
+		if g.PausedFor > 0 {
+			return s + fmt.Sprintf("until %s, when it opens by itself, or until a release opens it at once.", clock(d.Now.Add(g.PausedFor)))
+		}
+		return s + "until Flex can be reached, when it opens by itself, or until a release opens it at once."
+	}
+	s := fmt.Sprintf(" But the gate is held by %s since %s: %s. Nothing is %s until ", g.ChangedBy, clock(g.HeldSince), g.Reason, done)
 	if g.Probed {
-		return s + "that is put right, when it opens by itself, or until `worker release --why ...` opens it at once."
+		return s + "that is put right, when it opens by itself, or until a release opens it at once."
 	}
-	return s + "`worker release --why ...` opens it." // held by a person: nothing else ends it
+	return s + "a release opens it." // held by a person: nothing else ends it
 }
 
-// corrected is what the sender can do when the check refused a request, which no
-// retry is for: under its id another request would be a conflict.
-func corrected(d Detail) string {
-	if d.State != Rejected || d.ErrorKind == nil || *d.ErrorKind != "invalid" {
-		return ""
+// remedy is what can be done about a request that settled without an interaction. What
+// the check refused no retry is for: under its id another request would be a conflict.
+func remedy(d Detail, commands *[]string) string {
+	if d.State == Rejected && d.ErrorKind != nil && *d.ErrorKind == "invalid" {
+		return "It failed the check before Flex and would fail it again, so it cannot be retried: publish the corrected request under a new request_id. "
 	}
-	return "It failed the check before Flex and would fail it again, so it cannot be retried: publish the corrected request under a new request_id. "
+	*commands = append(*commands, d.Command("retry"))
+	if d.Attempt > 0 && (d.Undecided || d.ErrorKind != nil && *d.ErrorKind == "undecided") {
+		return "Nobody knows whether an attempt created it: a retry looks it up and sends it again only when it is proved absent. "
+	}
+	return "A retry sends it again. "
 }
 
 func publication(d Detail) string {

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,9 @@ func TestExplain(t *testing.T) {
 	}
 	const begin = "crm-42 was asked for by crm at 2026-11-22 02:00:00.000 UTC (message 42 of the request stream).\n"
 	const published = "The result stream acknowledged its result at 2026-11-22 02:59:01.000 UTC.\n"
+	const release = "    worker release --why ...\n"
+	const retry, cancel = "    worker retry --attempt %d --why ... -- crm-42\n", "    worker cancel --attempt 1 --why ... -- crm-42\n"
+	const decide = "    worker resolve --created KD... --attempt 1 --why ... -- crm-42\n    worker resolve --absent --attempt 1 --why ... -- crm-42\n"
 	open := Gate{State: GateOpen}
 	for _, tt := range []struct {
 		name string
@@ -51,15 +55,27 @@ func TestExplain(t *testing.T) {
 				HTTPStatus: number(429), TwilioCode: number(20429), Outcome: "refused", Error: word("too many requests"), Applied: true}}
 		}), open,
 			"Attempt 1 at 2026-11-22 02:59:00.000 UTC by w1: refused after 120 ms, HTTP status 429, Twilio code 20429 (too many requests).\n" +
-				"It waits: attempt 2 is due in 1.5s (before: too many requests).\n"},
-		{"pending, held", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateHeld, HeldSince: now, Probed: true, Reason: "status 401"},
-			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is held since 2026-11-22 03:00:00.000 UTC: status 401. " +
-				"Nothing is sent until that is put right, when it opens by itself, or until `worker release --why ...` opens it at once.\n"},
+				"It waits: attempt 2 is due in 1.5s (before: too many requests). A retry makes it due now.\n" + fmt.Sprintf(retry, 1)},
+		{"pending, held", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateHeld, HeldSince: now, Probed: true, Reason: "status 401", ChangedBy: "w1"},
+			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is held by w1 since 2026-11-22 03:00:00.000 UTC: status 401. " +
+				"Nothing is sent until that is put right, when it opens by itself, or until a release opens it at once.\n" + release},
 		{"pending, held by a person", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateHeld, HeldSince: now, Reason: "a wrong campaign", ChangedBy: "ann"},
-			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is held since 2026-11-22 03:00:00.000 UTC: a wrong campaign. " +
-				"Nothing is sent until `worker release --why ...` opens it.\n"},
-		{"pending, paused", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GatePaused, Reason: "Flex asked for it"},
-			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is paused: Flex asked for it.\n"},
+			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is held by ann since 2026-11-22 03:00:00.000 UTC: a wrong campaign. " +
+				"Nothing is sent until a release opens it.\n" + release},
+		{"pending, paused", detail(Pending, func(d *Detail) { d.DueAt = when(0) }),
+			Gate{State: GatePaused, Reason: "HTTP status 429", PausedFor: 10 * time.Minute, ChangedBy: "w2", ChangedAt: now.Add(-time.Minute)},
+			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is paused by w2 since 2026-11-22 02:59:00.000 UTC: HTTP status 429. " +
+				"Nothing is sent until 2026-11-22 03:10:00.000 UTC, when it opens by itself, or until a release opens it at once.\n" + release},
+		{"pending, refused to one tenant", detail(Pending, func(d *Detail) {
+			d.DueAt, d.Attempt, d.HTTPStatus, d.ErrorMessage, d.Workspace = when(time.Minute), 1, number(403), word("forbidden"), word("WS1")
+		}), open,
+			"It waits: attempt 2 is due in 1m0s (before: forbidden). Flex refused it with HTTP status 403: that may concern what this request shares with others " +
+				"of source crm and workspace WS1 alone. A retry makes it due now.\n" + fmt.Sprintf(retry, 1)},
+		{"pending, from a sender who means harm", detail(Pending, func(d *Detail) {
+			d.RequestID, d.Source, d.DueAt, d.Attempt, d.ErrorMessage = "-77;touch 'x'", "crm\x1b[2J", when(time.Minute), 1, word("a\nb\u202ec")
+		}), open,
+			"It waits: attempt 2 is due in 1m0s (before: a\\nb\\u202ec). A retry makes it due now.\n" +
+				`    worker retry --attempt 1 --why ... -- '-77;touch '\''x'\'''` + "\n"},
 		{"pending, asked again, put back and retried", detail(Pending, func(d *Detail) {
 			d.DueAt, d.Attempt, d.Repeats = when(0), 1, 2
 			d.History = []History{{Kind: "attempt", Number: 1, Worker: "w1", StartedAt: now, Outcome: "put_back", Applied: true}}
@@ -88,16 +104,46 @@ func TestExplain(t *testing.T) {
 		}), open,
 			"Attempt 1 at 2026-11-22 02:59:40.000 UTC by w1: uncertain after 15000 ms (no answer in 15s).\n" +
 				"Lookup 1 at 2026-11-22 02:59:59.000 UTC by w2: absent after 30 ms; it came too late and was not applied.\n" +
-				"It may exist: attempt 1 could have been under way until 2026-11-22 02:59:55.000 UTC (no answer in 15s). The next lookup is due in 2s.\n"},
+				"It may exist: attempt 1 could have been under way until 2026-11-22 02:59:55.000 UTC (no answer in 15s). The next lookup is due in 2s. " +
+				"This cancels it: it is not sent again.\n" + cancel},
+		{"uncertain, asked many times", detail(Uncertain, func(d *Detail) {
+			d.Attempt, d.DueAt, d.UncertainSince = 1, when(2*time.Second), when(-time.Hour)
+			for i := range 24 {
+				d.History = append(d.History, History{Kind: "lookup", Number: i + 1, Worker: fmt.Sprint("w", i%2), StartedAt: now.Add(time.Duration(i-30) * time.Second),
+					TookMS: millis(int64(i)), Outcome: "unclear", Error: word("TaskRouter could not be asked"), Applied: true})
+			}
+			d.History = append(d.History, History{Kind: "lookup", Number: 25, Worker: "w1", StartedAt: now, Outcome: "unclear", Error: word("another reason"), Applied: true})
+			d.Acts = []Done{{At: now.Add(-8500 * time.Millisecond), Who: "ann", Why: "it is over", Act: "lookup", Was: "uncertain", Attempt: number(1)}}
+		}), open,
+			"Lookups 1 to 22, 22 in all, from 2026-11-22 02:59:30.000 UTC to 2026-11-22 02:59:51.000 UTC: each unclear (TaskRouter could not be asked).\n" +
+				"At 2026-11-22 02:59:51.500 UTC ann did: lookup of attempt 1 (it was uncertain). Why: it is over.\n" +
+				"Lookups 23 to 24, 2 in all, from 2026-11-22 02:59:52.000 UTC to 2026-11-22 02:59:53.000 UTC: each unclear (TaskRouter could not be asked).\n" +
+				"Lookup 25 at 2026-11-22 03:00:00.000 UTC by w1: unclear (another reason).\n" +
+				"It may exist: attempt 1 could have been under way until 2026-11-22 02:00:00.000 UTC (nothing is recorded). The next lookup is due in 2s. " +
+				"This cancels it: it is not sent again.\n" + cancel},
 		{"uncertain, lookup due", detail(Uncertain, func(d *Detail) { d.Attempt, d.DueAt, d.UncertainSince = 1, when(-time.Second), when(0) }), open,
-			"It may exist: attempt 1 could have been under way until 2026-11-22 03:00:00.000 UTC (nothing is recorded). The next lookup is due now.\n"},
-		{"uncertain, held", detail(Uncertain, func(d *Detail) { d.Attempt, d.DueAt, d.UncertainSince = 1, when(-time.Second), when(0) }),
-			Gate{State: GateHeld, HeldSince: now, Reason: "a wrong campaign"},
 			"It may exist: attempt 1 could have been under way until 2026-11-22 03:00:00.000 UTC (nothing is recorded). The next lookup is due now. " +
-				"But the gate is held since 2026-11-22 03:00:00.000 UTC: a wrong campaign. Nothing is looked up until `worker release --why ...` opens it.\n"},
-		{"uncertain, a person", detail(Uncertain, func(d *Detail) { d.ErrorMessage = word("there is no task to look for") }), open,
-			"It may exist, and no lookup can tell (there is no task to look for). It waits for a person: look for it in Flex, then " +
-				"`worker resolve crm-42 --created KD... --why \"...\"`, or `worker resolve crm-42 --absent --why \"...\"` when it surely does not exist: it is sent again.\n"},
+				"This cancels it: it is not sent again.\n" + cancel},
+		{"uncertain, cancelled", detail(Uncertain, func(d *Detail) {
+			d.Attempt, d.DueAt, d.UncertainSince, d.CancelRequestedAt = 1, when(-time.Second), when(0), when(-time.Second)
+		}), open,
+			"It may exist: attempt 1 could have been under way until 2026-11-22 03:00:00.000 UTC (nothing is recorded). The next lookup is due now. " +
+				"It was cancelled at 2026-11-22 02:59:59.000 UTC: it is never sent again; what exists already is adopted all the same.\n"},
+		{"uncertain, held", detail(Uncertain, func(d *Detail) { d.Attempt, d.DueAt, d.UncertainSince = 1, when(-time.Second), when(0) }),
+			Gate{State: GateHeld, HeldSince: now, Reason: "a wrong campaign", ChangedBy: "ann"},
+			"It may exist: attempt 1 could have been under way until 2026-11-22 03:00:00.000 UTC (nothing is recorded). The next lookup is due now. " +
+				"But the gate is held by ann since 2026-11-22 03:00:00.000 UTC: a wrong campaign. Nothing is looked up until a release opens it. " +
+				"This cancels it: it is not sent again.\n" + release + cancel},
+		{"uncertain, a person", detail(Uncertain, func(d *Detail) { d.Attempt, d.ErrorMessage = 1, word("there is no task to look for") }), open,
+			"It may exist, and no lookup can tell (there is no task to look for). It waits for a person. Look for it in Flex. Then say that it exists, " +
+				"under which sid, or that it does not: it is sent again then, and if you are wrong a person is called twice.\n" + decide},
+		{"uncertain, a person, and lookups go on", detail(Uncertain, func(d *Detail) {
+			d.Attempt, d.DueAt, d.ForPersonSince, d.ErrorMessage, d.LookupKey, d.LookupAttribute = 1, when(time.Minute), when(-time.Minute), word("unclear"), word("abc"), word("key")
+			d.CancelRequestedAt = when(-time.Second)
+		}), open,
+			"It may exist, and no lookup can tell (unclear). It waits for a person since 2026-11-22 02:59:00.000 UTC. The next lookup is due in 1m0s. " +
+				"It was cancelled at 2026-11-22 02:59:59.000 UTC: it is never sent again; what exists already is adopted all the same. " +
+				"Look for it in Flex, by the task attribute key = abc. Then say that it exists, under which sid, or that it does not.\n" + decide},
 		{"created by response", detail(Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(sidA), word("response") })), open,
 			"It is created as " + sidA + " (Flex answered so) since 2026-11-22 02:59:00.000 UTC. " + published},
 		{"created by lookup, not published", detail(Created, settled(func(d *Detail) {
@@ -108,23 +154,30 @@ func TestExplain(t *testing.T) {
 		{"created by operator", detail(Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(sidA), word("operator") })), open,
 			"It is created as " + sidA + " (an operator said so) since 2026-11-22 02:59:00.000 UTC. " + published},
 		{"rejected", detail(Rejected, settled(func(d *Detail) { d.ErrorMessage = word("status 400: no such workspace") })), open,
-			"It is rejected since 2026-11-22 02:59:00.000 UTC: status 400: no such workspace. " + published},
+			"It is rejected since 2026-11-22 02:59:00.000 UTC: status 400: no such workspace. A retry sends it again. " + published + fmt.Sprintf(retry, 0)},
 		{"rejected by the check", detail(Rejected, settled(func(d *Detail) {
 			d.ErrorKind, d.ErrorMessage = word("invalid"), word("channel.type: required")
 		})), open,
 			"It is rejected since 2026-11-22 02:59:00.000 UTC: channel.type: required. It failed the check before Flex and would fail it again, so it cannot be retried: " +
 				"publish the corrected request under a new request_id. " + published},
 		{"abandoned", detail(Abandoned, settled(func(d *Detail) { d.ErrorMessage = word("no attempt is left") })), open,
-			"It is abandoned since 2026-11-22 02:59:00.000 UTC: no attempt is left. " + published},
+			"It is abandoned since 2026-11-22 02:59:00.000 UTC: no attempt is left. A retry sends it again. " + published + fmt.Sprintf(retry, 0)},
+		{"abandoned, undecided", detail(Abandoned, settled(func(d *Detail) { d.Attempt, d.ErrorKind, d.ErrorMessage = 2, word("undecided"), word("nobody knows") })), open,
+			"It is abandoned since 2026-11-22 02:59:00.000 UTC: nobody knows. Nobody knows whether an attempt created it: a retry looks it up and sends it again " +
+				"only when it is proved absent. " + published + fmt.Sprintf(retry, 2)},
 		{"expired", detail(Expired, settled(func(d *Detail) { d.ErrorMessage = word("expires_at passed before it was sent") })), open,
-			"It is expired since 2026-11-22 02:59:00.000 UTC: expires_at passed before it was sent. " + published},
+			"It is expired since 2026-11-22 02:59:00.000 UTC: expires_at passed before it was sent. A retry sends it again. " + published + fmt.Sprintf(retry, 0)},
 		{"cancelled", detail(Cancelled, settled(func(d *Detail) { d.ErrorMessage = word("cancelled by an operator") })), open,
-			"It is cancelled since 2026-11-22 02:59:00.000 UTC: cancelled by an operator. " + published},
+			"It is cancelled since 2026-11-22 02:59:00.000 UTC: cancelled by an operator. A retry sends it again. " + published + fmt.Sprintf(retry, 0)},
 		{"rejected, nothing recorded", detail(Rejected, settled(func(d *Detail) { d.ErrorMessage = word("") })), open,
-			"It is rejected since 2026-11-22 02:59:00.000 UTC: nothing is recorded. " + published},
+			"It is rejected since 2026-11-22 02:59:00.000 UTC: nothing is recorded. " + "A retry sends it again. " + published + fmt.Sprintf(retry, 0)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
+			begin := begin
+			if tt.d.RequestID != "crm-42" {
+				begin = strings.NewReplacer("crm-42", tt.d.RequestID, "by crm", `by crm\x1b[2J`).Replace(begin)
+			}
 			if got := Explain(tt.d, tt.g); got != begin+tt.want {
 				t.Errorf("it says\n%s\nwant\n%s", strings.TrimPrefix(got, begin), tt.want)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,6 +17,10 @@ import (
 type Act struct {
 	Who string // not empty
 	Why string // not empty
+	// Attempt is the number of the latest attempt that the person has seen, 0 when there
+	// was none: once another attempt has been made the act changes nothing. Nil: the act
+	// speaks of no attempt, as one that chooses many requests does.
+	Attempt *int
 }
 
 // Filter chooses requests; what is not set does not restrict.
@@ -38,23 +43,20 @@ func (f Filter) args(more ...any) []any {
 	return append([]any{f.RequestIDs, string(f.State), f.Source, f.ErrorKind, f.OlderThan, f.Since}, more...)
 }
 
-// canRetry and the like say which requests an act can take.
-const (
-	canRetry     = ` AND state IN ('rejected', 'abandoned', 'expired', 'cancelled') AND faults IS NULL`
-	canCancel    = ` AND state = 'pending'`
-	canRepublish = ` AND settled_at IS NOT NULL AND published_at IS NOT NULL`
-)
-
-// Retry leads settled requests that were not created back to pending, with a
-// fresh count of attempts and without the deadline that passed, though not sooner
-// than their not_before. It returns their ids. What was rejected for its faults
-// stays: it would be refused again.
-func (s *Store) Retry(ctx context.Context, a Act, f Filter) ([]string, error) {
-	return s.act(ctx, a, "retry", f, canRetry, `
-		state = 'pending', due_at = greatest(clock_timestamp(), `+notBefore+`), settlement = settlement + 1, settled_at = NULL, published_at = NULL,
-		announced_at = NULL, resolved_by = NULL, spared = attempt,
-		expires_at = CASE WHEN expires_at > clock_timestamp() THEN expires_at END`)
+// A Change is an act on requests: which ones it takes, what becomes of each, and how.
+type Change struct {
+	// Name is the act as outbox_acts records it.
+	Name string
+	// can is the condition, in SQL, that a request has to meet.
+	can string
+	// what names in words, as a text in SQL, what becomes of a request.
+	what string
+	// set are the assignments of the UPDATE.
+	set string
 }
+
+// undecidedEnd: a settled request of which nobody knows whether an attempt created it.
+const undecidedEnd = `(state IN ('rejected', 'abandoned', 'expired', 'cancelled') AND attempt > 0 AND (undecided OR error_kind = 'undecided'))`
 
 // notBefore is a request's not_before, which is kept in its text alone; null when
 // there is none, or one that Postgres does not take: no offset beyond 15:59, which
@@ -62,52 +64,142 @@ func (s *Store) Retry(ctx context.Context, a Act, f Filter) ([]string, error) {
 const notBefore = `CASE WHEN request ->> 'not_before' ~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,30})?(Z|[+-](0\d|1[0-5]):[0-5]\d)$'
 		THEN (request ->> 'not_before')::timestamptz END`
 
-// Cancel ends pending requests unsent. It returns their ids.
-func (s *Store) Cancel(ctx context.Context, a Act, f Filter) ([]string, error) {
-	return s.act(ctx, a, "cancel", f, canCancel, `
-		state = 'cancelled', due_at = NULL, settled_at = clock_timestamp(), resolved_by = 'operator',
-		error_kind = 'cancelled', error_message = 'cancelled by an operator'`)
+// The words for what a retry makes of a request.
+const (
+	SentAgain   = "sent again"
+	AskedFirst  = "looked up before they are sent again"
+	DueNow      = "pending, due now"
+	Unsent      = "cancelled"
+	NeverResent = "uncertain, never sent again: lookups go on and may adopt them"
+)
+
+// ToRetry leads settled requests that were not created back to pending, with a
+// fresh count of attempts and without the deadline that passed, though not sooner
+// than their not_before; one that is pending already it makes due now. What was rejected
+// for its faults stays: it would be refused again.
+//
+// A request of which nobody knows whether an attempt created it becomes uncertain: it is
+// looked up, and sent again only when it is proved absent. unverified sends it at once.
+func ToRetry(unverified bool) Change {
+	first := undecidedEnd
+	if unverified {
+		first = `false`
+	}
+	return Change{
+		Name: "retry",
+		can: ` AND (state IN ('rejected', 'abandoned', 'expired', 'cancelled') AND faults IS NULL
+			OR state = 'pending' AND due_at > greatest(clock_timestamp(), ` + notBefore + `))`,
+		what: `CASE WHEN state = 'pending' THEN '` + DueNow + `' WHEN ` + first + ` THEN '` + AskedFirst + `' ELSE '` + SentAgain + `' END`,
+		set: `
+			state = CASE WHEN ` + first + ` THEN 'uncertain' ELSE 'pending' END,
+			due_at = CASE WHEN ` + first + ` THEN clock_timestamp() ELSE greatest(clock_timestamp(), ` + notBefore + `) END,
+			lookups = CASE WHEN ` + first + ` THEN 0 ELSE lookups END,
+			uncertain_since = CASE WHEN ` + first + ` THEN coalesce(uncertain_since, settled_at) ELSE uncertain_since END,
+			undecided = undecided OR NOT ` + first + ` AND ` + undecidedEnd + `,
+			for_person_since = NULL, cancel_requested_at = NULL,
+			spared = CASE WHEN state = 'pending' THEN spared ELSE attempt END,
+			expires_at = CASE WHEN state = 'pending' OR expires_at > clock_timestamp() THEN expires_at END,
+			settlement = settlement + CASE WHEN state = 'pending' THEN 0 ELSE 1 END,
+			settled_at = NULL, published_at = NULL, announced_at = NULL, resolved_by = NULL`,
+	}
 }
 
-// Republish has results published once more, under the ids they have: the
-// stream drops what it still remembers. It returns the requests' ids.
-func (s *Store) Republish(ctx context.Context, a Act, f Filter) ([]string, error) {
-	return s.act(ctx, a, "republish", f, canRepublish, `published_at = NULL`)
+// ToCancel ends pending requests unsent. One that is uncertain may exist: lookups go on
+// and may adopt it, but it is never sent again. Why a request had not been created yet
+// stays in its reason, so that a retry can choose by it.
+func ToCancel() Change {
+	return Change{
+		Name: "cancel",
+		can:  ` AND (state = 'pending' OR state = 'uncertain' AND cancel_requested_at IS NULL)`,
+		what: `CASE WHEN state = 'pending' THEN '` + Unsent + `' ELSE '` + NeverResent + `' END`,
+		set: `
+			state = CASE WHEN state = 'pending' THEN 'cancelled' ELSE state END,
+			due_at = CASE WHEN state = 'pending' THEN NULL ELSE due_at END,
+			cancel_requested_at = CASE WHEN state = 'uncertain' THEN clock_timestamp() END,
+			settled_at = CASE WHEN state = 'pending' THEN clock_timestamp() END,
+			resolved_by = CASE WHEN state = 'pending' THEN 'operator' END,
+			error_kind = coalesce(error_kind, 'cancelled'),
+			error_message = CASE WHEN state = 'pending' THEN ` + cancelledMessage + ` ELSE error_message END`,
+	}
 }
 
-// Matching says how many requests an act would change, and the first of them.
-func (s *Store) Matching(ctx context.Context, act string, f Filter) (n int, first []string, err error) {
-	can := map[string]string{"retry": canRetry, "cancel": canCancel, "republish": canRepublish}[act]
-	err = s.pool.QueryRow(ctx, `
-		WITH chosen AS (SELECT id, request_id FROM outbox WHERE`+where+can+`)
-		SELECT (SELECT count(*) FROM chosen), coalesce((SELECT array_agg(request_id) FROM (SELECT request_id FROM chosen ORDER BY id LIMIT 5) f), '{}')`,
-		f.args()...).Scan(&n, &first)
-	return n, first, wrap(act, err)
+// cancelledMessage says that a person stopped a request, and what its reason was before.
+const cancelledMessage = `'cancelled by an operator' || coalesce('; before: ' || nullif(regexp_replace(error_message, '^cancelled by an operator(; before: )?', ''), ''), '')`
+
+// ToRepublish has results published once more, under the ids they have: the
+// stream drops what it still remembers.
+func ToRepublish() Change {
+	return Change{Name: "republish", can: ` AND settled_at IS NOT NULL AND published_at IS NOT NULL`, what: `'published again'`, set: `published_at = NULL`}
 }
 
-// act changes what the filter chooses and the act can take, and records it, in
-// one statement. Rows are locked in the order of ids.
-func (s *Store) act(ctx context.Context, a Act, act string, f Filter, can, set string) ([]string, error) {
+// ToLookUp has uncertain requests looked up as soon as the fleet may search.
+func ToLookUp() Change {
+	return Change{Name: "lookup", can: ` AND state = 'uncertain'`, what: `'looked up now'`, set: `due_at = clock_timestamp()`}
+}
+
+// Affected are the requests that a change takes, or has taken.
+type Affected struct {
+	IDs []string       // of Matching the first five, in the order of their ids
+	N   int            // of all
+	Of  map[string]int // how many, by what becomes of them
+}
+
+// Matching says what a change would take. It changes nothing.
+func (s *Store) Matching(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
 	rows, err := s.pool.Query(ctx, `
 		WITH chosen AS MATERIALIZED (
-			SELECT id, state AS was FROM outbox WHERE`+where+can+`
-			 ORDER BY id LIMIT nullif($7, 0) FOR UPDATE),
-		moved AS (
-			UPDATE outbox o SET `+set+` FROM chosen WHERE o.id = chosen.id
-			RETURNING o.request_id, chosen.was),
-		acts AS (
-			INSERT INTO outbox_acts (who, why, act, request_id, was) SELECT $8, $9, $10, request_id, was FROM moved)
-		SELECT request_id FROM moved`, f.args(f.Limit, a.Who, a.Why, act)...)
+			SELECT id, request_id, `+c.what+` AS what FROM outbox WHERE`+where+c.can+` AND ($8::integer IS NULL OR attempt = $8)
+			 ORDER BY id LIMIT nullif($7, 0))
+		SELECT what, count(*), (SELECT array_agg(request_id) FROM (SELECT request_id FROM chosen ORDER BY id LIMIT 5) AS first)
+		  FROM chosen GROUP BY what`, f.args(f.Limit, a.Attempt)...)
 	if err != nil {
-		return nil, wrap(act, err)
+		return Affected{}, wrap(c.Name, err)
 	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return ids, wrap(act, err)
+	all := Affected{IDs: []string{}, Of: map[string]int{}}
+	var what string
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&what, &n, &all.IDs}, func() error {
+		all.Of[what], all.N = n, all.N+n
+		return nil
+	})
+	return all, wrap(c.Name, err)
 }
 
-// ErrNotUncertain is returned by Resolve for a request that does not stand in
-// uncertain: there is nothing to resolve, or another was faster.
+// Do changes what the filter chooses and the change can take, and records it, in
+// one statement. Rows are locked in the order of ids. An act that speaks of an attempt
+// changes nothing where another has been made since.
+func (s *Store) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
+	rows, err := s.pool.Query(ctx, `
+		WITH chosen AS MATERIALIZED (
+			SELECT id, state AS was, `+c.what+` AS what FROM outbox WHERE`+where+c.can+` AND ($11::integer IS NULL OR attempt = $11)
+			 ORDER BY id LIMIT nullif($7, 0) FOR UPDATE),
+		moved AS (
+			UPDATE outbox o SET `+c.set+` FROM chosen WHERE o.id = chosen.id
+			RETURNING o.id, o.request_id, chosen.was, chosen.what),
+		acts AS (
+			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt) SELECT $8, $9, $10, request_id, was, $11 FROM moved)
+		SELECT request_id, what FROM moved ORDER BY id`, f.args(f.Limit, a.Who, a.Why, c.Name, a.Attempt)...)
+	if err != nil {
+		return Affected{}, wrap(c.Name, err)
+	}
+	all := Affected{IDs: []string{}, Of: map[string]int{}}
+	var id, what string
+	_, err = pgx.ForEachRow(rows, []any{&id, &what}, func() error {
+		all.IDs = append(all.IDs, id)
+		all.N++
+		all.Of[what]++
+		return nil
+	})
+	return all, wrap(c.Name, err)
+}
+
+// ErrNotUncertain is returned for a request that does not stand in uncertain: there is
+// nothing to resolve, or another was faster.
 var ErrNotUncertain = errors.New("outbox: the request is not uncertain")
+
+// ErrOtherAttempt is returned for an act that speaks of an attempt which is not the
+// latest: what the person has seen is over. Nothing was changed.
+var ErrOtherAttempt = errors.New("outbox: another attempt has been made since")
 
 var sidForm = regexp.MustCompile(`^KD[0-9a-fA-F]{32}$`)
 
@@ -126,31 +218,45 @@ func (s *Store) ResolveCreated(ctx context.Context, a Act, requestID, sid string
 		return fmt.Errorf("outbox: resolve: %s is the interaction of %s: nothing was changed", sid, *other)
 	}
 	return s.resolveByHand(ctx, a, "resolve created", requestID, `
-		state = 'created', due_at = NULL, interaction_sid = $5, task_sid = coalesce(nullif($6, ''), task_sid),
-		assignment_status = nullif($7, ''), response = coalesce($8::text::json, response),
+		state = 'created', due_at = NULL, interaction_sid = $6, task_sid = coalesce(nullif($7, ''), task_sid),
+		assignment_status = nullif($8, ''), response = coalesce($9::text::json, response), for_person_since = NULL,
 		resolved_by = 'operator', error_kind = NULL, error_message = NULL, settled_at = clock_timestamp()`,
 		sid, seen.TaskSID, seen.AssignmentStatus, jsonOrNull(seen.Response))
 }
 
 // ResolveAbsent leads an uncertain request back to pending: a person knows that
-// its interaction does not exist. If they are wrong it is created twice.
-func (s *Store) ResolveAbsent(ctx context.Context, a Act, requestID string) error {
+// its interaction does not exist. If they are wrong it is created twice. A request that
+// was cancelled is not sent again: it ends as cancelled. proved says that TaskRouter
+// knows no such task either, in the way in which a lookup proves absence.
+func (s *Store) ResolveAbsent(ctx context.Context, a Act, requestID string, proved bool) error {
 	return s.resolveByHand(ctx, a, "resolve absent", requestID, `
-		state = 'pending', due_at = clock_timestamp(), error_kind = 'absent', error_message = 'an operator says that it does not exist'`)
+		state = CASE WHEN cancel_requested_at IS NULL THEN 'pending' ELSE 'cancelled' END,
+		due_at = CASE WHEN cancel_requested_at IS NULL THEN clock_timestamp() END,
+		settled_at = CASE WHEN cancel_requested_at IS NOT NULL THEN clock_timestamp() END,
+		resolved_by = CASE WHEN cancel_requested_at IS NOT NULL THEN 'operator' END,
+		undecided = undecided OR NOT $6, for_person_since = NULL, error_kind = 'absent',
+		error_message = CASE WHEN cancel_requested_at IS NULL THEN '' ELSE 'cancelled by an operator; before: ' END || 'an operator says that it does not exist'`, proved)
 }
 
 func (s *Store) resolveByHand(ctx context.Context, a Act, act, requestID, set string, args ...any) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	tag, err := s.pool.Exec(ctx, `
+	var moved, other bool
+	err := s.pool.QueryRow(ctx, `
 		WITH moved AS (
-			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' RETURNING request_id)
-		INSERT INTO outbox_acts (who, why, act, request_id, was) SELECT $2, $3, $4, request_id, 'uncertain' FROM moved`,
-		append([]any{requestID, a.Who, a.Why, act}, args...)...)
-	if err == nil && tag.RowsAffected() == 0 {
-		err = ErrNotUncertain
+			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND ($5::integer IS NULL OR attempt = $5) RETURNING request_id),
+		acts AS (
+			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt) SELECT $2, $3, $4, request_id, 'uncertain', $5 FROM moved)
+		SELECT EXISTS (SELECT FROM moved), EXISTS (SELECT FROM outbox WHERE request_id = $1 AND attempt <> $5)`,
+		append([]any{requestID, a.Who, a.Why, act, a.Attempt}, args...)...).Scan(&moved, &other)
+	switch {
+	case err != nil || moved:
+		return wrap("resolve", err)
+	case other:
+		return ErrOtherAttempt
+	default:
+		return ErrNotUncertain
 	}
-	return wrap("resolve", err)
 }
 
 // Hold shuts the gate until a person releases it. Where it was shut already the
@@ -160,9 +266,36 @@ func (s *Store) Hold(ctx context.Context, a Act) error {
 		reason = $2 || CASE WHEN probe_at IS NOT NULL OR held_since IS NOT NULL THEN '; before: ' || reason ELSE '' END`)
 }
 
-// Release opens the gate, whoever shut it and why.
+// releaseBatch is how many requests Release makes due in one transaction.
+const releaseBatch = 1000
+
+// Release opens the gate, whoever shut it and why, and makes due at once what had met the
+// refusal behind a pause (429) and waits for its end. Where it is cut off in between,
+// another Release goes on.
 func (s *Store) Release(ctx context.Context, a Act) error {
-	return s.actOnGate(ctx, a, "release", `held_since = NULL, probe_at = NULL, paused_until = NULL`) // reason stays: why it was shut last
+	var ids []int64
+	var attempts []int32 // what meets a new refusal while this goes on is left alone
+	err := s.pool.QueryRow(ctx, `
+		SELECT coalesce(array_agg(id ORDER BY id), '{}'), coalesce(array_agg(attempt ORDER BY id), '{}')
+		  FROM outbox WHERE state = 'pending' AND attempt > 0 AND http_status = 429 AND due_at > clock_timestamp()`).Scan(&ids, &attempts)
+	if err != nil {
+		return wrap("release", err)
+	}
+	if err := s.actOnGate(ctx, a, "release", `held_since = NULL, probe_at = NULL, paused_until = NULL`); err != nil { // reason stays: why it was shut last
+		return err
+	}
+	for from := 0; from < len(ids); from += releaseBatch {
+		to := min(from+releaseBatch, len(ids))
+		_, err := s.pool.Exec(ctx, `
+			WITH waiting AS MATERIALIZED (
+				SELECT o.id FROM outbox o JOIN unnest($1::bigint[], $2::integer[]) AS w (id, attempt) ON o.id = w.id AND o.attempt = w.attempt
+				 WHERE state = 'pending' AND due_at > clock_timestamp() ORDER BY o.id FOR UPDATE OF o)
+			UPDATE outbox o SET due_at = clock_timestamp() FROM waiting WHERE o.id = waiting.id`, ids[from:to], attempts[from:to])
+		if err != nil {
+			return wrap("release: the gate is open, but what waited for it is not all due", err)
+		}
+	}
+	return nil
 }
 
 func (s *Store) actOnGate(ctx context.Context, a Act, act, set string) error {
@@ -174,4 +307,31 @@ func (s *Store) actOnGate(ctx context.Context, a Act, act, set string) error {
 		INSERT INTO outbox_acts (who, why, act, was) SELECT $1, $2, $3, CASE WHEN held THEN 'held' ELSE 'open' END FROM was`,
 		a.Who, a.Why, act)
 	return wrap(act, err)
+}
+
+// Since says in words what has happened to a request since the attempt that somebody has
+// seen: the attempts and the acts after it.
+func (d Detail) Since(seen int) string {
+	var after []string
+	if d.Attempt < seen {
+		return fmt.Sprintf("there is no attempt %d: the latest is attempt %d", seen, d.Attempt)
+	}
+	var from time.Time // of the first later attempt
+	for _, h := range d.History {
+		if h.Kind == "attempt" && h.Number > seen {
+			if from.IsZero() || h.StartedAt.Before(from) {
+				from = h.StartedAt
+			}
+			after = append(after, fmt.Sprintf("attempt %d by %s at %s: %s", h.Number, h.Worker, clock(h.StartedAt), words(h.Outcome)))
+		}
+	}
+	if d.State == Sending {
+		after = append(after, fmt.Sprintf("attempt %d by %s is under way", d.Attempt, said(d.LeasedBy)))
+	}
+	for _, act := range d.Acts {
+		if act.Attempt != nil && *act.Attempt >= seen || !from.IsZero() && act.At.After(from) {
+			after = append([]string{fmt.Sprintf("%s by %s at %s (%s)", act.Act, act.Who, clock(act.At), act.Why)}, after...)
+		}
+	}
+	return strings.Join(after, "; ")
 }

@@ -21,6 +21,8 @@ type Row struct {
 	InteractionSID *string    `json:"interaction_sid"`
 	ErrorKind      *string    `json:"error_kind"`
 	ErrorMessage   *string    `json:"error_message"`
+	HTTPStatus     *int       `json:"http_status"`
+	TwilioCode     *int       `json:"twilio_code"`
 	DueAt          *time.Time `json:"due_at"`
 	ReceivedAt     time.Time  `json:"received_at"`
 	SettledAt      *time.Time `json:"settled_at"`
@@ -28,20 +30,35 @@ type Row struct {
 }
 
 const rowColumns = `request_id, source, state, priority, attempt, spared, interaction_sid, error_kind, error_message,
-	due_at, received_at, settled_at, published_at`
+	http_status, twilio_code, due_at, received_at, settled_at, published_at`
+
+func (r *Row) targets() []any {
+	return []any{&r.RequestID, &r.Source, &r.State, &r.Priority, &r.Attempt, &r.Spared, &r.InteractionSID, &r.ErrorKind, &r.ErrorMessage,
+		&r.HTTPStatus, &r.TwilioCode, &r.DueAt, &r.ReceivedAt, &r.SettledAt, &r.PublishedAt}
+}
 
 // ListMost is how many requests List gives when it is not told.
 const ListMost = 100
 
-// List gives the requests that a filter chooses, the oldest first.
+// List gives the requests that a filter chooses, the newest first.
 func (s *Store) List(ctx context.Context, f Filter) ([]Row, error) {
 	limit := cmp.Or(f.Limit, ListMost)
-	rows, err := s.pool.Query(ctx, `SELECT `+rowColumns+` FROM outbox WHERE`+where+` ORDER BY id LIMIT $7`, f.args(limit)...)
+	rows, err := s.pool.Query(ctx, `SELECT `+rowColumns+` FROM outbox WHERE`+where+` ORDER BY id DESC LIMIT $7`, f.args(limit)...)
 	if err != nil {
 		return nil, wrap("list", err)
 	}
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Row])
 	return list, wrap("list", err)
+}
+
+// IDs are the ids of requests that begin with prefix, the smallest first, at most most.
+func (s *Store) IDs(ctx context.Context, prefix string, most int) ([]string, error) {
+	rows, err := s.pool.Query(ctx, `SELECT request_id FROM outbox WHERE request_id >= $1 AND starts_with(request_id, $1) ORDER BY request_id LIMIT $2`, prefix, most)
+	if err != nil {
+		return nil, wrap("ids", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return ids, wrap("ids", err)
 }
 
 // History is one attempt or lookup.
@@ -61,32 +78,40 @@ type History struct {
 
 // Done is one act of a person.
 type Done struct {
-	At  time.Time `json:"at"`
-	Who string    `json:"who"`
-	Why string    `json:"why"`
-	Act string    `json:"act"`
-	Was string    `json:"was"`
+	At      time.Time `json:"at"`
+	Who     string    `json:"who"`
+	Why     string    `json:"why"`
+	Act     string    `json:"act"`
+	Was     string    `json:"was"`
+	Attempt *int      `json:"attempt"` // the attempt it speaks of; nil: of none
 }
 
 // Detail is all that is known of one request.
 type Detail struct {
 	Row
-	LeasedBy       *string         `json:"leased_by"`
-	LeasedUntil    *time.Time      `json:"leased_until"`
-	ExpiresAt      *time.Time      `json:"expires_at"`
-	LookupKey      *string         `json:"lookup_key"`
-	UncertainSince *time.Time      `json:"uncertain_since"`
-	Answered       bool            `json:"answered"`
-	ResolvedBy     *string         `json:"resolved_by"`
-	TaskSID        *string         `json:"task_sid"`
-	Settlement     int             `json:"settlement"`
-	StreamSequence int64           `json:"stream_sequence"`
-	AnnouncedAt    *time.Time      `json:"announced_at"`
-	Request        json.RawMessage `json:"request"`
-	Now            time.Time       `json:"now"` // Postgres's clock when this was read
-	Repeats        int             `json:"repeats"`
-	History        []History       `json:"history"`
-	Acts           []Done          `json:"acts"`
+	LeasedBy          *string         `json:"leased_by"`
+	LeasedUntil       *time.Time      `json:"leased_until"`
+	ExpiresAt         *time.Time      `json:"expires_at"`
+	LookupKey         *string         `json:"lookup_key"`
+	LookupAttribute   *string         `json:"lookup_attribute"`
+	Lookups           int             `json:"lookups"`
+	AttemptBeganAt    *time.Time      `json:"attempt_began_at"`
+	UncertainSince    *time.Time      `json:"uncertain_since"`
+	Answered          bool            `json:"answered"`
+	Undecided         bool            `json:"undecided"`
+	ForPersonSince    *time.Time      `json:"for_person_since"`
+	CancelRequestedAt *time.Time      `json:"cancel_requested_at"`
+	ResolvedBy        *string         `json:"resolved_by"`
+	TaskSID           *string         `json:"task_sid"`
+	Settlement        int             `json:"settlement"`
+	StreamSequence    int64           `json:"stream_sequence"`
+	AnnouncedAt       *time.Time      `json:"announced_at"`
+	Workspace         *string         `json:"workspace_sid"`
+	Request           json.RawMessage `json:"request"`
+	Now               time.Time       `json:"now"` // Postgres's clock when this was read
+	Repeats           int             `json:"repeats"`
+	History           []History       `json:"history"`
+	Acts              []Done          `json:"acts"`
 }
 
 // ErrUnknown is returned for an id that no request has.
@@ -97,14 +122,14 @@ func (s *Store) Show(ctx context.Context, requestID string) (Detail, error) {
 	var d Detail
 	var id int64
 	err := s.pool.QueryRow(ctx, `
-		SELECT id, `+rowColumns+`, leased_by, leased_until, expires_at, lookup_key, uncertain_since, answered, resolved_by,
-		       task_sid, settlement, stream_sequence, announced_at, request, clock_timestamp(),
+		SELECT `+rowColumns+`, id, leased_by, leased_until, expires_at, lookup_key, lookup_attribute, lookups, attempt_began_at,
+		       uncertain_since, answered, undecided, for_person_since, cancel_requested_at, resolved_by,
+		       task_sid, settlement, stream_sequence, announced_at, request #>> '{routing,properties,workspace_sid}', request, clock_timestamp(),
 		       (SELECT count(*) FROM outbox_repeats r WHERE r.outbox_id = outbox.id)
-		  FROM outbox WHERE request_id = $1`, requestID).Scan(&id,
-		&d.RequestID, &d.Source, &d.State, &d.Priority, &d.Attempt, &d.Spared, &d.InteractionSID, &d.ErrorKind, &d.ErrorMessage,
-		&d.DueAt, &d.ReceivedAt, &d.SettledAt, &d.PublishedAt, &d.LeasedBy, &d.LeasedUntil, &d.ExpiresAt, &d.LookupKey,
-		&d.UncertainSince, &d.Answered, &d.ResolvedBy, &d.TaskSID, &d.Settlement, &d.StreamSequence, &d.AnnouncedAt,
-		(*[]byte)(&d.Request), &d.Now, &d.Repeats)
+		  FROM outbox WHERE request_id = $1`, requestID).Scan(append(d.targets(), &id,
+		&d.LeasedBy, &d.LeasedUntil, &d.ExpiresAt, &d.LookupKey, &d.LookupAttribute, &d.Lookups, &d.AttemptBeganAt,
+		&d.UncertainSince, &d.Answered, &d.Undecided, &d.ForPersonSince, &d.CancelRequestedAt, &d.ResolvedBy,
+		&d.TaskSID, &d.Settlement, &d.StreamSequence, &d.AnnouncedAt, &d.Workspace, (*[]byte)(&d.Request), &d.Now, &d.Repeats)...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return d, ErrUnknown
 	}
@@ -121,7 +146,7 @@ func (s *Store) Show(ctx context.Context, requestID string) (Detail, error) {
 	if d.History, err = pgx.CollectRows(history, pgx.RowToStructByPos[History]); err != nil {
 		return d, wrap("show", err)
 	}
-	acts, err := s.pool.Query(ctx, `SELECT at, who, why, act, was FROM outbox_acts WHERE request_id = $1 ORDER BY id`, requestID)
+	acts, err := s.pool.Query(ctx, `SELECT at, who, why, act, was, attempt FROM outbox_acts WHERE request_id = $1 ORDER BY id`, requestID)
 	if err != nil {
 		return d, wrap("show", err)
 	}

@@ -240,7 +240,7 @@ func TestPeers_10_DeadRowsBlockNoReplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := done.messageID()
-	if ids, err := s.Retry(t.Context(), person, Filter{RequestIDs: []string{id}}); err != nil || len(ids) != 1 {
+	if ids, err := s.retry(t.Context(), person, Filter{RequestIDs: []string{id}}); err != nil || len(ids) != 1 {
 		t.Fatal(ids, err)
 	}
 	l = mustClaim(t, s, 1)[0]

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+
+	"flexworker/internal/faultproxy"
+)
+
+// TestExitStatus: a script can tell a no from a mistyped command, and both from a server
+// that is away.
+func TestExitStatus(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	env := r.environment()
+	port, err := faultproxy.FreePort() // nobody listens there
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := strings.Replace("postgres://worker@127.0.0.1:PORT/worker", "PORT", strconv.Itoa(port), 1)
+	unmade := strings.Replace(r.dsn, r.pool.Config().ConnConfig.Database, "no_such_database", 1)
+	for _, c := range []struct {
+		env    []string
+		args   string
+		status int
+	}{
+		{env, "list", 0},
+		{env, "audit", 0},
+		{env, "show nobody", exitNo},
+		{env, "retry nobody --why x", exitNo},
+		{env, "cancel --where --why x", exitNo},
+		{env, "list --no-such-flag", exitUsage},
+		{env, "list --limit many", exitUsage},
+		{env, "show", exitUsage},
+		{env, "hold", exitUsage},
+		{append(env, "DATABASE_URL="), "list", exitUsage},
+		{append(env, "DATABASE_URL=://"), "list", exitUsage},
+		{append(env, "NATS_URL="), "audit", exitUsage},
+		{append(env, "DATABASE_URL="+nobody), "list", exitAway},
+		{append(env, "DATABASE_URL="+nobody), "migrate status", exitAway},
+		{append(env, "DATABASE_URL="+nobody), "hold --why x", exitAway},
+		{append(env, "DATABASE_URL="+unmade), "list", exitAway},
+		{append(env, "NATS_URL=nats://127.0.0.1:"+strconv.Itoa(port)), "audit", exitAway},
+	} {
+		if status, out, errs := r.try(c.env, strings.Fields(c.args)...); status != c.status {
+			t.Errorf("worker %s: status %d, want %d:\n%s%s", c.args, status, c.status, out, errs)
+		}
+	}
+}
+
+// TestCompletion: the shell is offered states, and the ids that begin as typed.
+func TestCompletion(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for _, id := range []string{"crm-1", "crm-2", "shop-1"} {
+		if _, err := r.pool.Exec(t.Context(), `INSERT INTO outbox (request_id, source, state, request, due_at, stream_sequence, stream_time) VALUES ($1, 's', 'pending', '{}', now(), 1, now())`, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := r.environment()
+	for _, c := range []struct{ args, want, not string }{
+		{"__complete list --state ab", "abandoned", "REQUEST"},
+		{"__complete explain crm", "crm-1\ncrm-2\n", "shop-1"},
+		{"__complete cancel crm-1 s", "shop-1\n", "crm-2"},
+		{"__complete explain crm-1 s", "", "shop-1"},
+		{"completion bash", "__start_worker", "worker:"},
+	} {
+		status, out, _ := r.try(env, strings.Fields(c.args)...)
+		if status != 0 || !strings.Contains(out, c.want) || strings.Contains(out, c.not) {
+			t.Errorf("worker %s: status %d\n%s", c.args, status, out)
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/spf13/cobra"
+
+	"flexworker/internal/outbox"
+	"flexworker/internal/terminal"
+)
+
+// days is a duration as people type it: Go's form, or days and weeks such as 3d or 2w.
+type days time.Duration
+
+// String is the duration in Go's form.
+func (d *days) String() string { return time.Duration(*d).String() }
+
+// Type is the word for it in --help.
+func (d *days) Type() string { return "duration" }
+
+// Set reads it.
+func (d *days) Set(text string) error {
+	if plain, err := time.ParseDuration(text); err == nil {
+		*d = days(plain)
+		return nil
+	}
+	long, err := model.ParseDuration(text)
+	if err != nil {
+		return errors.New("not a duration such as 90m, 12h, 3d or 2w")
+	}
+	*d = days(long)
+	return nil
+}
+
+// alike is the name that somebody who typed text may have meant; "" when none is near.
+func alike(text string, names []string) string {
+	known := &cobra.Command{SuggestionsMinimumDistance: 2} // which measures the nearness of names
+	for _, name := range names {
+		known.AddCommand(&cobra.Command{Use: name, Run: func(*cobra.Command, []string) {}})
+	}
+	if found := known.SuggestionsFor(text); len(found) > 0 {
+		return found[0]
+	}
+	return ""
+}
+
+// subcommand refuses a word that is no command, and names the one that may be meant.
+func subcommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if cmd.SuggestionsMinimumDistance <= 0 {
+		cmd.SuggestionsMinimumDistance = 2
+	}
+	near := ""
+	if found := cmd.SuggestionsFor(args[0]); len(found) > 0 {
+		near = fmt.Sprintf("; did you mean %q?", cmd.CommandPath()+" "+found[0])
+	}
+	return fmt.Errorf("unknown command %q for %q%s", terminal.Line(args[0]), cmd.CommandPath(), near)
+}
+
+// completeStates offers the states of a request to the shell.
+func completeStates(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	names := make([]string, len(outbox.States))
+	for i, s := range outbox.States {
+		names[i] = string(s)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+const (
+	// completeMost is how many ids are offered.
+	completeMost = 50
+	// completeWithin is how long a person who pressed Tab waits for the database.
+	completeWithin = 2 * time.Second
+)
+
+// completeIDs offers ids that begin with what was typed, for commands
+// that take at most most ids; 0: any number. Without a database it offers none.
+func completeIDs(most int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if most > 0 && len(args) >= most {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		dsn, err := loadSecret("DATABASE_URL")
+		if err != nil || dsn.Value() == "" {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
+		defer cancel()
+		pool, err := openPool(ctx, dsn, 1, statementTimeout, nil)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		defer pool.Close()
+		ids, err := outbox.NewStore(pool, workerName(), time.Minute).IDs(ctx, typed, completeMost)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		return ids, cobra.ShellCompDirectiveNoFileComp
+	}
+}
