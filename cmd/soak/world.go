@@ -115,7 +115,14 @@ func (w *world) connect(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	w.stream, err = jetstream.New(w.conn)
+	if w.stream, err = jetstream.New(w.conn); err != nil {
+		return err
+	}
+	// The senders repeat what was not acknowledged under the same message id: the stream
+	// has to drop it when it was stored all the same, or nobody knows its sequence. The
+	// window of a stream that the worker makes is too short for that.
+	_, err = w.stream.CreateStream(ctx, jetstream.StreamConfig{Name: "INTERACTION_REQUESTS", Subjects: []string{"interactions.requests.>"},
+		Duplicates: 10 * time.Minute, MaxAge: 24 * time.Hour})
 	return err
 }
 

@@ -13,6 +13,9 @@
 //   - Consume ends without a word when the consumer is deleted, a request is bad
 //     or the connection is closed for good. Run looks the consumer up again and
 //     goes on; without a connection that is in vain, and cmd/worker ends.
+//   - A pull that asks for more than the consumer allows is refused, and the client
+//     makes the same again, for ever. Pulls stay within the consumer's limits
+//     (pull.go), and a standstill for whatever reason is noticed and named (watch.go).
 //   - A message without data but with a Status header is taken by the client for
 //     a word of the server: it ends Consume and never reaches a handler. After
 //     MaxDeliver it is no longer delivered; the server says so in an advisory,

@@ -83,7 +83,9 @@ func (c *Consumer) watch(ctx context.Context) {
 				in.word.Store(nil) // whatever it was, messages come
 			}
 			c.standing.set(c.Log, in.standstill(before, now))
-			before, unanswered = now, 0
+			if before, unanswered = now, 0; in.full() {
+				before = nil // what does not come until the next look may be our own doing
+			}
 		}
 	}
 }
@@ -113,7 +115,7 @@ func (in *intake) standstill(before, now *jetstream.ConsumerInfo) string {
 		return fmt.Sprintf("consumer %s on stream %s is paused until %s: nats consumer resume %s %s", consumer, stream, until, stream, consumer)
 	}
 	if before == nil || before.Paused || before.NumPending == 0 || now.NumPending == 0 ||
-		now.Delivered.Consumer != before.Delivered.Consumer || len(in.slots) == cap(in.slots) {
+		now.Delivered.Consumer != before.Delivered.Consumer || in.full() {
 		return ""
 	}
 	wait := fmt.Sprintf("messages wait for consumer %s on stream %s and none is delivered: ", consumer, stream)
@@ -131,6 +133,9 @@ func (in *intake) standstill(before, now *jetstream.ConsumerInfo) string {
 	}
 	return wait + "the server does not say why; look at it with: nats consumer info " + stream + " " + consumer
 }
+
+// full says whether there is no room for another message in hand.
+func (in *intake) full() bool { return len(in.slots) == cap(in.slots) }
 
 // reopen ends the attachment, so that the consumer is looked up anew. What Prefetch holds
 // of it is given back.
