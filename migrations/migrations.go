@@ -19,6 +19,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -84,6 +86,35 @@ func Down(ctx context.Context, dsn string) (string, error) {
 	}
 	return result.Source.Path, nil
 }
+
+// Drops names the step that Down would take back, and the tables that go with it, with
+// all their rows; no step: there is none, no tables: only views or the like go.
+func Drops(ctx context.Context, dsn string) (step string, tables []string, err error) {
+	steps, err := Status(ctx, dsn)
+	if err != nil {
+		return "", nil, err
+	}
+	for _, s := range steps {
+		if s.Applied {
+			step = s.Name
+		}
+	}
+	if step == "" {
+		return "", nil, nil
+	}
+	text, err := files.ReadFile(step)
+	if err != nil {
+		return "", nil, wrap("read", err)
+	}
+	_, down, _ := strings.Cut(string(text), "-- +goose Down")
+	for _, m := range dropsTable.FindAllStringSubmatch(down, -1) {
+		tables = append(tables, m[1])
+	}
+	return step, tables, nil
+}
+
+// dropsTable finds what a step back drops: one table a statement, as our files are written.
+var dropsTable = regexp.MustCompile(`(?m)^DROP TABLE (\w+);`)
 
 // Status lists all steps in order.
 func Status(ctx context.Context, dsn string) ([]Step, error) {

@@ -21,14 +21,23 @@ func migrateCommand() *cobra.Command {
 		return usage(errors.New("say which: migrate up, migrate down or migrate status"))
 	}, Short: "Bring the schema up to date, take a step back, or show where it stands"}
 	var yes bool
-	down := &cobra.Command{Use: "down", Short: "Take the latest migration back; drops tables with what is in them", Args: cobra.NoArgs,
+	down := &cobra.Command{Use: "down", Short: "Take the latest migration back; says first what it drops", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dsn, err := databaseURL()
 			if err != nil {
 				return err
 			}
 			if !yes {
-				return usage(errors.New("this drops tables with all rows in them; say --yes if you mean it"))
+				step, tables, err := migrations.Drops(cmd.Context(), dsn)
+				switch {
+				case err != nil:
+					return err
+				case step == "":
+					return report(cmd, nil, "nothing to take back: the database has no migrations\n")
+				case len(tables) == 0:
+					return usage(fmt.Errorf("this takes %s back; it drops no table and no row; say --yes if you mean it", step))
+				}
+				return usage(fmt.Errorf("this takes %s back and drops %s with all rows; say --yes if you mean it", step, strings.Join(tables, " and ")))
 			}
 			step, err := migrations.Down(cmd.Context(), dsn)
 			if err == nil && step == "" {

@@ -120,7 +120,9 @@ func natsOptions(cfg Config) []nats.Option {
 // natsHealth is what the connection's handlers have seen.
 type natsHealth struct {
 	denied atomic.Bool // a permission is missing: nothing moves until a person acts
-	closed func(error) // is told why the connection is closed for good, but not by us
+	// awaySince is when the connection was lost, in Unix nanoseconds; 0: it is there, or never was.
+	awaySince atomic.Int64
+	closed    func(error) // is told why the connection is closed for good, but not by us
 }
 
 // errClosed means that the library has given the connection up, which it does when
@@ -143,12 +145,17 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 		nats.ReconnectBufSize(-1),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
+				health.awaySince.CompareAndSwap(0, time.Now().UnixNano())
 				log.Warn("NATS is away; trying to reconnect", "error", err)
 			}
 		}),
 		nats.ReconnectHandler(func(c *nats.Conn) {
 			health.denied.Store(false)
-			log.Info("NATS is back", "server", c.ConnectedUrlRedacted())
+			away := time.Duration(0) // it was not there when the worker started
+			if since := health.awaySince.Swap(0); since != 0 {
+				away = time.Since(time.Unix(0, since))
+			}
+			log.Info("NATS is back", "server", c.ConnectedUrlRedacted(), "away", away.Round(time.Millisecond).String())
 		}),
 		nats.NoCallbacksAfterClientClose(), // so the next one is for what we did not do
 		nats.ClosedHandler(func(c *nats.Conn) { health.closed(fmt.Errorf("%w: %w", errClosed, c.LastError())) }),

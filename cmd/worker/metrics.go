@@ -10,6 +10,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
+	"flexworker/internal/trouble"
 )
 
 // backlogEvery is the time between two counts of the backlog. A scrape reads
@@ -21,6 +22,7 @@ type metrics struct {
 
 	mu      sync.Mutex
 	backlog []outbox.Backlog
+	counted time.Time // when the backlog was counted last; zero: never
 }
 
 func newMetrics() *metrics {
@@ -58,7 +60,8 @@ var (
 	prunedDesc    = desc("requests_pruned_total", "Rows removed by retention.")
 	publishedDesc = desc("results_published_total", "Results that the stream acknowledged.")
 	failedDesc    = desc("results_failed_total", "Tries to publish a result that failed.")
-	requestsDesc  = desc("requests", "Requests that are not finished, by state; counted every 15 s.", "state")
+	requestsDesc  = desc("requests", "Requests that are not finished, by state; counted every 15 s, absent while they cannot be counted.", "state")
+	countedDesc   = desc("backlog_counted_timestamp_seconds", "When they were counted last, in Unix time by this machine's clock.")
 	oldestDesc    = desc("requests_oldest_seconds", "Age of the oldest of them.", "state")
 	droppedDesc   = desc("log_lines_dropped_total", "Log lines that standard error did not take in time: nobody has seen them.")
 	natsDesc      = desc("nats_connected", "1 while NATS is connected.")
@@ -67,7 +70,7 @@ var (
 // Describe sends the descriptions of all that Collect can send.
 func (e *exporter) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{eventsDesc, attemptsDesc, sparedDesc, putBackDesc, lookupsDesc, twiceDesc, lapsedDesc, expiredDesc, prunedDesc,
-		publishedDesc, failedDesc, requestsDesc, oldestDesc, droppedDesc, natsDesc} {
+		publishedDesc, failedDesc, requestsDesc, oldestDesc, countedDesc, droppedDesc, natsDesc} {
 		out <- d
 	}
 }
@@ -110,24 +113,40 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 	m := e.app.state.metrics
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, b := range m.backlog {
+	if !m.counted.IsZero() {
+		gauge(countedDesc, float64(m.counted.UnixMilli())/1000)
+	}
+	for _, b := range m.backlogAt(time.Now()) {
 		gauge(requestsDesc, float64(b.Requests), b.State)
 		gauge(oldestDesc, b.Oldest.Seconds(), b.State)
 	}
 }
 
-// watchBacklog counts the backlog now and then until ctx ends. While Postgres is
-// away the count before stays.
+// staleAfter is how old a count of the backlog may be to be shown: an old one would
+// tell an alert that all is as it was.
+const staleAfter = 3 * backlogEvery
+
+// backlogAt is the count that may be shown at this moment; m.mu is held.
+func (m *metrics) backlogAt(now time.Time) []outbox.Backlog {
+	if now.Sub(m.counted) > staleAfter {
+		return nil
+	}
+	return m.backlog
+}
+
+// watchBacklog counts the backlog now and then until ctx ends.
 func (a *app) watchBacklog(ctx context.Context) {
+	var counting trouble.Trouble
 	tick := time.NewTicker(backlogEvery)
 	defer tick.Stop()
 	for {
 		backlog, err := a.store.Backlog(ctx)
-		if err != nil {
-			a.log.Warn("the backlog cannot be counted; the count before stays", "error", err)
-		} else {
+		if ctx.Err() == nil {
+			counting.Tell(a.log, "the backlog cannot be counted; its metrics are left out until it can", err)
+		}
+		if err == nil {
 			a.state.metrics.mu.Lock()
-			a.state.metrics.backlog = backlog
+			a.state.metrics.backlog, a.state.metrics.counted = backlog, time.Now()
 			a.state.metrics.mu.Unlock()
 		}
 		select {

@@ -19,6 +19,7 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
+	"flexworker/internal/trouble"
 	"flexworker/migrations"
 )
 
@@ -205,12 +206,16 @@ func (a *app) reachStreams(ctx context.Context) error {
 // until repeats step about every second while it fails for now; it ends with nil, with
 // an error that is for good, or with ctx. Replicas that start together do not ask together.
 func (a *app) until(ctx context.Context, what string, step func() (forGood bool, err error)) error {
+	var waiting trouble.Trouble
 	for {
 		forGood, err := step()
-		if err == nil || forGood {
+		if err != nil && forGood {
 			return err
 		}
-		a.log.Warn("not ready yet; trying again", "step", what, "error", err)
+		waiting.Tell(a.log, "not ready yet; trying again", err, "step", what)
+		if err == nil {
+			return nil
+		}
 		select {
 		case <-ctx.Done():
 			return nil // told to stop before it could start: that is no failure

@@ -20,6 +20,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
+	"flexworker/internal/trouble"
 )
 
 // The standard variables that the SDK leaves to the program: where spans go, whether
@@ -91,7 +92,8 @@ func (a *app) traces(ctx context.Context) (func(), error) {
 		return func() {}, nil
 	}
 	otel.SetLogger(logr.New(sdkLog{a.log}))
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { a.log.Warn("traces", "error", err) }))
+	var failing trouble.Trouble // its end is not known: the SDK reports failures only
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { failing.Tell(a.log, "some traces are lost", err) }))
 	exporter, err := otlptracehttp.New(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("OTEL_*: %w", err)

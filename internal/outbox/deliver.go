@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/trouble"
 )
 
 const (
@@ -37,10 +38,11 @@ type Deliverer struct {
 	// is recorded; nil: nobody.
 	Attempted func(Attempt)
 
-	slots   *slots
-	streaks streaks
-	gate    atomic.Value // GateState of the latest claim
-	created atomic.Int64 // when an interaction was last created: Unix time in ns; 0: never
+	slots    *slots
+	streaks  streaks
+	gate     atomic.Value // GateState of the latest claim
+	claiming trouble.Trouble
+	created  atomic.Int64 // when an interaction was last created: Unix time in ns; 0: never
 }
 
 // Attempt is what is told about one attempt, in metrics and in a trace.
@@ -75,8 +77,8 @@ func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 	for range free - len(c.leases) {
 		d.slots.give()
 	}
+	d.claiming.Tell(d.Log, "nothing can be claimed; trying again", err)
 	if err != nil {
-		d.Log.Warn("nothing can be claimed; trying again", "error", err)
 		wait(ctx, idlePoll, nil)
 		return
 	}

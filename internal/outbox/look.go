@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"time"
+
+	"flexworker/internal/trouble"
 )
 
 // lookEvery is the time between two looks of one process, give or take a quarter,
@@ -20,17 +22,17 @@ type Lookout struct {
 	// Registry is renewed with each look; nil: this process is no worker of a fleet.
 	Registry *Registry
 	Log      *slog.Logger
+
+	looking, renewing trouble.Trouble
 }
 
 // Run looks until ctx ends.
 func (l *Lookout) Run(ctx context.Context) {
 	for ctx.Err() == nil {
-		if err := l.Store.look(ctx); err != nil {
-			l.Log.Warn("the table cannot be looked at; trying again", "error", err)
-		} else if l.Registry != nil {
-			if err := l.Registry.Renew(ctx); err != nil {
-				l.Log.Warn("this worker's row of outbox_replicas cannot be renewed; trying again", "error", err)
-			}
+		err := l.Store.look(ctx)
+		l.looking.Tell(l.Log, "the table cannot be looked at; trying again", err)
+		if err == nil && l.Registry != nil {
+			l.renewing.Tell(l.Log, "this worker's row of outbox_replicas cannot be renewed; trying again", l.Registry.Renew(ctx))
 		}
 		wait(ctx, time.Duration((0.75+rand.Float64()/2)*float64(lookEvery)), nil)
 	}

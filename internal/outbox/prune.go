@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"flexworker/internal/trouble"
 )
 
 const (
@@ -26,6 +28,8 @@ type Pruner struct {
 	Retention time.Duration // settled and published rows older than this are removed; 0: never
 	Log       *slog.Logger
 	Counters  *Counters
+
+	removing trouble.Trouble
 }
 
 // Run prunes until ctx ends.
@@ -59,8 +63,9 @@ func (p *Pruner) batches(ctx context.Context, remove func(context.Context) (n in
 		begun := time.Now()
 		var n int
 		var err error
-		if n, more, err = remove(ctx); err != nil {
-			p.Log.Warn("what is old cannot be removed; trying again", "error", err)
+		n, more, err = remove(ctx)
+		p.removing.Tell(p.Log, "what is old cannot be removed; trying again", err)
+		if err != nil {
 			return gone
 		}
 		gone += n

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/crash"
+	"flexworker/internal/trouble"
 )
 
 const (
@@ -45,6 +46,8 @@ type Publisher struct {
 	from   cursor                 // where the next read of the table begins
 	failed atomic.Int64           // when the stream last did not take a result, in unix nanoseconds; 0: never
 	reason atomic.Pointer[string] // why
+
+	reading, putting, marking trouble.Trouble
 }
 
 // failingFor is how long after a failure publishing counts as failing: what is not
@@ -120,9 +123,9 @@ func (p *Publisher) Run(ctx context.Context) {
 			read = true
 			answers, err = p.Store.strays(ctx, &p.from)
 		}
+		p.reading.Tell(p.Log, "results cannot be read; they stay in the table and are tried again", err)
 		switch {
 		case err != nil:
-			p.Log.Warn("results cannot be read; they stay in the table and are tried again", "error", err)
 			wait(ctx, publishRest, nil)
 		case !p.publish(ctx, answers):
 			wait(ctx, publishRest, nil)
@@ -183,8 +186,8 @@ func (p *Publisher) put(answers []answer) (acked []answer, all bool) {
 		p.failed.Store(time.Now().UnixNano())
 		rest := len(answers) - len(acked) - len(large)
 		p.Counters.PublishFailed.Add(int64(rest))
-		p.Log.Warn("the result stream did not take all results; the rest is tried again", "results", rest, "error", failed)
 	}
+	p.putting.Tell(p.Log, "the result stream did not take all results; the rest is tried again", failed)
 	all = failed == nil
 	if len(large) > 0 {
 		short, took := p.put(large)
@@ -215,8 +218,9 @@ func (p *Publisher) why(err error) error {
 
 // mark notes what the stream has acknowledged, and returns whether it could.
 func (p *Publisher) mark(ctx context.Context, acked []answer) bool {
-	if err := p.Store.markPublished(ctx, acked); err != nil {
-		p.Log.Warn("published results cannot be marked; they will be published again under the same id", "results", len(acked), "error", err)
+	err := p.Store.markPublished(ctx, acked)
+	p.marking.Tell(p.Log, "published results cannot be marked; they will be published again under the same id", err, "results", len(acked))
+	if err != nil {
 		return false
 	}
 	crash.At("marked")

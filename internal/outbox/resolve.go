@@ -12,6 +12,7 @@ import (
 
 	"flexworker/internal/crash"
 	"flexworker/internal/flex"
+	"flexworker/internal/trouble"
 )
 
 const (
@@ -40,7 +41,8 @@ type Resolver struct {
 	Log      *slog.Logger
 	Counters *Counters
 
-	alone int // searches that have to be made for one key each
+	alone   int // searches that have to be made for one key each
+	looking trouble.Trouble
 }
 
 // An uncertain request as the Resolver takes it.
@@ -60,11 +62,11 @@ type uncertain struct {
 func (r *Resolver) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		waiting, err := r.turn(ctx)
+		if ctx.Err() == nil {
+			r.looking.Tell(r.Log, "uncertain requests cannot be looked up; trying again", err)
+		}
 		switch {
 		case err != nil:
-			if ctx.Err() == nil {
-				r.Log.Warn("uncertain requests cannot be looked up; trying again", "error", err)
-			}
 			wait(ctx, lookupPoll, nil)
 		case waiting:
 			// Another inquiry has to wait until the fleet may search again.

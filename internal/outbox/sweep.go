@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/crash"
+	"flexworker/internal/trouble"
 )
 
 const (
@@ -27,6 +28,8 @@ type Sweeper struct {
 	Store    *Store
 	Log      *slog.Logger
 	Counters *Counters
+
+	lapsing, expiring trouble.Trouble
 }
 
 // Run sweeps until ctx ends.
@@ -36,19 +39,20 @@ func (w *Sweeper) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-w.Store.overdue:
-			w.sweep(ctx, "lapse", w.Store.lapse, &w.Counters.Lapsed)
-			w.sweep(ctx, "expire", w.Store.expire, &w.Counters.Expired)
+			w.sweep(ctx, "lapse", w.Store.lapse, &w.Counters.Lapsed, &w.lapsing)
+			w.sweep(ctx, "expire", w.Store.expire, &w.Counters.Expired, &w.expiring)
 		}
 	}
 }
 
 // sweep repeats one step until it finds less than a batch, or it is the others' turn.
-func (w *Sweeper) sweep(ctx context.Context, step string, do func(context.Context) (int, error), count *counter) {
+func (w *Sweeper) sweep(ctx context.Context, step string, do func(context.Context) (int, error), count *counter, failing *trouble.Trouble) {
 	n := sweepBatch
 	for batch := 0; n == sweepBatch && batch < sweepMost && ctx.Err() == nil; batch++ {
 		var err error
-		if n, err = do(ctx); err != nil {
-			w.Log.Warn("sweeping failed; trying again", "step", step, "error", err)
+		n, err = do(ctx)
+		failing.Tell(w.Log, "sweeping failed; trying again", err, "step", step)
+		if err != nil {
 			return
 		}
 		count.Add(int64(n))

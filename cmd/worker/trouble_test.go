@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"flexworker/internal/faultproxy"
+	"flexworker/internal/outbox"
+)
+
+var message = regexp.MustCompile(`level=(\w+) msg=("[^"]*"|\S+)`)
+
+// TestOutageInTheLog: while Postgres is away each loop says so once, and once that it works again.
+func TestOutageInTheLog(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	address, err := url.Parse(r.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := faultproxy.New(t, address.Host)
+	address.Host = proxy.Addr()
+	w := r.command(r.environment("DATABASE_URL="+address.String(), "LOG_FORMAT=text"))
+	r.says(w.address, "ok", 200)
+	proxy.Refuse()
+	proxy.Cut()
+	r.says(w.address, "database", 503)
+	for _, loop := range []string{"nothing can be claimed", "the table cannot be looked at"} {
+		eventually(t, func() error {
+			if !strings.Contains(w.log.String(), loop) {
+				return fmt.Errorf("it does not say that %s", loop)
+			}
+			return nil
+		})
+	}
+	for range 5 { // each waits for the database as long as a prober does: the loops fail again meanwhile
+		r.says(w.address, "database", 503)
+	}
+	lines := map[string]int{}
+	for _, m := range message.FindAllStringSubmatch(w.log.String(), -1) {
+		if m[1] == "WARN" {
+			lines[m[2]]++
+		}
+	}
+	for said, n := range lines {
+		if n > 1 {
+			t.Errorf("%d lines in less than a minute: %s", n, said)
+		}
+	}
+	proxy.Heal()
+	r.says(w.address, "ok", 200)
+	eventually(t, func() error {
+		for _, loop := range []string{"nothing can be claimed", "the table cannot be looked at"} {
+			if n := strings.Count(w.log.String(), `msg="works again" worker=`); n == 0 || !strings.Contains(w.log.String(), `trouble="`+loop) {
+				return fmt.Errorf("%d loops work again, %s not said", n, loop)
+			}
+		}
+		return nil
+	})
+	stopped(t, w)
+}
+
+// TestBacklogGoesStale: a count of the backlog that is old is left out, and its time stays.
+func TestBacklogGoesStale(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	m := newMetrics()
+	m.backlog, m.counted = []outbox.Backlog{{State: "pending", Requests: 7}}, now
+	if got := m.backlogAt(now.Add(staleAfter)); len(got) != 1 {
+		t.Errorf("%v of a count that is fresh", got)
+	}
+	if got := m.backlogAt(now.Add(staleAfter + time.Second)); got != nil {
+		t.Errorf("%v of a count that is old", got)
+	}
+}
