@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/user"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -204,6 +206,62 @@ func some(ids []string) string {
 		return fmt.Sprintf("%s and %d more", terminal.Line(strings.Join(ids[:whyMost], ", ")), more)
 	}
 	return terminal.Line(strings.Join(ids, ", "))
+}
+
+// instant is a moment as people type it: RFC 3339, or how long ago.
+func instant(text string, now time.Time) (time.Time, error) {
+	if at, err := time.Parse(time.RFC3339, text); err == nil && !at.After(now) {
+		return at, nil
+	}
+	var ago days
+	if err := ago.Set(text); err != nil || ago <= 0 {
+		return time.Time{}, usage(fmt.Errorf("--since %s: a moment in the past such as 2026-11-22T03:00:00Z, or how long ago, such as 90m or 2d", terminal.Line(text)))
+	}
+	return now.Add(-time.Duration(ago)), nil
+}
+
+func recheckCommand() *cobra.Command {
+	var a outbox.Act
+	var since string
+	var yes bool
+	cmd := &cobra.Command{Use: "recheck --since ... --why ...", Args: cobra.NoArgs, Short: "After a loss of data, look for what may have been sent before it is sent",
+		Long: "After a loss of data (a failover to a standby that lagged, a restore), look for what may have been sent before it is sent.\n\n" +
+			"Every request that could have been sent since then becomes uncertain: it is looked up, adopted when it exists, and sent\n" +
+			"only when it is proved absent. Hold the fleet first, and release it afterwards: docs/operating.md has the steps."}
+	actFlags(cmd, &a)
+	cmd.Flags().StringVar(&since, "since", "", "from when on data was lost, such as 2026-11-22T03:00:00Z or 2h; rather too early than too late")
+	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
+	_ = cmd.MarkFlagRequired("since") // the flag exists: it was just made
+	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
+		if err := actFault(a); err != nil {
+			return err
+		}
+		from, err := instant(since, time.Now())
+		if err != nil {
+			return err
+		}
+		sum, err := o.store.Recheck(ctx, a, from, os.Getenv("LOOKUP_ATTRIBUTE"), !yes)
+		if errors.Is(err, outbox.ErrNotHeld) {
+			return fmt.Errorf("nothing was changed: the fleet is not held, and would send meanwhile what is asked about. First:\n    %s", terminal.Command("worker", "hold", "--why", a.Why))
+		}
+		if err != nil {
+			return err
+		}
+		would := "recheck:"
+		if !yes {
+			would = "would recheck:"
+		}
+		err = o.answer(sum, func() error {
+			return report(o.cmd, nil, "%s %s may have been sent since %s and are looked up first; %s more without a task to look for wait for a person\n",
+				would, requests(sum.LookedUp), from.UTC().Format(time.RFC3339), strconv.Itoa(sum.ForPerson))
+		})
+		if !yes {
+			err = errors.Join(err, errors.New("nothing was changed. Say --yes to do it"))
+		} else if err == nil {
+			o.shows("Lookups begin when the fleet is released: worker release --why ...")
+		}
+		return err
+	})
 }
 
 func gateCommand(name, short string, do func(*outbox.Store, context.Context, outbox.Act) error) *cobra.Command {

@@ -30,7 +30,7 @@ func operatorCommands() []*cobra.Command {
 		retryCommand(), bulkCommand("cancel", "End pending requests unsent; an uncertain one is never sent again, though a lookup may adopt it", outbox.ToCancel),
 		bulkCommand("lookup", "Look for the interactions of uncertain requests again now", outbox.ToLookUp),
 		bulkCommand("republish", "Publish results once more, under the message ids they have", outbox.ToRepublish),
-		resolveCommand(), gateCommand("hold", "Stop the whole fleet from sending until it is released", (*outbox.Store).Hold),
+		recheckCommand(), resolveCommand(), gateCommand("hold", "Stop the whole fleet from sending until it is released", (*outbox.Store).Hold),
 		gateCommand("release", "Let the fleet send again, whoever stopped it; what waits behind a 429 is due at once", (*outbox.Store).Release)}
 }
 

@@ -96,7 +96,7 @@ func TestOperator(t *testing.T) {
 		typed{args("show nobody"), 1, []string{"no request has the id \"nobody\""}},
 		typed{args("explain nobody"), 1, []string{"no request has the id \"nobody\""}},
 		typed{args("show ok-0"), 0, []string{`"history": [`, `"outcome": "created"`}},
-		typed{args("explain u-0"), 0, []string{"It may exist, and no lookup can tell", "    worker resolve --absent --attempt 1 --why ... -- u-0\n"}},
+		typed{args("explain u-0"), 0, []string{"It may exist, and no lookup can tell", "    worker resolve --absent --unverified --attempt 1 --why ... -- u-0\n"}},
 		typed{args("explain x-0 --json"), 0, []string{`"request_id": "x-0"`, `It is rejected since`}},
 		// Nothing without a reason, and nothing vague.
 		typed{args("retry x-0"), 2, []string{`required flag(s) "why" not set`}},
@@ -140,7 +140,8 @@ func TestOperator(t *testing.T) {
 		typed{why("resolve u-0 --attempt 1 --created " + sid), 0, []string{"u-0 is now created"}},
 		typed{why("resolve u-0 --created " + sid), 1, []string{"u-0 is not uncertain"}},
 		typed{why("resolve u-2 --attempt 1 --json --unverified --created " + none), 0, []string{`"state": "created"`, none}},
-		typed{why("resolve u-1 --attempt 1 --absent"), 0, []string{"u-1 is now "}},
+		typed{why("resolve u-1 --attempt 1 --absent"), 1, []string{"There is no task to look for", "whether u-1 exists could not be asked: nothing was changed", "--absent --unverified"}},
+		typed{why("resolve u-1 --attempt 1 --absent --unverified"), 0, []string{"u-1 is now "}},
 		// More than one says first what it would do.
 		typed{why("retry --where --state rejected"), 1, []string{"would retry 3 requests", "x-0", "nothing was changed. Say --yes"}},
 		typed{why("retry --where --state rejected --json"), 1, []string{`"would_change": 3`}},

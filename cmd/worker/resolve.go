@@ -20,13 +20,15 @@ func resolveCommand() *cobra.Command {
 	var absent, unverified bool
 	cmd := &cobra.Command{Use: "resolve ID --created KD... | --absent", Short: "Decide about an uncertain request what no lookup could find out", Args: cobra.ExactArgs(1), ValidArgsFunction: completeIDs(1),
 		Long: "Decide about an uncertain request what no lookup could find out.\n\n" +
-			"--created KD... : its interaction exists, under this sid. It is read from Flex first.\n" +
+			"--created KD... : its interaction exists, under this sid. It is read from Flex first, and shown.\n" +
 			"--absent        : it surely does not exist. It is sent again; if you are wrong, a person is called twice.\n" +
-			"                  While lookups still go on they may find it: that takes --unverified as well."}
+			"                  TaskRouter is asked first, and what it says is shown: refused when it finds the task, or\n" +
+			"                  cannot be asked. While lookups still go on they may find it.\n" +
+			"--unverified    : unasked, or although Flex says otherwise, or although lookups still go on."}
 	actFlags(cmd, &a)
 	cmd.Flags().StringVar(&sid, "created", "", "the interaction's sid")
 	cmd.Flags().BoolVar(&absent, "absent", false, "there is no interaction: send it again")
-	cmd.Flags().BoolVar(&unverified, "unverified", false, "believe it although Flex cannot be asked, or although lookups still go on")
+	cmd.Flags().BoolVar(&unverified, "unverified", false, "believe it unasked, or although lookups still go on")
 	attempt := attemptFlag(cmd)
 	cmd.MarkFlagsOneRequired("created", "absent")
 	cmd.MarkFlagsMutuallyExclusive("created", "absent")
@@ -38,16 +40,17 @@ func resolveCommand() *cobra.Command {
 		if a.Attempt, err = attempt(); err != nil {
 			return err
 		}
-		if err := o.speaksOf(ctx, a, args[0], sid); err != nil {
+		d, err := o.speaksOf(ctx, a, args[0], sid)
+		if err != nil {
 			return err
 		}
 		if absent {
-			if err = o.lookedUp(ctx, args[0], unverified); err == nil {
+			if err = o.lookedFor(ctx, d, unverified); err == nil {
 				err = o.store.ResolveAbsent(ctx, a, args[0], false)
 			}
 		} else {
 			var seen flex.Outcome
-			if seen, err = verify(ctx, args[0], sid, unverified); err == nil {
+			if seen, err = o.verify(ctx, d, sid, unverified); err == nil {
 				err = o.store.ResolveCreated(ctx, a, args[0], sid, seen)
 			}
 		}
@@ -55,13 +58,12 @@ func resolveCommand() *cobra.Command {
 			return notUncertain(args[0])
 		}
 		if errors.Is(err, outbox.ErrOtherAttempt) { // made while this asked Flex
-			return o.speaksOf(ctx, a, args[0], sid)
+			_, err = o.speaksOf(ctx, a, args[0], sid)
 		}
 		if err != nil {
 			return err
 		}
-		d, err := o.detail(ctx, args[0])
-		if err != nil {
+		if d, err = o.detail(ctx, args[0]); err != nil {
 			return err
 		}
 		return o.answer(d.Row, func() error { return report(o.cmd, nil, "%s is now %s\n", terminal.Line(d.RequestID), d.State) })
@@ -75,57 +77,94 @@ func notUncertain(id string) error {
 // speaksOf refuses a decision about a request that does not name the attempt it is about,
 // or names one that is no longer the latest: what a person has found out about one attempt
 // is not true of the next.
-func (o office) speaksOf(ctx context.Context, a outbox.Act, id, sid string) error {
+func (o office) speaksOf(ctx context.Context, a outbox.Act, id, sid string) (outbox.Detail, error) {
 	d, err := o.detail(ctx, id)
 	switch {
 	case err != nil:
-		return err
+		return d, err
 	case a.Attempt != nil && *a.Attempt != d.Attempt:
-		return fmt.Errorf("nothing was changed: %s", stale(d, *a.Attempt))
+		return d, fmt.Errorf("nothing was changed: %s", stale(d, *a.Attempt))
 	case d.State != outbox.Uncertain:
-		return notUncertain(id)
+		return d, notUncertain(id)
 	case a.Attempt != nil:
-		return nil
+		return d, nil
 	}
 	command := d.Command("resolve", "--absent")
 	if sid != "" {
 		command = d.Command("resolve", "--created", sid)
 	}
-	return usage(fmt.Errorf("nothing was changed: a decision names the attempt that it is about, and the latest is attempt %d. If you have looked for that one:\n    %s", d.Attempt, command))
+	return d, usage(fmt.Errorf("nothing was changed: a decision names the attempt that it is about, and the latest is attempt %d. If you have looked for that one:\n    %s", d.Attempt, command))
 }
 
-// lookedUp wants the lookups of a request to be over before a person says what they
-// would find: as long as they go on, it may be found tomorrow and called twice today.
-func (o office) lookedUp(ctx context.Context, id string, unverified bool) error {
-	d, err := o.detail(ctx, id)
-	if err != nil || unverified || d.State != outbox.Uncertain || d.DueAt == nil {
+// client reads from Flex and TaskRouter for a person, with the settings of the workers.
+func (o office) client() (*flex.Client, error) {
+	cfg, err := loadConfig()
+	if err != nil {
+		return nil, usage(fmt.Errorf("Flex cannot be asked with these settings; nothing was changed (--unverified decides unasked):\n%w", err))
+	}
+	return flex.New(flex.Config{URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, InsecureHTTP: cfg.FlexInsecureHTTP, Credentials: cfg.credentials,
+		LookupAttribute: cfg.LookupAttribute, Timeout: cfg.FlexTimeout, Concurrency: 1, UserAgent: "flexworker/" + version})
+}
+
+// shows prints evidence, beside the answer.
+func (o office) shows(sentences ...string) {
+	for _, s := range sentences {
+		fmt.Fprintln(o.cmd.ErrOrStderr(), terminal.Line(s))
+	}
+}
+
+// lookedFor asks TaskRouter before a person says that there is nothing: the task may be
+// listed by now. And it wants the lookups to be over: as long as they go on, it may be
+// found tomorrow and called twice today.
+func (o office) lookedFor(ctx context.Context, d outbox.Detail, unverified bool) error {
+	if unverified {
+		return nil
+	}
+	if d.DueAt != nil && d.ForPersonSince == nil {
+		return fmt.Errorf("%s is still looked up, and may be found: nothing was changed. Wait until `%s` says that it waits for a person, or say --unverified as well",
+			terminal.Line(d.RequestID), terminal.Command("worker", "explain", "--", d.RequestID))
+	}
+	client, err := o.client()
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("%s is still looked up, and may be found: nothing was changed. Wait until `%s` says that it waits for a person, or say --unverified as well",
-		terminal.Line(id), terminal.Command("worker", "explain", "--", id))
+	e := outbox.Ask(ctx, client, d)
+	o.shows(e.Said...)
+	switch {
+	case len(e.Found) > 0:
+		sid := e.Found[0].InteractionSID
+		if sid == "" {
+			sid = "KD..."
+		}
+		return fmt.Errorf("%s exists: nothing was changed. A lookup adopts it, or this does:\n    %s", terminal.Line(d.RequestID), d.Command("resolve", "--created", sid))
+	case !e.Asked:
+		return fmt.Errorf("whether %s exists could not be asked: nothing was changed. If you know it from elsewhere:\n    %s",
+			terminal.Line(d.RequestID), d.Command("resolve", "--absent", "--unverified"))
+	}
+	return nil
 }
 
 // verify reads the interaction, so that neither a mistyped sid nor that of another
 // request settles this one.
-func verify(ctx context.Context, id, sid string, unverified bool) (flex.Outcome, error) {
+func (o office) verify(ctx context.Context, d outbox.Detail, sid string, unverified bool) (flex.Outcome, error) {
 	if unverified {
 		return flex.Outcome{}, nil
 	}
-	cfg, err := loadConfig()
-	if err != nil {
-		return flex.Outcome{}, fmt.Errorf("%s cannot be read from Flex with these settings (or say --unverified):\n%w", sid, err)
-	}
-	client, err := flex.New(flex.Config{URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, InsecureHTTP: cfg.FlexInsecureHTTP, Credentials: cfg.credentials,
-		LookupAttribute: cfg.LookupAttribute, Timeout: cfg.FlexTimeout, Concurrency: 1, UserAgent: "flexworker/" + version})
+	client, err := o.client()
 	if err != nil {
 		return flex.Outcome{}, err
 	}
 	seen := client.Fetch(ctx, sid)
 	if seen.Kind != flex.Created {
-		return seen, fmt.Errorf("%s is not shown by Flex: %s; nothing was changed (--unverified believes it all the same)", sid, seen.Message)
+		return seen, fmt.Errorf("%s is not shown by Flex: %s; nothing was changed (--unverified believes it all the same)", terminal.Line(sid), seen.Message)
 	}
-	if key := flex.KeyIn(seen.Response, cfg.LookupAttribute); key != "" && key != flex.LookupKey(id) {
-		return seen, fmt.Errorf("%s was created for another request, by the %s of its task: nothing was changed (--unverified believes it all the same)", sid, cfg.LookupAttribute)
+	o.shows(outbox.Portrait(sid, seen) + ".")
+	attribute := "interaction_request"
+	if d.LookupAttribute != nil {
+		attribute = *d.LookupAttribute
+	}
+	if key := flex.KeyIn(seen.Response, attribute); key != "" && key != flex.LookupKey(d.RequestID) {
+		return seen, fmt.Errorf("%s was created for another request, by the %s of its task: nothing was changed (--unverified believes it all the same)", sid, attribute)
 	}
 	return seen, nil
 }

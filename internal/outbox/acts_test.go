@@ -277,7 +277,7 @@ func TestPrintedCommandsSurviveTheShell(t *testing.T) {
 				got = append(got, read(line))
 			}
 		}
-		want := [][]string{{"resolve", "--created", "KD...", "--attempt", "3", "--why", "...", "--", id}, {"resolve", "--absent", "--attempt", "3", "--why", "...", "--", id}}
+		want := [][]string{{"resolve", "--created", "KD...", "--attempt", "3", "--why", "...", "--", id}, {"resolve", "--absent", "--unverified", "--attempt", "3", "--why", "...", "--", id}}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("explain prints %q, want %q", got, want)
 		}

@@ -18,6 +18,7 @@ in show.go, explain.go, operator.go and audit.go.
 	pending ──expire──► expired       pending ──cancel──► cancelled       add, with faults ──► rejected
 	add, while a slot is free and nothing that is due waits ──► sending: both arrows in one statement
 	rejected | abandoned | expired | cancelled ──retry──► pending; uncertain, where an attempt was never decided
+	pending, lapsed, uncertain ──recheck──► uncertain, after the tables have lost what was written from some moment on
 	uncertain ──cancel──► uncertain, never sent again: where it would become pending it becomes cancelled
 	late, of the same attempt: record moves an uncertain request as it does a sending one, and, created, a pending one too;
 	take back leads an uncertain one back to pending
@@ -54,7 +55,8 @@ which the request stream takes, is cut there and ends with a hash (subject.go).
 	Publisher     results, announcements, repeats, malformed; mark          (publish.go, body.go, strays.go, answers.go, subject.go)
 	Policy        where an outcome leads: pure                              (request.go)
 	the gate      how many calls the whole fleet may begin now              (gate.go)
-	people        retry, cancel, lookup, resolve, republish, hold, release  (operator.go)
+	people        retry, cancel, lookup, resolve, republish, hold, release  (operator.go, evidence.go)
+	after a loss  recheck                                                   (recheck.go)
 	questions     list and show, explain, audit                             (show.go, explain.go, audit.go)
 
 # Why never twice

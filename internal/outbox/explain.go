@@ -148,6 +148,9 @@ func standing(d Detail, g Gate) (text string, commands []string) {
 func uncertainNow(d Detail, g Gate) (string, []string) {
 	var b strings.Builder
 	created, absent := d.Command("resolve", "--created", "KD..."), d.Command("resolve", "--absent")
+	if d.LookupKey == nil || d.LookupAttribute == nil || d.Workspace == nil { // nobody can be asked
+		absent = d.Command("resolve", "--absent", "--unverified")
+	}
 	person := d.DueAt == nil || d.ForPersonSince != nil
 	if !person {
 		fmt.Fprintf(&b, "It may exist: attempt %d could have been under way until %s (%s).", d.Attempt, at(d.UncertainSince), said(d.ErrorMessage))

@@ -136,9 +136,10 @@ func TestExplain(t *testing.T) {
 				"This cancels it: it is not sent again.\n" + release + cancel},
 		{"uncertain, a person", detail(Uncertain, func(d *Detail) { d.Attempt, d.ErrorMessage = 1, word("there is no task to look for") }), open,
 			"It may exist, and no lookup can tell (there is no task to look for). It waits for a person. Look for it in Flex. Then say that it exists, " +
-				"under which sid, or that it does not: it is sent again then, and if you are wrong a person is called twice.\n" + decide},
+				"under which sid, or that it does not: it is sent again then, and if you are wrong a person is called twice.\n" + strings.ReplaceAll(decide, "--absent", "--absent --unverified")},
 		{"uncertain, a person, and lookups go on", detail(Uncertain, func(d *Detail) {
 			d.Attempt, d.DueAt, d.ForPersonSince, d.ErrorMessage, d.LookupKey, d.LookupAttribute = 1, when(time.Minute), when(-time.Minute), word("unclear"), word("abc"), word("key")
+			d.Workspace = word("WS1")
 			d.CancelRequestedAt = when(-time.Second)
 		}), open,
 			"It may exist, and no lookup can tell (unclear). It waits for a person since 2026-11-22 02:59:00.000 UTC. The next lookup is due in 1m0s. " +

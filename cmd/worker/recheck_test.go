@@ -1,0 +1,123 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"flexworker/internal/flex/flextest"
+)
+
+// TestResolveAsksFirst: who says that there is nothing is told what TaskRouter has, and not
+// believed when it has the task, or cannot be asked.
+func TestResolveAsksFirst(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	env := r.environment("LOOKUP_SETTLE=4m")
+	w := r.command(env, "run")
+	r.says(w.address, "ok", 200)
+	r.flex.Script("u-0", flextest.CreateThenReset)
+	r.flex.Script("u-1", flextest.Reset)
+	r.must(`UPDATE outbox_gate SET lookup_at = now() + interval '50 minutes'`) // no lookup meanwhile
+	r.send("u", 0, 2)
+	eventually(t, func() error {
+		return is("uncertain", r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain'`), 2)
+	})
+	stopped(t, w)
+	why := func(line string) []string { return append(strings.Fields(line), "--why", "a test", "--by", "ann") }
+	r.types(env, typed{why("resolve u-0 --attempt 1 --absent"), 1, []string{"u-0 is still looked up", "nothing was changed"}})
+	r.must(`UPDATE outbox SET due_at = NULL, for_person_since = now()`)
+	sid := r.flex.Ledger()[0].InteractionSID
+	r.types(env, typed{why("resolve u-0 --attempt 1 --absent"), 1, []string{"TaskRouter's search in WS", "u-0 exists: nothing was changed", sid,
+		"    worker resolve --created " + sid + " --attempt 1 --why ... -- u-0"}})
+	r.types(append(env, "TASKROUTER_URL=http://127.0.0.1:1"), typed{why("resolve u-1 --attempt 1 --absent"), 1,
+		[]string{"could not be searched", "whether u-1 exists could not be asked: nothing was changed", "--unverified"}})
+	if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain'`); n != 2 {
+		t.Errorf("%d are left uncertain: %s", n, r.states())
+	}
+	r.types(env,
+		typed{why("resolve u-1 --attempt 1 --absent"), 0, []string{"finds nothing.", "shows nothing.", "u-1 is now pending"}},
+		typed{why("resolve u-0 --attempt 1 --created " + sid), 0, []string{"Flex shows " + sid, "channel sms", "u-0 is now created"}},
+	)
+}
+
+// must runs a statement that a test needs to make time or damage.
+func (r *rig) must(sql string, args ...any) {
+	r.t.Helper()
+	if _, err := r.pool.Exec(r.t.Context(), sql, args...); err != nil {
+		r.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// TestRecheckAfterLoss plays a failover to a standby that lagged. Requests that are pending
+// in what is left were sent in the time that was lost, or were received in it and are known
+// to the stream alone; one was not sent. Hold, replay, recheck, release: one interaction each.
+func TestRecheckAfterLoss(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	env := r.environment()
+	why := func(line string) []string { return append(strings.Fields(line), "--why", "a failover", "--by", "ann") }
+	w := r.command(env, "run")
+	r.says(w.address, "ok", 200)
+	r.types(env, typed{why("hold"), 0, nil})
+	r.send("left", 0, 4)
+	r.send("unsent", 0, 1)
+	eventually(t, func() error { return is("stored", r.count(`SELECT count(*) FROM outbox WHERE state = 'pending'`), 5) })
+	tables := []string{"outbox", "outbox_attempts", "outbox_repeats"}
+	for _, table := range tables {
+		r.must(`CREATE TABLE kept_` + table + ` AS TABLE ` + table)
+	}
+	var since string
+	if err := r.pool.QueryRow(t.Context(), `SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')`).Scan(&since); err != nil {
+		t.Fatal(err)
+	}
+	// The time that will be lost.
+	r.types(env, typed{why("cancel unsent-0"), 0, nil}, typed{why("release"), 0, nil})
+	r.send("gone", 0, 3)
+	eventually(t, func() error { return is("created", r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`), 7) })
+	stopped(t, w)
+	for _, table := range tables {
+		r.must(`DELETE FROM ` + table)
+		r.must(`INSERT INTO ` + table + ` OVERRIDING SYSTEM VALUE TABLE kept_` + table)
+	}
+	if err := r.js.DeleteConsumer(t.Context(), "INTERACTION_REQUESTS", "interaction-worker"); err != nil {
+		t.Fatal(err)
+	}
+	recheck := why("recheck --since " + since)
+	r.types(env,
+		typed{recheck, 1, []string{"the fleet is not held", "    worker hold --why 'a failover'"}},
+		typed{why("hold"), 0, nil})
+	w = r.command(env, "run")
+	r.says(w.address, "held", 200)
+	eventually(t, func() error { return is("replayed", r.count(`SELECT count(*) FROM outbox`), 8) })
+	r.types(env,
+		typed{recheck, 1, []string{"would recheck: 8 requests", "nothing was changed. Say --yes"}},
+		typed{why("recheck --since tomorrow"), 2, []string{"a moment in the past"}},
+		typed{append(recheck, "--yes"), 0, []string{"recheck: 8 requests", "worker release"}})
+	if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain' AND attempt = 1`); n != 8 {
+		t.Errorf("%d are asked about: %s", n, r.states())
+	}
+	if n := r.count(`SELECT count(*) FROM outbox_acts WHERE act = 'recheck' AND who = 'ann' AND was = 'pending'`); n != 8 {
+		t.Errorf("%d acts are recorded", n)
+	}
+	r.types(env, typed{why("release"), 0, nil})
+	eventually(t, func() error {
+		if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`); n != 8 {
+			return fmt.Errorf("%d of 8 are created: %s", n, r.states())
+		}
+		return nil
+	})
+	if n, twice := len(r.flex.Ledger()), r.flex.Duplicates(); n != 8 || len(twice) > 0 {
+		t.Errorf("%d interactions, twice %v", n, twice)
+	}
+	sids := map[string]string{}
+	for _, e := range r.flex.Ledger() {
+		sids[e.TestID] = e.InteractionSID
+	}
+	for id, sid := range sids {
+		if n := r.count(`SELECT count(*) FROM outbox WHERE request_id = $1 AND interaction_sid = $2`, id, sid); n != 1 {
+			t.Errorf("%s is not settled as %s", id, sid)
+		}
+	}
+	stopped(t, w)
+}
