@@ -64,6 +64,10 @@ CREATE TABLE outbox (
     published_at      timestamptz,
 
     CONSTRAINT request_id_is_unique UNIQUE (request_id),
+    -- What is calculated with in a statement that reads many rows must not make that fail: one row would stop a loop.
+    CONSTRAINT times_are_finite CHECK (isfinite(due_at) AND isfinite(expires_at) AND isfinite(leased_until) AND isfinite(uncertain_since)
+        AND isfinite(received_at) AND isfinite(settled_at) AND isfinite(stream_time)),
+    CONSTRAINT counters_have_room CHECK (greatest(attempt, lookups, settlement) < 1000000000),
     CONSTRAINT request_id_has_1_to_256_bytes CHECK (octet_length(request_id) BETWEEN 1 AND 256),
     CONSTRAINT state_is_known_and_settled_when_final CHECK (CASE WHEN settled_at IS NULL
         THEN state IN ('pending', 'sending', 'uncertain')

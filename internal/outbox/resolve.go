@@ -85,6 +85,9 @@ func (r *Resolver) turn(ctx context.Context) (waiting bool, err error) {
 		most = 1
 	}
 	q, err := r.Store.takeLookups(ctx, most)
+	if isDataError(err) {
+		err = r.skipUnreadable(ctx, err)
+	}
 	if err != nil || len(q.asked) == 0 {
 		return q.waiting, err
 	}
@@ -120,6 +123,20 @@ func (r *Resolver) turn(ctx context.Context) (waiting bool, err error) {
 		}
 	}
 	return true, err
+}
+
+// skipUnreadable keeps one request that cannot be read from stopping the lookups of all.
+// It returns why, where it found none.
+func (r *Resolver) skipUnreadable(ctx context.Context, why error) error {
+	skipped, err := r.Store.skipUnreadable(ctx)
+	for _, id := range skipped {
+		r.Log.Error("Postgres cannot read this request's JSON, so that its task cannot be looked for: UNCERTAIN_POLICY decides", "request_id", id, "error", why)
+	}
+	if len(skipped) > 0 {
+		r.Store.doubtful.raise() // what it has stopped is looked up now
+		return nil
+	}
+	return cmp.Or(err, why)
 }
 
 // slowDown obeys TaskRouter's 429 for the whole fleet.

@@ -1,0 +1,69 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"flexworker/internal/flex"
+)
+
+// searched is a TaskRouter that notes which keys were asked for.
+type searched struct {
+	logReader
+	keys *[]string
+}
+
+func (f searched) SearchTasks(_ context.Context, _, _ string, keys []string) ([]flex.Task, error) {
+	*f.keys = append(*f.keys, keys...)
+	return nil, nil
+}
+
+// TestUnreadableRequest: a request that somebody has written by hand, and that Postgres takes and
+// cannot read, is not looked up. All others are. (celerp/celerp#189)
+func TestUnreadableRequest(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		`{"metadata": "\u0000", "routing": {"properties": {"workspace_sid": "WS1"}}}`,
+		`{"routing": {"properties": {"workspace_sid": "\ud800"}}}`,
+		`{"routing": {"properties": {"workspace_sid": "\u0000"}}}`,
+	} {
+		t.Run(text, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			n := 0
+			mustAdd(t, s, "u", 5, func(e *Event) { n++; e.LookupKey = fmt.Sprintf("%032x", n) })
+			for _, l := range mustClaim(t, s, 5) {
+				if _, err := s.record(t.Context(), told(l, flex.Outcome{ErrorKind: "timeout"})); err != nil {
+					t.Fatal(err)
+				}
+			}
+			exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s'`)
+			exec(t, s.pool, `UPDATE outbox SET request = $1::text::json WHERE request_id = 'u-3'`, text)
+			if said := (*pgconn.PgError)(nil); !errors.As(s.pool.QueryRow(t.Context(), `SELECT max(`+workspaceOf+`) FROM outbox`).Scan(new(string)), &said) {
+				t.Fatal("Postgres can read it: this shows nothing")
+			}
+			var keys []string
+			r := &Resolver{Store: s, Flex: searched{keys: &keys}, Policy: testPolicy, Log: logger(t), Counters: &Counters{}}
+			for range 4 {
+				exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+				if _, err := r.turn(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			slices.Sort(keys)
+			for i := 1; i <= 5; i++ {
+				if got := slices.Contains(keys, fmt.Sprintf("%032x", i)); got != (i != 3) {
+					t.Errorf("u-%d was looked up: %v", i, got)
+				}
+			}
+			if r := s.row(t, "u-3"); r.State != Uncertain || deref(r.ErrorKind) != "undecided" {
+				t.Errorf("it is %s, %s: no person is asked", r.State, deref(r.ErrorKind))
+			}
+		})
+	}
+}
