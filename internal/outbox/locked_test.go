@@ -259,3 +259,33 @@ func TestTakeBackLocked(t *testing.T) {
 	}
 	checkOutbox(t, s.pool)
 }
+
+// TestPruneLocked: what somebody holds stays, and what is behind it goes.
+func TestPruneLocked(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "a", 3, faulty("is missing"))
+	for n := range uint64(3) {
+		if err := s.AddMalformed(t.Context(), Malformed{Message: event("", 60+n).Message, Err: "not JSON"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, table := range []string{"outbox", "outbox_malformed"} {
+		exec(t, s.pool, `UPDATE `+table+` SET published_at = now() - interval '2 hours', stream_time = now() - interval '2 hours' - id * interval '1 s'`)
+	}
+	exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '2 hours' + id * interval '1 s'`)
+	_, release := holding(t, s, `
+		WITH a AS (SELECT FROM outbox WHERE request_id = 'a-2' FOR UPDATE), b AS (SELECT FROM outbox_malformed WHERE stream_sequence = 61 FOR UPDATE)
+		SELECT FROM a, b`)
+	p := &Pruner{Store: s, Retention: time.Hour, Log: logger(t), Counters: &Counters{}}
+	const left = `SELECT (SELECT count(*) FROM outbox) || ' ' || (SELECT count(*) FROM outbox_malformed)`
+	p.turn(t.Context())
+	if got := one[string](t, s.pool, left); got != "1 1" {
+		t.Errorf("left: %s", got)
+	}
+	release()
+	p.turn(t.Context())
+	if got := one[string](t, s.pool, left); got != "0 0" {
+		t.Errorf("left: %s", got)
+	}
+}

@@ -133,6 +133,9 @@ func (s *Store) pruneFrom(ctx context.Context, retention time.Duration, from *pr
 			repeats AS (DELETE FROM outbox_repeats USING old WHERE outbox_id = old.id)
 			DELETE FROM outbox USING old WHERE outbox.id = old.id`, retention, locked)
 	})
+	if s.rowsLocked(ctx, err) {
+		return 0, more, nil // a history's row: the next turn has another look, this one goes on behind the batch
+	}
 	return gone, more, err
 }
 
@@ -143,7 +146,7 @@ func (s *Store) pruneMalformed(ctx context.Context, retention time.Duration) (in
 		return tx.Exec(ctx, `/* prune malformed */
 			DELETE FROM outbox_malformed WHERE id = ANY (ARRAY(
 				SELECT id FROM outbox_malformed WHERE published_at < now() - $1::interval AND stream_time < now() - $1::interval
-				 ORDER BY published_at LIMIT $2))`, retention, pruneBatch)
+				 ORDER BY published_at LIMIT $2 FOR UPDATE SKIP LOCKED))`, retention, pruneBatch)
 	})
 }
 
