@@ -89,6 +89,7 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 	}
 	count(eventsDesc, in.Malformed.Load(), "malformed")
 	count(eventsDesc, in.GivenBack.Load(), "given_back")
+	count(eventsDesc, in.Markers.Load(), "marker")
 	c := e.app.deliverer.Counters
 	for kind := range c.Attempts {
 		count(attemptsDesc, c.Attempts[kind].Load(), flex.Kind(kind).String())

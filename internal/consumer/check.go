@@ -2,12 +2,14 @@ package consumer
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"flexworker/internal/flex"
@@ -23,26 +25,40 @@ var fields = []string{"request_id", "channel", "routing", "interaction_context_s
 // https://www.twilio.com/docs/taskrouter/limits.md
 const maxAttributes = 4096
 
+// roomyAttributes is up to where what Flex adds of its own surely has room beside them.
+const roomyAttributes = 3300
+
 // A checker collects the faults of one request, each with its path. The request
 // is fit by rawjson.Check: no key stands twice in it.
 type checker struct {
-	faults []rawjson.Fault
-	seen   rawjson.Object // the members of all objects that were looked into
+	faults   []rawjson.Fault
+	warnings []rawjson.Fault
+	seen     rawjson.Object // the members of all objects that were looked into
 }
 
 func (c *checker) fault(path, format string, args ...any) {
 	c.faults = append(c.faults, rawjson.Fault{Path: path, Problem: fmt.Sprintf(format, args...)})
 }
 
+// warn notes what Flex would probably ignore, or refuse: the request is sent all the same.
+func (c *checker) warn(path, format string, args ...any) {
+	if len(c.warnings) < maxWarnings {
+		c.warnings = append(c.warnings, rawjson.Fault{Path: path, Problem: fmt.Sprintf(format, args...)})
+	}
+}
+
 // check fills the event from its request and collects what Flex would surely
 // refuse. It asks no more than that: what Flex may take is Flex's to decide.
 func check(e *outbox.Event, lookupAttribute string) {
-	c := checker{seen: make(rawjson.Object, 0, 24)} // as many as most requests have
+	c := checker{seen: make(rawjson.Object, 0, 32)} // as many as most requests have
 	object, ok := c.members(e.Request)
 	if !ok {
-		c.fault("", "a request must be a JSON object")
+		c.fault("", "%s", notAnObject(e.Request))
 		e.Faults = c.faults
 		return
+	}
+	if what := envelope(object); what != "" {
+		c.fault("", "%s", what)
 	}
 	c.known(object)
 	attached := c.channel(object)
@@ -59,7 +75,7 @@ func check(e *outbox.Event, lookupAttribute string) {
 		e.LookupKey = flex.LookupKey(e.RequestID)
 	}
 	c.attributes(given(task, "attributes"), lookupAttribute, e.LookupKey)
-	e.Faults = c.faults
+	e.Faults, e.Warnings = c.faults, c.warnings
 }
 
 // known faults every field that is not a request's: a mistyped expires_at must
@@ -83,8 +99,9 @@ func (c *checker) known(object rawjson.Object) {
 
 // maxUnknown is how many unknown fields are named, of at most maxShown bytes.
 const (
-	maxUnknown = 20
-	maxShown   = 64
+	maxUnknown  = 20
+	maxWarnings = 10
+	maxShown    = 64
 )
 
 var plainName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
@@ -110,6 +127,7 @@ func (c *checker) channel(object rawjson.Object) (attached bool) {
 		}
 		return false
 	}
+	c.names(channel, "channel", channelNames)
 	for _, name := range [...][2]string{{"type", "channel.type"}, {"initiated_by", "channel.initiated_by"}} {
 		if given(channel, name[0]) == nil {
 			c.fault(name[1], "missing")
@@ -119,8 +137,10 @@ func (c *checker) channel(object rawjson.Object) (attached bool) {
 	}
 	c.sid(channel, "sid", "channel.sid", "UO")
 	if properties, ok := c.object(channel, "properties", "channel.properties"); ok {
+		c.names(properties, "channel.properties", channelPropertyNames)
 		c.sid(properties, "media_channel_sid", "channel.properties.media_channel_sid", "CH")
 	}
+	c.participants(given(channel, "participants"))
 	return given(channel, "sid") != nil
 }
 
@@ -133,6 +153,7 @@ func (c *checker) routing(object rawjson.Object, attached bool) (properties rawj
 		}
 		return nil
 	}
+	c.names(routing, "routing", routingNames)
 	properties, ok = c.object(routing, "properties", "routing.properties")
 	if !ok {
 		if given(routing, "properties") == nil && !attached {
@@ -140,6 +161,7 @@ func (c *checker) routing(object rawjson.Object, attached bool) (properties rawj
 		}
 		return nil
 	}
+	c.names(properties, "routing.properties", routingPropertyNames)
 	if given(properties, "workspace_sid") == nil && !attached {
 		c.fault("routing.properties.workspace_sid", "missing; only a request with channel.sid can do without")
 	}
@@ -159,7 +181,9 @@ func (c *checker) attributes(raw []byte, attribute, key string) {
 	if raw == nil {
 		return
 	}
+	count, how := leastCharacters, "without white space between values, an escape such as \\u00e9 as the one character that it means"
 	if inner, ok := rawjson.Text(raw); ok {
+		count, how = utf8.RuneCount, "of the text that the string holds"
 		if raw = inner; len(raw) == 0 {
 			c.fault(path, "the string must hold a JSON object: it is empty")
 			return
@@ -179,12 +203,66 @@ func (c *checker) attributes(raw []byte, attribute, key string) {
 		c.fault(path+"."+attribute, "is the worker's own key; choose another name")
 		return
 	}
-	characters := utf8.RuneCount(raw)
+	own, with := 0, ""
 	if key != "" {
-		characters += len(`"":"",`) + len(attribute) + len(key)
+		own, with = len(`"":"",`)+len(attribute)+len(key), " with the worker's key"
 	}
-	if characters > maxAttributes {
-		c.fault(path, "has %d characters with the worker's key, TaskRouter takes at most %d", characters, maxAttributes)
+	switch least, most := count(raw)+own, utf8.RuneCount(raw)+own; {
+	case least > maxAttributes:
+		c.fault(path, "has %d characters%s (%s), TaskRouter takes at most %d", least, with, how, maxAttributes)
+	case most > maxAttributes:
+		c.warn(path, "has %d characters%s as it is written, of which TaskRouter takes at most %d; %d %s: which of them it counts is not documented", most, with, maxAttributes, least, how)
+	case most > roomyAttributes:
+		c.warn(path, "has %d characters%s: Flex adds some 600 to 700 of its own, and TaskRouter takes at most %d in all", most, with, maxAttributes)
+	}
+}
+
+// leastCharacters is how many characters of JSON a value has at least, however it is
+// written: without white space between values, each character as itself. Only what must
+// be escaped is counted as its escape. raw is fit by rawjson.Check.
+func leastCharacters(raw []byte) (n int) {
+	inside := false
+	for i := 0; i < len(raw); {
+		switch c := raw[i]; {
+		case c == '"':
+			inside = !inside
+			i, n = i+1, n+1
+		case !inside:
+			if c != ' ' && c != '\t' && c != '\r' && c != '\n' {
+				n++
+			}
+			i++
+		case c == '\\':
+			size, least := escape(raw[i:])
+			i, n = i+size, n+least
+		default:
+			_, size := utf8.DecodeRune(raw[i:])
+			i, n = i+size, n+1
+		}
+	}
+	return n
+}
+
+// escape is how many bytes an escape has, and in how many characters it can be written.
+func escape(raw []byte) (size, least int) {
+	const short = 2 // \" and the like
+	switch raw[1] {
+	case '/':
+		return short, 1
+	case 'u':
+		size = len(`\u0000`)
+		code, _ := strconv.ParseUint(string(raw[2:size]), 16, 16) // four hexadecimal digits: they were checked
+		switch r := rune(code); {
+		case utf16.IsSurrogate(r):
+			return 2 * size, 1
+		case strings.ContainsRune("\b\f\n\r\t\"\\", r):
+			return size, short
+		case r < ' ':
+			return size, size
+		}
+		return size, 1
+	default:
+		return short, short
 	}
 }
 
@@ -240,15 +318,16 @@ func (c *checker) priority(object rawjson.Object) int {
 }
 
 // rfc3339 is the form of a time, as Postgres takes it too: time.Parse lets more in,
-// a comma before the fraction and offsets such as +14:60, and the text is kept.
-var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,30})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
+// a comma before the fraction and offsets such as +14:60, and the text is kept. T and Z
+// may be small (RFC 3339, section 5.6).
+var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,30})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
 
 func (c *checker) instant(object rawjson.Object, name string) time.Time {
 	s, ok := c.text(object, name, name)
 	if !ok {
 		return time.Time{}
 	}
-	t, err := time.Parse(time.RFC3339, string(s))
+	t, err := parseTime(strings.ToUpper(string(s)))
 	if err != nil || !rfc3339.Match(s) {
 		c.fault(name, "must be a time by RFC 3339, such as 2026-11-22T09:00:00Z")
 		return time.Time{}
@@ -258,6 +337,22 @@ func (c *checker) instant(object rawjson.Object, name string) time.Time {
 		return time.Time{}
 	}
 	return t
+}
+
+// parseTime is time.Parse with the leap second, which RFC 3339 has at the end of a day
+// of UTC, and which is there what Postgres makes of it: the next.
+func parseTime(s string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339, s)
+	if err == nil || len(s) < len("2016-12-31T23:59:60") || s[16:19] != ":60" {
+		return t, err
+	}
+	if t, err = time.Parse(time.RFC3339, s[:17]+"59"+s[19:]); err == nil {
+		t = t.Add(time.Second)
+		if day := t.UTC(); day.Hour() != 0 || day.Minute() != 0 || day.Second() != 0 {
+			err = errors.New("no leap second")
+		}
+	}
+	return t, err
 }
 
 // members are those of the object raw, taken apart once.

@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,9 +39,9 @@ func TestCheckFields(t *testing.T) {
 	rejected(t, [][]string{
 		{"all fields", requestAnd(`"interaction_context_sid":"HQ` + strings.Repeat("0", 32) + `","webhook_ttid":"flex_interactionwebhook_x","priority":9,"not_before":"2026-11-22T09:00:00Z","expires_at":"2026-11-22T17:00:00.5+01:00","metadata":[1]`)},
 		{"null is left out", requestAnd(`"interaction_context_sid":null,"webhook_ttid":null,"priority":null,"not_before":null,"expires_at":null,"metadata":null`)},
-		{"not an object", `[1]`, "a request must be a JSON object"},
-		{"a string", `"x"`, "a request must be a JSON object"},
-		{"null", `null`, "a request must be a JSON object"},
+		{"not an object", `[1]`, "a request must be a JSON object, and this is an array: send one request in a message"},
+		{"a string", `"x"`, "a request must be a JSON object, and this is a string"},
+		{"null", `null`, "a request must be a JSON object, and this is null"},
 		{"nothing", `{}`, "channel: missing", "routing: missing; only a request with channel.sid can do without"},
 		{"mistyped", requestAnd(`"expire_at":"2026-11-22T09:00:00Z"`), "expire_at: is not a field of a request" + fieldList},
 		{"two, in order", requestAnd(`"z":1,"b":null,"a":1`), "a: is not a field of a request" + fieldList, "z: is not a field of a request" + fieldList},
@@ -136,7 +137,7 @@ func TestCheckPriorityAndTimes(t *testing.T) {
 	}
 	for _, bad := range []string{`tomorrow`, `2026-11-22`, `2026-11-22 09:00:00Z`, `2026-11-22T09:00:00`, `2026-02-30T09:00:00Z`, `2026-11-22T25:00:00Z`, `1763802000`,
 		// Go's parser takes these, Postgres and others do not.
-		`2026-11-22T09:00:00,5Z`, `2026-11-22T09:00:00+14:60`, `2026-11-22T09:00:00+24:00`, `2026-11-22T09:00:00.` + strings.Repeat("5", 200) + `Z`} {
+		`2026-11-22T09:00:60Z`, `2026-11-22T23:59:61Z`, `2026-11-22T09:00:00,5Z`, `2026-11-22T09:00:00+14:60`, `2026-11-22T09:00:00+24:00`, `2026-11-22T09:00:00.` + strings.Repeat("5", 200) + `Z`} {
 		cases = append(cases, []string{"not_before " + bad, requestAnd(`"not_before":"` + bad + `"`), "not_before" + rfc},
 			[]string{"expires_at " + bad, requestAnd(`"expires_at":"` + bad + `"`), "expires_at" + rfc})
 	}
@@ -149,6 +150,18 @@ func TestCheckPriorityAndTimes(t *testing.T) {
 	e, _ := decode(message(nil, requestAnd(`"priority":7,"not_before":"2026-11-22T09:00:00.25+01:00","expires_at":"2099-01-01T00:00:00Z"`)), "k")
 	if e.Priority != 7 || !e.NotBefore.Equal(time.Date(2026, 11, 22, 8, 0, 0, 250e6, time.UTC)) || e.ExpiresAt.Year() != 2099 {
 		t.Errorf("%d %v %v", e.Priority, e.NotBefore, e.ExpiresAt)
+	}
+	for text, want := range map[string]time.Time{
+		`2026-11-22t09:00:00z`:           time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC),
+		`2026-11-22t09:00:00.25+01:00`:   time.Date(2026, 11, 22, 8, 0, 0, 250e6, time.UTC),
+		`2026-11-22T09:00:00-00:00`:      time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC),
+		`2016-12-31T23:59:60Z`:           time.Date(2017, 1, 1, 0, 0, 0, 0, time.UTC),
+		`2016-12-31t15:59:60.5-08:00`:    time.Date(2017, 1, 1, 0, 0, 0, 500e6, time.UTC),
+		`2026-11-22T09:00:00.123456789Z`: time.Date(2026, 11, 22, 9, 0, 0, 123456789, time.UTC),
+	} {
+		if e, bad := decode(message(nil, requestAnd(`"not_before":"`+text+`"`)), "k"); bad != "" || len(e.Faults) > 0 || !e.NotBefore.Equal(want) {
+			t.Errorf("%s: %v %v %s, want %v", text, e.NotBefore, e.Faults, bad, want)
+		}
 	}
 	for n := range 10 {
 		if e, _ := decode(message(nil, requestAnd(fmt.Sprintf(`"priority":%d`, n))), "k"); e.Priority != n || len(e.Faults) > 0 {
@@ -194,7 +207,11 @@ func TestCheckAttributesLimit(t *testing.T) {
 				t.Fatalf("%q %q", bad, e.LookupKey)
 			}
 			if over == 1 {
-				want := "routing.properties.attributes: has 4097 characters with the worker's key, TaskRouter takes at most 4096"
+				how := "without white space between values, an escape such as \\u00e9 as the one character that it means"
+				if form[0] == '"' {
+					how = "of the text that the string holds"
+				}
+				want := "routing.properties.attributes: has 4097 characters with the worker's key (" + how + "), TaskRouter takes at most 4096"
 				if len(e.Faults) != 1 || e.Faults[0].String() != want {
 					t.Errorf("%s: %v", form, e.Faults)
 				}
@@ -230,4 +247,164 @@ func TestCheckLookupKey(t *testing.T) {
 			t.Errorf("%s: %q %v, key %q", name, bad, e.Faults, e.LookupKey)
 		}
 	}
+}
+
+// warned are the warnings of a request that is in order otherwise.
+func warned(t *testing.T, body string) []string {
+	t.Helper()
+	e, bad := decode(message(msgID("a"), body), "interaction_request")
+	if bad != "" || len(e.Faults) > 0 {
+		t.Fatalf("%s: %s %v", body, bad, e.Faults)
+	}
+	var list []string
+	for _, w := range e.Warnings {
+		list = append(list, w.String())
+	}
+	return list
+}
+
+// TestCheckCharacters: an escape counts as the character that it means and white space
+// does not count, since nobody knows how TaskRouter counts them; where it may matter the
+// sender is warned.
+func TestCheckCharacters(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string]int{
+		`{}`: 2, ` { "a" : [ 1.0 , true ] } `: 16, `"\u00e9"`: 3, `"\ud83d\ude42"`: 3, `"\/"`: 3, `"\n\u000a\u0022\""`: 10, `"\u0001"`: 8, `"é🙂  "`: 6, `"\\" `: 4, `{"\u0061":1}`: 7,
+	} {
+		if got := leastCharacters([]byte(raw)); got != want {
+			t.Errorf("%s: %d, want %d", raw, got, want)
+		}
+	}
+	const path = "routing.properties.attributes: "
+	for name, tt := range map[string]struct{ attributes, want string }{
+		"a thousand escapes":  {`{"n":"` + strings.Repeat(`\u00e9`, 1000) + `"}`, path + "has 6065 characters with the worker's key as it is written, of which TaskRouter takes at most 4096; 1065 without white space between values, an escape such as \\u00e9 as the one character that it means: which of them it counts is not documented"},
+		"white space":         {`{"n":` + strings.Repeat(" ", 4100) + `1}`, path + "has 4164 characters with the worker's key as it is written, of which TaskRouter takes at most 4096; 64 without white space between values, an escape such as \\u00e9 as the one character that it means: which of them it counts is not documented"},
+		"little room":         {`{"n":"` + strings.Repeat("x", 3300) + `"}`, path + "has 3365 characters with the worker's key: Flex adds some 600 to 700 of its own, and TaskRouter takes at most 4096 in all"},
+		"little room, string": {`"{\"n\":\"` + strings.Repeat("x", 3300) + `\"}"`, path + "has 3365 characters with the worker's key: Flex adds some 600 to 700 of its own, and TaskRouter takes at most 4096 in all"},
+		"room":                {`{"n":"` + strings.Repeat("x", 3200) + `"}`, ""},
+	} {
+		if got := strings.Join(warned(t, requestWith(`"attributes":`+tt.attributes)), "; "); got != tt.want {
+			t.Errorf("%s:\n got %s\nwant %s", name, got, tt.want)
+		}
+	}
+	const form = `{"n":"%s"}`
+	rejected(t, [][]string{{"escapes beyond it", requestWith(`"attributes":` + fmt.Sprintf(form, strings.Repeat(`\u00e9`, 4096))),
+		path + "has 4161 characters with the worker's key (without white space between values, an escape such as \\u00e9 as the one character that it means), TaskRouter takes at most 4096"}})
+}
+
+// TestCheckNearMisses: a name that is nearly one that Flex documents is named in the
+// warnings; the request is in order all the same.
+func TestCheckNearMisses(t *testing.T) {
+	t.Parallel()
+	const mean = ": Flex documents no such name here, and ignores what it does not know; did you mean %s?"
+	channel := func(member string) string {
+		return `{"channel":{"type":"sms","initiated_by":"api",` + member + `},` + routingOK + `}`
+	}
+	for _, tt := range []struct{ body, path, near string }{
+		{channel(`"particpants":[]`), "channel.particpants", "participants"},
+		{channel(`"Participants":[]`), "channel.Participants", "participants"},
+		{channel(`"initiatedBy":"api"`), "channel.initiatedBy", "initiated_by"},
+		{channel(`"Properties":{}`), "channel.Properties", "properties"},
+		{channel(`"properties":{"mediaChannelSid":"x"}`), "channel.properties.mediaChannelSid", "media_channel_sid"},
+		{channel(`"properties":{"fromName":"x"}`), "channel.properties.fromName", "from_name"},
+		{channel(`"participants":[{"address":"+1"},{"proxyAddress":"+1"}]`), "channel.participants[1].proxyAddress", "proxy_address"},
+		{channel(`"participants":[{"adress":"+1"}]`), "channel.participants[0].adress", "address"},
+		{requestWith(`"workflowSid":"x"`), "routing.properties.workflowSid", "workflow_sid"},
+		{requestWith(`"WorkflowSid":"x"`), "routing.properties.WorkflowSid", "workflow_sid"},
+		{requestWith(`"workflow-sid":"x"`), "routing.properties.workflow-sid", "workflow_sid"},
+		{requestWith(`"workflow_sd":"x"`), "routing.properties.workflow_sd", "workflow_sid"},
+		{requestWith(`"workspaceSid":"x"`), "routing.properties.workspaceSid", "workspace_sid"},
+		{requestWith(`"taskChannelUniqueName":"x"`), "routing.properties.taskChannelUniqueName", "task_channel_unique_name"},
+		{requestWith(`"task_chanel_unique_name":"x"`), "routing.properties.task_chanel_unique_name", "task_channel_unique_name"},
+		{requestWith(`"taskChannelSid":"x"`), "routing.properties.taskChannelSid", "task_channel_sid"},
+		{requestWith(`"queueSid":"x"`), "routing.properties.queueSid", "queue_sid"},
+		{requestWith(`"workerSID":"x"`), "routing.properties.workerSID", "worker_sid"},
+		{requestWith(`"atributes":{}`), "routing.properties.atributes", "attributes"},
+		{requestWith(`"Priority":1`), "routing.properties.Priority", "priority"},
+		{requestWith(`"prioritiy":1`), "routing.properties.prioritiy", "priority"},
+		{requestWith(`"time_out":1`), "routing.properties.time_out", "timeout"},
+	} {
+		if got := warned(t, tt.body); len(got) != 1 || got[0] != tt.path+fmt.Sprintf(mean, tt.near) {
+			t.Errorf("%s: %q", tt.path, got)
+		}
+	}
+	const misplaced = ": Flex documents this name in %s, not here, and ignores what it does not know"
+	for _, tt := range []struct{ body, path, place string }{
+		{`{` + channelOK + `,"routing":{"attributes":{"a":1},"properties":{"workspace_sid":"` + workspace + `"}}}`, "routing.attributes", "routing.properties"},
+		{channel(`"media_channel_sid":"x"`), "channel.media_channel_sid", "channel.properties"},
+		{channel(`"properties":{"participants":[]}`), "channel.properties.participants", "channel"},
+	} {
+		if got := warned(t, tt.body); len(got) != 1 || got[0] != tt.path+fmt.Sprintf(misplaced, tt.place) {
+			t.Errorf("%s: %q", tt.path, got)
+		}
+	}
+	many := make([]string, 50)
+	for n := range many {
+		many[n] = fmt.Sprintf(`"priority%d":1`, n)
+	}
+	if got := warned(t, requestWith(strings.Join(many, ","))); len(got) != maxWarnings {
+		t.Errorf("%d warnings, want %d", len(got), maxWarnings)
+	}
+}
+
+// TestCheckNoFalseAlarms: no name that Flex documents or shows, nothing within attributes,
+// and no name of the sender's own that is like none of them, is warned of.
+func TestCheckNoFalseAlarms(t *testing.T) {
+	t.Parallel()
+	member := func(names []string) string {
+		var list []string
+		for _, n := range names {
+			switch n {
+			case "workspace_sid", "sid", "workflow_sid", "queue_sid", "worker_sid", "task_channel_sid", "attributes", "media_channel_sid", "type", "initiated_by", "properties", "participants":
+				continue // stand there already, or have a form
+			}
+			list = append(list, fmt.Sprintf("%q:\"x\"", n))
+		}
+		return strings.Join(list, ",")
+	}
+	own := `"sms_sender":"x","customer":"y","campaign_id":1,"skills":[],"queue":"q","language":"de","form":"z","sids":1,"typ":1,"notes":"n","friendly_name":"f","particpants":null`
+	body := `{"channel":{"type":"sms","initiated_by":"api",` + own + `,"properties":{` + member(channelPropertyNames.documented) + `,"media_channel_sid":"CH` + strings.Repeat("0", 32) + `",` + own + `},
+		"participants":[{` + member(participantNames.documented) + `,` + own + `},"x",[]]},
+		"routing":{` + member(routingNames.documented) + `,` + own + `,"properties":{"workspace_sid":"` + workspace + `","workflow_sid":"` + workflow + `",` +
+		member(append(slices.Clone(routingPropertyNames.documented), routingPropertyNames.shown...)) + `,` + own + `,
+		"attributes":{"workflowSid":1,"particpants":[],"Attributes":{},"workspace_sid":"x","taskChannelUniqueName":"y"}}},
+		"metadata":{"workflowSid":1,"particpants":2}}`
+	if got := warned(t, body); len(got) > 0 {
+		t.Errorf("%q", got)
+	}
+	for _, known := range []names{channelNames, channelPropertyNames, participantNames, routingNames, routingPropertyNames} {
+		for _, n := range slices.Concat(known.documented, known.shown) {
+			c := checker{}
+			c.names(rawjson.Object{{Key: []byte(n), Value: []byte(`1`)}}, "p", known)
+			if len(c.warnings) > 0 {
+				t.Errorf("%v", c.warnings)
+			}
+		}
+	}
+}
+
+// FuzzNearMiss: a documented name with one letter lost, doubled or changed in case is
+// noticed wherever the name is long, and the distance is one.
+func FuzzNearMiss(f *testing.F) {
+	for n := range 12 {
+		f.Add(uint8(n), uint8(3*n), uint8(n%3))
+	}
+	f.Fuzz(func(t *testing.T, which, where, how uint8) {
+		all := slices.Concat(channelNames.documented, routingPropertyNames.documented)
+		name := all[int(which)%len(all)]
+		i := int(where) % len(name)
+		if len(normalised(name)) < longName || name[i] == '_' {
+			return
+		}
+		mistyped := [...]string{name[:i] + name[i+1:], name[:i+1] + name[i:], name[:i] + strings.ToUpper(name[i:i+1]) + name[i+1:]}[how%3]
+		if slices.Contains(all, mistyped) {
+			return
+		}
+		if got := nearest(mistyped, []string{name}); got != name {
+			t.Errorf("%s is not taken for %s", mistyped, name)
+		}
+		if d := distance(mistyped, name); d != 1 {
+			t.Errorf("from %s to %s: %d", mistyped, name, d)
+		}
+	})
 }

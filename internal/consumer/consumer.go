@@ -99,6 +99,7 @@ type Consumer struct {
 type Counters struct {
 	Added     [5]atomic.Int64 // by outbox.Added
 	Malformed atomic.Int64
+	Markers   atomic.Int64 // delete markers of the server: acked, and nothing else
 	GivenBack atomic.Int64
 	Attached  atomic.Int64
 }

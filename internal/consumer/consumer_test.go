@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"flexworker/internal/outbox"
@@ -296,4 +299,37 @@ func TestStop(t *testing.T) {
 	w.run(other)
 	w.rows(1500)
 	w.acked()
+}
+
+// TestDeleteMarkers: what the server itself puts on a stream when it deletes messages
+// (subject_delete_marker_ttl) is acked and counted, and nobody is answered. With one
+// message a subject the server lets a message live for less long than its marker.
+func TestDeleteMarkers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if err := w.js.DeleteStream(t.Context(), w.names.Stream); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: w.names.Stream, Subjects: []string{w.names.filter()},
+		AllowMsgTTL: true, SubjectDeleteMarkerTTL: time.Hour, MaxMsgsPerSubject: 1}); err != nil {
+		t.Fatal(err)
+	}
+	c := w.consumer(8)
+	w.run(c)
+	m := nats.NewMsg("requests.crm")
+	m.Data = []byte(withID(`"a"`))
+	if _, err := w.js.PublishMsg(t.Context(), m, jetstream.WithMsgTTL(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	w.rows(1)
+	eventually(t, func() error { return is("markers", c.Counters.Markers.Load(), 1) })
+	// A sender's own empty message is none, and one with data neither.
+	for n, data := range []string{"", `{}`} {
+		w.send(data, []headers{nil, {"Nats-Marker-Reason": {"MaxAge"}}}[n])
+		eventually(t, func() error { return is("malformed", c.Counters.Malformed.Load(), int64(n+1)) })
+	}
+	w.acked()
+	if n := c.Counters.Markers.Load(); n != 1 || w.malformed() != 2 {
+		t.Errorf("%d markers, %d malformed", n, w.malformed())
+	}
 }

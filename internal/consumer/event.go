@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -22,16 +24,23 @@ const maxRequestID = 256
 //
 // What has a usable id and can be read as JSON is an event, however faulty; its
 // faults are all named and it is rejected under its id. All else is malformed.
+// The event carries the message in both cases, with its trace context.
 func decode(m outbox.Message, lookupAttribute string) (outbox.Event, string) {
 	e := outbox.Event{Message: m}
-	text, id, bad := unwrap(m)
+	w, bad := unwrap(m)
+	if e.Traceparent == "" {
+		e.Traceparent, e.Tracestate = w.traceparent, w.tracestate
+	}
 	if bad != "" {
 		return e, bad
 	}
-	if len(bytes.TrimSpace(text)) == 0 {
+	if len(bytes.TrimSpace(w.text)) == 0 {
 		return e, "the message is empty; a request is a JSON object"
 	}
-	if faults := rawjson.Check(text); len(faults) > 0 {
+	if bad = notText(w.text); bad != "" {
+		return e, bad
+	}
+	if faults := rawjson.Check(w.text); len(faults) > 0 {
 		for _, f := range faults {
 			if f.Unreadable {
 				return e, f.String()
@@ -39,57 +48,179 @@ func decode(m outbox.Message, lookupAttribute string) (outbox.Event, string) {
 		}
 		e.Faults = faults
 	}
-	if e.RequestID, bad = requestID(text, id, e.Faults); bad != "" {
+	if e.RequestID, bad = requestID(m, w, e.Faults); bad != "" {
 		return e, bad
 	}
 	if len(e.Faults) > 0 {
 		return e, ""
 	}
-	e.Request = text
+	e.Request = w.text
 	check(&e, lookupAttribute)
 	return e, ""
 }
 
-// unwrap takes the request's text out of its envelope, if there is one, and
-// gives the id that the envelope or the header offers.
-func unwrap(m outbox.Message) (text []byte, id, bad string) {
-	id = header(m, jetstream.MsgIDHeader)
+// unwrapped is the request's text without its envelope, if there was one, and what
+// the envelope or the headers offer.
+type unwrapped struct {
+	text  []byte
+	id    string
+	where string // whose id it is, as its sender knows it
+	bad   string // why that id cannot be read; of no account where the request has its own
+	// The trace context of the CloudEvent's extension.
+	traceparent, tracestate string
+}
+
+// unwrap takes the request's text out of its envelope.
+func unwrap(m outbox.Message) (w unwrapped, bad string) {
+	w.id, w.where = header(m, jetstream.MsgIDHeader), "the "+jetstream.MsgIDHeader+" header"
 	if !structured(m) {
-		if binary := header(m, "ce-id"); binary != "" {
-			id = binary
+		w.text = m.Raw
+		if raw := header(m, "ce-id"); raw != "" {
+			w.where = "the header ce-id"
+			w.id, w.bad = attribute(raw)
 		}
-		return m.Raw, id, ""
+		// What cannot be read of a trace is no fault of the request.
+		if w.traceparent, bad = attribute(header(m, "ce-traceparent")); bad == "" {
+			w.tracestate, _ = attribute(header(m, "ce-tracestate"))
+		}
+		return w, ""
+	}
+	if bad := notText(m.Raw); bad != "" {
+		return w, "CloudEvent: " + bad
 	}
 	// A fault within data is the request's, and one in an attribute that nobody
 	// reads is nobody's.
 	for _, f := range rawjson.Check(m.Raw) {
 		if f.Unreadable || f.Path == "id" || f.Path == "data" || f.Path == "data_base64" {
-			return nil, "", "CloudEvent: " + f.String()
+			return w, "CloudEvent: " + f.String()
 		}
 	}
-	if raw := bytes.TrimSpace(m.Raw); len(raw) > 0 && raw[0] == '[' {
-		return nil, "", "CloudEvent: a batch; send one event in a message"
+	if raw := bytes.TrimSpace(m.Raw); len(raw) > 0 && raw[0] != '{' {
+		if raw[0] == '[' {
+			return w, "CloudEvent: a batch; send one event in a message"
+		}
+		return w, "CloudEvent: " + notAnObject(raw)
 	}
-	if raw, ok := rawjson.Member(m.Raw, "id"); ok {
-		if json.Unmarshal(raw, &id) != nil {
-			return nil, "", "CloudEvent: id: must be a string"
+	if raw, ok := rawjson.Member(m.Raw, "id"); ok && !isNull(raw) {
+		id, ok := rawjson.Text(raw)
+		if !ok {
+			return w, "CloudEvent: id: must be a string"
+		}
+		if len(id) > 0 {
+			w.id, w.where = string(id), "the CloudEvent's id"
 		}
 	}
+	w.traceparent, w.tracestate = extension(m.Raw, "traceparent"), extension(m.Raw, "tracestate")
 	if data, ok := rawjson.Member(m.Raw, "data"); ok {
-		return data, id, ""
+		w.text = data
+		return w, ""
 	}
 	if data, ok := rawjson.Member(m.Raw, "data_base64"); ok {
-		var encoded string
-		if json.Unmarshal(data, &encoded) != nil {
-			return nil, "", "CloudEvent: data_base64: must be a string"
+		encoded, ok := rawjson.Text(data)
+		if !ok {
+			return w, "CloudEvent: data_base64: must be a string"
 		}
-		text, err := base64.StdEncoding.DecodeString(encoded)
-		if err != nil {
-			return nil, "", "CloudEvent: data_base64: " + err.Error()
+		var err error
+		if w.text, err = base64.StdEncoding.DecodeString(string(encoded)); err != nil {
+			return w, "CloudEvent: data_base64: " + err.Error()
 		}
-		return text, id, ""
+		return w, ""
 	}
-	return nil, "", "CloudEvent: data: missing; the request has to stand in it"
+	return w, "CloudEvent: data: missing; the request has to stand in it"
+}
+
+// extension is a string attribute of a structured CloudEvent; "": there is none.
+func extension(envelope []byte, name string) string {
+	raw, _ := rawjson.Member(envelope, name)
+	text, _ := rawjson.Text(raw)
+	return string(text)
+}
+
+// attribute is the value of a CloudEvent's attribute that came in a header: without
+// the double quotes of older versions of the specification, and percent-decoded once.
+// bad says what is wrong with its encoding. https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/nats-protocol-binding.md
+func attribute(value string) (text, bad string) {
+	value = unquoted(value)
+	if !strings.Contains(value, "%") {
+		return value, "" // bytes that are not UTF-8 are the reader's to judge
+	}
+	text, err := url.PathUnescape(value)
+	if err != nil {
+		return "", fmt.Sprintf("is percent-encoded, and has an %v: write %%25 for a percent sign", err)
+	}
+	if !utf8.ValidString(text) {
+		return "", "is not UTF-8 when it is percent-decoded"
+	}
+	return text, ""
+}
+
+// unquoted is the inside of a value that stands in double quotes, RFC 7230, section
+// 3.2.6; any other value is as it is.
+func unquoted(value string) string {
+	if len(value) < 2 || value[0] != '"' {
+		return value
+	}
+	out := make([]byte, 0, len(value))
+	for i := 1; i < len(value); i++ {
+		switch c := value[i]; {
+		case c == '"' && i == len(value)-1:
+			return string(out)
+		case c == '"':
+			return value
+		case c == '\\' && i+1 < len(value):
+			i++
+			out = append(out, value[i])
+		default:
+			out = append(out, c)
+		}
+	}
+	return value
+}
+
+// notText names what is no UTF-8 text of JSON by its first bytes, and what to do: a
+// JSON reader would only complain of a character.
+func notText(text []byte) string {
+	begins := func(with ...string) bool {
+		return slices.ContainsFunc(with, func(w string) bool { return bytes.HasPrefix(text, []byte(w)) })
+	}
+	switch {
+	case begins("\xff\xfe\x00\x00", "\x00\x00\xfe\xff", "\x00\x00\x00"):
+		return "is UTF-32: send it as UTF-8"
+	case begins("\xff\xfe", "\xfe\xff"), len(text) > 1 && (text[0] == 0) != (text[1] == 0):
+		return "is UTF-16: send it as UTF-8"
+	case begins("\xef\xbb\xbf"):
+		return "begins with a byte order mark (U+FEFF), which JSON must not have: send it as UTF-8 without one"
+	case begins("\x1f\x8b"):
+		return "is compressed with gzip: send the JSON text as it is"
+	case begins("\x28\xb5\x2f\xfd"):
+		return "is compressed with zstd: send the JSON text as it is"
+	case begins("\x78\x01", "\x78\x9c", "\x78\xda"):
+		return "is compressed with zlib (deflate): send the JSON text as it is"
+	default:
+		return ""
+	}
+}
+
+// notAnObject says what stands where a request should, and what to do; "" for an object.
+func notAnObject(text []byte) string {
+	const must = "a request must be a JSON object"
+	switch text = bytes.TrimSpace(text); {
+	case len(text) == 0 || text[0] == '{':
+		return ""
+	case text[0] == '[':
+		return must + ", and this is an array: send one request in a message"
+	case text[0] == '"':
+		if inner, ok := rawjson.Text(text); ok && isObject(inner) && rawjson.Valid(inner) {
+			return must + ", and this is a string that holds one: it was encoded twice; send the object itself"
+		}
+		return must + ", and this is a string"
+	case isNull(text):
+		return must + ", and this is null"
+	case text[0] == 't' || text[0] == 'f':
+		return must + ", and this is " + string(text)
+	default:
+		return must + ", and this is a number"
+	}
 }
 
 // structured says whether a message is a CloudEvent in the structured form: by
@@ -118,15 +249,15 @@ func header(m outbox.Message, name string) string {
 }
 
 // requestID is the request's own id, else the one that came around it.
-func requestID(text []byte, offered string, faults []rawjson.Fault) (id, bad string) {
+func requestID(m outbox.Message, w unwrapped, faults []rawjson.Fault) (id, bad string) {
 	for _, f := range faults {
 		if f.Path == "request_id" {
 			return "", f.String()
 		}
 	}
-	id = offered
-	where := "the id of the envelope or of the " + jetstream.MsgIDHeader + " header"
-	if raw, ok := rawjson.Member(text, "request_id"); ok && !bytes.Equal(raw, []byte("null")) {
+	id = w.id
+	where := w.where
+	if raw, ok := rawjson.Member(w.text, "request_id"); ok && !isNull(raw) {
 		where = "request_id"
 		if len(faults) > 0 { // behind many its own were not reported
 			for _, f := range rawjson.Check(raw) {
@@ -138,13 +269,62 @@ func requestID(text []byte, offered string, faults []rawjson.Fault) (id, bad str
 			return "", "request_id: must be a string"
 		}
 		id = string(text)
+	} else if w.bad != "" {
+		return "", where + ": " + w.bad
 	} else if id == "" {
-		return "", "request_id: missing, and there is no " + jetstream.MsgIDHeader + " header either"
+		return "", noID(m, w.text)
 	}
 	if problem := idProblem(id); problem != "" {
 		return "", where + ": " + problem
 	}
 	return id, ""
+}
+
+// noID says why a message has no id: by what it seems to be, as far as it seems to
+// be something else than a request.
+func noID(m outbox.Message, text []byte) string {
+	if what := notAnObject(text); what != "" {
+		return what
+	}
+	missing := "request_id: missing, and there is no " + jetstream.MsgIDHeader + " header either"
+	object := rawjson.AppendMembers(nil, text)
+	for _, p := range object {
+		if name := string(p.Key); normalised(name) == "requestid" {
+			return fmt.Sprintf("%s; it is not %s", missing, shown(name))
+		}
+	}
+	if header(m, "ce_id") != "" || header(m, "ce_specversion") != "" {
+		return missing + "; ce_id and the like are the headers of CloudEvents in Kafka: in NATS they are ce-id"
+	}
+	if what := envelope(object); what != "" {
+		return missing + "; " + what
+	}
+	return missing
+}
+
+// envelope says what an object seems to be that has the request within a member;
+// "": nothing. A request has no such member.
+func envelope(object rawjson.Object) string {
+	if object.Get("channel") != nil {
+		return ""
+	}
+	if object.Get("data") != nil || object.Get("data_base64") != nil {
+		for _, name := range []string{"id", "source", "type"} {
+			if object.Get(name) != nil {
+				return `this seems to be a CloudEvent without specversion: add "specversion":"1.0", or send its data alone`
+			}
+		}
+		return `the request stands in data, which only a CloudEvent has: add "specversion":"1.0" and id, source and type, or send what is in data alone`
+	}
+	for _, p := range object {
+		if inner, ok := rawjson.Text(p.Value); ok {
+			p.Value = inner
+		}
+		if _, ok := rawjson.Member(p.Value, "channel"); ok && isObject(p.Value) && rawjson.Valid(p.Value) {
+			return "the request stands in " + shown(string(p.Key)) + ": send that alone"
+		}
+	}
+	return ""
 }
 
 // idProblem says what keeps an id from being 1 to 256 bytes of printable text.
@@ -158,11 +338,29 @@ func idProblem(id string) string {
 		return "is not UTF-8"
 	}
 	for _, r := range id {
-		// Format characters join emoji and turn the writing direction; they are
-		// text. Everything that ends a line or is no character is not.
-		if !unicode.IsGraphic(r) && !unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029' {
+		switch {
+		case unseen(r):
+			return fmt.Sprintf("has the character %U, which cannot be seen", r)
+		case r != ' ' && unicode.Is(unicode.Zs, r):
+			return fmt.Sprintf("has the character %U, which cannot be told from a space", r)
+		case !unicode.IsPrint(r) && !unicode.Is(unicode.Prepended_Concatenation_Mark, r):
 			return fmt.Sprintf("has the unprintable character %U", r)
 		}
 	}
+	if id[0] == ' ' || id[len(id)-1] == ' ' {
+		return "begins or ends with a space, which cannot be seen"
+	}
 	return ""
+}
+
+// unseen says whether a character is one that readers do not see: what joins others,
+// turns the writing direction, selects a variant, fills, or tags. Two ids that differ
+// in such a one alone look the same. It is Unicode's Default_Ignorable_Code_Point, with
+// two symbols that are blank and the marks of interlinear annotation; of the format
+// characters those that print a mark over digits are seen.
+// https://www.unicode.org/reports/tr44/#Default_Ignorable_Code_Point
+func unseen(r rune) bool {
+	return unicode.Is(unicode.Cf, r) && !unicode.Is(unicode.Prepended_Concatenation_Mark, r) ||
+		unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) ||
+		r == '\u2800' || r == '\U0001d159'
 }

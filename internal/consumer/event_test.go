@@ -2,6 +2,8 @@ package consumer
 
 import (
 	"encoding/base64"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -79,11 +81,11 @@ func TestDecodeUnreadable(t *testing.T) {
 		{name: "cut", headers: msgID("a"), body: `{"request_id":"a"`, malformed: "not JSON at byte 17: unexpected end of JSON input"},
 		{name: "two values", headers: msgID("a"), body: `{} {}`, malformed: "not JSON at byte 4: invalid character '{' after top-level value"},
 		{name: "trailing comma", headers: msgID("a"), body: `{"request_id":"a",}`, malformed: "not JSON at byte 19: invalid character '}' looking for beginning of object key string"},
-		{name: "byte order mark", headers: msgID("a"), body: "\ufeff" + bodyOK, malformed: "not JSON at byte 1: invalid character 'ï' looking for beginning of value"},
+		{name: "byte order mark", headers: msgID("a"), body: "\ufeff" + bodyOK, malformed: "begins with a byte order mark (U+FEFF), which JSON must not have: send it as UTF-8 without one"},
 		{name: "NaN", headers: msgID("a"), body: `{"priority":NaN}`, malformed: "not JSON at byte 13: invalid character 'N' looking for beginning of value"},
 		{name: "raw line end in a string", headers: msgID("a"), body: "{\"metadata\":\"a\r\nb\"}", malformed: `not JSON at byte 15: invalid character '\r' in string literal`},
 		{name: "Latin-1", headers: msgID("a"), body: "{\"metadata\":\"\xe9\"}", malformed: "not UTF-8 at byte 13"},
-		{name: "UTF-16", headers: msgID("a"), body: "\xff\xfe{\x00}\x00", malformed: "not UTF-8 at byte 0"},
+		{name: "UTF-16", headers: msgID("a"), body: "\xff\xfe{\x00}\x00", malformed: "is UTF-16: send it as UTF-8"},
 		{name: "100 levels and one", headers: msgID("a"), body: `{"metadata":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, malformed: "metadata" + strings.Repeat("[0]", 64) + "...: nested deeper than 100 levels"},
 		{name: "100,000 levels", headers: msgID("a"), body: strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000), malformed: strings.Repeat("[0]", 66) + "[0...: nested deeper than 100 levels"},
 		{name: "100,000 levels never closed", headers: msgID("a"), body: strings.Repeat("[", 100_000), malformed: "not JSON at byte 10001: invalid character '[' exceeded max depth"},
@@ -131,7 +133,7 @@ func TestDecodeRequestID(t *testing.T) {
 		{name: "256 bytes", body: withID(`"` + long + `"`), id: long},
 		{name: "257 bytes", body: withID(`"` + long + `x"`), malformed: "request_id: has 257 bytes, at most 256 are allowed"},
 		{name: "256 bytes are not characters", body: withID(`"` + strings.Repeat("ü", 129) + `"`), malformed: "request_id: has 258 bytes, at most 256 are allowed"},
-		{name: "257 bytes in the header", headers: msgID(long + "x"), body: bodyOK, malformed: "the id of the envelope or of the Nats-Msg-Id header: has 257 bytes, at most 256 are allowed"},
+		{name: "257 bytes in the header", headers: msgID(long + "x"), body: bodyOK, malformed: "the Nats-Msg-Id header: has 257 bytes, at most 256 are allowed"},
 		{name: "huge", body: withID(`"` + strings.Repeat("x", 1<<20) + `"`), malformed: "request_id: has 1048576 bytes, at most 256 are allowed"},
 		{name: "CR LF", body: withID(`"a\r\nNats-Msg-Id: b"`), malformed: "request_id: has the unprintable character U+000D"},
 		{name: "tab", body: withID(`"a\tb"`), malformed: "request_id: has the unprintable character U+0009"},
@@ -140,8 +142,8 @@ func TestDecodeRequestID(t *testing.T) {
 		{name: "line separator", body: withID(`"a\u2028b"`), malformed: "request_id: has the unprintable character U+2028"},
 		{name: "lone surrogate", body: withID(`"\ud800"`), malformed: `request_id: holds half of a surrogate pair (\ud800)`},
 		{name: "lone surrogate behind many faults", body: `{"a":[` + strings.Repeat(`"\u0000",`, 30) + `1],"request_id":"\ud800"}`, malformed: `request_id: holds half of a surrogate pair (\ud800)`},
-		{name: "not UTF-8 in the header", headers: msgID("\xff"), body: bodyOK, malformed: "the id of the envelope or of the Nats-Msg-Id header: is not UTF-8"},
-		{name: "emoji", body: withID(`"👩‍👩‍👧 42"`), id: "👩‍👩‍👧 42"},
+		{name: "not UTF-8 in the header", headers: msgID("\xff"), body: bodyOK, malformed: "the Nats-Msg-Id header: is not UTF-8"},
+		{name: "emoji", body: withID(`"👩👧 42"`), id: "👩👧 42"},
 		{name: "emoji as escapes", body: withID(`"\ud83d\udc69"`), id: "👩"},
 		{name: "right to left", body: withID(`"שלום-مرحبا"`), id: "שלום-مرحبا"},
 		{name: "a path", body: withID(`"../../etc/passwd"`), id: "../../etc/passwd"},
@@ -170,8 +172,8 @@ func TestDecodeCloudEvents(t *testing.T) {
 		{name: "id twice", headers: structured, body: ce + `"id":"ce-2","data":` + bodyOK + `}`, malformed: "CloudEvent: id: this key stands twice"},
 		{name: "data twice", headers: structured, body: ce + `"data":{},"data":` + bodyOK + `}`, malformed: "CloudEvent: data: this key stands twice"},
 		{name: "no data", headers: structured, body: ce + `"x":1}`, malformed: "CloudEvent: data: missing; the request has to stand in it"},
-		{name: "data null", headers: structured, body: ce + `"data":null}`, id: "ce-1", faults: []string{"a request must be a JSON object"}},
-		{name: "data as text", headers: structured, body: ce + `"data":"{}"}`, id: "ce-1", faults: []string{"a request must be a JSON object"}},
+		{name: "data null", headers: structured, body: ce + `"data":null}`, id: "ce-1", faults: []string{"a request must be a JSON object, and this is null"}},
+		{name: "data as text", headers: structured, body: ce + `"data":"{}"}`, id: "ce-1", faults: []string{"a request must be a JSON object, and this is a string that holds one: it was encoded twice; send the object itself"}},
 		{name: "data unfit", headers: structured, body: ce + `"data":{"metadata":"\u0000"}}`, id: "ce-1", faults: []string{`metadata: holds \u0000, which Postgres cannot keep`}},
 		{name: "envelope unfit, data in order", headers: structured, body: ce + `"ext":"\u0000","data":` + bodyOK + `}`, id: "ce-1"},
 		{name: "data not base64", headers: structured, body: ce + `"data_base64":"!"}`, malformed: "CloudEvent: data_base64: illegal base64 data at input byte 0"},
@@ -183,7 +185,7 @@ func TestDecodeCloudEvents(t *testing.T) {
 		{name: "binary in any case", headers: headers{"Ce-Id": {"ce-1"}}, body: bodyOK, id: "ce-1"},
 		{name: "binary before the header", headers: headers{"CE-ID": {"ce-1"}, "Nats-Msg-Id": {"n"}}, body: bodyOK, id: "ce-1"},
 		{name: "binary, body first", headers: headers{"ce-id": {"ce-1"}}, body: withID(`"a"`), id: "a"},
-		{name: "binary, unprintable", headers: headers{"ce-id": {"a\x01"}}, body: bodyOK, malformed: "the id of the envelope or of the Nats-Msg-Id header: has the unprintable character U+0001"},
+		{name: "binary, unprintable", headers: headers{"ce-id": {"a\x01"}}, body: bodyOK, malformed: "the header ce-id: has the unprintable character U+0001"},
 		{name: "binary, a wrong field", headers: headers{"ce-id": {"ce-1"}}, body: `{` + channelOK + `,` + routingOK + `,"data":{}}`, id: "ce-1", faults: []string{"data: is not a field of a request" + unknown}},
 	})
 }
@@ -203,6 +205,138 @@ func TestDecodeKeepsBytes(t *testing.T) {
 		}
 		if strings.TrimSpace(string(e.Request)) != strings.TrimSpace(body) {
 			t.Errorf("%s: request is %s", name, e.Request)
+		}
+	}
+}
+
+// TestDecodeNamesWhatItIs: a message that is no request says what it seems to be, and
+// what to do.
+func TestDecodeNamesWhatItIs(t *testing.T) {
+	t.Parallel()
+	const missing = "request_id: missing, and there is no Nats-Msg-Id header either"
+	const must = "a request must be a JSON object, and this is "
+	utf16 := func(s string) string {
+		var b strings.Builder
+		for _, c := range s {
+			b.WriteString(string(c) + "\x00")
+		}
+		return b.String()
+	}
+	structured := headers{"Content-Type": {"application/cloudevents+json"}}
+	const ce = `{"id":"a","source":"/s","type":"t","data":` + bodyOK + `}`
+	const bare = "; the request stands in data, which only a CloudEvent has: add \"specversion\":\"1.0\" and id, source and type, or send what is in data alone"
+	const unversioned = `this seems to be a CloudEvent without specversion: add "specversion":"1.0", or send its data alone`
+	runDecode(t, []decodeCase{
+		{name: "an array", body: "[" + withID(`"a"`) + "]", malformed: must + "an array: send one request in a message"},
+		{name: "encoded twice", body: strconv.Quote(withID(`"a"`)), malformed: must + "a string that holds one: it was encoded twice; send the object itself"},
+		{name: "a string", body: `"hello"`, malformed: must + "a string"},
+		{name: "a number", body: `42`, malformed: must + "a number"},
+		{name: "true", body: `true`, malformed: must + "true"},
+		{name: "null", body: `null`, malformed: must + "null"},
+		{name: "data alone", body: `{"data":` + withID(`"a"`) + `}`, malformed: missing + bare},
+		{name: "a CloudEvent without specversion", body: ce, malformed: missing + "; " + unversioned},
+		{name: "a CloudEvent without specversion, with an id", headers: msgID("a"), body: ce, id: "a", faults: []string{unversioned,
+			"data: is not a field of a request" + fieldList, "id: is not a field of a request" + fieldList, "source: is not a field of a request" + fieldList,
+			"type: is not a field of a request" + fieldList, "channel: missing", "routing: missing; only a request with channel.sid can do without"}},
+		{name: "an envelope of its own", body: `{"payload":` + withID(`"a"`) + `}`, malformed: missing + "; the request stands in payload: send that alone"},
+		{name: "an envelope with text", body: `{"v":1,"body":` + strconv.Quote(bodyOK) + `}`, malformed: missing + "; the request stands in body: send that alone"},
+		{name: "another spelling of the id", body: `{"requestId":"a",` + channelOK + `,` + routingOK + `}`, malformed: missing + "; it is not requestId"},
+		{name: "Kafka's headers", headers: headers{"ce_id": {"a"}, "ce_specversion": {"1.0"}}, body: bodyOK, malformed: missing + "; ce_id and the like are the headers of CloudEvents in Kafka: in NATS they are ce-id"},
+		{name: "UTF-16, little", headers: msgID("a"), body: utf16(bodyOK), malformed: "is UTF-16: send it as UTF-8"},
+		{name: "UTF-16, big, with a mark", headers: msgID("a"), body: "\xfe\xff\x00" + utf16(bodyOK), malformed: "is UTF-16: send it as UTF-8"},
+		{name: "UTF-32", headers: msgID("a"), body: "\xff\xfe\x00\x00{\x00\x00\x00", malformed: "is UTF-32: send it as UTF-8"},
+		{name: "gzip", headers: msgID("a"), body: "\x1f\x8b\x08\x00\x00", malformed: "is compressed with gzip: send the JSON text as it is"},
+		{name: "zstd", headers: msgID("a"), body: "\x28\xb5\x2f\xfd\x00", malformed: "is compressed with zstd: send the JSON text as it is"},
+		{name: "zlib", headers: msgID("a"), body: "\x78\x9c\x00", malformed: "is compressed with zlib (deflate): send the JSON text as it is"},
+		{name: "a mark before a CloudEvent", headers: structured, body: "\ufeff" + ce, malformed: "CloudEvent: begins with a byte order mark (U+FEFF), which JSON must not have: send it as UTF-8 without one"},
+		{name: "gzip within a CloudEvent", body: `{"specversion":"1.0","id":"a","data_base64":"H4sIAAAA"}`, malformed: "is compressed with gzip: send the JSON text as it is"},
+		{name: "a CloudEvent that is a string", headers: structured, body: `"x"`, malformed: "CloudEvent: " + must + "a string"},
+		{name: "a CloudEvent with an empty id", headers: headers{"Nats-Msg-Id": {"n"}}, body: `{"specversion":"1.0","id":"","data":` + bodyOK + `}`, id: "n"},
+		{name: "a CloudEvent with an id that is null", headers: headers{"Nats-Msg-Id": {"n"}}, body: `{"specversion":"1.0","id":null,"data":` + bodyOK + `}`, id: "n"},
+	})
+}
+
+// TestDecodeUnseen: two ids that look the same are not two.
+func TestDecodeUnseen(t *testing.T) {
+	t.Parallel()
+	for _, r := range "\u00ad\u034f\u061c\u115f\u1160\u17b4\u180b\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069\u206a\u206f\u2800\u3164\ufe00\ufe0f\ufeff\uffa0\ufff9\ufffb\U0001d159\U0001d173\U000e0001\U000e0041\U000e007f\U000e0100" {
+		for _, id := range []string{string(r), "a" + string(r) + "b", "a" + string(r)} {
+			e, bad := decode(message(msgID(id), bodyOK), "k")
+			if want := fmt.Sprintf("the Nats-Msg-Id header: has the character %U, which cannot be seen", r); bad != want {
+				t.Errorf("%q: %q, id %q, want %q", id, bad, e.RequestID, want)
+			}
+		}
+	}
+	for id, want := range map[string]string{
+		"a\u00a0b": "has the character U+00A0, which cannot be told from a space", "a\u3000b": "has the character U+3000, which cannot be told from a space",
+		" ": "begins or ends with a space, which cannot be seen", "a ": "begins or ends with a space, which cannot be seen", " a": "begins or ends with a space, which cannot be seen",
+		"a\ue000": "has the unprintable character U+E000", "a\u0378": "has the unprintable character U+0378", "a\u2029": "has the unprintable character U+2029",
+	} {
+		if got := idProblem(id); got != want {
+			t.Errorf("%q: %q, want %q", id, got, want)
+		}
+	}
+	for _, id := range []string{"a b", "é", "e\u0301", "日本語", "שלום-مرحبا", "👩", "\u0600١٢", "~!@#$%^&*()", "नमस्ते"} {
+		if got := idProblem(id); got != "" {
+			t.Errorf("%q: %s", id, got)
+		}
+	}
+}
+
+// TestDecodePercent: one CloudEvent in two forms is one id: the values of ce- headers are
+// percent-decoded once.
+func TestDecodePercent(t *testing.T) {
+	t.Parallel()
+	ce := func(id string) headers { return headers{"ce-id": {id}, "ce-specversion": {"1.0"}} }
+	const bad = "the header ce-id: is percent-encoded, and has an invalid URL escape "
+	runDecode(t, []decodeCase{
+		{name: "structured", body: `{"specversion":"1.0","id":"café 1","data":` + bodyOK + `}`, id: "café 1"},
+		{name: "binary", headers: ce("caf%C3%A9%201"), body: bodyOK, id: "café 1"},
+		{name: "small digits", headers: ce("caf%c3%a9%201"), body: bodyOK, id: "café 1"},
+		{name: "what need not be", headers: ce("%61%2Fb"), body: bodyOK, id: "a/b"},
+		{name: "not encoded", headers: ce("café 1"), body: bodyOK, id: "café 1"},
+		{name: "a plus is a plus", headers: ce("a+b"), body: bodyOK, id: "a+b"},
+		{name: "once, not twice", headers: ce("100%2525"), body: bodyOK, id: "100%25"},
+		{name: "in double quotes", headers: ce(`"a \"b\" %C3%A9"`), body: bodyOK, id: `a "b" é`},
+		{name: "quotes that do not match", headers: ce(`"a`), body: bodyOK, id: `"a`},
+		{name: "quotes within", headers: ce(`"a"b"`), body: bodyOK, id: `"a"b"`},
+		{name: "an escaped quote at the end", headers: ce(`"a\"`), body: bodyOK, id: `"a\"`},
+		{name: "only the id of the message is not", headers: msgID("50%25"), body: bodyOK, id: "50%25"},
+		{name: "a percent sign", headers: ce("50%"), body: bodyOK, malformed: bad + `"%": write %25 for a percent sign`},
+		{name: "no digits", headers: ce("50%-off"), body: bodyOK, malformed: bad + `"%-o": write %25 for a percent sign`},
+		{name: "cut", headers: ce("a%C"), body: bodyOK, malformed: bad + `"%C": write %25 for a percent sign`},
+		{name: "not UTF-8", headers: ce("%C0%A0"), body: bodyOK, malformed: "the header ce-id: is not UTF-8 when it is percent-decoded"},
+		{name: "half a character", headers: ce("%C3"), body: bodyOK, malformed: "the header ce-id: is not UTF-8 when it is percent-decoded"},
+		{name: "a line end", headers: ce("a%0D%0Ab"), body: bodyOK, malformed: "the header ce-id: has the unprintable character U+000D"},
+		{name: "NUL", headers: ce("a%00"), body: bodyOK, malformed: "the header ce-id: has the unprintable character U+0000"},
+		{name: "a bad one that is not needed", headers: ce("50%"), body: withID(`"a"`), id: "a"},
+	})
+}
+
+// TestDecodeTrace: the trace context comes from the headers, else from the extension of
+// the CloudEvent, in both forms; also of what is malformed.
+func TestDecodeTrace(t *testing.T) {
+	t.Parallel()
+	const trace, other = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-11111111111111111111111111111111-2222222222222222-00"
+	extended := `{"specversion":"1.0","id":"a","traceparent":"` + trace + `","tracestate":"v=1","data":` + bodyOK + `}`
+	for name, tt := range map[string]struct {
+		headers            headers
+		body               string
+		traceparent, state string
+	}{
+		"headers":               {headers{"Traceparent": {trace}, "tracestate": {"v=1"}}, withID(`"a"`), trace, "v=1"},
+		"structured":            {nil, extended, trace, "v=1"},
+		"the header goes first": {headers{"traceparent": {other}}, extended, other, ""},
+		"binary":                {headers{"ce-id": {"a"}, "ce-traceparent": {trace}, "ce-tracestate": {"v%3D1"}}, bodyOK, trace, "v=1"},
+		"malformed":             {headers{"ce-traceparent": {trace}}, `{`, trace, ""},
+		"structured, no data":   {nil, `{"specversion":"1.0","id":"a","traceparent":"` + trace + `"}`, trace, ""},
+		"not text":              {nil, `{"specversion":"1.0","id":"a","traceparent":7,"tracestate":[],"data":` + bodyOK + `}`, "", ""},
+		"none":                  {headers{"tracestate": {"v=1"}}, withID(`"a"`), "", ""},
+		"cannot be read":        {headers{"ce-id": {"a"}, "ce-traceparent": {"%"}}, bodyOK, "", ""},
+	} {
+		m := Names{Subject: "r"}.complete(message(tt.headers, tt.body))
+		if e, _ := decode(m, "k"); e.Traceparent != tt.traceparent || e.Tracestate != tt.state {
+			t.Errorf("%s: %q %q, want %q %q", name, e.Traceparent, e.Tracestate, tt.traceparent, tt.state)
 		}
 	}
 }

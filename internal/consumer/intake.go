@@ -181,6 +181,10 @@ func (in *intake) keep(m jetstream.Msg, message outbox.Message) (later time.Dura
 // store makes a row of the message. What Postgres refuses for its data, though
 // it passed our checks, is kept as malformed with its bytes.
 func (c *Consumer) store(ctx context.Context, message outbox.Message) error {
+	if marker(message) {
+		c.Counters.Markers.Add(1)
+		return nil
+	}
 	event, bad := decode(message, c.Attribute)
 	if bad == "" {
 		added, err := c.Store.Add(ctx, event)
@@ -196,12 +200,18 @@ func (c *Consumer) store(ctx context.Context, message outbox.Message) error {
 			bad = "the database does not take it: " + err.Error()
 		}
 	}
-	if err := c.Store.AddMalformed(ctx, outbox.Malformed{Message: message, Err: bad}); err != nil {
+	if err := c.Store.AddMalformed(ctx, outbox.Malformed{Message: event.Message, Err: bad}); err != nil {
 		return err
 	}
 	c.Counters.Malformed.Add(1)
 	c.Log.Warn("malformed message kept", "subject", message.Subject, "sequence", message.Sequence, "error", bad)
 	return nil
+}
+
+// marker says whether a message is the server's own note that it has deleted others
+// (subject_delete_marker_ttl): nobody asked for anything, and nobody waits for an answer.
+func marker(m outbox.Message) bool {
+	return len(m.Raw) == 0 && header(m, jetstream.MarkerReasonHeader) != ""
 }
 
 // giveBack lets the message come again after a delay. If that is lost it comes again

@@ -269,6 +269,8 @@ func (n Names) message(m jetstream.Msg) (outbox.Message, error) {
 // complete adds what follows from a message's subject and headers.
 func (n Names) complete(m outbox.Message) outbox.Message {
 	m.Source = strings.TrimPrefix(m.Subject, n.Subject+".")
-	m.Traceparent = header(m, "traceparent")
+	if m.Traceparent = header(m, "traceparent"); m.Traceparent != "" {
+		m.Tracestate = header(m, "tracestate")
+	}
 	return m
 }

@@ -160,6 +160,7 @@ func (s *Store) auditRequests(ctx context.Context, r *Report, stream jetstream.S
 		case errors.Is(err, jetstream.ErrMsgNotFound): // deleted from the stream: no longer a question
 		case err != nil:
 			return fmt.Errorf("outbox: audit: message %d: %w", n, err)
+		case len(m.Data) == 0 && m.Header.Get(jetstream.MarkerReasonHeader) != "": // the server's own note of a deletion
 		case retention > 0 && time.Since(m.Time) > retention: // its row was removed when its time came
 		default:
 			r.offend("every message is a row, a repeat or malformed", fmt.Sprintf("message %d", n), "acked, and in none of the tables")

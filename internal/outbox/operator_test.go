@@ -474,6 +474,7 @@ func TestRetryNotBefore(t *testing.T) {
 	}{
 		{`"2100-01-01T09:00:00.5+02:00"`, true},
 		{`"2100-01-01T09:00:00Z"`, true},
+		{`"2100-01-01t09:00:00z"`, true}, {`"2100-01-01t09:00:00.5-02:00"`, true}, {`"2100-12-31T23:59:60Z"`, true},
 		{`"2000-01-01T09:00:00Z"`, false},
 		{`null`, false},
 		{`"2000-01-01T09:00:00+23:00"`, false}, // an offset that Postgres does not take
