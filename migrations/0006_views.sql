@@ -39,6 +39,22 @@ CREATE VIEW outbox_attention AS
       FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < clock_timestamp() - interval '5 minutes';
 COMMENT ON VIEW outbox_attention IS 'What a person must look at, why, and the one command that leads on.';
 
+-- Within the hour: settled rows are read by the index of retention, and no older ones.
+CREATE VIEW outbox_failures AS
+    SELECT state, source, request #>> '{routing,properties,workspace_sid}' AS workspace_sid, error_kind, http_status, twilio_code,
+           left(error_message, 200) AS error_message, count(*) AS requests, max(at) AS latest
+      FROM (SELECT state, source, request, error_kind, http_status, twilio_code, error_message, settled_at AS at
+              FROM outbox WHERE published_at IS NOT NULL AND settled_at > clock_timestamp() - interval '1 hour' AND state <> 'created'
+            UNION ALL
+            SELECT state, source, request, error_kind, http_status, twilio_code, error_message, settled_at
+              FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at > clock_timestamp() - interval '1 hour' AND state <> 'created'
+            UNION ALL
+            SELECT state, source, request, error_kind, http_status, twilio_code, error_message, coalesce(attempt_began_at, received_at)
+              FROM outbox WHERE state = 'pending' AND attempt > 0 AND error_kind IS NOT NULL) AS part
+     GROUP BY 1, 2, 3, 4, 5, 6, 7;
+COMMENT ON VIEW outbox_failures IS 'What settled within the last hour without an interaction, and what is tried again after a failure: number of requests and the latest, by state, source, workspace and reason.';
+
 -- +goose Down
+DROP VIEW outbox_failures;
 DROP VIEW outbox_attention;
 DROP VIEW outbox_backlog;

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -26,7 +27,7 @@ type office struct {
 
 // operatorCommands are the verbs for people. Each is one call of the outbox.
 func operatorCommands() []*cobra.Command {
-	return []*cobra.Command{listCommand(), showCommand(), explainCommand(), auditCommand(), fleetCommand(), rateCommand(),
+	return []*cobra.Command{statusCommand(), listCommand(), showCommand(), explainCommand(), auditCommand(), fleetCommand(), rateCommand(),
 		retryCommand(), bulkCommand("cancel", "End pending requests unsent; an uncertain one is never sent again, though a lookup may adopt it", outbox.ToCancel),
 		bulkCommand("lookup", "Look for the interactions of uncertain requests again now", outbox.ToLookUp),
 		bulkCommand("republish", "Publish results once more, under the message ids they have", outbox.ToRepublish),
@@ -64,10 +65,15 @@ func (o office) answer(v any, text func() error) error {
 	if !o.asJSON {
 		return text()
 	}
-	e := json.NewEncoder(o.cmd.OutOrStdout())
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := o.cmd.OutOrStdout().Write(terminal.JSON(b.Bytes()))
+	return err
 }
 
 // filterFlags are how requests are chosen.

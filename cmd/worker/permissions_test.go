@@ -211,7 +211,7 @@ func TestLeastPermissions(t *testing.T) {
 		}
 	}
 	env := r.environment("DATABASE_URL=" + cfg.DatabaseURL.Value())
-	for _, line := range []string{"list", "show p-1", "explain p-5", "audit --tables-only", "hold --why x", "release --why x", "retry p-5 --why x", "republish p-1 --why x", "migrate status"} {
+	for _, line := range []string{"status", "list", "show p-1", "explain p-5", "audit --tables-only", "hold --why x", "release --why x", "retry p-5 --why x", "republish p-1 --why x", "migrate status"} {
 		if status, _, errs := r.try(env, strings.Fields(line)...); status != 0 {
 			t.Errorf("worker %s: status %d: %s", line, status, errs)
 		}
@@ -223,8 +223,7 @@ func TestLeastPermissions(t *testing.T) {
 		 WHERE grantee = $1 AND (table_name = 'outbox_acts' AND privilege_type NOT IN ('SELECT', 'INSERT')
 		    OR table_name = 'outbox_attempts' AND privilege_type NOT IN ('SELECT', 'INSERT', 'DELETE')
 		    OR table_name = 'outbox_gate' AND privilege_type NOT IN ('SELECT', 'UPDATE')
-		    OR table_name IN ('outbox_attention', 'outbox_backlog')
-		    OR table_name = 'outbox_migrations' AND privilege_type <> 'SELECT'
+		    OR table_name IN ('outbox_migrations', 'outbox_attention', 'outbox_backlog', 'outbox_failures') AND privilege_type <> 'SELECT'
 		    OR privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE'))`, poor.Config().ConnConfig.User).Scan(&more); err != nil {
 		t.Fatal(err)
 	}

@@ -4,10 +4,12 @@
 package terminal
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -76,4 +78,25 @@ func quote(word string) string {
 // special says whether a character means something to some shell, or is none of ASCII.
 func special(r rune) bool {
 	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_@%+:,./-", r))
+}
+
+// JSON is JSON text, which means the same, in which everything can be seen: what is not
+// printable is written as \u and four digits. Line ends, which stand between its parts, stay.
+func JSON(text []byte) []byte {
+	if bytes.IndexFunc(text, func(r rune) bool { return hidden(r) && r != '\n' }) < 0 {
+		return text
+	}
+	var b bytes.Buffer
+	for _, r := range string(text) { // a byte that is no UTF-8 becomes the character for that
+		switch {
+		case !hidden(r) || r == '\n':
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.Bytes()
 }

@@ -1,6 +1,7 @@
 package terminal
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,6 +37,23 @@ func TestLineShowsEverything(t *testing.T) {
 	}
 	if got := Lines("one\ntwo\x1b[31m\r\n"); got != "one\ntwo\\x1b[31m\\r\n" {
 		t.Errorf("lines become %q", got)
+	}
+}
+
+// TestJSONMeansTheSame: what is shown can be seen, and is read as what was written.
+func TestJSONMeansTheSame(t *testing.T) {
+	t.Parallel()
+	for _, text := range append(hostile, "\u009b2J \u202e \U000e0041 \x7f Zoë") {
+		text = strings.ToValidUTF8(text, "?")
+		written, err := json.MarshalIndent(map[string]string{"k": text}, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read map[string]string
+		shown := JSON(written)
+		if err := json.Unmarshal(shown, &read); err != nil || read["k"] != text || strings.IndexFunc(strings.ReplaceAll(string(shown), "\n", ""), hidden) >= 0 {
+			t.Errorf("%q is shown as %q, %v", text, shown, err)
+		}
 	}
 }
 

@@ -1,0 +1,87 @@
+package outbox
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Unfinished is a row of outbox_backlog.
+type Unfinished struct {
+	State    string        `json:"state"` // a State, or "unpublished"
+	Source   string        `json:"source"`
+	Requests int64         `json:"requests"`
+	Oldest   time.Duration `json:"oldest_ns"`
+}
+
+// Attention is a row of outbox_attention: what a person must look at.
+type Attention struct {
+	What    string     `json:"what"` // request, gate, replica or result
+	ID      string     `json:"id"`
+	Source  string     `json:"source"`
+	Since   *time.Time `json:"since"`
+	Why     *string    `json:"why"`
+	Command string     `json:"command"` // one command that can be typed as it stands
+}
+
+// Failure is a row of outbox_failures: requests that fare the same.
+type Failure struct {
+	State        string    `json:"state"`
+	Source       string    `json:"source"`
+	Workspace    *string   `json:"workspace_sid"`
+	ErrorKind    *string   `json:"error_kind"`
+	HTTPStatus   *int      `json:"http_status"`
+	TwilioCode   *int      `json:"twilio_code"`
+	ErrorMessage *string   `json:"error_message"`
+	Requests     int64     `json:"requests"`
+	Latest       time.Time `json:"latest"`
+}
+
+// Status is the fleet and its work at one glance.
+type Status struct {
+	Gate       Gate         `json:"gate"`
+	Fleet      Fleet        `json:"fleet"`
+	Unfinished []Unfinished `json:"unfinished"`
+	// Attention has the first StatusMost of Waiting rows, the longest waiting first.
+	Attention []Attention `json:"attention"`
+	Waiting   int64       `json:"waiting"`
+	// Failures are the StatusMost most frequent.
+	Failures []Failure `json:"failures"`
+}
+
+// StatusMost is how many rows of a kind Status has.
+const StatusMost = 20
+
+// Status reads all of it. The time that it takes grows with what is not finished.
+func (s *Store) Status(ctx context.Context) (all Status, err error) {
+	if all.Gate, err = s.Gate(ctx); err != nil {
+		return all, err
+	}
+	if all.Fleet, err = s.Fleet(ctx); err != nil {
+		return all, err
+	}
+	rows, err := s.pool.Query(ctx, `SELECT state, source, requests, oldest FROM outbox_backlog
+		 ORDER BY array_position(ARRAY['pending', 'sending', 'uncertain', 'unpublished'], state), requests DESC, source`)
+	if err != nil {
+		return all, wrap("status", err)
+	}
+	if all.Unfinished, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Unfinished]); err != nil {
+		return all, wrap("status", err)
+	}
+	if rows, err = s.pool.Query(ctx, `SELECT what, id, source, since, why, command FROM outbox_attention ORDER BY since, id LIMIT $1`, StatusMost); err != nil {
+		return all, wrap("status", err)
+	}
+	if all.Attention, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Attention]); err != nil {
+		return all, wrap("status", err)
+	}
+	if err = s.pool.QueryRow(ctx, `SELECT count(*) FROM outbox_attention`).Scan(&all.Waiting); err != nil {
+		return all, wrap("status", err)
+	}
+	if rows, err = s.pool.Query(ctx, `SELECT state, source, workspace_sid, error_kind, http_status, twilio_code, error_message, requests, latest
+		  FROM outbox_failures ORDER BY requests DESC, latest DESC LIMIT $1`, StatusMost); err != nil {
+		return all, wrap("status", err)
+	}
+	all.Failures, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Failure])
+	return all, wrap("status", err)
+}
