@@ -35,7 +35,7 @@ type Config struct {
 	RequestsConsumer string `envconfig:"REQUESTS_CONSUMER" default:"interaction-worker" doc:"durable consumer, shared by all replicas"`
 	ResultsStream    string `envconfig:"RESULTS_STREAM" default:"INTERACTION_RESULTS" doc:"stream that results are published to"`
 	ResultsSubject   string `envconfig:"RESULTS_SUBJECT" default:"interactions.results" doc:"prefix of their subjects; outcome and source follow"`
-	CreateStreams    bool   `envconfig:"CREATE_STREAMS" default:"false" doc:"create the two streams when they are missing"`
+	CreateStreams    bool   `envconfig:"CREATE_STREAMS" default:"false" doc:"create the two streams when they are missing, also while it runs"`
 
 	TwilioAccountSID string `envconfig:"TWILIO_ACCOUNT_SID" doc:"account sid; goes with TWILIO_AUTH_TOKEN"`
 	TwilioAuthToken  Secret `envconfig:"TWILIO_AUTH_TOKEN" doc:"auth token of the account"`

@@ -39,6 +39,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/trouble"
 )
 
 const (
@@ -92,7 +93,7 @@ type Consumer struct {
 	lookNow  chan struct{}          // a pull was refused
 	unopened ongoing                // the consumer cannot be opened, or the server ended the consuming
 	standing ongoing                // consuming, and nothing comes
-	database ongoing                // nothing is taken, since it could not be stored
+	database trouble.Trouble        // nothing is taken, since it could not be stored
 }
 
 // Counters count messages since the process started, by what became of them.
@@ -109,7 +110,6 @@ type Counters struct {
 // and Postgres may go away and come back.
 func (c *Consumer) Run(ctx context.Context) {
 	c.lookNow = make(chan struct{}, 1)
-	c.unopened.what, c.standing.what, c.database.what = "no messages come", "no messages come", "nothing is taken from the stream: the database does not answer"
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() { c.watch(ctx) })
@@ -121,11 +121,12 @@ func (c *Consumer) Run(ctx context.Context) {
 				c.Log.Warn("not watching for what the stream gives up delivering; trying again with the next consuming", "error", err)
 			}
 		}
-		if err := c.Store.Ready(ctx); err == nil {
-			c.database.set(c.Log, "")
+		err := c.Store.Ready(ctx)
+		if ctx.Err() == nil {
+			c.database.Tell(c.Log, "nothing is taken from the stream", err)
+		}
+		if err == nil {
 			c.attach(ctx)
-		} else if ctx.Err() == nil {
-			c.database.set(c.Log, err.Error())
 		}
 		rest(ctx, retryEvery)
 	}

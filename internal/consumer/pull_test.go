@@ -248,7 +248,9 @@ func TestPausedConsumer(t *testing.T) {
 	w.rows(20)
 	w.acked()
 	w.moves(c)
-	eventually(t, func() error { return is("ends in the log", log.count(`msg="no messages come: over"`), 1) })
+	eventually(t, func() error {
+		return is("ends in the log", log.count(`msg="works again" trouble="no messages come"`), 1)
+	})
 	if _, err := stream.PauseConsumer(ctx, w.names.Consumer, time.Now().Add(4*time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +259,9 @@ func TestPausedConsumer(t *testing.T) {
 	w.rows(40)
 	w.acked()
 	w.moves(c)
-	eventually(t, func() error { return is("ends in the log", log.count(`msg="no messages come: over"`), 2) })
+	eventually(t, func() error {
+		return is("ends in the log", log.count(`msg="works again" trouble="no messages come"`), 2)
+	})
 	if n := log.count(`msg="no messages come" `); n != 2 {
 		t.Errorf("two pauses were named %d times", n)
 	}

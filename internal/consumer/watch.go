@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/trouble"
 )
 
 const (
@@ -17,8 +19,6 @@ const (
 	// these two, is a standstill.
 	lookEvery = 2 * time.Second
 	lookLimit = 2 * time.Second
-	// sayEvery is how often the log says again what still goes on.
-	sayEvery = time.Minute
 )
 
 // Stalled says whether messages do not come although the database would take them, and
@@ -146,14 +146,12 @@ func (in *intake) reopen(why error) {
 	})
 }
 
-// ongoing is a trouble that lasts: the log says it when it begins or becomes another,
-// once a minute, and when it is over. The zero value is none.
+// ongoing is why messages do not come. The zero value is that they do.
 type ongoing struct {
-	what string // of the log's lines
-
-	mu          sync.Mutex
-	why         string // "": all is well
-	since, said time.Time
+	mu   sync.Mutex
+	why  string // "": all is well
+	told string // the latest that was said
+	log  *trouble.Trouble
 }
 
 func (o *ongoing) now() string {
@@ -162,20 +160,18 @@ func (o *ongoing) now() string {
 	return o.why
 }
 
-// set notes how things are: "" is well.
+// set notes how things are: "" is well. Another reason is another trouble, of which the
+// log says that it began.
 func (o *ongoing) set(log *slog.Logger, why string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	now := time.Now()
-	switch {
-	case why == "" && o.why != "":
-		log.Info(o.what+": over", "after", now.Sub(o.since).Round(time.Second).String())
-	case why != "" && o.why == "":
-		o.since = now
-		fallthrough
-	case why != "" && (why != o.why || now.Sub(o.said) >= sayEvery):
-		o.said = now
-		log.Warn(o.what, "why", why)
-	}
 	o.why = why
+	if o.log == nil || why != "" && why != o.told {
+		o.log, o.told = &trouble.Trouble{}, why
+	}
+	var err error
+	if why != "" {
+		err = errors.New(why)
+	}
+	o.log.Tell(log, "no messages come", err)
 }
