@@ -1,15 +1,18 @@
 # Two images: the worker (the default) and the strict endpoint that stands in for Flex.
 #   docker build -t flexworker --build-arg VERSION="$(git describe --tags --always)" .
-#   docker build -t flexworker-endpoint --target endpoint .
+#   docker build -t flexworker-endpoint --build-arg VERSION="$(git describe --tags --always)" --target endpoint .
+# Both with the same VERSION: it is compiled in, so that another one compiles all of it a second time.
+# Needs BuildKit, which Docker has had by default since version 23, for the mounts that keep what was compiled.
 
 FROM golang:1.26.8-alpine AS build
 WORKDIR /src
 # The dependencies first: they change less often than the code, and stay in Docker's cache.
 COPY go.mod go.sum ./
-RUN go mod download
+RUN --mount=type=cache,target=/go/pkg/mod go mod download
 COPY . .
 ARG VERSION=unknown
-RUN CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=${VERSION}" -o /out/ ./cmd/worker ./cmd/endpoint
+RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
+    CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=${VERSION}" -o /out/ ./cmd/worker ./cmd/endpoint
 
 FROM scratch AS endpoint
 COPY --from=build /out/endpoint /endpoint

@@ -26,7 +26,7 @@ var settings = strings.Fields(`
 	LOG_LEVEL LOG_FORMAT`)
 
 // standard are names that Go itself or the OpenTelemetry SDK reads.
-var standard = regexp.MustCompile(`^(SSL_CERT_(FILE|DIR)|HTTPS?_PROXY|NO_PROXY|GOMEMLIMIT|GOMAXPROCS|OTEL_[A-Z_]+)$`)
+var standard = regexp.MustCompile(`^(SSL_CERT_(FILE|DIR)|HTTPS?_PROXY|NO_PROXY|GOMEMLIMIT|GOMAXPROCS|PGPASSWORD|OTEL_[A-Z_]+)$`)
 
 // The two commands of the README.
 const (
@@ -158,8 +158,10 @@ func TestComposeAgainstTwilio(t *testing.T) {
 func TestComposeSecrets(t *testing.T) {
 	both(t, func(t *testing.T, p *types.Project) {
 		s := p.Services["worker"]
-		if file := value(s, "TWILIO_AUTH_TOKEN_FILE"); file != "/run/secrets/twilio_auth_token" || len(s.Secrets) != 1 || s.Secrets[0].Source != "twilio_auth_token" {
-			t.Errorf("token from %q, secrets %v", file, s.Secrets)
+		// A directory: the mount of a file keeps the old one when another is moved over it.
+		if file := value(s, "TWILIO_AUTH_TOKEN_FILE"); len(s.Volumes) != 1 || file != s.Volumes[0].Target+"/twilio_auth_token" || s.Volumes[0].Type != "bind" ||
+			!s.Volumes[0].ReadOnly || bool(s.Volumes[0].Bind.CreateHostPath) || len(s.Secrets) != 0 {
+			t.Errorf("token from %q, volumes %+v, secrets %v", file, s.Volumes, s.Secrets)
 		}
 		for _, key := range []string{"TWILIO_AUTH_TOKEN", "TWILIO_API_SECRET"} {
 			if _, ok := s.Environment[key]; ok {
@@ -171,7 +173,7 @@ func TestComposeSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if file := load(t, twilio).Secrets["twilio_auth_token"].File; file != filepath.Join(here, "secrets", "twilio_auth_token") {
+	if file := load(t, twilio).Services["worker"].Volumes[0].Source; file != filepath.Join(here, "secrets") {
 		t.Errorf("the real token is in %s", file)
 	}
 	for ignore, names := range map[string][]string{".gitignore": {"secrets/", ".env"}, ".dockerignore": {"secrets", ".env*"}} {
@@ -186,7 +188,7 @@ func TestComposeSecrets(t *testing.T) {
 	if err != nil || len(entries) != 1 || entries[0].Name() != "twilio_auth_token" {
 		t.Errorf("deploy/demo: %v %v", entries, err)
 	}
-	if token := read(t, load(t, demo).Secrets["twilio_auth_token"].File); token != flextest.AuthToken+"\n" {
+	if token := read(t, filepath.Join(load(t, demo).Services["worker"].Volumes[0].Source, "twilio_auth_token")); token != flextest.AuthToken+"\n" {
 		t.Error("the demo's token is not the made-up one")
 	}
 	genuine := regexp.MustCompile(`(?i)\b(AC|SK)?[0-9a-f]{32}\b`)
@@ -195,6 +197,56 @@ func TestComposeSecrets(t *testing.T) {
 			t.Errorf("%s: %s looks real", file, found)
 		}
 	}
+}
+
+// TestComposePassword: whatever the password of Postgres holds, it stands in no address, and every session has it.
+func TestComposePassword(t *testing.T) {
+	const password = `p@ss/w#rd?,% '`
+	p := load(t, twilio, "TWILIO_ACCOUNT_SID=ACmine", "POSTGRES_PASSWORD="+password)
+	if got := value(p.Services["postgres"], "POSTGRES_PASSWORD"); got != password {
+		t.Errorf("Postgres has %q", got)
+	}
+	for _, name := range []string{"worker", "migrate"} {
+		address, err := url.Parse(value(p.Services[name], "DATABASE_URL"))
+		if err != nil || address.User.Username() != "worker" || address.Host != "postgres:5432" || address.Path != "/worker" {
+			t.Errorf("%s: %v %v", name, address, err)
+		}
+		if _, set := address.User.Password(); set || value(p.Services[name], "PGPASSWORD") != password {
+			t.Errorf("%s has %q, and in its address %v", name, value(p.Services[name], "PGPASSWORD"), address)
+		}
+	}
+}
+
+// TestComposeSettings: what is set outside reaches the workers, and what is not is not set to nothing.
+func TestComposeSettings(t *testing.T) {
+	set := map[string]string{"FLEX_RATE": "3", "FLEX_TIMEOUT": "9s", "LOG_LEVEL": "debug", "UNCERTAIN_POLICY": "fail"}
+	environment := []string{"TWILIO_ACCOUNT_SID=ACmine"}
+	for name, v := range set {
+		environment = append(environment, name+"="+v)
+	}
+	with, without := load(t, twilio, environment...).Services["worker"], load(t, twilio, "TWILIO_ACCOUNT_SID=ACmine").Services["worker"]
+	for name, want := range set {
+		if got := value(with, name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+		if v, named := without.Environment[name]; !named || v != nil {
+			t.Errorf("%s is set although nobody has set it", name)
+		}
+	}
+}
+
+// TestComposeBounds: logs and the workers' memory have limits.
+func TestComposeBounds(t *testing.T) {
+	both(t, func(t *testing.T, p *types.Project) {
+		for name, s := range p.Services {
+			if s.Logging == nil || s.Logging.Driver != "local" {
+				t.Errorf("%s keeps its log without end: %+v", name, s.Logging)
+			}
+		}
+		if limit := p.Services["worker"].Deploy.Resources.Limits; limit == nil || limit.MemoryBytes < 128<<20 {
+			t.Errorf("a worker's memory is %+v", limit)
+		}
+	})
 }
 
 // TestComposeDemo: the workers speak to the endpoint by plain http, on the network of the project, with credentials that
@@ -218,7 +270,7 @@ func TestComposeDemo(t *testing.T) {
 		if _, ok := endpoint.Environment["AUTH_TOKEN"]; ok {
 			t.Error("the endpoint accepts another token than its default")
 		}
-		if len(worker.Volumes)+len(endpoint.Volumes) > 0 {
+		if len(worker.Volumes) != 1 || len(endpoint.Volumes) > 0 { // the secrets of the one
 			t.Errorf("volumes %v and %v", worker.Volumes, endpoint.Volumes)
 		}
 	}
@@ -299,6 +351,16 @@ func TestDockerfile(t *testing.T) {
 	}
 	if !strings.Contains(stage(t, "worker"), "ca-certificates.crt") {
 		t.Error("the worker would trust nobody")
+	}
+	// With another version the endpoint's build would compile the worker, too, once more.
+	p := load(t, demo)
+	if w, e := p.Services["worker"].Build.Args["VERSION"], p.Services["endpoint"].Build.Args["VERSION"]; w == nil || e == nil || *w != *e {
+		t.Error("worker and endpoint are built with different versions")
+	}
+	for _, mount := range []string{"type=cache,target=/go/pkg/mod go mod download", "type=cache,target=/root/.cache/go-build"} {
+		if !strings.Contains(stage(t, "build"), mount) {
+			t.Errorf("the build lacks the mount %s", mount)
+		}
 	}
 	if !strings.Contains(stage(t, "build"), "CGO_ENABLED=0") {
 		t.Error("the binaries would not be static")

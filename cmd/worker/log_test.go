@@ -129,7 +129,7 @@ func TestFaultWithoutAReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := r.commandTo(w, r.environment("FLEX_TIMEOUT=soon"))
-	if status := c.exit(); status != 1 {
+	if status := c.exit(); status != 2 { // as for every fault of the settings
 		t.Errorf("status %d, %v", status, c.err)
 	}
 }

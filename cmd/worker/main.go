@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 )
 
@@ -34,6 +36,23 @@ func main() {
 	if err != nil {
 		sayLast(err)
 		os.Exit(exitStatus(err))
+	}
+}
+
+// memoryRatio is the part of the container's memory that Go may use: the rest is for
+// stacks of threads, the binary's own pages and what the kernel counts.
+const memoryRatio = 0.9
+
+// limitMemory has the collector keep the process within the limit of its control group,
+// which Go does not look at; near it the heap grows by less than gcPercent. GOMEMLIMIT
+// overrides it, and AUTOMEMLIMIT_REFRESH and the like are left to the library.
+func limitMemory(log *slog.Logger) {
+	limit, err := memlimit.Set(memlimit.WithProvider(memlimit.FromCgroup), memlimit.WithRatio(memoryRatio))
+	switch {
+	case err != nil: // there is no control group here
+		log.Debug("no memory limit is taken from the control group", "error", err)
+	case limit < math.MaxInt64:
+		log.Info("memory", "limit_bytes", limit)
 	}
 }
 
@@ -66,6 +85,7 @@ func root(out, errs io.Writer) *cobra.Command {
 		defer lines.Close()
 		log := newLog(lines, cfg.LogLevel, cfg.LogFormat)
 		slog.SetDefault(log) // and with it what libraries write by the package log
+		limitMemory(log)
 		for _, name := range unknownSettings() {
 			log.Warn(unknownSetting, "name", name)
 		}

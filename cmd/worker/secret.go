@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -75,7 +77,9 @@ func loadSecret(name string) (Secret, error) {
 		return Secret{}, nil
 	}
 	s := &secret{file: file, token: tokens[name]}
-	if err := s.read(); err != nil {
+	if err := s.read(); errors.Is(err, fs.ErrPermission) {
+		return Secret{}, fmt.Errorf("%s_FILE: %w: user %d, as which this runs, must be able to read the file and to enter its directories", name, err, os.Getuid())
+	} else if err != nil {
 		return Secret{}, fmt.Errorf("%s_FILE: %w", name, err)
 	}
 	if s.problem != "" {
