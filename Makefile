@@ -12,7 +12,7 @@ GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.ve
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint vuln fuzz soak outages bench clean postgres
+.PHONY: help build demo test lint vuln fuzz soak outages blackhole bench clean postgres
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,9 @@ bench: postgres ## the worker beside a loop that keeps nothing: ratios with thei
 
 outages: postgres ## OUTAGE=1m each without Postgres, without NATS and without Flex, under load
 	cd cmd/worker && go test $(TESTFLAGS) -run 'Away$$|FlexBroken$$' -parallel=2 -timeout=60m -outage=$(OUTAGE)
+
+blackhole: postgres ## the way to Twilio lost for 65 s under a call, with default settings: one interaction (root; two minutes)
+	cd cmd/worker && go test $(TESTFLAGS) -run '^TestBlackHole$$' -count=1 -timeout=20m -v -blackhole
 
 clean: ## remove bin/ and what tests left
 	rm -rf bin coverage.out

@@ -57,7 +57,13 @@ func TestMain(m *testing.M) {
 // eventually asks until the answer is nil and reports the last one that was not.
 func eventually(t *testing.T, ask func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience+*outageFor) // what came in an outage takes its time
+	eventuallyWithin(t, patience+*outageFor, ask) // what came in an outage takes its time
+}
+
+// eventuallyWithin is eventually with another patience.
+func eventuallyWithin(t *testing.T, limit time.Duration, ask func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()

@@ -10,6 +10,7 @@ package wan
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -62,11 +63,11 @@ func Alone(t *testing.T) bool {
 		_ = unix.Close(driver)
 	}
 	args := []string{"-test.run=^" + regexp.QuoteMeta(t.Name()) + "$", "-test.v", "-test.count=1"}
-	for _, arg := range os.Args[1:] { // flags of the test's own, and its time limit
-		if !strings.HasPrefix(arg, "-test.") || strings.HasPrefix(arg, "-test.timeout") {
-			args = append(args, arg)
+	flag.Visit(func(f *flag.Flag) { // flags of the package's own, and the time limit
+		if !strings.HasPrefix(f.Name, "test.") || f.Name == "test.timeout" {
+			args = append(args, "-"+f.Name+"="+f.Value.String())
 		}
-	}
+	})
 	child := exec.CommandContext(t.Context(), os.Args[0], args...)
 	child.Env = append(os.Environ(), inside+"="+t.Name())
 	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
