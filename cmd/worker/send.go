@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -117,7 +118,7 @@ func send(cmd *cobra.Command, events []sendEvent, source string, wait time.Durat
 		defer results.stop()
 	}
 	bar := progress(len(events), "sent")
-	sequences := make(map[uint64]string, len(events)) // ids by where they stand in the stream
+	sent := make(map[place]string, len(events))
 	for _, e := range events {
 		m := nats.NewMsg(cfg.RequestsSubject + "." + source)
 		m.Data = e.text
@@ -130,14 +131,14 @@ func send(cmd *cobra.Command, events []sendEvent, source string, wait time.Durat
 			}
 			return fmt.Errorf("%s was not sent, nor what stands behind it: %w", e.id, err)
 		}
-		sequences[ack.Sequence] = e.id
+		sent[place{ack.Stream, ack.Sequence}] = e.id
 		_ = bar.Add(1) // a bar that cannot be drawn stops nothing
 	}
 	_ = bar.Finish()
 	if wait == 0 {
 		return report(cmd, nil, "sent: %d\n", len(events))
 	}
-	return results.print(ctx, cmd.OutOrStdout(), sequences, wait)
+	return results.print(ctx, cmd.OutOrStdout(), sent, wait)
 }
 
 // senderStream connects with the NATS settings alone: who sends needs no others.
@@ -182,13 +183,20 @@ func listen(ctx context.Context, stream jetstream.JetStream, cfg Config, source 
 
 func (r *results) stop() { r.context.Stop() }
 
-// print writes the final result of each event as it comes. Another result, such
-// as uncertain, is written too, and waited beyond. A malformed message has no id that
-// could be trusted: its result names the place in the stream.
-func (r *results) print(ctx context.Context, out io.Writer, sequences map[uint64]string, wait time.Duration) error {
-	open := make(map[string]bool, len(sequences))
-	for _, id := range sequences {
-		open[id] = true
+// place names a message of the request stream.
+type place struct {
+	stream   string
+	sequence uint64
+}
+
+// print writes the answer to each message as it comes, once: of two messages with one
+// id each has its own, and the answer to somebody else's message is nobody's here. An
+// answer that is not final, uncertain, is written too, and waited beyond. open has the
+// ids of the messages that were sent.
+func (r *results) print(ctx context.Context, out io.Writer, open map[place]string, wait time.Duration) error {
+	streams := map[string]bool{}
+	for at := range open {
+		streams[at.stream] = true
 	}
 	bar := progress(len(open), "answered")
 	over := time.NewTimer(wait)
@@ -198,38 +206,48 @@ func (r *results) print(ctx context.Context, out io.Writer, sequences map[uint64
 		case <-ctx.Done():
 			return errors.New("stopped before all results came")
 		case <-over.C:
-			missing := make([]string, 0, len(open))
-			for id := range open {
-				missing = append(missing, id)
-			}
-			slices.Sort(missing)
+			missing := slices.Sorted(maps.Values(open))
 			return fmt.Errorf("no final result within %v for %d requests: %s (`worker explain ID` tells where each stands)",
 				wait, len(open), strings.Join(missing[:min(len(missing), 20)], " "))
 		case m := <-r.messages:
 			var result struct {
 				RequestID string `json:"request_id"`
 				Outcome   string `json:"outcome"`
-				Sequence  uint64 `json:"sequence"` // of malformed ones and conflicts
+				Stream    string `json:"stream"`
+				Sequence  uint64 `json:"sequence"`
 			}
 			if json.Unmarshal(m.Data(), &result) != nil {
 				continue
 			}
-			if result.RequestID == "" {
-				result.RequestID = sequences[result.Sequence]
+			at := place{result.Stream, result.Sequence}
+			if !streams[at.stream] {
+				// The workers read a stream that has its messages from the one that took
+				// these (a source or a mirror), under sequences of its own.
+				at = anyOf(open, result.RequestID)
 			}
-			if !open[result.RequestID] {
+			if _, mine := open[at]; !mine {
 				continue
 			}
 			if _, err := fmt.Fprintf(out, "%s\n", m.Data()); err != nil {
 				return err
 			}
 			if result.Outcome != "uncertain" {
-				delete(open, result.RequestID)
+				delete(open, at)
 				_ = bar.Add(1)
 			}
 		}
 	}
 	return bar.Finish()
+}
+
+// anyOf is the earliest of the open messages that has this id; the zero place: none has.
+func anyOf(open map[place]string, id string) (first place) {
+	for at, its := range open {
+		if its == id && (first == place{} || at.sequence < first.sequence) {
+			first = at
+		}
+	}
+	return first
 }
 
 // progress is a bar on a terminal and nothing elsewhere.

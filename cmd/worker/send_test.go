@@ -1,7 +1,10 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,3 +75,68 @@ func TestSend(t *testing.T) {
 	}
 	r.types(env, typed{[]string{"send", file}, 0, []string{"sent: 2\n"}})
 }
+
+// TestSendMatchesBySequence: each line is told the answer to its own message, also where
+// two have one id, where the id was answered before, and where another asks for it too.
+func TestSendMatchesBySequence(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	env := r.environment()
+	w := r.command(env, "run")
+	r.says(w.address, "ok", 200)
+	other := strings.Replace(string(request("d-1")), `"sms","initiated_by"`, `"whatsapp","initiated_by"`, 1)
+	file := t.TempDir() + "/events"
+	for round := range 3 {
+		if err := os.WriteFile(file, []byte(string(request("d-1"))+"\n"+other+"\n"+string(request("d-1"))+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		status, out, errs := r.try(env, "send", "--wait", "1m", file)
+		if status != 0 {
+			t.Fatalf("status %d, %s", status, errs)
+		}
+		var got []string
+		for line := range strings.Lines(out) {
+			var answer struct {
+				Outcome  string `json:"outcome"`
+				Sequence int    `json:"sequence"`
+			}
+			if json.Unmarshal([]byte(line), &answer) == nil && answer.Outcome != "" {
+				got = append(got, fmt.Sprint(answer.Sequence, " ", answer.Outcome))
+			}
+		}
+		slices.Sort(got)
+		n := 3 * round
+		if want := []string{fmt.Sprint(n+1, " created"), fmt.Sprint(n+2, " conflict"), fmt.Sprint(n+3, " created")}; !slices.Equal(got, want) {
+			t.Errorf("round %d: %q, want %q", round, got, want)
+		}
+	}
+}
+
+// TestSendThroughASource: the workers may read a stream that has its messages from
+// another, under other sequences: then the id says whose an answer is.
+func TestSendThroughASource(t *testing.T) {
+	t.Parallel()
+	r := &results{messages: make(chan jetstream.Msg, 4)}
+	answer := func(stream string, sequence int, id, outcome string) {
+		r.messages <- said{data: fmt.Appendf(nil, `{"request_id":%q,"outcome":%q,"stream":%q,"sequence":%d}`, id, outcome, stream, sequence)}
+	}
+	answer("READ", 90, "stranger", "created")
+	answer("READ", 91, "a", "created")
+	answer("READ", 92, "a", "conflict")
+	answer("READ", 93, "b", "created")
+	var out strings.Builder
+	if err := r.print(t.Context(), &out, map[place]string{{"SENT", 1}: "a", {"SENT", 2}: "a", {"SENT", 3}: "b"}, patience); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(out.String(), "\n"); n != 3 || strings.Contains(out.String(), "stranger") {
+		t.Errorf("%d answers: %s", n, out.String())
+	}
+}
+
+// said is a message of which only the data counts.
+type said struct {
+	jetstream.Msg
+	data []byte
+}
+
+func (s said) Data() []byte { return s.data }

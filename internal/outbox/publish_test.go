@@ -644,3 +644,42 @@ func TestUncertainAfterCreated(t *testing.T) {
 		t.Errorf("announced %s", all[len(all)-1].Data)
 	}
 }
+
+// TestRevisionOfARetry: rejected, then created after an operator's retry: the results say
+// which of the two is newer, and both which message they answer.
+func TestRevisionOfARetry(t *testing.T) {
+	t.Parallel()
+	s, r := newStore(t), newResults(t, consumertest.Options{})
+	r.create(t)
+	p := r.publisher(t, s)
+	settle(t, s, event("a", 7), flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400", HTTPStatus: 400})
+	age(t, s)
+	if !publishStrays(t, p) {
+		t.Fatal("not published")
+	}
+	if ids, err := s.retry(t.Context(), Act{Who: "ann", Why: "put right"}, Filter{RequestIDs: []string{"a"}}); err != nil || len(ids) != 1 {
+		t.Fatal(ids, err)
+	}
+	c, err := s.claim(t.Context(), 2)
+	if err != nil || len(c.leases) != 1 {
+		t.Fatal(c, err)
+	}
+	if _, err := s.record(t.Context(), told(c.leases[0], good)); err != nil {
+		t.Fatal(err)
+	}
+	age(t, s)
+	if !publishStrays(t, p) {
+		t.Fatal("not published")
+	}
+	var got []string
+	for _, m := range r.all(t) {
+		var one Result
+		if err := json.Unmarshal(m.Data, &one); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, fmt.Sprintf("%s %d %s %d", one.Outcome, deref(one.Revision), one.Stream, one.Sequence))
+	}
+	if want := []string{"rejected 1 REQUESTS 7", "created 2 REQUESTS 7"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

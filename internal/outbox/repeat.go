@@ -31,7 +31,7 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 		return err
 	}
 	rows, err := s.pool.Query(ctx, `
-		SELECT id, request_id, request, raw, stream_sequence, stream_time, source, state, due_at IS NULL, received_at, settled_at
+		SELECT id, request_id, request, raw, stream_sequence, stream_time, source, state, due_at IS NULL OR for_person_since IS NOT NULL, received_at, settled_at
 		  FROM outbox WHERE request_id = ANY($1) ORDER BY id`, ids)
 	if err != nil {
 		return wrap("add: read known", err)
@@ -43,7 +43,7 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 	var request, raw []byte
 	var at time.Time
 	var f first
-	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &request, &raw, &f.sequence, &at, &f.source, &f.state, &f.undue, &f.receivedAt, &f.settledAt}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &request, &raw, &f.sequence, &at, &f.source, &f.state, &f.waits, &f.receivedAt, &f.settledAt}, func() error {
 		for _, i := range known[requestID] {
 			switch e := events[i]; {
 			case pasts[i].kind == "malformed": // it was answered so, whatever it is understood as by now
@@ -310,7 +310,7 @@ type first struct {
 	sequence   int64
 	source     string
 	state      State
-	undue      bool
+	waits      bool // uncertain: for a person
 	receivedAt time.Time
 	settledAt  *time.Time
 }
@@ -325,7 +325,7 @@ func (f *first) conflict(requestID string, differs []string) string {
 	switch {
 	case f.settledAt != nil:
 		stands += " at " + f.settledAt.UTC().Format(time.RFC3339)
-	case f.state == Uncertain && f.undue:
+	case f.state == Uncertain && f.waits:
 		stands = "may exist already, and waits for a person to decide"
 	default:
 		stands += ", and goes on untouched"
