@@ -18,8 +18,14 @@ func TestReadyzWhileNothingComes(t *testing.T) {
 	r := newRig(t)
 	ctx := t.Context()
 	cfg := r.config()
-	r.start(cfg)
+	cfg.Retention = 24 * time.Hour
+	out := r.startLogged(cfg)
 	r.says(cfg.AdminAddr, "ok", 200)
+	for _, advice := range []string{"stream INTERACTION_REQUESTS drops a message whose Nats-Msg-Id it has seen within 30m0s", "stream INTERACTION_REQUESTS keeps messages for ever"} {
+		if !strings.Contains(out.String(), advice) {
+			t.Errorf("the start does not warn that the %s", advice)
+		}
+	}
 	stream, err := r.js.Stream(ctx, cfg.RequestsStream)
 	if err != nil {
 		t.Fatal(err)
