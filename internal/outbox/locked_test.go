@@ -289,3 +289,41 @@ func TestPruneLocked(t *testing.T) {
 		t.Errorf("left: %s", got)
 	}
 }
+
+// TestLookupsLocked: whoever is due longest, and locked, does not keep those of other times or
+// workspaces from being looked up.
+func TestLookupsLocked(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	n := 0
+	mustAdd(t, s, "u", 3, func(e *Event) { n++; e.LookupKey = fmt.Sprintf("%032x", n) })
+	for _, l := range mustClaim(t, s, 3) {
+		if _, err := s.record(t.Context(), told(l, flex.Outcome{ErrorKind: "timeout"})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 minute' + id * interval '1 s', uncertain_since = now() - (3 - id) * interval '2 minutes'`)
+	_, release := holding(t, s, `SELECT FROM outbox WHERE request_id = 'u-1' FOR UPDATE`)
+	var keys []string
+	r := &Resolver{Store: s, Flex: searched{keys: &keys}, Policy: testPolicy, Log: logger(t), Counters: &Counters{}}
+	turns := func(n int) {
+		t.Helper()
+		for range n {
+			exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+			if _, err := r.turn(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	turns(4)
+	for i, want := range map[int]bool{1: false, 2: true, 3: true} {
+		if got := slices.Contains(keys, fmt.Sprintf("%032x", i)); got != want {
+			t.Errorf("u-%d was looked up: %v", i, got)
+		}
+	}
+	release()
+	turns(2)
+	if !slices.Contains(keys, fmt.Sprintf("%032x", 1)) {
+		t.Error("u-1 was never looked up")
+	}
+}

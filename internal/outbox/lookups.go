@@ -35,19 +35,21 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 	if err != nil || !q.waiting {
 		return q, wrap("take lookups", err)
 	}
+	// Not in the transaction: whoever has a request's row must not wait for the gate's. The row is let go
+	// at once; that it could be had shows that nobody holds the one that is due longest.
 	var since time.Time
+	err = s.pool.QueryRow(ctx, `
+		SELECT `+workspaceOf+`, coalesce(lookup_attribute, ''), uncertain_since
+		  FROM outbox, outbox_gate
+		 WHERE state = 'uncertain' AND due_at <= now() AND `+lookable+`
+		 ORDER BY due_at, outbox.id LIMIT 1 FOR UPDATE OF outbox SKIP LOCKED`, time.Duration(0)).Scan(&q.workspace, &q.attribute, &since)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return q, nil
+	}
+	if err != nil {
+		return inquiry{}, wrap("take lookups", err)
+	}
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		err := tx.QueryRow(ctx, `
-			SELECT `+workspaceOf+`, coalesce(lookup_attribute, ''), uncertain_since
-			  FROM outbox, outbox_gate
-			 WHERE state = 'uncertain' AND due_at <= now() AND `+lookable+`
-			 ORDER BY due_at, outbox.id LIMIT 1`, time.Duration(0)).Scan(&q.workspace, &q.attribute, &since)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
 		if q.workspace != "" {
 			tag, err := tx.Exec(ctx, `
 				UPDATE outbox_gate SET lookup_at = clock_timestamp() + $2::interval WHERE `+searchable, time.Duration(0), lookupEvery)
@@ -58,6 +60,7 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 		if q.attribute == s.Attribute {
 			q.control = s.controls.key(q.workspace, time.Now())
 		}
+		var err error
 		q.asked, err = s.postpone(ctx, tx, q.workspace, q.attribute, since, most)
 		return err
 	})

@@ -61,7 +61,11 @@ const undecidedEnd = `(state IN ('rejected', 'abandoned', 'expired', 'cancelled'
 // notBefore is a request's not_before, which is kept in its text alone; null when
 // there is none, or one that Postgres does not take: no offset beyond 15:59, which
 // RFC 3339 does, and what an earlier version let in.
-const notBefore = `CASE WHEN request ->> 'not_before' ~ '^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,30})?([Zz]|[+-](0\d|1[0-5]):[0-5]\d)$'
+//
+// A text that has no such member, nor letters as escapes, is not read: one that cannot be
+// would stop an act on many.
+const notBefore = `CASE WHEN request::text !~ 'not_before|\\u00[567]' THEN NULL
+		WHEN request ->> 'not_before' ~ '^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,30})?([Zz]|[+-](0\d|1[0-5]):[0-5]\d)$'
 		THEN (request ->> 'not_before')::timestamptz END`
 
 // The words for what a retry makes of a request.

@@ -154,6 +154,9 @@ func wrap(step string, err error) error {
 	if errors.As(err, &pg) && pg.Code == "42501" {
 		return fmt.Errorf("outbox: %s: this role lacks a right; docs/operating.md lists under Permissions what to grant: %w", step, err)
 	}
+	if errors.As(err, &pg) && pg.Code == "55P03" {
+		return fmt.Errorf("outbox: %s: another transaction holds what this needs locked, and nothing was changed; pg_stat_activity shows whose it is: %w", step, err)
+	}
 	if errors.As(err, &pg) && pg.ConstraintName != "" {
 		return fmt.Errorf("outbox: %s: constraint %s: %w", step, pg.ConstraintName, err)
 	}

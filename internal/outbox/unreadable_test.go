@@ -61,6 +61,12 @@ func TestUnreadableRequest(t *testing.T) {
 					t.Errorf("u-%d was looked up: %v", i, got)
 				}
 			}
+			// Nor does it keep an act from the others.
+			exec(t, s.pool, `UPDATE outbox SET state = 'rejected', due_at = NULL, settled_at = now(), for_person_since = NULL WHERE request_id = 'u-5'`)
+			exec(t, s.pool, `UPDATE outbox SET request = $1::text::json WHERE request_id = 'u-5'`, text)
+			if done, err := s.Do(t.Context(), ToRetry(false), ann, Filter{State: Rejected}); err != nil || done.N != 1 {
+				t.Errorf("%d are tried again, %v", done.N, err)
+			}
 			if r := s.row(t, "u-3"); r.State != Uncertain || deref(r.ErrorKind) != "undecided" {
 				t.Errorf("it is %s, %s: no person is asked", r.State, deref(r.ErrorKind))
 			}
