@@ -8,7 +8,6 @@ CREATE TABLE outbox_gate (
     refilled_at  timestamptz      NOT NULL DEFAULT clock_timestamp(),
     paused_until timestamptz,
     held_since   timestamptz,
-    probe_at     timestamptz,
     lookup_at    timestamptz      NOT NULL DEFAULT '-infinity',
     reason       text,
     changed_by   text             NOT NULL DEFAULT 'migration',
@@ -16,7 +15,7 @@ CREATE TABLE outbox_gate (
 
     CONSTRAINT there_is_one_gate CHECK (only_row),
     CONSTRAINT rate_is_not_negative CHECK (rate >= 0 AND tokens >= 0),
-    CONSTRAINT shut_for_a_reason CHECK (reason IS NOT NULL OR (paused_until IS NULL AND held_since IS NULL AND probe_at IS NULL))
+    CONSTRAINT shut_for_a_reason CHECK (reason IS NOT NULL OR (paused_until IS NULL AND held_since IS NULL))
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
 INSERT INTO outbox_gate DEFAULT VALUES;
 
@@ -26,9 +25,8 @@ COMMENT ON COLUMN outbox_gate.rate         IS 'Attempts a second, all replicas t
 COMMENT ON COLUMN outbox_gate.rate_by      IS 'Not null: the person who set the rate with worker rate; it stays until worker rate --auto.';
 COMMENT ON COLUMN outbox_gate.tokens       IS 'Passes that were left at refilled_at.';
 COMMENT ON COLUMN outbox_gate.refilled_at  IS 'When tokens was last brought up to date.';
-COMMENT ON COLUMN outbox_gate.paused_until IS 'No call before this instant: Flex said 429, or cannot be reached. Opens by itself.';
-COMMENT ON COLUMN outbox_gate.held_since   IS 'Not null: no call until released. By the fleet (probe_at not null): credentials, account or address are at fault, and it opens by itself once they are right. Else by a person.';
-COMMENT ON COLUMN outbox_gate.probe_at     IS 'Not null: shut until a read that creates nothing succeeds; one replica makes the next one at this instant.';
+COMMENT ON COLUMN outbox_gate.paused_until IS 'No call before this instant: Flex said 429 with Retry-After. Opens by itself.';
+COMMENT ON COLUMN outbox_gate.held_since   IS 'Not null: no call until a person releases it with worker release.';
 COMMENT ON COLUMN outbox_gate.lookup_at    IS 'No replica asks TaskRouter before this instant: together they stay under its 3 searches a second.';
 COMMENT ON COLUMN outbox_gate.reason       IS 'Why it is, or was last, shut.';
 COMMENT ON COLUMN outbox_gate.changed_by   IS 'The worker or person who shut or opened it last.';

@@ -287,8 +287,6 @@ func gateCommand(name, short string, do func(*outbox.Store, context.Context, out
 		switch {
 		case before.State == gate.State:
 			was = ", as before"
-		case gate.State == outbox.GateOpen && before.Probed:
-			was = "; the fleet had shut it (" + before.Reason + ") and does so again unless that was put right"
 		}
 		return o.answer(gate, func() error { return report(o.cmd, nil, "%s: the gate is now %s%s\n", name, gate.State, was) })
 	})

@@ -1,7 +1,14 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
+
+	"flexworker/internal/faultproxy"
+	"flexworker/internal/flex/flextest"
 )
 
 // TestFleetCommand: an operator sees who runs, with which word, and where settings
@@ -39,4 +46,100 @@ func TestFleetCommand(t *testing.T) {
 	if n := r.count(`SELECT count(*) FROM outbox_replicas`); n != 0 {
 		t.Errorf("%d workers have a row, none runs", n)
 	}
+}
+
+// TestOneBadReplica: of three replicas one loses its way to Flex, or its token is no
+// longer right. It stops alone, is not ready, says why in `worker fleet` and leaves the
+// messages to the others; no request pays an attempt for it. It goes on by itself.
+func TestOneBadReplica(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ word, why string }{{"unreachable", "connection refused"}, {"unauthorized", "HTTP 401"}} {
+		t.Run(tt.word, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			in := r.read()
+			r.flex.Set(flextest.Settings{Latency: 5 * time.Millisecond})
+			way := faultproxy.New(t, strings.TrimPrefix(r.flex.URL(), "http://"))
+			token := filepath.Join(t.TempDir(), "token")
+			write := func(text string) {
+				if err := os.WriteFile(token, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write(flextest.AuthToken)
+			var addresses []string
+			var bad Config
+			for range 3 {
+				bad = r.config()
+				bad.FlexRate = 60
+				if len(addresses) == 2 {
+					bad.FlexURL, bad.TaskRouterURL, bad.TwilioAuthToken = "http://"+way.Addr(), "http://"+way.Addr(), Secret{&secret{file: token}}
+				}
+				r.start(bad)
+				r.says(bad.AdminAddr, "ok", 200)
+				addresses = append(addresses, bad.AdminAddr)
+			}
+			every := time.NewTicker(time.Second / 60)
+			defer every.Stop()
+			const all, spoilt = 600, 100
+			for i := range all {
+				<-every.C
+				if i == spoilt && tt.word == "unreachable" {
+					way.Refuse()
+				} else if i == spoilt {
+					write("an-old-token")
+				}
+				r.send("r", i, i+1)
+			}
+			in.balanced(all)
+			r.says(bad.AdminAddr, tt.word, 503)
+			for _, address := range addresses[:2] {
+				r.says(address, "ok", 200)
+			}
+			// A call that was just under way when the connection broke may have arrived.
+			if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - spared <> 1 AND id NOT IN (SELECT outbox_id FROM outbox_attempts WHERE outcome = 'uncertain')`); n != 0 {
+				t.Errorf("%d requests paid for it: %s", n, r.states())
+			}
+			if n := r.count(`SELECT count(*) FROM outbox WHERE spared > 0`); n == 0 || n > 100 {
+				t.Errorf("%d requests met it: %s", n, r.states())
+			}
+			r.types(r.environment(), typed{[]string{"fleet"}, 0, []string{tt.word, tt.why, "ok"}})
+			t.Logf("seconds from receipt to settled, p50, p90, p99, most: %s", r.text(`SELECT percentile_cont(ARRAY[0.5, 0.9, 0.99, 1]) WITHIN GROUP (ORDER BY extract(epoch FROM settled_at - received_at))::text FROM outbox`))
+			way.Heal()
+			write(flextest.AuthToken)
+			r.says(bad.AdminAddr, "ok", 200)
+		})
+	}
+}
+
+// TestBadFromTheStart: a replica that starts with a bad secret, or without a way to
+// Flex, is never ready, also while there is nothing to send.
+func TestBadFromTheStart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	denied, away := r.config(), r.config()
+	denied.TwilioAuthToken = secretOf("an-old-token")
+	away.FlexURL, away.TaskRouterURL = "http://127.0.0.1:1", "http://127.0.0.1:1"
+	r.start(denied)
+	r.start(away)
+	r.says(denied.AdminAddr, "unauthorized", 503)
+	r.says(away.AdminAddr, "unreachable", 503)
+	r.send("s", 0, 3) // they store it all the same: there is nobody else
+	eventually(t, func() error { return is("stored", r.count(`SELECT count(*) FROM outbox WHERE state = 'pending'`), 3) })
+	in := r.read()
+	good := r.config()
+	r.start(good)
+	in.balanced(3)
+	if n := r.count(`SELECT count(*) FROM outbox_attempts`); n != 3 {
+		t.Errorf("%d attempts, want 3", n)
+	}
+}
+
+// text runs a query for one text.
+func (r *rig) text(sql string) (text string) {
+	r.t.Helper()
+	if err := r.pool.QueryRow(r.t.Context(), sql).Scan(&text); err != nil {
+		r.t.Error(err)
+	}
+	return text
 }

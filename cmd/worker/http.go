@@ -97,6 +97,7 @@ func (a *app) why(ctx context.Context) (outbox.Word, string) {
 	stall, stalled := a.consumer.Stalled()
 	failure, failing := a.publisher.Failing()
 	gate, err := a.readGate(ctx)
+	word, reason, stopped := a.deliverer.Stopped()
 	switch {
 	case err != nil:
 		return outbox.WordDatabase, "the gate cannot be read"
@@ -114,6 +115,8 @@ func (a *app) why(ctx context.Context) (outbox.Word, string) {
 		return outbox.WordNATS, "NATS does not answer"
 	case stalled:
 		return outbox.WordNATS, stall
+	case stopped:
+		return word, reason
 	case gate.State != outbox.GateOpen:
 		return outbox.Word(gate.State), gate.Reason
 	default:

@@ -39,10 +39,7 @@ func (r *rig) survive(o outage) *replica {
 	if err := o.begin(); err != nil {
 		t.Fatal(err)
 	}
-	status := 503
-	if o.word == "paused" {
-		status = 200
-	}
+	const status = 503
 	r.says(cfg.AdminAddr, o.word, status)
 	already := sending.begun.Load()
 	watched := r.watch(cfg.AdminAddr, fmt.Sprint(o.word, " ", status))
@@ -127,7 +124,7 @@ func TestNATSAway(t *testing.T) {
 func TestFlexAway(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.survive(outage{word: "paused", begin: func() error { r.flex.Down(); return nil }, end: r.flex.Up})
+	r.survive(outage{word: "unreachable", begin: func() error { r.flex.Down(); return nil }, end: r.flex.Up})
 	const written = `SELECT outbox_id FROM outbox_attempts WHERE kind = 'attempt' AND outcome = 'uncertain'`
 	if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - spared > 1 AND id NOT IN (` + written + `)`); n != 0 {
 		t.Errorf("the outage cost %d requests an attempt: %s", n, r.states())
@@ -140,7 +137,7 @@ func TestFlexAway(t *testing.T) {
 	}
 }
 
-// TestFlexBroken: Flex answers nothing, or nonsense. The gate shuts after a few
+// TestFlexBroken: Flex answers nothing, or nonsense. The replica stops after a few
 // of them, these few are uncertain and are found out about, the others wait.
 func TestFlexBroken(t *testing.T) {
 	t.Parallel()
@@ -148,11 +145,11 @@ func TestFlexBroken(t *testing.T) {
 		t.Run(string(fault), func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.survive(outage{word: "paused",
+			r.survive(outage{word: "unreachable",
 				begin: func() error {
 					r.flex.Inject(flextest.Rule{Fault: fault})
 					settings := r.flex.Settings()
-					settings.FetchTrouble = flextest.Status(503) // the probe fails too
+					settings.FetchTrouble = flextest.Status(503) // reads fail too
 					r.flex.Set(settings)
 					return nil
 				},
@@ -163,7 +160,7 @@ func TestFlexBroken(t *testing.T) {
 				}})
 			met := r.count(`SELECT count(DISTINCT outbox_id) FROM outbox_attempts WHERE kind = 'attempt' AND outcome = 'uncertain'`)
 			if met < 5 || met > 20 {
-				t.Errorf("%d requests met the outage: the gate shuts after 5 failures, with 4 in flight: %s", met, r.states())
+				t.Errorf("%d requests met the outage: it stops after 5 failures, with 4 in flight: %s", met, r.states())
 			}
 			again := r.count(`SELECT count(*) FROM outbox WHERE attempt - spared > 1`)
 			if strings.HasPrefix(string(fault), "create-then-") && again != 0 {

@@ -43,7 +43,7 @@ func TestRevokedCredential(t *testing.T) {
 	r.flex.SetCredentials(flextest.Credential{User: flextest.AccountSID, Secret: rotated})
 	r.send("b", 0, all/2)
 	for _, address := range addresses {
-		r.says(address, "held", 200)
+		r.says(address, "unauthorized", 503)
 	}
 	before := len(r.flex.Ledger())
 	if before >= all {

@@ -150,7 +150,9 @@ func (a *app) build(ctx context.Context, name string) error {
 		Store: a.store, Flex: client, Slots: cfg.FlexConcurrency, Limit: cfg.FlexTimeout, Log: a.log, Counters: counters,
 		Policy: policy, Attempted: a.state.attempted,
 	}
-	a.resolver = &outbox.Resolver{Store: a.store, Flex: client, Policy: policy, Log: a.log, Counters: counters}
+	a.deliverer.AskFirst()
+	a.consumer.Yields = a.deliverer.Yields
+	a.resolver = &outbox.Resolver{MayLookUp: a.deliverer.MayLookUp, Store: a.store, Flex: client, Policy: policy, Log: a.log, Counters: counters}
 	a.sweeper = &outbox.Sweeper{Store: a.store, Log: a.log, Counters: counters}
 	a.pruner = &outbox.Pruner{Store: a.store, Retention: cfg.Retention, Log: a.log, Counters: counters}
 	a.fleet = &outbox.Registry{Store: a.store, Version: version, Log: a.log, Standing: a.standing, Settings: outbox.FleetSettings{

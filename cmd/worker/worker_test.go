@@ -118,8 +118,8 @@ func TestReadyz(t *testing.T) {
 
 	in := r.read()
 	r.flex.SetCredentials()
-	r.send("held", 0, 1)
-	r.says(cfg.AdminAddr, "held", 200)
+	r.send("denied", 0, 1)
+	r.says(cfg.AdminAddr, "unauthorized", 503)
 	r.flex.SetCredentials(flextest.Credential{User: flextest.AccountSID, Secret: flextest.AuthToken})
 	in.balanced(1) // by itself, as soon as the credentials are right
 	r.says(cfg.AdminAddr, "ok", 200)

@@ -62,6 +62,8 @@ const (
 	// retryEvery is the time between two tries to attach to the stream, or to
 	// reach Postgres.
 	retryEvery = time.Second
+	// yieldEvery is the time between two questions whether to leave the messages to others.
+	yieldEvery = 500 * time.Millisecond
 )
 
 // Store is what the consumer needs of the outbox.
@@ -86,8 +88,11 @@ type Consumer struct {
 	// says: the outbox does not carry it out, since a replay of the stream would call
 	// people again.
 	Retention time.Duration
-	Log       *slog.Logger
-	Counters  *Counters
+	// Yields is asked twice a second; true: this process leaves the messages to others
+	// that read the same consumer. nil: never.
+	Yields   func() bool
+	Log      *slog.Logger
+	Counters *Counters
 
 	attached atomic.Pointer[intake] // nil: not consuming
 	lookNow  chan struct{}          // a pull was refused
@@ -120,6 +125,10 @@ func (c *Consumer) Run(ctx context.Context) {
 			if watched, err = c.watchLost(ctx); err != nil {
 				c.Log.Warn("not watching for what the stream gives up delivering; trying again with the next consuming", "error", err)
 			}
+		}
+		if c.yields() {
+			rest(ctx, yieldEvery)
+			continue
 		}
 		err := c.Store.Ready(ctx)
 		if ctx.Err() == nil {
@@ -157,15 +166,7 @@ func (c *Consumer) attach(ctx context.Context) {
 		c.standing.set(c.Log, why)
 	}
 	c.attached.Store(in)
-	select {
-	case <-ctx.Done():
-	case <-in.away:
-		c.Log.Warn("the database was away; what was only prefetched is given back to the stream")
-	case <-in.changed:
-		c.Log.Warn("looking the consumer up again", "stream", c.Names.Stream, "consumer", c.Names.Consumer, "why", in.change)
-	case <-consuming.Closed():
-		c.notOpened(ctx, fmt.Errorf("the server ended the consuming from stream %s by consumer %s (%s); looking it up again", c.Names.Stream, c.Names.Consumer, in.lastWord()))
-	}
+	in.until(ctx, consuming)
 	c.attached.Store(nil)
 	in.finish(consuming)
 }
@@ -176,6 +177,33 @@ func (c *Consumer) notOpened(ctx context.Context, err error) {
 		c.unopened.set(c.Log, err.Error())
 	}
 }
+
+// until returns when the consuming is to end, and notes why.
+func (in *intake) until(ctx context.Context, consuming jetstream.ConsumeContext) {
+	ask := time.NewTicker(yieldEvery)
+	defer ask.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+		case <-in.away:
+			in.Log.Warn("the database was away; what was only prefetched is given back to the stream")
+		case <-in.changed:
+			in.Log.Warn("looking the consumer up again", "stream", in.Names.Stream, "consumer", in.Names.Consumer, "why", in.change)
+		case <-consuming.Closed():
+			in.notOpened(ctx, fmt.Errorf("the server ended the consuming from stream %s by consumer %s (%s); looking it up again", in.Names.Stream, in.Names.Consumer, in.lastWord()))
+		case <-ask.C:
+			if !in.yields() {
+				continue
+			}
+			in.standing.set(in.Log, "") // nothing is meant to come
+			in.Log.Info("not consuming while this replica is stopped: the messages are left to the others")
+		}
+		return
+	}
+}
+
+// yields says whether the messages are left to others.
+func (c *Consumer) yields() bool { return c.Yields != nil && c.Yields() }
 
 // trouble notes what the library met while consuming. It goes on by itself, or closes,
 // and then attach ends. A pull that is refused is made again as it is: the watch looks

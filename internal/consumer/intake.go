@@ -218,7 +218,7 @@ func marker(m outbox.Message) bool {
 // after AckWait.
 func (in *intake) giveBack(m jetstream.Msg, delay time.Duration) {
 	in.Counters.GivenBack.Add(1)
-	if in.stopping.Err() != nil {
+	if in.stopping.Err() != nil || in.yields() {
 		delay = 0 // another replica may have it now
 	}
 	if err := unlessAcked(m.NakWithDelay(delay)); err != nil {

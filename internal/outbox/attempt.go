@@ -21,7 +21,7 @@ const recordLimit = 10 * time.Minute
 // deliver makes the attempt that a lease allows and records what came of it.
 // The slot is given back as soon as the call is over.
 func (d *Deliverer) deliver(ctx context.Context, l Lease) {
-	if ctx.Err() != nil || !l.covers(d.Limit+sendMargin, time.Now()) {
+	if ctx.Err() != nil || d.breaker.isOpen() || !l.covers(d.Limit+sendMargin, time.Now()) {
 		d.slots.give()
 		d.putBack(ctx, l)
 		return
@@ -30,16 +30,11 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	// be uncertain. The client's own timeout bounds it.
 	crash.At("sending")
 	outcome := d.Flex.Create(context.WithoutCancel(ctx), interactionOf(l))
-	r := d.decide(l, outcome)
-	if r.alarm.hold {
-		d.Log.Error("the fleet is held: nothing is sent until this is put right", "why", r.alarm.why)
-	}
+	r := d.Policy.decide(l, outcome, rand.Float64())
 	d.slots.adapt(outcome, time.Now())
+	d.turned(d.breaker.observe(l, outcome, time.Now()))
 	if outcome.Kind == flex.Created {
 		d.created.Store(time.Now().UnixNano())
-	}
-	if r.alarm.shuts() {
-		d.slots.shut() // the gate shuts only when this is recorded
 	}
 	d.slots.ended()
 	d.note(r)
@@ -58,18 +53,16 @@ func (l Lease) covers(limit time.Duration, now time.Time) bool {
 	return min(monotonic, wall) >= limit && (l.deadline.IsZero() || now.Before(l.deadline))
 }
 
-// decide asks the policy and counts the fleet's bad luck.
-func (d *Deliverer) decide(l Lease, o flex.Outcome) record {
-	return d.Policy.decide(l, o, d.streaks.alarm(l.RequestID, o), rand.Float64())
-}
-
-// decide is what becomes of a lease whose outcome means a for the fleet.
-func (p Policy) decide(l Lease, o flex.Outcome, a alarm, random float64) record {
-	m := p.after(l.Attempt, o, random)
-	if o.Kind == flex.Blocked && !a.hold {
-		m = p.blockedAlone(l.Attempt, l.Spared, m)
+// decide is what becomes of a lease under which a call was made.
+func (p Policy) decide(l Lease, o flex.Outcome, random float64) record {
+	r := record{lease: l, outcome: o.Kind.String(), told: o, move: p.after(l.Attempt, o, random)}
+	if oneTenants(o) {
+		r.move = p.blockedAlone(l.Attempt, l.Spared, r.move)
 	}
-	return record{lease: l, outcome: o.Kind.String(), told: o, move: m, alarm: a}
+	if o.Limited {
+		r.pause = min(o.RetryAfter, maxRetryAfter)
+	}
+	return r
 }
 
 // note writes the one log line of an attempt. It stands before the record, so
@@ -91,9 +84,6 @@ func (d *Deliverer) note(r record) {
 // said is worth more than what a lookup can find.
 func (d *Deliverer) record(ctx context.Context, r record) {
 	done, err := d.Store.record(ctx, r)
-	if r.alarm.shuts() {
-		d.slots.open() // also when it failed: whoever can claim then finds the gate as it is
-	}
 	if Away(err) || errors.Is(err, ErrLocked) { // of the former it may be recorded or not
 		done, err = d.recordAgain(ctx, r, err)
 	}

@@ -48,10 +48,8 @@ type Lease struct {
 // A claimed batch.
 type claimed struct {
 	leases []Lease
-	// gate is why there are no more of them, as far as the gate is the reason;
-	// probed: it is shut until a read succeeds.
-	gate   GateState
-	probed bool
+	// gate is why there are no more of them, as far as the gate is the reason.
+	gate GateState
 	// rest is how long it makes sense to wait for more.
 	rest time.Duration
 	// drained: nothing that is due was left.
@@ -59,12 +57,12 @@ type claimed struct {
 }
 
 // claim: pending -> sending. It leases at most slots requests that are due, as
-// many as the gate lets pass. When it returns, the intent to send is committed.
+// many as the gate lets pass, and none of the tenants to avoid. When it returns, the intent to send is committed.
 // After an error it returns no leases, and what may be committed all the same is
 // untold.
-func (s *Store) claim(ctx context.Context, slots int) (claimed, error) {
+func (s *Store) claim(ctx context.Context, slots int, avoid ...string) (claimed, error) {
 	signature := s.sign()
-	c, err := s.claimAs(ctx, signature, slots)
+	c, err := s.claimAs(ctx, signature, slots, avoid)
 	if err != nil {
 		s.notTold(signature, err)
 		return claimed{}, wrap("claim", err)
@@ -72,21 +70,21 @@ func (s *Store) claim(ctx context.Context, slots int) (claimed, error) {
 	return c, nil
 }
 
-func (s *Store) claimAs(ctx context.Context, signature string, slots int) (claimed, error) {
+func (s *Store) claimAs(ctx context.Context, signature string, slots int, avoid []string) (claimed, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	before := time.Now()
 	half, odd := s.share.split()
 	crash.At("claiming")
-	p, leases, err := s.lease(ctx, signature, slots, half, odd, before)
+	p, leases, err := s.lease(ctx, signature, slots, half, odd, before, avoid)
 	if errors.Is(err, errNoGate) { // or its rate changed while this waited for it
-		p, leases, err = s.lease(ctx, signature, slots, half, odd, before)
+		p, leases, err = s.lease(ctx, signature, slots, half, odd, before, avoid)
 	}
 	crash.At("claimed")
 	if err != nil {
 		return claimed{}, err
 	}
-	c := claimed{leases: leases, probed: p.probed}
+	c := claimed{leases: leases}
 	if c.gate, c.rest = p.state(); c.gate != GateOpen {
 		return c, nil
 	}
@@ -138,7 +136,7 @@ func (s *share) split() (half bool, odd int) {
 // yet due are never read. Without a row of passes nothing is leased: LIMIT NULL
 // would be no limit. What is left until expires_at is cut at a year: beyond 292 of
 // them pgx makes a time.Duration of it that is in the past, and says nothing.
-func (s *Store) lease(ctx context.Context, signature string, slots int, half bool, odd int, before time.Time) (p passes, leases []Lease, err error) {
+func (s *Store) lease(ctx context.Context, signature string, slots int, half bool, odd int, before time.Time, avoid []string) (p passes, leases []Lease, err error) {
 	rows, err := s.pool.Query(ctx, `/* claim */
 		WITH`+gateSQL+`,
 		fresh AS MATERIALIZED (
@@ -147,7 +145,7 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 			 CROSS JOIN LATERAL (
 				SELECT id FROM outbox
 				 WHERE state = 'pending' AND attempt = 0 AND priority = p.priority AND due_at <= now()
-				   AND (expires_at IS NULL OR expires_at > now())
+				   AND (expires_at IS NULL OR expires_at > now()) AND `+notAvoided+`
 				 ORDER BY due_at, id LIMIT coalesce((SELECT n FROM passes), 0) FOR UPDATE SKIP LOCKED) AS o
 			 LIMIT coalesce((SELECT CASE WHEN $3 THEN (n + $4) / 2 ELSE n END FROM passes), 0)),
 		again AS MATERIALIZED (
@@ -156,7 +154,7 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 			 CROSS JOIN LATERAL (
 				SELECT id FROM outbox
 				 WHERE state = 'pending' AND attempt > 0 AND priority = p.priority AND due_at <= now()
-				   AND (expires_at IS NULL OR expires_at > now())
+				   AND (expires_at IS NULL OR expires_at > now()) AND `+notAvoided+`
 				 ORDER BY due_at, id LIMIT coalesce((SELECT n FROM passes), 0) FOR UPDATE SKIP LOCKED) AS o
 			 LIMIT coalesce((SELECT n - (SELECT count(*) FROM fresh) FROM passes), 0)),
 		due AS MATERIALIZED (SELECT id FROM fresh UNION ALL SELECT id FROM again),
@@ -172,7 +170,7 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 		       coalesce(attempt, 0), coalesce(spared, 0), coalesce(received_at, now()), coalesce(traceparent, ''), coalesce(tracestate, ''),
 		       coalesce(stream, ''), coalesce(stream_sequence, 0), warnings, time_left
 		  FROM passes LEFT JOIN used ON true`,
-		slots, burstTime.Seconds(), half, odd, signature, s.leaseFor, s.Attribute)
+		slots, burstTime.Seconds(), half, odd, signature, s.leaseFor, s.Attribute, avoid)
 	if err != nil {
 		return p, nil, err
 	}
@@ -197,6 +195,10 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 	}
 	return p, leases, err
 }
+
+// notAvoided: a request whose tenant is not among $8, which is null but while one
+// call is tried. Only then are source and workspace read.
+const notAvoided = `($8::text[] IS NULL OR source || ' ' || coalesce(request #>> '{routing,properties,workspace_sid}', '') <> ALL ($8))`
 
 var errNoGate = errors.New("the gate cannot be read: outbox_gate has lost its row")
 

@@ -39,7 +39,8 @@ type Deliverer struct {
 	Attempted func(Attempt)
 
 	slots    *slots
-	streaks  streaks
+	breaker  breaker
+	said     time.Time    // when it was last logged that this replica is stopped; of the loop alone
 	gate     atomic.Value // GateState of the latest claim
 	claiming trouble.Trouble
 	created  atomic.Int64 // when an interaction was last created: Unix time in ns; 0: never
@@ -55,6 +56,8 @@ type Attempt struct {
 // begun has ended and its outcome is recorded, or given up.
 func (d *Deliverer) Run(ctx context.Context) {
 	d.slots = newSlots(d.Slots)
+	d.slots.barred = func() bool { return !d.breaker.isClosed() }
+	d.breaker.peerStopped = d.Store.peerUnreachable
 	crew := newCrew(d.Slots, func(l Lease) { d.deliver(ctx, l) })
 	d.Store.shortcut.open(d.slots, crew.begin)
 	for ctx.Err() == nil {
@@ -68,32 +71,40 @@ func (d *Deliverer) Run(ctx context.Context) {
 // turn claims once, begins what it has leased, and rests for as long as that says.
 func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 	d.takeBack(ctx, idlePoll)
+	if in, stopped := d.breaker.asksIn(time.Now()); stopped {
+		if in > 0 {
+			wait(ctx, min(in, idlePoll), nil) // and takes back meanwhile
+		} else {
+			d.ask(ctx)
+		}
+		return
+	}
 	free := d.slots.takeFree()
 	if free == 0 {
 		wait(ctx, idlePoll, d.slots.freed)
 		return
 	}
-	c, err := d.Store.claim(ctx, free)
+	avoid, one := d.breaker.avoid()
+	c, err := d.Store.claim(ctx, free, avoid...)
 	for range free - len(c.leases) {
 		d.slots.give()
 	}
 	d.claiming.Tell(d.Log, "nothing can be claimed; trying again", err)
 	if err != nil {
-		wait(ctx, idlePoll, nil)
+		wait(ctx, jittered(idlePoll), nil)
 		return
 	}
 	d.gate.Store(c.gate)
 	for _, l := range c.leases {
 		begin(l)
 	}
-	d.slots.setBacklog(!c.drained)
+	d.slots.setBacklog(!c.drained || len(avoid) > 0)
 	switch {
 	case c.gate == GateHeld || c.gate == GatePaused:
-		if c.probed {
-			d.slots.restart()
-			d.probe(ctx)
-		}
-		wait(ctx, c.rest, nil)
+		d.turned(d.breaker.gateShut(time.Now()))
+		wait(ctx, jittered(c.rest), nil)
+	case one && c.drained && len(c.leases) == 0:
+		d.turned(d.breaker.nothingDue(time.Now()))
 	case len(c.leases) == free:
 		// There may be more; the next turn waits for a slot.
 	case c.gate == GateLimited:
@@ -146,28 +157,59 @@ func (d *Deliverer) Gate() GateState {
 	return GateOpen
 }
 
-// probe asks, when it is this replica's turn, whether Flex can be used again.
-func (d *Deliverer) probe(ctx context.Context) {
-	seen, mine, err := d.Store.takeProbe(ctx)
-	if err != nil || !mine {
-		return // no turn, or Postgres is away: then the next claim says so
-	}
+// AskFirst has Run begin stopped, until a read has succeeded: a new replica with a bad
+// secret is never ready, so that a rollout stops at it.
+func (d *Deliverer) AskFirst() { d.breaker.askFirst() }
+
+// ask finds out, by a read that creates nothing, whether this replica can go on.
+func (d *Deliverer) ask(ctx context.Context) {
 	o := d.Flex.Check(ctx)
-	if ctx.Err() != nil {
-		return // it was cut, and says nothing
+	switch {
+	case ctx.Err() != nil: // it was cut, and says nothing
+	case d.breaker.asked(o, time.Now()):
+		if !d.breaker.isClosed() {
+			d.slots.restart()
+			d.Log.Info("Flex can be read again; one call is tried")
+		}
+	case time.Since(d.said) >= time.Minute: // the trouble goes on: a line a minute
+		d.said = time.Now()
+		word, reason, _ := d.breaker.stopped()
+		d.Log.Warn("this replica is stopped: Flex cannot be read", "state", string(word), "reason", reason)
 	}
-	if o.Kind != flex.Created && o.Kind != flex.Rejected {
-		d.Log.Warn("Flex cannot be used yet; nothing is sent", "outcome", o.Kind.String(), "http_status", o.HTTPStatus, "error", o.Message)
+}
+
+// turned does what follows when the breaker has turned from one state to another.
+func (d *Deliverer) turned(was, is breakerState) {
+	if was == is {
 		return
 	}
-	switch opened, err := d.Store.reopen(ctx, seen); {
-	case err != nil:
-		d.Log.Warn("the gate could not be opened; trying again", "error", err)
-	case opened:
-		d.Log.Info("Flex can be used again; the gate is open")
-	default:
-		d.Log.Info("Flex could be used, but the gate was shut or opened by others meanwhile")
+	switch word, reason, _ := d.breaker.stopped(); {
+	case is == breakerOpen:
+		d.Log.Warn("this replica is stopped; it asks every two seconds, by a read, whether it can go on", "state", string(word), "reason", reason)
+	case is == breakerChoosing:
+		d.Log.Info("calls of one source and workspace have failed in a row; another's is tried before this replica stops")
+	case is == breakerClosed && was == breakerTrying:
+		d.Log.Info("this replica goes on")
 	}
+	d.slots.restart()
+	d.Store.due.raise()
+}
+
+// Stopped is why this replica makes no calls but one to try; ok is false when it does.
+func (d *Deliverer) Stopped() (word Word, reason string, ok bool) { return d.breaker.stopped() }
+
+// Yields says whether this replica leaves messages to the others: it is stopped, and
+// another is not. When all are stopped each still stores what comes.
+func (d *Deliverer) Yields() bool {
+	_, _, stopped := d.breaker.stopped()
+	return stopped && d.Store.peerReady()
+}
+
+// MayLookUp says whether this replica may ask TaskRouter: not without credentials, and
+// not when it is stopped while another is not. A lookup that fails postpones the next.
+func (d *Deliverer) MayLookUp() bool {
+	word, _, stopped := d.breaker.stopped()
+	return !stopped || word != WordUnauthorized && !d.Store.peerReady()
 }
 
 // wait rests until the time is over, a signal comes or ctx ends.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,38 +80,38 @@ func TestDeliver(t *testing.T) {
 		fault   flextest.Fault
 		state   State
 		spared  int
-		gate    GateState
+		word    Word // of the replica; paused: of the gate
 		created int
 	}{
-		{flextest.None, Created, 0, GateOpen, 1},
-		{flextest.CreateThenClose, Created, 0, GateOpen, 1},
-		{flextest.Status(400), Rejected, 0, GateOpen, 0},
-		{flextest.Status(429), Pending, 1, GateOpen, 0},
-		{flextest.Status(429).RetryAfter("3600"), Pending, 1, GatePaused, 0},
-		{flextest.Status(429).RetryAfter("soon"), Pending, 1, GateOpen, 0},
-		{flextest.Reset, Uncertain, 0, GateOpen, 0},
-		{flextest.CreateThenReset, Uncertain, 0, GateOpen, 1},
-		{flextest.EOF, Uncertain, 0, GateOpen, 0},
-		{flextest.CreateThenEOF, Uncertain, 0, GateOpen, 1},
-		{flextest.Status(500), Uncertain, 0, GateOpen, 0},
-		{flextest.CreateThen(flextest.Status(500)), Uncertain, 0, GateOpen, 1},
-		{flextest.Status(503).RetryAfter("3600"), Uncertain, 0, GateOpen, 0},
-		{flextest.Hang, Uncertain, 0, GateOpen, 0},
-		{flextest.CreateThenHang, Uncertain, 0, GateOpen, 1},
-		{flextest.NoSID, Uncertain, 0, GateOpen, 0},
-		{flextest.CreateThenNoSID, Uncertain, 0, GateOpen, 1},
-		{flextest.Cut, Uncertain, 0, GateOpen, 0},
-		{flextest.CreateThenCut, Created, 0, GateOpen, 1}, // the sid is in the half that came
-		{flextest.Status(401), Pending, 1, GateHeld, 0},
-		{flextest.Status(403), Pending, 1, GateOpen, 0}, // may be this request's alone
-		{flextest.Status(403).Code(20005), Pending, 1, GateHeld, 0},
-		{flextest.Status(302), Pending, 1, GateHeld, 0},
-		{flextest.Status(307), Pending, 1, GateHeld, 0},
+		{flextest.None, Created, 0, WordOK, 1},
+		{flextest.CreateThenClose, Created, 0, WordOK, 1},
+		{flextest.Status(400), Rejected, 0, WordOK, 0},
+		{flextest.Status(429), Pending, 1, WordOK, 0},
+		{flextest.Status(429).RetryAfter("3600"), Pending, 1, WordPaused, 0},
+		{flextest.Status(429).RetryAfter("soon"), Pending, 1, WordOK, 0},
+		{flextest.Reset, Uncertain, 0, WordOK, 0},
+		{flextest.CreateThenReset, Uncertain, 0, WordOK, 1},
+		{flextest.EOF, Uncertain, 0, WordOK, 0},
+		{flextest.CreateThenEOF, Uncertain, 0, WordOK, 1},
+		{flextest.Status(500), Uncertain, 0, WordOK, 0},
+		{flextest.CreateThen(flextest.Status(500)), Uncertain, 0, WordOK, 1},
+		{flextest.Status(503).RetryAfter("3600"), Uncertain, 0, WordOK, 0},
+		{flextest.Hang, Uncertain, 0, WordOK, 0},
+		{flextest.CreateThenHang, Uncertain, 0, WordOK, 1},
+		{flextest.NoSID, Uncertain, 0, WordOK, 0},
+		{flextest.CreateThenNoSID, Uncertain, 0, WordOK, 1},
+		{flextest.Cut, Uncertain, 0, WordOK, 0},
+		{flextest.CreateThenCut, Created, 0, WordOK, 1}, // the sid is in the half that came
+		{flextest.Status(401), Pending, 1, WordUnauthorized, 0},
+		{flextest.Status(403), Pending, 1, WordOK, 0}, // may be this request's alone
+		{flextest.Status(403).Code(20005), Pending, 1, WordUnauthorized, 0},
+		{flextest.Status(302), Pending, 1, WordUnreachable, 0},
+		{flextest.Status(307), Pending, 1, WordUnreachable, 0},
 	} {
 		t.Run(string(tt.fault), func(t *testing.T) {
 			t.Parallel()
 			srv := flextest.New(t, tt.fault)
-			srv.Set(flextest.Settings{FetchTrouble: flextest.Status(401)}) // no probe opens the gate meanwhile
+			srv.Set(flextest.Settings{FetchTrouble: tt.fault}) // no read lets it go on meanwhile
 			s := newStore(t)
 			mustAdd(t, s, "d", 1)
 			d := newDeliverer(t, s, srv)
@@ -126,8 +127,14 @@ func TestDeliver(t *testing.T) {
 			if r.State != tt.state || r.Spared != tt.spared || r.Attempt != 1 {
 				t.Errorf("%s, %d attempts, %d spared, want %s, %d spared: %s", r.State, r.Attempt, r.Spared, tt.state, tt.spared, deref(r.ErrorMessage))
 			}
-			if g := gate(t, s); g.State != tt.gate {
-				t.Errorf("gate %s, want %s: %s", g.State, tt.gate, g.Reason)
+			word, reason, _ := d.Stopped()
+			if g := gate(t, s); g.State == GatePaused {
+				word, reason = WordPaused, g.Reason
+			} else if g.State != GateOpen {
+				t.Errorf("the gate is %s: %s", g.State, g.Reason)
+			}
+			if word != tt.word {
+				t.Errorf("%s, want %s: %s", word, tt.word, reason)
 			}
 			ledger := srv.Ledger()
 			if len(ledger) != tt.created || srv.Calls().Received != 1 {
@@ -147,10 +154,10 @@ func TestDeliverUnreached(t *testing.T) {
 	srv := flextest.New(t)
 	srv.Down()
 	s := newStore(t)
-	mustAdd(t, s, "u", awayAfter-1)
+	mustAdd(t, s, "u", failuresMost-1)
 	start(t, newDeliverer(t, s, srv))
 	eventually(t, func() error {
-		if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND attempt = 1 AND spared = 1`); n != awayAfter-1 {
+		if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND attempt = 1 AND spared = 1`); n != failuresMost-1 {
 			return fmt.Errorf("%d were refused", n)
 		}
 		return nil
@@ -330,8 +337,8 @@ func TestDeliverPostgresAway(t *testing.T) {
 	}
 }
 
-// TestBreaker: when Flex cannot be reached the gate shuts after a few calls, by
-// itself, and opens by itself once a read succeeds.
+// TestBreaker: a replica that cannot reach Flex stops after a few calls, by itself,
+// and goes on by itself once a read succeeds. The gate is not concerned.
 func TestBreaker(t *testing.T) {
 	t.Parallel()
 	const requests = 100
@@ -343,21 +350,31 @@ func TestBreaker(t *testing.T) {
 	d.Slots, d.Policy.MinDelay, d.Policy.MaxDelay = 1, time.Millisecond, time.Millisecond
 	start(t, d)
 	eventually(t, func() error {
-		if g := gate(t, s); g.State != GatePaused || !g.Probed || d.Gate() != GatePaused {
-			return fmt.Errorf("%+v, the Deliverer says %s", g, d.Gate())
+		if word, reason, _ := d.Stopped(); word != WordUnreachable || !strings.Contains(reason, "refused") {
+			return fmt.Errorf("it is %s: %s", word, reason)
 		}
 		return nil
 	})
-	// The slot of the call that shuts the gate is kept until the gate is shut.
-	if n := one[int](t, s.pool, `SELECT sum(attempt)::int FROM outbox`); n != awayAfter {
-		t.Errorf("%d attempts until the gate was shut, want %d", n, awayAfter)
+	eventually(t, func() error { // the last is recorded
+		if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'sending'`); n != 0 {
+			return fmt.Errorf("%d are sending", n)
+		}
+		return nil
+	})
+	if n := one[int](t, s.pool, `SELECT sum(attempt)::int FROM outbox`); n < failuresMost || n > failuresMost+1 { // one may have been leased meanwhile, and is put back
+		t.Errorf("%d attempts until it stopped, want %d", n, failuresMost)
+	}
+	// What is added meanwhile is stored, and not leased.
+	mustAdd(t, s, "meanwhile", 10, func(e *Event) { e.Sequence += 1000 })
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE request_id LIKE 'mean%' AND state = 'pending' AND attempt = 0`); n != 10 || gate(t, s).State != GateOpen {
+		t.Errorf("%d of 10 wait, the gate is %s", n, gate(t, s).State)
 	}
 	if err := srv.Up(); err != nil {
 		t.Fatal(err)
 	}
-	inState(t, s, Created, requests)
-	if g := gate(t, s); g.State != GateOpen {
-		t.Errorf("%+v", g)
+	inState(t, s, Created, requests+10)
+	if word, reason, stopped := d.Stopped(); stopped {
+		t.Errorf("it is %s: %s", word, reason)
 	}
 	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 {
 		t.Errorf("%d requests paid for the outage", n)
@@ -365,8 +382,8 @@ func TestBreaker(t *testing.T) {
 	checkOutbox(t, s.pool)
 }
 
-// TestBlocked: wrong credentials hold the fleet and cost nobody an attempt; once
-// they are right a read notices, and all goes on.
+// TestBlocked: wrong credentials stop each replica that has them and cost nobody an
+// attempt; once they are right a read notices, and all goes on.
 func TestBlocked(t *testing.T) {
 	t.Parallel()
 	const requests = 40
@@ -374,23 +391,26 @@ func TestBlocked(t *testing.T) {
 	srv.SetCredentials()
 	s := newStore(t)
 	mustAdd(t, s, "k", requests)
+	var both []*Deliverer
 	for _, store := range []*Store{s, s.another("w2")} {
 		d := newDeliverer(t, store, srv)
 		d.Policy.MinDelay, d.Policy.MaxDelay = time.Millisecond, time.Millisecond
 		start(t, d)
+		both = append(both, d)
 	}
-	probed := func(n int) {
-		t.Helper()
-		if err := srv.Wait(t.Context(), func(c flextest.Calls) bool { return c.Fetched >= n }); err != nil {
-			t.Fatal(err)
+	if err := srv.Wait(t.Context(), func(c flextest.Calls) bool { return c.Fetched >= 4 }); err != nil { // in vain
+		t.Fatal(err)
+	}
+	for i, d := range both {
+		if word, reason, _ := d.Stopped(); word != WordUnauthorized || !strings.Contains(reason, "HTTP 401") {
+			t.Errorf("replica %d is %s: %s", i+1, word, reason)
+		}
+		if d.MayLookUp() {
+			t.Errorf("replica %d looks up without credentials", i+1)
 		}
 	}
-	probed(2) // in vain
-	if g := gate(t, s); g.State != GateHeld || !g.Probed {
-		t.Errorf("%+v", g)
-	}
 	if n := srv.Calls().Received; n == 0 || n > 2*testSlots {
-		t.Errorf("%d calls until the gate was held", n)
+		t.Errorf("%d calls until both stopped", n)
 	}
 	srv.SetCredentials(flextest.Credential{User: flextest.APIKey, Secret: flextest.APISecret})
 	inState(t, s, Created, requests)

@@ -6,7 +6,7 @@ the loops that move it.
 Read one request's way first: request.go (the states, and the policy, which is pure),
 add.go, claim.go, deliver.go, attempt.go, record.go, publish.go. Then what may go
 wrong: untold.go, again.go, locked.go, sweep.go, resolve.go, lookups.go, finding.go, strays.go.
-Then the fleet: gate.go, alarm.go, slots.go, shortcut.go. What people ask and do is
+Then the fleet: gate.go, replicas.go, breaker.go, progress.go, slots.go, shortcut.go. What people ask and do is
 in show.go, explain.go, operator.go and audit.go.
 
 # The states
@@ -55,6 +55,8 @@ which the request stream takes, is cut there and ends with a hash (subject.go).
 	Publisher     results, announcements, repeats, malformed; mark          (publish.go, body.go, strays.go, answers.go, subject.go)
 	Policy        where an outcome leads: pure                              (request.go)
 	the gate      how many calls the whole fleet may begin now              (gate.go)
+	the breaker   whether this replica may make calls at all                (breaker.go)
+	Registry      this worker's row, what it knows of the others, the rate  (replicas.go)
 	people        retry, cancel, lookup, resolve, republish, hold, release  (operator.go, evidence.go)
 	after a loss  recheck                                                   (recheck.go)
 	questions     list and show, explain, audit                             (show.go, explain.go, audit.go)
@@ -76,8 +78,19 @@ made), taken back (leased by a statement whose answer did not come: no call was
 made), and proved absent. All else is uncertain and is never simply repeated.
 
 Refused, put back and taken back are spared: RETRY_MAX_ATTEMPTS does not count them.
-Blocked is when it holds the gate, and at first when it does not, as the others may
-fare the same; where one request stays the only one its attempts count, and end.
+Blocked is when this replica's credentials or address are at fault. A refusal that may
+be one tenant's, a 403, is spared so many times; from then on its attempts count, and end.
+
+# Who stops whom
+
+The gate, one row, is shut for all: by Flex, with a 429 that names a time, and by people.
+A replica in trouble of its own stops alone, by its breaker: at a 401 or a redirect at
+once, after five calls in a row without an answer, after one while another replica is
+stopped for it. It then begins no call, gives back what it has leased, leases nothing by
+an add, leaves messages and lookups to the others where there are others, is not ready,
+and asks every two seconds by a read that creates nothing. When all fare so, all are
+stopped. Failures of one tenant, a source and a workspace, stop nobody for long: before
+a breaker opens over one tenant another's request is tried.
 
 # Finding out
 
@@ -109,7 +122,6 @@ answered with a 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY
 	after publish, before the mark           settled, unpublished      published again under the same id, which the stream drops
 	Postgres crashes soon after a mark       settled, unpublished      the same: no mark waits for the disk
 	during a lookup                          uncertain, due in 45 s    looked up again
-	blocked, and the gate not yet held       sending                   lapse; the next blocked one holds the gate (one transaction)
 	stopped past the lease, then continued   lapsed lease              it does not send. What remains is a stop between that check
 	                                                                   and the first byte
 

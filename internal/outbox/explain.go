@@ -136,7 +136,7 @@ func standing(d Detail, g Gate) (text string, commands []string) {
 		return fmt.Sprintf("It is being sent: worker %s holds attempt %d until %s. If that worker dies, the lease lapses then and it is looked up.",
 			said(d.LeasedBy), d.Attempt, at(d.LeasedUntil)), nil
 	case Uncertain:
-		return uncertainNow(d, g)
+		return uncertainNow(d)
 	case Created:
 		how := map[string]string{"response": "Flex answered so", "lookup": "a lookup found it", "operator": "an operator said so"}[said(d.ResolvedBy)]
 		return fmt.Sprintf("It is created as %s (%s) since %s. %s", said(d.InteractionSID), how, at(d.SettledAt), publication(d)), nil
@@ -145,7 +145,7 @@ func standing(d Detail, g Gate) (text string, commands []string) {
 	}
 }
 
-func uncertainNow(d Detail, g Gate) (string, []string) {
+func uncertainNow(d Detail) (string, []string) {
 	var b strings.Builder
 	created, absent := d.Command("resolve", "--created", "KD..."), d.Command("resolve", "--absent")
 	if d.LookupKey == nil || d.LookupAttribute == nil || d.Workspace == nil { // nobody can be asked
@@ -164,10 +164,6 @@ func uncertainNow(d Detail, g Gate) (string, []string) {
 		fmt.Fprintf(&b, " It was cancelled at %s: it is never sent again; what exists already is adopted all the same.", at(d.CancelRequestedAt))
 	}
 	var commands []string
-	if g.State == GateHeld {
-		b.WriteString(gateNow(d, g, "looked up"))
-		commands = append(commands, releases)
-	}
 	if person {
 		b.WriteString(" Look for it in Flex")
 		if d.LookupKey != nil && d.LookupAttribute != nil {
@@ -218,7 +214,7 @@ func pendingNow(d Detail, g Gate) (string, []string) {
 	switch g.State {
 	case GateOpen, GateLimited: // nothing to add
 	case GateHeld, GatePaused:
-		b.WriteString(gateNow(d, g, "sent"))
+		b.WriteString(gateNow(d, g))
 		commands = append(commands, releases)
 	}
 	if d.ExpiresAt != nil {
@@ -231,21 +227,14 @@ func pendingNow(d Detail, g Gate) (string, []string) {
 	return b.String(), commands
 }
 
-// gateNow is what a shut gate means for what would otherwise be done: why, since when or
+// gateNow is what a shut gate means for what would otherwise be sent: why, since when or
 // until when, by whom, and what opens it.
-func gateNow(d Detail, g Gate, done string) string {
+func gateNow(d Detail, g Gate) string {
 	if g.State == GatePaused {
-		s := fmt.Sprintf(" But the gate is paused by %s since %s: %s. Nothing is %s ", g.ChangedBy, clock(g.ChangedAt), g.Reason, done)
-		if g.PausedFor > 0 {
-			return s + fmt.Sprintf("until %s, when it opens by itself, or until a release opens it at once.", clock(d.Now.Add(g.PausedFor)))
-		}
-		return s + "until Flex can be reached, when it opens by itself, or until a release opens it at once."
+		s := fmt.Sprintf(" But the gate is paused by %s since %s: %s. Nothing is sent ", g.ChangedBy, clock(g.ChangedAt), g.Reason)
+		return s + fmt.Sprintf("until %s, when it opens by itself, or until a release opens it at once.", clock(d.Now.Add(g.PausedFor)))
 	}
-	s := fmt.Sprintf(" But the gate is held by %s since %s: %s. Nothing is %s until ", g.ChangedBy, clock(g.HeldSince), g.Reason, done)
-	if g.Probed {
-		return s + "that is put right, when it opens by itself, or until a release opens it at once."
-	}
-	return s + "a release opens it." // held by a person: nothing else ends it
+	return fmt.Sprintf(" But the gate is held by %s since %s: %s. Nothing is sent until a release opens it.", g.ChangedBy, clock(g.HeldSince), g.Reason)
 }
 
 // remedy is what can be done about a request that settled without an interaction. What

@@ -1,11 +1,15 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -152,12 +156,25 @@ func TestFleetPauses(t *testing.T) {
 	checkOutbox(t, s.pool)
 }
 
-// TestFleetForbidden: the same 403 of three requests in a row holds the fleet;
-// of one again and again it does not, and that one is answered in the end; a
-// suspended account holds at once.
+// stops waits until each replica is stopped with this word.
+func stops(t *testing.T, word Word, all ...*Deliverer) {
+	t.Helper()
+	eventually(t, func() error {
+		for _, d := range all {
+			if is, reason, _ := d.Stopped(); is != word {
+				return fmt.Errorf("a replica is %s: %s", is, reason)
+			}
+		}
+		return nil
+	})
+}
+
+// TestFleetForbidden: the 403s of one request end with that request and stop nobody;
+// those of two sources stop a replica until a read contradicts them; a suspended
+// account stops at once.
 func TestFleetForbidden(t *testing.T) {
 	t.Parallel()
-	t.Run("one tenant", func(t *testing.T) {
+	t.Run("one request", func(t *testing.T) {
 		t.Parallel()
 		srv := flextest.New(t)
 		srv.Inject(flextest.Rule{Fault: flextest.Status(403).Code(45003), Attribute: "test_id", Value: "f-1"})
@@ -166,8 +183,8 @@ func TestFleetForbidden(t *testing.T) {
 		fleet(t, s, 3, newDeliverer(t, s, srv).Flex, nil)
 		inState(t, s, Created, 49)
 		inState(t, s, Abandoned, 1)
-		if g := gate(t, s); g.State != GateOpen {
-			t.Errorf("%+v", g)
+		if n := srv.Calls().Fetched; n != 0 {
+			t.Errorf("a replica has stopped and asked %d times", n)
 		}
 		const most = 10 // of fleet's policy
 		if r := s.row(t, "f-1"); r.Attempt != 2*most || r.Spared != most {
@@ -178,18 +195,14 @@ func TestFleetForbidden(t *testing.T) {
 		t.Parallel()
 		srv := flextest.New(t)
 		srv.Inject(flextest.Rule{Fault: flextest.Status(403).Code(45003)})
-		srv.Set(flextest.Settings{FetchTrouble: flextest.Status(401)}) // no probe opens it
+		srv.Set(flextest.Settings{FetchTrouble: flextest.Status(401)})
 		s := newStore(t)
-		mustAdd(t, s, "f", 50)
-		fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Deliverer) { d.Slots = 1 })
-		eventually(t, func() error {
-			if g := gate(t, s); g.State != GateHeld {
-				return fmt.Errorf("%+v", g)
-			}
-			return nil
-		})
-		if n := srv.Calls().Received; n < forbiddenAfter || n >= 50 { // a slot is free before its outcome is recorded
-			t.Errorf("%d calls until it was held", n)
+		mustAdd(t, s, "f", 25)
+		mustAdd(t, s, "g", 25, func(e *Event) { e.Sequence += 1000 }, from("shop"))
+		exec(t, s.pool, `UPDATE outbox SET priority = stream_sequence % 10`) // mixed
+		stops(t, WordUnauthorized, fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Deliverer) { d.Slots = 1 })...)
+		if n := srv.Calls().Received; n < refusedMost || n > 10 {
+			t.Errorf("%d calls until it stopped", n)
 		}
 	})
 	t.Run("suspended", func(t *testing.T) {
@@ -198,21 +211,150 @@ func TestFleetForbidden(t *testing.T) {
 		srv.Suspend()
 		s := newStore(t)
 		mustAdd(t, s, "f", 50)
-		fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Deliverer) { d.Slots = 1 })
-		eventually(t, func() error {
-			if g := gate(t, s); g.State != GateHeld {
-				return fmt.Errorf("%+v", g)
-			}
-			return nil
-		})
-		if n := srv.Calls().Received; n == 0 || n >= 50 {
-			t.Errorf("%d calls until it was held", n)
+		stops(t, WordUnauthorized, fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Deliverer) { d.Slots = 1 })...)
+		if n := srv.Calls().Received; n != 1 {
+			t.Errorf("%d calls until it stopped", n)
 		}
 		if n := one[int](t, s.pool, `SELECT coalesce(sum(attempt - spared), 0)::int FROM outbox WHERE state <> 'sending'`); n != 0 {
 			t.Errorf("%d attempts were spent", n)
 		}
 	})
 }
+
+// TestOneTenantStopsNobody: what fails for one source alone, ahead of another's
+// requests, behind them or among them, costs the others nothing but the first attempts
+// that stand before theirs. A 403 may be in vain as often as it likes; of what may have
+// arrived each request is tried once.
+func TestOneTenantStopsNobody(t *testing.T) {
+	t.Parallel()
+	const each = 200
+	for _, replicas := range []int{1, 3} {
+		for _, fault := range []flextest.Fault{flextest.Status(403).Code(45003), flextest.Status(500), flextest.Reset} {
+			for _, order := range []string{"ahead", "behind", "among"} {
+				t.Run(fmt.Sprintf("%d replicas, %s %s", replicas, fault, order), func(t *testing.T) {
+					t.Parallel()
+					srv := flextest.New(t)
+					srv.Inject(flextest.Rule{Fault: fault, Attribute: "test_source", Value: "bad"})
+					s := newStore(t)
+					add := func(prefix string) {
+						mustAdd(t, s, prefix, each, from(prefix), func(e *Event) {
+							e.Request = bytes.Replace(e.Request, []byte(`"attributes":{`), fmt.Appendf(nil, `"attributes":{"test_source":%q,`, prefix), 1)
+						})
+					}
+					if order == "behind" {
+						add("good")
+						add("bad")
+					} else {
+						add("bad")
+						add("good")
+					}
+					if order == "among" {
+						exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 minute' + stream_sequence * interval '1 ms'`)
+					}
+					all := fleet(t, s, replicas, newDeliverer(t, s, srv).Flex, func(d *Deliverer) {
+						d.Policy.MinDelay, d.Policy.MaxDelay = time.Second, time.Minute
+					})
+					inState(t, s, Created, each)
+					if n := srv.Calls().Fetched; n > replicas { // none where two sources' calls were tried, but for a choice that found nothing due
+						t.Errorf("stopped replicas asked %d times", n)
+					}
+					for _, d := range all {
+						if word, reason, stopped := d.Stopped(); stopped && order != "behind" {
+							t.Errorf("a replica is %s: %s", word, reason)
+						}
+					}
+					// Of a 403 nothing is counted; of the others each request is tried once.
+					if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE source = 'bad' AND attempt - spared > 1`); n != 0 {
+						t.Errorf("%d of the bad were tried more than once", n)
+					}
+					if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE source = 'good' AND attempt > 1 + spared`); n != 0 {
+						t.Errorf("%d of the good paid", n)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestFailuresOfOneTenantAlone: where nobody else's request is due, a replica stops
+// after a few failures of one source: each may cost an uncertain request.
+func TestFailuresOfOneTenantAlone(t *testing.T) {
+	t.Parallel()
+	srv := flextest.New(t)
+	srv.Inject(flextest.Rule{Fault: flextest.Status(500)}) // reads succeed
+	s := newStore(t)
+	mustAdd(t, s, "o", 300)
+	all := fleet(t, s, 1, newDeliverer(t, s, srv).Flex, nil)
+	stops(t, WordUnreachable, all...)
+	if err := srv.Wait(t.Context(), func(c flextest.Calls) bool { return c.Fetched >= 3 }); err != nil { // it tries again
+		t.Fatal(err)
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`); n > failuresMost+testSlots+4 {
+		t.Errorf("%d are uncertain", n)
+	}
+}
+
+// TestNotTwilio: who answers in place of Twilio, whatever it says, stops the replica
+// after a few calls; nothing is refused for good, and once the address is right all is
+// created, by reads that tell.
+func TestNotTwilio(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]func(http.ResponseWriter){
+		"404 in HTML":  func(w http.ResponseWriter) { w.WriteHeader(404); _, _ = w.Write([]byte("<html>not here</html>")) },
+		"404 in JSON":  func(w http.ResponseWriter) { w.WriteHeader(404); _, _ = w.Write([]byte(`{"error":"not found"}`)) },
+		"403":          func(w http.ResponseWriter) { w.WriteHeader(403) },
+		"429":          func(w http.ResponseWriter) { w.Header().Set("Retry-After", "600"); w.WriteHeader(429) },
+		"200, another": func(w http.ResponseWriter) { _, _ = w.Write([]byte(`{"ok":true}`)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := flextest.New(t)
+			right := newDeliverer(t, newStore(t), srv).Flex
+			foreign := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w) }))
+			defer foreign.Close()
+			wrong, err := flex.New(flex.Config{URL: foreign.URL, TaskRouterURL: foreign.URL, Credentials: func() (string, string) { return "AC1", "secret-token" }, Timeout: testLimit, Concurrency: testSlots})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := newStore(t)
+			mustAdd(t, s, "n", 50)
+			mustAdd(t, s, "m", 50, func(e *Event) { e.Sequence += 1000 }, from("shop"))
+			address := &switched{}
+			address.to.Store(wrong)
+			d := fleet(t, s, 1, address, nil)
+			stops(t, WordUnreachable, d...)
+			uncertain := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`)
+			if uncertain > failuresMost+testSlots {
+				t.Errorf("%d are uncertain", uncertain)
+			}
+			if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state NOT IN ('pending', 'sending', 'uncertain')`); n != 0 {
+				t.Errorf("%d are decided by somebody who is not Twilio", n)
+			}
+			if g := gate(t, s); g.State != GateOpen {
+				t.Errorf("the fleet is %s by somebody who is not Twilio", g.State)
+			}
+			address.to.Store(right)
+			eventually(t, func() error {
+				if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state IN ('created', 'uncertain')`); n != 100 {
+					return fmt.Errorf("%d are created or uncertain", n)
+				}
+				return nil
+			})
+			if twice := srv.Duplicates(); len(twice) > 0 {
+				t.Errorf("created twice: %v", twice)
+			}
+		})
+	}
+}
+
+// switched is a Flex whose address is put right.
+type switched struct{ to atomic.Value }
+
+func (s *switched) Create(ctx context.Context, i flex.Interaction) flex.Outcome {
+	return s.to.Load().(creator).Create(ctx, i)
+}
+
+func (s *switched) Check(ctx context.Context) flex.Outcome { return s.to.Load().(creator).Check(ctx) }
 
 // TestFleetOutage: while Flex fails, few of many waiting requests become
 // uncertain, and the work goes on by itself when it is back.
@@ -229,7 +371,7 @@ func TestFleetOutage(t *testing.T) {
 		{"503", func(srv *flextest.Server) {
 			srv.Inject(flextest.Rule{Fault: flextest.Status(503)})
 			srv.Set(flextest.Settings{FetchTrouble: flextest.Status(503)})
-		}, func(srv *flextest.Server) error { srv.Clear(); srv.Set(flextest.Settings{}); return nil }, replicas * (awayAfter + testSlots)},
+		}, func(srv *flextest.Server) error { srv.Clear(); srv.Set(flextest.Settings{}); return nil }, replicas * (failuresMost + testSlots)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -238,21 +380,23 @@ func TestFleetOutage(t *testing.T) {
 			s := newStore(t)
 			mustAdd(t, s, "o", waiting)
 			all := fleet(t, s, replicas, newDeliverer(t, s, srv).Flex, nil)
-			eventually(t, func() error { // each knows, and has asked in vain
-				for _, d := range all {
-					if d.Gate() != GatePaused {
-						return fmt.Errorf("a replica finds the gate %s", d.Gate())
+			stops(t, WordUnreachable, all...)
+			calls := srv.Calls()
+			asked := make([]time.Time, len(all))
+			for i, d := range all {
+				asked[i] = d.breaker.next()
+			}
+			eventually(t, func() error { // each has asked once more, in vain
+				for i, d := range all {
+					if !d.breaker.next().After(asked[i].Add(askEvery / 2)) {
+						return fmt.Errorf("replica %d has not asked again", i+1)
 					}
 				}
 				return nil
 			})
-			first := one[time.Time](t, s.pool, `SELECT probe_at FROM outbox_gate`)
-			eventually(t, func() error { // a probe and more, in vain
-				if next := one[time.Time](t, s.pool, `SELECT probe_at FROM outbox_gate`); next.Sub(first) < 2*probeEvery {
-					return fmt.Errorf("probed until %v only", next)
-				}
-				return nil
-			})
+			if n := srv.Calls().Received - calls.Received; n > replicas*testSlots {
+				t.Errorf("%d calls of stopped replicas", n)
+			}
 			uncertain := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`)
 			t.Logf("%d uncertain, %d attempts", uncertain, one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts`))
 			if uncertain > tt.uncertain {
@@ -268,6 +412,20 @@ func TestFleetOutage(t *testing.T) {
 			checkOutbox(t, s.pool)
 		})
 	}
+}
+
+// reset closes the breaker.
+func (b *breaker) reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.close()
+}
+
+// next is when a stopped replica asks next.
+func (b *breaker) next() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.askAt
 }
 
 // TestFleetNewBeforeOld: 500 requests that are tried again, due for hours, do not

@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,8 +15,8 @@ type GateState string
 const (
 	GateOpen    GateState = "ok"
 	GateLimited GateState = "limited" // the fleet's rate is used up for the moment
-	GatePaused  GateState = "paused"  // Flex asked for a pause, or cannot be reached
-	GateHeld    GateState = "held"    // until credentials or account are right, or a person releases it
+	GatePaused  GateState = "paused"  // Flex asked for a pause: 429 with Retry-After
+	GateHeld    GateState = "held"    // until a person releases it
 )
 
 // Gate is the row of outbox_gate as people see it.
@@ -26,22 +25,16 @@ type Gate struct {
 	Rate      float64       // attempts a second, all replicas; 0: no limit
 	PausedFor time.Duration // from now; 0: not paused
 	HeldSince time.Time     // zero: not held
-	Probed    bool          // it opens by itself once a read succeeds
 	Reason    string
 	ChangedBy string
 	ChangedAt time.Time
 	ReadOnly  bool // Postgres answers and cannot write: a standby, or a database made read-only
 }
 
-const (
-	// probeEvery is the time between two reads that ask, for the whole fleet,
-	// whether Flex can be used again.
-	probeEvery = 2 * time.Second
-	// burstTime is how much unused rate may be kept: the most that passes at
-	// once is the rate times burstTime, plus one. It has to cover how late a
-	// claim can come after its pass was due.
-	burstTime = 100 * time.Millisecond
-)
+// burstTime is how much unused rate may be kept: the most that passes at
+// once is the rate times burstTime, plus one. It has to cover how late a
+// claim can come after its pass was due.
+const burstTime = 100 * time.Millisecond
 
 // burst is the most passes that can have been saved up.
 func burst(rate float64) float64 { return 1 + rate*burstTime.Seconds() }
@@ -50,7 +43,7 @@ func burst(rate float64) float64 { return 1 + rate*burstTime.Seconds() }
 // which n is how many calls may begin now, at most $1. Where a rate is set the
 // gate's row stays locked until the commit, so that the fleet takes its passes one
 // replica after the other, by the clock after the lock was had. Without one nobody
-// waits. Gate and requests are read in one snapshot, or the gate's later: a hold
+// waits. Gate and requests are read in one snapshot, or the gate's later: a pause
 // that is committed together with a request's return to pending is never missed.
 // spendSQL has to follow behind what claims.
 const gateSQL = `
@@ -67,12 +60,12 @@ const refillSQL = `
 		UNION ALL
 		SELECT *, clock_timestamp() FROM outbox_gate WHERE rate = 0 OR $1 = 0),
 	refilled AS MATERIALIZED (
-		SELECT rate, at, held_since IS NOT NULL AS held, probe_at IS NOT NULL AS probed, paused_until - at AS paused, refilled_at > at AS late,
+		SELECT rate, at, held_since IS NOT NULL AS held, paused_until - at AS paused, refilled_at > at AS late,
 		       CASE WHEN rate = 0 THEN $1::integer
 		            ELSE least(1 + rate * $2::double precision, tokens + rate * greatest(extract(epoch FROM at - refilled_at), 0)) END AS tokens
 		  FROM gate),
 	passes AS MATERIALIZED (
-		SELECT *, CASE WHEN held OR probed OR paused > '0' THEN 0 ELSE least($1, floor(tokens)::integer) END AS n FROM refilled)`
+		SELECT *, CASE WHEN held OR paused > '0' THEN 0 ELSE least($1, floor(tokens)::integer) END AS n FROM refilled)`
 
 // spendSQL notes the passes that were used: a row of used each. Where the
 // database's clock went back, what was saved up counts from now. Who asked for no
@@ -86,15 +79,15 @@ const spendSQL = `
 type passes struct {
 	n            int
 	rate, tokens float64
-	held, probed bool
+	held         bool
 	paused       *time.Duration
 }
 
 // passesColumns are what targets reads.
-const passesColumns = `passes.n, passes.rate, passes.tokens, passes.held, passes.probed, passes.paused`
+const passesColumns = `passes.n, passes.rate, passes.tokens, passes.held, passes.paused`
 
 func (p *passes) targets() []any {
-	return []any{&p.n, &p.rate, &p.tokens, &p.held, &p.probed, &p.paused}
+	return []any{&p.n, &p.rate, &p.tokens, &p.held, &p.paused}
 }
 
 // state is why there were no more passes, and how long it makes sense to wait
@@ -102,9 +95,7 @@ func (p *passes) targets() []any {
 func (p *passes) state() (GateState, time.Duration) {
 	switch {
 	case p.held:
-		return GateHeld, probeEvery / 2
-	case p.probed:
-		return GatePaused, probeEvery / 2
+		return GateHeld, idlePoll
 	case p.paused != nil && *p.paused > 0:
 		return GatePaused, min(*p.paused, idlePoll)
 	case p.n == 0 && p.rate > 0:
@@ -121,63 +112,28 @@ func (p *passes) untilNext() time.Duration {
 	return time.Duration(min(seconds, idlePoll.Seconds()) * float64(time.Second))
 }
 
-// shutGate shuts the gate as far as the recorded outcomes ask for it, in the
-// batch that records them, and before: who has the gate may wait for a row, so
-// who has rows never waits for the gate. What is shut for longer stays shut, also
-// behind a hold: a pause that is longer goes on when that is over.
-func shutGate(b *pgx.Batch, worker string, records []record) {
-	var sum alarm
-	for _, r := range records {
-		sum = sum.and(r.alarm)
+// pauseGate pauses the gate as far as the recorded outcomes ask for it, in the
+// batch that records them, and before: who has the gate may wait for a row, so who
+// has rows never waits for the gate. The longer pause stands, also behind a hold: it
+// goes on when the hold is over.
+func pauseGate(b *pgx.Batch, worker string, records []record) {
+	var longest *record
+	for i := range records {
+		if r := &records[i]; r.pause > 0 && (longest == nil || r.pause > longest.pause) {
+			longest = r
+		}
 	}
-	if sum == (alarm{}) {
+	if longest == nil {
 		return
 	}
 	b.Queue(`
 		UPDATE outbox_gate
-		   SET held_since = CASE WHEN $1 THEN coalesce(held_since, clock_timestamp()) ELSE held_since END,
-		       paused_until = greatest(paused_until, clock_timestamp() + $2::interval),
-		       probe_at = CASE WHEN $3 THEN coalesce(probe_at, clock_timestamp() + $4::interval) ELSE probe_at END,
-		       reason = CASE WHEN held_since IS NULL OR $1 THEN $5 ELSE reason END,
-		       changed_by = $6, changed_at = clock_timestamp()
-		 WHERE ($1 AND held_since IS NULL)
-		    OR (held_since IS NULL AND $3 AND probe_at IS NULL)
-		    OR (held_since IS NULL AND clock_timestamp() + $2::interval > coalesce(paused_until, '-infinity'))`,
-		sum.hold, sum.pause, sum.hold || sum.away, probeEvery, text(sum.why), worker)
-	if sum.pause > 0 {
-		b.Queue(`
-			UPDATE outbox_gate SET paused_until = clock_timestamp() + $1::interval
-			 WHERE held_since IS NOT NULL AND clock_timestamp() + $1::interval > coalesce(paused_until, '-infinity')`, sum.pause)
-	}
-}
-
-// takeProbe says whether this replica is the one to ask now whether Flex can be
-// used again. At most one is, every probeEvery. seen names the gate as it stands:
-// whatever shuts or opens it moves changed_at, a probe does not.
-func (s *Store) takeProbe(ctx context.Context) (seen time.Time, mine bool, err error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	err = s.pool.QueryRow(ctx, `
-		UPDATE outbox_gate SET probe_at = clock_timestamp() + $1::interval
-		 WHERE probe_at <= clock_timestamp() OR probe_at > clock_timestamp() + interval '1 hour'
-		RETURNING changed_at`, probeEvery).Scan(&seen)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return seen, false, nil
-	}
-	return seen, err == nil, wrap("probe", err)
-}
-
-// reopen opens a gate that was shut until a probe succeeds, if it still stands as
-// it was seen when that probe was taken: what has shut it since then, the probe
-// did not ask about. A hold by a person and a pause that Flex asked for stay.
-func (s *Store) reopen(ctx context.Context, seen time.Time) (opened bool, err error) {
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	tag, err := s.pool.Exec(ctx, `
-		UPDATE outbox_gate
-		   SET held_since = NULL, probe_at = NULL, changed_by = $1, changed_at = clock_timestamp()
-		 WHERE probe_at IS NOT NULL AND changed_at = $2`, s.worker, seen)
-	return tag.RowsAffected() > 0, wrap("reopen", err)
+		   SET paused_until = clock_timestamp() + $1::interval,
+		       reason = CASE WHEN held_since IS NULL THEN $2 ELSE reason END,
+		       changed_by = CASE WHEN held_since IS NULL THEN $3 ELSE changed_by END,
+		       changed_at = CASE WHEN held_since IS NULL THEN clock_timestamp() ELSE changed_at END
+		 WHERE clock_timestamp() + $1::interval > coalesce(paused_until, '-infinity')`,
+		longest.pause, text(longest.told.Message), worker)
 }
 
 // Gate reads the gate. It is also the cheapest question that shows whether
@@ -189,9 +145,9 @@ func (s *Store) Gate(ctx context.Context) (Gate, error) {
 	var held *time.Time
 	var reason *string
 	err := s.pool.QueryRow(ctx, `
-		SELECT rate, greatest(coalesce(paused_until - clock_timestamp(), '0'), '0'), held_since, probe_at IS NOT NULL,
-		       reason, changed_by, changed_at, current_setting('transaction_read_only') = 'on'
-		  FROM outbox_gate`).Scan(&g.Rate, &g.PausedFor, &held, &g.Probed, &reason, &g.ChangedBy, &g.ChangedAt, &g.ReadOnly)
+		SELECT rate, greatest(coalesce(paused_until - clock_timestamp(), '0'), '0'), held_since, reason, changed_by, changed_at,
+		       current_setting('transaction_read_only') = 'on'
+		  FROM outbox_gate`).Scan(&g.Rate, &g.PausedFor, &held, &reason, &g.ChangedBy, &g.ChangedAt, &g.ReadOnly)
 	if err != nil {
 		return Gate{State: GateHeld, Reason: "the gate cannot be read"}, wrap("gate", err)
 	}
@@ -201,7 +157,7 @@ func (s *Store) Gate(ctx context.Context) (Gate, error) {
 	g.State = GateOpen
 	if held != nil {
 		g.State, g.HeldSince = GateHeld, *held
-	} else if g.PausedFor > 0 || g.Probed {
+	} else if g.PausedFor > 0 {
 		g.State = GatePaused
 	}
 	if reason != nil && g.State != GateOpen {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
@@ -124,7 +125,7 @@ func TestAddWakesTheClaim(t *testing.T) {
 	inState(t, s, Created, 1)
 }
 
-// TestGateBeforeRows: a record that shuts the gate takes it before its rows, as
+// TestGateBeforeRows: a record that pauses the gate takes it before its rows, as
 // all others do. An add that has the gate may wait for a row: of a request that is
 // asked for again while its outcome is recorded. Neither fails by a deadlock.
 func TestGateBeforeRows(t *testing.T) {
@@ -137,10 +138,10 @@ func TestGateBeforeRows(t *testing.T) {
 	slots.setBacklog(false)
 	// The record is kept between its first row and its second.
 	pid, done := holding(t, s, `SELECT FROM outbox WHERE id = $1 FOR UPDATE`, max(leases[0].ID, leases[1].ID))
-	blocked := flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401, ErrorKind: "http_401", Message: "Authenticate"}
+	limited := flex.Outcome{Kind: flex.Refused, Limited: true, HTTPStatus: 429, RetryAfter: time.Minute, ErrorKind: "http_429", Message: "too many"}
 	var both sync.WaitGroup
 	both.Go(func() {
-		if _, err := s.recordBatch(t.Context(), []record{told(leases[0], blocked), told(leases[1], blocked)}); err != nil {
+		if _, err := s.recordBatch(t.Context(), []record{testPolicy.decide(leases[0], limited, 0), testPolicy.decide(leases[1], limited, 0)}); err != nil {
 			t.Errorf("record: %v", err)
 		}
 	})
@@ -157,7 +158,7 @@ func TestGateBeforeRows(t *testing.T) {
 	blockedBy(t, s, recording)
 	done()
 	both.Wait()
-	if g := gate(t, s); g.State != GateHeld {
+	if g := gate(t, s); g.State != GatePaused {
 		t.Errorf("%+v", g)
 	}
 }

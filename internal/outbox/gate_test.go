@@ -15,15 +15,15 @@ import (
 	"flexworker/internal/flex"
 )
 
-// shut raises alarms as recording them does.
-func shut(t testing.TB, s *Store, alarms ...alarm) {
+// pause pauses the gate as recording 429s that ask for these waits does.
+func pause(t testing.TB, s *Store, asked ...time.Duration) {
 	t.Helper()
-	records := make([]record, len(alarms))
-	for i, a := range alarms {
-		records[i].alarm = a
+	records := make([]record, len(asked))
+	for i, d := range asked {
+		records[i] = record{pause: d, told: flex.Outcome{Message: "429 " + d.String()}}
 	}
 	var b pgx.Batch
-	shutGate(&b, s.worker, records)
+	pauseGate(&b, s.worker, records)
 	if err := s.pool.SendBatch(t.Context(), &b).Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -157,11 +157,9 @@ func TestGateShut(t *testing.T) {
 			rest  time.Duration
 		}{
 			{"paused_until = clock_timestamp() + interval '1 hour'", GatePaused, idlePoll},
-			{"held_since = clock_timestamp()", GateHeld, probeEvery / 2},
-			{"held_since = clock_timestamp(), probe_at = clock_timestamp()", GateHeld, probeEvery / 2},
-			{"probe_at = clock_timestamp() - interval '1 hour'", GatePaused, probeEvery / 2},
+			{"held_since = clock_timestamp()", GateHeld, idlePoll},
 		} {
-			exec(t, s.pool, `UPDATE outbox_gate SET reason = 'because', paused_until = NULL, held_since = NULL, probe_at = NULL`)
+			exec(t, s.pool, `UPDATE outbox_gate SET reason = 'because', paused_until = NULL, held_since = NULL`)
 			exec(t, s.pool, `UPDATE outbox_gate SET `+tt.set)
 			c, err := s.claim(t.Context(), 1)
 			if err != nil || len(c.leases) != 0 || c.gate != tt.state || c.rest != tt.rest {
@@ -171,7 +169,7 @@ func TestGateShut(t *testing.T) {
 				t.Errorf("rate %v, %s: %+v", rate, tt.set, g)
 			}
 		}
-		exec(t, s.pool, `UPDATE outbox_gate SET held_since = NULL, probe_at = NULL, paused_until = clock_timestamp() - interval '1 ms'`)
+		exec(t, s.pool, `UPDATE outbox_gate SET held_since = NULL, paused_until = clock_timestamp() - interval '1 ms'`)
 		if g := gate(t, s); g.State != GateOpen || g.Reason != "" {
 			t.Errorf("%+v", g)
 		}
@@ -199,198 +197,67 @@ func TestGateLost(t *testing.T) {
 	}
 }
 
-// TestRaise: how alarms add up. What is shut for longer, or more, stays so.
-func TestRaise(t *testing.T) {
+// TestPause: how 429s add up. The longer pause stands, and a hold stands over both.
+func TestPause(t *testing.T) {
 	t.Parallel()
-	hold, away := alarm{hold: true, why: "401"}, alarm{away: true, why: "gone"}
-	pause := func(d time.Duration) alarm { return alarm{pause: d, why: "429 " + d.String()} }
 	for _, tt := range []struct {
 		name   string
-		alarms []alarm // one after the other
+		asked  []time.Duration // one after the other
+		hold   bool            // by a person, before
 		state  GateState
-		probed bool
 		reason string
 		pause  time.Duration
 	}{
-		{"nothing", []alarm{{}}, GateOpen, false, "", 0},
-		{"pause", []alarm{pause(time.Minute)}, GatePaused, false, "429 1m0s", time.Minute},
-		{"longer pause stays", []alarm{pause(time.Hour), pause(time.Minute)}, GatePaused, false, "429 1h0m0s", time.Hour},
-		{"longer pause wins", []alarm{pause(time.Minute), pause(time.Hour)}, GatePaused, false, "429 1h0m0s", time.Hour},
-		{"hold", []alarm{hold}, GateHeld, true, "401", 0},
-		{"hold over pause", []alarm{pause(time.Minute), hold}, GateHeld, true, "401", time.Minute},
-		{"pause after hold", []alarm{hold, pause(time.Minute)}, GateHeld, true, "401", time.Minute}, // for when the hold is over
-		{"away", []alarm{away}, GatePaused, true, "gone", 0},
-		{"away after hold", []alarm{hold, away}, GateHeld, true, "401", 0},
-		{"hold after away", []alarm{away, hold}, GateHeld, true, "401", 0},
-		{"bad text", []alarm{{hold: true, why: "nul \x00 \xff"}}, GateHeld, true, "nul \uFFFD \uFFFD", 0},
+		{"nothing", []time.Duration{0}, false, GateOpen, "", 0},
+		{"one", []time.Duration{time.Minute}, false, GatePaused, "429 1m0s", time.Minute},
+		{"longer stays", []time.Duration{time.Hour, time.Minute}, false, GatePaused, "429 1h0m0s", time.Hour},
+		{"longer wins", []time.Duration{time.Minute, time.Hour}, false, GatePaused, "429 1h0m0s", time.Hour},
+		{"behind a hold", []time.Duration{time.Minute}, true, GateHeld, ann.Why, time.Minute}, // for when the hold is over
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s := newStore(t)
-			for _, a := range tt.alarms {
-				shut(t, s, a)
+			s, one := newStore(t), newStore(t)
+			for _, store := range []*Store{s, one} {
+				if tt.hold {
+					if err := store.Hold(t.Context(), ann); err != nil {
+						t.Fatal(err)
+					}
+				}
 			}
-			g := gate(t, s)
-			if g.State != tt.state || g.Probed != tt.probed || g.Reason != tt.reason || g.PausedFor > tt.pause || g.PausedFor < tt.pause-soon {
-				t.Errorf("%+v", g)
+			for _, d := range tt.asked {
+				pause(t, s, d)
 			}
-			if tt.state != GateOpen && g.ChangedBy != "w1" {
-				t.Errorf("changed by %s", g.ChangedBy)
-			}
-			// The same in one write.
-			one := newStore(t)
-			shut(t, one, tt.alarms...)
-			if g := gate(t, one); g.State != tt.state || g.Probed != tt.probed {
-				t.Errorf("in one write: %+v", g)
+			pause(t, one, tt.asked...) // in one write
+			for _, g := range []Gate{gate(t, s), gate(t, one)} {
+				if g.State != tt.state || g.Reason != tt.reason || g.PausedFor > tt.pause || g.PausedFor < tt.pause-soon {
+					t.Errorf("%+v", g)
+				}
+				if by := map[GateState]string{GatePaused: "w1", GateHeld: ann.Who, GateOpen: "migration"}[tt.state]; g.ChangedBy != by {
+					t.Errorf("changed by %s, want %s", g.ChangedBy, by)
+				}
 			}
 		})
 	}
 }
 
-// TestRecordShutsGate: an outcome and what it means for the fleet are one commit.
-func TestRecordShutsGate(t *testing.T) {
+// TestRecordPauses: an outcome and the pause that it asks for are one commit; what
+// concerns this replica or one tenant leaves the gate alone.
+func TestRecordPauses(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	mustAdd(t, s, "b", 1)
-	l := mustClaim(t, s, 1)[0]
-	if _, err := s.record(t.Context(), told(l, flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401, ErrorKind: "http_401", Message: "Authenticate"})); err != nil {
-		t.Fatal(err)
-	}
-	since := gate(t, s).HeldSince
-	if g := gate(t, s); g.State != GateHeld || !strings.HasSuffix(g.Reason, "HTTP 401, code 0: Authenticate") || !g.Probed {
-		t.Errorf("%+v", g)
-	}
-	// A second one, from elsewhere, leaves the beginning as it is.
-	shut(t, s.another("w2"), alarm{hold: true, why: "again"})
-	if g := gate(t, s); !g.HeldSince.Equal(since) || !strings.HasSuffix(g.Reason, "HTTP 401, code 0: Authenticate") || g.ChangedBy != "w1" {
-		t.Errorf("%+v", g)
-	}
-}
-
-// TestTakeProbe: of many replicas one asks, and none before its time.
-func TestTakeProbe(t *testing.T) {
-	t.Parallel()
-	s := newStore(t)
-	turns := func() int64 {
-		var n atomic.Int64
-		var all sync.WaitGroup
-		for range 10 {
-			w := s.another("w")
-			all.Go(func() {
-				_, mine, err := w.takeProbe(t.Context())
-				if err != nil {
-					t.Error(err)
-				}
-				if mine {
-					n.Add(1)
-				}
-			})
+	mustAdd(t, s, "b", 3)
+	leases := mustClaim(t, s, 3)
+	for i, o := range []flex.Outcome{{Kind: flex.Blocked, HTTPStatus: 401, ErrorKind: "http_401", Message: "Authenticate"}, {ErrorKind: "timeout"},
+		{Kind: flex.Refused, Limited: true, HTTPStatus: 429, RetryAfter: 1e6 * time.Hour, ErrorKind: "http_429", Message: "nul \x00 \xff"}} {
+		if g := gate(t, s); g.State != GateOpen {
+			t.Fatalf("before %d: %+v", i, g)
 		}
-		all.Wait()
-		return n.Load()
-	}
-	if n := turns(); n != 0 {
-		t.Errorf("%d probe an open gate", n)
-	}
-	shut(t, s, alarm{away: true, why: "gone"})
-	exec(t, s.pool, `UPDATE outbox_gate SET probe_at = clock_timestamp() + interval '1 minute'`)
-	if n := turns(); n != 0 {
-		t.Errorf("%d probe before it is time", n)
-	}
-	exec(t, s.pool, `UPDATE outbox_gate SET probe_at = clock_timestamp()`)
-	if n := turns(); n != 1 {
-		t.Errorf("%d probe, want 1", n)
-	}
-}
-
-// TestReopen: a good probe opens what a probe can judge, and nothing else.
-func TestReopen(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		set  string
-		want GateState
-	}{
-		{"held_since = clock_timestamp(), probe_at = clock_timestamp()", GateOpen},
-		{"probe_at = clock_timestamp()", GateOpen},
-		{"held_since = clock_timestamp()", GateHeld}, // a person's
-		{"paused_until = clock_timestamp() + interval '1 hour'", GatePaused},
-		{"probe_at = clock_timestamp(), paused_until = clock_timestamp() + interval '1 hour'", GatePaused},
-	} {
-		s := newStore(t)
-		exec(t, s.pool, `UPDATE outbox_gate SET reason = 'because', `+tt.set)
-		if _, err := s.reopen(t.Context(), gate(t, s).ChangedAt); err != nil {
-			t.Fatal(err)
-		}
-		if g := gate(t, s); g.State != tt.want || g.Probed {
-			t.Errorf("%s: %+v", tt.set, g)
-		}
-	}
-}
-
-// checker is a Flex that can be used again; during happens while it is asked.
-type checker struct{ during func() }
-
-func (checker) Create(context.Context, flex.Interaction) flex.Outcome { return flex.Outcome{} }
-
-func (c checker) Check(context.Context) flex.Outcome {
-	c.during()
-	return flex.Outcome{Kind: flex.Rejected}
-}
-
-// TestStaleProbe: a probe opens the gate as it stood when the probe began. About
-// what shut it since then nobody has asked.
-func TestStaleProbe(t *testing.T) {
-	t.Parallel()
-	hold, away := alarm{hold: true, why: "401"}, alarm{away: true, why: "gone"}
-	probe := func(s *Store, during func()) { // as soon as it is time for one
-		exec(t, s.pool, `UPDATE outbox_gate SET probe_at = clock_timestamp() WHERE probe_at IS NOT NULL`)
-		(&Deliverer{Store: s, Flex: checker{during}, Log: logger(t)}).probe(t.Context())
-	}
-	another := func(s *Store) { probe(s.another("w2"), func() {}) }
-	by := func(act func(context.Context, Act) error) {
-		if err := act(t.Context(), ann); err != nil {
+		if _, err := s.record(t.Context(), testPolicy.decide(leases[i], o, 0)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, tt := range []struct {
-		name   string
-		before alarm
-		during func(*Store)
-		want   GateState
-		person bool // who alone can open it
-	}{
-		{"nothing", away, func(*Store) {}, GateOpen, false},
-		{"nothing, held", hold, func(*Store) {}, GateOpen, false},
-		{"held", away, func(s *Store) { shut(t, s, hold) }, GateHeld, false},
-		{"a call from before the hold", hold, func(s *Store) { shut(t, s, hold) }, GateOpen, false},
-		{"opened and held", hold, func(s *Store) { another(s); shut(t, s, hold) }, GateHeld, false},
-		{"opened and away", away, func(s *Store) { another(s); shut(t, s, away) }, GatePaused, false},
-		{"another asks too", away, func(s *Store) {
-			exec(t, s.pool, `UPDATE outbox_gate SET probe_at = clock_timestamp()`)
-			if _, mine, err := s.another("w2").takeProbe(t.Context()); !mine || err != nil {
-				t.Errorf("%v, %v", mine, err)
-			}
-		}, GateOpen, false},
-		{"held by a person", hold, func(s *Store) { by(s.Hold) }, GateHeld, true},
-		{"away, held by a person", away, func(s *Store) { by(s.Hold) }, GateHeld, true},
-		{"released", hold, func(s *Store) { by(s.Release) }, GateOpen, false},
-		{"released and held", hold, func(s *Store) { by(s.Release); shut(t, s, hold) }, GateHeld, false},
-		{"held by a person, released and held", away, func(s *Store) { by(s.Hold); by(s.Release); shut(t, s, hold) }, GateHeld, false},
-		{"held, and by a person", away, func(s *Store) { shut(t, s, hold); by(s.Hold) }, GateHeld, true},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			s := newStore(t)
-			shut(t, s, tt.before)
-			probe(s, func() { tt.during(s) })
-			if g := gate(t, s); g.State != tt.want {
-				t.Errorf("%+v", g)
-			}
-			another(s)
-			if g := gate(t, s); (g.State == GateHeld) != tt.person {
-				t.Errorf("after the next probe: %+v", g)
-			}
-		})
+	if g := gate(t, s); g.State != GatePaused || g.Reason != "nul \uFFFD \uFFFD" || g.PausedFor > maxRetryAfter || g.PausedFor < maxRetryAfter-soon {
+		t.Errorf("%+v", g)
 	}
 }
 

@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
 	"flexworker/internal/trouble"
@@ -34,7 +33,7 @@ func (l *Lookout) Run(ctx context.Context) {
 		if err == nil && l.Registry != nil {
 			l.renewing.Tell(l.Log, "this worker's row of outbox_replicas cannot be renewed; trying again", l.Registry.Renew(ctx))
 		}
-		wait(ctx, time.Duration((0.75+rand.Float64()/2)*float64(lookEvery)), nil)
+		wait(ctx, jittered(lookEvery), nil)
 	}
 }
 

@@ -263,11 +263,11 @@ func (s *Store) resolveByHand(ctx context.Context, a Act, act, requestID, set st
 	}
 }
 
-// Hold shuts the gate until a person releases it. Where it was shut already the
-// reason is kept behind the person's: it may still be true.
+// Hold shuts the gate until a person releases it. Where it was held or paused already
+// the reason is kept behind the person's: it may still be true.
 func (s *Store) Hold(ctx context.Context, a Act) error {
-	return s.actOnGate(ctx, a, "hold", `held_since = coalesce(held_since, clock_timestamp()), probe_at = NULL,
-		reason = $2 || CASE WHEN probe_at IS NOT NULL OR held_since IS NOT NULL THEN '; before: ' || reason ELSE '' END`)
+	return s.actOnGate(ctx, a, "hold", `held_since = coalesce(held_since, clock_timestamp()),
+		reason = $2 || CASE WHEN held_since IS NOT NULL OR paused_until > clock_timestamp() THEN '; before: ' || reason ELSE '' END`)
 }
 
 // releaseBatch is how many requests Release makes due in one transaction.
@@ -285,7 +285,7 @@ func (s *Store) Release(ctx context.Context, a Act) error {
 	if err != nil {
 		return wrap("release", err)
 	}
-	if err := s.actOnGate(ctx, a, "release", `held_since = NULL, probe_at = NULL, paused_until = NULL`); err != nil { // reason stays: why it was shut last
+	if err := s.actOnGate(ctx, a, "release", `held_since = NULL, paused_until = NULL`); err != nil { // reason stays: why it was shut last
 		return err
 	}
 	for from := 0; from < len(ids); from += releaseBatch {

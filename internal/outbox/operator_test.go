@@ -369,8 +369,8 @@ func TestResolveRacesOutcome(t *testing.T) {
 	t.Logf("the person won %d times, the outcome %d times", person, outcome)
 }
 
-// TestHoldAndRelease: a fleet that runs stops, and no probe opens what a person
-// has shut; released, it goes on.
+// TestHoldAndRelease: a fleet that runs stops, and the end of a pause does not open
+// what a person has shut; released, it goes on.
 func TestHoldAndRelease(t *testing.T) {
 	t.Parallel()
 	srv := flextest.New(t)
@@ -384,14 +384,8 @@ func TestHoldAndRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustAdd(t, s, "held", 20, func(e *Event) { e.Sequence += 100 })
-	if _, turn, err := s.takeProbe(t.Context()); turn || err != nil {
-		t.Errorf("a probe of what a person has shut: %v, %v", turn, err)
-	}
-	if opened, err := s.reopen(t.Context(), gate(t, s).ChangedAt); opened || err != nil {
-		t.Fatal(opened, err)
-	}
-	shut(t, s, alarm{hold: true, why: "401"}, alarm{away: true, why: "away"}) // neither makes it open by itself
-	if g := gate(t, s); g.State != GateHeld || g.Probed || g.Reason != ann.Why || g.ChangedBy != ann.Who {
+	pause(t, s, time.Millisecond) // does not make it open by itself
+	if g := gate(t, s); g.State != GateHeld || g.Reason != ann.Why || g.ChangedBy != ann.Who {
 		t.Errorf("%+v", g)
 	}
 	eventually(t, func() error { // both have asked the gate since
@@ -415,16 +409,16 @@ func TestHoldAndRelease(t *testing.T) {
 	}
 }
 
-// TestHoldOverHold: why the fleet had shut itself is not forgotten when a person holds
+// TestHoldOverPause: why Flex had paused the fleet is not forgotten when a person holds
 // it as well.
-func TestHoldOverHold(t *testing.T) {
+func TestHoldOverPause(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	shut(t, s, alarm{hold: true, why: "Flex answered HTTP 401"})
+	pause(t, s, time.Hour)
 	if err := s.Hold(t.Context(), ann); err != nil {
 		t.Fatal(err)
 	}
-	if g := gate(t, s); g.State != GateHeld || g.Probed || g.Reason != ann.Why+"; before: Flex answered HTTP 401" {
+	if g := gate(t, s); g.State != GateHeld || g.Reason != ann.Why+"; before: 429 1h0m0s" {
 		t.Errorf("%+v", g)
 	}
 }

@@ -26,7 +26,7 @@ type record struct {
 	outcome string // the kind's word, or put_back
 	told    flex.Outcome
 	move    move
-	alarm   alarm
+	pause   time.Duration // of the gate, for the whole fleet; 0: none
 }
 
 // recorded is what became of a record: the result to publish, once settled.
@@ -72,7 +72,7 @@ func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, 
 	crash.At("recording")
 	// One round trip and one transaction: what is sent together is.
 	var b pgx.Batch
-	shutGate(&b, s.worker, records)
+	pauseGate(&b, s.worker, records)
 	done, err := s.recordTogether(ctx, s.pool, &b, records)
 	crash.At("recorded")
 	if s.rowsLocked(ctx, err) {
@@ -91,7 +91,7 @@ func (s *Store) recordApart(ctx context.Context, records []record) (done []recor
 	defer cancel()
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		var gate, none pgx.Batch
-		shutGate(&gate, s.worker, records)
+		pauseGate(&gate, s.worker, records)
 		if gate.Len() > 0 {
 			if err := tx.SendBatch(ctx, &gate).Close(); err != nil {
 				return err

@@ -21,7 +21,7 @@ var good = flex.Outcome{Kind: flex.Created, InteractionSID: sidA, TaskSID: "WT1"
 
 // told is the record of a lease whose attempt had this outcome.
 func told(l Lease, o flex.Outcome) record {
-	return testPolicy.decide(l, o, alarmOf(o, 0, 1), 0.5)
+	return testPolicy.decide(l, o, 0.5)
 }
 
 // TestRecord: what each outcome leaves in the row.

@@ -363,6 +363,18 @@ func (r *Registry) compare(found []Difference) {
 	}
 }
 
+// peerUnreachable says whether another living worker is stopped, as it has no way to Flex.
+func (s *Store) peerUnreachable() bool {
+	return s.anyPeer(func(r Replica) bool { return r.State == WordUnreachable })
+}
+
+// peerReady says whether another living worker takes requests.
+func (s *Store) peerReady() bool { return s.anyPeer(func(r Replica) bool { return r.State.Ready() }) }
+
+func (s *Store) anyPeer(is func(Replica) bool) bool {
+	return slices.ContainsFunc(s.Known().Replicas, func(r Replica) bool { return r.Alive && r.Name != s.worker && is(r) })
+}
+
 // Known is the fleet as the latest look of this process found it; the zero value
 // before the first.
 func (s *Store) Known() Fleet {

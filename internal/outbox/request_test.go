@@ -38,24 +38,23 @@ func TestAfter(t *testing.T) {
 	}
 }
 
-// TestAlone: who alone is blocked is spared at first and answered in the end; with
-// others he is spared for as long as it lasts.
+// TestAlone: a request whose tenant is refused is spared at first and answered in the
+// end; what this replica's credentials cost never counts.
 func TestAlone(t *testing.T) {
 	t.Parallel()
 	p := Policy{MinDelay: time.Second, MaxDelay: time.Minute, MaxAttempts: 3}
-	blocked := flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, ErrorKind: "http_403"}
 	for _, tt := range []struct {
-		name  string
-		alarm alarm
-		want  State
-		tries int
+		name    string
+		blocked flex.Outcome
+		want    State
+		tries   int
 	}{
-		{"alone", alarm{}, Abandoned, 6},
-		{"with others", alarm{hold: true}, Pending, 1000},
+		{"a refusal that may be one tenant's", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, ErrorKind: "http_403"}, Abandoned, 6},
+		{"a refusal of the replica", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401, ErrorKind: "http_401"}, Pending, 1000},
 	} {
 		l := Lease{}
 		for l.Attempt = 1; ; l.Attempt++ {
-			r := p.decide(l, blocked, tt.alarm, 0.5)
+			r := p.decide(l, tt.blocked, 0.5)
 			if r.move.to != Pending || l.Attempt == tt.tries {
 				if r.move.to != tt.want || l.Attempt != tt.tries {
 					t.Errorf("%s: %s after %d attempts, want %s after %d", tt.name, r.move.to, l.Attempt, tt.want, tt.tries)

@@ -35,11 +35,13 @@ const (
 // looks up is postponed past the lookup's limit, and should two ask, the first
 // answer counts and the other is recorded, not applied.
 type Resolver struct {
-	Store    *Store
-	Flex     finder
-	Policy   Policy
-	Log      *slog.Logger
-	Counters *Counters
+	Store  *Store
+	Flex   finder
+	Policy Policy
+	// MayLookUp is asked before each turn; nil: it may.
+	MayLookUp func() bool
+	Log       *slog.Logger
+	Counters  *Counters
 
 	alone   int // searches that have to be made for one key each
 	looking trouble.Trouble
@@ -61,6 +63,10 @@ type uncertain struct {
 // Run looks up until ctx ends; a lookup that is cut is only made later.
 func (r *Resolver) Run(ctx context.Context) {
 	for ctx.Err() == nil {
+		if r.MayLookUp != nil && !r.MayLookUp() {
+			wait(ctx, jittered(lookupPoll), nil)
+			continue
+		}
 		waiting, err := r.turn(ctx)
 		if ctx.Err() == nil {
 			r.looking.Tell(r.Log, "uncertain requests cannot be looked up; trying again", err)

@@ -90,7 +90,6 @@ func TestShortcutGate(t *testing.T) {
 		{"none left", `rate = 0.001, tokens = 0.5, refilled_at = clock_timestamp()`, 0},
 		{"held", `held_since = clock_timestamp(), reason = 'x'`, 0},
 		{"paused", `paused_until = clock_timestamp() + interval '1 hour', reason = 'x'`, 0},
-		{"probed", `probe_at = clock_timestamp(), reason = 'x'`, 0},
 		{"paused once", `paused_until = clock_timestamp() - interval '1 ms', reason = 'x'`, 5},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

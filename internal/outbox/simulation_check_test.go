@@ -96,7 +96,7 @@ func (s *sim) checkRecord(l *simLease, row *simRow) {
 	case row.state == Uncertain && l.outcome.Unreached:
 		s.fail("I6: request %d is uncertain, and not a byte was written", row.id)
 	case l.outcome.Kind == flex.Blocked && row.state == Pending && s.ghosts[row.id].state != "" && !l.decided.move.spared &&
-		(l.decided.alarm.hold || l.lease.Spared < s.policy.MaxAttempts):
+		(!oneTenants(l.outcome) || l.lease.Spared < s.policy.MaxAttempts):
 		s.fail("I9: a blocked attempt of request %d is counted", row.id)
 	}
 }

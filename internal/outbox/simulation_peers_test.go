@@ -137,11 +137,14 @@ func TestPeers_04_EveryStatementEnds(t *testing.T) {
 		"mark": func(ctx context.Context) error {
 			return s.markPublished(ctx, []answer{{kind: final, id: 1, number: 1}})
 		},
-		"probe":    func(ctx context.Context) error { _, _, err := s.takeProbe(ctx); return err },
-		"reopen":   func(ctx context.Context) error { _, err := s.reopen(ctx, time.Now()); return err },
-		"backlog":  func(ctx context.Context) error { _, err := s.Backlog(ctx); return err },
-		"ready":    func(ctx context.Context) error { return s.Ready(ctx) },
-		"set rate": func(ctx context.Context) error { return s.SetRate(ctx, 1) },
+		"renew": func(ctx context.Context) error {
+			_, err := s.renew(ctx, "v", FleetSettings{}, Standing{Word: WordOK})
+			return err
+		},
+		"follow rate": func(ctx context.Context) error { _, _, err := s.followRate(ctx); return err },
+		"backlog":     func(ctx context.Context) error { _, err := s.Backlog(ctx); return err },
+		"ready":       func(ctx context.Context) error { return s.Ready(ctx) },
+		"set rate":    func(ctx context.Context) error { return s.SetRate(ctx, 1) },
 	} {
 		calls.Go(func() { // all at once: each waits for its limit
 			// The loops' contexts end with the process only; this one ends so

@@ -40,7 +40,7 @@ type simRow struct {
 
 // simGate is the row of outbox_gate.
 type simGate struct {
-	heldSince, pausedUntil, probeAt, lookupAt instant
+	heldSince, pausedUntil, lookupAt instant
 }
 
 // simRepeat is a row of outbox_repeats or, where conflict is set, of outbox_malformed.
@@ -102,7 +102,7 @@ func (s *sim) passes() GateState {
 	switch g := &s.gate; {
 	case g.heldSince != never:
 		return GateHeld
-	case g.probeAt != never, g.pausedUntil > s.now:
+	case g.pausedUntil > s.now:
 		return GatePaused
 	default:
 		return GateOpen
@@ -166,9 +166,11 @@ func (s *sim) inOrder(where func(*simRow) (bool, instant), n int) []*simRow {
 	return chosen[:min(n, len(chosen))]
 }
 
-// record: recordSQL and raise. sending, or uncertain still of this attempt -> what was decided.
+// record: recordSQL and pauseGate. sending, or uncertain still of this attempt -> what was decided.
 func (s *sim) record(r record) (applied bool, done *simRow) {
-	s.raise(r.alarm)
+	if r.pause > 0 { // pauseGate
+		s.gate.pausedUntil = max(s.gate.pausedUntil, s.now+r.pause)
+	}
 	row := s.row(int(r.lease.ID))
 	fits := row.attempt == r.lease.Attempt && (row.state == Sending || row.state == Uncertain || row.state == Pending && r.move.to == Created)
 	if s.broken(recordNotFenced) {
@@ -213,37 +215,6 @@ func (s *sim) record(r record) (applied bool, done *simRow) {
 	return true, row
 }
 
-// raise: raise. The gate is shut as far as an outcome asks for it.
-func (s *sim) raise(a alarm) {
-	g := &s.gate
-	g.pausedUntil = max(g.pausedUntil, s.now+a.pause)
-	if a == (alarm{}) || g.heldSince != never {
-		return
-	}
-	if a.hold {
-		g.heldSince = s.now
-	}
-	if (a.hold || a.away) && g.probeAt == never {
-		g.probeAt = s.now + probeEvery
-	}
-}
-
-// takeProbe: Store.takeProbe.
-func (s *sim) takeProbe() bool {
-	if s.gate.probeAt == never || s.gate.probeAt > s.now {
-		return false
-	}
-	s.gate.probeAt = s.now + probeEvery
-	return true
-}
-
-// reopen: Store.reopen.
-func (s *sim) reopen() {
-	if s.gate.probeAt != never {
-		s.gate.heldSince, s.gate.probeAt = never, never
-	}
-}
-
 // lapse: Store.lapse. sending -> uncertain, where the lease ran out.
 func (s *sim) lapse() (n int) {
 	for i := range s.rows {
@@ -280,7 +251,7 @@ func (s *sim) expire() (n int) {
 // has no task comes alone.
 func (s *sim) takeLookups(seen *controls, most int) (q inquiry) {
 	due := func(r *simRow) (bool, instant) {
-		return r.state == Uncertain && r.dueAt != never && r.dueAt <= s.now && (r.key == "" || s.gate.heldSince == never && s.gate.lookupAt <= s.now), r.dueAt
+		return r.state == Uncertain && r.dueAt != never && r.dueAt <= s.now && (r.key == "" || s.gate.lookupAt <= s.now), r.dueAt
 	}
 	first := s.inOrder(due, 1)
 	if len(first) == 0 {

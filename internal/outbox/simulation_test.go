@@ -85,7 +85,7 @@ func (s *sim) begin(seed uint64) {
 	*s = sim{seed: seed, broke: s.broke, tracing: s.tracing, r: newSimRand(seed), rows: s.rows[:0], repeats: s.repeats[:0],
 		stream: s.stream[:0], results: s.results[:0], replicas: s.replicas, now: time.Hour,
 		flex: simFlex{calls: s.flex.calls[:0], tasks: s.flex.tasks[:0]}}
-	s.gate = simGate{never, never, never, never}
+	s.gate = simGate{never, never, never}
 	s.limit = []time.Duration{2 * time.Second, 15 * time.Second}[s.r.IntN(2)]
 	s.lease = s.limit + leaseMargin
 	s.policy = Policy{MinDelay: time.Second, MaxDelay: 30 * time.Second, MaxAttempts: 1 + s.r.IntN(3),
@@ -151,7 +151,7 @@ func (s *sim) heal() {
 	s.log("all heals")
 	f := &s.flex
 	s.healing, s.away, f.denied, f.down, f.nameless, f.unreadable, f.noFetch = true, false, false, false, false, false, false
-	if s.gate.heldSince != never && s.gate.probeAt == never { // by a person, who releases it
+	if s.gate.heldSince != never { // by a person, who releases it
 		s.gate.heldSince, s.gate.pausedUntil = never, never
 	}
 	for i, r := range s.replicas {
@@ -211,13 +211,15 @@ func (s *sim) nextInstant() instant {
 		for i := range r.leases {
 			at(r.leases[i].backAt)
 		}
+		if in, stopped := r.breaker.asksIn(s.clock()); stopped && waits {
+			at(s.now + in)
+		}
 	}
 	for _, c := range s.flex.calls {
 		at(c.createAt)
 	}
 	if waits {
 		at(s.gate.pausedUntil)
-		at(s.gate.probeAt)
 		at(s.gate.lookupAt)
 	}
 	return next

@@ -102,16 +102,19 @@ type simReplica struct {
 	untold   []int // signatures
 	asking   *simAsking
 	alone    int
-	streaks  streaks
+	breaker  breaker
 	controls controls
 	hints    []simAnswer
 	sending  []simAnswer // read for publishing
 	acked    []simAnswer // acknowledged, not yet marked
 }
 
+// unjittered keeps a history the same when its seed is.
+func unjittered(d time.Duration) time.Duration { return d }
+
 func (s *sim) crash(r *simReplica) {
 	s.born++
-	*r = simReplica{number: s.born, inHand: r.inHand[:0], stored: r.stored[:0], leases: r.leases[:0], untold: r.untold[:0], hints: r.hints[:0],
+	*r = simReplica{number: s.born, breaker: breaker{jitter: unjittered}, inHand: r.inHand[:0], stored: r.stored[:0], leases: r.leases[:0], untold: r.untold[:0], hints: r.hints[:0],
 		sending: r.sending[:0], acked: r.acked[:0]}
 }
 
@@ -153,7 +156,7 @@ func (s *sim) stepAdd(r *simReplica) bool {
 		m.acked = true
 	}
 	by := 0
-	if !r.draining && len(r.leases) <= 2 && s.r.IntN(2) == 0 {
+	if !r.draining && len(r.leases) <= 2 && s.r.IntN(2) == 0 && r.breaker.isClosed() {
 		by = r.number // a slot is free, and nothing that is due waits
 	}
 	signature := s.sign()
@@ -194,21 +197,33 @@ func (s *sim) stepAck(r *simReplica) bool {
 }
 
 func (s *sim) stepClaim(r *simReplica) bool {
-	if s.away || r.draining || len(r.leases) > 2 {
+	if s.away || r.draining || len(r.leases) > 2 || r.breaker.isOpen() {
 		return false
+	}
+	slots := 2
+	if avoid, one := r.breaker.avoid(); len(avoid) > 0 { // all are of one tenant here
+		r.breaker.nothingDue(s.clock())
+		return true
+	} else if one {
+		slots = 1
 	}
 	signature := s.sign()
 	if lost, made := s.lost(); lost {
 		n := 0
 		if made {
-			rows, _ := s.claim(r.number, signature, 2)
+			rows, _ := s.claim(r.number, signature, slots)
 			n = len(rows)
 		}
 		s.log("%d claims %d, signature %d, and is not told; committed %t", r.number, n, signature, made)
 		r.untold = append(r.untold, signature)
 		return true
 	}
-	rows, _ := s.claim(r.number, signature, 2)
+	rows, gate := s.claim(r.number, signature, slots)
+	if gate != GateOpen {
+		r.breaker.gateShut(s.clock())
+	} else if len(rows) == 0 {
+		r.breaker.nothingDue(s.clock())
+	}
 	if len(rows) == 0 {
 		return false
 	}
@@ -261,7 +276,7 @@ func (s *sim) stepDeliver(r *simReplica) bool {
 		if l.sent || l.decided != nil {
 			continue
 		}
-		if r.draining || l.until-s.now < s.limit+sendMargin && !s.broken(sendNotFenced) {
+		if r.draining || r.breaker.isOpen() || l.until-s.now < s.limit+sendMargin && !s.broken(sendNotFenced) {
 			l.decided = &record{lease: l.lease, outcome: "put_back", move: move{to: Pending, spared: true}}
 			s.log("%d puts %d back", r.number, l.lease.ID)
 			return true
@@ -369,7 +384,8 @@ func (s *sim) stepAnswered(r *simReplica) bool {
 		if !l.sent || l.decided != nil || l.backAt > s.now {
 			continue
 		}
-		decided := s.policy.decide(l.lease, l.outcome, r.streaks.alarm(l.lease.RequestID, l.outcome), s.r.Float64())
+		r.breaker.observe(l.lease, l.outcome, s.clock())
+		decided := s.policy.decide(l.lease, l.outcome, s.r.Float64())
 		if s.broken(blockedCounts) && l.outcome.Kind == flex.Blocked {
 			decided.move.spared = false
 		}
@@ -541,15 +557,21 @@ func (s *sim) stepMark(r *simReplica) bool {
 	return true
 }
 
+// stepProbe: Deliverer.ask. A read finds out whether a stopped replica can go on.
 func (s *sim) stepProbe(r *simReplica) bool {
-	if s.away || r.draining || !s.takeProbe() {
+	if in, stopped := r.breaker.asksIn(s.clock()); r.draining || !stopped || in > 0 {
 		return false
 	}
-	if !s.flex.denied {
-		s.reopen()
+	o := flex.Outcome{Kind: flex.Rejected}
+	if s.flex.denied {
+		o = flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401}
 	}
+	r.breaker.asked(o, s.clock())
 	return true
 }
+
+// clock is the time of a process.
+func (s *sim) clock() time.Time { return simStart.Add(s.now) }
 
 // store is the result stream: it keeps one message of an id.
 func (s *sim) store(a simAnswer) {
@@ -682,9 +704,9 @@ func (s *sim) stepPerson() {
 		}
 	case 4:
 		if s.gate.heldSince == never { // Store.Hold
-			s.gate.heldSince, s.gate.probeAt = s.now, never
+			s.gate.heldSince = s.now
 		} else { // Store.Release
-			s.gate.heldSince, s.gate.probeAt, s.gate.pausedUntil = never, never, never
+			s.gate.heldSince, s.gate.pausedUntil = never, never
 		}
 	case 5: // Store.Republish
 		if row.settledAt != never && row.published {

@@ -21,9 +21,11 @@ type slots struct {
 	unrecorded int
 	good       int       // calls that were answered since the limit last changed
 	cutAt      time.Time // when it last fell
-	shutting   int       // outcomes that shut the gate and are not recorded yet
 	freed      signal
 	roomier    signal // the same for Add
+	// barred says whether Add must lease nothing, as this replica is stopped or tries
+	// one call; nil: never.
+	barred func() bool
 	// backlog: requests that are due may wait in the table, and come before what
 	// is added now. True until a claim has found none left; what other replicas
 	// add, or falls due, after that is not known before the next claim.
@@ -65,9 +67,6 @@ func (s *slots) takeFree() int {
 
 // left is how many more calls may begin now; s.mu is held.
 func (s *slots) left() int {
-	if s.shutting > 0 {
-		return 0
-	}
 	return max(min(int(s.limit), unrecordedMost*s.ceiling-s.unrecorded)-s.inFlight, 0)
 }
 
@@ -112,7 +111,7 @@ func (s *slots) setBacklog(backlog bool) {
 func (s *slots) reserve(n int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.backlog {
+	if s.backlog || s.bars() {
 		return 0
 	}
 	n = min(n, s.left())
@@ -131,6 +130,9 @@ func (s *slots) room(count func() int) int {
 	begun := time.Now()
 	for {
 		waiting := count()
+		if s.bars() {
+			return waiting
+		}
 		s.mu.Lock()
 		free, enough, backlog := s.left(), max(int(s.limit)/2, 1), s.backlog
 		s.mu.Unlock()
@@ -151,6 +153,8 @@ func (s *slots) room(count func() int) int {
 	}
 }
 
+func (s *slots) bars() bool { return s.barred != nil && s.barred() }
+
 // adapt changes the limit by what a call brought.
 func (s *slots) adapt(o flex.Outcome, now time.Time) {
 	s.mu.Lock()
@@ -167,26 +171,8 @@ func (s *slots) adapt(o flex.Outcome, now time.Time) {
 	}
 }
 
-// shut lets no more calls have a slot until open: the gate is about to be shut. A
-// claim or an add that has its slots already goes on.
-func (s *slots) shut() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.shutting++
-	s.limit, s.good = 1, 0
-}
-
-// open ends shut.
-func (s *slots) open() {
-	s.mu.Lock()
-	s.shutting--
-	s.mu.Unlock()
-	s.freed.raise()
-	s.roomier.raise()
-}
-
-// restart lets one call try after the gate was shut because Flex was away, or did not
-// let us in: each that fails may be an uncertain request, or one 401 more.
+// restart lets one call try, after the breaker was open or while it chooses: each that
+// fails may be an uncertain request, or one 401 more.
 func (s *slots) restart() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

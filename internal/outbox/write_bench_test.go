@@ -46,7 +46,7 @@ func benchmarkWrite(b *testing.B, step string, size int) {
 		})
 		var leases []Lease
 		timed("claim", func() (err error) {
-			_, leases, err = s.lease(b.Context(), s.sign(), size, false, 0, time.Now())
+			_, leases, err = s.lease(b.Context(), s.sign(), size, false, 0, time.Now(), nil)
 			return err
 		})
 		records := make([]record, len(leases))

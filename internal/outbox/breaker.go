@@ -1,0 +1,354 @@
+package outbox
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"flexworker/internal/flex"
+	"flexworker/internal/rawjson"
+)
+
+// A breaker stops this replica, and no other, when the replica has trouble of its own:
+// no way to Flex, or credentials that Flex refuses. It knows nothing of Postgres. When
+// all replicas fare so, each stops by its own breaker. The zero value is closed.
+//
+//	closed ──a 401, a redirect; five failures in a row of several tenants──► open
+//	closed ──five failures in a row, all of one tenant──► choosing
+//	choosing ──another tenant's call is answered──► closed     its failures are that tenant's own
+//	choosing ──another tenant's call fails too; nobody else's request is due──► open
+//	open ──a read that creates nothing succeeds──► trying      asked every two seconds
+//	trying ──its one call is answered; nothing is due; the gate is shut──► closed
+//	trying ──its one call fails──► open
+//	open, as the process has just started ──a read succeeds──► closed
+//
+// A tenant is a source and a workspace. What fails for one tenant alone must not stop
+// the others, and what fails for all must stop soon: each call without an answer may
+// cost an uncertain request. So before a breaker opens over one tenant it has another
+// tenant's request tried first, where one is due. A tenant that was found to fail alone
+// is excused: its failures are not counted for as long as others' calls are answered.
+type breaker struct {
+	// peerStopped says whether another replica is stopped as unreachable; nil: none is.
+	peerStopped func() bool
+	// jitter spreads the times of reads; nil: jittered.
+	jitter func(time.Duration) time.Duration
+
+	mu        sync.Mutex
+	state     breakerState
+	changedAt time.Time
+	word      Word // why it is open, or tries: WordUnreachable or WordUnauthorized
+	reason    string
+	askAt     time.Time // of the next read; while it is open
+	failures  int       // in a row
+	failed    map[string]bool
+	excused   map[string]time.Time
+	refused   map[string]string // tenants by the ids of the requests that were refused in a row
+	// contradicted: until then refusals that may be one tenant's stop nobody; a read
+	// has succeeded that would have met them if they were everybody's.
+	contradicted time.Time
+	// probation: it was closed without an answer to a call, as none was due. The next
+	// failure opens it.
+	probation bool
+	first     bool // it is open as the process has just started
+}
+
+type breakerState int
+
+const (
+	breakerClosed   breakerState = iota
+	breakerChoosing              // one call at a time, first of tenants that have not failed
+	breakerTrying                // likewise, after a read that succeeded
+	breakerOpen                  // no calls
+)
+
+const (
+	// failuresMost is how many calls in a row may fail until the breaker opens. Each of
+	// them may cost an uncertain request, so it is low; a single one is everyday life.
+	failuresMost = 5
+	// refusedMost is how many different requests in a row, of more than one tenant,
+	// may be refused until a read has to say whether everybody is.
+	refusedMost = 3
+	// askEvery is the time between two reads of a replica that is stopped, give or take a quarter.
+	askEvery = 2 * time.Second
+	// excuseFor is how long a tenant's failures are not counted after another tenant's
+	// call was answered.
+	excuseFor = 10 * time.Second
+	// contradictedFor is how long a read that succeeded speaks against refusals.
+	contradictedFor = time.Minute
+)
+
+// suspended are the codes that concern the account whoever asks.
+// https://www.twilio.com/docs/api/errors/20005
+var suspended = map[int]bool{20003: true, 20005: true, 20006: true, 20008: true, 20101: true}
+
+// oneTenants says whether a refusal may concern those alone who share something with
+// this request, such as a workspace: a 403, or another 4xx with a code that says so.
+// A 401 or a 407, a redirect and missing credentials concern every call of this replica.
+func oneTenants(o flex.Outcome) bool {
+	s := o.HTTPStatus
+	return o.Kind == flex.Blocked && 400 <= s && s < 500 && s != 401 && s != 407 && !suspended[o.TwilioCode]
+}
+
+// noAnswer says whether a call brought nothing that Flex itself decided: Flex was
+// not reached, or did not answer in time, or failed, or somebody else answered.
+func noAnswer(o flex.Outcome) bool {
+	return o.Kind == flex.Refused && o.Unreached || o.Kind == flex.Uncertain
+}
+
+// tenantOf names who shares a fate with a request; as in the statement that claims.
+func tenantOf(l Lease) string {
+	workspace, _ := rawjson.Member(l.Request, "routing", "properties", "workspace_sid")
+	sid, _ := rawjson.Text(workspace)
+	return l.Source + " " + string(sid)
+}
+
+// blame says in words what stops this replica, for people who read nothing else.
+func blame(o flex.Outcome) (Word, string) {
+	word, what := WordUnauthorized, "credentials or account are at fault"
+	switch s := o.HTTPStatus; {
+	case 300 <= s && s < 400 || s == 407:
+		word, what = WordUnreachable, "FLEX_URL or a proxy is at fault"
+	case noAnswer(o):
+		word, what = WordUnreachable, "Flex does not answer"
+	}
+	if o.HTTPStatus == 0 {
+		return word, what + ": " + o.Message
+	}
+	return word, fmt.Sprintf("%s: HTTP %d, code %d: %s", what, o.HTTPStatus, o.TwilioCode, o.Message)
+}
+
+// observe takes what a call brought. It returns the states before and after.
+func (b *breaker) observe(l Lease, o flex.Outcome, now time.Time) (was, is breakerState) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was = b.state
+	early := now.Add(-o.Took).Before(b.changedAt) // the call began before the state did
+	switch {
+	case b.state == breakerOpen, b.state == breakerTrying && early:
+	case o.Limited: // an answer, which says nothing about the other calls
+	case oneTenants(o):
+		b.refusal(l, o, now)
+	case o.Kind == flex.Blocked:
+		b.open(o, now)
+	case noAnswer(o):
+		b.failure(tenantOf(l), o, now)
+	case b.state != breakerClosed && early: // Flex may have gone since
+	default:
+		b.success(l, now)
+	}
+	b.moved(was, now)
+	return was, b.state
+}
+
+// moved notes when the state became another than was.
+func (b *breaker) moved(was breakerState, now time.Time) {
+	if b.state != was {
+		b.changedAt = now
+	}
+}
+
+func (b *breaker) success(l Lease, now time.Time) {
+	if len(b.failed) > 0 || len(b.excused) > 0 { // else nobody has to know whose it is
+		tenant := tenantOf(l)
+		delete(b.excused, tenant)
+		if b.state != breakerClosed { // its failures were others' own
+			for failed := range b.failed {
+				b.excuse(failed)
+			}
+			delete(b.excused, tenant)
+		}
+		for excused, until := range b.excused {
+			if until.Before(now) && !b.failed[excused] {
+				delete(b.excused, excused)
+				continue
+			}
+			b.excused[excused] = now.Add(excuseFor)
+		}
+	}
+	b.probation = false
+	b.close()
+}
+
+func (b *breaker) excuse(tenant string) {
+	if b.excused == nil {
+		b.excused = map[string]time.Time{}
+	}
+	b.excused[tenant] = time.Time{}
+}
+
+// close begins the counts anew.
+func (b *breaker) close() {
+	b.state, b.failures = breakerClosed, 0
+	clear(b.failed)
+	clear(b.refused)
+}
+
+func (b *breaker) failure(tenant string, o flex.Outcome, now time.Time) {
+	if b.state == breakerClosed && !o.Unreached && now.Before(b.excused[tenant]) {
+		return
+	}
+	if b.failed == nil {
+		b.failed = map[string]bool{}
+	}
+	b.failures++
+	b.failed[tenant] = true
+	most := failuresMost
+	if b.probation || b.peerStopped != nil && b.peerStopped() {
+		most = 1
+	}
+	switch {
+	case b.state == breakerTrying, b.failures >= most && (o.Unreached || len(b.failed) > 1):
+		b.open(o, now)
+	case b.state == breakerClosed && b.failures >= most:
+		b.state = breakerChoosing
+		b.word, b.reason = blame(o)
+	}
+}
+
+// refusal: by itself it costs its request a backoff and nobody else anything.
+func (b *breaker) refusal(l Lease, o flex.Outcome, now time.Time) {
+	if b.state != breakerClosed { // Flex has answered
+		b.close()
+	}
+	if now.Before(b.contradicted) {
+		return
+	}
+	if b.refused == nil {
+		b.refused = map[string]string{}
+	}
+	tenant := tenantOf(l)
+	b.refused[l.RequestID] = tenant
+	if len(b.refused) < refusedMost {
+		return
+	}
+	for _, other := range b.refused {
+		if other != tenant {
+			b.open(o, now)
+			return
+		}
+	}
+	delete(b.refused, l.RequestID) // all of one tenant; it need not be remembered of how many
+}
+
+// open stops this replica. Whoever was excused has to show it anew.
+func (b *breaker) open(o flex.Outcome, now time.Time) {
+	b.state, b.failures = breakerOpen, 0
+	b.word, b.reason = blame(o)
+	clear(b.excused)
+	clear(b.refused)
+	if b.askAt.Before(now) {
+		b.askAt = now
+	}
+}
+
+// askFirst stops a replica that has just started until a read has succeeded.
+func (b *breaker) askFirst() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state, b.first, b.word, b.reason = breakerOpen, true, WordUnreachable, "it has just started and asks Flex for the first time"
+}
+
+// nothingDue notes that a claim found no request to try, of tenants that have not
+// failed or of anybody. It returns the states before and after.
+func (b *breaker) nothingDue(now time.Time) (was, is breakerState) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was = b.state
+	switch {
+	case b.state == breakerChoosing: // stopping harms nobody else
+		b.state = breakerOpen
+		if b.askAt.Before(now) {
+			b.askAt = now
+		}
+	case b.state == breakerTrying && len(b.failed) > 0:
+		clear(b.failed) // then one of theirs is tried
+	case b.state == breakerTrying:
+		b.probation = true
+		b.close()
+	}
+	b.moved(was, now)
+	return was, b.state
+}
+
+// gateShut notes that no call can be tried for now.
+func (b *breaker) gateShut(now time.Time) (was, is breakerState) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was = b.state
+	if b.state == breakerTrying {
+		b.probation = true
+		b.close()
+	}
+	b.moved(was, now)
+	return was, b.state
+}
+
+// isOpen says whether no call may begin.
+func (b *breaker) isOpen() bool { return b.is(breakerOpen) }
+
+// isClosed says whether this replica works as usual.
+func (b *breaker) isClosed() bool { return b.is(breakerClosed) }
+
+func (b *breaker) is(state breakerState) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state == state
+}
+
+// asked notes what a read has brought: whether this replica may go on, with one call.
+func (b *breaker) asked(o flex.Outcome, now time.Time) (goesOn bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	jitter := b.jitter
+	if jitter == nil {
+		jitter = jittered
+	}
+	b.askAt = now.Add(jitter(askEvery))
+	if o.Kind != flex.Created && o.Kind != flex.Rejected {
+		b.word, b.reason = blame(o)
+		return false
+	}
+	b.state, b.changedAt, b.contradicted = breakerTrying, now, now.Add(contradictedFor)
+	if b.first { // no call has failed
+		b.first, b.contradicted = false, time.Time{}
+		b.close()
+	}
+	return true
+}
+
+// asksIn is how long this replica rests until its next read; ok: it is stopped.
+func (b *breaker) asksIn(now time.Time) (d time.Duration, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return max(b.askAt.Sub(now), 0), b.state == breakerOpen
+}
+
+// avoid are the tenants whose requests are tried last; none while the breaker is closed.
+func (b *breaker) avoid() (tenants []string, one bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state != breakerChoosing && b.state != breakerTrying {
+		return nil, false
+	}
+	for tenant := range b.failed {
+		tenants = append(tenants, tenant)
+	}
+	return tenants, true
+}
+
+// stopped says whether this replica makes no calls, or one to try, and why.
+func (b *breaker) stopped() (word Word, reason string, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state != breakerOpen && b.state != breakerTrying {
+		return WordOK, "", false
+	}
+	return b.word, b.reason, true
+}
+
+// jittered is d give or take a quarter, so that replicas which started together do
+// not act together.
+func jittered(d time.Duration) time.Duration {
+	return time.Duration((0.75 + rand.Float64()/2) * float64(d))
+}
