@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/terminal"
 )
 
 // publishedRate is what Twilio publishes for each endpoint of Flex and each account,
@@ -55,7 +56,7 @@ func printFleet(o office, fleet outbox.Fleet) error {
 		if r.Last != nil {
 			last = ago(fleet.Now.Sub(*r.Last))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, r.Version, state, ago(fleet.Now.Sub(since)), last, reason)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, r.Version, state, ago(fleet.Now.Sub(since)), last, terminal.Line(reason))
 	}
 	if err := w.Flush(); err != nil {
 		return err

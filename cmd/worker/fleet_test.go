@@ -1,6 +1,10 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,6 +30,9 @@ func TestFleetCommand(t *testing.T) {
 	w2 := r.start(old)
 	r.says(old.AdminAddr, "ok", 200)
 	env := r.environment()
+	eventually(t, func() error {
+		return is("rows that say ok", r.count(`SELECT count(*) FROM outbox_replicas WHERE state = 'ok'`), 2)
+	})
 	r.types(env, typed{[]string{"fleet"}, 0, []string{"NAME", "ok", "Rate: 30 attempts a second.", "FLEX_RATE differs: 30 (", "; 5 (", "stays as it was"}},
 		typed{[]string{"fleet", "--json"}, 0, []string{`"rate": 30`, `"FLEX_RATE": "5"`, `"setting": "FLEX_RATE"`}},
 		typed{[]string{"rate", "25"}, 2, []string{"why"}},
@@ -142,4 +149,70 @@ func (r *rig) text(sql string) (text string) {
 		r.t.Error(err)
 	}
 	return text
+}
+
+// TestFailing: Flex takes longer to answer than FLEX_TIMEOUT, though it can be read; or
+// TaskRouter answers 500. /readyz says so, `worker fleet` says why, the log says it once,
+// and gauges show it. When it is over all is as before.
+func TestFailing(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		begin func(*flextest.Server)
+		why   string
+	}{
+		{"slow creates", func(f *flextest.Server) { f.Inject(flextest.Rule{Fault: flextest.Hang}) }, "Flex can be read"},
+		{"TaskRouter", func(f *flextest.Server) {
+			f.SetTaskRouter(flextest.TaskRouter{Trouble: flextest.Status(500), EventTrouble: flextest.Status(500)})
+			f.Script("f-0", flextest.CreateThenReset)
+			f.Script("f-1", flextest.CreateThenReset)
+		}, "TaskRouter cannot be asked"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			in := r.read()
+			cfg := r.config()
+			cfg.FlexTimeout, cfg.LookupSettle = time.Second, 4*time.Minute
+			r.start(cfg)
+			r.says(cfg.AdminAddr, "ok", 200)
+			tt.begin(r.flex)
+			r.send("f", 0, 8)
+			sending := r.load() // so that calls are made
+			r.says(cfg.AdminAddr, "failing", 200)
+			eventually(t, func() error {
+				return is("rows that say so", r.count(`SELECT count(*) FROM outbox_replicas WHERE state = 'failing' AND reason LIKE '%' || $1 || '%'`, tt.why), 1)
+			})
+			eventually(t, func() error {
+				metrics, err := scrape(cfg.AdminAddr)
+				if err == nil && !strings.Contains(metrics, "flexworker_replica{state=\"failing\"} 1\n") {
+					err = errors.New(metrics)
+				}
+				return err
+			})
+			sending.stop()
+			r.flex.Clear()
+			r.flex.SetTaskRouter(flextest.TaskRouter{})
+			r.flex.Release()
+			r.send("g", 0, 2)
+			r.says(cfg.AdminAddr, "ok", 200)
+			eventually(t, func() error {
+				if n := len(in.final()); n < 2 {
+					return fmt.Errorf("%d are answered", n)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// scrape reads /metrics.
+func scrape(address string) (string, error) {
+	response, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	return string(text), err
 }

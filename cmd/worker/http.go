@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,9 @@ type state struct {
 	schema   atomic.Bool // the database has our tables
 	streams  atomic.Bool // both streams were there, so that the loops could begin
 	draining atomic.Bool
-	tracing  bool // attempts are written as spans; set before the loops begin
+	word     atomic.Pointer[outbox.Word]      // as /readyz or the poll found it last; nil: neither has
+	gate     atomic.Pointer[outbox.GateState] // likewise
+	tracing  bool                             // attempts are written as spans; set before the loops begin
 	metrics  *metrics
 }
 
@@ -85,6 +88,7 @@ func (a *app) readyz(w http.ResponseWriter, r *http.Request) {
 // standing is what this worker says of itself, on /readyz and in outbox_replicas.
 func (a *app) standing(ctx context.Context) outbox.Standing {
 	word, reason := a.why(ctx)
+	a.state.word.Store(&word)
 	return outbox.Standing{Word: word, Reason: reason, Last: a.deliverer.LastCreated()}
 }
 
@@ -98,6 +102,14 @@ func (a *app) why(ctx context.Context) (outbox.Word, string) {
 	failure, failing := a.publisher.Failing()
 	gate, err := a.readGate(ctx)
 	word, reason, stopped := a.deliverer.Stopped()
+	unavailing := cmp.Or(a.deliverer.Failing(), a.resolver.Failing())
+	if err == nil {
+		now := gate.State
+		if now == outbox.GateOpen {
+			now = a.deliverer.Gate()
+		}
+		a.state.gate.Store(&now)
+	}
 	switch {
 	case err != nil:
 		return outbox.WordDatabase, "the gate cannot be read"
@@ -119,6 +131,8 @@ func (a *app) why(ctx context.Context) (outbox.Word, string) {
 		return word, reason
 	case gate.State != outbox.GateOpen:
 		return outbox.Word(gate.State), gate.Reason
+	case unavailing != "":
+		return outbox.WordFailing, unavailing
 	default:
 		return outbox.Word(a.deliverer.Gate()), ""
 	}

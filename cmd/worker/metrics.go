@@ -65,12 +65,18 @@ var (
 	oldestDesc    = desc("requests_oldest_seconds", "Age of the oldest of them.", "state")
 	droppedDesc   = desc("log_lines_dropped_total", "Log lines that standard error did not take in time: nobody has seen them.")
 	natsDesc      = desc("nats_connected", "1 while NATS is connected.")
+	replicaDesc   = desc("replica", "1 for the word that this replica says of itself on /readyz, 0 for the others.", "state")
+	gateDesc      = desc("gate", "1 for the state of the fleet's gate as this replica found it last, 0 for the others.", "state")
+	rateDesc      = desc("rate", "Attempts a second that the whole fleet may make; 0: no limit.")
+	differDesc    = desc("settings_differ", "Settings that should be equal in all living workers and are not.")
+	createdDesc   = desc("last_created_timestamp_seconds", "When this replica last created an interaction; 0: never.")
+	lookedUpDesc  = desc("last_lookup_timestamp_seconds", "When TaskRouter last answered this replica; 0: never.")
 )
 
 // Describe sends the descriptions of all that Collect can send.
 func (e *exporter) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{eventsDesc, attemptsDesc, sparedDesc, putBackDesc, lookupsDesc, twiceDesc, lapsedDesc, expiredDesc, prunedDesc,
-		publishedDesc, failedDesc, requestsDesc, oldestDesc, countedDesc, droppedDesc, natsDesc} {
+		publishedDesc, failedDesc, requestsDesc, oldestDesc, countedDesc, droppedDesc, natsDesc, replicaDesc, gateDesc, rateDesc, differDesc, createdDesc, lookedUpDesc} {
 		out <- d
 	}
 }
@@ -111,6 +117,7 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 		connected = 1
 	}
 	gauge(natsDesc, connected)
+	e.collectFleet(gauge)
 	m := e.app.state.metrics
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -120,6 +127,34 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 	for _, b := range m.backlogAt(time.Now()) {
 		gauge(requestsDesc, float64(b.Requests), b.State)
 		gauge(oldestDesc, b.Oldest.Seconds(), b.State)
+	}
+}
+
+// collectFleet sends what the latest poll found: of this replica, the gate and the fleet.
+func (e *exporter) collectFleet(gauge func(*prometheus.Desc, float64, ...string)) {
+	is := func(yes bool) float64 {
+		if yes {
+			return 1
+		}
+		return 0
+	}
+	now := e.app.state.word.Load()
+	for _, word := range outbox.Words {
+		gauge(replicaDesc, is(now != nil && *now == word), string(word))
+	}
+	gate := e.app.state.gate.Load()
+	for _, state := range []outbox.GateState{outbox.GateOpen, outbox.GateLimited, outbox.GatePaused, outbox.GateHeld} {
+		gauge(gateDesc, is(gate != nil && *gate == state), string(state))
+	}
+	known := e.app.store.Known()
+	gauge(rateDesc, known.Rate)
+	gauge(differDesc, float64(len(known.Differences)))
+	for desc, at := range map[*prometheus.Desc]time.Time{createdDesc: e.app.deliverer.LastCreated(), lookedUpDesc: e.app.resolver.LastAnswered()} {
+		seconds := 0.0
+		if !at.IsZero() {
+			seconds = float64(at.UnixMilli()) / 1000
+		}
+		gauge(desc, seconds)
 	}
 }
 

@@ -33,9 +33,7 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	r := d.Policy.decide(l, outcome, rand.Float64())
 	d.slots.adapt(outcome, time.Now())
 	d.turned(d.breaker.observe(l, outcome, time.Now()))
-	if outcome.Kind == flex.Created {
-		d.created.Store(time.Now().UnixNano())
-	}
+	d.seen(outcome, time.Now())
 	d.slots.ended()
 	d.note(r)
 	// A crash here leaves the request sending; it lapses and is looked up.

@@ -51,6 +51,8 @@ type breaker struct {
 	// failure opens it.
 	probation bool
 	first     bool // it is open as the process has just started
+	// readable: the latest read has succeeded, while creates fail.
+	readable bool
 }
 
 type breakerState int
@@ -233,6 +235,9 @@ func (b *breaker) refusal(l Lease, o flex.Outcome, now time.Time) {
 
 // open stops this replica. Whoever was excused has to show it anew.
 func (b *breaker) open(o flex.Outcome, now time.Time) {
+	if b.state != breakerTrying || !noAnswer(o) || o.Unreached {
+		b.readable = false
+	}
 	b.state, b.failures = breakerOpen, 0
 	b.word, b.reason = blame(o)
 	clear(b.excused)
@@ -257,7 +262,7 @@ func (b *breaker) nothingDue(now time.Time) (was, is breakerState) {
 	was = b.state
 	switch {
 	case b.state == breakerChoosing: // stopping harms nobody else
-		b.state = breakerOpen
+		b.state, b.readable = breakerOpen, false
 		if b.askAt.Before(now) {
 			b.askAt = now
 		}
@@ -307,8 +312,10 @@ func (b *breaker) asked(o flex.Outcome, now time.Time) (goesOn bool) {
 	b.askAt = now.Add(jitter(askEvery))
 	if o.Kind != flex.Created && o.Kind != flex.Rejected {
 		b.word, b.reason = blame(o)
+		b.readable = false
 		return false
 	}
+	b.readable = true
 	b.state, b.changedAt, b.contradicted = breakerTrying, now, now.Add(contradictedFor)
 	if b.first { // no call has failed
 		b.first, b.contradicted = false, time.Time{}
@@ -337,15 +344,35 @@ func (b *breaker) avoid() (tenants []string, one bool) {
 	return tenants, true
 }
 
-// stopped says whether this replica makes no calls, or one to try, and why.
+// stopped says whether this replica makes no calls, and why.
 func (b *breaker) stopped() (word Word, reason string, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.state != breakerOpen && b.state != breakerTrying {
+	if b.calling() || b.readable {
 		return WordOK, "", false
 	}
 	return b.word, b.reason, true
 }
+
+// failing says why creates fail one by one, though reads succeed; "": they do not.
+func (b *breaker) failing() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.calling() || !b.readable {
+		return ""
+	}
+	return b.reason
+}
+
+// works says whether this replica makes calls other than one to try after it was stopped.
+func (b *breaker) works() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.calling()
+}
+
+// calling is works; b.mu is held.
+func (b *breaker) calling() bool { return b.state == breakerClosed || b.state == breakerChoosing }
 
 // jittered is d give or take a quarter, so that replicas which started together do
 // not act together.

@@ -66,7 +66,7 @@ func TestBreakerStories(t *testing.T) {
 		name        string
 		peerStopped bool
 		story       []happens
-		word        Word // when it is stopped at the end
+		word        Word // when it does not work as usual at the end
 	}{
 		{"all is well", false, story(calls(20, "a", isCreated, breakerClosed), calls(20, "a", isRejected, breakerClosed), calls(20, "a", isLimited, breakerClosed)), ""},
 		{"one 401", false, story(call("a", isDenied, breakerOpen)), WordUnauthorized},
@@ -100,13 +100,16 @@ func TestBreakerStories(t *testing.T) {
 		{"it stays stopped while reads fail", false, story(call("a", isDenied, breakerOpen), then("bad", breakerOpen), then("bad", breakerOpen)), WordUnauthorized},
 		{"it goes on", false, story(call("a", isDenied, breakerOpen), then("bad", breakerOpen), then("good", breakerTrying), call("a", isCreated, breakerClosed), calls(4, "a", isFailing, breakerClosed)), ""},
 		{"reads succeed and creates fail", false, story(calls(4, "a", isFailing, breakerClosed), call("a", isFailing, breakerChoosing), then("nothing", breakerOpen),
-			then("good", breakerTrying), then("nothing", breakerTrying), call("a", isFailing, breakerOpen), then("good", breakerTrying), call("b", isFailing, breakerOpen)), WordUnreachable},
+			then("good", breakerTrying), then("nothing", breakerTrying), call("a", isFailing, breakerOpen), then("good", breakerTrying), call("b", isFailing, breakerOpen)), WordFailing},
+		{"and then no connection", false, story(call("a", isDenied, breakerOpen), then("good", breakerTrying), call("a", isRefusing, breakerOpen)), WordUnreachable},
+		{"and then a 401", false, story(call("a", isDenied, breakerOpen), then("good", breakerTrying), call("a", isDenied, breakerOpen)), WordUnauthorized},
+		{"and then reads fail", false, story(call("a", isDenied, breakerOpen), then("good", breakerTrying), call("a", isTimeout, breakerOpen), then("bad", breakerOpen)), WordUnauthorized},
 		{"nothing is due", false, story(call("a", isDenied, breakerOpen), then("good", breakerTrying), then("nothing", breakerClosed)), ""},
 		{"nothing was due: the first that fails stops it", false, story(calls(4, "a", isRefusing, breakerClosed), call("a", isRefusing, breakerOpen), then("good", breakerTrying), then("nothing", breakerTrying), then("nothing", breakerClosed), call("a", isRefusing, breakerOpen)), WordUnreachable},
 		{"the gate is shut", false, story(call("a", isDenied, breakerOpen), then("good", breakerTrying), then("shut", breakerClosed)), ""},
 		{"calls from before it stopped", false, story(call("a", isDenied, breakerOpen), calls(3, "a", isCreated, breakerOpen), call("a", isFailing, breakerOpen)), WordUnauthorized},
 		{"a call from before it tries", false, story(call("a", isDenied, breakerOpen), then("good", breakerTrying), call("a", flex.Outcome{Took: time.Minute, HTTPStatus: 500}, breakerTrying),
-			call("a", flex.Outcome{Took: time.Minute, Kind: flex.Created}, breakerTrying)), WordUnauthorized},
+			call("a", flex.Outcome{Took: time.Minute, Kind: flex.Created}, breakerTrying)), WordFailing},
 		{"a good call from before it chooses", false, story(calls(4, "a", isFailing, breakerClosed), call("a", isFailing, breakerChoosing), call("b", flex.Outcome{Took: time.Minute, Kind: flex.Created}, breakerChoosing)), ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -138,6 +141,9 @@ func TestBreakerStories(t *testing.T) {
 				}
 			}
 			word, reason, stopped := b.stopped()
+			if why := b.failing(); why != "" && !stopped {
+				word, reason, stopped = WordFailing, why, true
+			}
 			if stopped != (tt.word != "") || stopped && (word != tt.word || reason == "") {
 				t.Errorf("stopped %t as %s: %q, want %q", stopped, word, reason, tt.word)
 			}

@@ -40,6 +40,7 @@ type Deliverer struct {
 
 	slots    *slots
 	breaker  breaker
+	creates  progress
 	said     time.Time    // when it was last logged that this replica is stopped; of the loop alone
 	gate     atomic.Value // GateState of the latest claim
 	claiming trouble.Trouble
@@ -200,16 +201,13 @@ func (d *Deliverer) Stopped() (word Word, reason string, ok bool) { return d.bre
 
 // Yields says whether this replica leaves messages to the others: it is stopped, and
 // another is not. When all are stopped each still stores what comes.
-func (d *Deliverer) Yields() bool {
-	_, _, stopped := d.breaker.stopped()
-	return stopped && d.Store.peerReady()
-}
+func (d *Deliverer) Yields() bool { return !d.breaker.works() && d.Store.peerWorks() }
 
 // MayLookUp says whether this replica may ask TaskRouter: not without credentials, and
 // not when it is stopped while another is not. A lookup that fails postpones the next.
 func (d *Deliverer) MayLookUp() bool {
 	word, _, stopped := d.breaker.stopped()
-	return !stopped || word != WordUnauthorized && !d.Store.peerReady()
+	return d.breaker.works() || !(stopped && word == WordUnauthorized) && !d.Store.peerWorks()
 }
 
 // wait rests until the time is over, a signal comes or ctx ends.

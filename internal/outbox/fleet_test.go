@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -285,9 +286,17 @@ func TestFailuresOfOneTenantAlone(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "o", 300)
 	all := fleet(t, s, 1, newDeliverer(t, s, srv).Flex, nil)
-	stops(t, WordUnreachable, all...)
+	eventually(t, func() error {
+		if why := all[0].Failing(); !strings.Contains(why, "HTTP 500") {
+			return fmt.Errorf("it says %q", why)
+		}
+		return nil
+	})
 	if err := srv.Wait(t.Context(), func(c flextest.Calls) bool { return c.Fetched >= 3 }); err != nil { // it tries again
 		t.Fatal(err)
+	}
+	if word, _, stopped := all[0].Stopped(); stopped { // reads succeed
+		t.Errorf("it is %s", word)
 	}
 	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`); n > failuresMost+testSlots+4 {
 		t.Errorf("%d are uncertain", n)

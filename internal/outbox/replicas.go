@@ -321,12 +321,15 @@ type Registry struct {
 	Standing func(context.Context) Standing
 	Log      *slog.Logger
 
-	differ string // as it was last logged
+	differ  string // as it was last logged
+	failing bool
 }
 
 // Renew writes this worker's row, reads the others' and has the fleet's rate follow.
 func (r *Registry) Renew(ctx context.Context) error {
-	fleet, err := r.Store.renew(ctx, r.Version, r.Settings, r.Standing(ctx))
+	now := r.Standing(ctx)
+	r.tell(now)
+	fleet, err := r.Store.renew(ctx, r.Version, r.Settings, now)
 	if err != nil {
 		return err
 	}
@@ -345,6 +348,17 @@ func (r *Registry) Renew(ctx context.Context) error {
 
 // Leave removes this worker's row.
 func (r *Registry) Leave(ctx context.Context) error { return r.Store.leave(ctx) }
+
+// tell logs once when this worker begins to fail, and when that is over.
+func (r *Registry) tell(now Standing) {
+	switch failing := now.Word == WordFailing; {
+	case failing && !r.failing:
+		r.Log.Warn("nothing succeeds although calls are made", "reason", now.Reason)
+	case !failing && r.failing:
+		r.Log.Info("this worker is no longer failing", "state", string(now.Word))
+	}
+	r.failing = now.Word == WordFailing
+}
 
 // compare logs once when settings begin to differ, when the difference changes, and when it ends.
 func (r *Registry) compare(found []Difference) {
@@ -368,8 +382,10 @@ func (s *Store) peerUnreachable() bool {
 	return s.anyPeer(func(r Replica) bool { return r.State == WordUnreachable })
 }
 
-// peerReady says whether another living worker takes requests.
-func (s *Store) peerReady() bool { return s.anyPeer(func(r Replica) bool { return r.State.Ready() }) }
+// peerWorks says whether another living worker takes requests and is not failing itself.
+func (s *Store) peerWorks() bool {
+	return s.anyPeer(func(r Replica) bool { return r.State.Ready() && r.State != WordFailing })
+}
 
 func (s *Store) anyPeer(is func(Replica) bool) bool {
 	return slices.ContainsFunc(s.Known().Replicas, func(r Replica) bool { return r.Alive && r.Name != s.worker && is(r) })

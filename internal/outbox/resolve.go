@@ -43,8 +43,9 @@ type Resolver struct {
 	Log       *slog.Logger
 	Counters  *Counters
 
-	alone   int // searches that have to be made for one key each
-	looking trouble.Trouble
+	searches progress
+	alone    int // searches that have to be made for one key each
+	looking  trouble.Trouble
 }
 
 // An uncertain request as the Resolver takes it.
@@ -113,6 +114,7 @@ func (r *Resolver) turn(ctx context.Context) (waiting bool, err error) {
 		if ctx.Err() != nil {
 			return true, nil
 		}
+		r.seen(err)
 		r.slowDown(ctx, err)
 	}
 	took := time.Since(begun)
@@ -143,6 +145,17 @@ func (r *Resolver) skipUnreadable(ctx context.Context, why error) error {
 		return nil
 	}
 	return cmp.Or(err, why)
+}
+
+// seen takes whether TaskRouter has answered. Its 429 is an answer.
+func (r *Resolver) seen(err error) {
+	e := (*flex.LookupError)(nil)
+	switch {
+	case err == nil, errors.As(err, &e) && e.Limited:
+		r.searches.succeeded(time.Now())
+	default:
+		r.searches.failed(err.Error(), time.Now())
+	}
 }
 
 // slowDown obeys TaskRouter's 429 for the whole fleet.
