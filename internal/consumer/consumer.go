@@ -94,11 +94,12 @@ type Consumer struct {
 	Log      *slog.Logger
 	Counters *Counters
 
-	attached atomic.Pointer[intake] // nil: not consuming
-	lookNow  chan struct{}          // a pull was refused
-	unopened ongoing                // the consumer cannot be opened, or the server ended the consuming
-	standing ongoing                // consuming, and nothing comes
-	database trouble.Trouble        // nothing is taken, since it could not be stored
+	attached            atomic.Pointer[intake] // nil: not consuming
+	lookNow             chan struct{}          // a pull was refused
+	rejected, malformed trouble.Sample         // of the log
+	unopened            ongoing                // the consumer cannot be opened, or the server ended the consuming
+	standing            ongoing                // consuming, and nothing comes
+	database            trouble.Trouble        // nothing is taken, since it could not be stored
 }
 
 // Counters count messages since the process started, by what became of them.

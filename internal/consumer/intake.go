@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -191,6 +192,7 @@ func (c *Consumer) store(ctx context.Context, message outbox.Message) error {
 		switch {
 		case err == nil:
 			c.Counters.Added[added].Add(1)
+			c.note(ctx, event, added)
 			return nil
 		case errors.Is(err, outbox.ErrOld):
 			bad = fmt.Sprintf("the message is older than %v, after which requests are forgotten: whether it was answered is not known; publish it again if it is still wanted", c.Retention)
@@ -204,8 +206,35 @@ func (c *Consumer) store(ctx context.Context, message outbox.Message) error {
 		return err
 	}
 	c.Counters.Malformed.Add(1)
-	c.Log.Warn("malformed message kept", "subject", message.Subject, "sequence", message.Sequence, "error", bad)
+	if say, leftOut := c.malformed.Next(); say {
+		c.Log.Warn("malformed message kept", "subject", message.Subject, "stream", message.Stream, "sequence", message.Sequence, "error", bad, "left_out", leftOut)
+	}
 	return nil
+}
+
+// note writes what became of an event: one line of each at debug, and a few of the
+// rejected at info, since a service that is wrong is wrong thousands of times.
+func (c *Consumer) note(ctx context.Context, e outbox.Event, added outbox.Added) {
+	level := slog.LevelDebug
+	var more []slog.Attr
+	if added == outbox.Refused {
+		if say, leftOut := c.rejected.Next(); say {
+			level = slog.LevelInfo
+			more = append(more, slog.Int("left_out", leftOut))
+		}
+		if len(e.Faults) > 0 {
+			more = append(more, slog.String("fault", e.Faults[0].String()), slog.Int("faults", len(e.Faults)))
+		}
+	}
+	if !c.Log.Enabled(ctx, level) {
+		return
+	}
+	attrs := append([]slog.Attr{slog.String("request_id", e.RequestID), slog.String("source", e.Source), slog.String("became", added.String()),
+		slog.String("stream", e.Stream), slog.Uint64("sequence", e.Sequence)}, more...)
+	if id := outbox.TraceID(e.Traceparent); id != "" {
+		attrs = append(attrs, slog.String("trace_id", id))
+	}
+	c.Log.LogAttrs(ctx, level, "received", attrs...)
 }
 
 // marker says whether a message is the server's own note that it has deleted others

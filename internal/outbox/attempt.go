@@ -64,15 +64,31 @@ func (p Policy) decide(l Lease, o flex.Outcome, random float64) record {
 }
 
 // note writes the one log line of an attempt. It stands before the record, so
-// that an outcome which can never be recorded is in the log all the same.
+// that an outcome which can never be recorded is in the log all the same. What does not
+// apply is left out.
 func (d *Deliverer) note(r record) {
 	d.Counters.attempted(r)
-	text, number := slog.String, slog.Int
-	d.Log.LogAttrs(context.Background(), slog.LevelInfo, "attempt",
-		text("request_id", r.lease.RequestID), text("source", r.lease.Source), number("attempt", r.lease.Attempt), text("outcome", r.outcome),
-		text("interaction_sid", r.told.InteractionSID), number("http_status", r.told.HTTPStatus), number("twilio_code", r.told.TwilioCode),
-		text("twilio_request_id", r.told.RequestID), text("error_kind", r.told.ErrorKind), text("error", r.told.Message),
-		slog.Int64("took_ms", r.told.Took.Milliseconds()), text("to", string(r.move.to)), slog.Int64("delay_ms", r.move.delay.Milliseconds()))
+	attrs := []slog.Attr{slog.String("request_id", r.lease.RequestID), slog.String("source", r.lease.Source), slog.Int("attempt", r.lease.Attempt),
+		slog.String("outcome", r.outcome), slog.Int64("took_ms", r.told.Took.Milliseconds()), slog.String("to", string(r.move.to))}
+	for _, field := range []struct{ name, value string }{
+		{"interaction_sid", r.told.InteractionSID}, {"twilio_request_id", r.told.RequestID}, {"error_kind", r.told.ErrorKind}, {"error", r.told.Message},
+		{"stream", r.lease.Stream}, {"trace_id", TraceID(r.lease.Traceparent)},
+	} {
+		if field.value != "" {
+			attrs = append(attrs, slog.String(field.name, field.value))
+		}
+	}
+	for _, number := range []struct {
+		name  string
+		value int64
+	}{
+		{"http_status", int64(r.told.HTTPStatus)}, {"twilio_code", int64(r.told.TwilioCode)}, {"delay_ms", r.move.delay.Milliseconds()}, {"sequence", r.lease.Sequence},
+	} {
+		if number.value != 0 {
+			attrs = append(attrs, slog.Int64(number.name, number.value))
+		}
+	}
+	d.Log.LogAttrs(context.Background(), slog.LevelInfo, "attempt", attrs...)
 	if d.Attempted != nil {
 		d.Attempted(Attempt{Lease: r.lease, Outcome: r.told})
 	}

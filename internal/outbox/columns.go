@@ -140,6 +140,16 @@ const (
 )
 
 // trace is a traceparent as it is kept: "" for what could not be a header's value.
+// TraceID is the trace id of a traceparent header, "" when that is not one
+// (www.w3.org/TR/trace-context, version-traceid-parent-flags).
+func TraceID(traceparent string) string {
+	parts := strings.Split(traceparent, "-")
+	if len(parts) < 4 || len(parts[1]) != 32 || strings.Trim(parts[1], "0123456789abcdef") != "" || strings.Trim(parts[1], "0") == "" {
+		return ""
+	}
+	return parts[1]
+}
+
 func trace(s string) string { return headerValue(s, maxTraceparent) }
 
 // tracestate is the tracestate as it is kept; without a traceparent it has no meaning.

@@ -225,7 +225,26 @@ func (p *Publisher) mark(ctx context.Context, acked []answer) bool {
 	}
 	crash.At("marked")
 	p.Counters.Published.Add(int64(len(acked)))
+	p.note(ctx, acked)
 	return true
+}
+
+// note writes one line at debug of each answer that the stream has taken.
+func (p *Publisher) note(ctx context.Context, acked []answer) {
+	if !p.Log.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	for _, a := range acked {
+		attrs := []slog.Attr{slog.String("outcome", a.outcome), slog.String("source", a.source), slog.String("message_id", a.messageID),
+			slog.String("stream", a.body.Stream), slog.Int64("sequence", a.body.Sequence)}
+		if a.body.RequestID != nil {
+			attrs = append(attrs, slog.String("request_id", *a.body.RequestID))
+		}
+		if a.traceparent != nil && TraceID(*a.traceparent) != "" {
+			attrs = append(attrs, slog.String("trace_id", TraceID(*a.traceparent)))
+		}
+		p.Log.LogAttrs(ctx, slog.LevelDebug, "published", attrs...)
+	}
 }
 
 // tooLarge says whether a stream refused a message for its size: its own limit

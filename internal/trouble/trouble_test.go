@@ -76,3 +76,28 @@ func TestLines(t *testing.T) {
 		})
 	}
 }
+
+// TestSample: ten a minute, and the next minute's first says how many were left out.
+func TestSample(t *testing.T) {
+	t.Parallel()
+	var s Sample
+	now := time.Unix(1e9, 0)
+	through := 0
+	for range 2000 {
+		if ok, left := s.next(now); ok {
+			through++
+			if left != 0 {
+				t.Errorf("%d left out before any was", left)
+			}
+		}
+	}
+	if through != perMinute {
+		t.Errorf("%d let through in a minute", through)
+	}
+	if ok, left := s.next(now.Add(time.Minute)); !ok || left != 2000-perMinute {
+		t.Errorf("a minute later: %v, %d left out", ok, left)
+	}
+	if ok, left := s.next(now.Add(time.Minute)); !ok || left != 0 {
+		t.Errorf("and then: %v, %d left out", ok, left)
+	}
+}
