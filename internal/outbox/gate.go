@@ -36,6 +36,10 @@ type Gate struct {
 // claim can come after its pass was due.
 const burstTime = 100 * time.Millisecond
 
+// longestPause is longer than any pause that Flex can ask for: what ends later was
+// said by a database's clock that has gone back since, and is over.
+const longestPause = `interval '61 minutes'`
+
 // burst is the most passes that can have been saved up.
 func burst(rate float64) float64 { return 1 + rate*burstTime.Seconds() }
 
@@ -65,7 +69,7 @@ const refillSQL = `
 		            ELSE least(1 + rate * $2::double precision, tokens + rate * greatest(extract(epoch FROM at - refilled_at), 0)) END AS tokens
 		  FROM gate),
 	passes AS MATERIALIZED (
-		SELECT *, CASE WHEN held OR paused > '0' THEN 0 ELSE least($1, floor(tokens)::integer) END AS n FROM refilled)`
+		SELECT *, CASE WHEN held OR paused > '0' AND paused <= ` + longestPause + ` THEN 0 ELSE least($1, floor(tokens)::integer) END AS n FROM refilled)`
 
 // spendSQL notes the passes that were used: a row of used each. Where the
 // database's clock went back, what was saved up counts from now. Who asked for no
@@ -96,7 +100,7 @@ func (p *passes) state() (GateState, time.Duration) {
 	switch {
 	case p.held:
 		return GateHeld, idlePoll
-	case p.paused != nil && *p.paused > 0:
+	case p.paused != nil && *p.paused > 0 && *p.paused <= maxRetryAfter+time.Minute:
 		return GatePaused, min(*p.paused, idlePoll)
 	case p.n == 0 && p.rate > 0:
 		return GateLimited, p.untilNext()
@@ -132,7 +136,7 @@ func pauseGate(b *pgx.Batch, worker string, records []record) {
 		       reason = CASE WHEN held_since IS NULL THEN $2 ELSE reason END,
 		       changed_by = CASE WHEN held_since IS NULL THEN $3 ELSE changed_by END,
 		       changed_at = CASE WHEN held_since IS NULL THEN clock_timestamp() ELSE changed_at END
-		 WHERE clock_timestamp() + $1::interval > coalesce(paused_until, '-infinity')`,
+		 WHERE clock_timestamp() + $1::interval > coalesce(paused_until, '-infinity') OR paused_until > clock_timestamp() + `+longestPause,
 		longest.pause, text(longest.told.Message), worker)
 }
 
@@ -145,7 +149,7 @@ func (s *Store) Gate(ctx context.Context) (Gate, error) {
 	var held *time.Time
 	var reason *string
 	err := s.pool.QueryRow(ctx, `
-		SELECT rate, greatest(coalesce(paused_until - clock_timestamp(), '0'), '0'), held_since, reason, changed_by, changed_at,
+		SELECT rate, CASE WHEN paused_until - clock_timestamp() BETWEEN '0' AND `+longestPause+` THEN paused_until - clock_timestamp() ELSE '0' END, held_since, reason, changed_by, changed_at,
 		       current_setting('transaction_read_only') = 'on'
 		  FROM outbox_gate`).Scan(&g.Rate, &g.PausedFor, &held, &reason, &g.ChangedBy, &g.ChangedAt, &g.ReadOnly)
 	if err != nil {

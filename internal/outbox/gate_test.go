@@ -302,3 +302,22 @@ func TestUntilNext(t *testing.T) {
 		}
 	}
 }
+
+// TestPauseOfAnotherTime: a pause that ends later than any that Flex can ask for was
+// said by a clock that has gone back since. It is over, and a new one counts.
+func TestPauseOfAnotherTime(t *testing.T) {
+	t.Parallel()
+	for _, rate := range []float64{0, 50} {
+		s := newStore(t)
+		mustAdd(t, s, "p", 1)
+		exec(t, s.pool, `UPDATE outbox_gate SET rate = $1, tokens = 1, reason = 'x', paused_until = clock_timestamp() + interval '2 hours'`, rate)
+		if g := gate(t, s); g.State != GateOpen || g.PausedFor != 0 {
+			t.Errorf("rate %v: %+v", rate, g)
+		}
+		mustClaim(t, s, 1)
+		pause(t, s, time.Minute)
+		if g := gate(t, s); g.State != GatePaused || g.PausedFor > time.Minute {
+			t.Errorf("rate %v, paused anew: %+v", rate, g)
+		}
+	}
+}
