@@ -67,6 +67,7 @@ func (c *control) post(ctx context.Context, limit time.Duration) error {
 // to prove that the request is absent, and comes back while the kernel would still offer it. The
 // request is made once, by its second attempt.
 func TestBlackHole(t *testing.T) {
+	t.Parallel() // it waits for a process
 	if !wan.Alone(t) {
 		return
 	}

@@ -88,6 +88,7 @@ func (f *far) control(t *testing.T, secure bool) (call func(name string, limit t
 		if err != nil {
 			return err
 		}
+		defer res.Body.Close()
 		_, err = io.Copy(io.Discard, res.Body)
 		return err
 	}
@@ -97,6 +98,7 @@ func (f *far) control(t *testing.T, secure bool) (call func(name string, limit t
 // the call was given up. Go alone leaves the request with the kernel, which delivers it then:
 // the control shows that. Of ours the kernel keeps nothing from the moment on that Create returns.
 func TestWhatWasGivenUpCannotArrive(t *testing.T) {
+	t.Parallel() // it waits for a process
 	if !wan.Alone(t) {
 		return
 	}

@@ -73,9 +73,10 @@ is left of its lease, on this process's own monotonic clock and counted from
 before the claim, does not cover the longest call.
 
 Only what surely was not created leads back to pending: refused (nothing was
-written, or 429), blocked (credentials, account, address), put back (no call was
-made), taken back (leased by a statement whose answer did not come: no call was
-made), and proved absent. All else is uncertain and is never simply repeated.
+written, or Twilio said 429), blocked (credentials, account, address; only Twilio
+itself can say so, or a redirect), put back (no call was made), taken back (leased
+by a statement whose answer did not come: no call was made), and proved absent. All
+else is uncertain and is never simply repeated.
 
 Refused, put back and taken back are spared: RETRY_MAX_ATTEMPTS does not count them.
 Blocked is when this replica's credentials or address are at fault. A refusal that may

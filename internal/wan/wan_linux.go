@@ -68,7 +68,7 @@ func Alone(t *testing.T) bool {
 			args = append(args, "-"+f.Name+"="+f.Value.String())
 		}
 	})
-	child := exec.CommandContext(t.Context(), os.Args[0], args...)
+	child := exec.CommandContext(t.Context(), os.Args[0], args...) //nolint:gosec // this very program
 	child.Env = append(os.Environ(), inside+"="+t.Name())
 	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	child.Cancel = func() error { return child.Process.Signal(os.Interrupt) }
@@ -237,7 +237,7 @@ func openDriver() (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // it is empty, or as good as empty
 	node := filepath.Join(dir, "tun")
 	if err := unix.Mknod(node, unix.S_IFCHR|0o600, int(unix.Mkdev(10, 200))); err != nil {
 		return -1, fmt.Errorf("there is no /dev/net/tun, and none can be made: %w", err)
@@ -258,7 +258,7 @@ func configure(name string, do func(socket int, r *unix.Ifreq) error) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(socket)
+	defer func() { _ = unix.Close(socket) }() // nothing was written
 	r, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
