@@ -258,7 +258,7 @@ func recheckCommand() *cobra.Command {
 		if !yes {
 			err = errors.Join(err, errors.New("nothing was changed. Say --yes to do it"))
 		} else if err == nil {
-			o.shows("Lookups begin when the fleet is released: worker release --why ...")
+			o.shows("Lookups go on while the fleet is held. What is proved absent is sent after: worker release --why ...")
 		}
 		return err
 	})

@@ -20,6 +20,7 @@ func migrateCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "migrate up | down | status", Args: subcommand, RunE: func(*cobra.Command, []string) error {
 		return usage(errors.New("say which: migrate up, migrate down or migrate status"))
 	}, Short: "Bring the schema up to date, take a step back, or show where it stands"}
+	asJSON := cmd.PersistentFlags().Bool("json", false, "answer in JSON")
 	var yes bool
 	down := &cobra.Command{Use: "down", Short: "Take the latest migration back; says first what it drops", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -35,11 +36,14 @@ func migrateCommand() *cobra.Command {
 				case step == "":
 					return report(cmd, nil, "nothing to take back: the database has no migrations\n")
 				case len(tables) == 0:
-					return usage(fmt.Errorf("this takes %s back; it drops no table and no row; say --yes if you mean it", step))
+					return fmt.Errorf("this takes %s back; it drops no table and no row; say --yes if you mean it", step)
 				}
-				return usage(fmt.Errorf("this takes %s back and drops %s with all rows; say --yes if you mean it", step, strings.Join(tables, " and ")))
+				return fmt.Errorf("this takes %s back and drops %s with all rows; say --yes if you mean it", step, strings.Join(tables, " and "))
 			}
 			step, err := migrations.Down(cmd.Context(), dsn)
+			if err == nil && *asJSON {
+				return writeJSON(cmd, map[string]string{"taken_back": step})
+			}
 			if err == nil && step == "" {
 				step = "nothing: the database has no migrations"
 			}
@@ -54,6 +58,9 @@ func migrateCommand() *cobra.Command {
 					return err
 				}
 				steps, err := migrations.Up(cmd.Context(), dsn)
+				if err == nil && *asJSON {
+					return writeJSON(cmd, map[string]int{"taken": steps})
+				}
 				return report(cmd, err, "migrations taken: %d; the schema is up to date\n", steps)
 			}},
 		&cobra.Command{Use: "status", Short: "List the migrations and whether the database has them", Args: cobra.NoArgs,
@@ -63,6 +70,17 @@ func migrateCommand() *cobra.Command {
 					return err
 				}
 				steps, err := migrations.Status(cmd.Context(), dsn)
+				if err == nil && *asJSON {
+					type row struct {
+						Name    string `json:"name"`
+						Applied bool   `json:"applied"`
+					}
+					rows := make([]row, len(steps))
+					for i, s := range steps {
+						rows[i] = row{s.Name, s.Applied}
+					}
+					return writeJSON(cmd, rows)
+				}
 				for _, s := range steps {
 					word := "missing"
 					if s.Applied {
@@ -95,33 +113,67 @@ func databaseURL() (string, error) {
 	return s.Value(), usage(err)
 }
 
+func versionCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs}
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *asJSON {
+			return writeJSON(cmd, map[string]string{"version": version})
+		}
+		return report(cmd, nil, "%s\n", version)
+	}
+	return cmd
+}
+
 func configCommand() *cobra.Command {
-	return &cobra.Command{Use: "config", Short: "Print the settings in force, secrets hidden, and what is wrong with them", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, faults := loadConfig()
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			for _, line := range settings(cfg) {
-				if _, err := fmt.Fprintln(w, line); err != nil {
-					return err
-				}
+	cmd := &cobra.Command{Use: "config", Short: "Print the settings in force, secrets hidden, and what is wrong with them", Args: cobra.NoArgs}
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, faults := loadConfig()
+		if *asJSON {
+			answer := struct {
+				Settings []setting `json:"settings"`
+				Unknown  []string  `json:"unknown"` // names that look like settings
+				Faults   []string  `json:"faults"`
+			}{settings(cfg), append([]string{}, unknownSettings()...), []string{}}
+			if faults != nil {
+				answer.Faults = strings.Split(faults.Error(), "\n")
 			}
-			if err := w.Flush(); err != nil {
+			if err := writeJSON(cmd, answer); err != nil {
 				return err
 			}
-			for _, name := range unknownSettings() {
-				if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", name, unknownSetting); err != nil {
-					return err
-				}
-			}
-			if faults != nil {
-				return usage(fmt.Errorf("the settings have faults:\n%w", faults))
-			}
-			return nil
-		}}
+		} else if err := printSettings(cmd, cfg); err != nil {
+			return err
+		}
+		if faults != nil {
+			return usage(fmt.Errorf("the settings have faults:\n%w", faults))
+		}
+		return nil
+	}
+	return cmd
+}
+
+func printSettings(cmd *cobra.Command, cfg Config) error {
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	for _, s := range settings(cfg) {
+		if _, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Name, s.Value, s.From, s.Doc); err != nil {
+			return err
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, name := range unknownSettings() {
+		if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", name, unknownSetting); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func healthcheckCommand() *cobra.Command {
 	var ready bool
+	var asJSON *bool
 	cmd := &cobra.Command{Use: "healthcheck", Short: "Ask the worker on this machine whether it runs; for a container without a shell", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			address, set := os.LookupEnv("ADMIN_ADDR")
@@ -129,14 +181,22 @@ func healthcheckCommand() *cobra.Command {
 				address = ":8080"
 			}
 			if address = strings.TrimSpace(address); address == "" {
+				if *asJSON {
+					return writeJSON(cmd, map[string]any{"healthy": nil})
+				}
 				return report(cmd, nil, "ADMIN_ADDR is empty: this worker serves no health, so there is nothing to ask\n")
 			}
 			path := "/healthz"
 			if ready {
 				path = "/readyz"
 			}
-			return healthcheck(cmd.Context(), address, path)
+			err := healthcheck(cmd.Context(), address, path)
+			if *asJSON {
+				err = errors.Join(writeJSON(cmd, map[string]bool{"healthy": err == nil}), err)
+			}
+			return err
 		}}
+	asJSON = jsonFlag(cmd)
 	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether it is ready, rather than whether it runs")
 	return cmd
 }

@@ -303,7 +303,7 @@ func TestSecretsAreNeverShown(t *testing.T) {
 		fmt.Fprintf(&out, verb+"\n", one)
 		fmt.Fprintf(&out, verb+verb+"\n", &one, one.TwilioAuthToken)
 	}
-	fmt.Fprintln(&out, strings.Join(settings(cfg), "\n"))
+	fmt.Fprintln(&out, settings(cfg))
 	one := cfg
 	if err := json.NewEncoder(&out).Encode(one); err != nil {
 		t.Fatal(err)
@@ -325,7 +325,7 @@ func TestSecretsAreNeverShown(t *testing.T) {
 	for _, bad := range []string{"nats://u:" + hush + "%zz@n:4222", "u:" + hush + "@127.0.0.1:1", "nats://" + hush + "@127.0.0.1:1"} {
 		setEnv(t, required("NATS_URL", bad))
 		cfg, err := loadConfig()
-		fmt.Fprintln(&out, err, strings.Join(settings(cfg), "\n"))
+		fmt.Fprintln(&out, err, settings(cfg))
 		conn, err := connectNATS(cfg, "w", &natsHealth{}, newLog(&out, "debug", "text"))
 		fmt.Fprintln(&out, err)
 		if conn != nil {

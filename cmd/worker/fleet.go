@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/outbox"
-	"flexworker/internal/terminal"
 )
 
 // publishedRate is what Twilio publishes for each endpoint of Flex and each account,
@@ -42,7 +41,7 @@ func fleetCommand() *cobra.Command {
 
 func printFleet(o office, fleet outbox.Fleet) error {
 	w := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tVERSION\tSTATE\tSINCE\tLAST CREATE\tREASON")
+	fmt.Fprintln(w, "NAME\tVERSION\tSTATE\tSINCE\tLAST CREATE")
 	for _, r := range fleet.Replicas {
 		state, since, reason := string(r.State), r.Since, ""
 		if r.Reason != nil {
@@ -56,7 +55,10 @@ func printFleet(o office, fleet outbox.Fleet) error {
 		if r.Last != nil {
 			last = ago(fleet.Now.Sub(*r.Last))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, r.Version, state, ago(fleet.Now.Sub(since)), last, terminal.Line(reason))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", short(r.Name, 40), short(r.Version, 16), state, ago(fleet.Now.Sub(since)), last)
+		if reason != "" {
+			fmt.Fprintf(w, "    %s\n", short(reason, 96))
+		}
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -105,10 +105,7 @@ func root(out, errs io.Writer) *cobra.Command {
 	cmd.AddCommand(
 		&cobra.Command{Use: "run", Short: "Run the worker until SIGTERM (the same as no command)", Args: cobra.NoArgs, RunE: serve},
 		migrateCommand(), configCommand(), sendCommand(), healthcheckCommand(),
-		&cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), version)
-			return err
-		}},
+		versionCommand(),
 	)
 	cmd.AddCommand(operatorCommands()...)
 	markRun(cmd)

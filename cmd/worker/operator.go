@@ -35,9 +35,12 @@ func operatorCommands() []*cobra.Command {
 		gateCommand("release", "Let the fleet send again, whoever stopped it; what waits behind a 429 is due at once", (*outbox.Store).Release)}
 }
 
+// jsonFlag gives a command the flag --json.
+func jsonFlag(cmd *cobra.Command) *bool { return cmd.Flags().Bool("json", false, "answer in JSON") }
+
 // verb gives a command the flag --json and opens the table for it.
 func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []string) error) *cobra.Command {
-	asJSON := cmd.Flags().Bool("json", false, "answer in JSON")
+	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		dsn, err := loadSecret("DATABASE_URL")
 		if err == nil && dsn.Value() == "" {
@@ -65,6 +68,11 @@ func (o office) answer(v any, text func() error) error {
 	if !o.asJSON {
 		return text()
 	}
+	return writeJSON(o.cmd, v)
+}
+
+// writeJSON answers in JSON, in which everything can be seen.
+func writeJSON(cmd *cobra.Command, v any) error {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetIndent("", "  ")
@@ -72,7 +80,7 @@ func (o office) answer(v any, text func() error) error {
 	if err := e.Encode(v); err != nil {
 		return err
 	}
-	_, err := o.cmd.OutOrStdout().Write(terminal.JSON(b.Bytes()))
+	_, err := cmd.OutOrStdout().Write(terminal.JSON(b.Bytes()))
 	return err
 }
 

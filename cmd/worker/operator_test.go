@@ -88,7 +88,7 @@ func TestOperator(t *testing.T) {
 		typed{args("list --older-than 3d"), 0, []string{"REQUEST_ID"}},
 		typed{args("list --older-than 2w --json"), 0, []string{"[]"}},
 		typed{args("list --older-than soon"), 2, []string{"not a duration such as 90m, 12h, 3d or 2w"}},
-		typed{args("send --wait -2s x.jsonl"), 1, []string{"--wait must not be negative"}},
+		typed{args("send --wait -2s x.jsonl"), 2, []string{"--wait must not be negative"}},
 		typed{why("retry --where --error-kind http_400 --limit 1"), 1, []string{"would retry 1 request, first x-", "1 sent again", "nothing was changed. Say --yes"}},
 		typed{args("list --older-than -5m"), 2, []string{"--older-than must not be negative"}},
 		typed{why("cancel --where --settled-within -5m --yes"), 2, []string{"--settled-within must not be negative"}},

@@ -94,7 +94,7 @@ func TestRecheckAfterLoss(t *testing.T) {
 		typed{recheck, 1, []string{"would recheck: 8 requests", "nothing was changed. Say --yes"}},
 		typed{why("recheck --since tomorrow"), 2, []string{"a moment in the past"}},
 		typed{append(recheck, "--yes"), 0, []string{"recheck: 8 requests", "worker release"}})
-	if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain' AND attempt = 1`); n != 8 {
+	if n := r.count(`SELECT count(*) FROM outbox_attempts WHERE kind = 'attempt' AND number = 1 AND outcome = 'lost'`); n != 8 {
 		t.Errorf("%d are asked about: %s", n, r.states())
 	}
 	if n := r.count(`SELECT count(*) FROM outbox_acts WHERE act = 'recheck' AND who = 'ann' AND was = 'pending'`); n != 8 {

@@ -38,7 +38,7 @@ func sendCommand() *cobra.Command {
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if wait < 0 {
-				return errors.New("--wait must not be negative")
+				return usage(errors.New("--wait must not be negative"))
 			}
 			events, err := readEvents(args[0], cmd.InOrStdin())
 			if err != nil {
@@ -102,7 +102,7 @@ func readEvents(name string, in io.Reader) ([]sendEvent, error) {
 // send publishes the events and prints the results that come within wait.
 func send(cmd *cobra.Command, events []sendEvent, source string, wait time.Duration) error {
 	if !subjectPattern.MatchString(source) {
-		return fmt.Errorf("--source %s: letters, digits, _ and -, in tokens parted by dots", source)
+		return usage(fmt.Errorf("--source %s: letters, digits, _ and -, in tokens parted by dots", source))
 	}
 	ctx := cmd.Context()
 	cfg, stream, done, err := senderStream()

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// settings are lines of name, value, where it came from, and what it is.
-func settings(cfg Config) []string {
-	var lines []string
+// settings are all settings, in the order of Config.
+func settings(cfg Config) []setting {
+	var all []setting
 	v := reflect.ValueOf(cfg)
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
@@ -30,9 +30,17 @@ func settings(cfg Config) []string {
 		case name == "FLEX_URL", name == "TASKROUTER_URL":
 			value = shownAddress(value)
 		}
-		lines = append(lines, strings.Join([]string{name, value, from, f.Tag.Get("doc")}, "\t"))
+		all = append(all, setting{name, value, from, f.Tag.Get("doc")})
 	}
-	return lines
+	return all
+}
+
+// setting is one setting as it is in force.
+type setting struct {
+	Name  string `json:"name"`
+	Value string `json:"value"` // without secrets
+	From  string `json:"from"`  // environment, file, default or unset
+	Doc   string `json:"doc"`
 }
 
 // ourPrefixes are how the names of our settings begin that nobody else is likely to

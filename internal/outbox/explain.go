@@ -157,6 +157,7 @@ func uncertainNow(d Detail) (string, []string) {
 	} else {
 		fmt.Fprintf(&b, "It may exist, and no lookup can tell (%s). It waits for a person%s.", said(d.ErrorMessage), since(d.ForPersonSince))
 	}
+	b.WriteString(timedOut(d))
 	if d.DueAt != nil {
 		fmt.Fprintf(&b, " The next lookup is due %s.", due(d.DueAt, d.Now))
 	}
@@ -208,6 +209,7 @@ func pendingNow(d Detail, g Gate) (string, []string) {
 		fmt.Fprintf(&b, " (before: %s)", *d.ErrorMessage)
 	}
 	b.WriteString(".")
+	b.WriteString(timedOut(d))
 	if d.HTTPStatus != nil && *d.HTTPStatus == 403 {
 		fmt.Fprintf(&b, " Flex refused it with HTTP status 403: that may concern what this request shares with others of source %s and workspace %s alone.", d.Source, said(d.Workspace))
 	}
@@ -225,6 +227,14 @@ func pendingNow(d Detail, g Gate) (string, []string) {
 		commands = append(commands, d.Command("retry"))
 	}
 	return b.String(), commands
+}
+
+// timedOut names the setting behind a call that was given up: where Flex is slow, all fare so.
+func timedOut(d Detail) string {
+	if d.ErrorKind == nil || *d.ErrorKind != "timeout" {
+		return ""
+	}
+	return " FLEX_TIMEOUT is how long a call waits for its answer."
 }
 
 // gateNow is what a shut gate means for what would otherwise be sent: why, since when or

@@ -103,6 +103,11 @@ func TestExplain(t *testing.T) {
 				"Lookup 1 at 2026-11-22 02:59:59.000 UTC by w2: absent after 30 ms; it came too late and was not applied.\n" +
 				"It may exist: attempt 1 could have been under way until 2026-11-22 02:59:55.000 UTC (no answer in 15s). The next lookup is due in 2s. " +
 				"This cancels it: it is not sent again.\n" + cancel},
+		{"uncertain, timed out", detail(Uncertain, func(d *Detail) {
+			d.Attempt, d.DueAt, d.UncertainSince, d.ErrorKind, d.ErrorMessage = 1, when(2*time.Second), when(-5*time.Second), word("timeout"), word("no answer in 15s")
+		}), open,
+			"It may exist: attempt 1 could have been under way until 2026-11-22 02:59:55.000 UTC (no answer in 15s). FLEX_TIMEOUT is how long a call waits for its answer. " +
+				"The next lookup is due in 2s. This cancels it: it is not sent again.\n" + cancel},
 		{"uncertain, asked many times", detail(Uncertain, func(d *Detail) {
 			d.Attempt, d.DueAt, d.UncertainSince = 1, when(2*time.Second), when(-time.Hour)
 			for i := range 24 {

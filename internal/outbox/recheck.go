@@ -47,7 +47,7 @@ func (s *Store) Recheck(ctx context.Context, a Act, since time.Time, attribute s
 	var leases *time.Time
 	var ids []int64
 	err := s.pool.QueryRow(ctx, `
-		SELECT (SELECT held_since IS NOT NULL AND probe_at IS NULL FROM outbox_gate),
+		SELECT (SELECT held_since IS NOT NULL FROM outbox_gate),
 		       (SELECT max(leased_until) FROM outbox WHERE state = 'sending' AND leased_until > clock_timestamp()),
 		       coalesce((SELECT array_agg(id ORDER BY id) FROM outbox WHERE `+recheckable+`), '{}'),
 		       (SELECT count(*) FROM outbox WHERE `+recheckable+` AND lookup_key IS NOT NULL),
