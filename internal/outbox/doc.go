@@ -42,6 +42,12 @@ to wait for a person is announced with a result "uncertain"; a final one follows
 A result goes to RESULTS_SUBJECT.outcome.source. A source of more than 1,024 bytes,
 which the request stream takes, is cut there and ends with a hash (subject.go).
 
+Every answer has the shape of Result and names the message that it is to. What was decided
+about a message is not decided again while it may be replayed: its request stays while its
+own message, or a repeat of it, is younger than RETENTION (prune.go), malformed messages and
+conflicts stay as long, and what is older is no new request (add.go). All three are judged by
+the clock of Postgres and the time that the stream gave the message.
+
 # Who moves what
 
 	Store.Add     an event becomes a row; returns after the commit          (add.go, repeat.go)
