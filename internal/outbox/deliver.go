@@ -82,7 +82,7 @@ func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 	}
 	free := d.slots.takeFree()
 	if free == 0 {
-		wait(ctx, idlePoll, d.slots.freed)
+		wait(ctx, jittered(idlePoll), d.slots.freed)
 		return
 	}
 	avoid, one := d.breaker.avoid()

@@ -38,7 +38,7 @@ func (p *Pruner) Run(ctx context.Context) {
 		if gone := p.turn(ctx); gone > 0 {
 			p.Log.Info("pruned", "requests", gone)
 		}
-		wait(ctx, pruneEvery, nil)
+		wait(ctx, jittered(pruneEvery), nil)
 	}
 }
 

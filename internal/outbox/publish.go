@@ -111,7 +111,7 @@ func (p *Publisher) Run(ctx context.Context) {
 			acked, all := p.put(p.Store.settled.take(first))
 			marks <- acked
 			if !all {
-				wait(ctx, publishRest, nil) // what the stream did not take, the strays bring
+				wait(ctx, jittered(publishRest), nil) // what the stream did not take, the strays bring
 			}
 			continue
 		case <-p.Store.settled.more:
@@ -126,9 +126,9 @@ func (p *Publisher) Run(ctx context.Context) {
 		p.reading.Tell(p.Log, "results cannot be read; they stay in the table and are tried again", err)
 		switch {
 		case err != nil:
-			wait(ctx, publishRest, nil)
+			wait(ctx, jittered(publishRest), nil)
 		case !p.publish(ctx, answers):
-			wait(ctx, publishRest, nil)
+			wait(ctx, jittered(publishRest), nil)
 		case read && len(answers) >= batchSize:
 			p.Store.stray.raise() // there may be more where these came from
 		}

@@ -74,10 +74,10 @@ func (r *Resolver) Run(ctx context.Context) {
 		}
 		switch {
 		case err != nil:
-			wait(ctx, lookupPoll, nil)
+			wait(ctx, jittered(lookupPoll), nil)
 		case waiting:
 			// Another inquiry has to wait until the fleet may search again.
-			wait(ctx, lookupEvery, nil)
+			wait(ctx, jittered(lookupEvery), nil)
 		default:
 			wait(ctx, longestRest, r.Store.doubtful)
 		}
