@@ -7,8 +7,11 @@ CREATE DOMAIN outbox_lookup_key AS text
     CONSTRAINT lookup_key_has_32_hex_digits CHECK (octet_length(VALUE) = 32 AND VALUE ~ '^[0-9a-f]*$');
 CREATE DOMAIN outbox_resolver AS text
     CONSTRAINT resolved_by_is_known CHECK (VALUE IN ('response', 'lookup', 'operator'));
+CREATE DOMAIN outbox_end AS text
+    CONSTRAINT end_is_final CHECK (VALUE IN ('rejected', 'abandoned', 'expired'));
 COMMENT ON DOMAIN outbox_sid        IS 'KD sid of an interaction: KD and 32 hexadecimal digits.';
 COMMENT ON DOMAIN outbox_lookup_key IS '32 hexadecimal digits, in small letters.';
+COMMENT ON DOMAIN outbox_end        IS 'A final state that waits for a proof: rejected, abandoned or expired.';
 COMMENT ON DOMAIN outbox_resolver   IS 'How it became known what happened to a request: response, lookup or operator.';
 
 -- Every statement that writes this table parses its constraints anew, and checks all of them for every new version of
@@ -41,6 +44,7 @@ CREATE TABLE outbox (
     undecided         boolean     NOT NULL DEFAULT false,
     for_person_since  timestamptz,
     cancel_requested_at timestamptz,
+    ends_as           outbox_end,
     interaction_sid   outbox_sid,
     task_sid          text,
     assignment_status text,
@@ -80,7 +84,9 @@ CREATE TABLE outbox (
         AND (leased_until IS NULL) = (leased_by IS NULL)),
     CONSTRAINT attempted_before_sending CHECK (attempt > 0 OR state NOT IN ('sending', 'uncertain', 'abandoned')),
     CONSTRAINT spared_is_part_of_attempt CHECK (spared >= 0 AND spared <= attempt),
-    CONSTRAINT uncertain_has_a_beginning CHECK ((state = 'uncertain') <= (uncertain_since IS NOT NULL)),
+    CONSTRAINT uncertain_has_a_beginning CHECK (state <> 'uncertain' OR (attempt_began_at IS NOT NULL AND uncertain_since IS NOT NULL)),
+    CONSTRAINT person_and_end_only_while_uncertain CHECK (state = 'uncertain' OR (for_person_since IS NULL AND ends_as IS NULL)),
+    CONSTRAINT cancelled_is_never_sent CHECK (cancel_requested_at IS NULL OR state NOT IN ('pending', 'sending')),
     CONSTRAINT sid_and_resolver_when_created CHECK (CASE WHEN state = 'created'
         THEN interaction_sid IS NOT NULL AND resolved_by IS NOT NULL
         ELSE interaction_sid IS NULL END),
@@ -112,7 +118,8 @@ CREATE INDEX outbox_again   ON outbox (priority, due_at, id) WHERE state = 'pend
 CREATE INDEX outbox_expire  ON outbox (expires_at)           WHERE state = 'pending' AND expires_at IS NOT NULL;
 -- Not on leased_until: the few rows in it are read whole, and a lease costs no index entry.
 CREATE INDEX outbox_sending ON outbox (id)                   WHERE state = 'sending';
-CREATE INDEX outbox_lookup  ON outbox (due_at, id)           WHERE state = 'uncertain'; -- also those that wait for a person: due_at null
+-- Those of which no person was asked yet come first: however many wait for a person, they keep nobody waiting.
+CREATE INDEX outbox_lookup  ON outbox (coalesce(for_person_since, '-infinity'), due_at, id) WHERE state = 'uncertain';
 -- For retention alone; a row enters it when its result is acknowledged, far from the claim.
 CREATE INDEX outbox_prune   ON outbox (settled_at, id)       WHERE published_at IS NOT NULL;
 CREATE INDEX outbox_publish ON outbox (settled_at, id)       WHERE settled_at IS NOT NULL AND published_at IS NULL;
@@ -126,7 +133,7 @@ COMMENT ON COLUMN outbox.priority          IS '0 to 9, higher goes first.';
 COMMENT ON COLUMN outbox.request           IS 'The request as it came, text and number for number. Null only when it cannot be read as JSON by every reader; then raw has the bytes.';
 COMMENT ON COLUMN outbox.raw               IS 'The message''s bytes, kept when the event was rejected before sending; null otherwise.';
 COMMENT ON COLUMN outbox.warnings          IS 'What Flex would probably ignore in the request, such as a misspelt name: an array of {path, problem}. Null: nothing.';
-COMMENT ON COLUMN outbox.due_at            IS 'pending: not sent before. uncertain: next lookup; null there means that a person must decide. Null in every other state.';
+COMMENT ON COLUMN outbox.due_at            IS 'pending: not sent before. uncertain: next lookup; null: it has no task to look for, a person must decide. Null in every other state.';
 COMMENT ON COLUMN outbox.expires_at        IS 'Not sent after this instant; null: no deadline.';
 COMMENT ON COLUMN outbox.attempt           IS 'Number of the latest attempt, counted from 1 at the claim and never lowered. (id, attempt) names a lease.';
 COMMENT ON COLUMN outbox.attempt_began_at  IS 'When the attempt began that may have created the interaction, by the clock of Postgres. Of several undecided attempts, the earliest.';
@@ -137,10 +144,11 @@ COMMENT ON COLUMN outbox.lookup_key        IS '32 hex digits derived from reques
 COMMENT ON COLUMN outbox.lookup_attribute  IS 'The task attribute in which the latest attempt carries the lookup key; null when it carries none.';
 COMMENT ON COLUMN outbox.lookups           IS 'Lookups made since the attempt became uncertain.';
 COMMENT ON COLUMN outbox.uncertain_since   IS 'The latest moment at which the latest uncertain attempt could still have been on its way. Kept after it is resolved.';
-COMMENT ON COLUMN outbox.answered          IS 'Flex answered the uncertain attempt with a 2xx whose sid could not be read: finding nothing proves nothing.';
+COMMENT ON COLUMN outbox.answered          IS 'Finding nothing proves nothing: Flex answered an undecided attempt with a 2xx whose sid could not be read, or those carried their keys under different attributes.';
 COMMENT ON COLUMN outbox.undecided         IS 'An earlier attempt was never decided, and the request was sent again all the same (UNCERTAIN_POLICY=retry, or a person).';
 COMMENT ON COLUMN outbox.for_person_since  IS 'uncertain: a person has to decide, since then. Lookups go on, more seldom. Null: no person is asked.';
 COMMENT ON COLUMN outbox.cancel_requested_at IS 'uncertain: an operator cancelled it then. A lookup may still adopt its interaction; it is never sent again.';
+COMMENT ON COLUMN outbox.ends_as           IS 'uncertain: the final state that it gets, in place of being sent again, once its undecided attempts are proved absent. Null: it is sent again.';
 COMMENT ON COLUMN outbox.interaction_sid   IS 'KD sid of the interaction, set exactly when state is created.';
 COMMENT ON COLUMN outbox.task_sid          IS 'WT sid of its task, as far as known.';
 COMMENT ON COLUMN outbox.assignment_status IS 'Status of the task when the interaction was created or found.';
@@ -165,4 +173,4 @@ COMMENT ON COLUMN outbox.published_at      IS 'When the result stream acknowledg
 
 -- +goose Down
 DROP TABLE outbox;
-DROP DOMAIN outbox_sid, outbox_lookup_key, outbox_resolver;
+DROP DOMAIN outbox_sid, outbox_lookup_key, outbox_resolver, outbox_end;

@@ -25,7 +25,7 @@ CREATE VIEW outbox_attention AS
     SELECT 'request' AS what, request_id AS id, source, coalesce(for_person_since, uncertain_since) AS since,
            'may exist, and no lookup can tell: ' || coalesce(error_message, error_kind) AS why,
            'worker explain -- ''' || replace(request_id, '''', '''\''''') || '''' AS command
-      FROM outbox WHERE state = 'uncertain' AND (due_at IS NULL OR for_person_since IS NOT NULL)
+      FROM outbox WHERE state = 'uncertain' AND coalesce(for_person_since, '-infinity') > '-infinity'
     UNION ALL
     SELECT 'gate', 'outbox_gate', '', held_since, reason, 'worker release --why ''...'''
       FROM outbox_gate WHERE held_since IS NOT NULL

@@ -46,7 +46,7 @@ func (w *world) left(ctx context.Context) (b backlog, err error) {
 	err = w.pool.QueryRow(ctx, `
 		SELECT (SELECT count(*) FROM outbox WHERE state = 'pending'), (SELECT count(*) FROM outbox WHERE state = 'sending'),
 		       (SELECT count(*) FROM outbox WHERE state = 'uncertain' AND due_at IS NOT NULL),
-		       (SELECT count(*) FROM outbox WHERE state = 'uncertain' AND due_at IS NULL),
+		       (SELECT count(*) FROM outbox WHERE for_person_since IS NOT NULL),
 		       (SELECT count(*) FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL),
 		       (SELECT count(*) FROM outbox_repeats WHERE published_at IS NULL) + (SELECT count(*) FROM outbox_malformed WHERE published_at IS NULL)`).
 		Scan(&b.pending, &b.sending, &b.uncertain, &b.waiting, &b.unpublished, &b.unasked)
@@ -111,7 +111,7 @@ func (w *world) drain(ctx context.Context) error {
 
 // decide resolves everything that waits for a person.
 func (w *world) decide(ctx context.Context) error {
-	rows, err := w.pool.Query(ctx, `SELECT request_id FROM outbox WHERE state = 'uncertain' AND due_at IS NULL ORDER BY id`)
+	rows, err := w.pool.Query(ctx, `SELECT request_id FROM outbox WHERE for_person_since IS NOT NULL ORDER BY id`)
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func TestRetryOfUndecided(t *testing.T) {
 			s := newStore(t)
 			mustAdd(t, s, "a", 1)
 			uncertainAgain(t, s)
-			exec(t, s.pool, `UPDATE outbox SET due_at = NULL, lookups = 9, for_person_since = now(), settled_at = now(), published_at = now(), resolved_by = 'lookup', `+tt.set)
+			exec(t, s.pool, `UPDATE outbox SET due_at = NULL, lookups = 9, settled_at = now(), published_at = now(), resolved_by = 'lookup', `+tt.set)
 			all, err := s.Matching(t.Context(), ToRetry(tt.unverified), ann, Filter{})
 			if err != nil || all.N != 1 || all.Of[tt.what] != 1 {
 				t.Errorf("the preview says %+v, %v", all, err)
@@ -260,7 +260,7 @@ func TestPrintedCommandsSurviveTheShell(t *testing.T) {
 			t.Fatal(id, err)
 		}
 	}
-	exec(t, s.pool, `UPDATE outbox SET state = 'uncertain', attempt = 3, due_at = NULL, uncertain_since = now(), error_kind = 'timeout', error_message = E'a\nb\u001b[2J'`)
+	exec(t, s.pool, `UPDATE outbox SET state = 'uncertain', attempt = 3, due_at = NULL, attempt_began_at = now(), uncertain_since = now(), for_person_since = now(), error_kind = 'timeout', error_message = E'a\nb\u001b[2J'`)
 	for _, id := range ids {
 		command := one[string](t, s.pool, `SELECT command FROM outbox_attention WHERE id = $1`, id)
 		if got := read(command); !slices.Equal(got, []string{"explain", "--", id}) {

@@ -287,7 +287,7 @@ const (
 	added AS (
 		INSERT INTO outbox (request_id, source, state, priority, request, raw, due_at, expires_at, lookup_key,
 		       error_kind, error_message, faults, traceparent, stream_sequence, stream_time, received_at, settled_at,
-		       attempt, leased_by, leased_until, lookup_attribute, stream, tracestate, warnings)
+		       attempt, leased_by, leased_until, attempt_began_at, lookup_attribute, stream, tracestate, warnings)
 		SELECT request_id, source, state, priority, request::json, raw,
 		       CASE WHEN state = 'pending' THEN coalesce(not_before, now()) END,
 		       expires_at, lookup_key,
@@ -295,6 +295,7 @@ const (
 		       stream_sequence, stream_time,
 		       now(), CASE WHEN state = 'rejected' THEN now() END,
 		       (state = 'sending')::integer, CASE WHEN state = 'sending' THEN $17 END, CASE WHEN state = 'sending' THEN clock_timestamp() + $18::interval END,
+		       CASE WHEN state = 'sending' THEN clock_timestamp() END,
 		       CASE WHEN state = 'sending' AND lookup_key IS NOT NULL THEN nullif($19, '') END,
 		       stream, tracestate, warnings::json
 		  FROM (SELECT set_config('lock_timeout', $25, true)) AS wait,

@@ -170,10 +170,10 @@ func queueMarks(b *pgx.Batch, acked []answer) {
 			WITH told AS (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS number),
 			locked AS MATERIALIZED (
 				SELECT o.id FROM outbox o JOIN told USING (id)
-				 WHERE o.attempt = told.number AND o.state = 'uncertain' AND o.due_at IS NULL
+				 WHERE o.attempt = told.number AND o.state = 'uncertain' AND o.for_person_since IS NOT NULL
 				 ORDER BY o.id FOR UPDATE OF o)
 			UPDATE outbox o SET announced_at = clock_timestamp() FROM locked
-			 WHERE o.id = locked.id AND o.state = 'uncertain' AND o.due_at IS NULL`,
+			 WHERE o.id = locked.id AND o.state = 'uncertain' AND o.for_person_since IS NOT NULL`,
 			ids[announcement], numbers[announcement])
 	}
 	if len(ids[repetition]) > 0 {

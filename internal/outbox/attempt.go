@@ -57,6 +57,10 @@ func (p Policy) decide(l Lease, o flex.Outcome, random float64) record {
 	if oneTenants(o) {
 		r.move = p.blockedAlone(l.Attempt, l.Spared, r.move)
 	}
+	if l.Undecided && (r.move.to == Rejected || r.move.to == Abandoned) {
+		// An earlier attempt may have created it: that has to be found out before this is said.
+		r.move = move{to: Uncertain, delay: firstLookup, endsAs: r.move.to}
+	}
 	if o.Limited {
 		r.pause = min(o.RetryAfter, maxRetryAfter)
 	}

@@ -30,6 +30,8 @@ type Lease struct {
 	Attempt    int
 	Spared     int
 	ReceivedAt time.Time
+	// Undecided: whether an earlier attempt created it was never found out.
+	Undecided bool
 	// Traceparent is the trace that the request belongs to, Tracestate what its
 	// vendors say of it; "" for none.
 	Traceparent, Tracestate string
@@ -135,7 +137,10 @@ func (s *share) split() (half bool, odd int) {
 // for a limit of 10 were seen). One index probe a priority, so that requests not
 // yet due are never read. Without a row of passes nothing is leased: LIMIT NULL
 // would be no limit. What is left until expires_at is cut at a year: beyond 292 of
-// them pgx makes a time.Duration of it that is in the past, and says nothing.
+// them pgx makes a time.Duration of it that is in the past, and says nothing. The time
+// that lookups are made for begins with the earliest attempt that is undecided; where
+// those carried their keys under different attributes, no search finds both, and finding
+// nothing proves nothing.
 func (s *Store) lease(ctx context.Context, signature string, slots int, half bool, odd int, before time.Time, avoid []string) (p passes, leases []Lease, err error) {
 	rows, err := s.pool.Query(ctx, `/* claim */
 		WITH`+gateSQL+`,
@@ -162,12 +167,14 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 			UPDATE outbox
 			   SET state = 'sending', due_at = NULL, attempt = attempt + 1,
 			       leased_by = $5, leased_until = clock_timestamp() + $6::interval,
+			       attempt_began_at = CASE WHEN undecided AND attempt_began_at IS NOT NULL THEN attempt_began_at ELSE clock_timestamp() END,
+			       answered = answered OR undecided AND lookup_attribute IS DISTINCT FROM CASE WHEN lookup_key IS NOT NULL THEN nullif($7, '') END,
 			       lookup_attribute = CASE WHEN lookup_key IS NOT NULL THEN nullif($7, '') END
 			  FROM due WHERE outbox.id = due.id
-			RETURNING outbox.id, request_id, source, request, lookup_key, attempt, spared, received_at, traceparent, tracestate,
+			RETURNING outbox.id, request_id, source, request, lookup_key, attempt, spared, undecided, received_at, traceparent, tracestate,
 			          stream, stream_sequence, warnings, least(expires_at - clock_timestamp(), '8760 h') AS time_left),`+spendSQL+`
 		SELECT `+passesColumns+`, coalesce(used.id, 0), coalesce(request_id, ''), coalesce(source, ''), request, coalesce(lookup_key, ''),
-		       coalesce(attempt, 0), coalesce(spared, 0), coalesce(received_at, now()), coalesce(traceparent, ''), coalesce(tracestate, ''),
+		       coalesce(attempt, 0), coalesce(spared, 0), coalesce(undecided, false), coalesce(received_at, now()), coalesce(traceparent, ''), coalesce(tracestate, ''),
 		       coalesce(stream, ''), coalesce(stream_sequence, 0), warnings, time_left
 		  FROM passes LEFT JOIN used ON true`,
 		slots, burstTime.Seconds(), half, odd, signature, s.leaseFor, s.Attribute, avoid)
@@ -177,7 +184,7 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 	gates := 0
 	l, left := Lease{}, (*time.Duration)(nil)
 	_, err = pgx.ForEachRow(rows, append(p.targets(), &l.ID, &l.RequestID, &l.Source, (*[]byte)(&l.Request), &l.LookupKey,
-		&l.Attempt, &l.Spared, &l.ReceivedAt, &l.Traceparent, &l.Tracestate,
+		&l.Attempt, &l.Spared, &l.Undecided, &l.ReceivedAt, &l.Traceparent, &l.Tracestate,
 		&l.Stream, &l.Sequence, (*[]byte)(&l.Warnings), &left), func() error {
 		if gates++; l.ID == 0 {
 			return nil // the gate's row alone: nothing was leased

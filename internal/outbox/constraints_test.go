@@ -14,17 +14,17 @@ import (
 func TestConstraints(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	const base = `INSERT INTO outbox (request_id, source, state, request, due_at, attempt, leased_by, leased_until, uncertain_since,
+	const base = `INSERT INTO outbox (request_id, source, state, request, due_at, attempt, leased_by, leased_until, attempt_began_at, uncertain_since,
 		interaction_sid, resolved_by, error_kind, settled_at, stream_sequence, stream_time) VALUES `
 	good := map[State]string{
-		Pending:   `('pending', 's', 'pending', '{}', now(), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1, now())`,
-		Sending:   `('sending', 's', 'sending', '{}', NULL, 1, 'w', now(), NULL, NULL, NULL, NULL, NULL, 1, now())`,
-		Uncertain: `('uncertain', 's', 'uncertain', '{}', now(), 1, NULL, NULL, now(), NULL, NULL, 'lapsed', NULL, 1, now())`,
-		Created:   `('created', 's', 'created', '{}', NULL, 1, NULL, NULL, NULL, 'KD0000000000000000000000000000000a', 'response', NULL, now(), 1, now())`,
-		Rejected:  `('rejected', 's', 'rejected', '{}', NULL, 1, NULL, NULL, NULL, NULL, 'response', 'http_400', now(), 1, now())`,
-		Abandoned: `('abandoned', 's', 'abandoned', '{}', NULL, 1, NULL, NULL, NULL, NULL, NULL, 'used_up', now(), 1, now())`,
-		Expired:   `('expired', 's', 'expired', '{}', NULL, 0, NULL, NULL, NULL, NULL, NULL, 'expired', now(), 1, now())`,
-		Cancelled: `('cancelled', 's', 'cancelled', '{}', NULL, 0, NULL, NULL, NULL, NULL, 'operator', 'cancelled', now(), 1, now())`,
+		Pending:   `('pending', 's', 'pending', '{}', now(), 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1, now())`,
+		Sending:   `('sending', 's', 'sending', '{}', NULL, 1, 'w', now(), NULL, NULL, NULL, NULL, NULL, NULL, 1, now())`,
+		Uncertain: `('uncertain', 's', 'uncertain', '{}', now(), 1, NULL, NULL, now(), now(), NULL, NULL, 'lapsed', NULL, 1, now())`,
+		Created:   `('created', 's', 'created', '{}', NULL, 1, NULL, NULL, NULL, NULL, 'KD0000000000000000000000000000000a', 'response', NULL, now(), 1, now())`,
+		Rejected:  `('rejected', 's', 'rejected', '{}', NULL, 1, NULL, NULL, NULL, NULL, NULL, 'response', 'http_400', now(), 1, now())`,
+		Abandoned: `('abandoned', 's', 'abandoned', '{}', NULL, 1, NULL, NULL, NULL, NULL, NULL, NULL, 'used_up', now(), 1, now())`,
+		Expired:   `('expired', 's', 'expired', '{}', NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL, 'expired', now(), 1, now())`,
+		Cancelled: `('cancelled', 's', 'cancelled', '{}', NULL, 0, NULL, NULL, NULL, NULL, NULL, 'operator', 'cancelled', now(), 1, now())`,
 	}
 	for _, state := range States {
 		exec(t, s.pool, base+good[state])
@@ -67,6 +67,13 @@ func TestConstraints(t *testing.T) {
 		{"spared_is_part_of_attempt", update(Sending, `spared = -1`)},
 		{"lookup_key_has_32_hex_digits", update(Pending, `lookup_key = repeat('A', 32)`)},
 		{"uncertain_has_a_beginning", update(Uncertain, `uncertain_since = NULL`)},
+		{"uncertain_has_a_beginning", update(Uncertain, `attempt_began_at = NULL`)},
+		{"person_and_end_only_while_uncertain", update(Pending, `for_person_since = now()`)},
+		{"person_and_end_only_while_uncertain", update(Created, `for_person_since = now()`)},
+		{"person_and_end_only_while_uncertain", update(Pending, `ends_as = 'rejected'`)},
+		{"end_is_final", update(Uncertain, `ends_as = 'pending'`)},
+		{"cancelled_is_never_sent", update(Pending, `cancel_requested_at = now()`)},
+		{"cancelled_is_never_sent", update(Sending, `cancel_requested_at = now()`)},
 		{"sid_and_resolver_when_created", update(Created, `interaction_sid = NULL`)},
 		{"sid_and_resolver_when_created", update(Rejected, `interaction_sid = 'KD0000000000000000000000000000000a'`)},
 		{"sid_has_its_form", update(Created, `interaction_sid = 'KD1'`)},

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -34,6 +35,11 @@ type Finding struct {
 	Why    string // in words, for Unclear and Absent
 	// Alone is set for an Unclear that only a search for this one key can clear.
 	Alone bool
+	// Foreign is set for an Unclear that only a person can clear: there is a task with
+	// its key that is older than the request.
+	Foreign bool
+	// Hopeless is set for an Unclear that no later lookup will prove absent.
+	Hopeless bool
 }
 
 // finder is *flex.Client; tests put another in its place.
@@ -47,15 +53,15 @@ type finder interface {
 // deleted five minutes after it ended) and event log (30 days).
 const (
 	taskMemory = 5 * time.Minute
+	logMemory  = 30 * 24 * time.Hour
 	// clockSlack is how far Postgres's clock and Twilio's may be apart.
 	clockSlack = 30 * time.Second
-	// eventWindow is the longest time of the log that one lookup reads.
-	eventWindow = 15 * time.Minute
 )
 
 // An inquiry is one turn of asking: uncertain requests of one workspace, whose keys
-// were sent under one attribute. That is the rows' own: under the name that the
-// looker's settings have, nothing would be found, which must not pass for absence.
+// were sent under one attribute. All it needs to know of their attempts stands in their
+// rows. The looker's own settings may be others than the sender's were: under another
+// attribute, or for another time, nothing would be found, which must not pass for absence.
 type inquiry struct {
 	workspace string
 	attribute string
@@ -64,8 +70,20 @@ type inquiry struct {
 	// control is a key that is known to exist there; "" for none. A search that
 	// finds it has understood the question for all keys.
 	control string
-	settle  time.Duration
-	lease   time.Duration
+	// settle is the longest LOOKUP_SETTLE in force in the fleet.
+	settle time.Duration
+	// later is a creation after all of these attempts; its key is "" when none is known.
+	later creation
+}
+
+// A creation is an interaction that Flex said it had created, with a task in the
+// inquiry's workspace and its key under the inquiry's attribute. The attempt began after
+// any moment at which the inquiry's attempts could have had a task created. So a log that
+// shows it has caught up with them. One that lags does not show it.
+type creation struct {
+	key            string
+	began, settled time.Time
+	ripe           bool // as old as the settle time: it has to be in the log
 }
 
 // lookUp asks TaskRouter about all requests of the inquiry: one search, then,
@@ -90,10 +108,12 @@ func (q inquiry) lookUp(ctx context.Context, f finder) ([]Finding, error) {
 	for i, u := range q.asked {
 		switch hits := byKey[u.lookupKey]; {
 		case len(hits) > 0:
-			findings[i] = adopt(ctx, f, hits)
+			findings[i] = adopt(ctx, f, hits, u.received)
 		case u.age < q.settle:
 			findings[i].Why = "not listed yet; that proves nothing before the settle time is over"
-		case !conclusive && !q.forgotten(u):
+		case u.lasted+lookupLimit+clockSlack > logMemory:
+			findings[i] = Finding{Hopeless: true, Why: "not listed, and its attempt is older than TaskRouter's event log"}
+		case !conclusive && !u.forgotten():
 			findings[i] = Finding{Alone: true, Why: "not listed, but nothing shows that TaskRouter understood a question for several keys"}
 		default:
 			late = append(late, i)
@@ -114,53 +134,63 @@ func (q inquiry) keys() []string {
 	return keys
 }
 
-// forgotten says whether a task of that attempt may have ended and be deleted
-// by now: then the search says nothing and the event log alone decides.
-func (q inquiry) forgotten(u uncertain) bool { return u.age+q.lease > taskMemory }
+// forgotten says whether a task of that attempt may have ended and be deleted by now:
+// it may have been created, and have ended, in the attempt's first moment, however long
+// the attempt then took. Then the search says nothing and the event log alone decides.
+// A lookup's own time is part of it.
+func (u uncertain) forgotten() bool { return u.lasted+lookupLimit > taskMemory }
 
 // askEvents is the second witness, and later than five minutes the only one.
 func (q inquiry) askEvents(ctx context.Context, f finder, late []int, findings []Finding) error {
 	if len(late) == 0 {
 		return nil
 	}
-	// The oldest first; what lies beyond one window has its own turn later.
-	// Nor is more read than their attempts' time: a busy account creates more in a
-	// whole window than one inquiry can read.
-	from, last := q.asked[late[0]].since, q.asked[late[0]].since
+	// No more is read than their attempts' time: a busy account creates more in a longer
+	// one than one inquiry can read.
+	from, to := q.asked[late[0]].began, q.asked[late[0]].since
+	keys := make([]string, 0, len(late)+1)
+	forgotten := false
 	for _, i := range late {
-		since := q.asked[i].since
-		if since.Before(from) {
-			from = since
+		u := q.asked[i]
+		if u.began.Before(from) {
+			from = u.began
 		}
-		if since.After(last) {
-			last = since
+		if u.since.After(to) {
+			to = u.since
 		}
+		keys = append(keys, u.lookupKey)
+		forgotten = forgotten || u.forgotten()
 	}
-	from = from.Add(-q.lease - clockSlack)
-	to := last.Add(q.settle + clockSlack)
-	if most := from.Add(eventWindow); to.After(most) {
-		to = most
-	}
-	keys := make([]string, 0, len(late))
-	for _, i := range late {
-		keys = append(keys, q.asked[i].lookupKey)
+	from, to = from.Add(-clockSlack), to.Add(q.settle+clockSlack)
+	within := q.later.key != "" && q.later.settled.Add(clockSlack).Before(to)
+	if within {
+		keys = append(keys, q.later.key)
 	}
 	tasks, complete, err := f.Events(ctx, q.workspace, q.attribute, keys, from, to)
 	byKey := map[string][]flex.Task{}
 	for _, t := range tasks {
 		byKey[t.Key] = append(byKey[t.Key], t)
 	}
+	caughtUp := within && len(byKey[q.later.key]) > 0
+	lags := within && q.later.ripe && !caughtUp
+	if err == nil && forgotten && q.later.key != "" && !within {
+		caughtUp, err = q.shows(ctx, f, q.later)
+	}
 	for _, i := range late {
 		u := q.asked[i]
 		switch hits := byKey[u.lookupKey]; {
 		case len(hits) > 0:
-			findings[i] = adopt(ctx, f, hits)
+			findings[i] = adopt(ctx, f, hits, u.received)
 		case err != nil:
 			findings[i].Why = "not listed, but TaskRouter's event log could not be asked: " + err.Error()
-		case !complete || u.since.Add(clockSlack).After(to):
+		case !complete:
 			findings[i].Why = "not listed, but TaskRouter's event log could not be read for all of the attempt's time"
-		case q.forgotten(u):
-			findings[i] = Finding{Kind: Absent, Why: "TaskRouter's event log knows no task with its key; the task list no longer counts"}
+		case lags:
+			findings[i].Why = "not listed, but TaskRouter's event log lags: it does not show a task that was created later"
+		case u.forgotten() && !caughtUp:
+			findings[i].Why = "the task list no longer counts, and TaskRouter's event log alone proves nothing until it shows a task that was created later"
+		case u.forgotten():
+			findings[i] = Finding{Kind: Absent, Why: "TaskRouter's event log knows no task with its key, though it shows a later one; the task list no longer counts"}
 		default:
 			findings[i] = Finding{Kind: Absent, Why: "neither TaskRouter's tasks nor its event log know its key"}
 		}
@@ -168,17 +198,31 @@ func (q inquiry) askEvents(ctx context.Context, f finder, late []int, findings [
 	return err
 }
 
-// adopt reads the interaction that tasks with one key name; of several the oldest.
-func adopt(ctx context.Context, f finder, tasks []flex.Task) Finding {
-	var first flex.Task
+// shows says whether the event log shows a creation.
+func (q inquiry) shows(ctx context.Context, f finder, c creation) (bool, error) {
+	tasks, _, err := f.Events(ctx, q.workspace, q.attribute, []string{c.key}, c.began.Add(-clockSlack), c.settled.Add(clockSlack))
+	return len(tasks) > 0, err
+}
+
+// adopt reads the interaction that tasks with one key name; of several the oldest. A
+// task that is older than the request, which was received at that time, is of a request
+// that had the same id before and is forgotten: it is not this one's. Whether the call
+// that it was for needs to be made again, a person decides.
+func adopt(ctx context.Context, f finder, tasks []flex.Task, received time.Time) Finding {
+	var first, foreign flex.Task
 	var sids []string
 	seen := map[string]bool{}
+	older := func(created time.Time) bool { return !created.IsZero() && created.Add(clockSlack).Before(received) }
 	for _, t := range tasks {
+		if older(t.DateCreated) {
+			foreign = t
+			continue
+		}
 		if t.InteractionSID == "" {
 			continue
 		}
-		older := !t.DateCreated.IsZero() && (first.DateCreated.IsZero() || t.DateCreated.Before(first.DateCreated))
-		if first.InteractionSID == "" || older {
+		earlier := !t.DateCreated.IsZero() && (first.DateCreated.IsZero() || t.DateCreated.Before(first.DateCreated))
+		if first.InteractionSID == "" || earlier {
 			first = t
 		}
 		if !seen[t.InteractionSID] {
@@ -186,12 +230,28 @@ func adopt(ctx context.Context, f finder, tasks []flex.Task) Finding {
 			sids = append(sids, t.InteractionSID)
 		}
 	}
-	if first.InteractionSID == "" {
+	switch {
+	case first.InteractionSID != "":
+	case foreign.TaskSID != "":
+		return foreignTask(foreign, received)
+	default:
 		return Finding{TaskSID: tasks[0].TaskSID, Why: fmt.Sprintf("task %s carries its key but does not name its interaction", tasks[0].TaskSID)}
 	}
 	o := f.Fetch(ctx, first.InteractionSID)
 	if o.Kind != flex.Created {
 		return Finding{TaskSID: first.TaskSID, Why: fmt.Sprintf("task %s names interaction %s, which could not be read: %s", first.TaskSID, first.InteractionSID, o.Message)}
+	}
+	if first.DateCreated.IsZero() { // a list need not show it
+		_, routing := flex.Describe(o.Response)
+		if routing != nil && routing.DateCreated != nil {
+			first.DateCreated, _ = time.Parse(time.RFC3339, *routing.DateCreated)
+		}
+		switch {
+		case first.DateCreated.IsZero():
+			return Finding{TaskSID: first.TaskSID, Why: fmt.Sprintf("task %s names interaction %s, but nothing shows when it was created", first.TaskSID, first.InteractionSID)}
+		case older(first.DateCreated):
+			return foreignTask(first, received)
+		}
 	}
 	found := Finding{Kind: Found, Outcome: o, TaskSID: first.TaskSID}
 	for _, sid := range sids {
@@ -200,6 +260,13 @@ func adopt(ctx context.Context, f finder, tasks []flex.Task) Finding {
 		}
 	}
 	return found
+}
+
+// foreignTask is the finding of a task that is older than the request.
+func foreignTask(t flex.Task, received time.Time) Finding {
+	return Finding{TaskSID: t.TaskSID, Foreign: true, Why: fmt.Sprintf(
+		"task %s, which names interaction %s, carries its key but was created at %s, before the request was received at %s: it is of an earlier request with this id",
+		t.TaskSID, cmp.Or(t.InteractionSID, "none"), clock(t.DateCreated), clock(received))}
 }
 
 // duplicate is the reason that stands in the result of a request which somebody

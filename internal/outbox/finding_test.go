@@ -2,6 +2,9 @@ package outbox
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,11 +21,15 @@ func (logReader) SearchTasks(context.Context, string, string, []string) ([]flex.
 
 func (logReader) Fetch(context.Context, string) flex.Outcome { return flex.Outcome{} }
 
-func (l logReader) Events(_ context.Context, _, _ string, _ []string, from, to time.Time) ([]flex.Task, bool, error) {
+func (l logReader) Events(_ context.Context, _, _ string, keys []string, from, to time.Time) ([]flex.Task, bool, error) {
 	if now := time.Now(); to.After(now) {
 		to = now
 	}
-	return nil, to.Sub(from).Seconds()*l.perSecond < 32_000, nil
+	var shown []flex.Task
+	if slices.Contains(keys, "later") {
+		shown = []flex.Task{{Key: "later"}}
+	}
+	return shown, to.Sub(from).Seconds()*l.perSecond < 32_000, nil
 }
 
 // TestAbsenceIsProvedOnABusyAccount: the log is read for the time of the
@@ -32,8 +39,9 @@ func (l logReader) Events(_ context.Context, _, _ string, _ []string, from, to t
 func TestAbsenceIsProvedOnABusyAccount(t *testing.T) {
 	t.Parallel()
 	for _, age := range []time.Duration{time.Minute, 4 * time.Minute, 20 * time.Minute} {
-		q := inquiry{workspace: "WS", settle: time.Minute, lease: 20 * time.Second,
-			asked: []uncertain{{lookupKey: "key", since: time.Now().Add(-age), age: age}}}
+		q := inquiry{workspace: "WS", settle: time.Minute,
+			later: creation{key: "later", began: time.Now().Add(65*time.Second - age), settled: time.Now().Add(66*time.Second - age)},
+			asked: []uncertain{{lookupKey: "key", began: time.Now().Add(-age - 20*time.Second), since: time.Now().Add(-age), age: age, lasted: age + 20*time.Second}}}
 		findings, err := q.lookUp(t.Context(), logReader{perSecond: 120})
 		if err != nil || findings[0].Kind != Absent {
 			t.Errorf("%v after the attempt: %v (%s), %v; want absent", age, findings[0].Kind, findings[0].Why, err)
@@ -71,6 +79,7 @@ func TestSlowDown(t *testing.T) {
 			if _, err := r.turn(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			r.ended.Wait()
 			if rest := one[int](t, s.pool, `SELECT extract(epoch FROM lookup_at - clock_timestamp())::int FROM outbox_gate`); rest < 50 {
 				t.Errorf("the fleet searches again in %d s", rest)
 			}
@@ -87,19 +96,70 @@ func TestOldestIsAdopted(t *testing.T) {
 	}
 	undated, first, second := task("KDundated", time.Time{}), task("KDfirst", at), task("KDsecond", at.Add(time.Second))
 	for _, tasks := range [][]flex.Task{{undated, first, second}, {second, first, undated}, {first, undated, second}} {
-		f := adopt(t.Context(), shower{}, tasks)
+		f := adopt(t.Context(), shower{}, tasks, at)
 		if f.Kind != Found || f.TaskSID != "WTKDfirst" || len(f.Others) != 2 {
 			t.Errorf("%+v: %s is adopted, %v left", tasks, f.TaskSID, f.Others)
 		}
 	}
-	if f := adopt(t.Context(), shower{}, []flex.Task{undated}); f.Kind != Found || f.TaskSID != "WTKDundated" {
+	if f := adopt(t.Context(), shower{created: at}, []flex.Task{undated}, at); f.Kind != Found || f.TaskSID != "WTKDundated" {
 		t.Errorf("%+v", f)
 	}
 }
 
-// shower is a Flex that shows every interaction.
-type shower struct{ finder }
+// TestTaskOfAnEarlierRequest: an id that is used again after RETENTION finds the task of
+// the request that had it before. That is not this one's interaction, whether the list or
+// the interaction says when it was created. Where nothing does, it is not adopted either.
+func TestTaskOfAnEarlierRequest(t *testing.T) {
+	t.Parallel()
+	received := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	old, young := received.Add(-26*time.Hour), received.Add(time.Second)
+	task := func(sid string, created time.Time) flex.Task {
+		return flex.Task{TaskSID: "WT" + sid, InteractionSID: sid, DateCreated: created}
+	}
+	for name, tt := range map[string]struct {
+		tasks   []flex.Task
+		shows   time.Time
+		adopted string
+		foreign bool
+	}{
+		"old":                          {[]flex.Task{task("KD1", old)}, young, "", true},
+		"old, without its interaction": {[]flex.Task{task("", old)}, young, "", true},
+		"old and new":                  {[]flex.Task{task("KD1", old), task("KD2", young)}, young, "KD2", false},
+		"within the clocks' slack":     {[]flex.Task{task("KD1", received.Add(-clockSlack))}, young, "KD1", false},
+		"undated, shown old":           {[]flex.Task{task("KD1", time.Time{})}, old, "", true},
+		"undated, shown new":           {[]flex.Task{task("KD1", time.Time{})}, young, "KD1", false},
+		"undated":                      {[]flex.Task{task("KD1", time.Time{})}, time.Time{}, "", false},
+	} {
+		f := adopt(t.Context(), shower{created: tt.shows}, tt.tasks, received)
+		if f.Outcome.InteractionSID != tt.adopted || (f.Kind == Found) != (tt.adopted != "") || f.Foreign != tt.foreign || len(f.Others) > 0 {
+			t.Errorf("%s: %+v", name, f)
+		}
+		if f.Foreign && (!strings.Contains(f.Why, "KD1") && tt.tasks[0].InteractionSID != "" || !strings.Contains(f.Why, tt.tasks[0].TaskSID)) {
+			t.Errorf("%s: %q names neither task nor interaction", name, f.Why)
+		}
+		for _, policy := range []Undecided{Hold, Retry, Fail} {
+			p := testPolicy
+			p.Settle, p.Undecided = time.Minute, policy
+			early := p.afterLookup(doubt{age: time.Second, askable: true}, f, 0)
+			late := p.afterLookup(doubt{age: time.Hour, askable: true}, f, 0)
+			if tt.foreign && (early.person || early.to != Uncertain || !late.person || late.to != Uncertain) {
+				t.Errorf("%s, policy %s: %+v, then %+v; want a person, once the settle time is over", name, policy, early, late)
+			}
+		}
+	}
+}
 
-func (shower) Fetch(_ context.Context, sid string) flex.Outcome {
-	return flex.Outcome{Kind: flex.Created, InteractionSID: sid}
+// shower is a Flex that shows every interaction, created at that time; zero: it does
+// not say when.
+type shower struct {
+	finder
+	created time.Time
+}
+
+func (s shower) Fetch(_ context.Context, sid string) flex.Outcome {
+	o := flex.Outcome{Kind: flex.Created, InteractionSID: sid}
+	if !s.created.IsZero() {
+		o.Response = fmt.Appendf(nil, `{"sid":%q,"routing":{"properties":{"date_created":%q}}}`, sid, s.created.Format(time.RFC3339))
+	}
+	return o
 }

@@ -313,6 +313,7 @@ func TestLookupsLocked(t *testing.T) {
 			if _, err := r.turn(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			r.ended.Wait()
 		}
 	}
 	turns(4)

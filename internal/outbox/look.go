@@ -50,7 +50,7 @@ func (s *Store) look(ctx context.Context) error {
 		       OR EXISTS (SELECT FROM outbox WHERE state = 'pending' AND expires_at <= now()),
 		       EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND due_at <= now()),
 		       EXISTS (SELECT FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < now() - $1::interval)
-		       OR EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND due_at IS NULL AND announced_at IS NULL),
+		       OR EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND `+forPerson+` AND announced_at IS NULL),
 		       EXISTS (SELECT FROM outbox_malformed WHERE published_at IS NULL)
 		       OR EXISTS (SELECT FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL)`,
 		strayAge).Scan(&due, &overdue, &doubtful, &stray, &unanswered)

@@ -18,30 +18,44 @@ const lookable = `(lookup_attribute IS NULL OR ` + searchable + `)`
 // workspaceOf is the workspace in which a request has a task to look for; ” for none.
 const workspaceOf = `coalesce(CASE WHEN lookup_attribute IS NOT NULL THEN request #>> '{routing,properties,workspace_sid}' END, '')`
 
+// forPerson: a person has been asked. An index has this expression; for_person_since IS
+// NOT NULL says the same and has none.
+const forPerson = `coalesce(for_person_since, '-infinity') > '-infinity'`
+
+// dueLookup: a lookup is due, and $2 has not the workspace.
+const dueLookup = `state = 'uncertain' AND due_at <= now() AND ` + lookable + ` AND ($2::text[] IS NULL OR ` + workspaceOf + ` <> ALL ($2))`
+
+// lookupOrder: those of which no person was asked yet go first, then who is due longest.
+const lookupOrder = `coalesce(for_person_since, '-infinity'), due_at, outbox.id`
+
 // takeLookups takes what may be asked in one search, at most most requests:
-// uncertain ones that are due, of the workspace and the time of the one that is due
-// longest. It postpones them past the limit of a lookup. Those without a task come
+// uncertain ones that are due, of the workspace, the attribute and the time of the first.
+// Those of the workspaces that are busy stay. It postpones them past the limit of a
+// lookup. Those without a task come
 // alone, and cost no search: they are taken also while the fleet has made its searches
 // for the moment, or TaskRouter has paused them, and while it is held, when there are
 // no credentials to ask with.
-func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
+//
+// settle is this process's LOOKUP_SETTLE. Of those in force in the fleet the longest
+// counts: whoever set it knows that TaskRouter can be that slow.
+func (s *Store) takeLookups(ctx context.Context, most int, settle time.Duration, busy []string) (inquiry, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	var q inquiry
 	err := s.pool.QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM outbox, outbox_gate WHERE state = 'uncertain' AND due_at <= now() AND `+lookable+`)`,
-		lookupEvery).Scan(&q.waiting)
+		SELECT EXISTS (SELECT FROM outbox, outbox_gate WHERE `+dueLookup+`)`, lookupEvery, busy).Scan(&q.waiting)
 	if err != nil || !q.waiting {
 		return q, wrap("take lookups", err)
 	}
 	// Not in the transaction: whoever has a request's row must not wait for the gate's. The row is let go
-	// at once; that it could be had shows that nobody holds the one that is due longest.
-	var since time.Time
+	// at once; that it could be had shows that nobody holds the first.
+	var began, since time.Time
 	err = s.pool.QueryRow(ctx, `
-		SELECT `+workspaceOf+`, coalesce(lookup_attribute, ''), uncertain_since
+		SELECT `+workspaceOf+`, coalesce(lookup_attribute, ''), attempt_began_at, uncertain_since,
+		       greatest($3, (SELECT max(lookup_settle) FROM outbox_replicas WHERE seen_at > now() - interval '1 hour'))
 		  FROM outbox, outbox_gate
-		 WHERE state = 'uncertain' AND due_at <= now() AND `+lookable+`
-		 ORDER BY due_at, outbox.id LIMIT 1 FOR UPDATE OF outbox SKIP LOCKED`, time.Duration(0)).Scan(&q.workspace, &q.attribute, &since)
+		 WHERE `+dueLookup+`
+		 ORDER BY `+lookupOrder+` LIMIT 1 FOR UPDATE OF outbox SKIP LOCKED`, time.Duration(0), busy, settle).Scan(&q.workspace, &q.attribute, &began, &since, &q.settle)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return q, nil
 	}
@@ -60,12 +74,13 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 			q.control = s.controls.key(q.workspace, time.Now())
 		}
 		var err error
-		q.asked, err = s.postpone(ctx, tx, q.workspace, q.attribute, since, most)
+		q.asked, err = s.postpone(ctx, tx, q, began, since, most)
 		return err
 	})
 	if err != nil {
 		return inquiry{}, wrap("take lookups", err)
 	}
+	q.later = s.laterCreation(ctx, q)
 	for _, u := range q.asked {
 		if u.lookupKey == q.control {
 			q.control = ""
@@ -74,53 +89,111 @@ func (s *Store) takeLookups(ctx context.Context, most int) (inquiry, error) {
 	return q, nil
 }
 
-func (s *Store) postpone(ctx context.Context, tx pgx.Tx, workspace, attribute string, since time.Time, most int) ([]uncertain, error) {
+// postpone: the requests of one inquiry, whose attempts were at about the same time as
+// one that began and ended then: the event log is read once for all of them.
+func (s *Store) postpone(ctx context.Context, tx pgx.Tx, q inquiry, began, since time.Time, most int) ([]uncertain, error) {
 	rows, err := tx.Query(ctx, `
 		WITH due AS MATERIALIZED (
 			SELECT id FROM outbox
 			 WHERE state = 'uncertain' AND due_at <= now()
-			   AND `+workspaceOf+` = $1 AND coalesce(lookup_attribute, '') = $6
-			   AND uncertain_since BETWEEN $2::timestamptz - $3::interval AND $2::timestamptz + $3::interval
-			 ORDER BY due_at, id LIMIT $4 FOR UPDATE SKIP LOCKED)
-		UPDATE outbox o SET due_at = clock_timestamp() + $5::interval, lookups = lookups + 1
+			   AND `+workspaceOf+` = $1 AND coalesce(lookup_attribute, '') = $2
+			   AND attempt_began_at >= $3::timestamptz - $5::interval
+			   AND uncertain_since BETWEEN $4::timestamptz - $5::interval AND $4::timestamptz + $5::interval
+			 ORDER BY `+lookupOrder+` LIMIT $6 FOR UPDATE SKIP LOCKED)
+		UPDATE outbox o SET due_at = clock_timestamp() + $7::interval, lookups = lookups + 1
 		  FROM due WHERE o.id = due.id
 		RETURNING o.id, request_id, coalesce(CASE WHEN $1 <> '' THEN lookup_key END, ''), attempt, spared, lookups, answered,
-		          uncertain_since, clock_timestamp() - uncertain_since`, workspace, since, lookupSpan, most, lookupLimit, attribute)
+		          received_at, attempt_began_at, uncertain_since, clock_timestamp() - attempt_began_at, clock_timestamp() - uncertain_since,
+		          for_person_since IS NOT NULL, coalesce(clock_timestamp() - for_person_since, '0'),
+		          CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE coalesce(ends_as, '') END`,
+		q.workspace, q.attribute, began, since, lookupSpan, most, lookupLimit)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (uncertain, error) {
 		var u uncertain
-		err := row.Scan(&u.id, &u.requestID, &u.lookupKey, &u.attempt, &u.spared, &u.lookups, &u.answered, &u.since, &u.age)
+		err := row.Scan(&u.id, &u.requestID, &u.lookupKey, &u.attempt, &u.spared, &u.lookups, &u.answered,
+			&u.received, &u.began, &u.since, &u.lasted, &u.age, &u.waits, &u.waited, &u.endsAs)
 		return u, err
 	})
 }
 
+// laterMost is how many settled requests are read for a later creation.
+const laterMost = 1000
+
+// laterCreation is the first creation after any moment at which a task of the asked
+// attempts could have been created. It is looked for where absence would count now. The
+// two indices are read from that moment on, and no further than laterMost rows each:
+// among rejected requests, or those of other workspaces, it may be missed. An error is
+// ignored, be it that of a row which Postgres cannot read: then none is known, and less
+// is proved.
+func (s *Store) laterCreation(ctx context.Context, q inquiry) (c creation) {
+	var after time.Time
+	counts := false
+	for _, u := range q.asked {
+		if u.since.After(after) {
+			after = u.since
+		}
+		counts = counts || u.age >= q.settle
+	}
+	if q.workspace == "" || !counts {
+		return creation{}
+	}
+	err := s.pool.QueryRow(ctx, laterSQL, after.Add(q.settle), laterMost, q.attribute, q.workspace, q.settle).Scan(&c.key, &c.began, &c.settled, &c.ripe)
+	if err != nil {
+		return creation{}
+	}
+	return c
+}
+
+const laterSQL = `
+	SELECT lookup_key, attempt_began_at, settled_at, settled_at < clock_timestamp() - $5::interval
+	  FROM ((SELECT * FROM outbox WHERE published_at IS NOT NULL AND settled_at > $1 ORDER BY settled_at, id LIMIT $2)
+	        UNION ALL
+	        (SELECT * FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at > $1 ORDER BY settled_at, id LIMIT $2)) AS o
+	 WHERE state = 'created' AND resolved_by = 'response' AND lookup_attribute = $3 AND attempt_began_at > $1 AND NOT undecided
+	   AND ` + workspaceOf + ` = $4
+	 ORDER BY settled_at LIMIT 1`
+
 // resolve stores a finding: the row of history always, the move only while the
 // request still waits for this answer. It returns nil when it does not.
+//
+// What is proved absent, is so for all of the time from attempt_began_at on: no earlier
+// attempt is undecided any more, nor was any answered. What is sent again unproved is.
+// Where the answer to the latest attempt only had to wait for that proof, it is given as
+// it came. What a person cancelled while the lookup was made is looked up again.
 func (s *Store) resolve(ctx context.Context, u uncertain, f Finding, m move, took time.Duration) (*settlement, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	kind, why := verdict(f, m)
+	kind, why := verdict(u, f, m)
 	rows, err := s.pool.Query(ctx, `
 		WITH moved AS (
 			UPDATE outbox o
 			   SET state = $4, due_at = CASE WHEN $4 IN ('pending', 'uncertain') AND NOT $5 THEN clock_timestamp() + $6::interval END,
 			       interaction_sid = $7, task_sid = coalesce($8, o.task_sid), assignment_status = coalesce($9, o.assignment_status),
 			       response = CASE WHEN $4 = 'created' THEN $10::text::json ELSE o.response END,
-			       resolved_by = CASE WHEN $4 IN ('created', 'abandoned') THEN 'lookup' END,
-			       error_kind = CASE WHEN $4 = 'created' THEN $11 ELSE coalesce($11, o.error_kind) END,
-			       error_message = CASE WHEN $4 = 'created' THEN $12 ELSE coalesce($12, o.error_message) END,
-			       settled_at = CASE WHEN $4 IN ('created', 'abandoned') THEN clock_timestamp() END
+			       resolved_by = CASE WHEN $4 IN ('created', 'abandoned') THEN 'lookup' WHEN $4 = 'rejected' THEN 'response'
+			                          WHEN $4 = 'cancelled' THEN 'operator' END,
+			       error_kind = CASE WHEN $4 = 'created' THEN $11 WHEN $20 THEN coalesce('http_' || o.http_status, o.error_kind) ELSE coalesce($11, o.error_kind) END,
+			       error_message = CASE WHEN $4 = 'created' THEN $12 WHEN $20 THEN (
+			           SELECT error FROM outbox_attempts WHERE outbox_id = $1 AND kind = 'attempt' AND number = $2 AND applied ORDER BY id DESC LIMIT 1)
+			                            ELSE coalesce($12, o.error_message) END,
+			       for_person_since = CASE WHEN $17 THEN coalesce(o.for_person_since, clock_timestamp()) END,
+			       ends_as = CASE WHEN $4 = 'uncertain' THEN o.ends_as END,
+			       undecided = CASE WHEN $18 THEN false WHEN $19 THEN true ELSE o.undecided END, answered = o.answered AND NOT $18,
+			       settled_at = CASE WHEN $4 IN ('created', 'rejected', 'abandoned', 'expired', 'cancelled') THEN clock_timestamp() END
 			 WHERE o.id = $1 AND o.attempt = $2 AND o.state = 'uncertain' AND o.lookups = $3
+			   AND NOT ($4 = 'pending' AND o.cancel_requested_at IS NOT NULL)
 			RETURNING `+settlementColumns+`),
 		history AS (
 			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, outcome, error, applied)
 			VALUES ($1, 'lookup', $3, $13, clock_timestamp() - $14::interval, $14, $15, $16, EXISTS (SELECT FROM moved)))
 		SELECT `+settlementNames+` FROM moved`,
-		u.id, u.attempt, u.lookups, string(m.to), m.person, m.delay,
+		u.id, u.attempt, u.lookups, string(m.to), m.person && u.lookupKey == "", m.delay,
 		orNull(f.Outcome.InteractionSID), orNull(text(f.TaskSID)), orNull(text(f.Outcome.AssignmentStatus)), jsonOrNull(f.Outcome.Response),
-		kind, why, s.worker, took, f.Kind.String(), orNull(text(f.Why+f.duplicate())))
+		kind, why, s.worker, took, f.Kind.String(), orNull(text(f.Why+f.duplicate())),
+		m.person, m.to != Uncertain && m.to != Created && !m.undecided, m.to != Uncertain && m.undecided,
+		!m.undecided && m.to == u.endsAs && (m.to == Rejected || m.to == Abandoned))
 	if err != nil {
 		return nil, wrap("resolve", err)
 	}
@@ -133,7 +206,15 @@ func (s *Store) resolve(ctx context.Context, u uncertain, f Finding, m move, too
 
 // verdict is the reason that stands in the row after a finding; nil leaves the
 // one that is there.
-func verdict(f Finding, m move) (kind, why *string) {
+func verdict(u uncertain, f Finding, m move) (kind, why *string) {
+	say := func(kind, why string) (*string, *string) { return orNull(kind), orNull(why + text(f.Why)) }
+	// What the latest attempt came to is known where there is an end that waits.
+	earlier := map[State]string{
+		Rejected:  "Flex refused the latest attempt, but an earlier one may have created it; ",
+		Abandoned: "no attempt is left, but an earlier one may have created it; ",
+		Expired:   "expires_at has passed, but an earlier attempt may have created it; ",
+		Cancelled: "an operator cancelled it, but an attempt may have created it; ",
+	}[u.endsAs]
 	switch {
 	case f.Kind == Found:
 		if d := f.duplicate(); d != "" {
@@ -141,18 +222,37 @@ func verdict(f Finding, m move) (kind, why *string) {
 		}
 		return nil, nil
 	case m.person:
-		return orNull("undecided"), orNull("a person has to decide whether it exists: " + text(f.Why))
+		return say("undecided", earlier+"a person has to decide whether it exists: ")
 	case m.undecided && m.to == Pending:
-		return orNull("undecided"), orNull("whether it exists cannot be found out, and UNCERTAIN_POLICY=retry sends it again: " + text(f.Why))
+		return say("undecided", "whether it exists cannot be found out, and UNCERTAIN_POLICY=retry sends it again: ")
 	case m.undecided && m.to == Abandoned:
-		return orNull("undecided"), orNull("whether it exists cannot be found out, and UNCERTAIN_POLICY or the number of attempts ends it; a retry may create it twice: " + text(f.Why))
-	case m.to == Abandoned:
-		return orNull("attempts_used_up"), orNull("the last attempt is proved absent and no attempt is left: " + text(f.Why))
+		return say("undecided", earlier+"whether it exists cannot be found out, and UNCERTAIN_POLICY or the number of attempts ends it; a retry may create it twice: ")
+	case m.to == Abandoned && u.endsAs == "":
+		return say("attempts_used_up", "the last attempt is proved absent and no attempt is left: ")
 	case m.to == Pending:
-		return orNull("absent"), orNull("the attempt did not create it: " + text(f.Why))
+		return say("absent", "the attempt did not create it: ")
+	case m.to == Cancelled:
+		return say("cancelled", "cancelled by an operator, and no attempt created it: ")
+	case m.to == Expired:
+		return say("expired", "expires_at passed, and none of the attempts before created it: ")
 	default:
 		return nil, nil
 	}
+}
+
+// wakeWaiting makes those lookups due for which a person waits, at most wakeMost of one
+// workspace: TaskRouter answers again for it.
+func (s *Store) wakeWaiting(ctx context.Context, workspace, attribute string) (int64, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	tag, err := s.pool.Exec(ctx, `/* wake waiting */
+		WITH waiting AS MATERIALIZED (
+			SELECT id FROM outbox
+			 WHERE state = 'uncertain' AND `+forPerson+` AND due_at > clock_timestamp() + $4::interval
+			   AND `+workspaceOf+` = $1 AND coalesce(lookup_attribute, '') = $2
+			 ORDER BY `+lookupOrder+` LIMIT $3 FOR UPDATE SKIP LOCKED)
+		UPDATE outbox o SET due_at = clock_timestamp() FROM waiting WHERE o.id = waiting.id`, workspace, attribute, wakeMost, lookupLimit)
+	return tag.RowsAffected(), wrap("wake waiting", err)
 }
 
 // pauseLookups keeps the whole fleet from asking TaskRouter for so long.

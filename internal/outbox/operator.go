@@ -98,6 +98,7 @@ func ToRetry(unverified bool) Change {
 			state = CASE WHEN ` + first + ` THEN 'uncertain' ELSE 'pending' END,
 			due_at = CASE WHEN ` + first + ` THEN clock_timestamp() ELSE greatest(clock_timestamp(), ` + notBefore + `) END,
 			lookups = CASE WHEN ` + first + ` THEN 0 ELSE lookups END,
+			attempt_began_at = coalesce(attempt_began_at, received_at),
 			uncertain_since = CASE WHEN ` + first + ` THEN coalesce(uncertain_since, settled_at) ELSE uncertain_since END,
 			undecided = undecided OR NOT ` + first + ` AND ` + undecidedEnd + `,
 			for_person_since = NULL, cancel_requested_at = NULL,
@@ -108,22 +109,28 @@ func ToRetry(unverified bool) Change {
 	}
 }
 
-// ToCancel ends pending requests unsent. One that is uncertain may exist: lookups go on
-// and may adopt it, but it is never sent again. Why a request had not been created yet
+// unsentYet: a pending request that no attempt can have created.
+const unsentYet = `(state = 'pending' AND NOT undecided)`
+
+// ToCancel ends pending requests unsent. One that is uncertain may exist, and so may one
+// that was sent again though an attempt was never decided: lookups go on
+// and may adopt it, but it is never sent again. What a lookup that is under way decides
+// is not obeyed, as it does not know of this. Why a request had not been created yet
 // stays in its reason, so that a retry can choose by it.
 func ToCancel() Change {
 	return Change{
 		Name: "cancel",
 		can:  ` AND (state = 'pending' OR state = 'uncertain' AND cancel_requested_at IS NULL)`,
-		what: `CASE WHEN state = 'pending' THEN '` + Unsent + `' ELSE '` + NeverResent + `' END`,
+		what: `CASE WHEN ` + unsentYet + ` THEN '` + Unsent + `' ELSE '` + NeverResent + `' END`,
 		set: `
-			state = CASE WHEN state = 'pending' THEN 'cancelled' ELSE state END,
-			due_at = CASE WHEN state = 'pending' THEN NULL ELSE due_at END,
-			cancel_requested_at = CASE WHEN state = 'uncertain' THEN clock_timestamp() END,
-			settled_at = CASE WHEN state = 'pending' THEN clock_timestamp() END,
-			resolved_by = CASE WHEN state = 'pending' THEN 'operator' END,
+			state = CASE WHEN ` + unsentYet + ` THEN 'cancelled' ELSE 'uncertain' END,
+			due_at = CASE WHEN NOT ` + unsentYet + ` THEN due_at END,
+			cancel_requested_at = CASE WHEN NOT ` + unsentYet + ` THEN clock_timestamp() END, lookups = lookups + 1,
+			attempt_began_at = coalesce(attempt_began_at, received_at), uncertain_since = coalesce(uncertain_since, clock_timestamp()),
+			settled_at = CASE WHEN ` + unsentYet + ` THEN clock_timestamp() END,
+			resolved_by = CASE WHEN ` + unsentYet + ` THEN 'operator' END,
 			error_kind = coalesce(error_kind, 'cancelled'),
-			error_message = CASE WHEN state = 'pending' THEN ` + cancelledMessage + ` ELSE error_message END`,
+			error_message = CASE WHEN ` + unsentYet + ` THEN ` + cancelledMessage + ` ELSE error_message END`,
 	}
 }
 
@@ -223,10 +230,13 @@ func (s *Store) ResolveCreated(ctx context.Context, a Act, requestID, sid string
 	}
 	return s.resolveByHand(ctx, a, "resolve created", requestID, `
 		state = 'created', due_at = NULL, interaction_sid = $6, task_sid = coalesce(nullif($7, ''), task_sid),
-		assignment_status = nullif($8, ''), response = coalesce($9::text::json, response), for_person_since = NULL,
+		assignment_status = nullif($8, ''), response = coalesce($9::text::json, response), for_person_since = NULL, ends_as = NULL,
 		resolved_by = 'operator', error_kind = NULL, error_message = NULL, settled_at = clock_timestamp()`,
 		sid, seen.TaskSID, seen.AssignmentStatus, jsonOrNull(seen.Response))
 }
+
+// absentEnd is what becomes of an uncertain request that does not exist.
+const absentEnd = `CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE coalesce(ends_as, 'pending') END`
 
 // ResolveAbsent leads an uncertain request back to pending: a person knows that
 // its interaction does not exist. If they are wrong it is created twice. A request that
@@ -234,12 +244,14 @@ func (s *Store) ResolveCreated(ctx context.Context, a Act, requestID, sid string
 // knows no such task either, in the way in which a lookup proves absence.
 func (s *Store) ResolveAbsent(ctx context.Context, a Act, requestID string, proved bool) error {
 	return s.resolveByHand(ctx, a, "resolve absent", requestID, `
-		state = CASE WHEN cancel_requested_at IS NULL THEN 'pending' ELSE 'cancelled' END,
-		due_at = CASE WHEN cancel_requested_at IS NULL THEN clock_timestamp() END,
-		settled_at = CASE WHEN cancel_requested_at IS NOT NULL THEN clock_timestamp() END,
-		resolved_by = CASE WHEN cancel_requested_at IS NOT NULL THEN 'operator' END,
-		undecided = undecided OR NOT $6, for_person_since = NULL, error_kind = 'absent',
-		error_message = CASE WHEN cancel_requested_at IS NULL THEN '' ELSE 'cancelled by an operator; before: ' END || 'an operator says that it does not exist'`, proved)
+		state = `+absentEnd+`,
+		due_at = CASE WHEN `+absentEnd+` = 'pending' THEN clock_timestamp() END,
+		settled_at = CASE WHEN `+absentEnd+` <> 'pending' THEN clock_timestamp() END,
+		resolved_by = CASE WHEN `+absentEnd+` <> 'pending' THEN 'operator' END,
+		undecided = undecided OR NOT $6, for_person_since = NULL, ends_as = NULL,
+		error_kind = CASE WHEN ends_as = 'rejected' THEN coalesce('http_' || http_status, error_kind) ELSE coalesce(ends_as, 'absent') END,
+		error_message = CASE WHEN cancel_requested_at IS NULL THEN '' ELSE 'cancelled by an operator; before: ' END || 'an operator says that it does not exist'
+			|| CASE WHEN ends_as IS NULL THEN '' ELSE '; before: ' || coalesce(error_message, '') END`, proved)
 }
 
 func (s *Store) resolveByHand(ctx context.Context, a Act, act, requestID, set string, args ...any) error {

@@ -47,7 +47,7 @@ func everyState(t *testing.T, s *Store) {
 	settled := `settled_at = clock_timestamp(), published_at = clock_timestamp(), due_at = NULL`
 	for state, set := range map[State]string{
 		Sending:   `attempt = 1, due_at = NULL, leased_by = 'w', leased_until = now() + interval '1 hour'`,
-		Uncertain: `attempt = 1, due_at = NULL, uncertain_since = now(), error_kind = 'timeout'`,
+		Uncertain: `attempt = 1, due_at = NULL, attempt_began_at = now(), uncertain_since = now(), for_person_since = now(), error_kind = 'timeout'`,
 		Created:   `attempt = 1, interaction_sid = '` + sidA + `', resolved_by = 'response', ` + settled,
 		Rejected:  `attempt = 1, error_kind = 'http_400', ` + settled,
 		Abandoned: `attempt = 1, error_kind = 'attempts_used_up', ` + settled,

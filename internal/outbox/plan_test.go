@@ -22,7 +22,7 @@ func TestPlans(t *testing.T) {
 		{"expire", expireSQL, "Index Cond: (expires_at <= ", []any{sweepBatch}},
 		{"unpublished", unpublishedSQL, "Index Cond: (id = ANY (", []any{[]int64{7, 8}}},
 		{"strays", straySQL, "Index Cond: ((settled_at < (now() - ", []any{strayAge, time.Now(), 7, batchSize}},
-		{"waiting", waitingSQL, "Index Cond: ((due_at IS NULL) AND (id > ", []any{7, batchSize}},
+		{"waiting", waitingSQL, "Index Cond: ((COALESCE(for_person_since, '-infinity'::timestamp with time zone) > ", []any{7, batchSize}},
 		{"outbox_backlog", "TABLE outbox_backlog", "outbox_fresh", nil},
 		{"backlog", backlogSQL, "Index Only Scan using outbox_fresh", nil},
 		{"backlog", backlogSQL, "Index Only Scan using outbox_again", nil},

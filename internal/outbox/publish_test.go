@@ -128,7 +128,7 @@ func TestResultGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	settle(t, s, event("crm-45", 7), flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503", Message: "m"})
-	exec(t, s.pool, `UPDATE outbox SET due_at = NULL WHERE request_id = 'crm-45'`)
+	exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now() WHERE request_id = 'crm-45'`)
 	exec(t, s.pool, `UPDATE outbox SET received_at = '2026-11-22 09:00:00.1+00', settled_at = CASE WHEN settled_at IS NOT NULL THEN timestamptz '2026-11-22 10:00:01.25+01' END`)
 	exec(t, s.pool, `UPDATE outbox_malformed SET received_at = '2026-11-22 09:00:00.1+00', error = CASE WHEN kind = 'conflict' THEN 'taken' ELSE error END`)
 	if !publishStrays(t, r.publisher(t, s)) {
@@ -404,7 +404,7 @@ func TestAnnouncement(t *testing.T) {
 	r.create(t)
 	p := r.publisher(t, s)
 	settle(t, s, event("u", 1), flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503", Message: "m"})
-	exec(t, s.pool, `UPDATE outbox SET due_at = NULL`) // no lookup will tell
+	exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now()`) // no lookup will tell
 	answers, err := s.strays(t.Context(), &cursor{})
 	if err != nil || len(answers) != 1 {
 		t.Fatal(answers, err)
@@ -420,7 +420,7 @@ func TestAnnouncement(t *testing.T) {
 	if again, err := s.strays(t.Context(), &cursor{}); len(again) != 0 || err != nil {
 		t.Errorf("announced again: %v, %v", again, err)
 	}
-	exec(t, s.pool, `UPDATE outbox SET state = 'created', interaction_sid = $1, resolved_by = 'operator', settled_at = clock_timestamp() - interval '1 minute', due_at = NULL`, sidA)
+	exec(t, s.pool, `UPDATE outbox SET state = 'created', interaction_sid = $1, resolved_by = 'operator', settled_at = clock_timestamp() - interval '1 minute', due_at = NULL, for_person_since = NULL`, sidA)
 	before := s.row(t, "u").AnnouncedAt
 	if now := s.row(t, "u"); !p.publish(t.Context(), answers) || now.PublishedAt != nil || !deref(s.row(t, "u").AnnouncedAt).Equal(*before) {
 		t.Error("a late announcement was marked")
@@ -575,8 +575,8 @@ func TestConflictSaysWhereTheFirstStands(t *testing.T) {
 	for n, tt := range []struct{ id, set, stands string }{
 		{"pending", ``, "waits to be sent, and goes on untouched. "},
 		{"sending", `state = 'sending', due_at = NULL, attempt = 1, leased_by = 'w', leased_until = now() + interval '1 hour'`, "is being sent, and goes on untouched. "},
-		{"looked-up", `state = 'uncertain', attempt = 1, uncertain_since = now(), error_kind = 'lapsed'`, "may exist already, which is being looked up, and goes on untouched. "},
-		{"waits", `state = 'uncertain', due_at = NULL, attempt = 1, uncertain_since = now(), error_kind = 'lapsed'`, "may exist already, and waits for a person to decide. "},
+		{"looked-up", `state = 'uncertain', attempt = 1, attempt_began_at = now(), uncertain_since = now(), error_kind = 'lapsed'`, "may exist already, which is being looked up, and goes on untouched. "},
+		{"waits", `state = 'uncertain', due_at = NULL, for_person_since = now(), attempt = 1, attempt_began_at = now(), uncertain_since = now(), error_kind = 'lapsed'`, "may exist already, and waits for a person to decide. "},
 		{"created", `state = 'created', due_at = NULL, interaction_sid = '` + sidA + `', resolved_by = 'response', settled_at = $1`, "was created" + settled},
 		{"rejected", `state = 'rejected', due_at = NULL, error_kind = 'http_400', settled_at = $1`, "was rejected" + settled},
 		{"abandoned", `state = 'abandoned', due_at = NULL, attempt = 1, error_kind = 'http_500', settled_at = $1`, "was abandoned" + settled},
@@ -614,14 +614,14 @@ func TestUncertainAfterCreated(t *testing.T) {
 		if err != nil || done != nil {
 			t.Fatal(done, err)
 		}
-		exec(t, s.pool, `UPDATE outbox SET due_at = NULL WHERE state = 'uncertain'`)
+		exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now() WHERE state = 'uncertain'`)
 		waiting, err := s.settlements(t.Context(), waitingSQL, 0, batchSize)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.settled.offer(&waiting[len(waiting)-1])
 	}
-	exec(t, s.pool, `UPDATE outbox SET state = 'created', interaction_sid = $1, resolved_by = 'lookup', error_kind = NULL, settled_at = now() - interval '1 minute' WHERE request_id = 'found'`, sidA)
+	exec(t, s.pool, `UPDATE outbox SET state = 'created', interaction_sid = $1, resolved_by = 'lookup', error_kind = NULL, for_person_since = NULL, settled_at = now() - interval '1 minute' WHERE request_id = 'found'`, sidA)
 	other := s.another("w2")
 	answers, err := other.strays(t.Context(), &cursor{})
 	if err != nil || len(answers) != 2 {

@@ -41,8 +41,9 @@ type recorded struct {
 //
 // A lease that lapsed meanwhile but was neither resolved nor taken by another
 // is still this attempt's: what Flex told is better than what a lookup can find.
-// And where it was taken for absent but not sent again yet, that it was created
-// after all still counts.
+// And where it went back to pending but was not sent again yet, what Flex answered still
+// counts: that it was created after all, or refused for good, or that it may have been
+// created, as a 2xx without a sid says.
 func (s *Store) record(ctx context.Context, r record) (*settlement, error) {
 	done, err := s.records.Do(ctx, r)
 	return done.told(err)
@@ -149,7 +150,7 @@ func (s *Store) recordTogether(ctx context.Context, db interface {
 	}
 	b.Queue(recordSQL, c.id, c.attempt, c.state, c.delay, c.spared, c.interactionSID, c.taskSID,
 		c.assignmentStatus, c.response, c.errorKind, c.errorMessage, c.httpStatus, c.twilioCode, c.twilioRequestID,
-		c.answered, c.outcome, c.took, s.worker)
+		c.answered, c.outcome, c.took, s.worker, c.endsAs)
 	sent := db.SendBatch(ctx, b)
 	for range b.Len() - 1 { // the gate
 		if _, err := sent.Exec(); err != nil {
@@ -163,11 +164,13 @@ func (s *Store) recordTogether(ctx context.Context, db interface {
 	done := make([]recorded, len(records))
 	var id int64
 	var attempt, settlement int
+	var state State
 	var settledAt *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&id, &attempt, &settlement, &settledAt}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &attempt, &settlement, &state, &settledAt}, func() error {
 		i := at[[2]int64{id, int64(attempt)}]
 		done[i].applied = true
-		if settledAt != nil {
+		// What a person had cancelled meanwhile is a stray.
+		if settledAt != nil && state == records[i].move.to {
 			done[i].settled = records[i].settlement(settlement, *settledAt)
 		}
 		return nil
@@ -197,12 +200,16 @@ func (r *record) settlement(number int, at time.Time) *settlement {
 // However late an outcome is recorded, its call was over when its lease was: an
 // attempt dated later would lie outside the time that the event log is read for.
 // And a lookup that is under way over an uncertain row does not know the outcome:
-// its number is used up, so that what it finds is not obeyed.
+// its number is used up, so that what it finds is not obeyed. A request that is uncertain
+// again was announced once for this attempt.
+//
+// Where the move has an end that waits for lookups, this attempt created nothing: the
+// time in which an earlier one could have been under way stays.
 //
 // The arrays are unnested in the SELECT list, where all go on together: in FROM each
 // is first kept in a store of its own, 1.5 us a row.
 const (
-	recordParameters = 18
+	recordParameters = 19
 	recordSQL        = `/* record */
 	WITH told AS MATERIALIZED (
 		SELECT unnest($1::bigint[]) AS id, unnest($2::integer[]) AS attempt, unnest($3::text[]) AS state, unnest($4::interval[]) AS delay,
@@ -210,32 +217,40 @@ const (
 		       unnest($8::text[]) AS assignment_status, unnest($9::text[]) AS response, unnest($10::text[]) AS error_kind,
 		       unnest($11::text[]) AS error_message, unnest($12::integer[]) AS http_status, unnest($13::integer[]) AS twilio_code,
 		       unnest($14::text[]) AS twilio_request_id, unnest($15::boolean[]) AS answered, unnest($16::text[]) AS outcome,
-		       unnest($17::interval[]) AS took
+		       unnest($17::interval[]) AS took, unnest($19::text[]) AS ends_as
 		  FROM (SELECT ` + patiently + `) AS wait),
 	moved AS (
 		UPDATE outbox o
-		   SET state = t.state, leased_by = NULL, leased_until = NULL,
-		       due_at = CASE WHEN t.state IN ('pending', 'uncertain') THEN clock_timestamp() + t.delay END,
-		       spared = o.spared + t.spared,
+		   SET state = ` + ledTo + `, leased_by = NULL, leased_until = NULL,
+		       due_at = CASE WHEN ` + ledTo + ` IN ('pending', 'uncertain') THEN clock_timestamp() + t.delay END,
+		       spared = least(o.spared + t.spared, o.attempt), -- a retry has spared all
 		       interaction_sid = t.interaction_sid, task_sid = t.task_sid, assignment_status = t.assignment_status,
 		       response = CASE WHEN t.outcome = 'put_back' THEN o.response ELSE t.response::json END,
-		       resolved_by = CASE WHEN t.state IN ('created', 'rejected') THEN 'response' END,
-		       error_kind = t.error_kind, error_message = t.error_message, http_status = t.http_status,
+		       resolved_by = CASE WHEN t.state IN ('created', 'rejected') THEN 'response' WHEN ` + ledTo + ` = 'cancelled' THEN 'operator' END,
+		       error_kind = CASE WHEN t.state = 'pending' AND o.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE t.error_kind END, error_message = t.error_message, http_status = t.http_status,
 		       twilio_code = t.twilio_code, twilio_request_id = t.twilio_request_id,
-		       uncertain_since = CASE WHEN t.state = 'uncertain' THEN least(clock_timestamp(), coalesce(o.leased_until, o.uncertain_since))
-		                              ELSE o.uncertain_since END,
-		       answered = t.answered, lookups = CASE WHEN o.state = 'uncertain' THEN o.lookups + 1 ELSE 0 END, announced_at = NULL,
-		       settled_at = CASE WHEN t.state IN ('created', 'rejected', 'abandoned') THEN clock_timestamp() END
+		       uncertain_since = CASE WHEN t.state = 'uncertain' AND (t.ends_as IS NULL OR o.uncertain_since IS NULL)
+		                              THEN least(clock_timestamp(), coalesce(o.leased_until, o.uncertain_since)) ELSE o.uncertain_since END,
+		       answered = t.answered OR o.undecided AND o.answered, lookups = CASE WHEN o.state = 'sending' THEN 0 ELSE o.lookups + 1 END,
+		       for_person_since = NULL, ends_as = t.ends_as,
+		       announced_at = CASE WHEN o.state = 'uncertain' AND ` + ledTo + ` = 'uncertain' THEN o.announced_at END,
+		       settled_at = CASE WHEN ` + ledTo + ` IN ('created', 'rejected', 'abandoned', 'cancelled') THEN clock_timestamp() END
 		  FROM told t
-		 WHERE o.id = t.id AND o.attempt = t.attempt AND (o.state IN ('sending', 'uncertain') OR o.state = 'pending' AND t.state = 'created')
-		RETURNING o.id, o.attempt, o.settlement, o.settled_at),
+		 WHERE o.id = t.id AND o.attempt = t.attempt AND (o.state = 'sending' OR o.state = 'uncertain' AND o.ends_as IS NULL
+		       OR o.state IN ('pending', 'uncertain') AND (t.state IN ('created', 'rejected') OR t.answered OR t.ends_as IS NOT NULL))
+		RETURNING o.id, o.attempt, o.settlement, o.state, o.settled_at),
 	history AS (
 		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, http_status, twilio_code,
 		       twilio_request_id, outcome, error, applied)
 		SELECT t.id, 'attempt', t.attempt, $18, clock_timestamp() - coalesce(t.took, '0'), t.took, t.http_status, t.twilio_code,
 		       t.twilio_request_id, t.outcome, CASE WHEN applied THEN t.error_message ELSE coalesce(t.error_message, t.interaction_sid) END, applied
 		  FROM (SELECT *, (id, attempt) IN (SELECT id, attempt FROM moved) AS applied FROM told OFFSET 0) AS t) -- asked once a row
-	SELECT id, attempt, settlement, settled_at FROM moved`
+	SELECT id, attempt, settlement, state, settled_at FROM moved`
+
+	// ledTo is the state to which an outcome leads: of a request that a person cancelled
+	// while it was uncertain, never pending.
+	ledTo = `CASE WHEN t.state = 'pending' AND o.cancel_requested_at IS NOT NULL
+		                  THEN CASE WHEN o.undecided THEN 'uncertain' ELSE 'cancelled' END ELSE t.state END`
 )
 
 // recordColumns are the arrays that recordSQL unnests: one element a record.
@@ -251,6 +266,7 @@ type recordColumns struct {
 	httpStatus, twilioCode     []*int32
 	twilioRequestID            []*string
 	answered                   []bool
+	endsAs                     []*string
 }
 
 func (c *recordColumns) append(r *record) {
@@ -280,6 +296,7 @@ func (c *recordColumns) append(r *record) {
 	c.twilioCode = append(c.twilioCode, numberOrNull(o.TwilioCode))
 	c.twilioRequestID = append(c.twilioRequestID, orNull(text(o.RequestID)))
 	c.answered = append(c.answered, o.Answered && o.Kind == flex.Uncertain)
+	c.endsAs = append(c.endsAs, orNull(string(r.move.endsAs)))
 }
 
 func jsonOrNull(raw json.RawMessage) *string { return orNull(string(raw)) }

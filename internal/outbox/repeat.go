@@ -31,7 +31,7 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 		return err
 	}
 	rows, err := s.pool.Query(ctx, `
-		SELECT id, request_id, request, raw, stream_sequence, stream_time, source, state, due_at IS NULL OR for_person_since IS NOT NULL, received_at, settled_at
+		SELECT id, request_id, request, raw, stream_sequence, stream_time, source, state, for_person_since IS NOT NULL, received_at, settled_at
 		  FROM outbox WHERE request_id = ANY($1) ORDER BY id`, ids)
 	if err != nil {
 		return wrap("add: read known", err)

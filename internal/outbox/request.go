@@ -15,7 +15,7 @@ type State string
 const (
 	Pending   State = "pending"   // waits for due_at
 	Sending   State = "sending"   // leased: a call may be under way
-	Uncertain State = "uncertain" // may exist: waits for a lookup, or with no due_at for a person
+	Uncertain State = "uncertain" // may exist: waits for a lookup, and in the end for a person
 	Created   State = "created"   // exists, its sid is known
 	Rejected  State = "rejected"  // Flex will never take it
 	Abandoned State = "abandoned" // every counted attempt is used up
@@ -67,9 +67,12 @@ type move struct {
 	to     State
 	delay  time.Duration // until due_at, where to is Pending or Uncertain
 	spared bool          // the attempt is not held against RETRY_MAX_ATTEMPTS
-	person bool          // where to is Uncertain: a person has to look, no lookup will
+	person bool          // where to is Uncertain: a person has to look; lookups go on, more seldom
 	// undecided: nothing was proved, Undecided decided.
 	undecided bool
+	// endsAs is set where to is Uncertain: the final state that the request gets once
+	// its earlier attempts are proved absent. It is never sent again. "": it is.
+	endsAs State
 }
 
 // after decides where the outcome of the attempt with this number leads. Only
@@ -108,12 +111,16 @@ func (p Policy) blockedAlone(attempt, spared int, m move) move {
 // Waits between lookups. The first comes soon, since most tasks are listed at
 // once; while absence proves nothing they double, and the one that can prove it
 // comes when the settle time is over. After that an unclear answer is asked
-// again with growing waits until patience is used up.
+// again with growing waits until patience is used up. Then a person is asked, and
+// lookups go on: each comes after as long a time as the person has had until then.
 const (
 	firstLookup     = time.Second
 	maxLookup       = 30 * time.Second
 	patienceOver    = 10 // settle times, and
 	patienceLookups = 6  // lookups, without a clear answer until a person is asked
+
+	firstBesidePerson = time.Minute
+	maxBesidePerson   = 10 * time.Minute
 )
 
 // A doubt is what an uncertain request brings to the policy.
@@ -122,24 +129,44 @@ type doubt struct {
 	counted  int           // attempts that were not spared
 	lookups  int           // made since it became uncertain, this one included
 	age      time.Duration // since the attempt could last have been under way
-	answered bool          // Flex answered with a 2xx that had no readable sid
+	answered bool          // finding nothing proves nothing: Flex answered with a 2xx that had no readable sid
 	askable  bool          // it has a task to look for
+	// waits: a person was asked, that long ago. What a person was asked stays theirs,
+	// whatever Undecided says now; what is proved still counts.
+	waits  bool
+	waited time.Duration
+	endsAs State // as in move
 }
 
-// afterLookup decides where a finding leads. Only proven absence leads back to
-// pending by itself; what nothing can prove is for the Undecided policy.
+// afterLookup decides where a finding leads. Nothing but what was found is decided
+// before the settle time is over. Only proven absence leads back to pending by itself;
+// what nothing can prove is for the Undecided policy.
 func (p Policy) afterLookup(d doubt, f Finding, random float64) move {
 	switch {
 	case f.Kind == Found:
 		return move{to: Created}
-	case !d.askable:
-		return p.undecided(d, random)
-	case f.Kind == Absent && d.age >= p.Settle && !d.answered:
+	case d.age < p.Settle && !d.askable:
+		return move{to: Uncertain, delay: p.Settle - d.age} // its holder may still record what it knows
+	case d.age < p.Settle:
+		return p.lookAgain(d, f, random)
+	case f.Kind == Absent && d.askable && !d.answered:
 		return p.again(d, random)
-	case f.Kind == Absent && d.age >= p.Settle, d.age >= patienceOver*p.Settle && d.lookups >= patienceLookups:
+	case f.Foreign:
+		return p.forPerson(d, random)
+	case !d.askable, f.Kind == Absent, f.Hopeless, d.age >= patienceOver*p.Settle && d.lookups >= patienceLookups:
 		return p.undecided(d, random)
+	default:
+		return p.lookAgain(d, f, random)
+	}
+}
+
+// lookAgain leaves a request as it is until the next lookup.
+func (p Policy) lookAgain(d doubt, f Finding, random float64) move {
+	switch {
 	case f.Alone:
-		return move{to: Uncertain, delay: 0}
+		return move{to: Uncertain, person: d.waits}
+	case d.waits:
+		return p.forPerson(d, random)
 	default:
 		return move{to: Uncertain, delay: p.lookupWait(d)}
 	}
@@ -155,25 +182,37 @@ func (p Policy) lookupWait(d doubt) time.Duration {
 	return wait
 }
 
+// forPerson asks a person. Up to a quarter is taken off the wait until the next lookup,
+// so that what came to a person together is not looked up together.
+func (p Policy) forPerson(d doubt, random float64) move {
+	wait := min(max(d.waited, firstBesidePerson), maxBesidePerson)
+	return move{to: Uncertain, person: true, undecided: true, delay: wait - time.Duration(random*float64(wait/4))}
+}
+
 func (p Policy) undecided(d doubt, random float64) move {
-	m := move{to: Uncertain, person: true}
-	switch p.Undecided {
-	case Hold: // also the zero value, and anything else
-	case Retry:
+	m := p.forPerson(d, random)
+	switch {
+	case d.waits, p.Undecided != Retry && p.Undecided != Fail: // Hold, the zero value, and anything else
+	case p.Undecided == Retry && d.endsAs == "":
 		m = p.again(d, random)
-	case Fail:
+	default:
 		m = move{to: Abandoned}
 	}
 	m.undecided = true
 	return m
 }
 
-// again leads back to pending, or ends where the attempts are used up.
+// again leads back to pending, or ends where the attempts are used up, or where it has
+// an end that only had to wait for the proof.
 func (p Policy) again(d doubt, random float64) move {
-	if d.counted >= p.MaxAttempts {
+	switch {
+	case d.endsAs != "":
+		return move{to: d.endsAs}
+	case d.counted >= p.MaxAttempts:
 		return move{to: Abandoned}
+	default:
+		return move{to: Pending, delay: p.delay(d.attempt, random)}
 	}
-	return move{to: Pending, delay: p.delay(d.attempt, random)}
 }
 
 // delay is the wait before the attempt after this one: it doubles from MinDelay

@@ -201,7 +201,7 @@ func FuzzAfterLookup(f *testing.F) {
 			t.Errorf("%v, %+v: given up unasked", FindingKind(kind), d)
 		case m.to == Rejected || m.to == Expired || m.to == Cancelled || m.to == Sending:
 			t.Errorf("a lookup leads to %s", m.to)
-		case m.person && m.to != Uncertain, m.delay < 0, m.delay > max(p.MaxDelay, maxLookup):
+		case m.person && m.to != Uncertain, m.delay < 0, m.delay > max(p.MaxDelay, maxLookup, p.Settle, maxBesidePerson):
 			t.Errorf("%+v", m)
 		}
 	})

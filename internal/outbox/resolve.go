@@ -6,6 +6,8 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -29,6 +31,8 @@ const (
 	lookupSpan = 10 * time.Second
 	// limitedFor is the pause after a 429 of TaskRouter that names no time.
 	limitedFor = 3 * time.Second
+	// wakeMost is how many lookups for which a person waits are made due at once.
+	wakeMost = 1000
 )
 
 // Resolver finds out what became of uncertain requests. It owns no row: what it
@@ -44,9 +48,19 @@ type Resolver struct {
 	Counters  *Counters
 
 	searches progress
-	alone    int // searches that have to be made for one key each
-	looking  trouble.Trouble
+
+	mu    sync.Mutex
+	alone int             // searches that have to be made for one key each
+	busy  []string        // workspaces that are being asked: one inquiry each at a time
+	mute  map[string]bool // by workspace: it did not answer last; absent: this process has not asked yet
+	ended sync.WaitGroup  // of inquiries
+
+	looking trouble.Trouble
 }
+
+// mostInquiries is how many workspaces one replica asks at a time. One whose searches
+// hang costs its own requests only.
+const mostInquiries = 8
 
 // An uncertain request as the Resolver takes it.
 type uncertain struct {
@@ -57,12 +71,19 @@ type uncertain struct {
 	spared    int
 	lookups   int
 	answered  bool
-	since     time.Time     // by Postgres's clock
-	age       time.Duration // since then, by the same clock
+	// All by Postgres's clock: when it was received, when the attempt began, until when
+	// it could have been under way, and how long ago the latter two are.
+	received, began, since time.Time
+	lasted, age            time.Duration
+	waits                  bool          // for a person
+	waited                 time.Duration // since then
+	endsAs                 State         // what becomes of it once it is proved absent; "": it is sent again
 }
 
-// Run looks up until ctx ends; a lookup that is cut is only made later.
+// Run looks up until ctx ends, and until what it has begun has ended; a lookup that is
+// cut is only made later.
 func (r *Resolver) Run(ctx context.Context) {
+	defer r.ended.Wait()
 	for ctx.Err() == nil {
 		if r.MayLookUp != nil && !r.MayLookUp() {
 			wait(ctx, jittered(lookupPoll), nil)
@@ -84,53 +105,116 @@ func (r *Resolver) Run(ctx context.Context) {
 	}
 }
 
-// turn makes one inquiry and stores what came of it. waiting: there was something
-// to ask, so that there may be more.
+// turn takes one inquiry and begins it. waiting: there was something to ask, so that
+// there may be more.
 func (r *Resolver) turn(ctx context.Context) (waiting bool, err error) {
-	most := flex.MaxKeys - 1 // one place is the control's
-	if r.alone > 0 {
-		most = 1
+	most, busy := r.room()
+	if len(busy) == mostInquiries {
+		return false, nil // the end of one is a signal
 	}
-	q, err := r.Store.takeLookups(ctx, most)
+	q, err := r.Store.takeLookups(ctx, most, r.Policy.Settle, busy)
 	if isDataError(err) {
 		err = r.skipUnreadable(ctx, err)
 	}
 	if err != nil || len(q.asked) == 0 {
 		return q.waiting, err
 	}
+	r.begin(q)
+	r.ended.Go(func() {
+		err := r.ask(ctx, q)
+		r.end(q)
+		if err != nil && ctx.Err() == nil {
+			r.Log.Warn("what a lookup found cannot be stored; it is looked up again", "error", err)
+		}
+	})
+	return true, nil
+}
+
+// room says how many keys one search may have now, and which workspaces are busy.
+func (r *Resolver) room() (most int, busy []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.alone > 0 {
+		return 1, slices.Clone(r.busy)
+	}
+	return flex.MaxKeys - 1, slices.Clone(r.busy) // one place is the control's
+}
+
+func (r *Resolver) begin(q inquiry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.alone = max(r.alone-1, 0)
+	r.busy = append(r.busy, q.workspace)
+}
+
+func (r *Resolver) end(q inquiry) {
+	r.mu.Lock()
+	at := slices.Index(r.busy, q.workspace)
+	r.busy = slices.Delete(r.busy, at, at+1)
+	r.mu.Unlock()
+	r.Store.doubtful.raise() // there may be more of that workspace
+}
+
+// ask makes one inquiry and stores what came of it.
+func (r *Resolver) ask(ctx context.Context, q inquiry) error {
 	crash.At("asking")
-	q.settle, q.lease = r.Policy.Settle, r.Store.leaseFor
 	findings := make([]Finding, len(q.asked))
 	begun := time.Now()
 	if q.workspace == "" {
 		for i := range findings {
-			findings[i].Why = "its call carried no lookup key, or under another LOOKUP_ATTRIBUTE, or named no workspace: there is no task to look for"
+			findings[i].Why = "its call carried no lookup key, or named no workspace: there is no task to look for"
 		}
 	} else {
 		limit, cancel := context.WithTimeout(ctx, lookupLimit)
 		defer cancel()
+		var err error
 		findings, err = q.lookUp(limit, r.Flex)
 		if ctx.Err() != nil {
-			return true, nil
+			return nil
 		}
 		r.seen(err)
 		r.slowDown(ctx, err)
+		r.heard(ctx, q, err)
 	}
 	took := time.Since(begun)
-	err = nil
+	policy := r.Policy
+	policy.Settle = q.settle
+	var err error
 	for i, u := range q.asked {
 		if findings[i].Alone {
+			r.mu.Lock()
 			r.alone++
+			r.mu.Unlock()
 		}
 		// The others' answers count all the same, unless Postgres is away for them too.
-		failed := r.resolve(ctx, u, findings[i], took)
+		failed := r.resolve(ctx, policy, u, findings[i], took)
 		err = cmp.Or(err, failed)
 		if said := (*pgconn.PgError)(nil); failed != nil && !errors.As(failed, &said) {
 			break
 		}
 	}
-	return true, err
+	return err
+}
+
+// heard notes whether TaskRouter answered for a workspace. When it does again, those for
+// which a person waits are looked up at once.
+func (r *Resolver) heard(ctx context.Context, q inquiry, err error) {
+	r.mu.Lock()
+	if r.mute == nil {
+		r.mute = map[string]bool{}
+	}
+	was, known := r.mute[q.workspace]
+	r.mute[q.workspace] = err != nil
+	r.mu.Unlock()
+	if err != nil || known && !was {
+		return
+	}
+	switch n, err := r.Store.wakeWaiting(ctx, q.workspace, q.attribute); {
+	case err != nil:
+		r.Log.Warn("what waits for a person cannot be looked up at once; it is later", "error", err)
+	case n > 0:
+		r.Log.Info("TaskRouter answers again: what waits for a person is looked up", "requests", n)
+	}
 }
 
 // skipUnreadable keeps one request that cannot be read from stopping the lookups of all.
@@ -174,10 +258,8 @@ func (r *Resolver) slowDown(ctx context.Context, err error) {
 }
 
 // resolve: uncertain -> what the policy makes of the finding.
-func (r *Resolver) resolve(ctx context.Context, u uncertain, f Finding, took time.Duration) error {
-	d := doubt{attempt: u.attempt, counted: u.attempt - u.spared, lookups: u.lookups, age: u.age,
-		answered: u.answered, askable: u.lookupKey != ""}
-	m := r.Policy.afterLookup(d, f, rand.Float64())
+func (r *Resolver) resolve(ctx context.Context, p Policy, u uncertain, f Finding, took time.Duration) error {
+	m := p.afterLookup(u.doubt(), f, rand.Float64())
 	r.note(u, f, m, took)
 	crash.At("found")
 	done, err := r.Store.resolve(ctx, u, f, m, took)
@@ -198,11 +280,17 @@ func (r *Resolver) resolve(ctx context.Context, u uncertain, f Finding, took tim
 	return nil
 }
 
+// doubt is what the policy is told.
+func (u uncertain) doubt() doubt {
+	return doubt{attempt: u.attempt, counted: u.attempt - u.spared, lookups: u.lookups, age: u.age, answered: u.answered,
+		askable: u.lookupKey != "", waits: u.waits, waited: u.waited, endsAs: u.endsAs}
+}
+
 // note writes the one log line of a lookup.
 func (r *Resolver) note(u uncertain, f Finding, m move, took time.Duration) {
 	r.Counters.Lookups[f.Kind].Add(1)
 	level := slog.LevelInfo
-	if m.person || len(f.Others) > 0 {
+	if m.person && !u.waits || len(f.Others) > 0 {
 		level = slog.LevelWarn
 	}
 	if len(f.Others) > 0 {

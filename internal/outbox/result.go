@@ -81,7 +81,7 @@ type settlement struct {
 	asked            asked
 	receivedAt       time.Time
 	settledAt        *time.Time
-	waits            bool // uncertain, and a person has to look
+	waits            bool // uncertain, and a person has to look; not announced yet
 }
 
 // asked is the message that an answer is to, as far as the answer shows it: the
@@ -97,7 +97,7 @@ const settlementColumns = `o.id, o.request_id, o.source, o.state, o.attempt, o.s
 	o.interaction_sid, o.task_sid, o.assignment_status, o.response, o.resolved_by, o.error_kind, o.error_message,
 	o.http_status, o.twilio_code, o.twilio_request_id, o.faults, o.warnings,
 	o.stream, o.stream_sequence, o.traceparent, o.tracestate, o.received_at, o.settled_at,
-	o.state = 'uncertain' AND o.due_at IS NULL AS waits`
+	o.state = 'uncertain' AND o.for_person_since IS NOT NULL AND o.announced_at IS NULL AS waits`
 
 // settlementNames are the same of a statement that returned settlementColumns.
 const settlementNames = `id, request_id, source, state, attempt, settlement, request,

@@ -29,7 +29,7 @@ func TestAnotherLookupAttribute(t *testing.T) {
 			t.Fatal(err)
 		}
 		exec(t, s.pool, `UPDATE outbox SET due_at = now(), uncertain_since = now() - interval '10 minutes'`)
-		q, err := s.another("with the usual name").takeLookups(t.Context(), 19)
+		q, err := s.another("with the usual name").takeLookups(t.Context(), 19, 0, nil)
 		if err != nil || len(q.asked) != 1 || q.attribute != attribute || (q.workspace == "") != (attribute == "") ||
 			(q.asked[0].lookupKey == "") != (attribute == "") {
 			t.Errorf("attribute %q: %+v, %v", attribute, q, err)
@@ -54,7 +54,7 @@ func TestLookupsOfTwoAttributes(t *testing.T) {
 	}
 	exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s'`)
 	for range 2 {
-		q, err := s.takeLookups(t.Context(), 19)
+		q, err := s.takeLookups(t.Context(), 19, 0, nil)
 		if err != nil || len(q.asked) != 2 || q.workspace == "" {
 			t.Fatalf("%+v, %v", q, err)
 		}
@@ -84,7 +84,7 @@ func TestLookupsWhileHeld(t *testing.T) {
 		}
 	}
 	take := func() (string, inquiry) {
-		q, err := s.takeLookups(t.Context(), 19)
+		q, err := s.takeLookups(t.Context(), 19, 0, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

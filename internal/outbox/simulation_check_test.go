@@ -17,7 +17,7 @@ type simGhost struct {
 	attempt  int
 	sid      string
 	settled  int
-	undecide bool // abandoned by UNCERTAIN_POLICY=fail: it may exist
+	undecide bool // abandoned by UNCERTAIN_POLICY, or ended by a person's word: it may exist
 }
 
 // check holds after every step.
@@ -39,8 +39,10 @@ func (s *sim) check() {
 		// I4
 		case row.state == Created && !sid:
 			s.fail("I4: request %d is created as %q, which Flex did not create for it", row.id, row.sid)
-		// I5, and of pending the same
-		case created > 0 && (row.state.Final() && row.state != Created || row.state == Pending) && !g.person && !g.undecide:
+		// I5, and of pending the same. What is sent again undecided is not rejected, expired
+		// or cancelled either before that is found out.
+		case created > 0 && row.state.Final() && row.state != Created && !g.undecide,
+			created > 0 && row.state == Pending && !g.person:
 			s.fail("I5: request %d is %s and exists", row.id, row.state)
 		// I9
 		case row.attempt-row.spared > s.policy.MaxAttempts && !g.person:
@@ -64,6 +66,10 @@ func (s *sim) checkShape(row *simRow, g *simGhost) {
 		s.fail("state_is_known_and_settled_when_final: %+v", *row)
 	case (row.state == Created) != (row.sid != ""):
 		s.fail("sid_and_resolver_when_created: %+v", *row)
+	case row.state != Uncertain && (row.forPerson != never || row.endsAs != ""):
+		s.fail("person_and_end_only_while_uncertain: %+v", *row)
+	case row.cancelled && (row.state == Pending || row.state == Sending):
+		s.fail("cancelled_is_never_sent: %+v", *row)
 	case row.published && row.settledAt == never:
 		s.fail("published_after_settled: %+v", *row)
 	case g.state == "":
@@ -82,7 +88,7 @@ func (s *sim) checkSend(r *simReplica, l *simLease) {
 	if row.state != Sending || row.attempt != l.lease.Attempt || row.leasedBy != r.number {
 		s.fail("a call begins for request %d, attempt %d, whose lease does not stand: %+v", row.id, l.lease.Attempt, *row)
 	}
-	if s.now+s.limit > row.leasedUntil {
+	if s.now+s.limitOf(r.number) > row.leasedUntil {
 		s.fail("the call for request %d may outlive its lease", row.id)
 	}
 }
@@ -91,6 +97,7 @@ func (s *sim) checkSend(r *simReplica, l *simLease) {
 func (s *sim) checkRecord(l *simLease, row *simRow) {
 	switch {
 	case row == nil:
+	case row.state == Uncertain && row.undecided: // for an earlier attempt
 	case row.state == Uncertain && !l.sent:
 		s.fail("I6: request %d is uncertain, and no call was made", row.id)
 	case row.state == Uncertain && l.outcome.Unreached:
@@ -103,14 +110,16 @@ func (s *sim) checkRecord(l *simLease, row *simRow) {
 
 // checkResolve: what leads back to pending is proved absent, or a policy that says so.
 func (s *sim) checkResolve(row *simRow, d doubt, f Finding, m move) {
-	proved := f.Kind == Absent && d.age >= s.policy.Settle && !row.answered
+	proved := f.Kind == Absent && d.age >= s.policy.Settle && !d.answered
 	switch {
 	case m.to == Pending && !proved && s.policy.Undecided != Retry:
-		s.fail("request %d goes back to pending on %s after %v, answered %t", row.id, f.Kind, d.age, row.answered)
+		s.fail("request %d goes back to pending on %s after %v, answered %t", row.id, f.Kind, d.age, d.answered)
 	case m.to == Pending && !proved:
 		s.ghosts[row.id].person = true
 	case m.to == Abandoned && !proved:
 		s.ghosts[row.id].undecide = true
+	case m.to.Final() && m.to != Created && !proved:
+		s.fail("request %d becomes %s on %s after %v, answered %t", row.id, m.to, f.Kind, d.age, d.answered)
 	}
 }
 
@@ -155,8 +164,12 @@ func (s *sim) checkEnd() {
 			if n != 1 || !row.published {
 				s.fail("I7: request %d has %d results of its %s, published %t", row.id, n, row.state, row.published)
 			}
-		case row.state == Uncertain && row.dueAt == never && row.announced:
-			if s.policy.Undecided == Fail || s.policy.Undecided == Retry {
+		case row.state == Uncertain && row.forPerson != never && row.announced:
+			older := slices.ContainsFunc(s.flex.tasks, func(t simTask) bool { return t.request < 0 && t.key == row.key })
+			if row.key != "" && row.lookedAt <= s.healedAt {
+				s.fail("I3: request %d waits for a person and is not looked up", row.id)
+			}
+			if (s.policy.Undecided == Fail || s.policy.Undecided == Retry) && !older {
 				s.fail("I3: request %d waits for a person, and the policy is %s", row.id, s.policy.Undecided)
 			}
 			if !slices.ContainsFunc(s.results, func(r simResult) bool { return r.kind == announcement && r.row == row.id && r.number == row.attempt }) {

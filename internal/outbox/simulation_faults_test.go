@@ -56,7 +56,7 @@ func (twice) Fetch(_ context.Context, sid string) flex.Outcome {
 // interaction is the request's, and the other is named.
 func TestOldestOfTwoIsAdopted(t *testing.T) {
 	t.Parallel()
-	q := inquiry{workspace: "WS", asked: []uncertain{{lookupKey: "k"}}, settle: time.Minute, lease: time.Second}
+	q := inquiry{workspace: "WS", asked: []uncertain{{lookupKey: "k"}}, settle: time.Minute}
 	findings, err := q.lookUp(t.Context(), twice{})
 	if err != nil {
 		t.Fatal(err)

@@ -57,7 +57,7 @@ func TestLateRecordOutdatesLookups(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`) // its rest is over
-	slow, err := s.takeLookups(t.Context(), 19)
+	slow, err := s.takeLookups(t.Context(), 19, 0, nil)
 	if err != nil || len(slow.asked) != 1 {
 		t.Fatal(slow, err)
 	}
@@ -67,7 +67,7 @@ func TestLateRecordOutdatesLookups(t *testing.T) {
 	}
 	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
 	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
-	if again, err := s.takeLookups(t.Context(), 19); err != nil || len(again.asked) != 1 {
+	if again, err := s.takeLookups(t.Context(), 19, 0, nil); err != nil || len(again.asked) != 1 {
 		t.Fatal(again, err)
 	}
 	done, err := s.resolve(t.Context(), slow.asked[0], Finding{Kind: Absent}, move{to: Pending}, time.Second)

@@ -123,7 +123,7 @@ func TestPeers_04_EveryStatementEnds(t *testing.T) {
 		"malformed":    func(ctx context.Context) error { return s.AddMalformed(ctx, Malformed{}) },
 		"claim":        func(ctx context.Context) error { _, err := s.claim(ctx, 1); return err },
 		"record":       func(ctx context.Context) error { _, err := s.record(ctx, record{move: move{to: Pending}}); return err },
-		"take lookups": func(ctx context.Context) error { _, err := s.takeLookups(ctx, 1); return err },
+		"take lookups": func(ctx context.Context) error { _, err := s.takeLookups(ctx, 1, 0, nil); return err },
 		"resolve": func(ctx context.Context) error {
 			_, err := s.resolve(ctx, uncertain{}, Finding{}, move{to: Uncertain}, 0)
 			return err

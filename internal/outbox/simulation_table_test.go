@@ -20,6 +20,7 @@ type simRow struct {
 	id             int
 	state          State
 	key            string // lookup_key; "": no task to look for
+	receivedAt     instant
 	dueAt          instant
 	expiresAt      instant
 	attempt        int
@@ -27,9 +28,17 @@ type simRow struct {
 	leasedBy       int
 	signature      int // of the latest lease: the number in leased_by, then in the history of its lapse
 	leasedUntil    instant
+	beganAt        instant // attempt_began_at
 	lookups        int
 	uncertainSince instant
 	answered       bool
+	undecided      bool
+	attribute      string // lookup_attribute
+	lookedAt       instant
+	forPerson      instant // for_person_since
+	cancelled      bool    // cancel_requested_at
+	endsAs         State
+	byResponse     bool // resolved_by
 	sid            string
 	settlement     int
 	settledAt      instant
@@ -58,14 +67,15 @@ func (s *sim) insert(m *simMessage, by, signature int) (fresh bool, leased *simR
 		}
 	}
 	r := simRow{id: m.request, state: Pending, key: simKeys[m.request], dueAt: s.now, expiresAt: m.expiresAt, leasedUntil: never,
-		uncertainSince: never, settlement: 1, settledAt: never, sequence: m.sequence}
+		receivedAt: s.now, beganAt: never, forPerson: never, uncertainSince: never, settlement: 1, settledAt: never, sequence: m.sequence}
 	if m.noTask {
 		r.key = ""
 	}
 	if m.faults {
 		r.state, r.dueAt, r.settledAt = Rejected, never, s.now
 	} else if by != 0 && m.expiresAt == never && s.passes() == GateOpen {
-		r.state, r.dueAt, r.attempt, r.leasedBy, r.signature, r.leasedUntil = Sending, never, 1, by, signature, s.now+s.lease
+		r.state, r.dueAt, r.attempt, r.leasedBy, r.signature, r.leasedUntil = Sending, never, 1, by, signature, s.now+s.leaseOf(by)
+		r.beganAt, r.attribute = s.now, s.attributeOf(by)
 	}
 	s.rows = append(s.rows, r)
 	if r.state == Sending {
@@ -119,7 +129,12 @@ func (s *sim) claim(by, signature, slots int) (leased []*simRow, gate GateState)
 	}, slots) {
 		row.state, row.dueAt = Sending, never
 		row.attempt++
-		row.leasedBy, row.signature, row.leasedUntil = by, signature, s.now+s.lease
+		row.leasedBy, row.signature, row.leasedUntil = by, signature, s.now+s.leaseOf(by)
+		if row.beganAt == never || !row.undecided || s.broken(beganWithTheLatest) {
+			row.beganAt = s.now
+		}
+		row.answered = row.answered || row.undecided && row.key != "" && row.attribute != s.attributeOf(by)
+		row.attribute = s.attributeOf(by)
 		leased = append(leased, row)
 	}
 	return leased, GateOpen
@@ -133,7 +148,7 @@ func (s *sim) takeBack(by, signature int) (n int) {
 		if s.broken(takeBackNotFenced) {
 			its = row.leasedBy == by
 		}
-		if !its || row.state != Sending && row.state != Uncertain {
+		if !its || row.state != Sending && row.state != Uncertain || row.endsAs != "" || row.undecided && row.cancelled {
 			continue
 		}
 		n++
@@ -142,8 +157,11 @@ func (s *sim) takeBack(by, signature int) (n int) {
 			row.lookups = 0
 		}
 		row.state, row.leasedBy, row.leasedUntil, row.dueAt = Pending, 0, never, s.now
-		row.spared++
-		row.answered, row.announced = false, false
+		if row.cancelled {
+			row.state, row.dueAt, row.settledAt = Cancelled, never, s.now
+		}
+		row.spared = min(row.spared+1, row.attempt)
+		row.answered, row.announced, row.forPerson = row.undecided && row.answered, false, never
 	}
 	return n
 }
@@ -172,7 +190,7 @@ func (s *sim) record(r record) (applied bool, done *simRow) {
 		s.gate.pausedUntil = max(s.gate.pausedUntil, s.now+r.pause)
 	}
 	row := s.row(int(r.lease.ID))
-	fits := row.attempt == r.lease.Attempt && (row.state == Sending || row.state == Uncertain || row.state == Pending && r.move.to == Created)
+	fits := row.attempt == r.lease.Attempt && (row.state == Sending || row.state == Uncertain && row.endsAs == "" || (row.state == Pending || row.state == Uncertain) && s.late(r))
 	if s.broken(recordNotFenced) {
 		fits = row.state == Sending || row.state == Uncertain
 	}
@@ -189,30 +207,42 @@ func (s *sim) record(r record) (applied bool, done *simRow) {
 	} else {
 		since = min(since, row.uncertainSince)
 	}
-	if s.broken(sinceTheRecord) {
-		since = s.now
-	}
-	row.lookups++ // CASE WHEN o.state = 'uncertain' THEN o.lookups + 1 ELSE 0 END
+	row.lookups++ // CASE WHEN o.state = 'sending' THEN 0 ELSE o.lookups + 1 END
 	if row.state == Sending || s.broken(lookupsCountAnew) {
 		row.lookups = 0
 	}
-	row.state, row.leasedBy, row.leasedUntil, row.dueAt = m.to, 0, never, never
-	if m.to == Pending || m.to == Uncertain {
+	to := m.to // ledTo
+	if to == Pending && row.cancelled && !s.broken(cancelledIsSent) {
+		to = Cancelled
+		if row.undecided {
+			to = Uncertain
+		}
+	}
+	row.announced = row.announced && row.state == Uncertain && to == Uncertain
+	row.state, row.leasedBy, row.leasedUntil, row.dueAt, row.forPerson = to, 0, never, never, never
+	if to == Pending || to == Uncertain {
 		row.dueAt = s.now + m.delay
 	}
 	if m.spared {
-		row.spared++
+		row.spared = min(row.spared+1, row.attempt)
 	}
 	row.sid = o.InteractionSID
-	if m.to == Uncertain {
+	if m.to == Uncertain && (m.endsAs == "" || row.uncertainSince == never) {
 		row.uncertainSince = since
 	}
-	row.answered = o.Answered && o.Kind == 0
-	row.announced = false
-	if m.to == Created || m.to == Rejected || m.to == Abandoned {
+	row.answered = o.Answered && o.Kind == 0 || row.undecided && row.answered
+	row.endsAs = m.endsAs
+	row.byResponse = to == Created || to == Rejected
+	if to.Final() {
 		row.settledAt = s.now
 	}
 	return true, row
+}
+
+// late: what still moves a request that is pending again after the same attempt.
+func (s *sim) late(r record) bool {
+	answered := r.told.Answered && r.told.Kind == 0 && !s.broken(lateAnswerIsLost)
+	return r.move.to == Created || r.move.to == Rejected || answered || r.move.endsAs != ""
 }
 
 // lapse: Store.lapse. sending -> uncertain, where the lease ran out.
@@ -225,7 +255,7 @@ func (s *sim) lapse() (n int) {
 		n++
 		r.state, r.dueAt, r.uncertainSince = Uncertain, s.now+lapsedRest, r.leasedUntil
 		r.leasedBy, r.leasedUntil = 0, never
-		r.answered, r.lookups, r.announced = false, 0, false
+		r.answered, r.lookups, r.announced = r.undecided && r.answered, 0, false
 		if s.broken(lapseToPending) {
 			r.state = Pending
 		}
@@ -242,6 +272,12 @@ func (s *sim) expire() (n int) {
 			continue
 		}
 		n++
+		r.lookups++
+		r.announced = false
+		if r.undecided && !s.broken(undecidedIsForgotten) {
+			r.state, r.dueAt, r.endsAs = Uncertain, s.now, Expired
+			continue
+		}
 		r.state, r.dueAt, r.settledAt = Expired, never, s.now
 	}
 	return n
@@ -249,34 +285,72 @@ func (s *sim) expire() (n int) {
 
 // takeLookups: Store.takeLookups with postpone. There is one workspace; what
 // has no task comes alone.
-func (s *sim) takeLookups(seen *controls, most int) (q inquiry) {
+func (s *sim) takeLookups(seen *controls, most int, settle time.Duration, own string) (q inquiry) {
+	q.settle = settle
 	due := func(r *simRow) (bool, instant) {
-		return r.state == Uncertain && r.dueAt != never && r.dueAt <= s.now && (r.key == "" || s.gate.lookupAt <= s.now), r.dueAt
+		return r.state == Uncertain && r.dueAt != never && r.dueAt <= s.now && (r.key == "" || s.gate.lookupAt <= s.now), r.dueAt + (r.forPerson+1)<<20
 	}
 	first := s.inOrder(due, 1)
 	if len(first) == 0 {
 		return q
 	}
 	if first[0].key != "" {
-		q.workspace = "WS"
-		q.control = seen.key(q.workspace, simStart.Add(s.now))
+		q.workspace, q.attribute = "WS", first[0].attribute
+		if q.attribute == own {
+			q.control = seen.key(q.workspace, simStart.Add(s.now))
+		}
 	}
+	at := *first[0]
 	for _, r := range s.inOrder(func(r *simRow) (bool, instant) {
-		ok, at := due(r)
-		return ok && (r.key == "") == (q.workspace == ""), at
+		ok, when := due(r)
+		return ok && (r.key == "") == (q.workspace == "") && (r.key == "" || r.attribute == q.attribute) && r.beganAt >= at.beganAt-lookupSpan &&
+			r.uncertainSince >= at.uncertainSince-lookupSpan && r.uncertainSince <= at.uncertainSince+lookupSpan, when
 	}, most) {
 		r.dueAt = s.now + lookupLimit
 		r.lookups++
+		r.lookedAt = s.now
 		if r.key == q.control {
 			q.control = ""
 		}
-		q.asked = append(q.asked, uncertain{id: int64(r.id), lookupKey: r.key, attempt: r.attempt, spared: r.spared, lookups: r.lookups,
-			answered: r.answered, since: simStart.Add(r.uncertainSince), age: s.now - r.uncertainSince})
+		u := uncertain{id: int64(r.id), lookupKey: r.key, attempt: r.attempt, spared: r.spared, lookups: r.lookups,
+			answered: r.answered, received: simStart.Add(r.receivedAt), began: simStart.Add(r.beganAt), since: simStart.Add(r.uncertainSince),
+			lasted: s.now - r.beganAt, age: s.now - r.uncertainSince, waits: r.forPerson != never, endsAs: r.endsAs}
+		if u.waits {
+			u.waited = s.now - r.forPerson
+		}
+		if r.cancelled && !s.broken(cancelledIsSent) {
+			u.endsAs = Cancelled
+		}
+		q.asked = append(q.asked, u)
 	}
 	if q.workspace != "" {
 		s.gate.lookupAt = s.now + lookupEvery
+		q.later = s.laterCreation(q)
 	}
 	return q
+}
+
+// laterCreation: laterCreation.
+func (s *sim) laterCreation(q inquiry) (c creation) {
+	after := instant(0)
+	for _, u := range q.asked {
+		after = max(after, u.since.Sub(simStart))
+	}
+	for _, r := range s.inOrder(func(r *simRow) (bool, instant) {
+		return r.state == Created && r.byResponse && r.key != "" && r.attribute == q.attribute && r.settledAt > after+q.settle && r.beganAt > after+q.settle && !r.undecided, r.settledAt
+	}, 1) {
+		c = creation{key: r.key, began: simStart.Add(r.beganAt), settled: simStart.Add(r.settledAt), ripe: r.settledAt < s.now-q.settle}
+	}
+	return c
+}
+
+// wakeWaiting: Store.wakeWaiting.
+func (s *sim) wakeWaiting() {
+	for i := range s.rows {
+		if r := &s.rows[i]; r.state == Uncertain && r.forPerson != never && r.dueAt > s.now+lookupLimit {
+			r.dueAt = s.now
+		}
+	}
 }
 
 // resolve: Store.resolve. uncertain -> what the policy made of the finding.
@@ -285,12 +359,32 @@ func (s *sim) resolve(u uncertain, f Finding, m move) *simRow {
 	if row.attempt != u.attempt || row.state != Uncertain || row.lookups != u.lookups && !s.broken(resolveNotFenced) {
 		return nil
 	}
+	if m.to == Pending && row.cancelled && !s.broken(cancelledIsSent) {
+		return nil
+	}
 	row.state, row.dueAt = m.to, never
-	if (m.to == Pending || m.to == Uncertain) && !m.person {
+	if (m.to == Pending || m.to == Uncertain) && !(m.person && u.lookupKey == "") {
 		row.dueAt = s.now + m.delay
 	}
-	row.sid = f.Outcome.InteractionSID
-	if m.to == Created || m.to == Abandoned {
+	row.sid, row.byResponse = f.Outcome.InteractionSID, m.to == Rejected
+	if !m.person || row.forPerson == never {
+		row.forPerson = never
+		if m.person {
+			row.forPerson = s.now
+			if s.broken(personIsForgotten) {
+				row.dueAt = never
+			}
+		}
+	}
+	if m.to != Uncertain {
+		row.endsAs = ""
+		if m.undecided {
+			row.undecided = !s.broken(undecidedIsForgotten)
+		} else if m.to != Created {
+			row.undecided, row.answered = false, false
+		}
+	}
+	if m.to.Final() {
 		row.settledAt = s.now
 	}
 	return row
@@ -301,7 +395,7 @@ func (s *sim) strays() (answers []simAnswer) {
 	for i := range s.rows {
 		r := &s.rows[i]
 		if r.settledAt != never && !r.published && r.settledAt < s.now-strayAge ||
-			r.state == Uncertain && r.dueAt == never && !r.announced {
+			r.state == Uncertain && r.forPerson != never && !r.announced {
 			answers = append(answers, answerOf(r))
 		}
 	}
@@ -334,7 +428,7 @@ func (s *sim) markPublished(acked []simAnswer) {
 				row.published = true
 			}
 		case announcement:
-			if row.attempt == a.number && row.state == Uncertain && row.dueAt == never {
+			if row.attempt == a.number && row.state == Uncertain && row.forPerson != never {
 				row.announced = true
 			}
 		default:
@@ -348,11 +442,13 @@ func (s *sim) markPublished(acked []simAnswer) {
 }
 
 // retry: Store.Retry.
-func (s *sim) retry(r *simRow, faults bool) bool {
+func (s *sim) retry(r *simRow, faults, undecided bool) bool {
 	if !r.state.Final() || r.state == Created || faults {
 		return false
 	}
 	r.state, r.dueAt, r.settledAt, r.published, r.announced = Pending, s.now, never, false, false
+	r.undecided = r.undecided || undecided
+	r.cancelled = false
 	r.settlement++
 	r.spared = r.attempt
 	if r.expiresAt <= s.now {
@@ -361,8 +457,17 @@ func (s *sim) retry(r *simRow, faults bool) bool {
 	return true
 }
 
-// cancel: Store.Cancel.
+// cancel: Store.Cancel. What is uncertain, or was sent again undecided, may exist.
 func (s *sim) cancel(r *simRow) bool {
+	if r.state == Uncertain && !r.cancelled {
+		r.cancelled = true
+		return true
+	}
+	if r.state == Pending && r.undecided {
+		r.state, r.dueAt, r.cancelled, r.announced = Uncertain, s.now, true, false
+		r.lookups++
+		return true
+	}
 	if unsent := r.state == Pending || s.broken(cancelInFlight) && r.state == Sending; !unsent {
 		return false
 	}
@@ -375,7 +480,7 @@ func (s *sim) resolveCreated(r *simRow, sid string) bool {
 	if r.state != Uncertain {
 		return false
 	}
-	r.state, r.dueAt, r.sid, r.settledAt = Created, never, sid, s.now
+	r.state, r.dueAt, r.sid, r.settledAt, r.forPerson, r.endsAs, r.byResponse = Created, never, sid, s.now, never, "", false
 	return true
 }
 
@@ -384,6 +489,14 @@ func (s *sim) resolveAbsent(r *simRow) bool {
 	if r.state != Uncertain {
 		return false
 	}
-	r.state, r.dueAt = Pending, s.now
+	end := r.endsAs
+	if r.cancelled {
+		end = Cancelled
+	}
+	r.state, r.dueAt, r.forPerson, r.endsAs = Pending, s.now, never, ""
+	if end != "" {
+		r.state, r.dueAt, r.settledAt = end, never, s.now
+	}
+	r.undecided = true // unverified
 	return true
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"flexworker/internal/flex"
@@ -32,12 +33,13 @@ type simCall struct {
 	request  int
 	createAt instant // never: it creates nothing
 	key, sid string
+	attr     string // the attribute under which it carries the key
 }
 
 // simTask is an interaction with its task, as TaskRouter comes to show it.
 type simTask struct {
-	request                          int
-	key, sid                         string
+	request                          int // -1: an earlier request's of the same id
+	key, sid, attr                   string
 	createdAt, listedAt, goneAt, log instant
 }
 
@@ -55,6 +57,7 @@ type simFlex struct {
 	noLists    bool // the filter understands one value only; of a property of the service, healing is none
 	doubted    int  // 1: tasks may be listed later than the settle time; 2: logged
 	skew       time.Duration
+	logUntil   instant // the event log stands still and shows nothing created later; never: it does not
 }
 
 // simAnswer is one message for the result stream.
@@ -81,6 +84,7 @@ type simLease struct {
 	backAt  instant // when the call ends
 	outcome flex.Outcome
 	decided *record
+	made    bool
 }
 
 // simAsking is an inquiry in the hands of a replica.
@@ -102,6 +106,7 @@ type simReplica struct {
 	untold   []int // signatures
 	asking   *simAsking
 	alone    int
+	mute     bool
 	breaker  breaker
 	controls controls
 	hints    []simAnswer
@@ -263,8 +268,8 @@ func (s *sim) stepTakeBack(r *simReplica) bool {
 // hold: a lease comes into the hands of a replica.
 func (s *sim) hold(r *simReplica, row *simRow) {
 	s.log("%d leases %d, attempt %d", r.number, row.id, row.attempt)
-	r.leases = append(r.leases, simLease{until: s.now + s.lease,
-		lease: Lease{ID: int64(row.id), RequestID: simKeys[row.id], Request: simRequest, LookupKey: row.key, Attempt: row.attempt, Spared: row.spared}})
+	r.leases = append(r.leases, simLease{until: s.now + s.leaseOf(r.number),
+		lease: Lease{ID: int64(row.id), RequestID: simKeys[row.id], Request: simRequest, LookupKey: row.key, Attempt: row.attempt, Spared: row.spared, Undecided: row.undecided && !s.broken(undecidedIsForgotten)}})
 }
 
 // stepDeliver: Deliverer.deliver up to the first byte. What is left of it is
@@ -276,14 +281,14 @@ func (s *sim) stepDeliver(r *simReplica) bool {
 		if l.sent || l.decided != nil {
 			continue
 		}
-		if r.draining || r.breaker.isOpen() || l.until-s.now < s.limit+sendMargin && !s.broken(sendNotFenced) {
+		if r.draining || r.breaker.isOpen() || l.until-s.now < s.limitOf(r.number)+sendMargin && !s.broken(sendNotFenced) {
 			l.decided = &record{lease: l.lease, outcome: "put_back", move: move{to: Pending, spared: true}}
 			s.log("%d puts %d back", r.number, l.lease.ID)
 			return true
 		}
 		l.sent = true
 		s.checkSend(r, l)
-		l.outcome, l.backAt = s.call(l)
+		l.outcome, l.backAt = s.call(r, l)
 		s.log("%d sends %d, attempt %d: %s, answered %t, back at %v", r.number, l.lease.ID, l.lease.Attempt, l.outcome.Kind, l.outcome.Answered, l.backAt)
 		return true
 	}
@@ -291,10 +296,10 @@ func (s *sim) stepDeliver(r *simReplica) bool {
 }
 
 // call is Flex: what it does, what it says, and when.
-func (s *sim) call(l *simLease) (flex.Outcome, instant) {
+func (s *sim) call(r *simReplica, l *simLease) (flex.Outcome, instant) {
 	f := &s.flex
 	id := int(l.lease.ID)
-	back := s.now + time.Duration(s.r.Int64N(int64(s.limit)))
+	back := s.now + time.Duration(s.r.Int64N(int64(s.limitOf(r.number))))
 	creates := func(late bool) string {
 		f.sids++
 		sid := simSID(f.sids)
@@ -302,7 +307,7 @@ func (s *sim) call(l *simLease) (flex.Outcome, instant) {
 		if late {
 			at += time.Duration(s.r.Int64N(int64(s.policy.Settle / 3)))
 		}
-		f.calls = append(f.calls, simCall{request: id, createAt: at, key: l.lease.LookupKey, sid: sid})
+		f.calls = append(f.calls, simCall{request: id, createAt: at, key: l.lease.LookupKey, sid: sid, attr: s.attributeOf(r.number)})
 		s.create()
 		return sid
 	}
@@ -368,7 +373,7 @@ func (s *sim) create() {
 			}
 			return time.Duration(s.r.Int64N(int64(s.policy.Settle / 2)))
 		}
-		t := simTask{request: c.request, key: c.key, sid: c.sid, createdAt: c.createAt, listedAt: c.createAt + lag(1), log: c.createAt + lag(2), goneAt: 1 << 62}
+		t := simTask{request: c.request, key: c.key, sid: c.sid, attr: c.attr, createdAt: c.createAt, listedAt: c.createAt + lag(1), log: c.createAt + lag(2), goneAt: 1 << 62}
 		if s.r.IntN(2) == 0 { // it ends soon
 			t.goneAt = c.createAt + time.Duration(s.r.Int64N(int64(time.Minute))) + taskMemory
 		}
@@ -405,11 +410,19 @@ func (s *sim) stepRecord(r *simReplica) bool {
 		if l.decided == nil {
 			continue
 		}
+		if l.made { // Store.recordAgain
+			r.leases = slices.Delete(r.leases, i, i+1)
+			return true
+		}
 		applied, row := s.record(*l.decided)
+		if is := s.row(int(l.lease.ID)); is.attempt == l.lease.Attempt && is.state == Pending && l.outcome.Answered && l.sent {
+			s.fail("request %d is to be sent again, and Flex answered its latest attempt with a 2xx", is.id)
+		}
 		s.log("%d records %d, attempt %d: %s, applied %t", r.number, l.lease.ID, l.lease.Attempt, l.decided.outcome, applied)
 		s.checkRecord(l, row)
 		if s.chance(loseCommit) {
-			return true // it is tried again, and meets what it wrote
+			l.made = s.r.IntN(4) > 0
+			return true // it is tried again, and asks the history, or meets what it wrote: the first try came after it asked
 		}
 		if row != nil && row.state.Final() {
 			if row.state == Created {
@@ -435,14 +448,29 @@ func (s *sim) stepTake(r *simReplica) bool {
 	if r.alone > 0 {
 		most = 1
 	}
-	q := s.takeLookups(&r.controls, most)
+	settle := s.policy.Settle // the longest in the fleet
+	if s.broken(ownSettle) {
+		settle = s.settleOf(r.number)
+	}
+	q := s.takeLookups(&r.controls, most, settle, s.attributeOf(r.number))
 	if len(q.asked) == 0 {
 		return false
 	}
 	r.alone = max(r.alone-1, 0)
-	q.settle, q.lease = s.policy.Settle, s.lease
 	if s.broken(absentAtOnce) {
 		q.settle = 0
+	}
+	for i := range q.asked {
+		u := &q.asked[i]
+		if s.broken(ownLease) {
+			u.began, u.lasted = u.since.Add(-s.leaseOf(r.number)), u.age+s.leaseOf(r.number)
+		}
+		if s.broken(olderIsAdopted) {
+			u.received = simStart
+		}
+	}
+	if s.broken(ownAttribute) {
+		q.attribute = s.attributeOf(r.number)
 	}
 	r.asking = &simAsking{q: q}
 	return true
@@ -459,7 +487,19 @@ func (s *sim) stepAsk(r *simReplica) bool {
 		a.findings = make([]Finding, len(a.q.asked))
 		return true
 	}
-	a.findings, _ = a.q.lookUp(context.Background(), s)
+	var err error
+	a.findings, err = a.q.lookUp(context.Background(), s)
+	if s.broken(logAloneCounts) {
+		for i, u := range a.q.asked {
+			if f := &a.findings[i]; u.forgotten() && f.Kind == Unclear && strings.Contains(f.Why, "alone proves nothing") {
+				f.Kind = Absent
+			}
+		}
+	}
+	if err == nil && r.mute {
+		s.wakeWaiting()
+	}
+	r.mute = err != nil
 	return true
 }
 
@@ -478,8 +518,9 @@ func (s *sim) stepResolve(r *simReplica) bool {
 	if f.Alone {
 		r.alone++
 	}
-	d := doubt{attempt: u.attempt, counted: u.attempt - u.spared, lookups: u.lookups, age: u.age, answered: u.answered, askable: u.lookupKey != ""}
+	d := u.doubt()
 	p := s.policy
+	p.Settle = a.q.settle
 	if s.broken(absentAtOnce) {
 		p.Settle = 0
 	}
@@ -487,13 +528,14 @@ func (s *sim) stepResolve(r *simReplica) bool {
 	if s.broken(absentAfterAnswer) && f.Kind == Absent && d.answered {
 		m = move{to: Pending}
 	}
+	d.answered = s.row(int(u.id)).answered
 	row := s.resolve(u, f, m)
 	s.log("%d resolves %d, attempt %d, lookup %d: %s %s -> %s, applied %t", r.number, u.id, u.attempt, u.lookups, f.Kind, f.Why, m.to, row != nil)
 	if row == nil {
 		return true
 	}
 	s.checkResolve(row, d, f, m)
-	if row.state.Final() || m.person {
+	if row.state.Final() || m.person && !row.announced {
 		s.hint(r, row)
 	}
 	if s.chance(loseCommit) {
@@ -589,7 +631,7 @@ func (s *sim) store(a simAnswer) {
 }
 
 // SearchTasks, Events and Fetch make the simulation a finder.
-func (s *sim) SearchTasks(_ context.Context, _, _ string, keys []string) ([]flex.Task, error) {
+func (s *sim) SearchTasks(_ context.Context, _, attribute string, keys []string) ([]flex.Task, error) {
 	f := &s.flex
 	if f.down {
 		return nil, &flex.LookupError{ErrorKind: "timeout"}
@@ -599,14 +641,14 @@ func (s *sim) SearchTasks(_ context.Context, _, _ string, keys []string) ([]flex
 	}
 	var found []flex.Task
 	for i := range f.tasks {
-		if t := &f.tasks[i]; t.key != "" && slices.Contains(keys, t.key) && t.listedAt <= s.now && s.now < t.goneAt {
+		if t := &f.tasks[i]; t.key != "" && t.attr == attribute && slices.Contains(keys, t.key) && t.listedAt <= s.now && s.now < t.goneAt {
 			found = append(found, s.task(t, 0))
 		}
 	}
 	return found, nil
 }
 
-func (s *sim) Events(_ context.Context, _, _ string, keys []string, from, to time.Time) ([]flex.Task, bool, error) {
+func (s *sim) Events(_ context.Context, _, attribute string, keys []string, from, to time.Time) ([]flex.Task, bool, error) {
 	f := &s.flex
 	if f.down {
 		return nil, false, &flex.LookupError{ErrorKind: "timeout"}
@@ -615,7 +657,7 @@ func (s *sim) Events(_ context.Context, _, _ string, keys []string, from, to tim
 	for i := range f.tasks {
 		t := &f.tasks[i]
 		at := simStart.Add(t.createdAt + f.skew)
-		if slices.Contains(keys, t.key) && t.log <= s.now && !at.Before(from) && !at.After(to) && !f.unreadable {
+		if t.attr == attribute && slices.Contains(keys, t.key) && t.log <= s.now && (f.logUntil == never || t.createdAt <= f.logUntil) && !at.Before(from) && !at.After(to) && !f.unreadable {
 			found = append(found, s.task(t, f.skew))
 		}
 	}
@@ -640,7 +682,7 @@ func (s *sim) Fetch(_ context.Context, sid string) flex.Outcome {
 // stepWorld is what happens around the replicas: time, faults, people.
 func (s *sim) stepWorld() {
 	f := &s.flex
-	switch r := s.replicas[s.r.IntN(len(s.replicas))]; s.r.IntN(24) {
+	switch r := s.replicas[s.r.IntN(len(s.replicas))]; s.r.IntN(25) {
 	case 0:
 		s.log("%d dies", r.number)
 		s.crash(r)
@@ -662,6 +704,13 @@ func (s *sim) stepWorld() {
 		f.unreadable = !f.unreadable
 	case 9, 10:
 		s.stepPerson()
+	case 11:
+		if f.logUntil != never {
+			f.logUntil = never
+		} else if f.doubted != 1 { // one witness at a time is to be doubted
+			f.logUntil = s.now
+		}
+		s.log("the event log stands still: %t", f.logUntil != never)
 	default:
 		s.passTime(simWaits[s.r.IntN(len(simWaits))])
 	}
@@ -675,22 +724,48 @@ func (s *sim) passTime(d time.Duration) {
 	s.create()
 }
 
+// What the replicas were started with: of every other process FLEX_TIMEOUT and
+// LOOKUP_SETTLE are shorter, and LOOKUP_ATTRIBUTE is another, where a history has that.
+func (s *sim) limitOf(replica int) time.Duration {
+	if s.unequal && replica%2 == 0 {
+		return s.limit / 4
+	}
+	return s.limit
+}
+
+func (s *sim) leaseOf(replica int) time.Duration { return s.limitOf(replica) + leaseMargin }
+
+func (s *sim) settleOf(replica int) time.Duration {
+	if s.unequal && replica%2 == 0 {
+		return s.policy.Settle / 8
+	}
+	return s.policy.Settle
+}
+
+func (s *sim) attributeOf(replica int) string {
+	if s.unequal && replica%2 == 0 {
+		return "b"
+	}
+	return "a"
+}
+
 // stepPerson is one act of an operator.
 func (s *sim) stepPerson() {
 	if s.away || len(s.rows) == 0 {
 		return
 	}
 	row := &s.rows[s.r.IntN(len(s.rows))]
-	switch s.r.IntN(6) {
+	switch s.r.IntN(8) {
 	case 0:
 		if s.cancel(row) {
 			s.log("a person cancels %d", row.id)
 		}
-	case 1:
-		if s.retry(row, s.faulty[row.id]) {
-			g := &s.ghosts[row.id]
+	case 1, 6, 7:
+		g := &s.ghosts[row.id]
+		if s.retry(row, s.faulty[row.id], g.undecide) {
 			g.retried = true
-			g.person = g.person || g.undecide // who retries what nobody knows says that it is absent
+			g.person = g.person || g.undecide // unverified: it may be created twice
+			g.undecide = false
 			s.log("a person retries %d", row.id)
 		}
 	case 2: // who looks finds what is there
@@ -699,7 +774,8 @@ func (s *sim) stepPerson() {
 		}
 	case 3:
 		if s.resolveAbsent(row) {
-			s.ghosts[row.id].person = true
+			g := &s.ghosts[row.id]
+			g.person, g.undecide = true, row.state.Final()
 			s.log("a person resolves %d as absent", row.id)
 		}
 	case 4:

@@ -38,8 +38,8 @@ const (
 		 WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < now() - $1::interval AND (settled_at, id) > ($2, $3)
 		 ORDER BY settled_at, id LIMIT $4`
 	waitingSQL = `SELECT ` + settlementColumns + ` FROM outbox o
-		 WHERE state = 'uncertain' AND due_at IS NULL AND announced_at IS NULL AND id > $1
-		 ORDER BY due_at, id LIMIT $2`
+		 WHERE state = 'uncertain' AND ` + forPerson + ` AND announced_at IS NULL AND id > $1
+		 ORDER BY id LIMIT $2`
 )
 
 // strays are the answers that whoever owed them did not give: of a process that

@@ -74,7 +74,7 @@ func answersOfEachKind(t *testing.T, s *Store, source string, n, first int) {
 			t.Fatal(err)
 		}
 	}
-	exec(t, s.pool, `UPDATE outbox SET due_at = NULL WHERE state = 'uncertain'`)
+	exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now() WHERE state = 'uncertain'`)
 	mustAdd(t, s, source+"-settled", n, from(source), faulty("x"))
 	mustAdd(t, s, source+"-asked", 1, faulty("x"))
 	exec(t, s.pool, `UPDATE outbox SET published_at = now() WHERE request_id = $1`, source+"-asked-1")

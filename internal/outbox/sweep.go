@@ -74,19 +74,20 @@ func (s *Store) lapse(ctx context.Context) (int, error) {
 		moved AS (
 			UPDATE outbox o
 			   SET state = 'uncertain', leased_by = NULL, leased_until = NULL, due_at = clock_timestamp() + $3::interval,
-			       uncertain_since = over.leased_until, answered = false, lookups = 0, announced_at = NULL,
+			       uncertain_since = over.leased_until, answered = undecided AND answered, lookups = 0, announced_at = NULL,
 			       error_kind = 'lapsed', http_status = NULL, twilio_code = NULL, twilio_request_id = NULL,
 			       error_message = 'worker ' || over.leased_by || ' claimed it and has not recorded what came of the call'
 			  FROM over WHERE o.id = over.id
-			RETURNING over.leased_by AS lapsed_by, over.leased_until AS lapsed_at, `+settlementColumns+`),
+			RETURNING over.leased_by AS lapsed_by, CASE WHEN o.undecided THEN over.leased_until - $2::interval ELSE o.attempt_began_at END AS began, `+settlementColumns+`),
 		history AS (
 			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, error, applied)
-			SELECT id, 'attempt', attempt, lapsed_by, lapsed_at - $2::interval, 'lapsed', error_message, true FROM moved)
+			SELECT id, 'attempt', attempt, lapsed_by, began, 'lapsed', error_message, true FROM moved)
 		SELECT `+settlementNames+` FROM moved`, sweepBatch, s.leaseFor, lapsedRest)
 }
 
 // expire: pending -> expired, where the deadline passed. It says how far the request
-// had come: a lease under which no call was made is no attempt.
+// had come: a lease under which no call was made is no attempt. Or -> uncertain, where an
+// earlier attempt may have created it: what came of that is found out before it is said.
 func (s *Store) expire(ctx context.Context) (int, error) {
 	return s.sweepOut(ctx, "expire", expireSQL, sweepBatch)
 }
@@ -97,13 +98,15 @@ const expireSQL = `
 		 WHERE state = 'pending' AND expires_at <= now()
 		 ORDER BY expires_at, id LIMIT $1 FOR UPDATE SKIP LOCKED)
 	UPDATE outbox o
-	   SET state = 'expired', due_at = NULL, settled_at = clock_timestamp(), error_kind = 'expired',
+	   SET state = CASE WHEN undecided THEN 'uncertain' ELSE 'expired' END, due_at = CASE WHEN undecided THEN clock_timestamp() END,
+	       settled_at = CASE WHEN NOT undecided THEN clock_timestamp() END, error_kind = 'expired',
+	       ends_as = CASE WHEN undecided THEN 'expired' END, lookups = lookups + 1, announced_at = NULL,
+	       attempt_began_at = coalesce(attempt_began_at, received_at), uncertain_since = coalesce(uncertain_since, clock_timestamp()),
 	       error_message = 'expires_at passed ' || coalesce((
 	              SELECT format('after %s; the last one: %s', CASE count(*) WHEN 1 THEN 'one attempt' ELSE count(*) || ' attempts' END,
 	                            (array_agg(a.outcome || coalesce(', ' || a.error, '') ORDER BY a.id DESC))[1])
 	                FROM outbox_attempts a WHERE a.outbox_id = o.id AND a.kind = 'attempt' AND a.applied AND a.outcome <> 'put_back'
 	              HAVING count(*) > 0), 'before it was sent')
-	            || CASE WHEN o.undecided THEN '; whether an earlier attempt created it was never found out' ELSE '' END
 	  FROM over WHERE o.id = over.id
 	RETURNING ` + settlementColumns
 

@@ -54,6 +54,7 @@ func TestUnreadableRequest(t *testing.T) {
 				if _, err := r.turn(t.Context()); err != nil {
 					t.Fatal(err)
 				}
+				r.ended.Wait()
 			}
 			slices.Sort(keys)
 			for i := 1; i <= 5; i++ {

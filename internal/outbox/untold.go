@@ -125,7 +125,9 @@ func (u *untold) forget(signatures []string) {
 // The signature alone names such a lease. By (id, attempt) it cannot be named:
 // nobody knows the ids, and where the statement was not committed the next claim
 // has the same number. From there on (id, attempt) is enough: it is sending under
-// that signature or, if it lapsed meanwhile, uncertain, until somebody decides.
+// that signature or, if it lapsed meanwhile, uncertain, until somebody decides. What a
+// person cancelled meanwhile is cancelled, not pending; where an earlier attempt may have
+// created it, lookups go on.
 func (s *Store) takeBack(ctx context.Context, signatures []string) (moved int, done, held []string, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -139,7 +141,7 @@ func (s *Store) takeBack(ctx context.Context, signatures []string) (moved int, d
 				SELECT worker FROM outbox_attempts
 				 WHERE outbox_id = o.id AND kind = 'attempt' AND number = o.attempt AND outcome = 'lapsed' AND worker = ANY ($1)
 				 LIMIT 1) AS a
-			 WHERE o.state = 'uncertain'),
+			 WHERE o.state = 'uncertain' AND o.ends_as IS NULL AND NOT (o.undecided AND o.cancel_requested_at IS NOT NULL)),
 		standing AS MATERIALIZED (
 			SELECT o.id, u.signature, coalesce(o.leased_until, o.uncertain_since) AS until
 			  FROM outbox o JOIN untold u ON u.id = o.id
@@ -147,14 +149,18 @@ func (s *Store) takeBack(ctx context.Context, signatures []string) (moved int, d
 			 ORDER BY o.id FOR UPDATE OF o SKIP LOCKED),
 		moved AS (
 			UPDATE outbox o
-			   SET state = 'pending', leased_by = NULL, leased_until = NULL, due_at = clock_timestamp(), spared = spared + 1,
-			       error_kind = NULL, error_message = NULL, http_status = NULL, twilio_code = NULL, twilio_request_id = NULL,
-			       answered = false, lookups = CASE WHEN o.state = 'uncertain' THEN o.lookups + 1 ELSE 0 END, announced_at = NULL
+			   SET state = CASE WHEN cancel_requested_at IS NULL THEN 'pending' ELSE 'cancelled' END, leased_by = NULL, leased_until = NULL,
+			       due_at = CASE WHEN cancel_requested_at IS NULL THEN clock_timestamp() END, spared = least(spared + 1, attempt), for_person_since = NULL,
+			       settled_at = CASE WHEN cancel_requested_at IS NOT NULL THEN clock_timestamp() END,
+			       resolved_by = CASE WHEN cancel_requested_at IS NOT NULL THEN 'operator' END,
+			       error_kind = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' END,
+			       error_message = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled by an operator' END, http_status = NULL, twilio_code = NULL, twilio_request_id = NULL,
+			       answered = undecided AND answered, lookups = CASE WHEN o.state = 'uncertain' THEN o.lookups + 1 ELSE 0 END, announced_at = NULL
 			  FROM standing WHERE o.id = standing.id
-			RETURNING o.id, o.attempt, standing.signature, standing.until),
+			RETURNING o.id, o.attempt, standing.signature, CASE WHEN o.undecided THEN standing.until - $3::interval ELSE o.attempt_began_at END AS began),
 		history AS (
 			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, applied)
-			SELECT id, 'attempt', attempt, $2, until - $3::interval, 'put_back', true FROM moved)
+			SELECT id, 'attempt', attempt, $2, began, 'put_back', true FROM moved)
 		SELECT signature, false FROM moved
 		UNION ALL
 		SELECT signature, true FROM untold WHERE id NOT IN (SELECT id FROM standing)`, signatures, s.worker, s.leaseFor)

@@ -25,7 +25,7 @@ func TestVerdict(t *testing.T) {
 		{"unclear, hold", Finding{}, move{to: Uncertain, person: true, undecided: true}, "undecided", "a person has to decide"},
 		{"not yet", Finding{}, move{to: Uncertain}, "", ""},
 	} {
-		kind, why := verdict(tt.finding, tt.move)
+		kind, why := verdict(uncertain{}, tt.finding, tt.move)
 		if tt.kind == "" {
 			if kind != nil || why != nil {
 				t.Errorf("%s: %v, %v; the reason that is there was to stay", tt.name, *kind, *why)

@@ -1,0 +1,512 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"flexworker/internal/flex"
+)
+
+// What a finding is about is the attempt, whoever asks: these tests are about what a row
+// keeps of its attempts, and what follows from that.
+
+// taskRouter is a TaskRouter and a Flex of the test's own. Nil functions know nothing.
+type taskRouter struct {
+	search func(ctx context.Context, workspace, attribute string, keys []string) ([]flex.Task, error)
+	log    func(keys []string, from, to time.Time) ([]flex.Task, bool, error)
+}
+
+func (r taskRouter) SearchTasks(ctx context.Context, workspace, attribute string, keys []string) ([]flex.Task, error) {
+	if r.search == nil {
+		return nil, nil
+	}
+	return r.search(ctx, workspace, attribute, keys)
+}
+
+func (r taskRouter) Events(_ context.Context, _, _ string, keys []string, from, to time.Time) ([]flex.Task, bool, error) {
+	if r.log == nil {
+		return nil, true, nil
+	}
+	return r.log(keys, from, to)
+}
+
+func (taskRouter) Fetch(_ context.Context, sid string) flex.Outcome {
+	return flex.Outcome{Kind: flex.Created, InteractionSID: sid}
+}
+
+// logOf is an event log of some tasks; one without a time is there whenever it is asked for.
+func logOf(tasks ...flex.Task) func([]string, time.Time, time.Time) ([]flex.Task, bool, error) {
+	return func(keys []string, from, to time.Time) (shown []flex.Task, _ bool, _ error) {
+		for _, t := range tasks {
+			if slices.Contains(keys, t.Key) && !t.DateCreated.Before(from) && !t.DateCreated.After(to) {
+				shown = append(shown, t)
+			}
+		}
+		return shown, true, nil
+	}
+}
+
+func resolver(t *testing.T, s *Store, f finder, change ...func(*Policy)) *Resolver {
+	p := testPolicy
+	p.MaxAttempts, p.Settle = 10, time.Minute
+	for _, c := range change {
+		c(&p)
+	}
+	return &Resolver{Store: s, Flex: f, Policy: p, Log: logger(t), Counters: &Counters{}}
+}
+
+// lookUp has what is due looked up, once.
+func (r *Resolver) lookUp(t *testing.T) {
+	t.Helper()
+	exec(t, r.Store.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+	exec(t, r.Store.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'uncertain' AND due_at IS NOT NULL`)
+	for {
+		waiting, err := r.turn(t.Context())
+		r.ended.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !waiting {
+			return
+		}
+		exec(t, r.Store.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+	}
+}
+
+// timeout is an attempt whose outcome is not known.
+func (s *Store) timeout(t *testing.T, change ...func(*flex.Outcome)) Lease {
+	t.Helper()
+	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'pending'`)
+	var leases []Lease
+	for len(leases) == 0 { // now and then half of the one slot is kept for those tried again
+		c, err := s.claim(t.Context(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leases = c.leases
+	}
+	l := leases[0]
+	o := flex.Outcome{ErrorKind: "timeout", Took: time.Second}
+	for _, c := range change {
+		c(&o)
+	}
+	if _, err := s.record(t.Context(), testPolicy.decide(l, o, 0)); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// grow makes what was attempted so long ago.
+func (s *Store) grow(t *testing.T, by time.Duration) {
+	t.Helper()
+	exec(t, s.pool, `UPDATE outbox SET attempt_began_at = attempt_began_at - $1::interval, uncertain_since = uncertain_since - $1::interval,
+		received_at = received_at - $1::interval, for_person_since = for_person_since - $1::interval`, by)
+}
+
+// TestLookupKnowsTheAttempt: who looks has a FLEX_TIMEOUT of 2 s, who sent had one of a
+// minute. The log is read from when the attempt began, and the list counts for five
+// minutes from then: the task may have been created, and have ended, in its first moment.
+func TestLookupKnowsTheAttempt(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	sender := NewStore(s.pool, "sender", time.Minute)
+	id := mustAdd(t, s, "long", 1, keyed)[0]
+	mustClaim(t, sender, 1)
+	const ago = 6 * time.Minute // began; its lease, a minute and 5 s, is over since
+	exec(t, s.pool, `UPDATE outbox SET attempt_began_at = attempt_began_at - $1::interval, leased_until = leased_until - $1::interval, received_at = received_at - $1::interval`, ago)
+	if n, err := s.lapse(t.Context()); err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	began := one[time.Time](t, s.pool, `SELECT attempt_began_at FROM outbox`)
+	task := flex.Task{TaskSID: "WT1", Key: flex.LookupKey(id), InteractionSID: sidA, DateCreated: began.Add(400 * time.Millisecond)}
+	resolver(t, s, taskRouter{log: logOf(task)}).lookUp(t)
+	if r := s.row(t, id); r.State != Created || deref(r.InteractionSID) != sidA {
+		t.Errorf("%s: %s; the task was created in the first moment of the attempt", r.State, deref(r.ErrorMessage))
+	}
+}
+
+// TestLogAloneNeedsALaterCreation: later than five minutes after the attempt absence rests
+// on the log alone. It counts once the log shows a task that was created later.
+func TestLogAloneNeedsALaterCreation(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		later, other, shown bool // there is a later creation; of another workspace; the log shows it
+		age                 time.Duration
+		want                State
+	}{
+		"none is known":                        {age: 6 * time.Minute, want: Uncertain},
+		"it is in the log":                     {later: true, shown: true, age: 6 * time.Minute, want: Pending},
+		"the log lags":                         {later: true, age: 6 * time.Minute, want: Uncertain},
+		"it is of another workspace":           {later: true, other: true, shown: true, age: 6 * time.Minute, want: Uncertain},
+		"within the five minutes, none":        {age: 2 * time.Minute, want: Pending},
+		"within the five minutes, in the log":  {later: true, shown: true, age: 3 * time.Minute, want: Pending},
+		"older than the log":                   {later: true, shown: true, age: 31 * 24 * time.Hour, want: Uncertain},
+		"nearly as old as the log":             {later: true, shown: true, age: 29 * 24 * time.Hour, want: Pending},
+		"the setup of the test is not at once": {age: 30 * time.Second, want: Uncertain},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			id := mustAdd(t, s, "doubt", 1, keyed)[0]
+			s.timeout(t)
+			s.grow(t, tt.age)
+			var shown []flex.Task
+			if tt.later {
+				later := event("later", 7, keyed, func(e *Event) {
+					if tt.other {
+						e.Request = []byte(`{"routing":{"properties":{"workspace_sid":"WS00000000000000000000000000000009"}}}`)
+					}
+				})
+				settle(t, s, later, good)
+				if tt.shown {
+					shown = append(shown, flex.Task{TaskSID: "WT7", Key: later.LookupKey, InteractionSID: sidA, DateCreated: time.Now()})
+				}
+			}
+			resolver(t, s, taskRouter{log: logOf(shown...)}).lookUp(t)
+			if r := s.row(t, id); r.State != tt.want {
+				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
+			}
+		})
+	}
+}
+
+// TestLongestSettleCounts: of the LOOKUP_SETTLE of living replicas the longest counts, and
+// nothing is decided before it is over: neither absence, nor by UNCERTAIN_POLICY what Flex
+// answered without a sid, nor what has no task.
+func TestLongestSettleCounts(t *testing.T) {
+	t.Parallel()
+	answered := func(o *flex.Outcome) { o.Answered, o.ErrorKind = true, "no_sid" }
+	for name, tt := range map[string]struct {
+		seen   time.Duration // ago, of the replica with two minutes
+		change func(*Event)
+		sent   func(*flex.Outcome)
+		want   State // after 90 s
+	}{
+		"alive":          {time.Second, keyed, func(*flex.Outcome) {}, Uncertain},
+		"alive, no task": {time.Second, func(*Event) {}, func(*flex.Outcome) {}, Uncertain},
+		"alive, 2xx":     {time.Second, keyed, answered, Uncertain},
+		"dead":           {2 * time.Hour, keyed, func(*flex.Outcome) {}, Pending},
+		"dead, no task":  {2 * time.Hour, func(*Event) {}, func(*flex.Outcome) {}, Abandoned},
+		"dead, 2xx":      {2 * time.Hour, keyed, answered, Abandoned},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			exec(t, s.pool, `INSERT INTO outbox_replicas (name, version, seen_at, state, lookup_settle, flex_timeout, flex_rate, uncertain_policy, retention)
+				VALUES ('other', 'v', clock_timestamp() - $1::interval, 'ok', '2 minutes', '15 s', 5, 'hold', '720 h')`, tt.seen)
+			id := mustAdd(t, s, "doubt", 1, tt.change)[0]
+			s.timeout(t, tt.sent)
+			s.grow(t, 90*time.Second)
+			resolver(t, s, taskRouter{}, func(p *Policy) { p.Undecided = Fail }).lookUp(t)
+			if r := s.row(t, id); r.State != tt.want || r.State == Uncertain && one[bool](t, s.pool, `SELECT for_person_since IS NOT NULL FROM outbox`) {
+				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
+			}
+		})
+	}
+}
+
+// TestLateAnswerStopsTheNextAttempt: an attempt lapsed and was taken for absent. What its
+// holder then records still counts, while no other attempt has begun: a 2xx without a sid
+// says that it may exist, a refusal that it will never be.
+func TestLateAnswerStopsTheNextAttempt(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		late flex.Outcome
+		want State
+	}{
+		"2xx without a sid": {flex.Outcome{Answered: true, ErrorKind: "no_sid"}, Uncertain},
+		"created":           {good, Created},
+		"rejected":          {flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, ErrorKind: "http_400"}, Rejected},
+		"a timeout":         {flex.Outcome{ErrorKind: "timeout"}, Pending},
+		"refused":           {flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"}, Pending},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			id := mustAdd(t, s, "late", 1, keyed)[0]
+			l := mustClaim(t, s, 1)[0]
+			exec(t, s.pool, `UPDATE outbox SET leased_until = leased_until - interval '3 minutes', attempt_began_at = attempt_began_at - interval '3 minutes'`)
+			if n, err := s.lapse(t.Context()); err != nil || n != 1 {
+				t.Fatal(n, err)
+			}
+			resolver(t, s, taskRouter{}).lookUp(t)
+			if r := s.row(t, id); r.State != Pending {
+				t.Fatalf("not proved absent: %s, %s", r.State, deref(r.ErrorMessage))
+			}
+			_, err := s.record(t.Context(), testPolicy.decide(l, tt.late, 0))
+			if r := s.row(t, id); r.State != tt.want || (err == nil) != (tt.want != Pending) || r.Answered != (tt.want == Uncertain) {
+				t.Errorf("%s, answered %t: %v; want %s", r.State, r.Answered, err, tt.want)
+			}
+		})
+	}
+}
+
+// TestUndecidedAttemptIsNotForgotten: UNCERTAIN_POLICY=retry sent it again. Nothing that
+// comes later says that it does not exist, before that is found out for all attempts.
+func TestUndecidedAttemptIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	rejected := func(o *flex.Outcome) {
+		*o = flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, TwilioCode: 20001, ErrorKind: "http_400", Message: "Invalid Channel"}
+	}
+	for name, tt := range map[string]struct {
+		policy  Undecided
+		found   bool
+		answers bool // the log can be read
+		expires bool // in place of a refusal
+		want    State
+		kind    string
+	}{
+		"it exists":                     {Retry, true, true, false, Created, ""},
+		"it does not":                   {Retry, false, true, false, Rejected, "http_400"},
+		"nobody knows, retry":           {Retry, false, false, false, Abandoned, "undecided"},
+		"nobody knows, fail":            {Fail, false, false, false, Abandoned, "undecided"},
+		"nobody knows, hold":            {Hold, false, false, false, Uncertain, "undecided"},
+		"expired, it exists":            {Retry, true, true, true, Created, ""},
+		"expired, it does not":          {Retry, false, true, true, Expired, "expired"},
+		"expired, and nobody knows":     {Fail, false, false, true, Abandoned, "undecided"},
+		"expired, a person has to know": {Hold, false, false, true, Uncertain, "undecided"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			id := mustAdd(t, s, "again", 1, keyed)[0]
+			s.timeout(t)
+			first := one[time.Time](t, s.pool, `SELECT attempt_began_at FROM outbox`)
+			s.grow(t, 20*time.Minute)
+			exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
+			mute := taskRouter{log: func([]string, time.Time, time.Time) ([]flex.Task, bool, error) { return nil, false, nil }}
+			resolver(t, s, mute, func(p *Policy) { p.Undecided = Retry }).lookUp(t)
+			if r := s.row(t, id); r.State != Pending || !one[bool](t, s.pool, `SELECT undecided FROM outbox`) {
+				t.Fatalf("%s: %s", r.State, deref(r.ErrorMessage))
+			}
+			if tt.expires {
+				exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp() - interval '1 s'`)
+				if n, err := s.expire(t.Context()); err != nil || n != 1 {
+					t.Fatal(n, err)
+				}
+			} else {
+				s.timeout(t, rejected)
+			}
+			if r := s.row(t, id); r.State != Uncertain {
+				t.Fatalf("%s, though the first attempt may have created it", r.State)
+			}
+			if began := one[time.Time](t, s.pool, `SELECT attempt_began_at + interval '20 minutes' FROM outbox`); !began.Equal(first) {
+				t.Errorf("what is looked for began at %v, the first attempt at %v", began, first)
+			}
+			later := event("later", 7, keyed)
+			settle(t, s, later, good)
+			shown := []flex.Task{{TaskSID: "WT7", Key: later.LookupKey, InteractionSID: sidA, DateCreated: time.Now()}}
+			if tt.found {
+				shown = append(shown, flex.Task{TaskSID: "WT1", Key: flex.LookupKey(id), InteractionSID: "KD000000000000000000000000000000f1", DateCreated: first.Add(-20 * time.Minute)})
+			}
+			router := taskRouter{log: logOf(shown...)}
+			if !tt.answers {
+				router = mute
+				exec(t, s.pool, `UPDATE outbox SET lookups = 10 WHERE state = 'uncertain'`)
+			}
+			resolver(t, s, router, func(p *Policy) { p.Undecided = tt.policy }).lookUp(t)
+			r := s.row(t, id)
+			if r.State != tt.want || deref(r.ErrorKind) != tt.kind {
+				t.Errorf("%s, %s: %s; want %s, %s", r.State, deref(r.ErrorKind), deref(r.ErrorMessage), tt.want, tt.kind)
+			}
+			if tt.want == Rejected && (deref(r.ErrorMessage) != "Invalid Channel" || deref(r.TwilioCode) != 20001) {
+				t.Errorf("rejected as %q, code %d; want Flex's own words", deref(r.ErrorMessage), deref(r.TwilioCode))
+			}
+			if undecided := one[bool](t, s.pool, `SELECT undecided FROM outbox WHERE request_id = $1`, id); undecided != !tt.answers && tt.want != Created {
+				t.Errorf("undecided %t", undecided)
+			}
+			if tt.want != Uncertain {
+				return
+			}
+			// A person waits, and TaskRouter answers again: the answer is given as it came.
+			resolver(t, s, taskRouter{log: logOf(shown...)}).lookUp(t)
+			r = s.row(t, id)
+			if want := map[bool]State{false: Rejected, true: Expired}[tt.expires]; r.State != want || !tt.expires && (deref(r.ErrorKind) != "http_400" || deref(r.ErrorMessage) != "Invalid Channel") {
+				t.Errorf("then %s, %s: %s; want %s as it was said", r.State, deref(r.ErrorKind), deref(r.ErrorMessage), want)
+			}
+		})
+	}
+}
+
+// TestCancelledIsNeverSentAgain: a person cancelled an uncertain request. A lookup may
+// still adopt it; whatever else comes, it is not pending again.
+func TestCancelledIsNeverSentAgain(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		router taskRouter
+		policy Undecided
+		late   *flex.Outcome // recorded before it is looked up
+		want   State
+	}{
+		"proved absent":           {taskRouter{}, Hold, nil, Cancelled},
+		"found":                   {taskRouter{search: listed(sidA)}, Hold, nil, Created},
+		"undecided, hold":         {taskRouter{log: unreadable}, Hold, nil, Uncertain},
+		"undecided, retry":        {taskRouter{log: unreadable}, Retry, nil, Abandoned},
+		"undecided, fail":         {taskRouter{log: unreadable}, Fail, nil, Abandoned},
+		"it was refused, late":    {taskRouter{}, Hold, &flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"}, Cancelled},
+		"it was created, late":    {taskRouter{}, Hold, &good, Created},
+		"it was rejected, late":   {taskRouter{}, Hold, &flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, ErrorKind: "http_400"}, Rejected},
+		"it was answered without": {taskRouter{}, Retry, &flex.Outcome{Answered: true, ErrorKind: "no_sid"}, Abandoned},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			id := mustAdd(t, s, "stop", 1, keyed)[0]
+			l := mustClaim(t, s, 1)[0]
+			exec(t, s.pool, `UPDATE outbox SET leased_until = leased_until - interval '4 minutes', attempt_began_at = attempt_began_at - interval '4 minutes'`)
+			if n, err := s.lapse(t.Context()); err != nil || n != 1 {
+				t.Fatal(n, err)
+			}
+			exec(t, s.pool, `UPDATE outbox SET cancel_requested_at = clock_timestamp(), lookups = 10`)
+			if tt.late != nil {
+				if _, err := s.record(t.Context(), testPolicy.decide(l, *tt.late, 0)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			resolver(t, s, tt.router, func(p *Policy) { p.Undecided, p.Settle = tt.policy, 10*time.Second }).lookUp(t)
+			if r := s.row(t, id); r.State != tt.want {
+				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
+			}
+		})
+	}
+}
+
+func unreadable([]string, time.Time, time.Time) ([]flex.Task, bool, error) { return nil, false, nil }
+
+// listed is a task list that has every key, in tasks of one interaction.
+func listed(sid string) func(context.Context, string, string, []string) ([]flex.Task, error) {
+	return func(_ context.Context, _, _ string, keys []string) (tasks []flex.Task, _ error) {
+		for _, key := range keys {
+			tasks = append(tasks, flex.Task{TaskSID: "WT1", Key: key, InteractionSID: sid, DateCreated: time.Now()})
+		}
+		return tasks, nil
+	}
+}
+
+// TestLookupBesideThePerson: TaskRouter was away until a person was asked. Lookups go on,
+// the person is told once, and when TaskRouter answers for one, the others are looked up
+// at once.
+func TestLookupBesideThePerson(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	ids := mustAdd(t, s, "away", 3, keyed)
+	for range ids {
+		s.timeout(t)
+	}
+	s.grow(t, 4*time.Minute)
+	exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
+	down := fmt.Errorf("TaskRouter is away: %w", &flex.LookupError{ErrorKind: "http_503"})
+	r := resolver(t, s, taskRouter{search: func(context.Context, string, string, []string) ([]flex.Task, error) { return nil, down }},
+		func(p *Policy) { p.Settle = 10 * time.Second })
+	for range 2 {
+		r.lookUp(t)
+	}
+	waiting := func() int {
+		return one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain' AND for_person_since IS NOT NULL
+			AND due_at BETWEEN clock_timestamp() + interval '40 s' AND clock_timestamp() + interval '10 minutes'`)
+	}
+	if n := waiting(); n != 3 {
+		t.Fatalf("%d wait for a person and are looked up again within ten minutes, want 3", n)
+	}
+	answers, err := s.strays(t.Context(), &cursor{})
+	if err != nil || len(answers) != 3 {
+		t.Fatal(answers, err)
+	}
+	if err := s.markPublished(t.Context(), answers); err != nil {
+		t.Fatal(err)
+	}
+	s.grow(t, time.Hour)
+	r.lookUp(t)
+	if answers, err := s.strays(t.Context(), &cursor{}); err != nil || len(answers) > 0 || waiting() != 3 {
+		t.Errorf("they are announced again, %v, or no longer looked up: %v", answers, err)
+	}
+
+	r.Flex = taskRouter{search: listed(sidA)}
+	exec(t, s.pool, `UPDATE outbox SET received_at = clock_timestamp() - interval '1 hour'`)
+	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE request_id = $1`, ids[1])
+	if _, err := r.turn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.ended.Wait()
+	if row := s.row(t, ids[1]); row.State != Created || deref(row.InteractionSID) != sidA {
+		t.Errorf("%s: %s", row.State, deref(row.ErrorMessage))
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain' AND due_at <= clock_timestamp()`); n != 2 {
+		t.Errorf("%d of the other two are looked up at once", n)
+	}
+}
+
+// TestPersonsWaitBehindTheRest: however many wait for a person, and are due since long,
+// those that do not go first.
+func TestPersonsWaitBehindTheRest(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "old", 30, keyed)
+	for range 30 {
+		s.timeout(t)
+	}
+	exec(t, s.pool, `UPDATE outbox SET for_person_since = clock_timestamp() - interval '1 hour', due_at = clock_timestamp() - interval '1 hour'`)
+	fresh := event("fresh", 99, keyed)
+	if _, err := s.Add(t.Context(), fresh); err != nil {
+		t.Fatal(err)
+	}
+	s.timeout(t)
+	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE request_id = 'fresh'`)
+	q, err := s.takeLookups(t.Context(), 5, time.Minute, nil)
+	if err != nil || len(q.asked) != 5 || !slices.ContainsFunc(q.asked, func(u uncertain) bool { return u.requestID == "fresh" }) {
+		t.Errorf("%+v, %v: the fresh one is not among the first", q.asked, err)
+	}
+}
+
+// TestSlowWorkspaceDelaysItself: the searches of one workspace hang. Those of another are
+// made meanwhile, one after the other.
+func TestSlowWorkspaceDelaysItself(t *testing.T) {
+	t.Parallel()
+	const slow, quick = "WS00000000000000000000000000000002", "WS00000000000000000000000000000009"
+	s := newStore(t)
+	for n := range 6 {
+		e := event(fmt.Sprintf("w-%d", n), uint64(n+1), keyed)
+		if n%2 == 1 {
+			e.Request = []byte(`{"routing":{"properties":{"workspace_sid":"` + quick + `"}}}`)
+		}
+		if _, err := s.Add(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		s.timeout(t)
+	}
+	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() - interval '1 minute' * (CASE WHEN request::text LIKE '%`+quick+`%' THEN 1 ELSE 2 END)`)
+	var mu sync.Mutex
+	asked := map[string]int{}
+	r := resolver(t, s, taskRouter{search: func(ctx context.Context, workspace, attribute string, keys []string) ([]flex.Task, error) {
+		mu.Lock()
+		asked[workspace]++
+		mu.Unlock()
+		if workspace == slow {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return listed(sidA)(ctx, workspace, attribute, keys)
+	}})
+	ctx, stop := context.WithCancel(t.Context())
+	looking(t, s)
+	ended := make(chan struct{})
+	go func() { defer close(ended); r.Run(ctx) }()
+	eventually(t, func() error {
+		if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'created'`); n != 3 {
+			return fmt.Errorf("%d of the other workspace's three are found", n)
+		}
+		return nil
+	})
+	stop()
+	<-ended
+	mu.Lock()
+	defer mu.Unlock()
+	if asked[slow] != 1 || asked[quick] == 0 {
+		t.Errorf("searches by workspace: %v; the slow one is asked once at a time", asked)
+	}
+}
