@@ -27,8 +27,8 @@ in show.go, explain.go, operator.go and audit.go.
 	pending    waits until due_at                         Deliverer                add; record after refused or blocked; put back;
 	                                                                               take back; resolve when proved absent; retry
 	sending    leased: attempt runs until leased_until    its holder, then Sweeper claim; add, with a slot
-	uncertain  may exist: next lookup at due_at; null:    Resolver, then a person  record, lapse
-	           waits for a person
+	uncertain  may exist: next lookup at due_at; with     Resolver, then a person  record, lapse; expire and cancel where
+	           for_person_since a person is asked too                              an earlier attempt is undecided
 	created    exists, interaction_sid is known           Publisher                record, resolve
 	rejected   Flex will never take it                    Publisher                record; add, when the event has faults
 	abandoned  every counted attempt is used up           Publisher                resolve; record, when it alone was blocked
@@ -103,15 +103,24 @@ a breaker opens over one tenant another's request is tried.
 
 Every request with a workspace carries its lookup key in its task's attributes.
 An uncertain request is looked for after 1, 2, 4, ... seconds, one that lapsed
-after four, since its holder may live and know better. What is found is adopted.
-That nothing is found proves nothing until the settle time after the last moment
-at which the attempt could have been under way (uncertain_since); then two
-witnesses have to agree, the task search and the event log. A task is deleted
-five minutes after its end, so later than that the log alone decides. A search
+after four, since its holder may live and know better. What is found is adopted,
+unless the task is older than the request: then a person decides. All else waits for
+the settle time, the longest in the fleet, after the last moment at which the attempt
+could have been under way (uncertain_since). Then two
+witnesses have to agree, the task search and the event log from attempt_began_at on. A
+task is deleted five minutes after its end, and may have ended at once: later than five
+minutes after the attempt began the log alone decides, if it shows a later creation, and
+beyond its 30 days nothing does. A search
 for several keys proves absence only when it found one of them, or a control:
 the key of a request that this process has seen created. A lookup that fails is
 no answer. What stays unclear for ten settle times and six lookups, what Flex
 answered with a 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY.
+
+What waits for a person (for_person_since) is still looked up, behind all others and at
+most every ten minutes, and at once when TaskRouter answers again. What was sent again
+though nobody knows (undecided) is looked for from the earliest such attempt on; what its
+latest attempt came to waits in ends_as for a proof over all of them. What a person
+cancelled meanwhile (cancel_requested_at) is never pending again.
 
 # What a crash leaves
 
