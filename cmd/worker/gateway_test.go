@@ -51,9 +51,11 @@ func TestWrongAddress(t *testing.T) {
 			const sent = 30
 			r := newRig(t)
 			in := r.read()
+			cfg := r.config()
+			r.start(cfg)
+			r.says(cfg.AdminAddr, "ok", 200) // else it stops at its first read, and sends nothing
 			r.flex.Inject(flextest.Rule{Fault: answer})
 			r.flex.Set(flextest.Settings{FetchTrouble: answer})
-			r.start(r.config())
 			r.send("w", 0, sent)
 			eventually(t, func() error {
 				if r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain'`) == 0 {
