@@ -22,8 +22,8 @@ func TestStatus(t *testing.T) {
 	insert := `INSERT INTO outbox (request_id, source, state, request, attempt, error_kind, error_message, stream_sequence, stream_time, ` + ended
 	r.must(insert, "bad", "shop", "rejected", "http_400", "no such workflow "+long, 120)
 	r.must(insert, "other", "crm\x1b]0;x", "rejected", "invalid", "channel.type: required", 3)
-	r.must(`INSERT INTO outbox (request_id, source, state, request, attempt, error_kind, error_message, uncertain_since, for_person_since, stream_sequence, stream_time)
-		VALUES ('it''s -1; ' || $1, 'crm', 'uncertain', '{}', 1, 'timeout', $1, now(), now(), 1, now())`, strings.Repeat("x", 100))
+	r.must(`INSERT INTO outbox (request_id, source, state, request, attempt, error_kind, error_message, attempt_began_at, uncertain_since, for_person_since, stream_sequence, stream_time)
+		VALUES ('it''s -1; ' || $1, 'crm', 'uncertain', '{}', 1, 'timeout', $1, now(), now(), now(), 1, now())`, strings.Repeat("x", 100))
 	r.must(`INSERT INTO outbox (request_id, source, state, request, due_at, stream_sequence, stream_time) SELECT 'p-' || n, 'shop', 'pending', '{}', now(), n, now() FROM generate_series(1, 7) n`)
 	r.must(`INSERT INTO outbox_replicas (name, version, state, reason, lookup_settle, flex_timeout, flex_rate, uncertain_policy, retention)
 		VALUES ('w-1', 'v1', 'unauthorized', $1, '1min', '15s', 10, 'hold', '1h')`, "HTTP 401 "+long)
