@@ -284,8 +284,7 @@ func gateCommand(name, short string, do func(*outbox.Store, context.Context, out
 			return err
 		}
 		was := ""
-		switch {
-		case before.State == gate.State:
+		if before.State == gate.State {
 			was = ", as before"
 		}
 		return o.answer(gate, func() error { return report(o.cmd, nil, "%s: the gate is now %s%s\n", name, gate.State, was) })

@@ -177,7 +177,7 @@ func TestInsecureHTTP(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_ = run(ctx, cfg, slog.New(slog.NewTextHandler(&log, nil)), nil) // it was told to stop before it began
-	if text := log.String(); !strings.Contains(text, "level=WARN msg=\"FLEX_INSECURE_HTTP:") {
+	if text := log.String(); !strings.Contains(text, "level=WARN msg=\"a setting is risky\"") || !strings.Contains(text, "why=\"FLEX_INSECURE_HTTP:") {
 		t.Errorf("the log says %s", text)
 	}
 }

@@ -100,7 +100,7 @@ func (o office) speaksOf(ctx context.Context, a outbox.Act, id, sid string) (out
 func (o office) client() (*flex.Client, error) {
 	cfg, err := loadConfig()
 	if err != nil {
-		return nil, usage(fmt.Errorf("Flex cannot be asked with these settings; nothing was changed (--unverified decides unasked):\n%w", err))
+		return nil, usage(fmt.Errorf("these settings do not let Flex be asked; nothing was changed (--unverified decides unasked):\n%w", err))
 	}
 	return flex.New(flex.Config{URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, InsecureHTTP: cfg.FlexInsecureHTTP, Credentials: cfg.credentials,
 		LookupAttribute: cfg.LookupAttribute, Timeout: cfg.FlexTimeout, Concurrency: 1, UserAgent: "flexworker/" + version})

@@ -60,10 +60,10 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, lines *logBuffer) er
 	a := &app{cfg: cfg, log: log, lines: lines, state: newState(), health: natsHealth{closed: end}}
 	defer a.close()
 	if warning := rateWarning(cfg.FlexRate); warning != "" {
-		log.Warn("FLEX_RATE: " + warning)
+		log.Warn("a setting is risky", "setting", "FLEX_RATE", "why", warning)
 	}
 	for _, warning := range cfg.warnings() {
-		log.Warn(warning)
+		log.Warn("a setting is risky", "why", warning)
 	}
 	if err := a.build(ctx, name); err != nil {
 		return err
@@ -264,7 +264,7 @@ func (a *app) streams(ctx context.Context) error {
 		return err
 	}
 	for _, advice := range a.consumer.Advice(ctx) {
-		a.log.Warn(advice)
+		a.log.Warn("the request stream should be set up otherwise", "why", advice)
 	}
 	return nil
 }

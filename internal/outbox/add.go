@@ -118,8 +118,9 @@ func (s *Store) Add(ctx context.Context, e Event) (Added, error) {
 		return 0, ErrRemoved
 	case old:
 		return 0, ErrOld
+	default:
+		return added, nil
 	}
-	return added, nil
 }
 
 // AddMalformed keeps a message that cannot become a request. It may be called

@@ -139,7 +139,6 @@ const (
 	maxTracestate  = 1024
 )
 
-// trace is a traceparent as it is kept: "" for what could not be a header's value.
 // TraceID is the trace id of a traceparent header, "" when that is not one
 // (www.w3.org/TR/trace-context, version-traceid-parent-flags).
 func TraceID(traceparent string) string {

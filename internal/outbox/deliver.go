@@ -207,7 +207,7 @@ func (d *Deliverer) Yields() bool { return !d.breaker.works() && d.Store.peerWor
 // not when it is stopped while another is not. A lookup that fails postpones the next.
 func (d *Deliverer) MayLookUp() bool {
 	word, _, stopped := d.breaker.stopped()
-	return d.breaker.works() || !(stopped && word == WordUnauthorized) && !d.Store.peerWorks()
+	return d.breaker.works() || (!stopped || word != WordUnauthorized) && !d.Store.peerWorks()
 }
 
 // wait rests until the time is over, a signal comes or ctx ends.

@@ -29,8 +29,8 @@ type Rechecked struct {
 const recheckable = `(state = 'pending' AND coalesce(` + notBefore + `, '-infinity') <= clock_timestamp() OR state = 'uncertain'
 	OR state = 'sending' AND leased_until <= clock_timestamp())`
 
-// Recheck: pending, lapsed or uncertain -> uncertain, after the tables have lost what was
-// written from since on: a failover to a standby that lagged, or a restore. Each request
+// Recheck moves what is pending, lapsed or uncertain to uncertain, after the tables have lost
+// what was written from since on: a failover to a standby that lagged, or a restore. Each request
 // that may have been sent in that time is looked up before it is sent, and the lost
 // attempt, if there was one, counts as made at any moment from since until now. It has a
 // number of its own, so that a record which its holder still has is of no later attempt.

@@ -366,9 +366,9 @@ func (r *Registry) compare(found []Difference) {
 	for i, d := range found {
 		said[i] = d.String()
 	}
-	switch now := strings.Join(said, ". "); {
-	case now == r.differ:
-	case now == "":
+	switch now := strings.Join(said, ". "); now {
+	case r.differ:
+	case "":
 		r.differ = now
 		r.Log.Info("the settings of all living workers are equal again")
 	default:

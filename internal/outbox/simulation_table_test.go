@@ -363,7 +363,7 @@ func (s *sim) resolve(u uncertain, f Finding, m move) *simRow {
 		return nil
 	}
 	row.state, row.dueAt = m.to, never
-	if (m.to == Pending || m.to == Uncertain) && !(m.person && u.lookupKey == "") {
+	if (m.to == Pending || m.to == Uncertain) && (!m.person || u.lookupKey != "") {
 		row.dueAt = s.now + m.delay
 	}
 	row.sid, row.byResponse = f.Outcome.InteractionSID, m.to == Rejected

@@ -77,7 +77,8 @@ func quote(word string) string {
 
 // special says whether a character means something to some shell, or is none of ASCII.
 func special(r rune) bool {
-	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_@%+:,./-", r))
+	letterOrDigit := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+	return !letterOrDigit && !strings.ContainsRune("_@%+:,./-", r)
 }
 
 // JSON is JSON text, which means the same, in which everything can be seen: what is not
