@@ -129,7 +129,7 @@ func TestOperator(t *testing.T) {
 	}
 	// What may still be found is not declared absent in passing.
 	postpone := func(due string) {
-		if _, err := r.pool.Exec(t.Context(), `UPDATE outbox SET due_at = `+due+` WHERE request_id = 'u-1'`); err != nil {
+		if _, err := r.pool.Exec(t.Context(), `UPDATE outbox SET due_at = `+due+`, for_person_since = CASE WHEN `+due+` IS NULL THEN clock_timestamp() END WHERE request_id = 'u-1'`); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -510,3 +510,30 @@ func TestSlowWorkspaceDelaysItself(t *testing.T) {
 		t.Errorf("searches by workspace: %v; the slow one is asked once at a time", asked)
 	}
 }
+
+// TestLookupOfAStoppedProcess: a process takes what is due, is stopped for minutes and then
+// asks. The list may have forgotten by then what it would have shown: it counts for nothing.
+// Seed 389015354778 of the simulation, with a log that lagged as well.
+func TestLookupOfAStoppedProcess(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	id := mustAdd(t, s, "stopped", 1, keyed)[0]
+	s.timeout(t)
+	s.grow(t, 2*time.Minute)
+	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
+	r := resolver(t, s, taskRouter{search: func(ctx context.Context, _, _ string, _ []string) ([]flex.Task, error) { return nil, ctx.Err() }})
+	for stopped, want := range map[time.Duration]State{lookupLimit: Uncertain, 0: Pending} {
+		q, err := s.takeLookups(t.Context(), 19, time.Minute, nil)
+		if err != nil || len(q.asked) != 1 {
+			t.Fatal(q, err)
+		}
+		if err := r.ask(t.Context(), q, time.Now().Add(-stopped)); err != nil {
+			t.Fatal(err)
+		}
+		if row := s.row(t, id); row.State != want {
+			t.Errorf("asked %v after it was taken: %s, %s; want %s", stopped, row.State, deref(row.ErrorMessage), want)
+		}
+		exec(t, s.pool, `UPDATE outbox SET state = 'uncertain', error_kind = 'x', due_at = clock_timestamp()`)
+		exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+	}
+}

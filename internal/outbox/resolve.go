@@ -112,6 +112,7 @@ func (r *Resolver) turn(ctx context.Context) (waiting bool, err error) {
 	if len(busy) == mostInquiries {
 		return false, nil // the end of one is a signal
 	}
+	taken := time.Now()
 	q, err := r.Store.takeLookups(ctx, most, r.Policy.Settle, busy)
 	if isDataError(err) {
 		err = r.skipUnreadable(ctx, err)
@@ -121,7 +122,7 @@ func (r *Resolver) turn(ctx context.Context) (waiting bool, err error) {
 	}
 	r.begin(q)
 	r.ended.Go(func() {
-		err := r.ask(ctx, q)
+		err := r.ask(ctx, q, taken)
 		r.end(q)
 		if err != nil && ctx.Err() == nil {
 			r.Log.Warn("what a lookup found cannot be stored; it is looked up again", "error", err)
@@ -155,8 +156,9 @@ func (r *Resolver) end(q inquiry) {
 	r.Store.doubtful.raise() // there may be more of that workspace
 }
 
-// ask makes one inquiry and stores what came of it.
-func (r *Resolver) ask(ctx context.Context, q inquiry) error {
+// ask makes one inquiry and stores what came of it. What a process that was stopped in
+// between asks too late tells nothing: how old an attempt is was read when it was taken.
+func (r *Resolver) ask(ctx context.Context, q inquiry, taken time.Time) error {
 	crash.At("asking")
 	findings := make([]Finding, len(q.asked))
 	begun := time.Now()
@@ -165,7 +167,7 @@ func (r *Resolver) ask(ctx context.Context, q inquiry) error {
 			findings[i].Why = "its call carried no lookup key, or named no workspace: there is no task to look for"
 		}
 	} else {
-		limit, cancel := context.WithTimeout(ctx, lookupLimit)
+		limit, cancel := context.WithDeadline(ctx, taken.Add(lookupLimit))
 		defer cancel()
 		var err error
 		findings, err = q.lookUp(limit, r.Flex)

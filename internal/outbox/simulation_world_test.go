@@ -91,6 +91,7 @@ type simLease struct {
 type simAsking struct {
 	q        inquiry
 	findings []Finding
+	taken    instant
 	asked    bool
 	next     int
 }
@@ -472,7 +473,7 @@ func (s *sim) stepTake(r *simReplica) bool {
 	if s.broken(ownAttribute) {
 		q.attribute = s.attributeOf(r.number)
 	}
-	r.asking = &simAsking{q: q}
+	r.asking = &simAsking{q: q, taken: s.now}
 	return true
 }
 
@@ -487,8 +488,13 @@ func (s *sim) stepAsk(r *simReplica) bool {
 		a.findings = make([]Finding, len(a.q.asked))
 		return true
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if s.now-a.taken > lookupLimit {
+		cancel() // the limit counts from when they were taken
+	}
 	var err error
-	a.findings, err = a.q.lookUp(context.Background(), s)
+	a.findings, err = a.q.lookUp(ctx, s)
 	if s.broken(logAloneCounts) {
 		for i, u := range a.q.asked {
 			if f := &a.findings[i]; u.forgotten() && f.Kind == Unclear && strings.Contains(f.Why, "alone proves nothing") {
@@ -631,9 +637,9 @@ func (s *sim) store(a simAnswer) {
 }
 
 // SearchTasks, Events and Fetch make the simulation a finder.
-func (s *sim) SearchTasks(_ context.Context, _, attribute string, keys []string) ([]flex.Task, error) {
+func (s *sim) SearchTasks(ctx context.Context, _, attribute string, keys []string) ([]flex.Task, error) {
 	f := &s.flex
-	if f.down {
+	if f.down || ctx.Err() != nil {
 		return nil, &flex.LookupError{ErrorKind: "timeout"}
 	}
 	if f.noLists && len(keys) > 1 {
