@@ -167,8 +167,9 @@ func (n *nemesis) onEndpoint() []func() stroke {
 	}
 	rules = append(rules, flextest.Rule{Fault: flextest.CreateThenClose, Share: 0.1}, flextest.Rule{Fault: flextest.CreateThenCloseNext, Share: 0.1},
 		flextest.Rule{Fault: flextest.Status(429).RetryAfter("1"), Share: 0.02}, flextest.Rule{Fault: flextest.Status(429).RetryAfter("soon"), Share: 0.05})
-	for _, status := range []int{301, 302, 307, 401, 403} {
-		rules = append(rules, flextest.Rule{Fault: flextest.Status(status), Share: 0.02, Times: 2})
+	for _, f := range []flextest.Fault{flextest.Status(301), flextest.Status(302), flextest.Status(307), flextest.Status(401), flextest.Status(403),
+		flextest.CreateThen(flextest.Status(301)), flextest.CreateThen(flextest.Status(307))} {
+		rules = append(rules, flextest.Rule{Fault: f, Share: 0.02, Times: 2})
 	}
 	n.dice.Shuffle(len(rules), func(i, j int) { rules[i], rules[j] = rules[j], rules[i] })
 	var cards []func() stroke

@@ -23,9 +23,9 @@ type facts struct {
 
 // classify decides what a call means for the interaction it asked for: by HTTP
 // status first, and within the 4xx by Twilio's code, since which code comes with
-// which status is not documented. A 5xx may have been done whatever it says, and a 4xx
-// that may be another's whatever it says: who stands between us and Flex may have passed
-// the request on before.
+// which status is not documented. A 5xx may have been done whatever it says, and a
+// redirect, or a 4xx that may be another's, whatever it says: who stands between us and
+// Flex may have passed the request on before.
 func classify(f facts) Kind {
 	switch {
 	case f.status == 0 && f.locked:
@@ -36,13 +36,11 @@ func classify(f facts) Kind {
 		return Uncertain
 	case 200 <= f.status && f.status < 300 && f.sid:
 		return Created
-	case 300 <= f.status && f.status < 400:
-		return Blocked // not Twilio, or not where we think it is
 	case f.status == http.StatusRequestTimeout:
 		return Uncertain
 	case 400 <= f.status && f.status < 500 && f.twilio:
 		return classify4xx(f)
-	default: // 1xx, 2xx without a sid, another's 4xx, 5xx, and what no standard knows
+	default: // 1xx, 2xx without a sid, 3xx, another's 4xx, 5xx, and what no standard knows
 		return Uncertain
 	}
 }

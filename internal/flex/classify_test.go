@@ -24,7 +24,7 @@ func TestClassify(t *testing.T) {
 		{facts{status: 200, sid: true}, Created}, {facts{status: 201, sid: true}, Created}, {facts{status: 299, sid: true}, Created},
 		{facts{status: 200}, Uncertain}, {facts{status: 204}, Uncertain}, {facts{status: 200, code: 20429}, Uncertain},
 		{facts{status: 100}, Uncertain}, {facts{status: 101, sid: true}, Uncertain}, {facts{status: 199}, Uncertain},
-		{facts{status: 300}, Blocked}, {facts{status: 302, sid: true}, Blocked}, {facts{status: 399}, Blocked},
+		{facts{status: 300}, Uncertain}, {facts{status: 302, sid: true}, Uncertain}, {facts{status: 307, twilio: true, code: 20003}, Uncertain}, {facts{status: 399}, Uncertain},
 
 		{facts{twilio: true, status: 400}, Rejected}, {facts{twilio: true, status: 404}, Rejected}, {facts{twilio: true, status: 405}, Rejected}, {facts{twilio: true, status: 409}, Rejected},
 		{facts{twilio: true, status: 413}, Rejected}, {facts{twilio: true, status: 415}, Rejected}, {facts{twilio: true, status: 422}, Rejected}, {facts{twilio: true, status: 499}, Rejected},
@@ -72,7 +72,7 @@ func FuzzClassify(f *testing.F) {
 		case kind == Rejected:
 			ok = twilio && status >= 400 && status < 500
 		case kind == Blocked:
-			ok = status == 0 && locked || status >= 300 && status < 400 || twilio && status >= 400 && status < 500
+			ok = status == 0 && locked || twilio && status >= 400 && status < 500
 		case status >= 200 && status < 300 && sid:
 			ok = false
 		}

@@ -368,7 +368,7 @@ func TestFetchAndCheck(t *testing.T) {
 		{"Flex not set up", 404, `{"code":45103,"status":404,"message":"x"}`, Rejected, Blocked},
 		{"wrong password", 401, `{"code":20003,"status":401,"message":"x"}`, Blocked, Blocked},
 		{"another's 401", 401, ``, Uncertain, Uncertain},
-		{"redirect", 302, ``, Blocked, Blocked},
+		{"redirect", 302, ``, Uncertain, Uncertain},
 		{"limited", 429, `{"code":20429,"status":429,"message":"x"}`, Refused, Refused},
 		{"limited by another", 429, ``, Uncertain, Uncertain},
 		{"down", 503, ``, Uncertain, Uncertain},

@@ -12,7 +12,7 @@ type Kind uint8
 const (
 	// Uncertain: the interaction may exist. Bytes left and no answer that
 	// decides came back (timeout, reset, 408, 5xx, a 2xx without a readable sid, a
-	// 4xx that does not show that it is Twilio's).
+	// redirect, a 4xx that does not show that it is Twilio's).
 	Uncertain Kind = iota
 	// Created: the interaction exists and its sid was read.
 	Created
@@ -21,8 +21,9 @@ const (
 	Refused
 	// Rejected: Twilio said that it was not created and never will be.
 	Rejected
-	// Blocked: it surely was not created because our credentials, our account
-	// or our address are at fault, so every other request would fare the same.
+	// Blocked: it surely was not created because our credentials or our account are
+	// at fault: Twilio said so, or there are no credentials. Other requests would fare
+	// the same.
 	Blocked
 )
 

@@ -126,7 +126,7 @@ func TestFromTwilio(t *testing.T) {
 }
 
 // FuzzForeignAnswer: what has no trait of Twilio is never a refusal, whatever it says.
-// Only a redirect is Blocked, and a 2xx counts as an answer.
+// A 2xx counts as an answer.
 func FuzzForeignAnswer(f *testing.F) {
 	f.Add(403, "Server", "AmazonS3", `{"message":"Forbidden"}`, true)
 	f.Add(404, "X-Powered-By", "Express", `{"status":404,"message":"Not Found"}`, true)
@@ -147,11 +147,7 @@ func FuzzForeignAnswer(f *testing.F) {
 			return // the sid of an interaction
 		}
 		o := answer{status: status, header: http.Header{name: {value}}, body: []byte(body), whole: whole}.outcome(time.Now())
-		want := Uncertain
-		if status/100 == 3 {
-			want = Blocked
-		}
-		if o.Kind != want || o.Limited || o.FromTwilio || o.TwilioCode != 0 || o.Answered != (status/100 == 2) {
+		if o.Kind != Uncertain || o.Limited || o.FromTwilio || o.TwilioCode != 0 || o.Answered != (status/100 == 2) {
 			t.Errorf("%d %s: %s %q: %+v", status, name, value, body, o)
 		}
 	})

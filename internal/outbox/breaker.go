@@ -93,10 +93,15 @@ func oneTenants(o flex.Outcome) bool {
 }
 
 // noAnswer says whether a call brought nothing that Flex itself decided: Flex was
-// not reached, or did not answer in time, or failed, or somebody else answered.
+// not reached, or did not answer in time, or failed, or somebody else answered. A
+// redirect is apart: one is enough to stop this replica.
 func noAnswer(o flex.Outcome) bool {
-	return o.Kind == flex.Refused && o.Unreached || o.Kind == flex.Uncertain
+	return o.Kind == flex.Refused && o.Unreached || o.Kind == flex.Uncertain && !redirected(o)
 }
+
+// redirected says whether somebody sent this replica elsewhere. Flex does not: FLEX_URL, or
+// who stands before Flex, is at fault. Whether the request was passed on before is not known.
+func redirected(o flex.Outcome) bool { return o.HTTPStatus/100 == 3 }
 
 // tenantOf names who shares a fate with a request; as in the statement that claims.
 func tenantOf(l Lease) string {
@@ -109,7 +114,7 @@ func tenantOf(l Lease) string {
 func blame(o flex.Outcome) (Word, string) {
 	word, what := WordUnauthorized, "credentials or account are at fault"
 	switch s := o.HTTPStatus; {
-	case 300 <= s && s < 400 || s == 407:
+	case redirected(o) || s == 407:
 		word, what = WordUnreachable, "FLEX_URL or a proxy is at fault"
 	case noAnswer(o):
 		word, what = WordUnreachable, "Flex does not answer"
@@ -131,7 +136,7 @@ func (b *breaker) observe(l Lease, o flex.Outcome, now time.Time) (was, is break
 	case o.Limited: // an answer, which says nothing about the other calls
 	case oneTenants(o):
 		b.refusal(l, o, now)
-	case o.Kind == flex.Blocked:
+	case o.Kind == flex.Blocked, redirected(o):
 		b.open(o, now)
 	case noAnswer(o):
 		b.failure(tenantOf(l), o, now)

@@ -17,6 +17,7 @@ var (
 	isRefusing  = flex.Outcome{Kind: flex.Refused, Unreached: true, Message: "connection refused"}
 	isFailing   = flex.Outcome{HTTPStatus: 500, FromTwilio: true, Message: "m"}
 	isForeign   = flex.Outcome{HTTPStatus: 404, Message: "<html>"}
+	isRedirect  = flex.Outcome{HTTPStatus: 302, Message: "redirected"}
 	isTimeout   = flex.Outcome{ErrorKind: "timeout", Message: "timeout"}
 	isLimited   = flex.Outcome{Kind: flex.Refused, Limited: true, HTTPStatus: 429, FromTwilio: true}
 )
@@ -72,7 +73,8 @@ func TestBreakerStories(t *testing.T) {
 		{"one 401", false, story(call("a", isDenied, breakerOpen)), WordUnauthorized},
 		{"a suspended account", false, story(call("a", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, TwilioCode: 20005}, breakerOpen)), WordUnauthorized},
 		{"no credentials", false, story(call("a", flex.Outcome{Kind: flex.Blocked, Unreached: true, Message: "m"}, breakerOpen)), WordUnauthorized},
-		{"a redirect", false, story(call("a", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 302}, breakerOpen)), WordUnreachable},
+		{"a redirect", false, story(call("a", isRedirect, breakerOpen)), WordUnreachable},
+		{"a redirect of calls while reads succeed", false, story(call("a", isRedirect, breakerOpen), then("good", breakerTrying), call("a", isRedirect, breakerOpen)), WordUnreachable},
 		{"a proxy that wants a login", false, story(call("a", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 407}, breakerOpen)), WordUnreachable},
 		{"no connection, one tenant", false, story(calls(4, "a", isRefusing, breakerClosed), call("a", isRefusing, breakerOpen)), WordUnreachable},
 		{"no connection once, while another replica is stopped for it", true, story(call("a", isRefusing, breakerOpen)), WordUnreachable},
@@ -190,7 +192,7 @@ func TestTenants(t *testing.T) {
 		oneTenants, noAnswer bool
 	}{
 		{blocked(403, 20403), true, false}, {blocked(400, 45002), true, false}, {blocked(401, 45002), false, false}, {blocked(407, 0), false, false},
-		{blocked(302, 0), false, false}, {blocked(403, 20005), false, false}, {blocked(0, 0), false, false},
+		{isRedirect, false, false}, {blocked(403, 20005), false, false}, {blocked(0, 0), false, false},
 		{flex.Outcome{}, false, true}, {isRefusing, false, true}, {isLimited, false, false}, {isCreated, false, false}, {isRejected, false, false}, {isForeign, false, true},
 	} {
 		if one, no := oneTenants(tt.outcome), noAnswer(tt.outcome); one != tt.oneTenants || no != tt.noAnswer {

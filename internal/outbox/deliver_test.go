@@ -105,8 +105,10 @@ func TestDeliver(t *testing.T) {
 		{flextest.Status(401), Pending, 1, WordUnauthorized, 0},
 		{flextest.Status(403), Pending, 1, WordOK, 0}, // may be this request's alone
 		{flextest.Status(403).Code(20005), Pending, 1, WordUnauthorized, 0},
-		{flextest.Status(302), Pending, 1, WordUnreachable, 0},
-		{flextest.Status(307), Pending, 1, WordUnreachable, 0},
+		{flextest.Status(302), Uncertain, 0, WordUnreachable, 0},
+		{flextest.CreateThen(flextest.Status(302)), Uncertain, 0, WordUnreachable, 1},
+		{flextest.Status(307), Uncertain, 0, WordUnreachable, 0},
+		{flextest.CreateThen(flextest.Status(307)), Uncertain, 0, WordUnreachable, 1},
 	} {
 		t.Run(string(tt.fault), func(t *testing.T) {
 			t.Parallel()

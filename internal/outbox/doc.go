@@ -79,13 +79,13 @@ is left of its lease, on this process's own monotonic clock and counted from
 before the claim, does not cover the longest call.
 
 Only what surely was not created leads back to pending: refused (nothing was
-written, or Twilio said 429), blocked (credentials, account, address; only Twilio
-itself can say so, or a redirect), put back (no call was made), taken back (leased
+written, or Twilio said 429), blocked (credentials, account; only Twilio
+itself can say so), put back (no call was made), taken back (leased
 by a statement whose answer did not come: no call was made), and proved absent. All
 else is uncertain and is never simply repeated.
 
 Refused, put back and taken back are spared: RETRY_MAX_ATTEMPTS does not count them.
-Blocked is when this replica's credentials or address are at fault. A refusal that may
+Blocked is when this replica's credentials or account are at fault. A refusal that may
 be one tenant's, a 403, is spared so many times; from then on its attempts count, and end.
 
 # Who stops whom
