@@ -27,7 +27,7 @@ test: postgres ## every test, shuffled, with the race detector where there is a 
 	@if [ "$$(go env CGO_ENABLED)" = 1 ] && echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1; \
 	then set -- -race; \
 	else set --; export CGO_ENABLED=0; echo "test: no C compiler with its headers, so WITHOUT the race detector"; fi; \
-	set -x; go test "$$@" -parallel=4 $(TESTFLAGS) -shuffle=on -timeout=10m ./...
+	set -x; go test "$$@" -parallel=4 $(TESTFLAGS) -shuffle=on -timeout=30m ./...
 
 lint: ## golangci-lint (.golangci.yml), gofmt, go mod tidy
 	$(LINT) golangci-lint run
