@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"hash/fnv"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,6 +41,14 @@ func (k kind) may(outcome string) bool {
 	}
 }
 
+// column is where it is counted: [0] with a workspace, [1] without.
+func (k kind) column() int {
+	if k == attached {
+		return 1
+	}
+	return 0
+}
+
 // rec is one request: what was asked, what was created, what was answered. There
 // are hundreds of thousands of them, so it is small.
 type rec struct {
@@ -56,7 +65,6 @@ type rec struct {
 	sid       string
 	body      uint64 // hash of the result
 	variant   int8   // of the request that was answered; -1: not told
-	waited    bool   // for a person
 }
 
 // asking is one acknowledged message of a request.
@@ -86,7 +94,8 @@ type book struct {
 	ledger    int             // entries read
 	published int             // messages acknowledged
 	results   int
-	again     int // results under an id that had been there
+	again     int               // results under an id that had been there
+	persons   map[string][2]int // announcements that a person has to look, by reason; [0] with a workspace, [1] without
 	offences  []offence
 	more      int // offences beyond the first offencesMost
 }
@@ -94,7 +103,7 @@ type book struct {
 const offencesMost = 500
 
 func newBook() *book {
-	return &book{nonsense: map[uint64]bool{}, early: map[uint64]bool{}}
+	return &book{nonsense: map[uint64]bool{}, early: map[uint64]bool{}, persons: map[string][2]int{}}
 }
 
 // offend notes what must not be.
@@ -168,6 +177,26 @@ type result struct {
 	Metadata       struct {
 		Variant *int8 `json:"variant"`
 	} `json:"metadata"`
+	Error struct {
+		HTTPStatus int    `json:"http_status"`
+		Message    string `json:"message"`
+	} `json:"error"`
+}
+
+// detail is what differs from one request to the next: what a server said, and sids.
+var detail = regexp.MustCompile(`( could not be (?:asked|read))[^:;]*:.*|\b[A-Z]{2}[0-9a-f]{32}\b`)
+
+// reason is why a person was asked, without what differs from one request to the next.
+func (r result) reason() string {
+	_, why, found := strings.Cut(r.Error.Message, "a person has to decide whether it exists: ")
+	if !found {
+		why = r.Error.Message
+	}
+	why = detail.ReplaceAllString(why, "$1")
+	if r.Error.HTTPStatus/100 == 2 {
+		return "after a 2xx: " + why
+	}
+	return why
 }
 
 // answered notes a result: its subject, message id and body.
@@ -193,7 +222,10 @@ func (b *book) answered(subject, messageID string, body []byte, r result) {
 	case r.Outcome == "conflict":
 		b.reply(r.RequestID, q, reply{r.Sequence, source, true})
 	case r.Outcome == "uncertain":
-		if q.waited = true; q.outcome != "" {
+		n := b.persons[r.reason()]
+		n[q.kind.column()]++
+		b.persons[r.reason()] = n
+		if q.outcome != "" {
 			b.note("after the final result nothing else comes", r.RequestID, "uncertain after "+q.outcome)
 		}
 	case again:

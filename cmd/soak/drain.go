@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 const (
@@ -16,6 +19,9 @@ const (
 	// soak leaves thousands.
 	stillLimit = 4 * time.Minute
 	drainLimit = 30 * time.Minute
+	// verifiedMost is how often TaskRouter is asked before the person says that there is
+	// nothing: it takes seconds, and a long soak leaves hundreds.
+	verifiedMost = 50
 	// calm is how long after the last strike a call that was under way can still
 	// create something: a person who looks into the ledger waits for it.
 	calm = settle + callLimit
@@ -111,29 +117,32 @@ func (w *world) drain(ctx context.Context) error {
 
 // decide resolves everything that waits for a person.
 func (w *world) decide(ctx context.Context) error {
-	rows, err := w.pool.Query(ctx, `SELECT request_id FROM outbox WHERE for_person_since IS NOT NULL ORDER BY id`)
+	rows, err := w.pool.Query(ctx, `SELECT request_id, attempt FROM outbox WHERE for_person_since IS NOT NULL ORDER BY id`)
 	if err != nil {
 		return err
 	}
-	var ids []string
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return err
-		}
-		ids = append(ids, id)
+	type asked struct {
+		ID      string
+		Attempt int
 	}
-	if err := rows.Err(); err != nil {
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[asked])
+	if err != nil {
 		return err
 	}
-	for _, id := range ids {
-		args := []string{"resolve", id, "--why", "the ledger of the endpoint says so", "--by", "soak"}
-		if sid := w.book.inLedger(id); sid != "" {
+	for _, a := range all {
+		args := []string{"resolve", a.ID, "--attempt", strconv.Itoa(a.Attempt), "--why", "the ledger of the endpoint says so", "--by", "soak"}
+		switch sid := w.book.inLedger(a.ID); {
+		case sid != "":
 			args = append(args, "--created", sid)
-		} else {
+		case strings.HasSuffix(a.ID, kindNames[attached]) || w.verified >= verifiedMost:
+			args = append(args, "--absent", "--unverified")
+		default: // TaskRouter has to agree with the ledger
+			w.verified++
 			args = append(args, "--absent")
 		}
-		if _, said, err := w.operator(ctx, args...); err != nil && !strings.Contains(said, "is not uncertain") {
+		// TaskRouter may be asked three times a second, and the lookups go on: what could
+		// not be asked is asked again by the next round.
+		if _, said, err := w.operator(ctx, args...); err != nil && !strings.Contains(said, "is not uncertain") && !strings.Contains(said, "could not be asked") {
 			return fmt.Errorf("worker %s: %w: %s", strings.Join(args, " "), err, said)
 		}
 	}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -152,16 +154,15 @@ func (w *world) count(ctx context.Context) (counts, error) {
 	var c counts
 	w.book.mu.Lock()
 	for _, q := range w.book.recs {
-		i := 0
-		if q.kind == attached {
-			i = 1
-		}
+		i := q.kind.column()
 		if len(q.asked) > 0 {
 			c.requests[i]++
 		}
 		c.creates[i] += len(q.created)
-		if q.waited {
-			c.held[i]++
+	}
+	for _, n := range w.book.persons {
+		for i := range n {
+			c.held[i] += n[i]
 		}
 	}
 	w.book.mu.Unlock()
@@ -240,13 +241,36 @@ func (w *world) print(c counts, took time.Duration) {
 	row("uncertain attempts", c.uncertain)
 	row("found", c.found)
 	row("proved absent", c.absent)
-	row("held for a person", c.held)
+	row("came to a person", c.held)
 	w.board.say("%-28s %9d", "duplicates", rule(ruleTwice))
 	w.board.say("%-28s %9d", "lost", rule(ruleLost))
 	w.board.say("%-28s %9d", "without a final result", rule(ruleFinal))
 	w.board.say("%-28s %9d", "results that changed", rule(ruleChanged))
 	w.board.say("%-28s %9d", "offences in all", w.book.offended())
+	w.printPersons(c)
 	if asked != c.requests[0]+c.requests[1] {
 		w.board.say("%d requests were never acknowledged and count for nothing", asked-c.requests[0]-c.requests[1])
 	}
 }
+
+// printPersons says why attempts came to a person, the most frequent reason first.
+func (w *world) printPersons(c counts) {
+	held, uncertain := c.held[0]+c.held[1], c.uncertain[0]+c.uncertain[1]
+	if held == 0 {
+		return
+	}
+	w.board.say("\nof %d uncertain attempts %d came to a person (%.1f %%; %d of %d of those with a workspace, %.1f %%):", uncertain, held, share(held, uncertain),
+		c.held[0], c.uncertain[0], share(c.held[0], c.uncertain[0]))
+	reasons := slices.SortedFunc(maps.Keys(w.book.persons), func(a, b string) int {
+		x, y := w.book.persons[a], w.book.persons[b]
+		return cmp.Or(cmp.Compare(y[0]+y[1], x[0]+x[1]), strings.Compare(a, b))
+	})
+	for _, reason := range reasons {
+		n := w.book.persons[reason]
+		w.board.say("%9d %9d  %s", n[0], n[1], reason)
+	}
+	w.board.say("")
+}
+
+// share is part of all, in per cent.
+func share(part, all int) float64 { return 100 * float64(part) / float64(max(all, 1)) }

@@ -40,6 +40,7 @@ type world struct {
 	queue    *queue
 	flex     *flextest.Server
 	replicas []*replica
+	verified int // decisions of the person for which TaskRouter was asked
 
 	// The soak's own connections go past the proxies.
 	pool   *pgxpool.Pool
