@@ -114,13 +114,13 @@ func bulkCommand(name, short string, to func() outbox.Change) *cobra.Command {
 			return err
 		}
 		if all.N == 0 {
-			return fmt.Errorf("there is nothing to %s: %s", name, o.why(ctx, name, a, args))
+			return no("there is nothing to %s: %s", name, o.why(ctx, name, a, args))
 		}
 		if (all.N > 1 || chosen) && !yes {
 			err := o.answer(map[string]any{"would_change": all.N, "first": all.IDs, "of": all.Of}, func() error {
 				return report(o.cmd, nil, "would %s %s, first %s%s\n", name, requests(all.N), some(all.IDs), parts(all))
 			})
-			return errors.Join(err, errors.New("nothing was changed. Say --yes to do it"))
+			return errors.Join(err, no("nothing was changed. Say --yes to do it"))
 		}
 		all, err = o.store.Do(ctx, change, a, f)
 		if err != nil {
@@ -130,7 +130,7 @@ func bulkCommand(name, short string, to func() outbox.Change) *cobra.Command {
 			return report(o.cmd, nil, "%s: %s: %s%s\n", name, requests(all.N), some(all.IDs), parts(all))
 		})
 		if rest := unchanged(args, all.IDs); len(rest) > 0 {
-			err = errors.Join(err, fmt.Errorf("not changed: %s", o.why(ctx, name, a, rest)))
+			err = errors.Join(err, no("not changed: %s", o.why(ctx, name, a, rest)))
 		}
 		return err
 	})
@@ -242,7 +242,7 @@ func recheckCommand() *cobra.Command {
 		}
 		sum, err := o.store.Recheck(ctx, a, from, os.Getenv("LOOKUP_ATTRIBUTE"), !yes)
 		if errors.Is(err, outbox.ErrNotHeld) {
-			return fmt.Errorf("nothing was changed: the fleet is not held, and would send meanwhile what is asked about. First:\n    %s", terminal.Command("worker", "hold", "--why", a.Why))
+			return no("nothing was changed: the fleet is not held, and would send meanwhile what is asked about. First:\n    %s", terminal.Command("worker", "hold", "--why", a.Why))
 		}
 		if err != nil {
 			return err
@@ -256,7 +256,7 @@ func recheckCommand() *cobra.Command {
 				would, requests(sum.LookedUp), from.UTC().Format(time.RFC3339), strconv.Itoa(sum.ForPerson))
 		})
 		if !yes {
-			err = errors.Join(err, errors.New("nothing was changed. Say --yes to do it"))
+			err = errors.Join(err, no("nothing was changed. Say --yes to do it"))
 		} else if err == nil {
 			o.shows("Lookups go on while the fleet is held. What is proved absent is sent after: worker release --why ...")
 		}

@@ -57,8 +57,8 @@ func TestClosedForGood(t *testing.T) {
 	if _, err := r.js.Publish(t.Context(), "interactions.requests.crm", []byte("not JSON")); err != nil {
 		t.Fatal(err)
 	}
-	if status := c.exit(); status != 1 {
-		t.Errorf("exit status %d, want 1", status)
+	if status := c.exit(); status != exitAway {
+		t.Errorf("exit status %d, want %d", status, exitAway)
 	}
 	if said := c.log.String(); !strings.Contains(said, "worker: NATS has closed the connection for good") || !strings.Contains(said, "maximum control line exceeded") {
 		t.Errorf("it does not say why")

@@ -36,9 +36,9 @@ func migrateCommand() *cobra.Command {
 				case step == "":
 					return report(cmd, nil, "nothing to take back: the database has no migrations\n")
 				case len(tables) == 0:
-					return fmt.Errorf("this takes %s back; it drops no table and no row; say --yes if you mean it", step)
+					return no("this takes %s back; it drops no table and no row; say --yes if you mean it", step)
 				}
-				return fmt.Errorf("this takes %s back and drops %s with all rows; say --yes if you mean it", step, strings.Join(tables, " and "))
+				return no("this takes %s back and drops %s with all rows; say --yes if you mean it", step, strings.Join(tables, " and "))
 			}
 			step, err := migrations.Down(cmd.Context(), dsn)
 			if err == nil && *asJSON {
@@ -225,11 +225,11 @@ func healthcheck(ctx context.Context, address, path string) error {
 	}}
 	response, err := client.Do(r)
 	if err != nil {
-		return err
+		return fmt.Errorf("no worker answers at ADMIN_ADDR=%s: %w", address, err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answered %s", path, response.Status)
+		return no("%s answered %s", path, response.Status)
 	}
 	return nil
 }

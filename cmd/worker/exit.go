@@ -1,22 +1,34 @@
 package main
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
+
+	"flexworker/internal/outbox"
 )
 
 // The exit statuses, by which a script or a pager can tell what happened.
 const (
 	exitNo    = 1 // the answer is no: not balanced, not found, nothing changed
 	exitUsage = 2 // the command line, or the settings, are at fault
-	exitAway  = 3 // a server does not answer
+	exitAway  = 3 // a server does not answer, or did not do what it was asked
 )
+
+// noError is an answer: the command did what it was asked, and the answer is no.
+type noError struct{ error }
+
+func (e noError) Unwrap() error { return e.error }
+
+// no marks an error as an answer, with the words of fmt.Errorf. What is not marked so never
+// has its exit status: a pager must not take a database that is away for a no.
+func no(format string, args ...any) error { return noError{fmt.Errorf(format, args...)} }
 
 // usageError is a fault of the command line or of the settings.
 type usageError struct{ error }
@@ -56,32 +68,30 @@ func markRun(cmd *cobra.Command) {
 func exitStatus(err error) int {
 	var ran ranError
 	var fault usageError
+	var answer noError
 	switch {
 	case err == nil:
 		return 0
-	case !errors.As(err, &ran), errors.As(err, &fault), errors.Is(err, fs.ErrNotExist), // a file that was named
-		errors.Is(err, nats.ErrAuthorization):
+	case !errors.As(err, &ran), errors.As(err, &fault), refused(err):
 		return exitUsage
-	case away(err):
-		return exitAway
-	default:
+	case errors.As(err, &answer), errors.Is(err, outbox.ErrRefused):
 		return exitNo
+	default:
+		return exitAway
 	}
 }
 
-// away says whether err means that a server could not be asked, rather than what it said.
-func away(err error) bool {
-	var connect *pgconn.ConnectError
+// refused says whether err means that a right is missing: a user or password that
+// Postgres or NATS does not take, a grant, or a file of the settings that cannot be read.
+func refused(err error) bool {
 	var said *pgconn.PgError
-	var network *net.OpError // net.Error would also be an error of a file
-	var name *net.DNSError
-	switch {
-	case errors.As(err, &connect), errors.As(err, &network), errors.As(err, &name):
-		return true
-	case errors.As(err, &said): // class 08: connection, 57P: shut down or starting
-		return len(said.Code) == 5 && (said.Code[:2] == "08" || said.Code[:3] == "57P")
-	default:
-		return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) ||
-			errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, net.ErrClosed)
+	if errors.As(err, &said) { // class 28: authorization; 42501: a grant. https://www.postgresql.org/docs/17/errcodes-appendix.html
+		return strings.HasPrefix(said.Code, "28") || said.Code == "42501"
 	}
+	var socket *net.OpError // of a Unix socket that is not there: the server is away
+	if errors.As(err, &socket) {
+		return false
+	}
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) ||
+		errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrPermissionViolation)
 }

@@ -1,11 +1,19 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/nats-io/nats.go"
+
 	"flexworker/internal/faultproxy"
+	"flexworker/internal/outbox"
 )
 
 // TestExitStatus: a script can tell a no from a mistyped command, and both from a server
@@ -20,6 +28,10 @@ func TestExitStatus(t *testing.T) {
 	}
 	nobody := strings.Replace("postgres://worker@127.0.0.1:PORT/worker", "PORT", strconv.Itoa(port), 1)
 	unmade := strings.Replace(r.dsn, r.pool.Config().ConnConfig.Database, "no_such_database", 1)
+	file := t.TempDir() + "/events"
+	if err := os.WriteFile(file, []byte("{bad"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		env    []string
 		args   string
@@ -37,6 +49,15 @@ func TestExitStatus(t *testing.T) {
 		{append(env, "DATABASE_URL="), "list", exitUsage},
 		{append(env, "DATABASE_URL=://"), "list", exitUsage},
 		{append(env, "NATS_URL="), "audit", exitUsage},
+		{append(env, "REQUESTS_STREAM=NOPE"), "audit", exitUsage},
+		{env, "completion", exitUsage},
+		{env, "completion tcsh", exitUsage},
+		{env, "completion fish", 0},
+		{env, "send /no/such/file", exitUsage},
+		{env, "send /dev/null", exitUsage},
+		{env, "send " + file, exitUsage},
+		{append(env, "DATABASE_URL=postgres:///worker?host=/no/such/folder"), "list", exitAway},
+		{append(env, "DATABASE_URL="+strings.Replace(r.dsn, "://", "://nobody:wrong@", 1)), "list", exitUsage},
 		{append(env, "DATABASE_URL="+nobody), "list", exitAway},
 		{append(env, "DATABASE_URL="+nobody), "migrate status", exitAway},
 		{append(env, "DATABASE_URL="+nobody), "hold --why x", exitAway},
@@ -46,6 +67,40 @@ func TestExitStatus(t *testing.T) {
 		if status, out, errs := r.try(c.env, strings.Fields(c.args)...); status != c.status {
 			t.Errorf("worker %s: status %d, want %d:\n%s%s", c.args, status, c.status, out, errs)
 		}
+	}
+}
+
+// TestExitStatusOfServers: what a server refuses or breaks off is never the answer no, and
+// a right that is missing is a fault of the settings.
+func TestExitStatusOfServers(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string]int{
+		"28P01": exitUsage, "28000": exitUsage, "42501": exitUsage,
+		"57014": exitAway, "53300": exitAway, "55P03": exitAway, "25006": exitAway, "57P01": exitAway, "08006": exitAway, "42P01": exitAway,
+	} {
+		if status := exitStatus(ranError{fmt.Errorf("audit: %w", &pgconn.PgError{Code: code})}); status != want {
+			t.Errorf("SQLSTATE %s: status %d, want %d", code, status, want)
+		}
+	}
+	for err, want := range map[error]int{
+		nats.ErrAuthorization: exitUsage, nats.ErrPermissionViolation: exitUsage, nats.ErrTimeout: exitAway, context.Canceled: exitAway,
+		context.DeadlineExceeded: exitAway, outbox.ErrRefused: exitNo, no("no"): exitNo, usage(no("no")): exitUsage,
+	} {
+		if status := exitStatus(ranError{err}); status != want {
+			t.Errorf("%v: status %d, want %d", err, status, want)
+		}
+	}
+}
+
+// TestVerbsWantTheirOwnSettings: a verb complains of no setting that it has no use for.
+func TestVerbsWantTheirOwnSettings(t *testing.T) {
+	t.Parallel()
+	err := faultsOf(errors.Join(errors.New("NATS_URL is empty"), errors.New("TWILIO_ACCOUNT_SID is required")), true, "NATS_")
+	if err == nil || err.Error() != "NATS_URL is empty" {
+		t.Error(err)
+	}
+	if err := faultsOf(errors.Join(errors.New("NATS_URL is empty")), false, "NATS_"); err != nil {
+		t.Error(err)
 	}
 }
 

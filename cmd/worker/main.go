@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -108,6 +109,13 @@ func root(out, errs io.Writer) *cobra.Command {
 		versionCommand(),
 	)
 	cmd.AddCommand(operatorCommands()...)
+	cmd.InitDefaultCompletionCmd()
+	if completion, _, err := cmd.Find([]string{"completion"}); err == nil && completion != cmd {
+		completion.Args = subcommand
+		completion.RunE = func(*cobra.Command, []string) error {
+			return usage(errors.New("say for which shell: completion bash, zsh, fish or powershell"))
+		}
+	}
 	markRun(cmd)
 	return cmd
 }

@@ -186,7 +186,7 @@ func showCommand() *cobra.Command {
 func (o office) detail(ctx context.Context, id string) (outbox.Detail, error) {
 	d, err := o.store.Show(ctx, id)
 	if errors.Is(err, outbox.ErrUnknown) {
-		return d, fmt.Errorf("no request has the id %q; `worker list` shows which there are, and outbox_malformed has what could not become one", id)
+		return d, no("no request has the id %q; `worker list` shows which there are, and outbox_malformed has what could not become one", id)
 	}
 	return d, err
 }

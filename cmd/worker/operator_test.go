@@ -258,5 +258,5 @@ func (r *rig) auditFinds(env []string) {
 		t.Fatal(err)
 	}
 	r.types(env, typed{[]string{"audit"}, 0, []string{"published results that the stream no longer has", "The account balances, as far back as the result stream goes.\n"}})
-	r.types(append(env, "RESULTS_STREAM=OTHER"), typed{[]string{"audit"}, 1, []string{"there is no stream OTHER (RESULTS_STREAM)", "--tables-only"}})
+	r.types(append(env, "RESULTS_STREAM=OTHER"), typed{[]string{"audit"}, 2, []string{"there is no stream OTHER (RESULTS_STREAM)", "--tables-only"}})
 }

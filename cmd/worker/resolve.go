@@ -71,7 +71,7 @@ func resolveCommand() *cobra.Command {
 }
 
 func notUncertain(id string) error {
-	return fmt.Errorf("%s is not uncertain: there is nothing to resolve. `%s` tells where it stands", terminal.Line(id), terminal.Command("worker", "explain", "--", id))
+	return no("%s is not uncertain: there is nothing to resolve. `%s` tells where it stands", terminal.Line(id), terminal.Command("worker", "explain", "--", id))
 }
 
 // speaksOf refuses a decision about a request that does not name the attempt it is about,
@@ -83,7 +83,7 @@ func (o office) speaksOf(ctx context.Context, a outbox.Act, id, sid string) (out
 	case err != nil:
 		return d, err
 	case a.Attempt != nil && *a.Attempt != d.Attempt:
-		return d, fmt.Errorf("nothing was changed: %s", stale(d, *a.Attempt))
+		return d, no("nothing was changed: %s", stale(d, *a.Attempt))
 	case d.State != outbox.Uncertain:
 		return d, notUncertain(id)
 	case a.Attempt != nil:
@@ -98,8 +98,8 @@ func (o office) speaksOf(ctx context.Context, a outbox.Act, id, sid string) (out
 
 // client reads from Flex and TaskRouter for a person, with the settings of the workers.
 func (o office) client() (*flex.Client, error) {
-	cfg, err := loadConfig()
-	if err != nil {
+	cfg, faults := loadConfig()
+	if err := faultsOf(faults, false, "NATS_", "REQUESTS_", "RESULTS_", "DATABASE_URL", "ADMIN_ADDR", "RETENTION", "LOG_", "OTEL_"); err != nil {
 		return nil, usage(fmt.Errorf("these settings do not let Flex be asked; nothing was changed (--unverified decides unasked):\n%w", err))
 	}
 	return flex.New(flex.Config{URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, InsecureHTTP: cfg.FlexInsecureHTTP, Credentials: cfg.credentials,
@@ -121,7 +121,7 @@ func (o office) lookedFor(ctx context.Context, d outbox.Detail, unverified bool)
 		return nil
 	}
 	if d.DueAt != nil && d.ForPersonSince == nil {
-		return fmt.Errorf("%s is still looked up, and may be found: nothing was changed. Wait until `%s` says that it waits for a person, or say --unverified as well",
+		return no("%s is still looked up, and may be found: nothing was changed. Wait until `%s` says that it waits for a person, or say --unverified as well",
 			terminal.Line(d.RequestID), terminal.Command("worker", "explain", "--", d.RequestID))
 	}
 	client, err := o.client()
@@ -136,9 +136,9 @@ func (o office) lookedFor(ctx context.Context, d outbox.Detail, unverified bool)
 		if sid == "" {
 			sid = "KD..."
 		}
-		return fmt.Errorf("%s exists: nothing was changed. A lookup adopts it, or this does:\n    %s", terminal.Line(d.RequestID), d.Command("resolve", "--created", sid))
+		return no("%s exists: nothing was changed. A lookup adopts it, or this does:\n    %s", terminal.Line(d.RequestID), d.Command("resolve", "--created", sid))
 	case !e.Asked:
-		return fmt.Errorf("whether %s exists could not be asked: nothing was changed. If you know it from elsewhere:\n    %s",
+		return no("whether %s exists could not be asked: nothing was changed. If you know it from elsewhere:\n    %s",
 			terminal.Line(d.RequestID), d.Command("resolve", "--absent", "--unverified"))
 	}
 	return nil
@@ -156,7 +156,7 @@ func (o office) verify(ctx context.Context, d outbox.Detail, sid string, unverif
 	}
 	seen := client.Fetch(ctx, sid)
 	if seen.Kind != flex.Created {
-		return seen, fmt.Errorf("%s is not shown by Flex: %s; nothing was changed (--unverified believes it all the same)", terminal.Line(sid), seen.Message)
+		return seen, no("%s is not shown by Flex: %s; nothing was changed (--unverified believes it all the same)", terminal.Line(sid), seen.Message)
 	}
 	o.shows(outbox.Portrait(sid, seen) + ".")
 	attribute := "interaction_request"
@@ -164,7 +164,7 @@ func (o office) verify(ctx context.Context, d outbox.Detail, sid string, unverif
 		attribute = *d.LookupAttribute
 	}
 	if key := flex.KeyIn(seen.Response, attribute); key != "" && key != flex.LookupKey(d.RequestID) {
-		return seen, fmt.Errorf("%s was created for another request, by the %s of its task: nothing was changed (--unverified believes it all the same)", sid, attribute)
+		return seen, no("%s was created for another request, by the %s of its task: nothing was changed (--unverified believes it all the same)", sid, attribute)
 	}
 	return seen, nil
 }
@@ -175,7 +175,7 @@ var errUnbalanced = errors.New("the account does not balance")
 func openStream(ctx context.Context, js jetstream.JetStream, setting, name string) (jetstream.Stream, error) {
 	s, err := js.Stream(ctx, name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, fmt.Errorf("there is no stream %s (%s); --tables-only does without the streams", name, setting)
+		return nil, usage(fmt.Errorf("there is no stream %s (%s); --tables-only does without the streams", name, setting))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", name, err)
@@ -232,7 +232,7 @@ func auditCommand() *cobra.Command {
 			return report(o.cmd, nil, "The account balances.\n")
 		})
 		if err == nil && len(r.Offenders) > 0 {
-			err = fmt.Errorf("%w: %d offenders", errUnbalanced, len(r.Offenders))
+			err = no("%w: %d offenders", errUnbalanced, len(r.Offenders))
 		}
 		return err
 	})

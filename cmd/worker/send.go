@@ -42,7 +42,7 @@ func sendCommand() *cobra.Command {
 			}
 			events, err := readEvents(args[0], cmd.InOrStdin())
 			if err != nil {
-				return err
+				return usage(err)
 			}
 			return send(cmd, events, source, wait)
 		}}
@@ -126,8 +126,8 @@ func send(cmd *cobra.Command, events []sendEvent, source string, wait time.Durat
 		ack, err := stream.PublishMsg(ctx, m)
 		if err != nil {
 			if errors.Is(err, jetstream.ErrNoStreamResponse) {
-				err = fmt.Errorf("no stream takes %s: create %s (REQUESTS_STREAM) with subjects %s.>, or run a worker with CREATE_STREAMS=true; "+
-					"if it is there, it has no leader at the moment", m.Subject, cfg.RequestsStream, cfg.RequestsSubject)
+				err = usage(fmt.Errorf("no stream takes %s: create %s (REQUESTS_STREAM) with subjects %s.>, or run a worker with CREATE_STREAMS=true; "+
+					"if it is there, it has no leader at the moment", m.Subject, cfg.RequestsStream, cfg.RequestsSubject))
 			}
 			return fmt.Errorf("%s was not sent, nor what stands behind it: %w", e.id, err)
 		}
@@ -143,8 +143,8 @@ func send(cmd *cobra.Command, events []sendEvent, source string, wait time.Durat
 
 // senderStream connects with the NATS settings alone: who sends needs no others.
 func senderStream() (Config, jetstream.JetStream, func(), error) {
-	cfg, err := loadConfig()
-	if err != nil && cfg.NATSURL == "" {
+	cfg, faults := loadConfig()
+	if err := faultsOf(faults, true, "NATS_", "REQUESTS_", "RESULTS_", "RETENTION"); err != nil {
 		return cfg, nil, nil, usage(err)
 	}
 	if problem := natsProblem(string(cfg.NATSURL)); problem != "" {
@@ -170,8 +170,8 @@ func listen(ctx context.Context, stream jetstream.JetStream, cfg Config, source 
 		InactiveThreshold: 30 * time.Second, // five minutes otherwise: many sends would leave many consumers on the stream
 	})
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, fmt.Errorf("nothing was sent: stream %s (RESULTS_STREAM) does not exist: create it with subjects %s.>, or run a worker with CREATE_STREAMS=true",
-			cfg.ResultsStream, cfg.ResultsSubject)
+		return nil, usage(fmt.Errorf("nothing was sent: stream %s (RESULTS_STREAM) does not exist: create it with subjects %s.>, or run a worker with CREATE_STREAMS=true",
+			cfg.ResultsStream, cfg.ResultsSubject))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the results stream %s: %w", cfg.ResultsStream, err)
@@ -204,11 +204,11 @@ func (r *results) print(ctx context.Context, out io.Writer, open map[place]strin
 	for len(open) > 0 {
 		select {
 		case <-ctx.Done():
-			return errors.New("stopped before all results came")
+			return no("stopped before all results came")
 		case <-over.C:
 			missing := slices.Sorted(maps.Values(open))
-			return fmt.Errorf("no final result within %v for %d requests: %s (`worker explain ID` tells where each stands)",
-				wait, len(open), strings.Join(missing[:min(len(missing), 20)], " "))
+			return no("no final result within %v for %s: %s (`worker explain ID` tells where each stands)",
+				wait, requests(len(open)), strings.Join(missing[:min(len(missing), 20)], " "))
 		case m := <-r.messages:
 			var result struct {
 				RequestID string `json:"request_id"`

@@ -67,8 +67,8 @@ func TestSend(t *testing.T) {
 	}
 	r.types(env,
 		typed{[]string{"send", "--help"}, 0, []string{"whatever their outcomes are"}},
-		typed{[]string{"send", "--wait", "5s", file}, 1, []string{"nothing was sent: stream INTERACTION_RESULTS (RESULTS_STREAM) does not exist: create it with subjects interactions.results.>, or run a worker with CREATE_STREAMS=true"}},
-		typed{[]string{"send", file}, 1, []string{"b-2 was not sent, nor what stands behind it: no stream takes interactions.requests.cli: create INTERACTION_REQUESTS (REQUESTS_STREAM) with subjects interactions.requests.>, or run a worker with CREATE_STREAMS=true"}},
+		typed{[]string{"send", "--wait", "5s", file}, 2, []string{"nothing was sent: stream INTERACTION_RESULTS (RESULTS_STREAM) does not exist: create it with subjects interactions.results.>, or run a worker with CREATE_STREAMS=true"}},
+		typed{[]string{"send", file}, 2, []string{"b-2 was not sent, nor what stands behind it: no stream takes interactions.requests.cli: create INTERACTION_REQUESTS (REQUESTS_STREAM) with subjects interactions.requests.>, or run a worker with CREATE_STREAMS=true"}},
 	)
 	if _, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "INTERACTION_REQUESTS", Subjects: []string{"interactions.requests.>"}}); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -33,6 +34,23 @@ func settings(cfg Config) []setting {
 		all = append(all, setting{name, value, from, f.Tag.Get("doc")})
 	}
 	return all
+}
+
+// faultsOf are those faults of the settings that begin with one of names, or, where with is
+// false, all others: a verb complains of what it needs alone.
+func faultsOf(faults error, with bool, names ...string) error {
+	list, ok := faults.(interface{ Unwrap() []error }) //nolint:errorlint // what errors.Join has made
+	if !ok {
+		return faults
+	}
+	var kept []error
+	for _, fault := range list.Unwrap() {
+		begins := func(name string) bool { return strings.HasPrefix(fault.Error(), name) }
+		if slices.ContainsFunc(names, begins) == with {
+			kept = append(kept, fault)
+		}
+	}
+	return errors.Join(kept...)
 }
 
 // setting is one setting as it is in force.

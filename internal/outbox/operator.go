@@ -208,6 +208,9 @@ func (s *Store) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, er
 // nothing to resolve, or another was faster.
 var ErrNotUncertain = errors.New("outbox: the request is not uncertain")
 
+// ErrRefused is returned for an act that the table does not allow. Nothing was changed.
+var ErrRefused = errors.New("outbox: refused")
+
 // ErrOtherAttempt is returned for an act that speaks of an attempt which is not the
 // latest: what the person has seen is over. Nothing was changed.
 var ErrOtherAttempt = errors.New("outbox: another attempt has been made since")
@@ -218,7 +221,7 @@ var sidForm = regexp.MustCompile(`^KD[0-9a-fA-F]{32}$`)
 // its interaction. seen is what Flex shows of it, as far as it could be read.
 func (s *Store) ResolveCreated(ctx context.Context, a Act, requestID, sid string, seen flex.Outcome) error {
 	if !sidForm.MatchString(sid) {
-		return fmt.Errorf("outbox: resolve: %s is not the sid of an interaction: KD and 32 hexadecimal digits", sid)
+		return fmt.Errorf("%w: %s is not the sid of an interaction: KD and 32 hexadecimal digits", ErrRefused, sid)
 	}
 	var other *string // no index has sids: in a large table this takes seconds
 	err := s.pool.QueryRow(ctx, `SELECT min(request_id) FROM outbox WHERE interaction_sid = $1 AND request_id <> $2`, sid, requestID).Scan(&other)
@@ -226,7 +229,7 @@ func (s *Store) ResolveCreated(ctx context.Context, a Act, requestID, sid string
 		return wrap("resolve", err)
 	}
 	if other != nil {
-		return fmt.Errorf("outbox: resolve: %s is the interaction of %s: nothing was changed", sid, *other)
+		return fmt.Errorf("%w: %s is the interaction of %s: nothing was changed", ErrRefused, sid, *other)
 	}
 	return s.resolveByHand(ctx, a, "resolve created", requestID, `
 		state = 'created', due_at = NULL, interaction_sid = $6, task_sid = coalesce(nullif($7, ''), task_sid),

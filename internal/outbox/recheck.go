@@ -58,7 +58,7 @@ func (s *Store) Recheck(ctx context.Context, a Act, since time.Time, attribute s
 	case !held:
 		return Rechecked{}, ErrNotHeld
 	case leases != nil:
-		return Rechecked{}, fmt.Errorf("outbox: recheck: calls are still under way; their leases end at %s: try again then", clock(*leases))
+		return Rechecked{}, fmt.Errorf("%w: calls are still under way; their leases end at %s: try again then", ErrRefused, clock(*leases))
 	case dry:
 		return sum, nil
 	}
