@@ -17,7 +17,8 @@ import (
 //	closed ──a 401, a redirect; five failures in a row of several tenants──► open
 //	closed ──five failures in a row, all of one tenant──► choosing
 //	choosing ──another tenant's call is answered──► closed     its failures are that tenant's own
-//	choosing ──another tenant's call fails too; nobody else's request is due──► open
+//	choosing ──another tenant's call fails too; nobody else's request is found due──► open
+//	choosing, trying ──a claim fails──► open    and asks, rather than stand still
 //	open ──a read that creates nothing succeeds──► trying      asked every two seconds
 //	trying ──its one call is answered; nothing is due; the gate is shut──► closed
 //	trying ──its one call fails──► open
@@ -116,6 +117,8 @@ func blame(o flex.Outcome) (Word, string) {
 	switch s := o.HTTPStatus; {
 	case redirected(o) || s == 407:
 		word, what = WordUnreachable, "FLEX_URL or a proxy is at fault"
+	case noAnswer(o) && o.FromTwilio: // its 5xx: not well, whatever the credentials are
+		word, what = WordUnreachable, "Flex answers that it has failed"
 	case noAnswer(o):
 		word, what = WordUnreachable, "Flex does not answer"
 	}
@@ -281,6 +284,19 @@ func (b *breaker) nothingDue(now time.Time) (was, is breakerState) {
 	return was, b.state
 }
 
+// claimFailed notes that it could not be found out whether there is a request to try. That
+// may never be found out by the same claim, so it leads on as nothingDue does, but closes nothing.
+func (b *breaker) claimFailed(now time.Time) (was, is breakerState) {
+	b.mu.Lock()
+	if b.state == breakerTrying && len(b.failed) == 0 {
+		defer b.mu.Unlock()
+		b.state, b.changedAt = breakerOpen, now
+		return breakerTrying, breakerOpen
+	}
+	b.mu.Unlock()
+	return b.nothingDue(now)
+}
+
 // gateShut notes that no call can be tried for now.
 func (b *breaker) gateShut(now time.Time) (was, is breakerState) {
 	b.mu.Lock()
@@ -307,6 +323,7 @@ func (b *breaker) is(state breakerState) bool {
 }
 
 // asked notes what a read has brought: whether this replica may go on, with one call.
+// Flex's 429 is an answer: the gate and the slots slow calls down, as they do for the others.
 func (b *breaker) asked(o flex.Outcome, now time.Time) (goesOn bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -315,7 +332,7 @@ func (b *breaker) asked(o flex.Outcome, now time.Time) (goesOn bool) {
 		jitter = jittered
 	}
 	b.askAt = now.Add(jitter(askEvery))
-	if o.Kind != flex.Created && o.Kind != flex.Rejected {
+	if o.Kind != flex.Created && o.Kind != flex.Rejected && !o.Limited {
 		b.word, b.reason = blame(o)
 		b.readable = false
 		return false

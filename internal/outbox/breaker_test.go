@@ -112,6 +112,12 @@ func TestBreakerStories(t *testing.T) {
 		{"calls from before it stopped", false, story(call("a", isDenied, breakerOpen), calls(3, "a", isCreated, breakerOpen), call("a", isFailing, breakerOpen)), WordUnauthorized},
 		{"a call from before it tries", false, story(call("a", isDenied, breakerOpen), then("good", breakerTrying), call("a", flex.Outcome{Took: time.Minute, HTTPStatus: 500}, breakerTrying),
 			call("a", flex.Outcome{Took: time.Minute, Kind: flex.Created}, breakerTrying)), WordFailing},
+		{"a claim fails while it chooses", false, story(calls(4, "a", isFailing, breakerClosed), call("a", isFailing, breakerChoosing), then("unclaimed", breakerOpen)), WordUnreachable},
+		{"claims fail while it tries", false, story(calls(4, "a", isFailing, breakerClosed), call("a", isFailing, breakerChoosing), then("unclaimed", breakerOpen),
+			then("good", breakerTrying), then("unclaimed", breakerTrying), then("unclaimed", breakerOpen), then("good", breakerTrying), call("a", isCreated, breakerClosed)), ""},
+		{"a 429 to a read is an answer", false, story(call("a", isDenied, breakerOpen), then("limited", breakerTrying), call("a", isLimited, breakerTrying), then("shut", breakerClosed)), ""},
+		{"a 429 to a read that is not Flex's", false, story(call("a", isDenied, breakerOpen), then("busy", breakerOpen)), WordUnreachable},
+		{"a 5xx to a read", false, story(call("a", isDenied, breakerOpen), then("failing", breakerOpen)), WordUnreachable},
 		{"a good call from before it chooses", false, story(calls(4, "a", isFailing, breakerClosed), call("a", isFailing, breakerChoosing), call("b", flex.Outcome{Took: time.Minute, Kind: flex.Created}, breakerChoosing)), ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -127,6 +133,14 @@ func TestBreakerStories(t *testing.T) {
 					b.asked(flex.Outcome{Kind: flex.Rejected}, now)
 				case "bad":
 					b.asked(isDenied, now)
+				case "limited":
+					b.asked(isLimited, now)
+				case "busy":
+					b.asked(flex.Outcome{HTTPStatus: 429, Message: "<html>"}, now)
+				case "failing":
+					b.asked(isFailing, now)
+				case "unclaimed":
+					b.claimFailed(now)
 				case "nothing":
 					b.nothingDue(now)
 				case "shut":

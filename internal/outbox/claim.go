@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -142,42 +143,11 @@ func (s *share) split() (half bool, odd int) {
 // those carried their keys under different attributes, no search finds both, and finding
 // nothing proves nothing.
 func (s *Store) lease(ctx context.Context, signature string, slots int, half bool, odd int, before time.Time, avoid []string) (p passes, leases []Lease, err error) {
-	rows, err := s.pool.Query(ctx, `/* claim */
-		WITH`+gateSQL+`,
-		fresh AS MATERIALIZED (
-			SELECT o.id
-			  FROM (VALUES (9::smallint), (8), (7), (6), (5), (4), (3), (2), (1), (0)) AS p (priority)
-			 CROSS JOIN LATERAL (
-				SELECT id FROM outbox
-				 WHERE state = 'pending' AND attempt = 0 AND priority = p.priority AND due_at <= now()
-				   AND (expires_at IS NULL OR expires_at > now()) AND `+notAvoided+`
-				 ORDER BY due_at, id LIMIT coalesce((SELECT n FROM passes), 0) FOR UPDATE SKIP LOCKED) AS o
-			 LIMIT coalesce((SELECT CASE WHEN $3 THEN (n + $4) / 2 ELSE n END FROM passes), 0)),
-		again AS MATERIALIZED (
-			SELECT o.id
-			  FROM (VALUES (9::smallint), (8), (7), (6), (5), (4), (3), (2), (1), (0)) AS p (priority)
-			 CROSS JOIN LATERAL (
-				SELECT id FROM outbox
-				 WHERE state = 'pending' AND attempt > 0 AND priority = p.priority AND due_at <= now()
-				   AND (expires_at IS NULL OR expires_at > now()) AND `+notAvoided+`
-				 ORDER BY due_at, id LIMIT coalesce((SELECT n FROM passes), 0) FOR UPDATE SKIP LOCKED) AS o
-			 LIMIT coalesce((SELECT n - (SELECT count(*) FROM fresh) FROM passes), 0)),
-		due AS MATERIALIZED (SELECT id FROM fresh UNION ALL SELECT id FROM again),
-		used AS (
-			UPDATE outbox
-			   SET state = 'sending', due_at = NULL, attempt = attempt + 1,
-			       leased_by = $5, leased_until = clock_timestamp() + $6::interval,
-			       attempt_began_at = CASE WHEN undecided AND attempt_began_at IS NOT NULL THEN attempt_began_at ELSE clock_timestamp() END,
-			       answered = answered OR undecided AND lookup_attribute IS DISTINCT FROM CASE WHEN lookup_key IS NOT NULL THEN nullif($7, '') END,
-			       lookup_attribute = CASE WHEN lookup_key IS NOT NULL THEN nullif($7, '') END
-			  FROM due WHERE outbox.id = due.id
-			RETURNING outbox.id, request_id, source, request, lookup_key, attempt, spared, undecided, received_at, traceparent, tracestate,
-			          stream, stream_sequence, warnings, least(expires_at - clock_timestamp(), '8760 h') AS time_left),`+spendSQL+`
-		SELECT `+passesColumns+`, coalesce(used.id, 0), coalesce(request_id, ''), coalesce(source, ''), request, coalesce(lookup_key, ''),
-		       coalesce(attempt, 0), coalesce(spared, 0), coalesce(undecided, false), coalesce(received_at, now()), coalesce(traceparent, ''), coalesce(tracestate, ''),
-		       coalesce(stream, ''), coalesce(stream_sequence, 0), warnings, time_left
-		  FROM passes LEFT JOIN used ON true`,
-		slots, burstTime.Seconds(), half, odd, signature, s.leaseFor, s.Attribute, avoid)
+	sql, args := claimSQL, []any{slots, burstTime.Seconds(), half, odd, signature, s.leaseFor, s.Attribute}
+	if avoid != nil {
+		sql, args = chooseSQL, append(args, avoid)
+	}
+	rows, err := s.pool.Query(ctx, sql, args...)
 	if err != nil {
 		return p, nil, err
 	}
@@ -203,9 +173,87 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 	return p, leases, err
 }
 
-// notAvoided: a request whose tenant is not among $8, which is null but while one
-// call is tried. Only then are source and workspace read.
-const notAvoided = `($8::text[] IS NULL OR source || ' ' || coalesce(request #>> '{routing,properties,workspace_sid}', '') <> ALL ($8))`
+// The statements of lease: the ordinary one, and the one that leases nothing of the tenants
+// in $8, while one call is tried.
+var (
+	claimSQL = leaseSQL("", dueSQL("attempt = 0"), dueSQL("attempt > 0"))
+	// Only the choice reads sources and workspaces, and of few rows: one tenant's backlog may be
+	// the whole table, and the gate's row is locked meanwhile. Those of others among the oldest
+	// and the latest are found; between them stands what is older than what comes now.
+	chooseSQL = leaseSQL(chooseAmong("looked_fresh", "attempt = 0")+chooseAmong("looked_again", "attempt > 0"),
+		chosenSQL("looked_fresh", "attempt = 0"), chosenSQL("looked_again", "attempt > 0"))
+)
+
+// chooseMost is how many due rows a choice looks at from each end of an index's priority.
+const chooseMost = 500
+
+const (
+	priorities = `(VALUES (9::smallint), (8), (7), (6), (5), (4), (3), (2), (1), (0)) AS p (priority)`
+	isDue      = `due_at <= now() AND (expires_at IS NULL OR expires_at > now())`
+)
+
+// dueSQL is what a claim may take of new requests, or of those tried again.
+func dueSQL(kind string) string {
+	return `
+			SELECT o.id
+			  FROM ` + priorities + `
+			 CROSS JOIN LATERAL (
+				SELECT id FROM outbox
+				 WHERE state = 'pending' AND ` + kind + ` AND priority = p.priority AND ` + isDue + `
+				 ORDER BY due_at, id LIMIT coalesce((SELECT n FROM passes), 0) FOR UPDATE SKIP LOCKED) AS o`
+}
+
+// chooseAmong is a CTE of the rows that a choice looks at, with their tenants as tenantOf
+// names them. Their number is bounded before any tenant is compared.
+func chooseAmong(name, kind string) string {
+	end := func(order string) string {
+		return `
+				(SELECT id, due_at, source || ' ' || coalesce(request #>> '{routing,properties,workspace_sid}', '') AS tenant FROM outbox
+				  WHERE state = 'pending' AND ` + kind + ` AND priority = p.priority AND ` + isDue + `
+				  ORDER BY ` + order + ` LIMIT ` + strconv.Itoa(chooseMost) + `)`
+	}
+	return `
+		` + name + ` AS MATERIALIZED (
+			SELECT p.priority, o.id, o.due_at, o.tenant
+			  FROM ` + priorities + `
+			 CROSS JOIN LATERAL (` + end("due_at, id") + `
+				UNION` + end("due_at DESC, id DESC") + `) AS o
+			 WHERE EXISTS (SELECT FROM passes WHERE n > 0)),`
+}
+
+// chosenSQL is dueSQL for a choice.
+func chosenSQL(looked, kind string) string {
+	return `
+			SELECT o.id
+			  FROM (SELECT id FROM ` + looked + ` WHERE tenant <> ALL ($8::text[]) ORDER BY priority DESC, due_at, id) AS l
+			 CROSS JOIN LATERAL (
+				SELECT id FROM outbox WHERE id = l.id AND state = 'pending' AND ` + kind + ` AND ` + isDue + ` FOR UPDATE SKIP LOCKED) AS o`
+}
+
+// leaseSQL is a statement of lease that takes what the queries fresh and again give.
+func leaseSQL(looked, fresh, again string) string {
+	return `/* claim */
+		WITH` + gateSQL + `,` + looked + `
+		fresh AS MATERIALIZED (` + fresh + `
+			 LIMIT coalesce((SELECT CASE WHEN $3 THEN (n + $4) / 2 ELSE n END FROM passes), 0)),
+		again AS MATERIALIZED (` + again + `
+			 LIMIT coalesce((SELECT n - (SELECT count(*) FROM fresh) FROM passes), 0)),
+		due AS MATERIALIZED (SELECT id FROM fresh UNION ALL SELECT id FROM again),
+		used AS (
+			UPDATE outbox
+			   SET state = 'sending', due_at = NULL, attempt = attempt + 1,
+			       leased_by = $5, leased_until = clock_timestamp() + $6::interval,
+			       attempt_began_at = CASE WHEN undecided AND attempt_began_at IS NOT NULL THEN attempt_began_at ELSE clock_timestamp() END,
+			       answered = answered OR undecided AND lookup_attribute IS DISTINCT FROM CASE WHEN lookup_key IS NOT NULL THEN nullif($7, '') END,
+			       lookup_attribute = CASE WHEN lookup_key IS NOT NULL THEN nullif($7, '') END
+			  FROM due WHERE outbox.id = due.id
+			RETURNING outbox.id, request_id, source, request, lookup_key, attempt, spared, undecided, received_at, traceparent, tracestate,
+			          stream, stream_sequence, warnings, least(expires_at - clock_timestamp(), '8760 h') AS time_left),` + spendSQL + `
+		SELECT ` + passesColumns + `, coalesce(used.id, 0), coalesce(request_id, ''), coalesce(source, ''), request, coalesce(lookup_key, ''),
+		       coalesce(attempt, 0), coalesce(spared, 0), coalesce(undecided, false), coalesce(received_at, now()), coalesce(traceparent, ''), coalesce(tracestate, ''),
+		       coalesce(stream, ''), coalesce(stream_sequence, 0), warnings, time_left
+		  FROM passes LEFT JOIN used ON true`
+}
 
 var errNoGate = errors.New("the gate cannot be read: outbox_gate has lost its row")
 

@@ -359,3 +359,78 @@ func TestClaimDrained(t *testing.T) {
 		}
 	}
 }
+
+// TestChooseReadsLittle: however long one tenant's backlog is, a choice looks at the oldest and
+// the latest of a priority alone, and finds who stands there.
+func TestChooseReadsLittle(t *testing.T) {
+	t.Parallel()
+	const each = 3000
+	s := newStore(t)
+	mustAdd(t, s, "bad", each, from("bad"))
+	mustAdd(t, s, "good", 1, from("good"))
+	exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 hour' + id * interval '1 ms' WHERE source = 'bad'`)
+	exec(t, s.pool, `ANALYZE outbox`)
+	at := func(place, attempt int) {
+		exec(t, s.pool, `UPDATE outbox SET state = 'pending', attempt = $2, leased_by = NULL, leased_until = NULL,
+			due_at = (SELECT due_at + interval '0.5 ms' FROM outbox WHERE source = 'bad' ORDER BY due_at OFFSET $1 LIMIT 1) WHERE source = 'good'`, place, attempt)
+	}
+	config := s.pool.Config()
+	watch := &spy{}
+	config.ConnConfig.Tracer = watch
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	w2 := NewStore(pool, "w2", testLimit)
+	for attempt, kind := range []string{"new", "tried again"} {
+		if attempt > 0 {
+			exec(t, s.pool, `UPDATE outbox SET attempt = 1`)
+			exec(t, s.pool, `ANALYZE outbox`)
+		}
+		for place, found := range map[int]int{10: 1, chooseMost - 2: 1, each / 2: 0, each - chooseMost + 5: 1, each - 1: 1} {
+			at(place, attempt)
+			w2.share.again.Store(false)
+			w2.share.turns.Store(0) // not in halves
+			c, err := w2.claim(t.Context(), 1, "bad WS00000000000000000000000000000002")
+			if err != nil || len(c.leases) != found || found == 0 && !c.drained {
+				t.Errorf("%s, behind %d: %+v, %v", kind, place, c, err)
+			}
+			if found == 1 && len(c.leases) == 1 && c.leases[0].Source != "good" {
+				t.Errorf("%s, behind %d: leased of %s", kind, place, c.leases[0].Source)
+			}
+		}
+		at(each/2, attempt)
+		if n := rowsRead(t, s, watch.find(t, "looked_fresh")); n == 0 || n > 2*chooseMost+10 {
+			t.Errorf("%s: it read %d rows", kind, n)
+		}
+	}
+}
+
+// rowsRead is how many rows of the table the statement read, by its plan.
+func rowsRead(t *testing.T, s *Store, q pgx.TraceQueryStartData) int {
+	t.Helper()
+	type node struct {
+		Relation string  `json:"Relation Name"`
+		Rows     float64 `json:"Actual Rows"`
+		Filtered float64 `json:"Rows Removed by Filter"`
+		Loops    float64 `json:"Actual Loops"`
+		Type     string  `json:"Node Type"`
+		Plans    []node  `json:"Plans"`
+	}
+	var plan []struct{ Plan node }
+	if err := s.pool.QueryRow(t.Context(), "EXPLAIN (ANALYZE, FORMAT JSON) "+q.SQL, q.Args...).Scan(&plan); err != nil {
+		t.Fatal(err)
+	}
+	var count func(node) float64
+	count = func(n node) (rows float64) {
+		if n.Relation == "outbox" && strings.Contains(n.Type, "Scan") {
+			rows = (n.Rows + n.Filtered) * n.Loops
+		}
+		for _, p := range n.Plans {
+			rows += count(p)
+		}
+		return rows
+	}
+	return int(count(plan[0].Plan) + 0.5)
+}

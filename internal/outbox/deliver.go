@@ -92,6 +92,9 @@ func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 	}
 	d.claiming.Tell(d.Log, "nothing can be claimed; trying again", err)
 	if err != nil {
+		if one {
+			d.turned(d.breaker.claimFailed(time.Now()))
+		}
 		wait(ctx, jittered(idlePoll), nil)
 		return
 	}
@@ -186,13 +189,16 @@ func (d *Deliverer) turned(was, is breakerState) {
 	}
 	switch word, reason, _ := d.breaker.stopped(); {
 	case is == breakerOpen:
+		d.slots.restart()
 		d.Log.Warn("this replica is stopped; it asks every two seconds, by a read, whether it can go on", "state", string(word), "reason", reason)
 	case is == breakerChoosing:
+		d.slots.choose()
 		d.Log.Info("calls of one source and workspace have failed in a row; another's is tried before this replica stops")
 	case is == breakerClosed && was == breakerTrying:
 		d.Log.Info("this replica goes on")
+	case was == breakerChoosing:
+		d.slots.chosen()
 	}
-	d.slots.restart()
 	d.Store.due.raise()
 }
 

@@ -424,3 +424,73 @@ func TestBlocked(t *testing.T) {
 	}
 	checkOutbox(t, s.pool)
 }
+
+// TestStartDuringRateLimit: a replica that starts while Flex answers 429 is ready.
+func TestStartDuringRateLimit(t *testing.T) {
+	t.Parallel()
+	srv := flextest.New(t)
+	srv.Set(flextest.Settings{FetchTrouble: flextest.Status(429)})
+	d := newDeliverer(t, newStore(t), srv)
+	d.AskFirst()
+	start(t, d)
+	eventually(t, func() error {
+		if word, reason, stopped := d.Stopped(); stopped {
+			return fmt.Errorf("it is %s: %s", word, reason)
+		}
+		return nil
+	})
+}
+
+// TestChoosingKeepsTheLimit: what one tenant's failures cost, or one timeout while a peer
+// is stopped, is one call at a time until another's is answered; being stopped costs the limit.
+func TestChoosingKeepsTheLimit(t *testing.T) {
+	t.Parallel()
+	d := newDeliverer(t, newStore(t), flextest.New(t))
+	d.slots = newSlots(16)
+	check := func(when string, want int) {
+		t.Helper()
+		if got := d.slots.free(); got != want {
+			t.Errorf("%s: %d calls may be in flight, want %d", when, got, want)
+		}
+	}
+	d.turned(breakerClosed, breakerChoosing)
+	check("choosing", 1)
+	d.turned(breakerChoosing, breakerClosed)
+	check("chosen", 16)
+	d.turned(breakerClosed, breakerChoosing)
+	d.slots.adapt(isLimited, time.Now())
+	d.turned(breakerChoosing, breakerClosed)
+	check("a 429 while it chose", 9)
+	d.turned(breakerClosed, breakerChoosing)
+	d.turned(breakerChoosing, breakerOpen)
+	check("stopped", 1)
+	d.turned(breakerTrying, breakerClosed)
+	check("it goes on", 1)
+}
+
+// TestChoosingEndsWhenClaimsFail: a claim that is never answered does not keep the breaker
+// choosing for ever; the replica says that it is stopped, and asks.
+func TestChoosingEndsWhenClaimsFail(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "a", 1)
+	config := s.pool.Config()
+	config.ConnConfig.Tracer = cutShort("looked_fresh") // as a statement_timeout would
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	d := newDeliverer(t, NewStore(pool, "w1", testLimit), flextest.New(t))
+	d.slots = newSlots(4)
+	for i := range failuresMost {
+		d.turned(d.breaker.observe(of("a", i), isFailing, time.Now()))
+	}
+	if !d.breaker.is(breakerChoosing) {
+		t.Fatal("it does not choose")
+	}
+	d.turn(t.Context(), func(Lease) { t.Error("it leased") })
+	if word, _, stopped := d.Stopped(); !d.breaker.isOpen() || !stopped || word != WordUnreachable {
+		t.Errorf("it is %s", word)
+	}
+}

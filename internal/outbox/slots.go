@@ -16,6 +16,7 @@ type slots struct {
 	mu       sync.Mutex
 	ceiling  int // FLEX_CONCURRENCY
 	limit    float64
+	kept     float64 // the limit from before the breaker chose; 0: it does not choose
 	inFlight int
 	// unrecorded: calls that have ended, whose outcomes are not recorded yet.
 	unrecorded int
@@ -163,6 +164,7 @@ func (s *slots) adapt(o flex.Outcome, now time.Time) {
 	case o.Limited:
 		if now.Sub(s.cutAt) >= cutEvery {
 			s.limit, s.good, s.cutAt = max(s.limit*cutFactor, 1), 0, now
+			s.kept *= cutFactor
 		}
 	case !noAnswer(o):
 		if s.good++; s.good >= int(s.limit) && int(s.limit) < s.ceiling {
@@ -171,10 +173,28 @@ func (s *slots) adapt(o flex.Outcome, now time.Time) {
 	}
 }
 
-// restart lets one call try, after the breaker was open or while it chooses: each that
-// fails may be an uncertain request, or one 401 more.
+// restart lets one call try, after the breaker was open: each that fails may be an
+// uncertain request, or one 401 more.
 func (s *slots) restart() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.limit, s.good, s.kept = 1, 0, 0
+}
+
+// choose lets one call try while the breaker chooses.
+func (s *slots) choose() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = max(s.kept, s.limit)
 	s.limit, s.good = 1, 0
+}
+
+// chosen gives back the limit from before choose: one tenant's failures, or one timeout
+// while a peer is stopped, slow nobody else down.
+func (s *slots) chosen() {
+	s.mu.Lock()
+	s.limit, s.kept = max(s.limit, s.kept), 0
+	s.mu.Unlock()
+	s.freed.raise()
+	s.roomier.raise()
 }
