@@ -5,7 +5,7 @@ the loops that move it.
 
 Read one request's way first: request.go (the states, and the policy, which is pure),
 add.go, claim.go, deliver.go, attempt.go, record.go, publish.go. Then what may go
-wrong: untold.go, again.go, locked.go, sweep.go, resolve.go, lookups.go, finding.go, strays.go.
+wrong: untold.go, again.go, locked.go, sweep.go, clock.go, resolve.go, lookups.go, finding.go, strays.go.
 Then the fleet: gate.go, replicas.go, breaker.go, progress.go, slots.go, shortcut.go. What people ask and do is
 in show.go, explain.go, operator.go and audit.go.
 
@@ -55,7 +55,8 @@ the clock of Postgres and the time that the stream gave the message.
 	the shortcut  hands what Add has leased to the Deliverer                (shortcut.go)
 	Resolver      looks for the task of an uncertain request                (resolve.go, lookups.go, finding.go)
 	take back     what was leased by a statement whose answer did not come  (untold.go, by the Deliverer)
-	Sweeper       lapse, expire                                             (sweep.go)
+	Sweeper       lapse, expire; sets right what the database's clock had   (sweep.go, clock.go)
+	              said before it went back
 	Pruner        prune                                                     (prune.go)
 	Lookout       asks for all of them whether something waits              (look.go)
 	Publisher     results, announcements, repeats, malformed; mark          (publish.go, body.go, strays.go, answers.go, subject.go)
@@ -149,7 +150,9 @@ due_at where it would be waste (a lookup), and by nothing where it does not matt
 locked in the order of their ids, and the gate's row before any of them. A row that
 somebody else holds locked is its own trouble: a write of many goes on without it,
 and it is tried again apart (locked.go). What is stored comes from Postgres's clock
-alone; the process's clock only ever makes it stop sooner. Hints within a process
+alone; the process's clock only ever makes it stop sooner. Where Postgres's clock goes back,
+each wait begins anew at its usual length, and the time of an attempt from before is taken
+to begin when the stream had the message (clock.go). Hints within a process
 (a new row wakes the Deliverer, a settled one goes to the Publisher) may be lost:
 correctness rests on the poll of the Lookout.
 

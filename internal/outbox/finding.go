@@ -111,6 +111,8 @@ func (q inquiry) lookUp(ctx context.Context, f finder) ([]Finding, error) {
 			findings[i] = adopt(ctx, f, hits, u.received)
 		case u.age < q.settle:
 			findings[i].Why = "not listed yet; that proves nothing before the settle time is over"
+		case u.began.After(u.since.Add(clockSlack)):
+			findings[i].Why = "not listed, but its attempt began later than it ended: the database's clock went back, and when it began is not known"
 		case u.lasted+lookupLimit+clockSlack > logMemory:
 			findings[i] = Finding{Hopeless: true, Why: "not listed, and its attempt is older than TaskRouter's event log"}
 		case !conclusive && !u.forgotten():

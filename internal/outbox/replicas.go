@@ -223,7 +223,7 @@ func (s *Store) renew(ctx context.Context, version string, set FleetSettings, no
 		last = &ago
 	}
 	var b pgx.Batch
-	b.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
+	b.Queue(`SELECT set_config('synchronous_commit', 'off', true), EXISTS (SELECT FROM outbox_replicas WHERE name = $1 AND seen_at `+ahead+`)`, s.worker)
 	b.Queue(`
 		INSERT INTO outbox_replicas AS r (name, version, state, reason, last_created_at, account, lookup_attribute, lookup_settle,
 		       flex_timeout, flex_rate, uncertain_policy, retention)
@@ -242,7 +242,15 @@ func (s *Store) renew(ctx context.Context, version string, set FleetSettings, no
 			   FOR UPDATE SKIP LOCKED)`)
 	b.Queue(fleetSQL)
 	sent := s.pool.SendBatch(ctx, &b)
-	for range b.Len() - 1 {
+	var off string
+	var wentBack bool // this worker was last seen at a time that is not yet
+	if err := sent.QueryRow().Scan(&off, &wentBack); err != nil {
+		return Fleet{}, wrap("renew", errors.Join(err, sent.Close()))
+	}
+	if wentBack {
+		s.wentBack.raise()
+	}
+	for range b.Len() - 2 {
 		if _, err := sent.Exec(); err != nil {
 			return Fleet{}, wrap("renew", errors.Join(err, sent.Close()))
 		}

@@ -64,6 +64,7 @@ type Store struct {
 	// the Lookout raises it again.
 	due        signal // something may be due: Deliverer
 	overdue    signal // a lease or a deadline has passed: Sweeper
+	wentBack   signal // the database's clock went back: Sweeper
 	doubtful   signal // a lookup is due: Resolver
 	settled    *hints // results to publish: Publisher
 	stray      signal // a result that nobody has published: Publisher
@@ -78,7 +79,7 @@ type Store struct {
 func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
 	s := &Store{
 		pool: pool, worker: worker, Attribute: "interaction_request", leaseFor: attemptLimit + leaseMargin,
-		due: newSignal(), overdue: newSignal(), doubtful: newSignal(), settled: newHints(), stray: newSignal(), unanswered: newSignal(),
+		due: newSignal(), overdue: newSignal(), wentBack: newSignal(), doubtful: newSignal(), settled: newHints(), stray: newSignal(), unanswered: newSignal(),
 	}
 	s.adds = group.New(batchSize, s.addBatch)
 	s.adds.Room, s.adds.Split = s.shortcut.room, isDataError

@@ -29,18 +29,45 @@ type Sweeper struct {
 	Log      *slog.Logger
 	Counters *Counters
 
-	lapsing, expiring trouble.Trouble
+	lapsing, expiring, setting trouble.Trouble
 }
 
 // Run sweeps until ctx ends.
 func (w *Sweeper) Run(ctx context.Context) {
+	w.setBack(ctx, false) // the clock may have gone back before this process started
+	clock := time.NewTimer(jittered(clockEvery))
+	defer clock.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-w.Store.wentBack:
+			w.setBack(ctx, true)
+		case <-clock.C:
+			w.setBack(ctx, false)
+			clock.Reset(jittered(clockEvery))
 		case <-w.Store.overdue:
 			w.sweep(ctx, "lapse", w.Store.lapse, &w.Counters.Lapsed, &w.lapsing)
 			w.sweep(ctx, "expire", w.Store.expire, &w.Counters.Expired, &w.expiring)
+		}
+	}
+}
+
+// setBack sets right what the database's clock said before it went back.
+func (w *Sweeper) setBack(ctx context.Context, back bool) {
+	more := true
+	for batch := 0; more && batch < sweepMost && ctx.Err() == nil; batch++ {
+		var n int
+		var err error
+		n, more, err = w.Store.setBack(ctx, back)
+		w.setting.Tell(w.Log, "times that the database's clock cannot have said cannot be set right; trying again", err)
+		if err != nil {
+			return
+		}
+		if n > 0 {
+			w.Log.Warn("the database's clock went back: what it had said before is set right", "rows", n)
+			w.Store.due.raise()
+			w.Store.doubtful.raise()
 		}
 	}
 }
