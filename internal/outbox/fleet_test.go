@@ -277,6 +277,45 @@ func TestOneTenantStopsNobody(t *testing.T) {
 	}
 }
 
+// TestOneTenantAtARate: where the fleet keeps to a rate, 200 requests of a source that fail, ahead
+// of 200 of another, cost these no more time than they take alone once more, and the bad ones' first
+// attempts. Calls at the rate are the clock: what is counted is how many calls were made until the
+// last good one was created.
+func TestOneTenantAtARate(t *testing.T) {
+	t.Parallel()
+	const each, rate = 200, 100.0
+	for _, replicas := range []int{1, 3} {
+		for _, fault := range []flextest.Fault{flextest.Status(403).Code(45003), flextest.Status(500)} {
+			t.Run(fmt.Sprintf("%d replicas, %s", replicas, fault), func(t *testing.T) {
+				t.Parallel()
+				srv := flextest.New(t)
+				srv.Inject(flextest.Rule{Fault: fault, Attribute: "test_source", Value: "bad"})
+				s := newStore(t)
+				for _, source := range []string{"bad", "good"} {
+					mustAdd(t, s, source, each, from(source), func(e *Event) {
+						e.Request = bytes.Replace(e.Request, []byte(`"attributes":{`), fmt.Appendf(nil, `"attributes":{"test_source":%q,`, source), 1)
+					})
+				}
+				if err := s.SetRate(t.Context(), rate); err != nil {
+					t.Fatal(err)
+				}
+				fleet(t, s, replicas, newDeliverer(t, s, srv).Flex, func(d *Deliverer) {
+					d.Policy.MinDelay, d.Policy.MaxDelay = time.Second, 5*time.Minute
+				})
+				inState(t, s, Created, each)
+				calls := one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE outcome <> 'put_back' AND
+					started_at <= (SELECT max(started_at) FROM outbox_attempts WHERE outcome = 'created')`)
+				// What was put back took a pass of the rate as well.
+				back := one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE outcome = 'put_back'`)
+				t.Logf("%d calls until the last good one, %d put back", calls, back)
+				if most := 2*each + each + int(burst(rate)); calls+back > most {
+					t.Errorf("%d calls and %d put back until the last good one was created, want at most %d", calls, back, most)
+				}
+			})
+		}
+	}
+}
+
 // TestFailuresOfOneTenantAlone: where nobody else's request is due, a replica stops
 // after a few failures of one source: each may cost an uncertain request.
 func TestFailuresOfOneTenantAlone(t *testing.T) {
