@@ -202,7 +202,11 @@ func explainCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			text := outbox.Explain(d, gate)
+			fleet, err := o.store.Fleet(ctx)
+			if err != nil {
+				return err
+			}
+			text := outbox.Explain(d, gate, fleet)
 			return o.answer(map[string]string{"request_id": d.RequestID, "explanation": text}, func() error {
 				_, err := fmt.Fprint(o.cmd.OutOrStdout(), text)
 				return err

@@ -270,7 +270,7 @@ func TestPrintedCommandsSurviveTheShell(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := Explain(d, gate(t, s))
+		text := Explain(d, gate(t, s), Fleet{})
 		var got [][]string
 		for line := range strings.Lines(text) {
 			if strings.HasPrefix(line, "    ") {

@@ -12,8 +12,8 @@ import (
 // Explain says in prose what happened to a request, why it is where it is and what comes
 // next: a sentence a line, and commands, which are indented and can be pasted, on lines of
 // their own. Nothing that others wrote reaches the terminal unseen. It is pure: the same
-// values give the same sentences.
-func Explain(d Detail, g Gate) string {
+// values give the same sentences. The zero Fleet is one of which nothing is known.
+func Explain(d Detail, g Gate, f Fleet) string {
 	var b strings.Builder
 	say := func(format string, args ...any) { b.WriteString(terminal.Line(fmt.Sprintf(format, args...)) + "\n") }
 	say("%s was asked for by %s at %s (message %d of the request stream).", d.RequestID, d.Source, clock(d.ReceivedAt), d.StreamSequence)
@@ -23,7 +23,7 @@ func Explain(d Detail, g Gate) string {
 	for _, sentence := range happened(d) {
 		say("%s", sentence)
 	}
-	text, commands := standing(d, g)
+	text, commands := standing(d, g, f)
 	say("%s", text)
 	for _, c := range commands {
 		b.WriteString("    " + c + "\n")
@@ -127,11 +127,14 @@ func (d Detail) Command(act string, flags ...string) string {
 // releases is the line to paste that opens the gate.
 var releases = terminal.Command("worker", "release", "--why", "...")
 
+// fleetShows is the line to paste that shows all workers.
+var fleetShows = terminal.Command("worker", "fleet")
+
 // standing says where the request is now and what comes next, and which commands there are.
-func standing(d Detail, g Gate) (text string, commands []string) {
+func standing(d Detail, g Gate, f Fleet) (text string, commands []string) {
 	switch d.State {
 	case Pending:
-		return pendingNow(d, g)
+		return pendingNow(d, g, f)
 	case Sending:
 		return fmt.Sprintf("It is being sent: worker %s holds attempt %d until %s. If that worker dies, the lease lapses then and it is looked up.",
 			said(d.LeasedBy), d.Attempt, at(d.LeasedUntil)), nil
@@ -193,7 +196,7 @@ func since(t *time.Time) string {
 	return " since " + clock(*t)
 }
 
-func pendingNow(d Detail, g Gate) (string, []string) {
+func pendingNow(d Detail, g Gate, f Fleet) (string, []string) {
 	var b strings.Builder
 	var commands []string
 	waits := d.DueAt != nil && d.DueAt.After(d.Now)
@@ -219,6 +222,10 @@ func pendingNow(d Detail, g Gate) (string, []string) {
 		b.WriteString(gateNow(d, g))
 		commands = append(commands, releases)
 	}
+	if idle := f.idle(); idle != "" {
+		b.WriteString(" But " + idle)
+		commands = append(commands, fleetShows)
+	}
 	if d.ExpiresAt != nil {
 		fmt.Fprintf(&b, " It is not sent after %s.", clock(*d.ExpiresAt))
 	}
@@ -227,6 +234,27 @@ func pendingNow(d Detail, g Gate) (string, []string) {
 		commands = append(commands, d.Command("retry"))
 	}
 	return b.String(), commands
+}
+
+// idle says why no worker sends, each by its latest reason; "": one does, or nothing is known.
+func (f Fleet) idle() string {
+	if f.Now.IsZero() {
+		return ""
+	}
+	var why []string
+	for _, r := range f.Replicas {
+		switch {
+		case !r.Alive:
+		case r.State.Ready() && r.State != WordFailing:
+			return ""
+		default:
+			why = append(why, fmt.Sprintf("%s is %s since %s (%s)", r.Name, r.State, clock(r.Since), said(r.Reason)))
+		}
+	}
+	if len(why) == 0 {
+		return "no worker runs."
+	}
+	return "no worker gets on: " + strings.Join(why, "; ") + ". A worker that is stopped asks every two seconds whether it can go on."
 }
 
 // timedOut names the setting behind a call that was given up: where Flex is slow, all fare so.

@@ -180,7 +180,7 @@ func TestExplain(t *testing.T) {
 			if tt.d.RequestID != "crm-42" {
 				begin = strings.NewReplacer("crm-42", tt.d.RequestID, "by crm", `by crm\x1b[2J`).Replace(begin)
 			}
-			if got := Explain(tt.d, tt.g); got != begin+tt.want {
+			if got := Explain(tt.d, tt.g, Fleet{}); got != begin+tt.want {
 				t.Errorf("it says\n%s\nwant\n%s", strings.TrimPrefix(got, begin), tt.want)
 			}
 		})
@@ -201,12 +201,38 @@ func TestExplainWhatIs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := Explain(d, gate(t, s)); !strings.Contains(got, "\n"+want) || strings.Contains(got, "%!") {
+		if got := Explain(d, gate(t, s), Fleet{}); !strings.Contains(got, "\n"+want) || strings.Contains(got, "%!") {
 			t.Errorf("%s: %s", state, got)
 		}
 	}
 	d, err := s.Show(t.Context(), "faulty")
-	if got := Explain(d, gate(t, s)); err != nil || !strings.Contains(got, "channel: is no channel. It failed the check before Flex") {
+	if got := Explain(d, gate(t, s), Fleet{}); err != nil || !strings.Contains(got, "channel: is no channel. It failed the check before Flex") {
 		t.Errorf("faulty: %s %v", got, err)
+	}
+}
+
+// TestExplainNamesWhoIsStopped: while no worker gets on, a request that waits is explained by what each
+// of them met last, not by what the request itself met before.
+func TestExplainNamesWhoIsStopped(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 29, 3, 0, 0, 0, time.UTC)
+	old, latest, away := "credentials or account are at fault: HTTP 401", "FLEX_URL or a proxy is at fault: HTTP 302", "Flex does not answer"
+	d := Detail{Row: Row{RequestID: "r", Source: "crm", State: Pending, Attempt: 1, DueAt: &now, ReceivedAt: now, ErrorMessage: &old}, Now: now}
+	stopped := Replica{Name: "w1", Alive: true, State: WordUnreachable, Reason: &latest, Since: now}
+	failing := Replica{Name: "w2", Alive: true, State: WordFailing, Reason: &away, Since: now}
+	works, dead := Replica{Name: "w3", Alive: true, State: WordLimited}, Replica{Name: "w4", State: WordOK}
+	for _, tt := range []struct {
+		name     string
+		replicas []Replica
+		want     string // "": nothing about workers
+	}{
+		{"all are stopped", []Replica{stopped, failing, dead}, "But no worker gets on: w1 is unreachable since 2026-11-29 03:00:00.000 UTC (" + latest + "); w2 is failing since 2026-11-29 03:00:00.000 UTC (" + away + ")."},
+		{"one works", []Replica{stopped, works}, ""},
+		{"none runs", []Replica{dead}, "But no worker runs."},
+	} {
+		got := Explain(d, Gate{State: GateOpen}, Fleet{Now: now, Replicas: tt.replicas})
+		if said := strings.Contains(got, "But no worker"); said != (tt.want != "") || !strings.Contains(got, tt.want) || said != strings.Contains(got, "\n    worker fleet\n") {
+			t.Errorf("%s:\n%s", tt.name, got)
+		}
 	}
 }
