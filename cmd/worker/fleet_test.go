@@ -134,7 +134,7 @@ func TestBadFromTheStart(t *testing.T) {
 	r.send("s", 0, 3) // they store it all the same: there is nobody else
 	eventually(t, func() error { return is("stored", r.count(`SELECT count(*) FROM outbox WHERE state = 'pending'`), 3) })
 	eventually(t, func() error {
-		return is("rows that say so", r.count(`SELECT count(*) FROM outbox_replicas WHERE state IN ('unauthorized', 'unreachable')`), 2)
+		return is("rows that say so", r.count(`SELECT count(*) FROM outbox_replicas WHERE reason ~ 'HTTP 401|connection refused'`), 2)
 	})
 	r.types(r.environment(), typed{[]string{"explain", "s-0"}, 0, []string{"But no worker gets on", "is unauthorized since", "HTTP 401", "is unreachable since", "\n    worker fleet\n"}})
 	in := r.read()
