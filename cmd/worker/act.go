@@ -29,6 +29,9 @@ func actFault(a outbox.Act) error {
 	if strings.TrimSpace(a.Who) == "" || strings.TrimSpace(a.Why) == "" {
 		return usage(errors.New("--why and --by must not be empty: both are recorded"))
 	}
+	if why := strings.TrimSpace(a.Why); why == "..." || why == "…" {
+		return usage(errors.New("--why ... is what a printed command leaves for you to say: put the reason there; it is recorded"))
+	}
 	return nil
 }
 

@@ -202,6 +202,11 @@ func (c Config) warnings() []string {
 		list = append(list, "FLEX_INSECURE_HTTP: plain http is allowed to any address, so that whoever is on the way can read the credentials"+
 			" and the customers' data; it is for test networks only")
 	}
+	for _, s := range [][2]string{{"FLEX_URL", c.FlexURL}, {"TASKROUTER_URL", c.TaskRouterURL}} {
+		if u, err := url.Parse(s[1]); err == nil && strings.Trim(u.Path, "/") != "" {
+			list = append(list, s[0]+": it has a path, to which the worker adds /v1/...: Twilio's own addresses have none")
+		}
+	}
 	if ignored := flex.ProxyIgnored(); ignored != "" {
 		list = append(list, ignored)
 	}

@@ -104,6 +104,12 @@ func (in *intake) handle(m jetstream.Msg) {
 		return
 	}
 	crash.At("received")
+	if bodyLeftOut(m) {
+		// The consumer was set to headers_only meanwhile: this is not what the sender sent.
+		in.giveBack(m, returnDelay)
+		in.trouble(errHeadersOnly)
+		return
+	}
 	if later, kept := in.keep(m, message); !kept {
 		in.giveBack(m, later)
 		return
@@ -114,6 +120,15 @@ func (in *intake) handle(m jetstream.Msg) {
 	if err = errors.Join(own, err); err != nil {
 		in.Log.Debug("an ack was not confirmed; redelivery will be recognised", "sequence", message.Sequence, "error", err)
 	}
+}
+
+var errHeadersOnly = errors.New("the consumer gives headers only")
+
+// bodyLeftOut says whether the server left the message's body out, of which it then says
+// the size.
+func bodyLeftOut(m jetstream.Msg) bool {
+	size := m.Headers().Get("Nats-Msg-Size")
+	return len(m.Data()) == 0 && size != "" && size != "0"
 }
 
 // ack acks what is stored and waits for the confirmation of the last: the server

@@ -348,3 +348,23 @@ func TestConsumerDeletedWhileAway(t *testing.T) {
 	w.acked()
 	w.moves(c)
 }
+
+// TestHeadersOnlyWhileItRuns: what comes without its body, before the worker has noticed that the
+// consumer was changed, is no malformed message. It is stored once the consumer gives bodies again.
+func TestHeadersOnlyWhileItRuns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.consumer(16)
+	w.run(c)
+	w.sendMany("a", 5)
+	w.rows(5)
+	w.edited(func(c *jetstream.ConsumerConfig) { c.HeadersOnly = true })
+	w.sendMany("b", 5)
+	w.stalled(c, "headers only is true, needed is false")
+	w.edited(func(c *jetstream.ConsumerConfig) { c.HeadersOnly = false })
+	w.rows(10)
+	w.acked()
+	if n := c.Counters.Malformed.Load(); n > 0 {
+		t.Errorf("%d messages were answered as malformed", n)
+	}
+}

@@ -96,7 +96,7 @@ func TestErrorAnswers(t *testing.T) {
 			`{"status":429,"message":"Too Many Requests","code":20429,"more_info":"https://www.twilio.com/docs/errors/20429"}`,
 			Outcome{Kind: Refused, Limited: true, TwilioCode: 20429, Message: "Too Many Requests", RequestID: "RQ 2", RetryAfter: 7 * time.Second, FromTwilio: true}, true},
 		{"no code, no more_info", 400, map[string]string{"Twilio-Request-Id": "RQ1"}, `{"status":400,"message":"bad"}`,
-			Outcome{Kind: Rejected, Message: "bad", RequestID: "RQ1", FromTwilio: true}, true},
+			Outcome{Message: notShown + `: {"status":400,"message":"bad"}`, RequestID: "RQ1"}, true},
 		{"code as text", 400, nil, `{"code":"20003"}`, Outcome{Message: notShown + `: {"code":"20003"}`}, true},
 		{"fields of other types", 422, nil, `{"code":[1],"message":{"a":1},"more_info":3}`,
 			Outcome{Message: notShown + `: {"code":[1],"message":{"a":1},"more_info":3}`}, true},

@@ -67,8 +67,13 @@ func (c *Client) Create(ctx context.Context, in Interaction) Outcome {
 	if err != nil {
 		return Outcome{Kind: Rejected, Unreached: true, ErrorKind: "request", Message: err.Error()}
 	}
-	a := c.exchange(ctx, http.MethodPost, c.flexURL+"/v1/Interactions", form, nil)
-	return a.outcome(began)
+	o := c.exchange(ctx, http.MethodPost, c.flexURL+"/v1/Interactions", form, nil).outcome(began)
+	if key := KeyIn(o.Response, c.lookupAttribute); o.Kind == Created && c.lookupAttribute != "" && key != "" && in.LookupKey != "" && key != in.LookupKey {
+		// A cache on the way answers with what it has of another request.
+		return Outcome{Answered: true, HTTPStatus: o.HTTPStatus, ErrorKind: "other_request", Took: o.Took, RequestID: o.RequestID,
+			Message: "the answer names interaction " + o.InteractionSID + " of another request"}
+	}
+	return o
 }
 
 // form is the body of a create call.

@@ -133,7 +133,7 @@ func TestLookupErrors(t *testing.T) {
 		w.Header().Set("Retry-After", "9")
 		w.Header().Set("Twilio-Request-Id", "RQ3")
 		w.WriteHeader(status)
-		fmt.Fprintf(w, `{"status":%d,"message":"no"}`, says)
+		fmt.Fprintf(w, `{"status":%d,"message":"no","code":20%d}`, says, says)
 	})
 	c := newClient(t, s.URL)
 	for _, tt := range []struct {

@@ -16,26 +16,29 @@ import (
 //
 //	{"status":404,"message":"…","code":20404,"more_info":"https://www.twilio.com/docs/errors/20404"}
 //
-// The body must have that form: status, the same as the answer's, and message. So much
-// many programs write, so one of three things has to come with it:
+// The body must have that form: status, the same as the answer's, message, and code. So
+// much other programs may write too, so one of two things has to come with it:
 //
-//   - more_info, which leads to Twilio's page about the code; further fields may stand there;
-//   - a code of the families with which Flex answers, 20xxx and 45xxx;
-//   - a header of Twilio's; code and more_info, which may be missing, then may both be.
+//   - more_info, which leads to Twilio's page about that code; further fields may stand there;
+//   - a code that Twilio documents for these calls, and no field besides "details".
 //
-// Without more_info the body must have no further field: "status" and "message" stand in
-// Spring's errors too, beside "timestamp" and "path". A header alone proves nothing: a
-// proxy that puts its own status and page in place of Twilio's often leaves the headers as
-// they came. Nor does a body that was cut.
+// Twilio may leave code and more_info out. Such an answer costs a lookup; to believe it
+// could cost a second interaction, as Spring and others write "status" and "message" as
+// well. A header of Twilio's proves nothing: a proxy that puts its own status and page in
+// place of Twilio's answer often leaves the headers as they came, and then the request did
+// reach Twilio. Nor does a body that was cut, or that says a thing twice.
 // https://www.twilio.com/docs/usage/twilios-response
 func (a answer) fromTwilio() (code int, proved bool) {
 	if !a.whole || !isObject(a.body) {
 		return 0, false
 	}
-	var status, message, foreign bool
+	var status, message, foreign, twice bool
 	var codeText, page string
+	seen := make(map[string]bool, 8)
 	var room [8]rawjson.Pair
 	for _, field := range rawjson.AppendMembers(room[:0], a.body) {
+		twice = twice || seen[string(field.Key)]
+		seen[string(field.Key)] = true
 		if string(field.Value) == "null" {
 			continue // as good as missing
 		}
@@ -57,17 +60,28 @@ func (a answer) fromTwilio() (code int, proved bool) {
 		code, _ = strconv.Atoi(codeText) // five digits
 	}
 	switch {
-	case !status || !message || code == 0 && codeText != "":
+	case !status || !message || code == 0 || twice:
 	case page != "":
 		on := pageForm.FindStringSubmatch(page)
 		proved = on != nil && on[1] == codeText
 	case !foreign:
-		proved = code/1000 == 20 || code/1000 == 45 || hasTwilioHeader(a.header)
+		proved = documented[code]
 	}
 	if !proved {
 		code = 0
 	}
 	return code, proved
+}
+
+// documented are the codes that Twilio documents for its API as a whole and for Flex's
+// interactions. https://www.twilio.com/docs/api/errors
+var documented = map[int]bool{
+	20001: true, 20003: true, 20004: true, 20005: true, 20006: true, 20008: true, 20101: true, 20403: true, 20404: true,
+	20409: true, 20413: true, 20422: true, 20429: true, 20500: true, 20503: true,
+	45001: true, 45002: true, 45003: true, 45004: true, 45005: true, 45006: true, 45007: true, 45008: true, 45009: true,
+	45010: true, 45103: true, 45350: true, 45351: true, 45352: true, 45354: true, 45355: true, 45356: true, 45357: true,
+	45366: true, 45369: true, 45370: true, 45372: true, 45377: true, 45381: true, 45701: true, 45770: true, 45771: true,
+	45780: true,
 }
 
 var (

@@ -31,9 +31,13 @@ func TestWhatShowsTwilio(t *testing.T) {
 		{"no page, a code of Flex's", 403, nil, `{"status":403,"message":"m","code":45003}`, 45003, true},
 		{"no page, a code of the API's", 429, nil, `{"status":429,"message":"m","code":20429}`, 20429, true},
 		{"no page, null", 429, nil, `{"status":429,"message":"m","code":20429,"more_info":null}`, 20429, true},
-		{"no page, another code, a header", 400, twilioHeader, `{"status":400,"message":"m","code":50416}`, 50416, true},
-		{"no page, no code, a header", 415, twilioHeader, `{"status":415,"message":"m"}`, 0, true},
-		{"no page, no code, another header", 415, http.Header{"Twilio-Concurrent-Requests": {"3"}}, `{"status":415,"message":"m","code":null}`, 0, true},
+
+		{"no page, a code that is documented nowhere", 400, nil, `{"status":400,"message":"gateway: upstream schema mismatch","code":20010}`, 0, false},
+		{"no page, another code, a header", 400, twilioHeader, `{"status":400,"message":"m","code":50416}`, 0, false},
+		{"no page, no code, a header", 415, twilioHeader, `{"status":415,"message":"m"}`, 0, false},
+		{"no page, no code, another header", 415, http.Header{"Twilio-Concurrent-Requests": {"3"}}, `{"status":415,"message":"m","code":null}`, 0, false},
+		{"a gateway's 429 that kept the header", 429, twilioHeader, `{"status":429,"message":"API rate limit exceeded"}`, 0, false},
+		{"the status twice", 400, nil, `{"status":500,"status":400,"code":20001,"message":"x"}`, 0, false},
 
 		{"a header alone", 429, twilioHeader, ``, 0, false},
 		{"a header and a page in HTML", 403, twilioHeader, `<html>Forbidden</html>`, 0, false},
@@ -151,4 +155,22 @@ func FuzzForeignAnswer(f *testing.F) {
 			t.Errorf("%d %s: %s %q: %+v", status, name, value, body, o)
 		}
 	})
+}
+
+// TestAnswerOfAnother: a 2xx whose task carries the key of another request, as a cache on the
+// way gives it, says nothing of this one.
+func TestAnswerOfAnother(t *testing.T) {
+	t.Parallel()
+	mine, other := LookupKey("mine"), LookupKey("other")
+	for key, want := range map[string]Kind{mine: Created, other: Uncertain, "": Created} {
+		body := fmt.Sprintf(`{"sid":"KD4b1f0c22d98e47a6b3c5d7e9f1a20b34","routing":{"properties":{"attributes":"{\"interaction_request\":%s}"}}}`,
+			strings.ReplaceAll(fmt.Sprintf("%q", key), `"`, `\"`))
+		s := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(body)) })
+		c := newClient(t, s.URL, func(c *Config) { c.LookupAttribute = "interaction_request" })
+		in := wish
+		in.LookupKey = mine
+		if o := c.Create(t.Context(), in); o.Kind != want || o.Kind == Uncertain && (!o.Answered || o.InteractionSID != "") {
+			t.Errorf("the key %q: %+v", key, o)
+		}
+	}
 }
