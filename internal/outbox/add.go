@@ -107,7 +107,7 @@ func (s *Store) Add(ctx context.Context, e Event) (Added, error) {
 	case err != nil:
 		return 0, err
 	case added == locked:
-		s.locked.note(e.RequestID)
+		s.locked.note(e.RequestID, time.Now())
 		return 0, ErrLocked
 	}
 	if adds == s.addsApart {

@@ -116,9 +116,23 @@ func (p *passes) untilNext() time.Duration {
 	return time.Duration(min(seconds, idlePoll.Seconds()) * float64(time.Second))
 }
 
-// pauseGate pauses the gate as far as the recorded outcomes ask for it, in the
-// batch that records them, and before: who has the gate may wait for a row, so who
-// has rows never waits for the gate. The longer pause stands, also behind a hold: it
+// pause pauses the gate as far as the outcomes ask for it, before they are recorded and
+// apart from that: who has the gate may wait for a row, so who has rows never waits for
+// the gate. Where somebody holds the gate's row for longer than patience the outcomes go
+// on without: their own requests wait for Retry-After, and the next 429 asks again.
+func (s *Store) pause(ctx context.Context, records []record) error {
+	var b pgx.Batch
+	b.Queue(`SELECT ` + patiently)
+	if pauseGate(&b, s.worker, records); b.Len() == 1 {
+		return nil
+	}
+	if err := s.pool.SendBatch(ctx, &b).Close(); !isLockTrouble(err) {
+		return err
+	}
+	return nil
+}
+
+// pauseGate queues the pause that the outcomes ask for, if any does. The longer pause stands, also behind a hold: it
 // goes on when the hold is over.
 func pauseGate(b *pgx.Batch, worker string, records []record) {
 	var longest *record

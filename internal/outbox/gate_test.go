@@ -240,7 +240,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// TestRecordPauses: an outcome and the pause that it asks for are one commit; what
+// TestRecordPauses: an outcome is recorded behind the pause that it asks for; what
 // concerns this replica or one tenant leaves the gate alone.
 func TestRecordPauses(t *testing.T) {
 	t.Parallel()

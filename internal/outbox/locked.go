@@ -69,10 +69,24 @@ func (w *wary) met() { w.until.Store(time.Now().Add(warySpan).UnixNano()) }
 
 func (w *wary) now() bool { return time.Now().UnixNano() < w.until.Load() }
 
-// lockedIDs are the request ids whose rows were found locked, until their messages are stored.
-type lockedIDs struct{ ids sync.Map }
+// lockedIDs are the request ids whose rows were found locked, until their messages are stored
+// or for lockedSpan: another process may store one that was given back.
+type lockedIDs struct{ ids sync.Map } // time.Time by id
 
-func (l *lockedIDs) note(id string)     { l.ids.Store(id, nil) }
+// lockedSpan is for how long an id is remembered after it was last found locked.
+const lockedSpan = time.Minute
+
+// note remembers an id, and forgets those that nobody came back for: what is noted is rare.
+func (l *lockedIDs) note(id string, now time.Time) {
+	l.ids.Range(func(other, at any) bool {
+		if now.Sub(at.(time.Time)) > lockedSpan {
+			l.ids.Delete(other)
+		}
+		return true
+	})
+	l.ids.Store(id, now)
+}
+
 func (l *lockedIDs) forget(id string)   { l.ids.Delete(id) }
 func (l *lockedIDs) has(id string) bool { _, ok := l.ids.Load(id); return ok }
 

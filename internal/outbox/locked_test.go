@@ -328,3 +328,42 @@ func TestLookupsLocked(t *testing.T) {
 		t.Error("u-1 was never looked up")
 	}
 }
+
+// TestLockedIDsExpire: an id whose message another process has stored is not remembered for ever.
+func TestLockedIDsExpire(t *testing.T) {
+	t.Parallel()
+	var l lockedIDs
+	now := time.Now()
+	l.note("a", now)
+	l.note("b", now.Add(lockedSpan))
+	if !l.has("a") || !l.has("b") {
+		t.Error("forgotten too soon")
+	}
+	l.note("c", now.Add(lockedSpan+time.Second))
+	if l.has("a") || !l.has("b") || !l.has("c") {
+		t.Error("one that nobody came back for is remembered")
+	}
+}
+
+// TestRecordBesideGate: who holds the gate's row keeps no outcome from its record, though one asks for a pause.
+func TestRecordBesideGate(t *testing.T) {
+	t.Parallel()
+	for _, wary := range []bool{false, true} {
+		s := newStore(t)
+		mustAdd(t, s, "g", 2)
+		leases := mustClaim(t, s, 2)
+		limited := flex.Outcome{Kind: flex.Refused, Limited: true, HTTPStatus: 429, RetryAfter: time.Hour, ErrorKind: "http_429", Message: "too many"}
+		records := []record{testPolicy.decide(leases[0], limited, 0), testPolicy.decide(leases[1], wasCreated(1), 0)}
+		holding(t, s, `SELECT FROM outbox_gate FOR UPDATE`)
+		if wary {
+			s.waryRecords.met()
+		}
+		done, err := s.recordBatch(t.Context(), records)
+		if err != nil || !done[0].applied || !done[1].applied || s.waryRecords.now() != wary {
+			t.Errorf("%+v, %v", done, err)
+		}
+		if !one[bool](t, s.pool, `SELECT due_at > now() + interval '50 minutes' FROM outbox WHERE id = $1`, leases[0].ID) {
+			t.Error("the request itself does not wait for Retry-After")
+		}
+	}
+}

@@ -68,13 +68,17 @@ func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, 
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	if s.waryRecords.now() {
+		if err := s.pause(ctx, records); err != nil {
+			return nil, wrap("record", err)
+		}
 		return s.recordApart(ctx, records)
 	}
 	crash.At("recording")
-	// One round trip and one transaction: what is sent together is.
-	var b pgx.Batch
-	pauseGate(&b, s.worker, records)
-	done, err := s.recordTogether(ctx, s.pool, &b, records)
+	if err := s.pause(ctx, records); err != nil {
+		return nil, wrap("record", err)
+	}
+	var none pgx.Batch
+	done, err := s.recordTogether(ctx, s.pool, &none, records)
 	crash.At("recorded")
 	if s.rowsLocked(ctx, err) {
 		s.waryRecords.met()
@@ -91,13 +95,7 @@ func (s *Store) recordApart(ctx context.Context, records []record) (done []recor
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		var gate, none pgx.Batch
-		pauseGate(&gate, s.worker, records)
-		if gate.Len() > 0 {
-			if err := tx.SendBatch(ctx, &gate).Close(); err != nil {
-				return err
-			}
-		}
+		var none pgx.Batch
 		ids := make([]int64, len(records))
 		for i := range records {
 			ids[i] = records[i].lease.ID
