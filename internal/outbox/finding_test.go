@@ -74,7 +74,7 @@ func TestSlowDown(t *testing.T) {
 			if _, err := s.record(t.Context(), told(mustClaim(t, s, 1)[0], flex.Outcome{ErrorKind: "timeout"})); err != nil {
 				t.Fatal(err)
 			}
-			exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s', uncertain_since = now() - interval '2 minutes'`)
+			exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s', uncertain_since = now() - interval '2 minutes', attempt_began_at = now() - interval '2 minutes'`)
 			r := &Resolver{Store: s, Flex: f, Policy: testPolicy, Log: logger(t), Counters: &Counters{}}
 			if _, err := r.turn(t.Context()); err != nil {
 				t.Fatal(err)
