@@ -2,7 +2,8 @@
 #   docker build -t flexworker --build-arg VERSION="$(git describe --tags --always)" .
 #   docker build -t flexworker-endpoint --build-arg VERSION="$(git describe --tags --always)" --target endpoint .
 # Both with the same VERSION: it is compiled in, so that another one compiles all of it a second time.
-# Needs BuildKit, which Docker has had by default since version 23, for the mounts that keep what was compiled.
+# Needs BuildKit for the mounts that keep what was compiled. From Docker 23 on it is the default where the plugin buildx is
+# installed; before, DOCKER_BUILDKIT=1 asks for it. The older builder stops with `the --mount option requires BuildKit`.
 
 FROM golang:1.26.8-alpine AS build
 WORKDIR /src
