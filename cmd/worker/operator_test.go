@@ -140,7 +140,7 @@ func TestOperator(t *testing.T) {
 		typed{why("resolve u-0 --attempt 1 --created " + sid), 0, []string{"u-0 is now created"}},
 		typed{why("resolve u-0 --created " + sid), 1, []string{"u-0 is not uncertain"}},
 		typed{why("resolve u-2 --attempt 1 --json --unverified --created " + none), 0, []string{`"state": "created"`, none}},
-		typed{why("resolve u-1 --attempt 1 --absent"), 1, []string{"There is no task to look for", "whether u-1 exists could not be asked: nothing was changed", "--absent --unverified"}},
+		typed{why("resolve u-1 --attempt 1 --absent"), 1, []string{"There is no task to look for", "that u-1 does not exist is not proved: nothing was changed", "--absent --unverified"}},
 		typed{why("resolve u-1 --attempt 1 --absent --unverified"), 0, []string{"u-1 is now "}},
 		// More than one says first what it would do.
 		typed{why("retry --where --state rejected"), 1, []string{"would retry 3 requests", "x-0", "nothing was changed. Say --yes"}},

@@ -13,7 +13,7 @@ import (
 func TestResolveAsksFirst(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	env := r.environment("LOOKUP_SETTLE=4m")
+	env := r.environment("LOOKUP_SETTLE=2m")
 	w := r.command(env, "run")
 	r.says(w.address, "ok", 200)
 	r.flex.Script("u-0", flextest.CreateThenReset)
@@ -31,10 +31,26 @@ func TestResolveAsksFirst(t *testing.T) {
 	r.types(env, typed{why("resolve u-0 --attempt 1 --absent"), 1, []string{"TaskRouter's search in WS", "u-0 exists: nothing was changed", sid,
 		"    worker resolve --created " + sid + " --attempt 1 --why ... -- u-0"}})
 	r.types(append(env, "TASKROUTER_URL=http://127.0.0.1:1"), typed{why("resolve u-1 --attempt 1 --absent"), 1,
-		[]string{"could not be searched", "whether u-1 exists could not be asked: nothing was changed", "--unverified"}})
+		[]string{"could not be searched", "that u-1 does not exist is not proved: nothing was changed", "--unverified"}})
 	if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain'`); n != 2 {
 		t.Errorf("%d are left uncertain: %s", n, r.states())
 	}
+	// What proves nothing to a lookup, proves nothing to a person.
+	grow := func(age string) {
+		r.must(`UPDATE outbox SET attempt_began_at = now() - $1::interval, uncertain_since = now() - $1::interval, received_at = now() - $1::interval`, age)
+	}
+	refused := func(why ...string) typed {
+		return typed{[]string{"resolve", "u-1", "--attempt", "1", "--absent", "--why", "a test", "--by", "ann"}, 1, append(why, "that u-1 does not exist is not proved: nothing was changed")}
+	}
+	r.types(env, refused("before the settle time is over"))
+	grow("40 days")
+	r.types(env, refused("older than TaskRouter's event log"))
+	grow("20 minutes")
+	r.types(env, refused("the task list no longer counts", "proves nothing until it shows a task that was created later"))
+	// An id that was used before: the interaction of then is not this request's.
+	r.must(`UPDATE outbox SET received_at = now() + interval '1 hour'`)
+	r.types(env, typed{why("resolve u-0 --attempt 1 --created " + sid), 1, []string{sid, "of an earlier request with this id", "nothing was changed"}})
+	grow("3 minutes")
 	r.types(env,
 		typed{why("resolve u-1 --attempt 1 --absent"), 0, []string{"finds nothing.", "shows nothing.", "u-1 is now pending"}},
 		typed{why("resolve u-0 --attempt 1 --created " + sid), 0, []string{"Flex shows " + sid, "channel sms", "u-0 is now created"}},

@@ -23,7 +23,7 @@ func resolveCommand() *cobra.Command {
 			"--created KD... : its interaction exists, under this sid. It is read from Flex first, and shown.\n" +
 			"--absent        : it surely does not exist. It is sent again; if you are wrong, a person is called twice.\n" +
 			"                  TaskRouter is asked first, and what it says is shown: refused when it finds the task, or\n" +
-			"                  cannot be asked. While lookups still go on they may find it.\n" +
+			"                  when what it says does not prove that there is none. While lookups still go on they may find it.\n" +
 			"--unverified    : unasked, or although Flex says otherwise, or although lookups still go on."}
 	actFlags(cmd, &a)
 	cmd.Flags().StringVar(&sid, "created", "", "the interaction's sid")
@@ -96,14 +96,16 @@ func (o office) speaksOf(ctx context.Context, a outbox.Act, id, sid string) (out
 	return d, usage(fmt.Errorf("nothing was changed: a decision names the attempt that it is about, and the latest is attempt %d. If you have looked for that one:\n    %s", d.Attempt, command))
 }
 
-// client reads from Flex and TaskRouter for a person, with the settings of the workers.
-func (o office) client() (*flex.Client, error) {
+// client reads from Flex and TaskRouter for a person, with the settings of the workers, of
+// which it returns LOOKUP_SETTLE.
+func (o office) client() (*flex.Client, time.Duration, error) {
 	cfg, faults := loadConfig()
 	if err := faultsOf(faults, false, "NATS_", "REQUESTS_", "RESULTS_", "DATABASE_URL", "ADMIN_ADDR", "RETENTION", "LOG_", "OTEL_"); err != nil {
-		return nil, usage(fmt.Errorf("these settings do not let Flex be asked; nothing was changed (--unverified decides unasked):\n%w", err))
+		return nil, 0, usage(fmt.Errorf("these settings do not let Flex be asked; nothing was changed (--unverified decides unasked):\n%w", err))
 	}
-	return flex.New(flex.Config{URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, InsecureHTTP: cfg.FlexInsecureHTTP, Credentials: cfg.credentials,
+	client, err := flex.New(flex.Config{URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, InsecureHTTP: cfg.FlexInsecureHTTP, Credentials: cfg.credentials,
 		LookupAttribute: cfg.LookupAttribute, Timeout: cfg.FlexTimeout, Concurrency: 1, UserAgent: "flexworker/" + version})
+	return client, cfg.LookupSettle, err
 }
 
 // shows prints evidence, beside the answer.
@@ -124,11 +126,11 @@ func (o office) lookedFor(ctx context.Context, d outbox.Detail, unverified bool)
 		return no("%s is still looked up, and may be found: nothing was changed. Wait until `%s` says that it waits for a person, or say --unverified as well",
 			terminal.Line(d.RequestID), terminal.Command("worker", "explain", "--", d.RequestID))
 	}
-	client, err := o.client()
+	client, settle, err := o.client()
 	if err != nil {
 		return err
 	}
-	e := outbox.Ask(ctx, client, d)
+	e := o.store.Ask(ctx, client, d, settle)
 	o.shows(e.Said...)
 	switch {
 	case len(e.Found) > 0:
@@ -137,8 +139,8 @@ func (o office) lookedFor(ctx context.Context, d outbox.Detail, unverified bool)
 			sid = "KD..."
 		}
 		return no("%s exists: nothing was changed. A lookup adopts it, or this does:\n    %s", terminal.Line(d.RequestID), d.Command("resolve", "--created", sid))
-	case !e.Asked:
-		return no("whether %s exists could not be asked: nothing was changed. If you know it from elsewhere:\n    %s",
+	case !e.Absent:
+		return no("that %s does not exist is not proved: nothing was changed. If you know it from elsewhere:\n    %s",
 			terminal.Line(d.RequestID), d.Command("resolve", "--absent", "--unverified"))
 	}
 	return nil
@@ -150,7 +152,7 @@ func (o office) verify(ctx context.Context, d outbox.Detail, sid string, unverif
 	if unverified {
 		return flex.Outcome{}, nil
 	}
-	client, err := o.client()
+	client, _, err := o.client()
 	if err != nil {
 		return flex.Outcome{}, err
 	}
@@ -165,6 +167,9 @@ func (o office) verify(ctx context.Context, d outbox.Detail, sid string, unverif
 	}
 	if key := flex.KeyIn(seen.Response, attribute); key != "" && key != flex.LookupKey(d.RequestID) {
 		return seen, no("%s was created for another request, by the %s of its task: nothing was changed (--unverified believes it all the same)", sid, attribute)
+	}
+	if why := outbox.OfEarlier(d, seen); why != "" {
+		return seen, no("%s: nothing was changed (--unverified believes it all the same)", why)
 	}
 	return seen, nil
 }

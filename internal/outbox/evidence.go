@@ -14,57 +14,118 @@ import (
 type Evidence struct {
 	// Found are the tasks that carry its key: its interaction exists.
 	Found []flex.Task
-	// Asked: both witnesses have answered, for all of the attempt's time.
-	Asked bool
-	// Said is what was asked and what came of it, a sentence each.
+	// Absent: a lookup would take what they said now for a proof that it does not exist.
+	Absent bool
+	// Said is what was asked and what came of it, a sentence each, and at last why that
+	// proves nothing, or what it proves.
 	Said []string
 }
 
-// askedLog is the longest time of the event log that a person's question reads.
-const askedLog = 24 * time.Hour
-
-// Ask asks the task search and the event log about a request, as a lookup does. It decides
-// nothing: that nothing is found proves absence only as lookups conclude it.
-func Ask(ctx context.Context, f finder, d Detail) Evidence {
-	var e Evidence
-	say := func(format string, args ...any) { e.Said = append(e.Said, fmt.Sprintf(format, args...)) }
-	if d.LookupKey == nil || d.LookupAttribute == nil || d.Workspace == nil || d.UncertainSince == nil {
-		say("There is no task to look for: its call carried no lookup key, or named no workspace.")
+// Ask makes a lookup of one uncertain request for a person, and decides nothing. What
+// proves absence is what proves it to a lookup: settle is this process's LOOKUP_SETTLE.
+func (s *Store) Ask(ctx context.Context, f finder, d Detail, settle time.Duration) Evidence {
+	if d.LookupKey == nil || d.LookupAttribute == nil || d.Workspace == nil || d.UncertainSince == nil || d.AttemptBeganAt == nil {
+		return Evidence{Said: []string{"There is no task to look for: its call carried no lookup key, or named no workspace."}}
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupLimit)
+	defer cancel()
+	u := uncertain{requestID: d.RequestID, lookupKey: *d.LookupKey, attempt: d.Attempt, received: d.ReceivedAt,
+		began: *d.AttemptBeganAt, since: *d.UncertainSince, lasted: d.Now.Sub(*d.AttemptBeganAt), age: d.Now.Sub(*d.UncertainSince)}
+	q := inquiry{workspace: *d.Workspace, attribute: *d.LookupAttribute, asked: []uncertain{u}}
+	if err := s.pool.QueryRow(ctx, `SELECT `+longestSettle("$1"), settle).Scan(&q.settle); err != nil {
+		return Evidence{Said: []string{fmt.Sprintf("The settle times of the fleet could not be read: %v.", err)}}
+	}
+	q.later = s.laterCreation(ctx, q)
+	w := &witnesses{finder: f, of: u}
+	findings, _ := q.lookUp(ctx, w) // the finding says why
+	found := findings[0]
+	e := Evidence{Found: w.found, Said: w.said}
+	switch {
+	case found.Foreign:
+		e.Found = nil
+	case found.Kind == Absent && d.Answered:
+		e.Said = append(e.Said, "Flex answered an attempt with a 2xx that had no readable sid: that nothing is found proves nothing.")
 		return e
 	}
-	keys := []string{*d.LookupKey}
-	tasks, err := f.SearchTasks(ctx, *d.Workspace, *d.LookupAttribute, keys)
-	if err != nil {
-		say("TaskRouter's tasks could not be searched: %v.", err)
-		return e
+	e.Absent = found.Kind == Absent
+	if found.Why != "" {
+		e.Said = append(e.Said, "In short: "+found.Why+".")
 	}
-	say("TaskRouter's search in %s for %s = %s finds %s.", *d.Workspace, *d.LookupAttribute, *d.LookupKey, tasksSaid(tasks))
-	if e.Found = tasks; len(tasks) > 0 {
-		return e
-	}
-	from, to := d.UncertainSince.Add(-time.Minute), d.UncertainSince.Add(2*time.Minute)
-	if d.AttemptBeganAt != nil && d.AttemptBeganAt.Before(from) {
-		from = *d.AttemptBeganAt
-	}
-	from = from.Add(-clockSlack)
-	if to.After(d.Now) {
-		to = d.Now
-	}
-	if to.Sub(from) > askedLog {
-		say("Its attempt may have been made at any moment from %s to %s: that is more of the event log than is read here.", clock(from), clock(to))
-		return e
-	}
-	logged, complete, err := f.Events(ctx, *d.Workspace, *d.LookupAttribute, keys, from, to)
-	if err != nil {
-		say("TaskRouter's event log could not be asked: %v.", err)
-		return e
-	}
-	say("TaskRouter's event log from %s to %s shows %s.", clock(from), clock(to), tasksSaid(logged))
-	if !complete {
-		say("But it could not be read for all of that time.")
-	}
-	e.Found, e.Asked = logged, complete
 	return e
+}
+
+// witnesses pass on what is asked about one request, and keep what they said of it. A task
+// that is older than the request is of an earlier one with its id: that is said, and the
+// task is left out.
+type witnesses struct {
+	finder
+	of    uncertain
+	found []flex.Task
+	said  []string
+}
+
+func (w *witnesses) say(format string, args ...any) {
+	w.said = append(w.said, fmt.Sprintf(format, args...))
+}
+
+// SearchTasks is the first witness.
+func (w *witnesses) SearchTasks(ctx context.Context, workspace, attribute string, keys []string) ([]flex.Task, error) {
+	tasks, err := w.finder.SearchTasks(ctx, workspace, attribute, keys)
+	if err != nil {
+		w.say("TaskRouter's tasks could not be searched: %v.", err)
+		return nil, err
+	}
+	w.say("TaskRouter's search in %s for %s = %s finds %s.", workspace, attribute, w.of.lookupKey, tasksSaid(w.its(tasks)))
+	return w.younger(tasks), nil
+}
+
+// Events is the second witness.
+func (w *witnesses) Events(ctx context.Context, workspace, attribute string, keys []string, from, to time.Time) ([]flex.Task, bool, error) {
+	tasks, complete, err := w.finder.Events(ctx, workspace, attribute, keys, from, to)
+	switch {
+	case err != nil:
+		w.say("TaskRouter's event log could not be asked: %v.", err)
+	case keys[0] == w.of.lookupKey:
+		w.say("TaskRouter's event log from %s to %s shows %s.", clock(from), clock(to), tasksSaid(w.its(tasks)))
+	}
+	return w.younger(tasks), complete, err
+}
+
+// its are the tasks that carry the request's key.
+func (w *witnesses) its(tasks []flex.Task) (its []flex.Task) {
+	for _, t := range tasks {
+		if t.Key == w.of.lookupKey {
+			its = append(its, t)
+		}
+	}
+	return its
+}
+
+// younger are the tasks without those of an earlier request with this id.
+func (w *witnesses) younger(tasks []flex.Task) (younger []flex.Task) {
+	for _, t := range tasks {
+		switch {
+		case t.Key != w.of.lookupKey:
+		case older(t.DateCreated, w.of.received):
+			w.say("But %s.", foreignTask(t, w.of.received).Why)
+			continue
+		default:
+			w.found = append(w.found, t)
+		}
+		younger = append(younger, t)
+	}
+	return younger
+}
+
+// OfEarlier says why an interaction that Flex shows is not that of a request: it was
+// created before the request was received, for an earlier one with the same id; "" where
+// nothing shows that.
+func OfEarlier(d Detail, seen flex.Outcome) string {
+	created := shownCreated(seen)
+	if !older(created, d.ReceivedAt) {
+		return ""
+	}
+	return foreignTask(flex.Task{TaskSID: seen.TaskSID, InteractionSID: seen.InteractionSID, DateCreated: created}, d.ReceivedAt).Why
 }
 
 func tasksSaid(tasks []flex.Task) string {

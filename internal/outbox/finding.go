@@ -214,9 +214,8 @@ func adopt(ctx context.Context, f finder, tasks []flex.Task, received time.Time)
 	var first, foreign flex.Task
 	var sids []string
 	seen := map[string]bool{}
-	older := func(created time.Time) bool { return !created.IsZero() && created.Add(clockSlack).Before(received) }
 	for _, t := range tasks {
-		if older(t.DateCreated) {
+		if older(t.DateCreated, received) {
 			foreign = t
 			continue
 		}
@@ -244,14 +243,11 @@ func adopt(ctx context.Context, f finder, tasks []flex.Task, received time.Time)
 		return Finding{TaskSID: first.TaskSID, Why: fmt.Sprintf("task %s names interaction %s, which could not be read: %s", first.TaskSID, first.InteractionSID, o.Message)}
 	}
 	if first.DateCreated.IsZero() { // a list need not show it
-		_, routing := flex.Describe(o.Response)
-		if routing != nil && routing.DateCreated != nil {
-			first.DateCreated, _ = time.Parse(time.RFC3339, *routing.DateCreated)
-		}
+		first.DateCreated = shownCreated(o)
 		switch {
 		case first.DateCreated.IsZero():
 			return Finding{TaskSID: first.TaskSID, Why: fmt.Sprintf("task %s names interaction %s, but nothing shows when it was created", first.TaskSID, first.InteractionSID)}
-		case older(first.DateCreated):
+		case older(first.DateCreated, received):
 			return foreignTask(first, received)
 		}
 	}
@@ -262,6 +258,21 @@ func adopt(ctx context.Context, f finder, tasks []flex.Task, received time.Time)
 		}
 	}
 	return found
+}
+
+// older says whether what was created then is of an earlier request than one that was
+// received at that time; a zero time says nothing.
+func older(created, received time.Time) bool {
+	return !created.IsZero() && created.Add(clockSlack).Before(received)
+}
+
+// shownCreated is when the task of an interaction was created, as Flex shows it; zero: it
+// does not say.
+func shownCreated(o flex.Outcome) (at time.Time) {
+	if _, routing := flex.Describe(o.Response); routing != nil && routing.DateCreated != nil {
+		at, _ = time.Parse(time.RFC3339, *routing.DateCreated)
+	}
+	return at
 }
 
 // foreignTask is the finding of a task that is older than the request.

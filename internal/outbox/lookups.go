@@ -25,6 +25,12 @@ const forPerson = `coalesce(for_person_since, '-infinity') > '-infinity'`
 // dueLookup: a lookup is due, and $2 has not the workspace.
 const dueLookup = `state = 'uncertain' AND due_at <= now() AND ` + lookable + ` AND ($2::text[] IS NULL OR ` + workspaceOf + ` <> ALL ($2))`
 
+// longestSettle is the longest of the settle times in force in the fleet and this
+// process's own, which is a parameter of the statement.
+func longestSettle(own string) string {
+	return `greatest(` + own + `::interval, (SELECT max(lookup_settle) FROM outbox_replicas WHERE seen_at > now() - interval '1 hour'))`
+}
+
 // lookupOrder: those of which no person was asked yet go first, then who is due longest.
 const lookupOrder = `coalesce(for_person_since, '-infinity'), due_at, outbox.id`
 
@@ -52,7 +58,7 @@ func (s *Store) takeLookups(ctx context.Context, most int, settle time.Duration,
 	var began, since time.Time
 	err = s.pool.QueryRow(ctx, `
 		SELECT `+workspaceOf+`, coalesce(lookup_attribute, ''), attempt_began_at, uncertain_since,
-		       greatest($3, (SELECT max(lookup_settle) FROM outbox_replicas WHERE seen_at > now() - interval '1 hour'))
+		       `+longestSettle("$3")+`
 		  FROM outbox, outbox_gate
 		 WHERE `+dueLookup+`
 		 ORDER BY `+lookupOrder+` LIMIT 1 FOR UPDATE OF outbox SKIP LOCKED`, time.Duration(0), busy, settle).Scan(&q.workspace, &q.attribute, &began, &since, &q.settle)

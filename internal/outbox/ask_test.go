@@ -1,0 +1,110 @@
+package outbox
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"flexworker/internal/flex"
+)
+
+// TestAskProvesWhatALookupProves: a person who says that there is nothing is told that this
+// is proved exactly where a lookup would have taken it for a proof.
+func TestAskProvesWhatALookupProves(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		age          time.Duration
+		later, shown bool // there is a later creation; the log shows it
+		answered     bool
+		unreadable   bool
+		settle       time.Duration // of another replica
+		absent       bool
+		says         string
+	}{
+		"as a lookup would":           {age: 2 * time.Minute, absent: true, says: "neither TaskRouter's tasks nor its event log"},
+		"before the settle time":      {age: 30 * time.Second, says: "before the settle time is over"},
+		"another's settle time":       {age: 2 * time.Minute, settle: 3 * time.Minute, says: "before the settle time is over"},
+		"the list no longer counts":   {age: 6 * time.Minute, says: "the task list no longer counts"},
+		"and the log lags":            {age: 6 * time.Minute, later: true, says: "the task list no longer counts"},
+		"and the log has caught up":   {age: 6 * time.Minute, later: true, shown: true, absent: true, says: "the task list no longer counts"},
+		"older than the log":          {age: 40 * 24 * time.Hour, later: true, shown: true, says: "older than TaskRouter's event log"},
+		"a 2xx without a sid":         {age: 2 * time.Minute, answered: true, says: "2xx that had no readable sid"},
+		"the log cannot be read":      {age: 2 * time.Minute, unreadable: true, says: "could not be read for all of the attempt's time"},
+		"nearly too old for the list": {age: 4 * time.Minute, absent: true, says: "neither TaskRouter's tasks nor its event log"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			id := mustAdd(t, s, "asked", 1, keyed)[0]
+			s.timeout(t, func(o *flex.Outcome) { o.Answered = tt.answered })
+			s.grow(t, tt.age)
+			var shown []flex.Task
+			if tt.later {
+				later := event("later", 7, keyed)
+				settle(t, s, later, good)
+				if tt.shown {
+					shown = append(shown, flex.Task{TaskSID: "WT7", Key: later.LookupKey, InteractionSID: sidA, DateCreated: time.Now()})
+				}
+			}
+			if tt.settle > 0 {
+				exec(t, s.pool, `INSERT INTO outbox_replicas (name, version, seen_at, state, lookup_settle, flex_timeout, flex_rate, uncertain_policy, retention)
+					VALUES ('other', 'v', clock_timestamp(), 'ok', $1, '15 s', 5, 'hold', '720 h')`, tt.settle)
+			}
+			router := taskRouter{log: logOf(shown...)}
+			if tt.unreadable {
+				router.log = unreadable
+			}
+			d, err := s.Show(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := s.Ask(t.Context(), router, d, time.Minute)
+			if said := strings.Join(e.Said, "\n"); e.Absent != tt.absent || len(e.Found) > 0 || !strings.Contains(said, tt.says) || !strings.Contains(said, "finds nothing.") {
+				t.Errorf("absent %t, found %v, want absent %t and %q:\n%s", e.Absent, e.Found, tt.absent, tt.says, said)
+			}
+		})
+	}
+}
+
+// TestAskLeavesOutAnEarlierRequest: a task that is older than the request, which carries its
+// id's key, is of an earlier request. That is said. It neither exists as this one, nor
+// keeps its absence from being proved.
+func TestAskLeavesOutAnEarlierRequest(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	id := mustAdd(t, s, "reused", 1, keyed)[0]
+	s.timeout(t)
+	s.grow(t, 2*time.Minute)
+	d, err := s.Show(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := flex.Task{TaskSID: "WT0", Key: *d.LookupKey, InteractionSID: sidA, DateCreated: d.ReceivedAt.Add(-time.Hour)}
+	young := flex.Task{TaskSID: "WT1", Key: *d.LookupKey, InteractionSID: sidA, DateCreated: d.ReceivedAt.Add(time.Second)}
+	for name, tt := range map[string]struct {
+		listed, logged []flex.Task
+		found, absent  bool
+	}{
+		"listed":                  {listed: []flex.Task{old}, absent: true},
+		"in the log":              {logged: []flex.Task{old}, absent: true},
+		"listed, and its own":     {listed: []flex.Task{old, young}, found: true},
+		"in the log, and its own": {listed: []flex.Task{old}, logged: []flex.Task{old, young}, found: true},
+	} {
+		e := s.Ask(t.Context(), taskRouter{
+			search: listing(tt.listed...),
+			log:    func([]string, time.Time, time.Time) ([]flex.Task, bool, error) { return tt.logged, true, nil },
+		}, d, time.Minute)
+		said := strings.Join(e.Said, "\n")
+		if e.Absent != tt.absent || slices.Contains(e.Found, young) != tt.found || slices.Contains(e.Found, old) ||
+			!strings.Contains(said, "WT0") || !strings.Contains(said, "it is of an earlier request with this id") {
+			t.Errorf("%s: absent %t, found %v:\n%s", name, e.Absent, e.Found, said)
+		}
+	}
+}
+
+// listing is a task list of these tasks.
+func listing(tasks ...flex.Task) func(context.Context, string, string, []string) ([]flex.Task, error) {
+	return func(context.Context, string, string, []string) ([]flex.Task, error) { return tasks, nil }
+}
