@@ -115,7 +115,8 @@ beyond its 30 days nothing does. A search
 for several keys proves absence only when it found one of them, or a control:
 the key of a request that this process has seen created. A lookup that fails is
 no answer. What stays unclear for ten settle times and six lookups, what Flex
-answered with a 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY.
+answered with a 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY; after
+a recheck, and while a person holds the fleet, to a person.
 
 What waits for a person (for_person_since) is still looked up, behind all others and at
 most every ten minutes, and at once when TaskRouter answers again. What was sent again

@@ -111,6 +111,7 @@ func (s *Store) postpone(ctx context.Context, tx pgx.Tx, q inquiry, began, since
 		RETURNING o.id, request_id, coalesce(CASE WHEN $1 <> '' THEN lookup_key END, ''), attempt, spared, lookups, answered,
 		          received_at, attempt_began_at, uncertain_since, clock_timestamp() - attempt_began_at, clock_timestamp() - uncertain_since,
 		          for_person_since IS NOT NULL, coalesce(clock_timestamp() - for_person_since, '0'),
+		          coalesce(error_kind = 'lost', false) OR (SELECT held_since IS NOT NULL FROM outbox_gate),
 		          CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE coalesce(ends_as, '') END`,
 		q.workspace, q.attribute, began, since, lookupSpan, most, lookupLimit)
 	if err != nil {
@@ -119,7 +120,7 @@ func (s *Store) postpone(ctx context.Context, tx pgx.Tx, q inquiry, began, since
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (uncertain, error) {
 		var u uncertain
 		err := row.Scan(&u.id, &u.requestID, &u.lookupKey, &u.attempt, &u.spared, &u.lookups, &u.answered,
-			&u.received, &u.began, &u.since, &u.lasted, &u.age, &u.waits, &u.waited, &u.endsAs)
+			&u.received, &u.began, &u.since, &u.lasted, &u.age, &u.waits, &u.waited, &u.theirs, &u.endsAs)
 		return u, err
 	})
 }
@@ -129,8 +130,8 @@ const laterMost = 1000
 
 // laterCreation is the first creation after any moment at which a task of the asked
 // attempts could have been created. It is looked for where absence would count now. The
-// two indices are read from that moment on, and no further than laterMost rows each:
-// among rejected requests, or those of other workspaces, it may be missed. An error is
+// two indices are read from that moment on and from now back, and no further than laterMost
+// rows each: what another workspace has created meanwhile hides none for ever. An error is
 // ignored, be it that of a row which Postgres cannot read: then none is known, and less
 // is proved.
 func (s *Store) laterCreation(ctx context.Context, q inquiry) (c creation) {
@@ -156,7 +157,11 @@ const laterSQL = `
 	SELECT lookup_key, attempt_began_at, settled_at, settled_at < clock_timestamp() - $5::interval
 	  FROM ((SELECT * FROM outbox WHERE published_at IS NOT NULL AND settled_at > $1 ORDER BY settled_at, id LIMIT $2)
 	        UNION ALL
-	        (SELECT * FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at > $1 ORDER BY settled_at, id LIMIT $2)) AS o
+	        (SELECT * FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at > $1 ORDER BY settled_at, id LIMIT $2)
+	        UNION ALL
+	        (SELECT * FROM outbox WHERE published_at IS NOT NULL AND settled_at > $1 ORDER BY settled_at DESC, id DESC LIMIT $2)
+	        UNION ALL
+	        (SELECT * FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at > $1 ORDER BY settled_at DESC, id DESC LIMIT $2)) AS o
 	 WHERE state = 'created' AND resolved_by = 'response' AND lookup_attribute = $3 AND attempt_began_at > $1 AND NOT undecided
 	   AND ` + workspaceOf + ` = $4
 	 ORDER BY settled_at LIMIT 1`
@@ -167,7 +172,9 @@ const laterSQL = `
 // What is proved absent, is so for all of the time from attempt_began_at on: no earlier
 // attempt is undecided any more, nor was any answered. What is sent again unproved is.
 // Where the answer to the latest attempt only had to wait for that proof, it is given as
-// it came. What a person cancelled while the lookup was made is looked up again.
+// it came. What a person cancelled while the lookup was made is looked up again. So is what
+// was asked for longer than lookupLimit ago, by Postgres's clock, and found absent: the clocks
+// of a machine that was suspended do not tell.
 func (s *Store) resolve(ctx context.Context, u uncertain, f Finding, m move, took time.Duration) (*settlement, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -190,6 +197,7 @@ func (s *Store) resolve(ctx context.Context, u uncertain, f Finding, m move, too
 			       settled_at = CASE WHEN $4 IN ('created', 'rejected', 'abandoned', 'expired', 'cancelled') THEN clock_timestamp() END
 			 WHERE o.id = $1 AND o.attempt = $2 AND o.state = 'uncertain' AND o.lookups = $3
 			   AND NOT ($4 = 'pending' AND o.cancel_requested_at IS NOT NULL)
+			   AND NOT ($21 AND o.due_at <= clock_timestamp())
 			RETURNING `+settlementColumns+`),
 		history AS (
 			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, outcome, error, applied)
@@ -199,7 +207,7 @@ func (s *Store) resolve(ctx context.Context, u uncertain, f Finding, m move, too
 		orNull(f.Outcome.InteractionSID), orNull(text(f.TaskSID)), orNull(text(f.Outcome.AssignmentStatus)), jsonOrNull(f.Outcome.Response),
 		kind, why, s.worker, took, f.Kind.String(), orNull(text(f.Why+f.duplicate())),
 		m.person, m.to != Uncertain && m.to != Created && !m.undecided, m.to != Uncertain && m.undecided,
-		!m.undecided && m.to == u.endsAs && (m.to == Rejected || m.to == Abandoned))
+		!m.undecided && m.to == u.endsAs && (m.to == Rejected || m.to == Abandoned), f.Kind == Absent)
 	if err != nil {
 		return nil, wrap("resolve", err)
 	}

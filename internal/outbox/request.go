@@ -136,6 +136,10 @@ type doubt struct {
 	waits  bool
 	waited time.Duration
 	endsAs State // as in move
+	// theirs: whatever Undecided says, a person decides. What wrote it down was lost (recheck),
+	// or a person holds the fleet: while nobody creates anything, the event log alone cannot
+	// prove absence, and the hold would have the policy decide.
+	theirs bool
 }
 
 // afterLookup decides where a finding leads. Nothing but what was found is decided
@@ -192,7 +196,7 @@ func (p Policy) forPerson(d doubt, random float64) move {
 func (p Policy) undecided(d doubt, random float64) move {
 	m := p.forPerson(d, random)
 	switch {
-	case d.waits, p.Undecided != Retry && p.Undecided != Fail: // Hold, the zero value, and anything else
+	case d.waits, d.theirs, p.Undecided != Retry && p.Undecided != Fail: // Hold, the zero value, and anything else
 	case p.Undecided == Retry && d.endsAs == "":
 		m = p.again(d, random)
 	default:

@@ -77,6 +77,7 @@ type uncertain struct {
 	lasted, age            time.Duration
 	waits                  bool          // for a person
 	waited                 time.Duration // since then
+	theirs                 bool          // as in doubt
 	endsAs                 State         // what becomes of it once it is proved absent; "": it is sent again
 }
 
@@ -285,7 +286,7 @@ func (r *Resolver) resolve(ctx context.Context, p Policy, u uncertain, f Finding
 // doubt is what the policy is told.
 func (u uncertain) doubt() doubt {
 	return doubt{attempt: u.attempt, counted: u.attempt - u.spared, lookups: u.lookups, age: u.age, answered: u.answered,
-		askable: u.lookupKey != "", waits: u.waits, waited: u.waited, endsAs: u.endsAs}
+		askable: u.lookupKey != "", waits: u.waits, waited: u.waited, endsAs: u.endsAs, theirs: u.theirs}
 }
 
 // note writes the one log line of a lookup.

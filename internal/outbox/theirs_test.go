@@ -1,0 +1,130 @@
+package outbox
+
+import (
+	"testing"
+	"time"
+
+	"flexworker/internal/flex"
+)
+
+// TestPolicyDoesNotDecideWhatWasLost: after a loss of data, or while a person holds the fleet,
+// nobody creates what could prove that the event log has caught up. What is unclear then is
+// neither sent unproved nor given up: a person decides, and lookups go on.
+func TestPolicyDoesNotDecideWhatWasLost(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		policy     Undecided
+		lost, held bool
+		want       State
+	}{
+		"lost, hold":  {Hold, true, true, Uncertain},
+		"lost, retry": {Retry, true, true, Uncertain},
+		"lost, fail":  {Fail, true, true, Uncertain},
+		"lost, retry, released before it is decided": {Retry, true, false, Uncertain},
+		"lost, fail, released before it is decided":  {Fail, true, false, Uncertain},
+		"held, retry": {Retry, false, true, Uncertain},
+		"held, fail":  {Fail, false, true, Uncertain},
+		"retry":       {Retry, false, false, Pending},
+		"fail":        {Fail, false, false, Abandoned},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			id := mustAdd(t, s, "tail", 1, keyed)[0]
+			ann := Act{Who: "ann", Why: "a failover"}
+			hold := func() {
+				if err := s.Hold(t.Context(), ann); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tt.lost {
+				hold()
+				if n, err := s.Recheck(t.Context(), ann, time.Now().Add(-20*time.Minute), "", false); err != nil || n.LookedUp != 1 {
+					t.Fatal(n, err)
+				}
+				if !tt.held {
+					if err := s.Release(t.Context(), ann); err != nil {
+						t.Fatal(err)
+					}
+				}
+			} else {
+				s.timeout(t)
+				if tt.held {
+					hold()
+				}
+			}
+			s.grow(t, 20*time.Minute) // ten settle times, and more than the list remembers
+			exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
+			resolver(t, s, taskRouter{}, func(p *Policy) { p.Undecided = tt.policy }).lookUp(t)
+			waits := one[bool](t, s.pool, `SELECT for_person_since IS NOT NULL AND due_at > clock_timestamp() FROM outbox`)
+			if r := s.row(t, id); r.State != tt.want || waits != (tt.want == Uncertain) {
+				t.Errorf("%s, waits for a person and is looked up %t: %s; want %s", r.State, waits, deref(r.ErrorMessage), tt.want)
+			}
+		})
+	}
+}
+
+// TestAnotherWorkspaceHidesNoCreation: the creation that shows that the log has caught up
+// stands behind more settled requests of another workspace than are read.
+func TestAnotherWorkspaceHidesNoCreation(t *testing.T) {
+	t.Parallel()
+	for _, published := range []bool{false, true} {
+		s := newStore(t)
+		id := mustAdd(t, s, "doubt", 1, keyed)[0]
+		s.timeout(t)
+		s.grow(t, 20*time.Minute)
+		later := event("later", 7, keyed)
+		settle(t, s, later, good)
+		exec(t, s.pool, `
+			INSERT INTO outbox (request_id, source, state, request, attempt, attempt_began_at, lookup_key, lookup_attribute, interaction_sid, resolved_by, stream_sequence, stream_time, settled_at)
+			SELECT 'busy-' || n, 'crm', 'created', '{"routing":{"properties":{"workspace_sid":"WS00000000000000000000000000000009"}}}', 1,
+			       clock_timestamp() - interval '10 minutes', lpad(to_hex(n), 32, '0'), 'interaction_request', 'KD' || lpad(to_hex(n), 32, '0'), 'response', n, clock_timestamp(), clock_timestamp() - interval '9 minutes'
+			  FROM generate_series(1, $1) AS n`, laterMost+1)
+		if published {
+			exec(t, s.pool, `UPDATE outbox SET published_at = clock_timestamp() WHERE settled_at IS NOT NULL`)
+		}
+		shown := flex.Task{TaskSID: "WT7", Key: later.LookupKey, InteractionSID: sidA, DateCreated: time.Now()}
+		resolver(t, s, taskRouter{log: logOf(shown)}).lookUp(t)
+		if r := s.row(t, id); r.State != Pending {
+			t.Errorf("published %t: %s, %s; want proved absent", published, r.State, deref(r.ErrorMessage))
+		}
+	}
+}
+
+// TestAbsenceThatIsStoredTooLate: a machine is suspended in the middle of a lookup, whose
+// clock does not notice. What was found absent then is not obeyed, what was found is.
+func TestAbsenceThatIsStoredTooLate(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		router taskRouter
+		late   bool
+		want   State
+	}{
+		"absent":           {taskRouter{}, false, Pending},
+		"absent, but late": {taskRouter{}, true, Uncertain},
+		"found, late":      {taskRouter{search: listed(sidA)}, true, Created},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			id := mustAdd(t, s, "suspended", 1, keyed)[0]
+			s.timeout(t)
+			s.grow(t, 2*time.Minute)
+			exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
+			r := resolver(t, s, tt.router)
+			q, err := s.takeLookups(t.Context(), 19, time.Minute, nil)
+			if err != nil || len(q.asked) != 1 {
+				t.Fatal(q, err)
+			}
+			if tt.late {
+				exec(t, s.pool, `UPDATE outbox SET due_at = due_at - $1::interval`, lookupLimit)
+			}
+			if err := r.ask(t.Context(), q, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			if row := s.row(t, id); row.State != tt.want {
+				t.Errorf("%s: %s; want %s", row.State, deref(row.ErrorMessage), tt.want)
+			}
+		})
+	}
+}
