@@ -28,7 +28,7 @@ COMMENT ON COLUMN outbox_gate.refilled_at  IS 'When tokens was last brought up t
 COMMENT ON COLUMN outbox_gate.paused_until IS 'No call before this instant: Flex said 429 with Retry-After. Opens by itself.';
 COMMENT ON COLUMN outbox_gate.held_since   IS 'Not null: no call until a person releases it with worker release.';
 COMMENT ON COLUMN outbox_gate.lookup_at    IS 'No replica asks TaskRouter before this instant: together they stay under its 3 searches a second.';
-COMMENT ON COLUMN outbox_gate.reason       IS 'Why it is, or was last, shut.';
+COMMENT ON COLUMN outbox_gate.reason       IS 'Why it is shut, or was when a pause ended by itself; a release empties it. What people did and why: outbox_acts.';
 COMMENT ON COLUMN outbox_gate.changed_by   IS 'The worker or person who shut or opened it last.';
 COMMENT ON COLUMN outbox_gate.changed_at   IS 'When that was.';
 

@@ -70,7 +70,8 @@ func retryCommand() *cobra.Command {
 	cmd := bulkCommand("retry", "Send settled requests that were not created once more, with a fresh count of attempts",
 		func() outbox.Change { return outbox.ToRetry(unverified) })
 	cmd.Long += "\n\nA request of which nobody knows whether an attempt created it is looked up first, and sent again only when it is\n" +
-		"proved absent; --unverified sends it at once, and may call a person twice. A pending request becomes due now."
+		"proved absent; --unverified sends it at once, and may call a person twice. A pending request becomes due now, though\n" +
+		"never before its not_before. An expires_at that has passed no longer counts after a retry."
 	cmd.Flags().BoolVar(&unverified, "unverified", false, "send also what may exist, without a lookup")
 	return cmd
 }
@@ -116,13 +117,18 @@ func bulkCommand(name, short string, to func() outbox.Change) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		flags := f
+		flags.RequestIDs = nil
 		if all.N == 0 {
-			return no("there is nothing to %s: %s", name, o.why(ctx, name, a, args))
+			return no("there is nothing to %s: %s", name, o.why(ctx, name, a, args, flags))
 		}
 		if (all.N > 1 || chosen) && !yes {
 			err := o.answer(map[string]any{"would_change": all.N, "first": all.IDs, "of": all.Of}, func() error {
-				return report(o.cmd, nil, "would %s %s, first %s%s\n", name, requests(all.N), some(all.IDs), parts(all))
+				return report(o.cmd, nil, "would %s %s, first %s%s\n", name, requests(all.N), some(all.IDs), parts(all, "would be: "))
 			})
+			if unknown := o.unknown(ctx, args); unknown != "" {
+				err = errors.Join(err, no("%s", unknown))
+			}
 			return errors.Join(err, no("nothing was changed. Say --yes to do it"))
 		}
 		all, err = o.store.Do(ctx, change, a, f)
@@ -130,20 +136,20 @@ func bulkCommand(name, short string, to func() outbox.Change) *cobra.Command {
 			return err
 		}
 		err = o.answer(map[string]any{"changed": all.IDs, "of": all.Of}, func() error {
-			return report(o.cmd, nil, "%s: %s: %s%s\n", name, requests(all.N), some(all.IDs), parts(all))
+			return report(o.cmd, nil, "%s: %s: %s%s\n", name, requests(all.N), some(all.IDs), parts(all, ""))
 		})
 		if rest := unchanged(args, all.IDs); len(rest) > 0 {
-			err = errors.Join(err, no("not changed: %s", o.why(ctx, name, a, rest)))
+			err = errors.Join(err, no("not changed: %s", o.why(ctx, name, a, rest, flags)))
 		}
 		return err
 	})
 }
 
-// parts says what becomes of how many.
-func parts(all outbox.Affected) string {
+// parts says what becomes of how many, each line after a word that says whether it did.
+func parts(all outbox.Affected, word string) string {
 	words := make([]string, 0, len(all.Of))
 	for what, n := range all.Of {
-		words = append(words, fmt.Sprintf("\n    %d %s", n, what))
+		words = append(words, fmt.Sprintf("\n    %s%d %s", word, n, what))
 	}
 	slices.Sort(words)
 	return strings.Join(words, "")
@@ -159,7 +165,11 @@ func unchanged(named, changed []string) []string {
 const whyMost = 20
 
 // why says for each of the named requests why an act does not change it.
-func (o office) why(ctx context.Context, act string, a outbox.Act, named []string) string {
+func (o office) why(ctx context.Context, act string, a outbox.Act, named []string, flags outbox.Filter) string {
+	leftOut := ""
+	if flags.State != "" || flags.Source != "" || flags.ErrorKind != "" || flags.OlderThan != 0 || flags.Since != 0 || flags.Limit != 0 {
+		leftOut = " (or it is left out by a flag)"
+	}
 	if len(named) == 0 {
 		return "no request that is chosen so is in a state that allows it"
 	}
@@ -172,14 +182,29 @@ func (o office) why(ctx context.Context, act string, a outbox.Act, named []strin
 			reasons = append(reasons, fmt.Sprintf("%s cannot be read: %v", terminal.Line(id), err))
 		case a.Attempt != nil && *a.Attempt != d.Attempt:
 			reasons = append(reasons, stale(d, *a.Attempt))
+		case act == "retry" && d.State == outbox.Pending && d.NotBefore().After(d.Now):
+			reasons = append(reasons, fmt.Sprintf("%s is pending and waits for its not_before, %s, which nothing goes round", terminal.Line(id), d.NotBefore().UTC().Format(time.RFC3339)))
+		case act == "retry" && d.State == outbox.Rejected && deref(d.ErrorKind) == "invalid":
+			reasons = append(reasons, fmt.Sprintf("%s failed the check before Flex and would fail it again: publish the corrected request under a new request_id", terminal.Line(id)))
 		default:
-			reasons = append(reasons, fmt.Sprintf("%s is %s: %s takes %s (or it is left out by a flag)", terminal.Line(id), d.State, act, takes[act]))
+			reasons = append(reasons, fmt.Sprintf("%s is %s: %s takes %s%s", terminal.Line(id), d.State, act, takes[act], leftOut))
 		}
 	}
 	if more := len(named) - whyMost; more > 0 {
 		reasons = append(reasons, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(reasons, "; ")
+}
+
+// unknown names those of the named requests that nobody knows; "": none.
+func (o office) unknown(ctx context.Context, named []string) string {
+	var ids []string
+	for _, id := range named[:min(len(named), whyMost)] {
+		if _, err := o.store.Show(ctx, id); errors.Is(err, outbox.ErrUnknown) {
+			ids = append(ids, fmt.Sprintf("no request has the id %q", id))
+		}
+	}
+	return strings.Join(ids, "; ")
 }
 
 // stale says that an act speaks of an attempt which is no longer the latest, and what has
@@ -227,7 +252,7 @@ func recheckCommand() *cobra.Command {
 	var a outbox.Act
 	var since string
 	var yes bool
-	cmd := &cobra.Command{Use: "recheck --since ... --why ...", Args: cobra.NoArgs, Short: "After a loss of data, look for what may have been sent before it is sent",
+	cmd := &cobra.Command{Use: "recheck --since ... --why ...", Args: noArgs, Short: "After a loss of data, look for what may have been sent before it is sent",
 		Long: "After a loss of data (a failover to a standby that lagged, a restore), look for what may have been sent before it is sent.\n\n" +
 			"Every request that could have been sent since then becomes uncertain: it is looked up, adopted when it exists, and sent\n" +
 			"only when it is proved absent. Hold the fleet first, and release it afterwards: docs/operating.md has the steps."}
@@ -269,7 +294,7 @@ func recheckCommand() *cobra.Command {
 
 func gateCommand(name, short string, do func(*outbox.Store, context.Context, outbox.Act) error) *cobra.Command {
 	var a outbox.Act
-	cmd := &cobra.Command{Use: name + " --why ...", Short: short, Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: name + " --why ...", Short: short, Args: noArgs}
 	actFlags(cmd, &a)
 	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
 		if err := actFault(a); err != nil {
@@ -290,6 +315,12 @@ func gateCommand(name, short string, do func(*outbox.Store, context.Context, out
 		if before.State == gate.State {
 			was = ", as before"
 		}
-		return o.answer(gate, func() error { return report(o.cmd, nil, "%s: the gate is now %s%s\n", name, gate.State, was) })
+		return o.answer(gate, func() error {
+			word := string(gate.State)
+			if gate.State == outbox.GateOpen {
+				word = "open"
+			}
+			return report(o.cmd, nil, "%s: the gate is now %s%s\n", name, word, was)
+		})
 	})
 }

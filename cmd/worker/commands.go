@@ -22,7 +22,7 @@ func migrateCommand() *cobra.Command {
 	}, Short: "Bring the schema up to date, take a step back, or show where it stands"}
 	asJSON := cmd.PersistentFlags().Bool("json", false, "answer in JSON")
 	var yes bool
-	down := &cobra.Command{Use: "down", Short: "Take the latest migration back; says first what it drops", Args: cobra.NoArgs,
+	down := &cobra.Command{Use: "down", Short: "Take the latest migration back; says first what it drops", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dsn, err := databaseURL()
 			if err != nil {
@@ -51,7 +51,7 @@ func migrateCommand() *cobra.Command {
 		}}
 	down.Flags().BoolVar(&yes, "yes", false, "really drop what the step created")
 	cmd.AddCommand(down,
-		&cobra.Command{Use: "up", Short: "Take every migration that is missing", Args: cobra.NoArgs,
+		&cobra.Command{Use: "up", Short: "Take every migration that is missing", Args: noArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				dsn, err := databaseURL()
 				if err != nil {
@@ -63,7 +63,7 @@ func migrateCommand() *cobra.Command {
 				}
 				return report(cmd, err, "migrations taken: %d; the schema is up to date\n", steps)
 			}},
-		&cobra.Command{Use: "status", Short: "List the migrations and whether the database has them", Args: cobra.NoArgs,
+		&cobra.Command{Use: "status", Short: "List the migrations and whether the database has them", Args: noArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				dsn, err := databaseURL()
 				if err != nil {
@@ -114,7 +114,7 @@ func databaseURL() (string, error) {
 }
 
 func versionCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: noArgs}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *asJSON {
@@ -126,7 +126,7 @@ func versionCommand() *cobra.Command {
 }
 
 func configCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Print the settings in force, secrets hidden, and what is wrong with them", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "config", Short: "Print the settings in force, secrets hidden, and what is wrong with them", Args: noArgs}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, faults := loadConfig()
@@ -174,7 +174,7 @@ func printSettings(cmd *cobra.Command, cfg Config) error {
 func healthcheckCommand() *cobra.Command {
 	var ready bool
 	var asJSON *bool
-	cmd := &cobra.Command{Use: "healthcheck", Short: "Ask the worker on this machine whether it runs; for a container without a shell", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "healthcheck", Short: "Ask the worker on this machine whether it runs; for a container without a shell", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			address, set := os.LookupEnv("ADMIN_ADDR")
 			if !set {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -44,6 +45,8 @@ func TestExitStatus(t *testing.T) {
 		{env, "cancel --where --why x", exitNo},
 		{env, "list --no-such-flag", exitUsage},
 		{env, "list --limit many", exitUsage},
+		{env, "list extra", exitUsage},
+		{env, "rate -1 --why x", exitUsage},
 		{env, "show", exitUsage},
 		{env, "hold", exitUsage},
 		{append(env, "DATABASE_URL="), "list", exitUsage},
@@ -101,6 +104,34 @@ func TestVerbsWantTheirOwnSettings(t *testing.T) {
 	}
 	if err := faultsOf(errors.Join(errors.New("NATS_URL is empty")), false, "NATS_"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestWithBelow: what belongs to a row stands below it, and breaks no column.
+func TestWithBelow(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	if err := withBelow(&out, "HEADING\none\ntwo\nthree\n", []string{"", "second", ""}); err != nil || out.String() != "HEADING\none\ntwo\n    second\nthree\n" {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+// TestWordsForMistakes: what is mistyped is answered in our words, the same ones each time.
+func TestWordsForMistakes(t *testing.T) {
+	t.Parallel()
+	for args, want := range map[string]string{
+		"list extra":       `worker list takes no arguments, and "extra" is one`,
+		"rate -1 --why x":  `"-1" is not a number of attempts a second`,
+		"send --wait 5 -":  "a number needs its unit",
+		"completion":       "say for which shell",
+		"completion tcsh":  "unknown command",
+		"rate --nonsense ": "unknown flag",
+	} {
+		cmd := root(io.Discard, io.Discard)
+		cmd.SetArgs(strings.Fields(args))
+		if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("worker %s: %v, want %q", args, err, want)
+		}
 	}
 }
 

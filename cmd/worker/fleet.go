@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"flexworker/internal/outbox"
 )
@@ -29,7 +31,7 @@ func rateWarning(rate float64) string {
 }
 
 func fleetCommand() *cobra.Command {
-	return verb(&cobra.Command{Use: "fleet", Short: "Show the workers of the fleet, where their settings differ, and the rate in force", Args: cobra.NoArgs},
+	return verb(&cobra.Command{Use: "fleet", Short: "Show the workers of the fleet, where their settings differ, and the rate in force", Args: noArgs},
 		func(ctx context.Context, o office, _ []string) error {
 			fleet, err := o.store.Fleet(ctx)
 			if err != nil {
@@ -40,7 +42,9 @@ func fleetCommand() *cobra.Command {
 }
 
 func printFleet(o office, fleet outbox.Fleet) error {
-	w := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	var b bytes.Buffer
+	var below []string
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tVERSION\tSTATE\tSINCE\tLAST CREATE")
 	for _, r := range fleet.Replicas {
 		state, since, reason := string(r.State), r.Since, ""
@@ -56,11 +60,10 @@ func printFleet(o office, fleet outbox.Fleet) error {
 			last = ago(fleet.Now.Sub(*r.Last))
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", short(r.Name, 40), short(r.Version, 16), state, ago(fleet.Now.Sub(since)), last)
-		if reason != "" {
-			fmt.Fprintf(w, "    %s\n", short(reason, 96))
-		}
+		below = append(below, short(reason, 96))
 	}
-	if err := w.Flush(); err != nil {
+	_ = w.Flush() // into memory
+	if err := withBelow(o.cmd.OutOrStdout(), b.String(), below); err != nil {
 		return err
 	}
 	for _, line := range fleetNotes(fleet) {
@@ -104,6 +107,10 @@ func ago(d time.Duration) string {
 	return d.Round(time.Second).String() + " ago"
 }
 
+func notARate(text string) error {
+	return fmt.Errorf("%q is not a number of attempts a second between 0 (no limit) and 1000000", text)
+}
+
 func rateCommand() *cobra.Command {
 	var a outbox.Act
 	var auto bool
@@ -111,6 +118,15 @@ func rateCommand() *cobra.Command {
 		Short: "Set the fleet's rate, in attempts a second (0: no limit), or let it follow FLEX_RATE again",
 		Long: "Set the fleet's rate, in attempts a second; 0 is no limit. It stays, whatever FLEX_RATE says and whichever worker starts,\n" +
 			"until `worker rate --auto`: from then on FLEX_RATE is in force where all living workers agree."}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		var flag *pflag.NotExistError // -1 is taken for a flag
+		if errors.As(err, &flag) {
+			if _, number := strconv.ParseFloat("-"+flag.GetSpecifiedShortnames(), 64); number == nil {
+				return notARate("-" + flag.GetSpecifiedShortnames())
+			}
+		}
+		return err
+	})
 	actFlags(cmd, &a)
 	cmd.Flags().BoolVar(&auto, "auto", false, "follow FLEX_RATE of the living workers")
 	return verb(cmd, func(ctx context.Context, o office, args []string) error {
@@ -130,7 +146,7 @@ func rateCommand() *cobra.Command {
 		}
 		rate, err := strconv.ParseFloat(args[0], 64)
 		if err != nil || !(rate >= 0 && rate <= 1e6) {
-			return usage(fmt.Errorf("%q is not a number of attempts a second between 0 (no limit) and 1000000", args[0]))
+			return usage(notARate(args[0]))
 		}
 		if err := o.store.Rate(ctx, a, rate); err != nil {
 			return err
@@ -139,6 +155,9 @@ func rateCommand() *cobra.Command {
 			fmt.Fprintf(o.cmd.ErrOrStderr(), "warning: %s\n", warning)
 		}
 		return o.answer(map[string]any{"rate": rate}, func() error {
+			if rate == 0 {
+				return report(o.cmd, nil, "rate: no limit, until `worker rate --auto`\n")
+			}
 			return report(o.cmd, nil, "rate: %v attempts a second, until `worker rate --auto`\n", rate)
 		})
 	})

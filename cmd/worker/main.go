@@ -104,7 +104,7 @@ func root(out, errs io.Writer) *cobra.Command {
 	cmd.SetOut(out)
 	cmd.SetErr(errs)
 	cmd.AddCommand(
-		&cobra.Command{Use: "run", Short: "Run the worker until SIGTERM (the same as no command)", Args: cobra.NoArgs, RunE: serve},
+		&cobra.Command{Use: "run", Short: "Run the worker until SIGTERM (the same as no command)", Args: noArgs, RunE: serve},
 		migrateCommand(), configCommand(), sendCommand(), healthcheckCommand(),
 		versionCommand(),
 	)

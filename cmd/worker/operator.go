@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -123,7 +124,7 @@ func filterFault(f outbox.Filter) error {
 
 func listCommand() *cobra.Command {
 	var f outbox.Filter
-	cmd := &cobra.Command{Use: "list", Short: "List requests, the newest first", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "list", Short: "List requests, the newest first", Args: noArgs}
 	filterFlags(cmd, &f)
 	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
 		if err := filterFault(f); err != nil {
@@ -137,21 +138,40 @@ func listCommand() *cobra.Command {
 			fmt.Fprintf(o.cmd.ErrOrStderr(), "the %d newest are shown, there may be more: --limit shows them, the other flags choose\n", most)
 		}
 		return o.answer(rows, func() error {
-			w := tabwriter.NewWriter(o.cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			var b bytes.Buffer
+			below := make([]string, len(rows))
+			w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "RECEIVED\tSTATE\tATTEMPT\tREASON\tSOURCE\tREQUEST_ID")
-			for _, r := range rows {
+			for i, r := range rows {
 				fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", r.ReceivedAt.UTC().Format("2006-01-02 15:04:05"), r.State, r.Attempt,
 					orDash(r.ErrorKind), short(r.Source, 16), terminal.Line(r.RequestID))
 				switch {
 				case r.InteractionSID != nil:
-					fmt.Fprintf(w, "    %s\n", terminal.Line(*r.InteractionSID))
+					below[i] = terminal.Line(*r.InteractionSID)
 				case r.ErrorMessage != nil:
-					fmt.Fprintf(w, "    %s\n", short(*r.ErrorMessage, 96))
+					below[i] = short(*r.ErrorMessage, 96)
 				}
 			}
-			return w.Flush()
+			_ = w.Flush() // into memory
+			return withBelow(o.cmd.OutOrStdout(), b.String(), below)
 		})
 	})
+}
+
+// withBelow prints a table with a heading, and below each of its rows what belongs to it; ""
+// is no line. Within the table such a line would end the columns.
+func withBelow(out io.Writer, table string, below []string) error {
+	i := -1 // the heading
+	for row := range strings.Lines(table) {
+		if i >= 0 && below[i] != "" {
+			row += "    " + below[i] + "\n"
+		}
+		if _, err := io.WriteString(out, row); err != nil {
+			return err
+		}
+		i++
+	}
+	return nil
 }
 
 // orDash is one word for a column; a dash for nothing.

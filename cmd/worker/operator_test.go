@@ -143,7 +143,7 @@ func TestOperator(t *testing.T) {
 		typed{why("resolve u-1 --attempt 1 --absent"), 1, []string{"There is no task to look for", "that u-1 does not exist is not proved: nothing was changed", "--absent --unverified"}},
 		typed{why("resolve u-1 --attempt 1 --absent --unverified"), 0, []string{"u-1 is now "}},
 		// More than one says first what it would do.
-		typed{why("retry --where --state rejected"), 1, []string{"would retry 3 requests", "x-0", "nothing was changed. Say --yes"}},
+		typed{why("retry --where --state rejected"), 1, []string{"would retry 3 requests", "x-0", "would be: 3 sent again", "nothing was changed. Say --yes"}},
 		typed{why("retry --where --state rejected --json"), 1, []string{`"would_change": 3`}},
 		typed{why("retry --where --error-kind http_404"), 1, []string{"there is nothing to retry"}},
 		typed{why("retry x-0"), 0, []string{"retry: 1 request: x-0"}},
@@ -183,7 +183,7 @@ func TestOperator(t *testing.T) {
 	if n := r.flex.Calls().Received; n != calls {
 		t.Errorf("%d calls while held", n-calls)
 	}
-	r.types(env, typed{why("release --json"), 0, []string{`"State": "ok"`}})
+	r.types(env, typed{why("release --json"), 0, []string{`"state": "ok"`, `"held_since": null`, `"reason": null`}})
 	final("h-1", "created", 1)
 	final("h-2", "created", 1)
 	r.says(w.address, "ok", 200)

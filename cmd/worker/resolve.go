@@ -190,7 +190,7 @@ func openStream(ctx context.Context, js jetstream.JetStream, setting, name strin
 
 func auditCommand() *cobra.Command {
 	var tablesOnly bool
-	cmd := &cobra.Command{Use: "audit", Short: "Balance the account: request stream, tables and result stream; exit status 1 when it does not", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "audit", Short: "Balance the account: request stream, tables and result stream; exit status 1 when it does not", Args: noArgs}
 	cmd.Flags().BoolVar(&tablesOnly, "tables-only", false, "do not look at the streams")
 	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
 		var requests, results jetstream.Stream

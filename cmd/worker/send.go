@@ -28,7 +28,7 @@ const maxEvent = 1 << 20
 
 func sendCommand() *cobra.Command {
 	var source string
-	var wait time.Duration
+	var wait days
 	cmd := &cobra.Command{
 		Use: "send FILE", Short: "Publish request events, one JSON object a line (- for standard input), and wait for their results",
 		Long: "Publish request events, one JSON object a line (- for standard input). With --wait the\n" +
@@ -44,10 +44,10 @@ func sendCommand() *cobra.Command {
 			if err != nil {
 				return usage(err)
 			}
-			return send(cmd, events, source, wait)
+			return send(cmd, events, source, time.Duration(wait))
 		}}
 	cmd.Flags().StringVar(&source, "source", "cli", "the sending service, the end of the subject")
-	cmd.Flags().DurationVar(&wait, "wait", 0, "wait so long for the results; 0: do not wait")
+	cmd.Flags().Var(&wait, "wait", "wait so long for the results, such as 30s or 1d; 0: do not wait")
 	return cmd
 }
 

@@ -17,7 +17,12 @@ import (
 type days time.Duration
 
 // String is the duration in Go's form.
-func (d *days) String() string { return time.Duration(*d).String() }
+func (d *days) String() string {
+	if *d == 0 {
+		return "0" // which --help does not print as a default
+	}
+	return time.Duration(*d).String()
+}
 
 // Type is the word for it in --help.
 func (d *days) Type() string { return "duration" }
@@ -30,7 +35,7 @@ func (d *days) Set(text string) error {
 	}
 	long, err := model.ParseDuration(text)
 	if err != nil {
-		return errors.New("not a duration such as 90m, 12h, 3d or 2w")
+		return errors.New("not a duration such as 90m, 12h, 3d or 2w; a number needs its unit")
 	}
 	*d = days(long)
 	return nil
@@ -46,6 +51,14 @@ func alike(text string, names []string) string {
 		return found[0]
 	}
 	return ""
+}
+
+// noArgs refuses words behind a command that takes none.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no arguments, and %q is one", cmd.CommandPath(), terminal.Line(args[0]))
+	}
+	return nil
 }
 
 // subcommand refuses a word that is no command, and names the one that may be meant.

@@ -295,3 +295,45 @@ func shell(dir, command string) *osexec.Cmd {
 	cmd.Env, cmd.Dir = []string{"PATH=" + dir + ":/usr/bin:/bin", "HOME=/root"}, dir
 	return cmd
 }
+
+// TestRetrySaysWhenAndWhether: the preview of a retry says that a not_before still counts, that
+// a deadline that passed does not, and claims of nothing unsent that it is sent again.
+func TestRetrySaysWhenAndWhether(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	for _, c := range []struct{ set, want string }{
+		{`request = '{"not_before":"2099-01-01T00:00:00Z"}', state = 'cancelled', error_kind = 'cancelled'`, "sent, due 2099-01-01T00:00:00Z, its not_before"},
+		{`state = 'cancelled', error_kind = 'cancelled', attempt = 1, spared = 0`, "sent again"},
+		{`state = 'expired', error_kind = 'expired', expires_at = now() - interval '1 hour'`, "sent; its expires_at has passed and no longer counts"},
+	} {
+		exec(t, s.pool, `DELETE FROM outbox`)
+		exec(t, s.pool, `INSERT INTO outbox (request_id, source, state, request, due_at, stream_sequence, stream_time) VALUES ('r', 's', 'pending', '{}', now(), 1, now())`)
+		exec(t, s.pool, `UPDATE outbox SET due_at = NULL, settled_at = now(), resolved_by = 'operator', error_message = 'x', lookup_key = repeat('a', 32), lookup_attribute = 'a', attempt_began_at = now(), uncertain_since = now(), `+c.set)
+		all, err := s.Matching(t.Context(), ToRetry(false), Act{}, Filter{RequestIDs: []string{"r"}})
+		if err != nil || all.Of[c.want] != 1 {
+			t.Errorf("%s: %v, %+v, want %q", c.set, err, all.Of, c.want)
+		}
+	}
+}
+
+// TestReleaseForgetsWhyItWasShut: an open gate has no reason, and holds in a row keep one
+// earlier reason, not all.
+func TestReleaseForgetsWhyItWasShut(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	for _, why := range []string{"one", "two", "three"} {
+		if err := s.Hold(t.Context(), Act{Who: "ann", Why: why}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if g := gate(t, s); g.Reason != "three; before: two" {
+		t.Error(g.Reason)
+	}
+	if err := s.Release(t.Context(), Act{Who: "ann", Why: "over"}); err != nil {
+		t.Fatal(err)
+	}
+	var reason *string
+	if err := s.pool.QueryRow(t.Context(), `SELECT reason FROM outbox_gate`).Scan(&reason); err != nil || reason != nil {
+		t.Errorf("%v: an open gate says %v", err, reason)
+	}
+}

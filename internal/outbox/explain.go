@@ -200,8 +200,12 @@ func pendingNow(d Detail, g Gate, f Fleet) (string, []string) {
 	var b strings.Builder
 	var commands []string
 	waits := d.DueAt != nil && d.DueAt.After(d.Now)
+	mayNotYet := waits && !d.NotBefore().Before(d.DueAt.Truncate(time.Millisecond)) // nothing goes round it
 	if waits {
 		fmt.Fprintf(&b, "It waits: attempt %d is due %s", d.Attempt+1, due(d.DueAt, d.Now))
+		if mayNotYet {
+			b.WriteString(", its not_before")
+		}
 	} else {
 		fmt.Fprintf(&b, "It is due: attempt %d is made as soon as a worker has a free slot", d.Attempt+1)
 		if g.Rate > 0 {
@@ -229,7 +233,7 @@ func pendingNow(d Detail, g Gate, f Fleet) (string, []string) {
 	if d.ExpiresAt != nil {
 		fmt.Fprintf(&b, " It is not sent after %s.", clock(*d.ExpiresAt))
 	}
-	if waits && d.Attempt > 0 {
+	if waits && d.Attempt > 0 && !mayNotYet {
 		b.WriteString(" A retry makes it due now.")
 		commands = append(commands, d.Command("retry"))
 	}
@@ -285,7 +289,14 @@ func remedy(d Detail, commands *[]string) string {
 	if d.Attempt > 0 && (d.Undecided || d.ErrorKind != nil && *d.ErrorKind == "undecided") {
 		return "Nobody knows whether an attempt created it: a retry looks it up and sends it again only when it is proved absent. "
 	}
-	return "A retry sends it again. "
+	late := ""
+	if d.ExpiresAt != nil && !d.ExpiresAt.After(d.Now) {
+		late = ", although its expires_at has passed, which no longer counts then"
+	}
+	if d.Attempt == 0 {
+		return "A retry sends it" + late + ". "
+	}
+	return "A retry sends it again" + late + ". "
 }
 
 func publication(d Detail) string {

@@ -156,23 +156,23 @@ func TestExplain(t *testing.T) {
 		{"created by operator", detail(Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(sidA), word("operator") })), open,
 			"It is created as " + sidA + " (an operator said so) since 2026-11-22 02:59:00.000 UTC. " + published},
 		{"rejected", detail(Rejected, settled(func(d *Detail) { d.ErrorMessage = word("status 400: no such workspace") })), open,
-			"It is rejected since 2026-11-22 02:59:00.000 UTC: status 400: no such workspace. A retry sends it again. " + published + fmt.Sprintf(retry, 0)},
+			"It is rejected since 2026-11-22 02:59:00.000 UTC: status 400: no such workspace. A retry sends it. " + published + fmt.Sprintf(retry, 0)},
 		{"rejected by the check", detail(Rejected, settled(func(d *Detail) {
 			d.ErrorKind, d.ErrorMessage = word("invalid"), word("channel.type: required")
 		})), open,
 			"It is rejected since 2026-11-22 02:59:00.000 UTC: channel.type: required. It failed the check before Flex and would fail it again, so it cannot be retried: " +
 				"publish the corrected request under a new request_id. " + published},
 		{"abandoned", detail(Abandoned, settled(func(d *Detail) { d.ErrorMessage = word("no attempt is left") })), open,
-			"It is abandoned since 2026-11-22 02:59:00.000 UTC: no attempt is left. A retry sends it again. " + published + fmt.Sprintf(retry, 0)},
+			"It is abandoned since 2026-11-22 02:59:00.000 UTC: no attempt is left. A retry sends it. " + published + fmt.Sprintf(retry, 0)},
 		{"abandoned, undecided", detail(Abandoned, settled(func(d *Detail) { d.Attempt, d.ErrorKind, d.ErrorMessage = 2, word("undecided"), word("nobody knows") })), open,
 			"It is abandoned since 2026-11-22 02:59:00.000 UTC: nobody knows. Nobody knows whether an attempt created it: a retry looks it up and sends it again " +
 				"only when it is proved absent. " + published + fmt.Sprintf(retry, 2)},
 		{"expired", detail(Expired, settled(func(d *Detail) { d.ErrorMessage = word("expires_at passed before it was sent") })), open,
-			"It is expired since 2026-11-22 02:59:00.000 UTC: expires_at passed before it was sent. A retry sends it again. " + published + fmt.Sprintf(retry, 0)},
+			"It is expired since 2026-11-22 02:59:00.000 UTC: expires_at passed before it was sent. A retry sends it. " + published + fmt.Sprintf(retry, 0)},
 		{"cancelled", detail(Cancelled, settled(func(d *Detail) { d.ErrorMessage = word("cancelled by an operator") })), open,
-			"It is cancelled since 2026-11-22 02:59:00.000 UTC: cancelled by an operator. A retry sends it again. " + published + fmt.Sprintf(retry, 0)},
+			"It is cancelled since 2026-11-22 02:59:00.000 UTC: cancelled by an operator. A retry sends it. " + published + fmt.Sprintf(retry, 0)},
 		{"rejected, nothing recorded", detail(Rejected, settled(func(d *Detail) { d.ErrorMessage = word("") })), open,
-			"It is rejected since 2026-11-22 02:59:00.000 UTC: nothing is recorded. " + "A retry sends it again. " + published + fmt.Sprintf(retry, 0)},
+			"It is rejected since 2026-11-22 02:59:00.000 UTC: nothing is recorded. " + "A retry sends it. " + published + fmt.Sprintf(retry, 0)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

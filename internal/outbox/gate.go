@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,6 +30,30 @@ type Gate struct {
 	ChangedBy string
 	ChangedAt time.Time
 	ReadOnly  bool // Postgres answers and cannot write: a standby, or a database made read-only
+}
+
+// MarshalJSON gives names and nulls as everywhere: what does not apply is null.
+func (g Gate) MarshalJSON() ([]byte, error) {
+	out := struct {
+		State     GateState  `json:"state"`
+		Rate      float64    `json:"rate"`
+		PausedFor *float64   `json:"paused_for_seconds"`
+		HeldSince *time.Time `json:"held_since"`
+		Reason    *string    `json:"reason"`
+		ChangedBy string     `json:"changed_by"`
+		ChangedAt time.Time  `json:"changed_at"`
+		ReadOnly  bool       `json:"read_only"`
+	}{State: g.State, Rate: g.Rate, ChangedBy: g.ChangedBy, ChangedAt: g.ChangedAt, ReadOnly: g.ReadOnly}
+	if left := g.PausedFor.Seconds(); left > 0 {
+		out.PausedFor = &left
+	}
+	if !g.HeldSince.IsZero() {
+		out.HeldSince = &g.HeldSince
+	}
+	if g.Reason != "" {
+		out.Reason = &g.Reason
+	}
+	return json.Marshal(out)
 }
 
 // burstTime is how much unused rate may be kept: the most that passes at

@@ -93,7 +93,11 @@ func ToRetry(unverified bool) Change {
 		Name: "retry",
 		can: ` AND (state IN ('rejected', 'abandoned', 'expired', 'cancelled') AND faults IS NULL
 			OR state = 'pending' AND due_at > greatest(clock_timestamp(), ` + notBefore + `))`,
-		what: `CASE WHEN state = 'pending' THEN '` + DueNow + `' WHEN ` + first + ` THEN '` + AskedFirst + `' ELSE '` + SentAgain + `' END`,
+		what: `CASE WHEN state = 'pending' THEN 'pending' WHEN ` + first + ` THEN '` + AskedFirst + `' WHEN attempt = 0 THEN 'sent' ELSE '` + SentAgain + `' END ||
+			CASE WHEN ` + first + ` THEN ''
+			     WHEN ` + notBefore + ` > clock_timestamp() THEN ', due ' || to_char((` + notBefore + `) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') || ', its not_before'
+			     WHEN state = 'pending' THEN ', due now' ELSE '' END ||
+			CASE WHEN state <> 'pending' AND expires_at <= clock_timestamp() THEN '; its expires_at has passed and no longer counts' ELSE '' END`,
 		set: `
 			state = CASE WHEN ` + first + ` THEN 'uncertain' ELSE 'pending' END,
 			due_at = CASE WHEN ` + first + ` THEN clock_timestamp() ELSE greatest(clock_timestamp(), ` + notBefore + `) END,
@@ -279,10 +283,10 @@ func (s *Store) resolveByHand(ctx context.Context, a Act, act, requestID, set st
 }
 
 // Hold shuts the gate until a person releases it. Where it was held or paused already
-// the reason is kept behind the person's: it may still be true.
+// the latest reason is kept behind the person's: it may still be true.
 func (s *Store) Hold(ctx context.Context, a Act) error {
 	return s.actOnGate(ctx, a, "hold", `held_since = coalesce(held_since, clock_timestamp()),
-		reason = $2 || CASE WHEN held_since IS NOT NULL OR paused_until > clock_timestamp() THEN '; before: ' || reason ELSE '' END`)
+		reason = $2 || CASE WHEN held_since IS NOT NULL OR paused_until > clock_timestamp() THEN coalesce('; before: ' || split_part(reason, '; before: ', 1), '') ELSE '' END`)
 }
 
 // releaseBatch is how many requests Release makes due in one transaction.
@@ -300,7 +304,7 @@ func (s *Store) Release(ctx context.Context, a Act) error {
 	if err != nil {
 		return wrap("release", err)
 	}
-	if err := s.actOnGate(ctx, a, "release", `held_since = NULL, paused_until = NULL`); err != nil { // reason stays: why it was shut last
+	if err := s.actOnGate(ctx, a, "release", `held_since = NULL, paused_until = NULL, reason = NULL`); err != nil {
 		return err
 	}
 	for from := 0; from < len(ids); from += releaseBatch {

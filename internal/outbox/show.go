@@ -114,6 +114,17 @@ type Detail struct {
 	Acts              []Done          `json:"acts"`
 }
 
+// NotBefore is the request's not_before; zero: it has none that can be read.
+func (d Detail) NotBefore() time.Time {
+	var r struct {
+		NotBefore time.Time `json:"not_before"`
+	}
+	if json.Unmarshal(d.Request, &r) != nil {
+		return time.Time{}
+	}
+	return r.NotBefore
+}
+
 // ErrUnknown is returned for an id that no request has.
 var ErrUnknown = errors.New("outbox: no such request")
 
