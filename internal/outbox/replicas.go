@@ -272,14 +272,17 @@ func (s *Store) leave(ctx context.Context) error {
 }
 
 // followRate makes FLEX_RATE of the living workers the fleet's rate, where they
-// agree and no person has set another; it is recorded as an act of this worker. It
+// agree and no person has set another; it is recorded as an act of this worker. Where the
+// rate was never set at all, as on a new database, the lowest counts while they differ. It
 // returns the rate before, and whether it changed.
 func (s *Store) followRate(ctx context.Context) (was float64, changed bool, err error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	err = s.pool.QueryRow(ctx, `
 		WITH agreed AS MATERIALIZED (
-			SELECT min(flex_rate) AS rate FROM outbox_replicas WHERE `+alive+` HAVING min(flex_rate) = max(flex_rate)),
+			SELECT coalesce(min(nullif(flex_rate, 0)), 0) AS rate FROM outbox_replicas WHERE `+alive+`
+			HAVING min(flex_rate) = max(flex_rate)
+			    OR (SELECT rate = 0 FROM outbox_gate) AND NOT EXISTS (SELECT FROM outbox_acts WHERE act = 'rate')),
 		was AS MATERIALIZED (SELECT rate FROM outbox_gate WHERE rate_by IS NULL FOR UPDATE),
 		moved AS (
 			UPDATE outbox_gate g SET rate = agreed.rate, tokens = least(g.tokens, 1 + agreed.rate * $2::double precision)
@@ -287,7 +290,7 @@ func (s *Store) followRate(ctx context.Context) (was float64, changed bool, err 
 			RETURNING was.rate AS was, g.rate),
 		acts AS (
 			INSERT INTO outbox_acts (who, why, act, was)
-			SELECT $1, 'FLEX_RATE of all living workers is ' || rate, 'rate', was FROM moved)
+			SELECT $1, 'the lowest FLEX_RATE of the living workers is ' || rate, 'rate', was FROM moved)
 		SELECT was FROM moved`, s.worker, burstTime.Seconds()).Scan(&was)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, false, nil
@@ -344,12 +347,12 @@ func (r *Registry) Renew(ctx context.Context) error {
 	r.Store.fleet.Store(&fleet)
 	r.compare(fleet.Differences)
 	rate, ok := agreed(fleet.Replicas)
-	if !ok || fleet.RateBy != nil || rate == fleet.Rate {
-		return nil
+	if fleet.RateBy != nil || ok && rate == fleet.Rate || !ok && fleet.Rate != 0 {
+		return nil // as it is, until they agree; no rate at all may be one that nobody has set yet
 	}
 	was, changed, err := r.Store.followRate(ctx)
 	if changed {
-		r.Log.Info("the fleet's rate follows FLEX_RATE of all living workers", "rate", rate, "was", was)
+		r.Log.Info("the fleet's rate follows FLEX_RATE of the living workers", "rate", rate, "was", was)
 	}
 	return err
 }

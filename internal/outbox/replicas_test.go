@@ -188,3 +188,30 @@ func TestWordsAreOneList(t *testing.T) {
 		t.Errorf("%d words are ready", ready)
 	}
 }
+
+// TestNewWorkersDiffer: workers that start together on a new database with different FLEX_RATE
+// keep to the lowest, where 0, no limit, is the highest. A rate of 0 that was once set stays.
+func TestNewWorkersDiffer(t *testing.T) {
+	t.Parallel()
+	for _, rates := range [][3]float64{{30, 5, 5}, {0, 7, 7}, {7, 0, 7}, {0, 0, 0}} {
+		s := newStore(t)
+		w1 := enrolled(t, s, "w1", rates[0])
+		w2 := enrolled(t, s, "w2", rates[1])
+		// As if both had written their rows before either has looked.
+		exec(t, s.pool, `UPDATE outbox_gate SET rate = 0`)
+		exec(t, s.pool, `DELETE FROM outbox_acts`)
+		renewed(t, w1, w2, w1)
+		if g := gate(t, s); g.Rate != rates[2] {
+			t.Errorf("%v: the rate is %v", rates, g.Rate)
+		}
+	}
+	s := newStore(t)
+	w1 := enrolled(t, s, "w1", 5)
+	w1.Settings.FlexRate = 0
+	renewed(t, w1)
+	w2 := enrolled(t, s, "w2", 5)
+	renewed(t, w1, w2)
+	if g := gate(t, s); g.Rate != 0 {
+		t.Errorf("no limit was agreed upon, and the rate is %v", g.Rate)
+	}
+}
