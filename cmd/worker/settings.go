@@ -39,7 +39,7 @@ func settings(cfg Config) []setting {
 // faultsOf are those faults of the settings that begin with one of names, or, where with is
 // false, all others: a verb complains of what it needs alone.
 func faultsOf(faults error, with bool, names ...string) error {
-	list, ok := faults.(interface{ Unwrap() []error }) //nolint:errorlint // what errors.Join has made
+	list, ok := faults.(interface{ Unwrap() []error }) // what errors.Join has made
 	if !ok {
 		return faults
 	}
