@@ -14,6 +14,7 @@ func TestResolveAsksFirst(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	env := r.environment("LOOKUP_SETTLE=2m")
+	r.flex.SetTaskRouter(flextest.TaskRouter{Rate: -1}) // the commands follow each other faster than three a second
 	w := r.command(env, "run")
 	r.says(w.address, "ok", 200)
 	r.flex.Script("u-0", flextest.CreateThenReset)
