@@ -105,7 +105,7 @@ func TestCommands(t *testing.T) {
 		{bare, "--help", 0, "Available Commands:"},
 		{bare, "migrate --help", 0, "Bring the schema up to date"},
 		{bare, "nonsense", 2, `worker: unknown command "nonsense" for "worker"`},
-		{bare, "run now", 2, `unknown command "now" for "worker run"`},
+		{bare, "run now", 2, `worker run takes no arguments, and "now" is one`},
 		{bare, "", 2, "worker: the settings have faults:\nDATABASE_URL is required"},
 		{bare, "config", 2, "DATABASE_URL is required"},
 		{bare, "migrate up", 2, "worker: DATABASE_URL is required"},
