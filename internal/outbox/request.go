@@ -86,7 +86,7 @@ func (p Policy) after(attempt int, o flex.Outcome, random float64) move {
 	case flex.Refused:
 		return move{to: Pending, delay: max(p.delay(attempt, random), retryAfter(o.RetryAfter, random)), spared: true}
 	case flex.Blocked:
-		// The gate is held, or will be if others fare the same.
+		// Its replica stops, or will if others fare the same.
 		return move{to: Pending, delay: p.delay(attempt, random), spared: true}
 	default:
 		return move{to: Uncertain, delay: firstLookup}
@@ -94,7 +94,7 @@ func (p Policy) after(attempt int, o flex.Outcome, random float64) move {
 }
 
 // blockedAlone decides about a request that is blocked, which is m, while that has
-// not shut the gate. At first it is spared: the others may fare the same. But where it stays
+// not stopped its replica. At first it is spared: the others may fare the same. But where it stays
 // the only one, the fault is its own tenant's: its attempts count then, so that they
 // are used up and it is answered.
 func (p Policy) blockedAlone(attempt, spared int, m move) move {
