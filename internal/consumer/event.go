@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -51,12 +53,23 @@ func decode(m outbox.Message, lookupAttribute string) (outbox.Event, string) {
 	if e.RequestID, bad = requestID(m, w, e.Faults); bad != "" {
 		return e, bad
 	}
-	if len(e.Faults) > 0 {
-		return e, ""
+	if len(e.Faults) == 0 {
+		e.Request = w.text
+		check(&e, lookupAttribute)
 	}
-	e.Request = w.text
-	check(&e, lookupAttribute)
+	e.Faults = append(e.Faults, w.beside...)
+	e.Warnings = append(e.Warnings, w.resembles...)
 	return e, ""
+}
+
+// RequestID is the id under which a worker keeps a message with this text and without
+// headers, or an error with the words with which a worker answers it as malformed.
+func RequestID(text []byte) (string, error) {
+	e, bad := decode(outbox.Message{Raw: text}, "")
+	if bad != "" {
+		return "", errors.New(bad)
+	}
+	return e.RequestID, nil
 }
 
 // unwrapped is the request's text without its envelope, if there was one, and what
@@ -68,6 +81,8 @@ type unwrapped struct {
 	bad   string // why that id cannot be read; of no account where the request has its own
 	// The trace context of the CloudEvent's extension.
 	traceparent, tracestate string
+	// What stands beside the request though it belongs into it, and what only resembles that.
+	beside, resembles []rawjson.Fault
 }
 
 // unwrap takes the request's text out of its envelope.
@@ -83,6 +98,12 @@ func unwrap(m outbox.Message) (w unwrapped, bad string) {
 		if w.traceparent, bad = attribute(header(m, "ce-traceparent")); bad == "" {
 			w.tracestate, _ = attribute(header(m, "ce-tracestate"))
 		}
+		for name, values := range m.Headers {
+			if len(name) > len("ce-") && strings.EqualFold(name[:len("ce-")], "ce-") && len(values) > 0 && values[0] != "" {
+				w.outside(shown(name), strings.ToLower(name[len("ce-"):]), "is a header")
+			}
+		}
+		w.order()
 		return w, ""
 	}
 	if bad := notText(m.Raw); bad != "" {
@@ -111,6 +132,12 @@ func unwrap(m outbox.Message) (w unwrapped, bad string) {
 		}
 	}
 	w.traceparent, w.tracestate = extension(m.Raw, "traceparent"), extension(m.Raw, "tracestate")
+	for _, member := range rawjson.AppendMembers(nil, m.Raw) {
+		if name := string(member.Key); !isNull(member.Value) {
+			w.outside(shown(name), name, "stands beside the CloudEvent's data")
+		}
+	}
+	w.order()
 	if data, ok := rawjson.Member(m.Raw, "data"); ok {
 		w.text = data
 		return w, ""
@@ -127,6 +154,34 @@ func unwrap(m outbox.Message) (w unwrapped, bad string) {
 		return w, ""
 	}
 	return w, "CloudEvent: data: missing; the request has to stand in it"
+}
+
+// outside notes an attribute of a CloudEvent whose name is that of a field of the request:
+// the field is obeyed within data alone, and an expires_at elsewhere must not be passed over
+// in silence. A name that only resembles a field's and that an extension may have, such as
+// requestid, may be meant for others: it is a warning. path is the name as its sender knows it.
+// https://github.com/cloudevents/spec/blob/main/cloudevents/spec.md#attribute-naming-convention
+func (w *unwrapped) outside(path, name, stands string) {
+	plain := normalised(name)
+	i := slices.IndexFunc(fields, func(f string) bool { return normalised(f) == plain })
+	switch {
+	case i < 0:
+	case name == fields[i] || !extensionName.MatchString(name):
+		w.beside = append(w.beside, rawjson.Fault{Path: path, Problem: stands + ", where nobody obeys it: put " + fields[i] + " into the request itself"})
+	default:
+		w.resembles = append(w.resembles, rawjson.Fault{Path: path, Problem: stands + ", and nobody obeys it; if " + fields[i] + " is meant, put that into the request itself"})
+	}
+}
+
+var extensionName = regexp.MustCompile(`^[a-z0-9]+$`)
+
+// order sorts what was found beside the request, so that a message says the same each
+// time, and bounds it.
+func (w *unwrapped) order() {
+	for _, list := range []*[]rawjson.Fault{&w.beside, &w.resembles} {
+		slices.SortFunc(*list, func(a, b rawjson.Fault) int { return strings.Compare(a.Path, b.Path) })
+		*list = (*list)[:min(len(*list), maxWarnings)]
+	}
 }
 
 // extension is a string attribute of a structured CloudEvent; "": there is none.
@@ -272,7 +327,7 @@ func requestID(m outbox.Message, w unwrapped, faults []rawjson.Fault) (id, bad s
 	} else if w.bad != "" {
 		return "", where + ": " + w.bad
 	} else if id == "" {
-		return "", noID(m, w.text)
+		return "", noID(m, w)
 	}
 	if problem := idProblem(id); problem != "" {
 		return "", where + ": " + problem
@@ -282,12 +337,17 @@ func requestID(m outbox.Message, w unwrapped, faults []rawjson.Fault) (id, bad s
 
 // noID says why a message has no id: by what it seems to be, as far as it seems to
 // be something else than a request.
-func noID(m outbox.Message, text []byte) string {
-	if what := notAnObject(text); what != "" {
+func noID(m outbox.Message, w unwrapped) string {
+	if what := notAnObject(w.text); what != "" {
 		return what
 	}
 	missing := "request_id: missing, and there is no " + jetstream.MsgIDHeader + " header either"
-	object := rawjson.AppendMembers(nil, text)
+	for _, f := range slices.Concat(w.beside, w.resembles) {
+		if strings.Contains(normalised(f.Path), "requestid") {
+			return missing + "; " + f.String()
+		}
+	}
+	object := rawjson.AppendMembers(nil, w.text)
 	for _, p := range object {
 		if name := string(p.Key); normalised(name) == "requestid" {
 			return fmt.Sprintf("%s; it is not %s", missing, shown(name))

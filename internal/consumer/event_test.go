@@ -190,6 +190,86 @@ func TestDecodeCloudEvents(t *testing.T) {
 	})
 }
 
+// TestDecodeBesideData: a field of the request is obeyed within data alone. One that stands
+// beside it, or in a header, is said: an expires_at must not be passed over in silence.
+func TestDecodeBesideData(t *testing.T) {
+	t.Parallel()
+	const ce = `{"specversion":"1.0","type":"t","source":"/s",`
+	const missing = "request_id: missing, and there is no Nats-Msg-Id header either"
+	beside := func(name, field string) string {
+		return name + ": stands beside the CloudEvent's data, where nobody obeys it: put " + field + " into the request itself"
+	}
+	header := func(name, field string) string {
+		return name + ": is a header, where nobody obeys it: put " + field + " into the request itself"
+	}
+	cases := []decodeCase{
+		{name: "request_id", body: ce + `"id":"ce-1","request_id":"a","data":` + bodyOK + `}`, id: "ce-1", faults: []string{beside("request_id", "request_id")}},
+		{name: "request_id beside another", body: ce + `"id":"ce-1","request_id":"a","data":` + withID(`"b"`) + `}`, id: "b", faults: []string{beside("request_id", "request_id")}},
+		{name: "request_id alone", body: ce + `"request_id":"a","data":` + bodyOK + `}`, malformed: missing + "; " + beside("request_id", "request_id")},
+		{name: "a name that no extension may have", body: ce + `"id":"ce-1","Expires-At":"x","data":` + bodyOK + `}`, id: "ce-1", faults: []string{beside("Expires-At", "expires_at")}},
+		{name: "with the faults of data", body: ce + `"id":"ce-1","priority":3,"channel":{},"data":{` + channelOK + `,` + routingOK + `,"priority":10}}`, id: "ce-1", faults: []string{
+			"priority: must be a whole number from 0 to 9", beside("channel", "channel"), beside("priority", "priority")}},
+		{name: "with data unfit", body: ce + `"id":"ce-1","priority":3,"data":{"metadata":"\u0000"}}`, id: "ce-1", faults: []string{
+			`metadata: holds \u0000, which Postgres cannot keep`, beside("priority", "priority")}},
+		{name: "null is left out", body: ce + `"id":"ce-1","priority":null,"data":` + bodyOK + `}`, id: "ce-1"},
+		{name: "requestid alone", body: ce + `"requestid":"a","data":` + bodyOK + `}`, malformed: missing +
+			"; requestid: stands beside the CloudEvent's data, and nobody obeys it; if request_id is meant, put that into the request itself"},
+		{name: "headers", headers: headers{"ce-id": {"ce-1"}, "CE-Priority": {"3"}, "ce-expires_at": {"x"}, "ce-channel": {""}, "priority": {"3"}}, body: bodyOK, id: "ce-1", faults: []string{
+			header("CE-Priority", "priority"), header("ce-expires_at", "expires_at")}},
+		{name: "header request_id alone", headers: headers{"ce-request_id": {"a"}}, body: bodyOK, malformed: missing + "; " + header("ce-request_id", "request_id")},
+	}
+	for _, f := range fields {
+		cases = append(cases, decodeCase{name: "field " + f, body: ce + `"id":"ce-1","` + f + `":"x","data":` + bodyOK + `}`, id: "ce-1", faults: []string{beside(f, f)}})
+	}
+	runDecode(t, cases)
+	for _, m := range []outbox.Message{
+		message(nil, ce+`"id":"ce-1","expiresat":"x","requestid":"a","time":"x","subject":"priority","data":`+bodyOK+`}`),
+		message(headers{"ce-id": {"ce-1"}, "ce-expiresat": {"x"}, "ce-requestid": {"a"}}, bodyOK),
+	} {
+		e, bad := decode(m, "interaction_request")
+		if bad != "" || len(e.Faults) > 0 || len(e.Warnings) != 2 || !strings.HasSuffix(e.Warnings[0].Path, "expiresat") || !strings.HasSuffix(e.Warnings[1].Path, "requestid") {
+			t.Errorf("%s: %q, faults %v, warnings %v: want a warning for each of two extensions", m.Raw, bad, e.Faults, e.Warnings)
+		}
+	}
+	var many strings.Builder
+	for i := range 1 << 9 {
+		many.WriteString(`,"`)
+		for bit, c := range "requestid" {
+			if i>>bit&1 == 1 {
+				c -= 'a' - 'A'
+			}
+			many.WriteRune(c)
+		}
+		many.WriteString(`":1`)
+	}
+	e, bad := decode(message(nil, ce+`"id":"ce-1","data":`+bodyOK+many.String()+`}`), "interaction_request")
+	if bad != "" || len(e.Faults) != maxWarnings || len(e.Warnings) != 1 {
+		t.Errorf("%q, %d faults and %d warnings, want %d and 1", bad, len(e.Faults), len(e.Warnings), maxWarnings)
+	}
+}
+
+// TestRequestID: who sends learns beforehand what a worker would say, in its words.
+func TestRequestID(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		withID(`"a"`): "a",
+		`{"specversion":"1.0","id":"ce-1","data":` + bodyOK + `}`: "ce-1",
+		`{"request_id":"a","Request_ID":"b"}`:                     "a", // rejected under it: its faults are the worker's answer
+		withID(`42`):                                              "request_id: must be a string",
+		withID(`["a"]`):                                           "request_id: must be a string",
+		`{"Request_ID":"a"}`:                                      "request_id: missing, and there is no Nats-Msg-Id header either; it is not Request_ID",
+		`[{}]`:                                                    "a request must be a JSON object, and this is an array: send one request in a message",
+	} {
+		got, err := RequestID([]byte(text))
+		if err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
 // TestDecodeKeepsBytes: the request goes on as it came, byte for byte.
 func TestDecodeKeepsBytes(t *testing.T) {
 	t.Parallel()

@@ -89,8 +89,10 @@ func nearest(name string, documented []string) string {
 
 // normalised is a name in small letters and without what joins words.
 func normalised(name string) string {
-	return strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(name))
+	return strings.ToLower(unjoined.Replace(name))
 }
+
+var unjoined = strings.NewReplacer("_", "", "-", "", " ", "")
 
 // distance is how many bytes of a have to be put in, left out or changed to give b.
 func distance(a, b string) int {
