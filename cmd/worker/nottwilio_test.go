@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -97,6 +99,100 @@ func TestNotTwilio(t *testing.T) {
 			}
 			if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`); n != 35-waits {
 				t.Errorf("%d are created, want %d: %s", n, 35-waits, r.states())
+			}
+		})
+	}
+}
+
+// TestWrongPathAtTwilio: FLEX_URL leads to Twilio, at a path that Twilio does not know. What Twilio
+// says of the path is no word about a request: the replica stops, no request is rejected or loses
+// an attempt, and when the address is put right each is created once. The reads by which the replica
+// asks cannot tell: until an interaction is created it is not ready.
+func TestWrongPathAtTwilio(t *testing.T) {
+	t.Parallel()
+	for name, wrong := range map[string]func(w http.ResponseWriter, q *http.Request, through http.Handler){
+		"a path too much": func(w http.ResponseWriter, q *http.Request, through http.Handler) {
+			q.URL.Path = "/v1" + q.URL.Path
+			through.ServeHTTP(w, q)
+		},
+		"another host of Twilio's": func(w http.ResponseWriter, q *http.Request, _ http.Handler) {
+			w.WriteHeader(404)
+			_, _ = io.WriteString(w, `{"code":20404,"message":"The requested resource `+q.URL.Path+` was not found","more_info":"https://www.twilio.com/docs/errors/20404","status":404}`)
+		},
+		"a path that is only read": func(w http.ResponseWriter, q *http.Request, through http.Handler) {
+			if q.Method != http.MethodPost {
+				through.ServeHTTP(w, q)
+				return
+			}
+			w.WriteHeader(405)
+			_, _ = io.WriteString(w, `{"code":20004,"message":"Method not allowed","more_info":"https://www.twilio.com/docs/errors/20004","status":405}`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			in := r.read()
+			flex, err := url.Parse(r.flex.URL())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var astray atomic.Bool
+			var posts atomic.Int64
+			through := httputil.NewSingleHostReverseProxy(flex)
+			way := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+				if !astray.Load() {
+					through.ServeHTTP(w, q)
+					return
+				}
+				if q.Method == http.MethodPost {
+					posts.Add(1)
+				}
+				wrong(w, q, through)
+			}))
+			t.Cleanup(way.Close)
+			cfg := r.config()
+			cfg.FlexURL, cfg.FlexConcurrency = way.URL, 4
+			w := r.start(cfg)
+			r.send("good", 0, 5)
+			eventually(t, func() error { return is("final results", len(in.final()), 5) })
+			astray.Store(true)
+			r.send("lost", 0, 30)
+			r.says(cfg.AdminAddr, string(outbox.WordUnreachable), 503)
+			// It asks, tries one call after each good read, and says all the while that it is not ready.
+			stop := r.watch(cfg.AdminAddr, string(outbox.WordUnreachable)+" 503")
+			before := posts.Load()
+			eventually(t, func() error {
+				if posts.Load() < before+2 {
+					return errors.New("it does not try again")
+				}
+				return nil
+			})
+			if asked, other := stop(); asked == 0 || len(other) > 0 {
+				t.Errorf("of %d times it said %q", asked, other)
+			}
+			if n := r.count(`SELECT count(*) FROM outbox WHERE settled_at IS NOT NULL`); n != 5 {
+				t.Errorf("%d are settled by what Twilio says of a path: %s", n-5, r.states())
+			}
+			if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain' OR attempt - spared > 0 AND state = 'pending'`); n != 0 {
+				t.Errorf("%d lost an attempt: %s", n, r.states())
+			}
+			const says = "FLEX_URL leads to a path that Twilio does not know: "
+			reason := r.text(`SELECT reason FROM outbox_replicas WHERE state = 'unreachable'`)
+			told := r.text(`SELECT error_message FROM outbox WHERE state = 'pending' AND error_message IS NOT NULL ORDER BY id LIMIT 1`)
+			if !strings.HasPrefix(reason, says) || !strings.HasPrefix(told, says) {
+				t.Errorf("the fleet shows %q, a request %q", reason, told)
+			}
+			w.stop()
+			w.wait()
+
+			r.start(r.config())
+			eventually(t, func() error { return is("final results", len(in.final()), 35) })
+			in.balanced(35)
+			if twice := r.flex.Duplicates(); len(twice) > 0 {
+				t.Errorf("created more than once: %v", twice)
+			}
+			if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'created' AND attempt - spared = 1`); n != 35 {
+				t.Errorf("%d were created by one counted attempt: %s", n, r.states())
 			}
 		})
 	}

@@ -19,6 +19,7 @@ type facts struct {
 	code      int  // Twilio's; 0: none
 	twilio    bool // the answer shows that it is Twilio's
 	sid       bool // the body has the sid of an interaction
+	astray    bool // the answer says that there is no such path, or no such method there
 }
 
 // classify decides what a call means for the interaction it asked for: by HTTP
@@ -53,8 +54,8 @@ func classify4xx(f facts) Kind {
 	if kind, known := codes[f.code]; known {
 		return kind
 	}
-	switch f.status {
-	case http.StatusUnauthorized, http.StatusForbidden:
+	switch {
+	case f.status == http.StatusUnauthorized, f.status == http.StatusForbidden, f.astray:
 		return Blocked
 	default:
 		return Rejected

@@ -38,6 +38,9 @@ func TestClassify(t *testing.T) {
 		{facts{twilio: true, status: 400, code: 45372}, Uncertain}, {facts{twilio: true, status: 409, code: 45381}, Uncertain},
 		{facts{twilio: true, status: 400, code: 20001}, Rejected}, {facts{twilio: true, status: 404, code: 45103}, Rejected}, {facts{twilio: true, status: 400, code: 99999}, Rejected},
 
+		{facts{twilio: true, status: 404, code: 20404, astray: true}, Blocked}, {facts{twilio: true, status: 405, code: 20004, astray: true}, Blocked},
+		{facts{status: 404, astray: true}, Uncertain}, {facts{twilio: true, status: 500, astray: true}, Uncertain}, {facts{twilio: true, status: 429, astray: true}, Refused},
+
 		// Whoever says it without showing that he is Twilio proves nothing.
 		{facts{status: 400}, Uncertain}, {facts{status: 401}, Uncertain}, {facts{status: 403}, Uncertain}, {facts{status: 404}, Uncertain},
 		{facts{status: 407}, Uncertain}, {facts{status: 422}, Uncertain}, {facts{status: 429}, Uncertain}, {facts{status: 499}, Uncertain},
@@ -54,11 +57,11 @@ func TestClassify(t *testing.T) {
 }
 
 func FuzzClassify(f *testing.F) {
-	f.Add(false, false, 0, 0, false, false)
-	f.Add(true, false, 400, 20429, true, true)
-	f.Add(false, true, 503, 20003, true, true)
-	f.Fuzz(func(t *testing.T, unreached, locked bool, status, code int, twilio, sid bool) {
-		in := facts{unreached, locked, status, code, twilio, sid}
+	f.Add(false, false, 0, 0, false, false, false)
+	f.Add(true, false, 400, 20429, true, true, false)
+	f.Add(false, true, 503, 20003, true, true, true)
+	f.Fuzz(func(t *testing.T, unreached, locked bool, status, code int, twilio, sid, astray bool) {
+		in := facts{unreached, locked, status, code, twilio, sid, astray}
 		kind := classify(in)
 		limited := twilio && (status == 429 || status >= 400 && status < 500 && codes[code] == Refused)
 		ok := true

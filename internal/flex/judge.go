@@ -31,9 +31,13 @@ func (a answer) outcome(began time.Time) Outcome {
 		sid = a.sid(fit)
 		o.FromTwilio = sid != "" || hasTwilioHeader(a.header)
 	} else if o.TwilioCode, o.FromTwilio = a.fromTwilio(); o.FromTwilio {
-		o.Message = a.clean(textAt(a.body, "message"), maxMessage)
+		message := textAt(a.body, "message")
+		if o.UnknownPath = unknownPath(a.status, o.TwilioCode, message); o.UnknownPath {
+			message = wrongAddress + ": " + message
+		}
+		o.Message = a.clean(message, maxMessage)
 	}
-	o.Kind = classify(facts{a.unreached, a.locked, a.status, o.TwilioCode, o.FromTwilio, sid != ""})
+	o.Kind = classify(facts{a.unreached, a.locked, a.status, o.TwilioCode, o.FromTwilio, sid != "", o.UnknownPath})
 	o.Limited = o.Kind == Refused && a.status != 0
 	o.RequestID = a.clean(a.header.Get("Twilio-Request-Id"), maxMessage)
 	o.RetryAfter = retryAfter(a.header.Get("Retry-After"), now)
@@ -106,8 +110,12 @@ func (a answer) errorKind() string {
 	}
 }
 
-// notShown is why a 4xx proves nothing.
-const notShown = "the answer does not show that it is Twilio's"
+const (
+	// notShown is why a 4xx proves nothing.
+	notShown = "the answer does not show that it is Twilio's"
+	// wrongAddress is what a person has to mend.
+	wrongAddress = "FLEX_URL leads to a path that Twilio does not know"
+)
 
 // message says what went wrong where Twilio did not.
 func (a answer) message() string {

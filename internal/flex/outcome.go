@@ -21,9 +21,9 @@ const (
 	Refused
 	// Rejected: Twilio said that it was not created and never will be.
 	Rejected
-	// Blocked: it surely was not created because our credentials or our account are
-	// at fault: Twilio said so, or there are no credentials. Other requests would fare
-	// the same.
+	// Blocked: it surely was not created because our credentials, our account or our
+	// address are at fault: Twilio said so, or there are no credentials. Other requests
+	// would fare the same.
 	Blocked
 )
 
@@ -64,6 +64,9 @@ type Outcome struct {
 	FromTwilio bool
 	// Limited is true for Twilio's 429: the whole fleet has to slow down.
 	Limited bool
+	// UnknownPath is true when Twilio says that it does not know the path of our call, or
+	// not the method there: FLEX_URL is at fault, or who stands before Twilio.
+	UnknownPath bool
 	// Unreached is true when not one byte of the request was written.
 	Unreached bool
 

@@ -84,6 +84,28 @@ var documented = map[int]bool{
 	45780: true,
 }
 
+// unknownPath tells whether Twilio, whose code and message these are, says that it does not
+// know the path of a call, or not the method there. The path of the create call ends in
+// /Interactions, and hosts of Twilio's leave the version out of it. A path that ends
+// otherwise, and a sid, stand in the request's body, or name what a read asked for.
+//
+//	{"status":404,"code":20404,"message":"The requested resource /v1/v1/Interactions was not found",…}
+//	{"status":405,"code":20004,"message":"Method not allowed",…}
+func unknownPath(status, code int, message string) bool {
+	switch {
+	case status == http.StatusMethodNotAllowed:
+		return code == 20004
+	case status != http.StatusNotFound || code != 20404:
+		return false
+	}
+	for word := range strings.FieldsSeq(message) {
+		if strings.HasSuffix(strings.TrimRight(word, `/.,:;"'`), "/Interactions") {
+			return true
+		}
+	}
+	return false
+}
+
 var (
 	codeForm = regexp.MustCompile(`^[1-9][0-9]{4}$`)
 	pageForm = regexp.MustCompile(`^"https?://(?:www\.)?twilio\.com/(?:docs/)?(?:api/)?errors/([0-9]{5})"$`)

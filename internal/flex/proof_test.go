@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"flexworker/internal/flex/flextest"
 )
 
 // twilioHeader is what every answer of Twilio's API carries.
@@ -172,5 +174,64 @@ func TestAnswerOfAnother(t *testing.T) {
 		if o := c.Create(t.Context(), in); o.Kind != want || o.Kind == Uncertain && (!o.Answered || o.InteractionSID != "") {
 			t.Errorf("the key %q: %+v", key, o)
 		}
+	}
+}
+
+// TestUnknownPath: Twilio says that it does not know the path of our call, or not the method there.
+// FLEX_URL is at fault, and every request would fare the same. What Twilio does not find in a
+// request's body is the request's fault.
+func TestUnknownPath(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		status, code int
+		message      string
+		want         bool
+	}{
+		{404, 20404, "The requested resource /v1/v1/Interactions was not found", true},
+		{404, 20404, "The requested resource /v1/Interactions was not found", true},
+		{404, 20404, "The requested resource /Interactions was not found", true}, // many of Twilio's hosts leave the version out
+		{404, 20404, `The requested resource "/flex/v1/Interactions/" was not found.`, true},
+		{404, 20404, "The requested resource https://flex-api.twilio.com/v2/Interactions was not found", true},
+		{405, 20004, "Method not allowed", true},
+		{404, 20404, "The workspace WS00000000000000000000000000000002 was not found", false},
+		{404, 20404, "The requested resource /v1/Workspaces/WS00000000000000000000000000000002/Workflows was not found", false},
+		{404, 20404, "The requested resource /v1/Interactions/KD00000000000000000000000000000000 was not found", false},
+		{404, 20404, "The requested resource /Services/CH00000000000000000000000000000002 was not found", false},
+		{404, 20404, "The resource was not found", false},
+		{404, 20404, "Interactions", false},
+		{404, 45006, "The requested resource /v1/Interactions was not found", false},
+		{400, 20001, "The requested resource /v1/Interactions was not found", false},
+		{400, 20404, "The requested resource /v1/Interactions was not found", false},
+		{405, 45008, "Method not allowed", false},
+		{400, 20004, "Method not allowed", false},
+	} {
+		body := fmt.Sprintf(`{"code":%d,"message":%q,"more_info":"https://www.twilio.com/docs/errors/%d","status":%d}`, tt.code, tt.message, tt.code, tt.status)
+		o := answer{status: tt.status, body: []byte(body), whole: true}.outcome(time.Now())
+		if want := map[bool]Kind{true: Blocked, false: Rejected}[tt.want]; o.UnknownPath != tt.want || o.Kind != want {
+			t.Errorf("%d, %d, %s: %+v", tt.status, tt.code, tt.message, o)
+		}
+		if tt.want && o.Message != "FLEX_URL leads to a path that Twilio does not know: "+tt.message {
+			t.Errorf("%s: %s", tt.message, o.Message)
+		}
+		body = strings.Replace(body, "www.twilio.com", "www.example.com", 1)
+		if o := (answer{status: tt.status, body: []byte(body), whole: true}).outcome(time.Now()); o.UnknownPath || o.Kind != Uncertain {
+			t.Errorf("another's %d: %+v", tt.status, o)
+		}
+	}
+}
+
+// TestUnknownPathOfACall: a client whose address has a path too much, and the imitation of Twilio.
+func TestUnknownPathOfACall(t *testing.T) {
+	t.Parallel()
+	s := flextest.New(t)
+	c := newClient(t, s.URL()+"/v1", func(c *Config) {
+		c.Credentials = func() (string, string) { return flextest.AccountSID, flextest.AuthToken }
+	})
+	if o := c.Create(t.Context(), wish); o.Kind != Blocked || !o.UnknownPath || o.HTTPStatus != 404 || o.TwilioCode != 20404 {
+		t.Errorf("%+v", o)
+	}
+	// The read asks for an interaction that cannot exist: Twilio's 404 is its good answer, at a wrong path, too.
+	if o := c.Check(t.Context()); o.Kind != Rejected || o.UnknownPath {
+		t.Errorf("%+v", o)
 	}
 }

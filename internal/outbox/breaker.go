@@ -14,7 +14,7 @@ import (
 // no way to Flex, or credentials that Flex refuses. It knows nothing of Postgres. When
 // all replicas fare so, each stops by its own breaker. The zero value is closed.
 //
-//	closed ──a 401, a redirect; five failures in a row of several tenants──► open
+//	closed ──a 401, a redirect, a path unknown to Twilio; five failures in a row of several tenants──► open
 //	closed ──five failures in a row, all of one tenant──► choosing
 //	choosing ──another tenant's call is answered──► closed     its failures are that tenant's own
 //	choosing ──another tenant's call fails too; nobody else's request is found due──► open
@@ -22,6 +22,7 @@ import (
 //	open ──a read that creates nothing succeeds──► trying      asked every two seconds
 //	trying ──its one call is answered; nothing is due; the gate is shut──► closed
 //	trying ──its one call fails──► open
+//	trying, astray ──nothing is due; the gate is shut──► open    only a call can tell
 //	open, as the process has just started ──a read succeeds──► closed
 //
 // A tenant is a source and a workspace. What fails for one tenant alone must not stop
@@ -54,6 +55,9 @@ type breaker struct {
 	first     bool // it is open as the process has just started
 	// readable: the latest read has succeeded, while creates fail.
 	readable bool
+	// astray: what stopped it is the way of a create, which a read of another path need not
+	// meet. Only a call can show that the way is right again.
+	astray bool
 }
 
 type breakerState int
@@ -87,10 +91,11 @@ var suspended = map[int]bool{20003: true, 20005: true, 20006: true, 20008: true,
 
 // oneTenants says whether a refusal may concern those alone who share something with
 // this request, such as a workspace: a 403, or another 4xx with a code that says so.
-// A 401 or a 407, a redirect and missing credentials concern every call of this replica.
+// A 401 or a 407, a redirect, a path that Twilio does not know and missing credentials
+// concern every call of this replica.
 func oneTenants(o flex.Outcome) bool {
 	s := o.HTTPStatus
-	return o.Kind == flex.Blocked && 400 <= s && s < 500 && s != 401 && s != 407 && !suspended[o.TwilioCode]
+	return o.Kind == flex.Blocked && 400 <= s && s < 500 && s != 401 && s != 407 && !suspended[o.TwilioCode] && !o.UnknownPath
 }
 
 // noAnswer says whether a call brought nothing that Flex itself decided: Flex was
@@ -115,6 +120,8 @@ func tenantOf(l Lease) string {
 func blame(o flex.Outcome) (Word, string) {
 	word, what := WordUnauthorized, "credentials or account are at fault"
 	switch s := o.HTTPStatus; {
+	case o.UnknownPath:
+		return WordUnreachable, fmt.Sprintf("%s (HTTP %d, code %d)", o.Message, s, o.TwilioCode)
 	case redirected(o) || s == 407:
 		word, what = WordUnreachable, "FLEX_URL or a proxy is at fault"
 	case noAnswer(o) && o.FromTwilio: // its 5xx: not well, whatever the credentials are
@@ -189,7 +196,7 @@ func (b *breaker) excuse(tenant string) {
 
 // close begins the counts anew.
 func (b *breaker) close() {
-	b.state, b.failures = breakerClosed, 0
+	b.state, b.failures, b.astray = breakerClosed, 0, false
 	clear(b.failed)
 	clear(b.refused)
 }
@@ -248,6 +255,7 @@ func (b *breaker) open(o flex.Outcome, now time.Time) {
 	}
 	b.state, b.failures = breakerOpen, 0
 	b.word, b.reason = blame(o)
+	b.astray = b.astray || o.UnknownPath || redirected(o)
 	clear(b.excused)
 	clear(b.refused)
 	if b.askAt.Before(now) {
@@ -276,6 +284,8 @@ func (b *breaker) nothingDue(now time.Time) (was, is breakerState) {
 		}
 	case b.state == breakerTrying && len(b.failed) > 0:
 		clear(b.failed) // then one of theirs is tried
+	case b.state == breakerTrying && b.astray:
+		b.state = breakerOpen
 	case b.state == breakerTrying:
 		b.probation = true
 		b.close()
@@ -302,7 +312,10 @@ func (b *breaker) gateShut(now time.Time) (was, is breakerState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	was = b.state
-	if b.state == breakerTrying {
+	switch {
+	case b.state == breakerTrying && b.astray:
+		b.state = breakerOpen
+	case b.state == breakerTrying:
 		b.probation = true
 		b.close()
 	}
@@ -337,7 +350,7 @@ func (b *breaker) asked(o flex.Outcome, now time.Time) (goesOn bool) {
 		b.readable = false
 		return false
 	}
-	b.readable = true
+	b.readable = !b.astray
 	b.state, b.changedAt, b.contradicted = breakerTrying, now, now.Add(contradictedFor)
 	if b.first { // no call has failed
 		b.first, b.contradicted = false, time.Time{}

@@ -18,6 +18,7 @@ var (
 	isFailing   = flex.Outcome{HTTPStatus: 500, FromTwilio: true, Message: "m"}
 	isForeign   = flex.Outcome{HTTPStatus: 404, Message: "<html>"}
 	isRedirect  = flex.Outcome{HTTPStatus: 302, Message: "redirected"}
+	isAstray    = flex.Outcome{Kind: flex.Blocked, UnknownPath: true, HTTPStatus: 404, TwilioCode: 20404, FromTwilio: true, Message: "m"}
 	isTimeout   = flex.Outcome{ErrorKind: "timeout", Message: "timeout"}
 	isLimited   = flex.Outcome{Kind: flex.Refused, Limited: true, HTTPStatus: 429, FromTwilio: true}
 )
@@ -75,6 +76,12 @@ func TestBreakerStories(t *testing.T) {
 		{"no credentials", false, story(call("a", flex.Outcome{Kind: flex.Blocked, Unreached: true, Message: "m"}, breakerOpen)), WordUnauthorized},
 		{"a redirect", false, story(call("a", isRedirect, breakerOpen)), WordUnreachable},
 		{"a redirect of calls while reads succeed", false, story(call("a", isRedirect, breakerOpen), then("good", breakerTrying), call("a", isRedirect, breakerOpen)), WordUnreachable},
+		{"a path that Twilio does not know", false, story(call("a", isAstray, breakerOpen)), WordUnreachable},
+		{"reads cannot tell whether it is known now", false, story(call("a", isAstray, breakerOpen), then("good", breakerTrying)), WordUnreachable},
+		{"nor can that nothing is due", false, story(call("a", isAstray, breakerOpen), then("good", breakerTrying), then("nothing", breakerOpen), then("good", breakerTrying), then("shut", breakerOpen)), WordUnreachable},
+		{"one call can, and it fails", false, story(call("a", isAstray, breakerOpen), then("good", breakerTrying), call("a", isAstray, breakerOpen), then("bad", breakerOpen), then("good", breakerTrying), call("a", isTimeout, breakerOpen), then("good", breakerTrying)), WordUnreachable},
+		{"one call can, and it is answered", false, story(call("a", isAstray, breakerOpen), then("good", breakerTrying), call("a", isRejected, breakerClosed), calls(4, "a", isFailing, breakerClosed)), ""},
+		{"a redirect of calls alone is forgotten by none but a call", false, story(call("a", isRedirect, breakerOpen), then("good", breakerTrying), then("nothing", breakerOpen)), WordUnreachable},
 		{"a proxy that wants a login", false, story(call("a", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 407}, breakerOpen)), WordUnreachable},
 		{"no connection, one tenant", false, story(calls(4, "a", isRefusing, breakerClosed), call("a", isRefusing, breakerOpen)), WordUnreachable},
 		{"no connection once, while another replica is stopped for it", true, story(call("a", isRefusing, breakerOpen)), WordUnreachable},
@@ -206,7 +213,7 @@ func TestTenants(t *testing.T) {
 		oneTenants, noAnswer bool
 	}{
 		{blocked(403, 20403), true, false}, {blocked(400, 45002), true, false}, {blocked(401, 45002), false, false}, {blocked(407, 0), false, false},
-		{isRedirect, false, false}, {blocked(403, 20005), false, false}, {blocked(0, 0), false, false},
+		{isRedirect, false, false}, {isAstray, false, false}, {blocked(403, 20005), false, false}, {blocked(0, 0), false, false},
 		{flex.Outcome{}, false, true}, {isRefusing, false, true}, {isLimited, false, false}, {isCreated, false, false}, {isRejected, false, false}, {isForeign, false, true},
 	} {
 		if one, no := oneTenants(tt.outcome), noAnswer(tt.outcome); one != tt.oneTenants || no != tt.noAnswer {

@@ -86,14 +86,14 @@ by a statement whose answer did not come: no call was made), and proved absent. 
 else is uncertain and is never simply repeated.
 
 Refused, put back and taken back are spared: RETRY_MAX_ATTEMPTS does not count them.
-Blocked is when this replica's credentials or account are at fault. A refusal that may
+Blocked is when this replica's credentials, account or address are at fault. A refusal that may
 be one tenant's, a 403, is spared so many times; from then on its attempts count, and end.
 
 # Who stops whom
 
 The gate, one row, is shut for all: by Flex, with a 429 that names a time, and by people.
-A replica in trouble of its own stops alone, by its breaker: at a 401 or a redirect at
-once, after five calls in a row without an answer, after one while another replica is
+A replica in trouble of its own stops alone, by its breaker: at a 401, a redirect or a path
+that Twilio does not know at once, after five calls in a row without an answer, after one while another replica is
 stopped for it. It then begins no call, gives back what it has leased, leases nothing by
 an add, leaves messages and lookups to the others where there are others, is not ready,
 and asks every two seconds by a read that creates nothing. When all fare so, all are
