@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -20,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"flexworker/internal/consumer"
 	"flexworker/internal/outbox"
 )
 
@@ -30,11 +30,12 @@ func sendCommand() *cobra.Command {
 	var source string
 	var wait days
 	cmd := &cobra.Command{
-		Use: "send FILE", Short: "Publish request events, one JSON object a line (- for standard input), and wait for their results",
-		Long: "Publish request events, one JSON object a line (- for standard input). With --wait the\n" +
-			"results are printed as they come, one JSON object a line. The exit status is 0 when all have\n" +
-			"come, whatever their outcomes are, and 1 when one is missing at the end of that time.\n" +
-			"Each event needs a request_id.",
+		Use: "send FILE", Short: "Publish the request events of a file, and wait for their results",
+		Long: "Publish the request events of a file (- for standard input): JSON objects, one after the\n" +
+			"other, each with a request_id, or CloudEvents that carry one in data. Nothing is sent when one of\n" +
+			"them could not become a request. With --wait the results are printed as they come, one JSON\n" +
+			"object a line. The exit status is 0 when all have come, whatever their outcomes are, and 1 when\n" +
+			"one is missing at the end of that time.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if wait < 0 {
@@ -51,14 +52,18 @@ func sendCommand() *cobra.Command {
 	return cmd
 }
 
-// sendEvent is one line of the file.
+// sendEvent is one event of the file.
 type sendEvent struct {
 	id   string
 	text []byte
 }
 
-// readEvents reads all lines before the first is sent, so that a fault in the
-// last does not leave half of them sent.
+// namedFaults is how many events that cannot be sent are named.
+const namedFaults = 20
+
+// readEvents reads all events before the first is sent, so that a fault in the last does
+// not leave half of them sent. What a worker would answer as malformed is refused in the
+// worker's words; what it would reject is sent, since it has an id and gets an answer.
 func readEvents(name string, in io.Reader) ([]sendEvent, error) {
 	if name != "-" {
 		f, err := os.Open(name)
@@ -68,32 +73,47 @@ func readEvents(name string, in io.Reader) ([]sendEvent, error) {
 		defer func() { _ = f.Close() }() // it was only read
 		in = f
 	}
-	var events []sendEvent
-	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, maxEvent)
-	n := 1
-	for ; lines.Scan(); n++ {
-		line := bytes.TrimSpace(lines.Bytes())
-		if len(line) == 0 {
-			continue
-		}
-		var event struct {
-			RequestID string `json:"request_id"`
-		}
-		if err := json.Unmarshal(line, &event); err != nil {
-			return nil, fmt.Errorf("%s, line %d: not one JSON object a line: %w", name, n, err)
-		}
-		if event.RequestID == "" {
-			return nil, fmt.Errorf("%s, line %d: request_id is missing", name, n)
-		}
-		events = append(events, sendEvent{event.RequestID, bytes.Clone(line)})
-	}
-	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return nil, fmt.Errorf("%s, line %d: longer than the %d bytes that NATS takes", name, n, maxEvent)
-	} else if err != nil {
+	text, err := io.ReadAll(in)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	if len(events) == 0 {
+	var events []sendEvent
+	var faults []error
+	line := 1
+	for decoder, end := json.NewDecoder(bytes.NewReader(text)), 0; ; {
+		rest := bytes.TrimLeft(text[end:], " \t\r\n")
+		from := len(text) - len(rest)
+		line += bytes.Count(text[end:from], []byte("\n"))
+		var event json.RawMessage
+		err := decoder.Decode(&event)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			event = rest
+		}
+		id, malformed := consumer.RequestID(event)
+		switch {
+		case malformed != nil:
+			faults = append(faults, fmt.Errorf("%s, line %d: %w", name, line, malformed))
+		case err != nil:
+			faults = append(faults, fmt.Errorf("%s, line %d: %w", name, line, err))
+		case len(event) > maxEvent:
+			faults = append(faults, fmt.Errorf("%s, line %d: has %d bytes, NATS takes at most %d", name, line, len(event), maxEvent))
+		}
+		if err != nil {
+			break // where the next event would begin is not known
+		}
+		events = append(events, sendEvent{id, event})
+		end = int(decoder.InputOffset())
+		line += bytes.Count(event, []byte("\n"))
+	}
+	switch n := len(faults) - namedFaults; {
+	case n > 0:
+		return nil, errors.Join(append(faults[:namedFaults], fmt.Errorf("%s: and %d more events that cannot be sent", name, n))...)
+	case len(faults) > 0:
+		return nil, errors.Join(faults...)
+	case len(events) == 0:
 		return nil, fmt.Errorf("%s has no events", name)
 	}
 	return events, nil
@@ -165,7 +185,7 @@ type results struct {
 }
 
 func listen(ctx context.Context, stream jetstream.JetStream, cfg Config, source string) (*results, error) {
-	consumer, err := stream.OrderedConsumer(ctx, cfg.ResultsStream, jetstream.OrderedConsumerConfig{
+	ordered, err := stream.OrderedConsumer(ctx, cfg.ResultsStream, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{outbox.ResultSubject(cfg.ResultsSubject, "*", source)}, DeliverPolicy: jetstream.DeliverNewPolicy,
 		InactiveThreshold: 30 * time.Second, // five minutes otherwise: many sends would leave many consumers on the stream
 	})
@@ -177,7 +197,7 @@ func listen(ctx context.Context, stream jetstream.JetStream, cfg Config, source 
 		return nil, fmt.Errorf("the results stream %s: %w", cfg.ResultsStream, err)
 	}
 	r := &results{messages: make(chan jetstream.Msg, 1024)}
-	r.context, err = consumer.Consume(func(m jetstream.Msg) { r.messages <- m })
+	r.context, err = ordered.Consume(func(m jetstream.Msg) { r.messages <- m })
 	return r, err
 }
 

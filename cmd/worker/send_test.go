@@ -20,12 +20,84 @@ func TestSendMalformed(t *testing.T) {
 	env := r.environment()
 	w := r.command(env, "run")
 	r.says(w.address, "ok", 200)
+	// What anybody can tell from its text is not sent. What the database alone refuses is.
+	r.must(`ALTER TABLE outbox ADD CONSTRAINT no_b_1 CHECK (request_id <> 'b-1')`)
 	file := t.TempDir() + "/events"
-	twice := strings.Replace(string(request("b-1")), "{", `{"request_id":"b-1",`, 1)
-	if err := os.WriteFile(file, []byte(twice+"\n"+string(request("b-2"))), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(string(request("b-1"))+"\n"+string(request("b-2"))), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.types(env, typed{[]string{"send", "--wait", "1m", file}, 0, []string{`"outcome":"malformed"`, "this key stands twice", `"request_id":"b-2"`}})
+	r.types(env, typed{[]string{"send", "--wait", "1m", file}, 0, []string{`"outcome":"malformed"`, "the database does not take it", `"request_id":"b-2"`}})
+}
+
+// TestSendReads: send takes what a worker takes, and refuses in the worker's words what it
+// would answer as malformed. Nothing is sent then.
+func TestSendReads(t *testing.T) {
+	t.Parallel()
+	const ce = `{"specversion":"1.0","type":"t","source":"/s","id":"ce-1","data":{}}`
+	for text, want := range map[string]string{
+		`{"request_id":"a"}`: "a",
+		" \r\n{\"request_id\":\"a\"}\r\n\r\n{\"request_id\":\"b\"}\n": "a b",
+		"{\n  \"request_id\":\n  \"a\"\n}\n{\"request_id\":\"b\"}":    "a b", // as people write it
+		ce + "\n" + `{"request_id":"b"}`:                              "ce-1 b",
+		strings.ReplaceAll(ce, ",", ",\n"):                            "ce-1",
+		strings.Replace(ce, "{}", `{"request_id":"a"}`, 1):            "a",
+		`{"request_id":"a","Request_ID":"b"}`:                         "a", // it has an id, and is rejected under it
+		"":                                                            "x has no events",
+		"\n \n":                                                       "x has no events",
+		`{"request_id":["a"]}`:                                        "x, line 1: request_id: must be a string",
+		`{"request_id":42}`:                                           "x, line 1: request_id: must be a string",
+		`{"request_id":""}`:                                           "x, line 1: request_id: must not be empty",
+		`{"request_id":" a"}`:                                         "x, line 1: request_id: begins or ends with a space, which cannot be seen",
+		`{"request_id":"a","request_id":"a"}`:                         "x, line 1: request_id: this key stands twice",
+		`{}`:                                                          "x, line 1: request_id: missing, and there is no Nats-Msg-Id header either",
+		`{"Request_ID":"a"}`:                                          "x, line 1: request_id: missing, and there is no Nats-Msg-Id header either; it is not Request_ID",
+		`[{"request_id":"a"}]`:                                        "x, line 1: a request must be a JSON object, and this is an array: send one request in a message",
+		"\ufeff{\"request_id\":\"a\"}":                                "x, line 1: begins with a byte order mark (U+FEFF), which JSON must not have: send it as UTF-8 without one",
+		"{\"request_id\":\"a\"}\n\nhello\n{}":                         "x, line 3: not JSON at byte 1: invalid character 'h' looking for beginning of value",
+		"{\n\"request_id\":\"a\"}\n{\"metadata\":\"\xe9\"}":           "x, line 3: not UTF-8 at byte 13",
+		`{"request_id":"a"`:                                           "x, line 1: not JSON at byte 17: unexpected end of JSON input",
+		"{}\n{\"request_id\":1}\n{\"request_id\":\"a\"}\n{": "x, line 1: request_id: missing, and there is no Nats-Msg-Id header either\n" +
+			"x, line 2: request_id: must be a string\nx, line 4: not JSON at byte 1: unexpected end of JSON input",
+		`{"request_id":"a","metadata":"` + strings.Repeat("x", maxEvent) + `"}`: "x, line 1: has 1048608 bytes, NATS takes at most 1048576",
+	} {
+		path := t.TempDir() + "/x"
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		events, err := readEvents(path, nil)
+		got := make([]string, len(events))
+		for i, e := range events {
+			got[i] = e.id
+		}
+		if err != nil {
+			got = []string{strings.ReplaceAll(err.Error(), path, "x")}
+		}
+		if got := strings.Join(got, " "); got != want {
+			t.Errorf("%.200q:\n got %q\nwant %q", text, got, want)
+		}
+	}
+	_, err := readEvents("-", strings.NewReader(strings.Repeat("{}\n", 25)))
+	if err == nil || strings.Count(err.Error(), "\n") != 20 || !strings.HasSuffix(err.Error(), "-: and 5 more events that cannot be sent") {
+		t.Errorf("25 faults: %v", err)
+	}
+}
+
+// TestSendCloudEvent: the answer to a CloudEvent is found by its message, as that to any other.
+func TestSendCloudEvent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	env := r.environment()
+	w := r.command(env, "run")
+	r.says(w.address, "ok", 200)
+	file := t.TempDir() + "/event.json"
+	data := strings.Replace(string(request("x")), `"request_id":"x",`, "", 1)
+	if strings.Contains(data, "request_id") {
+		t.Fatal(data)
+	}
+	if err := os.WriteFile(file, []byte("{\n\"specversion\":\"1.0\",\n\"id\":\"ce-1\",\n\"source\":\"/crm\",\n\"type\":\"t\",\n\"data\":"+data+"\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.types(env, typed{[]string{"send", "--wait", "1m", file}, 0, []string{`"request_id":"ce-1"`, `"outcome":"created"`}})
 }
 
 // TestSend: what a sender is told when no answer comes, and when there is no
