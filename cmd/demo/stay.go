@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"flexworker/internal/terminal"
 )
 
 // explainStay says how to look around while everything stays up.
@@ -16,7 +18,7 @@ func (w *world) explainStay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Print(stayed(w.nats.URL(), w.postgres.DSN("postgres"), w.postgres.Psql(), w.logPath(), answering(ctx, string(log))))
+	fmt.Print(stayed(w.environment(), w.flex == nil, w.postgres.Psql(), w.logPath(), answering(ctx, string(log))))
 	return nil
 }
 
@@ -45,20 +47,32 @@ func answering(ctx context.Context, log string) []string {
 	return list
 }
 
-// stayed is what there is to type in another terminal. With the two settings
-// README's commands work as they stand there.
-func stayed(nats, dsn, psql, logPath string, addresses []string) string {
+// stayed is what there is to type in another terminal. With the settings of the replicas
+// README's commands, and every verb of the worker, work as they stand there. Real credentials
+// are not shown.
+func stayed(environment []string, real bool, psql, logPath string, addresses []string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, `
-Everything stays up until Ctrl-C. In another terminal, in this folder:
-
-  export DATABASE_URL='%s' NATS_URL='%s'
-
+	b.WriteString("\nEverything stays up until Ctrl-C. In another terminal, in this folder:\n\n")
+	for _, setting := range environment {
+		switch name, _, _ := strings.Cut(setting, "="); {
+		case name == "PATH", strings.HasSuffix(name, "_PROXY"): // that terminal has its own
+		case name == "ADMIN_ADDR" && len(addresses) > 0:
+			// The replicas' own setting lets each choose a port.
+			fmt.Fprintf(&b, "  %s\n", terminal.Command("export", "ADMIN_ADDR="+addresses[0]))
+		case real && strings.HasPrefix(name, "TWILIO_"):
+			fmt.Fprintf(&b, "  export %s=...   # as you gave it to the demo\n", name)
+		default:
+			fmt.Fprintf(&b, "  %s\n", terminal.Command("export", setting))
+		}
+	}
+	b.WriteString(`
   send an event:       echo '{"request_id":"my-1","channel":{"type":"sms","initiated_by":"api","participants":[{"address":"+15550100","proxy_address":"+15550199"}]},"routing":{"properties":{"workspace_sid":"WS00000000000000000000000000000002","workflow_sid":"WW00000000000000000000000000000003"}}}' |
                          bin/worker send --wait 30s -
   what became of it:   bin/worker explain my-1
+  the fleet:           bin/worker status; bin/worker fleet; bin/worker healthcheck --ready
   does it all add up:  bin/worker audit
-`, dsn, nats)
+  one replica more:    ADMIN_ADDR=127.0.0.1:0 bin/worker
+`)
 	for _, a := range addresses {
 		fmt.Fprintf(&b, "  a replica's health:  curl http://%s/readyz http://%s/metrics\n", a, a)
 	}

@@ -72,6 +72,8 @@ func readEvents(name string, in io.Reader) ([]sendEvent, error) {
 		}
 		defer func() { _ = f.Close() }() // it was only read
 		in = f
+	} else {
+		name = "standard input"
 	}
 	text, err := io.ReadAll(in)
 	if err != nil {

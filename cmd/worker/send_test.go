@@ -77,7 +77,7 @@ func TestSendReads(t *testing.T) {
 		}
 	}
 	_, err := readEvents("-", strings.NewReader(strings.Repeat("{}\n", 25)))
-	if err == nil || strings.Count(err.Error(), "\n") != 20 || !strings.HasSuffix(err.Error(), "-: and 5 more events that cannot be sent") {
+	if err == nil || strings.Count(err.Error(), "\n") != 20 || !strings.HasSuffix(err.Error(), "standard input: and 5 more events that cannot be sent") {
 		t.Errorf("25 faults: %v", err)
 	}
 }
