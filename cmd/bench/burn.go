@@ -151,7 +151,8 @@ func (w *world) burnWorkers(ctx context.Context, dsn string, replicas, requests 
 		p, err := w.worker(ctx, dsn, settings...)
 		if err == nil {
 			run = append(run, p)
-			err = p.ready(ctx)
+			// Not p.ready: while the consumer is paused a worker rightly says that nothing comes.
+			err = w.waits(ctx, len(run))
 		}
 		if err != nil {
 			for _, p := range run {

@@ -145,7 +145,7 @@ func (w *world) measureRetention(ctx context.Context) ([]row, error) {
 	}
 	// All rows that were filled in are older than an hour; so retention removes
 	// them for as long as it is let.
-	if err := w.streams(ctx, 0); err != nil {
+	if err := errors.Join(w.streams(ctx, 0), w.resume(ctx)); err != nil {
 		return nil, err
 	}
 	pruner, err := w.worker(ctx, dsn, "RETENTION=1h")

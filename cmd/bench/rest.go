@@ -16,7 +16,7 @@ func (w *world) measureStart(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	defer drop()
-	if err := w.streams(ctx, 0); err != nil {
+	if err := errors.Join(w.streams(ctx, 0), w.resume(ctx)); err != nil {
 		return nil, err
 	}
 	for range w.rounds {
@@ -122,7 +122,7 @@ func (w *world) memoryOf(ctx context.Context, n int) (peak float64, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, p.end()) }()
-	if err := errors.Join(p.ready(ctx), w.resume(ctx), w.waitResults(ctx, n, burnLimit)); err != nil {
+	if err := errors.Join(w.waits(ctx, 1), w.resume(ctx), w.waitResults(ctx, n, burnLimit)); err != nil {
 		return 0, err
 	}
 	return p.peak()

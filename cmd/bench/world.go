@@ -138,9 +138,9 @@ func (w *world) streams(ctx context.Context, n int) error {
 			return err
 		}
 	}
-	// As the worker creates them.
+	// As the worker creates them, but that messages are kept for ever.
 	for _, c := range []jetstream.StreamConfig{
-		{Name: requestsStream, Subjects: []string{"interactions.requests.>"}, Duplicates: 10 * time.Minute},
+		{Name: requestsStream, Subjects: []string{"interactions.requests.>"}, Duplicates: 100 * time.Millisecond},
 		{Name: resultsStream, Subjects: []string{"interactions.results.>"}, Duplicates: 30 * time.Minute},
 	} {
 		if err := w.createStream(ctx, c); err != nil {
