@@ -69,9 +69,10 @@ func retryCommand() *cobra.Command {
 	var unverified bool
 	cmd := bulkCommand("retry", "Send settled requests that were not created once more, with a fresh count of attempts",
 		func() outbox.Change { return outbox.ToRetry(unverified) })
-	cmd.Long += "\n\nA request of which nobody knows whether an attempt created it is looked up first, and sent again only when it is\n" +
-		"proved absent; --unverified sends it at once, and may call a person twice. A pending request becomes due now, though\n" +
-		"never before its not_before. An expires_at that has passed no longer counts after a retry."
+	cmd.Long += "\n\nA request of which nobody knows whether an attempt created it is looked up first, and sent\n" +
+		"again only when it is proved absent; --unverified sends it at once, and may call a person twice.\n" +
+		"A pending request becomes due now, though never before its not_before. An expires_at that has\n" +
+		"passed no longer counts after a retry."
 	cmd.Flags().BoolVar(&unverified, "unverified", false, "send also what may exist, without a lookup")
 	return cmd
 }
@@ -84,7 +85,7 @@ func bulkCommand(name, short string, to func() outbox.Change) *cobra.Command {
 	var a outbox.Act
 	var chosen, yes bool
 	cmd := &cobra.Command{Use: name + " ID... | " + name + " --where ...", Short: short, ValidArgsFunction: completeIDs(0),
-		Long: short + ".\n\nName the requests, or say --where and choose them with the flags; without further flags --where chooses all."}
+		Long: short + ".\n\nName the requests, or say --where and choose them with the flags; without further flags\n--where chooses all."}
 	filterFlags(cmd, &f)
 	actFlags(cmd, &a)
 	attempt := attemptFlag(cmd)
@@ -243,7 +244,7 @@ func instant(text string, now time.Time) (time.Time, error) {
 	}
 	var ago days
 	if err := ago.Set(text); err != nil || ago <= 0 {
-		return time.Time{}, usage(fmt.Errorf("--since %s: a moment in the past such as 2026-11-22T03:00:00Z, or how long ago, such as 90m or 2d", terminal.Line(text)))
+		return time.Time{}, usage(fmt.Errorf("--since %s: a moment in the past such as 2026-11-22T03:00:00Z, or how long ago, %s", terminal.Line(text), durationForm))
 	}
 	return now.Add(-time.Duration(ago)), nil
 }
@@ -253,11 +254,13 @@ func recheckCommand() *cobra.Command {
 	var since string
 	var yes bool
 	cmd := &cobra.Command{Use: "recheck --since ... --why ...", Args: noArgs, Short: "After a loss of data, look for what may have been sent before it is sent",
-		Long: "After a loss of data (a failover to a standby that lagged, a restore), look for what may have been sent before it is sent.\n\n" +
-			"Every request that could have been sent since then becomes uncertain: it is looked up, adopted when it exists, and sent\n" +
-			"only when it is proved absent. Hold the fleet first, and release it afterwards: docs/operating.md has the steps."}
+		Long: "After a loss of data (a failover to a standby that lagged, a restore), look for what may have\n" +
+			"been sent before it is sent.\n\n" +
+			"Every request that could have been sent since then becomes uncertain: it is looked up, adopted\n" +
+			"when it exists, and sent only when it is proved absent. Hold the fleet first, and release it\n" +
+			"afterwards: docs/operating.md has the steps."}
 	actFlags(cmd, &a)
-	cmd.Flags().StringVar(&since, "since", "", "from when on data was lost, such as 2026-11-22T03:00:00Z or 2h; rather too early than too late")
+	cmd.Flags().StringVar(&since, "since", "", "from which `moment` on data was lost: a time such as 2026-11-22T03:00:00Z, or how long ago, "+durationForm+"; rather too early than too late (required)")
 	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
 	_ = cmd.MarkFlagRequired("since") // the flag exists: it was just made
 	return verb(cmd, func(ctx context.Context, o office, _ []string) error {

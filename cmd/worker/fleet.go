@@ -115,9 +115,10 @@ func rateCommand() *cobra.Command {
 	var a outbox.Act
 	var auto bool
 	cmd := &cobra.Command{Use: "rate N --why ... | rate --auto --why ...", Args: cobra.MaximumNArgs(1),
-		Short: "Set the fleet's rate, in attempts a second (0: no limit), or let it follow FLEX_RATE again",
-		Long: "Set the fleet's rate, in attempts a second; 0 is no limit. It stays, whatever FLEX_RATE says and whichever worker starts,\n" +
-			"until `worker rate --auto`: from then on FLEX_RATE is in force where all living workers agree."}
+		Short: "Set the fleet's rate in attempts a second (0: no limit), or let it follow FLEX_RATE",
+		Long: "Set the fleet's rate, in attempts a second; 0 is no limit. It stays, whatever FLEX_RATE says and\n" +
+			"whichever worker starts, until `worker rate --auto`: from then on FLEX_RATE is in force where all\n" +
+			"living workers agree."}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		var flag *pflag.NotExistError // -1 is taken for a flag
 		if errors.As(err, &flag) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -72,6 +73,16 @@ func untilSignal() (context.Context, func()) {
 	return ctx, cancel
 }
 
+// helpColumns is how wide a page of help is at most: a terminal beside another window.
+const helpColumns = 100
+
+// usageTemplate is cobra's with flags that fit the page, and with what each command's exit
+// status means.
+func usageTemplate(cobras string) string {
+	wrapped := strings.ReplaceAll(cobras, ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpColumns))
+	return wrapped + "\nExit status: 0 done, 1 the answer is no, 2 the command line or the settings are at fault,\n3 a server is away.\n"
+}
+
 // root is the command line. Answers go to out, the log to errs.
 func root(out, errs io.Writer) *cobra.Command {
 	serve := func(cmd *cobra.Command, _ []string) error {
@@ -101,6 +112,7 @@ func root(out, errs io.Writer) *cobra.Command {
 		Args: subcommand, SilenceUsage: true, SilenceErrors: true, RunE: serve, Version: version,
 	}
 	cmd.SetVersionTemplate("{{.Version}}\n") // as the command version prints it
+	cmd.SetUsageTemplate(usageTemplate(cmd.UsageTemplate()))
 	cmd.SetOut(out)
 	cmd.SetErr(errs)
 	cmd.AddCommand(

@@ -29,7 +29,7 @@ type office struct {
 // operatorCommands are the verbs for people. Each is one call of the outbox.
 func operatorCommands() []*cobra.Command {
 	return []*cobra.Command{statusCommand(), listCommand(), showCommand(), explainCommand(), auditCommand(), fleetCommand(), rateCommand(),
-		retryCommand(), bulkCommand("cancel", "End pending requests unsent; an uncertain one is never sent again, though a lookup may adopt it", outbox.ToCancel),
+		retryCommand(), bulkCommand("cancel", "End pending requests unsent; uncertain ones are never sent again, but may be adopted", outbox.ToCancel),
 		bulkCommand("lookup", "Look for the interactions of uncertain requests again now", outbox.ToLookUp),
 		bulkCommand("republish", "Publish results once more, under the message ids they have", outbox.ToRepublish),
 		recheckCommand(), resolveCommand(), gateCommand("hold", "Stop the whole fleet from sending until it is released", (*outbox.Store).Hold),
@@ -91,9 +91,9 @@ func filterFlags(cmd *cobra.Command, f *outbox.Filter) {
 	_ = cmd.RegisterFlagCompletionFunc("state", completeStates) // the flag exists: it was just made
 	cmd.Flags().StringVar(&f.Source, "source", "", "only those of this source")
 	cmd.Flags().StringVar(&f.ErrorKind, "error-kind", "", "only those with this reason, such as http_400")
-	cmd.Flags().Var((*days)(&f.OlderThan), "older-than", "only those received longer ago than this, such as 90m, 3d or 2w")
-	cmd.Flags().Var((*days)(&f.Since), "settled-within", "only those settled within this time before now")
-	cmd.Flags().IntVar(&f.Limit, "limit", 0, "at most so many; list shows 100 unless told otherwise")
+	cmd.Flags().Var((*days)(&f.OlderThan), "older-than", "only those received longer ago than this, "+durationForm)
+	cmd.Flags().Var((*days)(&f.Since), "settled-within", "only those settled within this time before now, "+durationForm)
+	cmd.Flags().IntVar(&f.Limit, "limit", 0, "at most so many requests (default 0: all)")
 }
 
 // filterFault names what would choose nothing, or everything, silently.
@@ -126,6 +126,7 @@ func listCommand() *cobra.Command {
 	var f outbox.Filter
 	cmd := &cobra.Command{Use: "list", Short: "List requests, the newest first", Args: noArgs}
 	filterFlags(cmd, &f)
+	cmd.Flags().Lookup("limit").Usage = fmt.Sprintf("at most so many requests (default 0: %d)", outbox.ListMost)
 	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
 		if err := filterFault(f); err != nil {
 			return err

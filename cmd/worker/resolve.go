@@ -21,15 +21,17 @@ func resolveCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "resolve ID --created KD... | --absent", Short: "Decide about an uncertain request what no lookup could find out", Args: cobra.ExactArgs(1), ValidArgsFunction: completeIDs(1),
 		Long: "Decide about an uncertain request what no lookup could find out.\n\n" +
 			"--created KD... : its interaction exists, under this sid. It is read from Flex first, and shown.\n" +
-			"--absent        : it surely does not exist. It is sent again; if you are wrong, a person is called twice.\n" +
-			"                  TaskRouter is asked first, and what it says is shown: refused when it finds the task, or\n" +
-			"                  when what it says does not prove that there is none. While lookups still go on they may find it.\n" +
+			"--absent        : it surely does not exist. It is sent again; if you are wrong, a person is\n" +
+			"                  called twice. TaskRouter is asked first, and what it says is shown: refused\n" +
+			"                  when it finds the task, or when what it says does not prove that there is\n" +
+			"                  none. While lookups still go on they may find it.\n" +
 			"--unverified    : unasked, or although Flex says otherwise, or although lookups still go on."}
 	actFlags(cmd, &a)
 	cmd.Flags().StringVar(&sid, "created", "", "the interaction's sid")
 	cmd.Flags().BoolVar(&absent, "absent", false, "there is no interaction: send it again")
 	cmd.Flags().BoolVar(&unverified, "unverified", false, "believe it unasked, or although lookups still go on")
 	attempt := attemptFlag(cmd)
+	cmd.Flags().Lookup("attempt").Usage += " (required)"
 	cmd.MarkFlagsOneRequired("created", "absent")
 	cmd.MarkFlagsMutuallyExclusive("created", "absent")
 	return verb(cmd, func(ctx context.Context, o office, args []string) error {
@@ -190,7 +192,7 @@ func openStream(ctx context.Context, js jetstream.JetStream, setting, name strin
 
 func auditCommand() *cobra.Command {
 	var tablesOnly bool
-	cmd := &cobra.Command{Use: "audit", Short: "Balance the account: request stream, tables and result stream; exit status 1 when it does not", Args: noArgs}
+	cmd := &cobra.Command{Use: "audit", Short: "Balance the account: request stream, tables and result stream", Args: noArgs}
 	cmd.Flags().BoolVar(&tablesOnly, "tables-only", false, "do not look at the streams")
 	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
 		var requests, results jetstream.Stream

@@ -47,8 +47,8 @@ func sendCommand() *cobra.Command {
 			}
 			return send(cmd, events, source, time.Duration(wait))
 		}}
-	cmd.Flags().StringVar(&source, "source", "cli", "the sending service, the end of the subject")
-	cmd.Flags().Var(&wait, "wait", "wait so long for the results, such as 30s or 1d; 0: do not wait")
+	cmd.Flags().StringVar(&source, "source", "cli", "the sending service: the end of the subject")
+	cmd.Flags().Var(&wait, "wait", "wait so long for the results, "+durationForm+" (default 0: do not wait)")
 	return cmd
 }
 

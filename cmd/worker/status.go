@@ -15,7 +15,7 @@ import (
 )
 
 func statusCommand() *cobra.Command {
-	return verb(&cobra.Command{Use: "status", Short: "Show at a glance whether requests move: gate, rate, replicas, backlog, failures, and what waits for a person", Args: noArgs},
+	return verb(&cobra.Command{Use: "status", Short: "Show whether requests move, why not, and what waits for a person", Args: noArgs},
 		func(ctx context.Context, o office, _ []string) error {
 			all, err := o.store.Status(ctx)
 			if err != nil {

@@ -16,6 +16,9 @@ import (
 // days is a duration as people type it: Go's form, or days and weeks such as 3d or 2w.
 type days time.Duration
 
+// durationForm is what the help of each flag of this type says.
+const durationForm = "such as 90m, 12h, 3d or 2w"
+
 // String is the duration in Go's form.
 func (d *days) String() string {
 	if *d == 0 {
@@ -35,7 +38,7 @@ func (d *days) Set(text string) error {
 	}
 	long, err := model.ParseDuration(text)
 	if err != nil {
-		return errors.New("not a duration such as 90m, 12h, 3d or 2w; a number needs its unit")
+		return errors.New("not a duration " + durationForm + "; a number needs its unit")
 	}
 	*d = days(long)
 	return nil
