@@ -21,7 +21,7 @@ INSERT INTO outbox_gate DEFAULT VALUES;
 
 COMMENT ON TABLE  outbox_gate              IS 'One row: what the whole fleet goes through before it calls Flex.';
 COMMENT ON COLUMN outbox_gate.only_row     IS 'Always true; keeps the table at one row.';
-COMMENT ON COLUMN outbox_gate.rate         IS 'Attempts a second, all replicas together; 0: no limit. FLEX_RATE of the living workers where they agree, unless rate_by is set.';
+COMMENT ON COLUMN outbox_gate.rate         IS 'Attempts a second, all replicas together; 0: no limit. FLEX_RATE of the living workers where they agree, or the lowest where no rate was ever set, unless rate_by is set.';
 COMMENT ON COLUMN outbox_gate.rate_by      IS 'Not null: the person who set the rate with worker rate; it stays until worker rate --auto.';
 COMMENT ON COLUMN outbox_gate.tokens       IS 'Passes that were left at refilled_at.';
 COMMENT ON COLUMN outbox_gate.refilled_at  IS 'When tokens was last brought up to date.';
@@ -32,7 +32,8 @@ COMMENT ON COLUMN outbox_gate.reason       IS 'Why it is shut, or was when a pau
 COMMENT ON COLUMN outbox_gate.changed_by   IS 'The worker or person who shut or opened it last.';
 COMMENT ON COLUMN outbox_gate.changed_at   IS 'When that was.';
 
--- One row for each living worker, which it renews by its own poll. A row that nobody renewed for an hour is removed.
+-- One row for each worker, which it renews by its own poll, every 1.5 s. A worker lives while it renewed its row within
+-- 15 s; the row is removed when nobody renewed it for an hour.
 CREATE TABLE outbox_replicas (
     name             text             COLLATE "C" PRIMARY KEY,
     version          text             NOT NULL,
@@ -53,7 +54,7 @@ CREATE TABLE outbox_replicas (
     CONSTRAINT word_is_known CHECK (state IN ('ok', 'failing', 'limited', 'paused', 'held', 'database', 'nats', 'draining', 'unauthorized', 'unreachable'))
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
 
-COMMENT ON TABLE  outbox_replicas                  IS 'One row for each living worker.';
+COMMENT ON TABLE  outbox_replicas                  IS 'One row for each worker of the last hour. It lives when it was seen within 15 seconds.';
 COMMENT ON COLUMN outbox_replicas.name             IS 'The name by which it signs leases and history. No two processes have the same.';
 COMMENT ON COLUMN outbox_replicas.version          IS 'The version of its program.';
 COMMENT ON COLUMN outbox_replicas.started_at       IS 'When it started.';
@@ -64,9 +65,9 @@ COMMENT ON COLUMN outbox_replicas.state_since      IS 'Since when it is in that 
 COMMENT ON COLUMN outbox_replicas.last_created_at  IS 'When it last created an interaction.';
 COMMENT ON COLUMN outbox_replicas.account          IS 'The account sid or API key with which it calls Flex.';
 COMMENT ON COLUMN outbox_replicas.lookup_attribute IS 'Its LOOKUP_ATTRIBUTE.';
-COMMENT ON COLUMN outbox_replicas.lookup_settle    IS 'Its LOOKUP_SETTLE. The longest in the fleet counts.';
+COMMENT ON COLUMN outbox_replicas.lookup_settle    IS 'Its LOOKUP_SETTLE. The longest of all workers seen within the last hour counts.';
 COMMENT ON COLUMN outbox_replicas.flex_timeout     IS 'Its FLEX_TIMEOUT.';
-COMMENT ON COLUMN outbox_replicas.flex_rate        IS 'Its FLEX_RATE. In force where all living replicas agree.';
+COMMENT ON COLUMN outbox_replicas.flex_rate        IS 'Its FLEX_RATE. In force where all living workers agree.';
 COMMENT ON COLUMN outbox_replicas.uncertain_policy IS 'Its UNCERTAIN_POLICY.';
 COMMENT ON COLUMN outbox_replicas.retention        IS 'Its RETENTION.';
 

@@ -89,7 +89,8 @@ func fleetNotes(fleet outbox.Fleet) []string {
 	for _, d := range fleet.Differences {
 		note := d.String() + "."
 		if d.Setting == "FLEX_RATE" && fleet.RateBy == nil {
-			note += " The rate stays as it was until the living workers agree, or `worker rate N --why ...`."
+			note += " The rate stays as it was until the living workers agree, or `worker rate N --why ...`." +
+				" Only where no rate was ever set, as on a new database, the lowest is taken."
 		}
 		notes = append(notes, note)
 	}

@@ -33,7 +33,7 @@ func TestFleetCommand(t *testing.T) {
 	eventually(t, func() error {
 		return is("rows that say ok", r.count(`SELECT count(*) FROM outbox_replicas WHERE state = 'ok'`), 2)
 	})
-	r.types(env, typed{[]string{"fleet"}, 0, []string{"NAME", "ok", "Rate: 30 attempts a second.", "FLEX_RATE differs: 30 (", "; 5 (", "stays as it was"}},
+	r.types(env, typed{[]string{"fleet"}, 0, []string{"NAME", "ok", "Rate: 30 attempts a second.", "FLEX_RATE differs: 30 (", "; 5 (", "stays as it was", "Only where no rate was ever set, as on a new database, the lowest is taken."}},
 		typed{[]string{"fleet", "--json"}, 0, []string{`"rate": 30`, `"FLEX_RATE": "5"`, `"setting": "FLEX_RATE"`}},
 		typed{[]string{"rate", "25"}, 2, []string{"why"}},
 		typed{[]string{"rate", "--why", "x"}, 2, []string{"either a number", "--auto"}},

@@ -45,7 +45,9 @@ func (w Word) Ready() bool {
 }
 
 // aliveFor is how long a worker counts as living after it last renewed its row.
-// It renews it with every look.
+// It renews it with every look. outbox_attention has the same time. Apart from it, a row
+// stays for an hour, and for as long its LOOKUP_SETTLE counts (longestSettle): what a
+// worker that has died began may still be under way.
 const aliveFor = 10 * lookEvery
 
 // alive is the condition for a row of outbox_replicas that a living worker renews.

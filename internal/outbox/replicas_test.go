@@ -140,11 +140,14 @@ func TestReplicaRow(t *testing.T) {
 		{"+ interval '20 s'", false, true}, {"+ interval '61 minutes'", false, false}, // the clock went back
 	} {
 		renewed(t, w2)
-		exec(t, s.pool, `UPDATE outbox_replicas SET seen_at = clock_timestamp() `+tt.seen+` WHERE name = 'w2'`)
+		exec(t, s.pool, `UPDATE outbox_replicas SET state = 'unreachable', seen_at = clock_timestamp() `+tt.seen+` WHERE name = 'w2'`)
 		renewed(t, w1)
 		f := fleetOf(t, s)
 		if stays := len(f.Replicas) == 2; stays != tt.stays || stays && f.Replicas[1].Alive != tt.alive {
 			t.Errorf("seen at now %s: %+v", tt.seen, f.Replicas)
+		}
+		if shown := one[bool](t, s.pool, `SELECT EXISTS (SELECT FROM outbox_attention WHERE what = 'replica' AND id = 'w2')`); shown != tt.alive {
+			t.Errorf("seen at now %s: outbox_attention shows it: %v", tt.seen, shown)
 		}
 	}
 	if err := w1.Leave(t.Context()); err != nil {
