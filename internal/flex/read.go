@@ -30,7 +30,8 @@ func (c *Client) Fetch(ctx context.Context, sid string) Outcome {
 // for an interaction that cannot exist. The good answer is therefore Rejected:
 // Twilio's 404, from which we know that we were let in. Blocked says what would
 // block a create too, and also that Flex is not set up; everything else says that
-// nothing was learned, as when somebody else than Twilio answers.
+// nothing was learned, as when somebody else than Twilio answers. It does not prove that
+// Create's path is right: at any other path Twilio's 404 is the same.
 func (c *Client) Check(ctx context.Context) Outcome {
 	began := time.Now()
 	o := c.fetch(ctx, nobody).outcome(began)
