@@ -90,6 +90,10 @@ func migrateCommand() *cobra.Command {
 				}
 				return err
 			}})
+	for _, c := range cmd.Commands() {
+		run := c.RunE
+		c.RunE = func(cmd *cobra.Command, args []string) error { return fromDatabase(run(cmd, args)) }
+	}
 	return cmd
 }
 

@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go"
 
@@ -90,6 +92,24 @@ func limitPool(config *pgxpool.Config, size int) {
 	// A connection is asked whether it lives only after a real rest: the default, a
 	// second, would double the questions of an idle worker.
 	config.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > 5*time.Second }
+}
+
+// connectError is an error of connecting to Postgres, under the name of the setting.
+type connectError struct{ error }
+
+// Error says each thing once: pgx tries a server twice, with TLS and without, and lists both.
+func (e connectError) Error() string {
+	return "DATABASE_URL: " + strings.Join(slices.Compact(strings.Split(e.error.Error(), "\n")), "\n")
+}
+
+func (e connectError) Unwrap() error { return e.error }
+
+// fromDatabase is err, and names the setting where Postgres could not be connected to.
+func fromDatabase(err error) error {
+	if away := (*pgconn.ConnectError)(nil); errors.As(err, &away) {
+		return connectError{err}
+	}
+	return err
 }
 
 // forWorking is outbox.Configure, on sessions that can write.

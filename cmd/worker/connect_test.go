@@ -156,3 +156,18 @@ func TestUnfitDatabase(t *testing.T) {
 		}
 	}
 }
+
+// TestPostgresAwayIsNamed: every command that cannot connect names the setting, and says what is wrong once,
+// though pgx tries each server with TLS and without.
+func TestPostgresAwayIsNamed(t *testing.T) {
+	t.Parallel()
+	const one, two = "127.0.0.1:1 (127.0.0.1): dial error", "127.0.0.1:2 (127.0.0.1): dial error"
+	env := []string{"FLEXWORKER_TEST_CHILD=1", "DATABASE_URL=postgres://svc@127.0.0.1:1,127.0.0.1:2/base"}
+	r := &rig{t: t}
+	for _, verb := range []string{"migrate status", "migrate up", "migrate down", "migrate down --yes", "list", "fleet"} {
+		status, out, errs := r.try(env, strings.Fields(verb)...)
+		if status != exitAway || !strings.HasPrefix(errs, "worker: DATABASE_URL: ") || strings.Count(errs, one) != 1 || strings.Count(errs, two) != 1 {
+			t.Errorf("worker %s: status %d\n%s%s", verb, status, out, errs)
+		}
+	}
+}

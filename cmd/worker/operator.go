@@ -12,7 +12,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/outbox"
@@ -55,11 +54,7 @@ func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []stri
 			return usage(err)
 		}
 		defer pool.Close()
-		err = do(cmd.Context(), office{cmd, outbox.NewStore(pool, workerName(), time.Minute), *asJSON}, args)
-		if away := (*pgconn.ConnectError)(nil); errors.As(err, &away) {
-			return fmt.Errorf("DATABASE_URL: %w", err)
-		}
-		return err
+		return fromDatabase(do(cmd.Context(), office{cmd, outbox.NewStore(pool, workerName(), time.Minute), *asJSON}, args))
 	}
 	return cmd
 }

@@ -228,13 +228,13 @@ func (a *app) until(ctx context.Context, what string, step func() (forGood bool,
 
 func (a *app) schema(ctx context.Context) error {
 	if !a.cfg.Migrate {
-		return migrations.Check(ctx, a.pool)
+		return fromDatabase(migrations.Check(ctx, a.pool))
 	}
 	steps, err := migrations.Up(ctx, a.cfg.DatabaseURL.Value())
 	if steps > 0 {
 		a.log.Info("the schema was brought up to date", "steps", steps)
 	}
-	return err
+	return fromDatabase(err)
 }
 
 // warnOfCollation says when another version of a library sorts text than when the
