@@ -1,13 +1,17 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
 	"flexworker/internal/database"
+	"flexworker/internal/flex"
 )
 
 // An address may hold a password, and a password that holds a slash, an at sign, a
@@ -115,20 +119,66 @@ func userAstray(address string, u *url.URL) bool {
 	return strings.Contains(rest[len(authority):], "@") || strings.Contains(rest, "@") && u.User == nil
 }
 
-// shownAddress is an address without user, password and query, or "(hidden)" where it
-// cannot be told for sure which part of it is which.
+// shownAddress is an address without user, password, path and query, or "(hidden)" where it
+// cannot be told for sure which part of it is which. A gateway may want its key in the path.
 func shownAddress(address string) string {
 	u, err := url.Parse(address)
-	if err != nil || strings.Count(address, "@") > 1 || userAstray(address, u) {
+	if err != nil || u.Scheme == "" || u.Host == "" || strings.Count(address, "@") > 1 || userAstray(address, u) {
 		return "(hidden)"
 	}
-	shown := *u
-	shown.User, shown.RawQuery, shown.Fragment = nil, "", ""
-	text := shown.String()
+	text := u.Scheme + "://"
 	if u.User != nil {
-		text = strings.Replace(text, "://", "://(hidden)@", 1)
+		text += "(hidden)@"
+	}
+	if text += u.Host; strings.Trim(u.Path, "/") != "" {
+		text += "/(hidden)"
 	}
 	return text
+}
+
+// sid is a sid of Twilio's. However it is printed, what has not the form of one is not: who
+// swaps two settings puts a secret here.
+type sid string
+
+// String is the sid.
+func (s sid) String() string {
+	if s == "" || flex.IsSID(string(s), "AC") || flex.IsSID(string(s), "SK") {
+		return string(s)
+	}
+	return "(hidden)"
+}
+
+// Format hides what is none from every verb.
+func (s sid) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// MarshalText hides what is none from encoders.
+//
+//nolint:unparam // the interface has an error
+func (s sid) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// adminForm is what ADMIN_ADDR can be made of. What has other characters may hold a user and a
+// password, and is not shown.
+var adminForm = regexp.MustCompile(`^[A-Za-z0-9._:%\[\]-]*$`)
+
+// adminProblem says what is wrong with ADMIN_ADDR, "" when nothing is.
+func adminProblem(address string) string {
+	if !adminForm.MatchString(address) {
+		return "ADMIN_ADDR must be host:port or :port and nothing else (its value is not shown)"
+	}
+	_, port, err := net.SplitHostPort(address)
+	_, unknown := net.DefaultResolver.LookupPort(context.Background(), "tcp", port)
+	if err != nil || unknown != nil {
+		return "ADMIN_ADDR=" + address + " must be host:port or :port"
+	}
+	return ""
+}
+
+// shownAdmin is ADMIN_ADDR as far as it can be shown.
+func shownAdmin(address string) string {
+	if !adminForm.MatchString(address) {
+		return "(hidden)"
+	}
+	return address
 }
 
 // shownNATS is NATS_URL without users and passwords, or "(hidden)" where that cannot be told for sure.

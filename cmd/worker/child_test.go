@@ -26,7 +26,7 @@ func (r *rig) environment(more ...string) []string {
 	cfg := r.config()
 	env := []string{"FLEXWORKER_TEST_CHILD=1", "PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir(),
 		"DATABASE_URL=" + r.dsn, "NATS_URL=" + string(cfg.NATSURL), "FLEX_URL=" + cfg.FlexURL, "TASKROUTER_URL=" + cfg.TaskRouterURL,
-		"TWILIO_ACCOUNT_SID=" + cfg.TwilioAccountSID, "TWILIO_AUTH_TOKEN=" + cfg.TwilioAuthToken.Value(),
+		"TWILIO_ACCOUNT_SID=" + string(cfg.TwilioAccountSID), "TWILIO_AUTH_TOKEN=" + cfg.TwilioAuthToken.Value(),
 		"FLEX_TIMEOUT=2s", "FLEX_RATE=0", "RETRY_MIN_DELAY=50ms", "RETRY_MAX_DELAY=500ms", "LOOKUP_SETTLE=1s",
 		"ADMIN_ADDR=" + cfg.AdminAddr, "LOG_LEVEL=info"}
 	return append(env, more...)

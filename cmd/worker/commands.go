@@ -206,9 +206,12 @@ func healthcheckCommand() *cobra.Command {
 }
 
 func healthcheck(ctx context.Context, address, path string) error {
+	if problem := adminProblem(address); problem != "" {
+		return usage(errors.New(problem))
+	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return usage(fmt.Errorf("ADMIN_ADDR=%s must be host:port or :port", address))
+		return err // unreachable: it was split before
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"

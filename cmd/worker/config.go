@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"reflect"
@@ -37,9 +35,9 @@ type Config struct {
 	ResultsSubject   string `envconfig:"RESULTS_SUBJECT" default:"interactions.results" doc:"prefix of their subjects; outcome and source follow"`
 	CreateStreams    bool   `envconfig:"CREATE_STREAMS" default:"false" doc:"create the two streams when they are missing, also while it runs"`
 
-	TwilioAccountSID string `envconfig:"TWILIO_ACCOUNT_SID" doc:"account sid; goes with TWILIO_AUTH_TOKEN"`
+	TwilioAccountSID sid    `envconfig:"TWILIO_ACCOUNT_SID" doc:"account sid; goes with TWILIO_AUTH_TOKEN"`
 	TwilioAuthToken  Secret `envconfig:"TWILIO_AUTH_TOKEN" doc:"auth token of the account"`
-	TwilioAPIKey     string `envconfig:"TWILIO_API_KEY" doc:"API key sid, in place of account sid and token; goes with TWILIO_API_SECRET"`
+	TwilioAPIKey     sid    `envconfig:"TWILIO_API_KEY" doc:"API key sid, in place of account sid and token; goes with TWILIO_API_SECRET"`
 	TwilioAPISecret  Secret `envconfig:"TWILIO_API_SECRET" doc:"secret of the API key"`
 
 	FlexURL          string        `envconfig:"FLEX_URL" default:"https://flex-api.twilio.com" doc:"where interactions are created; https, or plain http to a loopback address"`
@@ -128,9 +126,8 @@ var expected = map[string]string{
 }
 
 var (
-	subjectPattern   = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
-	namePattern      = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-	attributePattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
+	subjectPattern = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
+	namePattern    = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 )
 
 // faults are what is wrong with values that could be read.
@@ -166,8 +163,8 @@ func (c Config) faults() []error {
 		}
 	}
 	faults = append(faults, c.credentialFaults()...)
-	for _, s := range [][2]string{{"FLEX_URL", c.FlexURL}, {"TASKROUTER_URL", c.TaskRouterURL}} {
-		problem := addressProblem(s[1], c.FlexInsecureHTTP)
+	for _, s := range [][3]string{{"FLEX_URL", c.FlexURL, flex.FlexHost}, {"TASKROUTER_URL", c.TaskRouterURL, flex.TaskRouterHost}} {
+		problem := flex.AddressProblem(s[1], s[2], c.FlexInsecureHTTP)
 		want(problem == "", "%s %s", s[0], problem)
 	}
 	if err := flex.ProxyFaults(); err != nil {
@@ -179,15 +176,15 @@ func (c Config) faults() []error {
 	want(c.RetryMaxAttempts >= 1, "RETRY_MAX_ATTEMPTS=%d must be at least 1", c.RetryMaxAttempts)
 	want(c.RetryMinDelay >= time.Millisecond, "RETRY_MIN_DELAY=%v must be at least 1ms", c.RetryMinDelay)
 	want(c.RetryMaxDelay >= c.RetryMinDelay && c.RetryMaxDelay <= 24*time.Hour, "RETRY_MAX_DELAY=%v must be between RETRY_MIN_DELAY and 24h", c.RetryMaxDelay)
-	want(c.LookupAttribute == "" || attributePattern.MatchString(c.LookupAttribute), "LOOKUP_ATTRIBUTE=%s may have letters, digits and _ only: TaskRouter's expressions know no others", c.LookupAttribute)
+	attribute := flex.AttributeProblem(c.LookupAttribute)
+	want(attribute == "", "LOOKUP_ATTRIBUTE=%s %s", c.LookupAttribute, attribute)
 	want(c.LookupSettle >= time.Second && c.LookupSettle <= 4*time.Minute, "LOOKUP_SETTLE=%v must be between 1s and 4m: TaskRouter forgets a finished task after five minutes", c.LookupSettle)
 	want(oneOf(c.UncertainPolicy, "hold", "retry", "fail"), "UNCERTAIN_POLICY=%s must be hold, retry or fail", c.UncertainPolicy)
 	want(c.Retention == 0 || c.Retention >= time.Hour, "RETENTION=%v must be 0 (never) or at least 1h: a repeat is recognised only while its row is there", c.Retention)
 	want(c.ShutdownGrace >= 0, "SHUTDOWN_GRACE=%v must not be negative", c.ShutdownGrace)
 	if c.AdminAddr != "" {
-		_, port, err := net.SplitHostPort(c.AdminAddr)
-		_, unknown := net.DefaultResolver.LookupPort(context.Background(), "tcp", port)
-		want(err == nil && unknown == nil, "ADMIN_ADDR=%s must be host:port or :port", c.AdminAddr)
+		problem := adminProblem(c.AdminAddr)
+		want(problem == "", "%s", problem)
 	}
 	want(oneOf(c.LogLevel, "debug", "info", "warn", "error"), "LOG_LEVEL=%s must be debug, info, warn or error", c.LogLevel)
 	faults = append(faults, traceFaults()...)
@@ -215,7 +212,7 @@ func (c Config) warnings() []string {
 
 // credentialFaults wants exactly one pair, of the right form.
 func (c Config) credentialFaults() []error {
-	for _, sid := range [][2]string{{"TWILIO_ACCOUNT_SID", c.TwilioAccountSID}, {"TWILIO_API_KEY", c.TwilioAPIKey}} {
+	for _, sid := range [][2]string{{"TWILIO_ACCOUNT_SID", string(c.TwilioAccountSID)}, {"TWILIO_API_KEY", string(c.TwilioAPIKey)}} {
 		if problem := tokenProblem(sid[1]); problem != "" {
 			return []error{fmt.Errorf("%s %s", sid[0], problem)}
 		}
@@ -231,10 +228,10 @@ func (c Config) credentialFaults() []error {
 		return []error{errors.New("TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN go together")}
 	case key && (c.TwilioAPIKey == "" || c.TwilioAPISecret.Value() == ""):
 		return []error{errors.New("TWILIO_API_KEY and TWILIO_API_SECRET go together")}
-	case token && !strings.HasPrefix(c.TwilioAccountSID, "AC"):
-		return []error{errors.New("TWILIO_ACCOUNT_SID must begin with AC")}
-	case key && !strings.HasPrefix(c.TwilioAPIKey, "SK"):
-		return []error{errors.New("TWILIO_API_KEY must begin with SK")}
+	case token && !strings.HasPrefix(string(c.TwilioAccountSID), "AC"):
+		return []error{errors.New("TWILIO_ACCOUNT_SID must begin with AC (its value is not shown: it may be the token)")}
+	case key && !strings.HasPrefix(string(c.TwilioAPIKey), "SK"):
+		return []error{errors.New("TWILIO_API_KEY must begin with SK (its value is not shown: it may be the secret)")}
 	default:
 		return nil
 	}
@@ -243,31 +240,9 @@ func (c Config) credentialFaults() []error {
 // credentials is the pair in force at this moment: a rotated file counts at once.
 func (c Config) credentials() (user, password string) {
 	if c.TwilioAPIKey != "" {
-		return c.TwilioAPIKey, c.TwilioAPISecret.Value()
+		return string(c.TwilioAPIKey), c.TwilioAPISecret.Value()
 	}
-	return c.TwilioAccountSID, c.TwilioAuthToken.Value()
-}
-
-// addressProblem says what is wrong with a base address.
-func addressProblem(address string, insecure bool) string {
-	u, err := url.Parse(address)
-	switch {
-	case err != nil || u.Host == "":
-		return "is not an address such as https://flex-api.twilio.com"
-	case u.User != nil || strings.Contains(address, "@") || u.RawQuery != "" || u.Fragment != "":
-		return "must have no user, query or fragment"
-	case u.Scheme == "https":
-		return ""
-	case u.Scheme == "http" && (insecure || isLoopback(u.Hostname())):
-		return ""
-	default:
-		return "must be https; plain http is for a loopback address only, or for test networks with FLEX_INSECURE_HTTP=true"
-	}
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return string(c.TwilioAccountSID), c.TwilioAuthToken.Value()
 }
 
 func oneOf(s string, options ...string) bool {

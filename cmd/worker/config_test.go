@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"flexworker/internal/flex"
 )
 
 // defaults are the interface, the contract's section 7: name by name what is in
@@ -110,7 +112,7 @@ func TestFaults(t *testing.T) {
 		{"REQUESTS_SUBJECT", "a.>", "REQUESTS_SUBJECT=a.> is not a subject of plain tokens"},
 		{"RESULTS_SUBJECT", "a..b", "RESULTS_SUBJECT=a..b is not a subject of plain tokens"},
 		{"REQUESTS_CONSUMER", "a b", "REQUESTS_CONSUMER=a b may have letters, digits, _ and - only"},
-		{"TWILIO_ACCOUNT_SID", "SK1", "TWILIO_ACCOUNT_SID must begin with AC"},
+		{"TWILIO_ACCOUNT_SID", "SK1", "TWILIO_ACCOUNT_SID must begin with AC (its value is not shown: it may be the token)"},
 		{"TWILIO_API_KEY", "SK1", "give either TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN or TWILIO_API_KEY and TWILIO_API_SECRET, not both"},
 		{"FLEX_URL", "http://flex.example", "FLEX_URL must be https; plain http is for a loopback address only, or for test networks with FLEX_INSECURE_HTTP=true"},
 		{"HTTPS_PROXY", "http://me:a%secret@proxy:1", "HTTPS_PROXY is not the address of a proxy such as http://proxy.example.com:3128 (its value is not shown)"},
@@ -128,12 +130,24 @@ func TestFaults(t *testing.T) {
 		{"RETRY_MAX_ATTEMPTS", "0", "RETRY_MAX_ATTEMPTS=0 must be at least 1"},
 		{"RETRY_MIN_DELAY", "0s", "RETRY_MIN_DELAY=0s must be at least 1ms"},
 		{"RETRY_MAX_DELAY", "1ms", "RETRY_MAX_DELAY=1ms must be between RETRY_MIN_DELAY and 24h"},
-		{"LOOKUP_ATTRIBUTE", "a-b", "LOOKUP_ATTRIBUTE=a-b may have letters, digits and _ only: TaskRouter's expressions know no others"},
+		{"LOOKUP_ATTRIBUTE", "a-b", "LOOKUP_ATTRIBUTE=a-b may have letters, digits and _ only, 64 at most, and begin with a letter: TaskRouter's expressions know no others"},
+		{"LOOKUP_ATTRIBUTE", strings.Repeat("a", 65), "LOOKUP_ATTRIBUTE=" + strings.Repeat("a", 65) + " may have letters, digits and _ only, 64 at most, and begin with a letter: TaskRouter's expressions know no others"},
+		{"LOOKUP_ATTRIBUTE", "channelType", "LOOKUP_ATTRIBUTE=channelType must be another name: Twilio itself uses this one"},
+		{"LOOKUP_ATTRIBUTE", "IN", "LOOKUP_ATTRIBUTE=IN must be another name: Twilio itself uses this one"},
+		{"FLEX_URL", "https://flex-api.twilio.com/v1", "FLEX_URL must have no path at twilio.com: the worker adds /v1/... to it, and Twilio knows no such path behind another"},
+		{"FLEX_URL", "https://Flex-API.Twilio.com./v1/Interactions/", "FLEX_URL must have no path at twilio.com: the worker adds /v1/... to it, and Twilio knows no such path behind another"},
+		{"TASKROUTER_URL", "https://taskrouter.twilio.com/v1", "TASKROUTER_URL must have no path at twilio.com: the worker adds /v1/... to it, and Twilio knows no such path behind another"},
+		{"FLEX_URL", "https://taskrouter.twilio.com", "FLEX_URL leads to another service of Twilio's: this one is at https://flex-api.twilio.com"},
+		{"TASKROUTER_URL", "https://flex-api.twilio.com", "TASKROUTER_URL leads to another service of Twilio's: this one is at https://taskrouter.twilio.com"},
+		{"FLEX_URL", "https://:443", "FLEX_URL is not an address such as https://flex-api.twilio.com"},
+		{"FLEX_URL", "https://flex.example?", "FLEX_URL must have no user, query or fragment"},
+		{"FLEX_URL", "https://flex.example#", "FLEX_URL must have no user, query or fragment"},
 		{"LOOKUP_SETTLE", "5m", "LOOKUP_SETTLE=5m0s must be between 1s and 4m: TaskRouter forgets a finished task after five minutes"},
 		{"UNCERTAIN_POLICY", "guess", "UNCERTAIN_POLICY=guess must be hold, retry or fail"},
 		{"RETENTION", "1m", "RETENTION=1m0s must be 0 (never) or at least 1h: a repeat is recognised only while its row is there"},
 		{"SHUTDOWN_GRACE", "-1s", "SHUTDOWN_GRACE=-1s must not be negative"},
 		{"ADMIN_ADDR", "8080", "ADMIN_ADDR=8080 must be host:port or :port"},
+		{"ADMIN_ADDR", "me:secret@:8080", "ADMIN_ADDR must be host:port or :port and nothing else (its value is not shown)"},
 		{"ADMIN_ADDR", ":80800", "ADMIN_ADDR=:80800 must be host:port or :port"},
 		{"LOG_LEVEL", "loud", "LOG_LEVEL=loud must be debug, info, warn or error"},
 		{"LOG_FORMAT", "xml", "LOG_FORMAT=xml must be json or text"},
@@ -144,7 +158,8 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	for _, c := range [][2]string{{"LOOKUP_ATTRIBUTE", ""}, {"ADMIN_ADDR", ""}, {"FLEX_RATE", "0"}, {"RETENTION", "0s"}, {"SHUTDOWN_GRACE", "0s"},
-		{"FLEX_URL", "http://[::1]:9"}, {"FLEX_URL", "http://localhost:9"}, {"RESULTS_SUBJECT", "interactions.requestsresults"}, {"DATABASE_URL", "host=db user=worker"}} {
+		{"FLEX_URL", "http://[::1]:9"}, {"FLEX_URL", "https://flex-api.twilio.com/"}, {"FLEX_URL", "https://flex-api.dublin.ie1.twilio.com"},
+		{"FLEX_URL", "https://gateway.example/twilio"}, {"FLEX_URL", "https://nottwilio.com/v1"}, {"ADMIN_ADDR", "[fe80::1%eth0]:8080"}, {"ADMIN_ADDR", "worker-1.example:http"}, {"FLEX_URL", "http://localhost:9"}, {"RESULTS_SUBJECT", "interactions.requestsresults"}, {"DATABASE_URL", "host=db user=worker"}} {
 		setEnv(t, required(c[0], c[1]))
 		if _, err := loadConfig(); err != nil {
 			t.Errorf("%s=%s: %v", c[0], c[1], err)
@@ -386,6 +401,27 @@ func TestUnknownSettings(t *testing.T) {
 		for _, name := range []string{"FLEX_RATES", "RETRY_MAX_ATTEMPT"} {
 			if said := errs.String(); !strings.Contains(said, name) || !strings.Contains(said, "is not a setting of this worker") {
 				t.Errorf("worker %s does not name %s:\n%s", args[0], name, errs.String())
+			}
+		}
+	}
+}
+
+// TestNothingIsFoundLate: the settings that the client of Flex refuses are faults of the settings,
+// for `worker config` and all at once: what only `worker run` found would be found in production.
+func TestNothingIsFoundLate(t *testing.T) {
+	attributes := []string{"", "a", "_a", "a_1", "1a", "a-b", "a.b", "ä", strings.Repeat("a", 64), strings.Repeat("a", 65)}
+	for _, name := range []string{"channelType", "conversationSid", "conversations", "customerAddress", "customerName", "customers", "direction",
+		"flexChannelInviteSid", "flexInteractionChannelSid", "flexInteractionSid", "initiatedBy", "taskCreateSource", "AND", "not", "null", "true"} {
+		attributes = append(attributes, name)
+	}
+	for _, attribute := range attributes {
+		for _, address := range []string{"https://flex-api.twilio.com", "https://flex-api.twilio.com/v1", "https://:443", "https://h?", "https://h#", "https:h", "http://h", "http://127.0.0.1:9"} {
+			setEnv(t, required("LOOKUP_ATTRIBUTE", attribute, "FLEX_URL", address))
+			cfg, fault := loadConfig()
+			_, late := flex.New(flex.Config{URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, Credentials: cfg.credentials, Timeout: cfg.FlexTimeout,
+				Concurrency: cfg.FlexConcurrency, LookupAttribute: cfg.LookupAttribute})
+			if (fault == nil) != (late == nil) {
+				t.Errorf("LOOKUP_ATTRIBUTE=%s FLEX_URL=%s: the settings say %v, the client %v", attribute, address, fault, late)
 			}
 		}
 	}

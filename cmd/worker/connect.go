@@ -175,7 +175,7 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 			if since := health.awaySince.Swap(0); since != 0 {
 				away = time.Since(time.Unix(0, since))
 			}
-			log.Info("NATS is back", "server", c.ConnectedUrlRedacted(), "away", away.Round(time.Millisecond).String())
+			log.Info("NATS is back", "server", shownAddress(c.ConnectedUrlRedacted()), "away", away.Round(time.Millisecond).String())
 		}),
 		nats.NoCallbacksAfterClientClose(), // so the next one is for what we did not do
 		nats.ClosedHandler(func(c *nats.Conn) { health.closed(fmt.Errorf("%w: %w", errClosed, c.LastError())) }),

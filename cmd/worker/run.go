@@ -56,7 +56,7 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, lines *logBuffer) er
 	defer end(nil)
 	name := workerName()
 	log = log.With("worker", name)
-	log.Info("starting", "version", version, "flex", cfg.FlexURL, "rate", cfg.FlexRate, "concurrency", cfg.FlexConcurrency)
+	log.Info("starting", "version", version, "flex", shownAddress(cfg.FlexURL), "rate", cfg.FlexRate, "concurrency", cfg.FlexConcurrency)
 	a := &app{cfg: cfg, log: log, lines: lines, state: newState(), health: natsHealth{closed: end}}
 	defer a.close()
 	if warning := rateWarning(cfg.FlexRate); warning != "" {
@@ -156,7 +156,7 @@ func (a *app) build(ctx context.Context, name string) error {
 	a.sweeper = &outbox.Sweeper{Store: a.store, Log: a.log, Counters: counters}
 	a.pruner = &outbox.Pruner{Store: a.store, Retention: cfg.Retention, Log: a.log, Counters: counters}
 	a.fleet = &outbox.Registry{Store: a.store, Version: version, Log: a.log, Standing: a.standing, Settings: outbox.FleetSettings{
-		Account: cmp.Or(cfg.TwilioAPIKey, cfg.TwilioAccountSID), LookupAttribute: cfg.LookupAttribute, LookupSettle: cfg.LookupSettle,
+		Account: cmp.Or(cfg.TwilioAPIKey, cfg.TwilioAccountSID).String(), LookupAttribute: cfg.LookupAttribute, LookupSettle: cfg.LookupSettle,
 		FlexTimeout: cfg.FlexTimeout, FlexRate: cfg.FlexRate, UncertainPolicy: cfg.UncertainPolicy, Retention: cfg.Retention}}
 	a.lookout = &outbox.Lookout{Store: a.store, Registry: a.fleet, Log: a.log}
 	a.publisher = &outbox.Publisher{Store: a.store, Stream: stream, Subject: cfg.ResultsSubject, Largest: a.nats.MaxPayload, Missing: a.resultsStream, Log: a.log, Counters: counters}

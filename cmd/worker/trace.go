@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -93,7 +94,7 @@ func (a *app) traces(ctx context.Context) (func(), error) {
 	}
 	otel.SetLogger(logr.New(sdkLog{a.log}))
 	var failing trouble.Trouble // its end is not known: the SDK reports failures only
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { failing.Tell(a.log, "some traces are lost", err) }))
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { failing.Tell(a.log, "some traces are lost", withoutPaths(err)) }))
 	exporter, err := otlptracehttp.New(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("OTEL_*: %w", err)
@@ -111,6 +112,19 @@ func (a *app) traces(ctx context.Context) (func(), error) {
 		defer cancel()
 		_ = provider.Shutdown(ctx) // spans that cannot be sent are lost; requests are not
 	}, nil
+}
+
+// withoutPaths is an error of the exporter without the paths of its endpoints, which it quotes:
+// a collector may want its key there.
+func withoutPaths(err error) error {
+	text := err.Error()
+	for _, name := range []string{otelEndpoint, otelTracesEndpoint} {
+		if u, err := url.Parse(os.Getenv(name)); err == nil && strings.Trim(u.Path, "/") != "" {
+			text = strings.ReplaceAll(text, strings.TrimRight(u.EscapedPath(), "/"), "/(hidden)")
+			text = strings.ReplaceAll(text, strings.TrimRight(u.Path, "/"), "/(hidden)")
+		}
+	}
+	return errors.New(text)
 }
 
 // sdkLog is where the SDK says which of its settings it cannot obey. It quotes them, and

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -109,5 +110,18 @@ func TestHangingCollector(t *testing.T) {
 	}
 	if status := w.exit(); status != 0 {
 		t.Errorf("status %d", status)
+	}
+}
+
+// TestEndpointsPathIsNotShown: a collector may want its key in the path of its endpoint, and the
+// exporter's errors quote it.
+func TestEndpointsPathIsNotShown(t *testing.T) {
+	t.Setenv(otelEndpoint, "http://collector:4318/key-8f3e 0b7c/")
+	t.Setenv(otelTracesEndpoint, "http://collector:4318/key-4c5b")
+	for _, path := range []string{"/key-8f3e%200b7c/v1/traces", "/key-8f3e 0b7c/v1/traces", "/key-4c5b"} {
+		said := withoutPaths(fmt.Errorf("failed to send to http://collector:4318%s: 404 Not Found", path)).Error()
+		if strings.Contains(said, "key-") || !strings.Contains(said, "http://collector:4318/(hidden)") || !strings.Contains(said, "404") {
+			t.Errorf("%s: %s", path, said)
+		}
 	}
 }

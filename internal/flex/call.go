@@ -30,6 +30,7 @@ type answer struct {
 	broken    string // one word why there is no status, or no whole body
 	err       error  // the same in prose; may hold secrets: show it through hide
 	secrets   [][]byte
+	paths     []string // of our addresses, which are not shown either
 }
 
 // exchange sends one request and reads its answer. An empty form makes it a
@@ -47,7 +48,7 @@ func (c *Client) exchange(ctx context.Context, method, address, form string, tak
 	if l.user == "" || l.password == "" {
 		return answer{unreached: true, locked: true, broken: "credentials", err: errors.New("there are no credentials")}
 	}
-	a.secrets = l.secrets
+	a.secrets, a.paths = l.secrets, c.paths
 	w := new(wire)
 	req, err := c.request(w.watch(ctx), method, address, form)
 	if err != nil {

@@ -44,7 +44,8 @@ type Config struct {
 
 // Client calls Twilio. It is safe for use by many goroutines.
 type Client struct {
-	flexURL, taskRouterURL string // without a slash at the end
+	flexURL, taskRouterURL string   // without a slash at the end
+	paths                  []string // of these addresses, in which a secret may stand
 	credentials            func() (user, password string)
 	latest                 atomic.Pointer[login]
 	timeout                time.Duration
@@ -60,8 +61,8 @@ func New(cfg Config) (*Client, error) {
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = "flexworker"
 	}
-	flexURL, err1 := baseAddress("URL", cfg.URL, cfg.InsecureHTTP)
-	taskRouterURL, err2 := baseAddress("TaskRouterURL", cfg.TaskRouterURL, cfg.InsecureHTTP)
+	flexURL, err1 := baseAddress("URL", cfg.URL, FlexHost, cfg.InsecureHTTP)
+	taskRouterURL, err2 := baseAddress("TaskRouterURL", cfg.TaskRouterURL, TaskRouterHost, cfg.InsecureHTTP)
 	faults := []error{err1, err2, ProxyFaults()}
 	fault := func(wrong bool, format string, args ...any) {
 		if wrong {
@@ -72,23 +73,21 @@ func New(cfg Config) (*Client, error) {
 	fault(cfg.Timeout <= 0, "Timeout: %v is not above zero", cfg.Timeout)
 	fault(cfg.Concurrency < 1, "Concurrency: %d is not above zero", cfg.Concurrency)
 	fault(!printable.MatchString(cfg.UserAgent), "UserAgent: must be at most 200 printable ASCII characters")
-	if a := cfg.LookupAttribute; a != "" {
-		fault(!attributeName.MatchString(a), "LookupAttribute: must be made of letters, digits and _, and not begin with a digit")
-		fault(slices.Contains(taken, a), "LookupAttribute: Twilio uses %q itself", a)
-	}
+	problem := AttributeProblem(cfg.LookupAttribute)
+	fault(problem != "", "LookupAttribute: %s", problem)
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
 	return &Client{
 		flexURL: flexURL, taskRouterURL: taskRouterURL, credentials: cfg.Credentials,
-		timeout: cfg.Timeout, late: fmt.Errorf("no answer within %v", cfg.Timeout),
+		paths: pathsOf(flexURL, taskRouterURL), timeout: cfg.Timeout, late: fmt.Errorf("no answer within %v", cfg.Timeout),
 		lookupAttribute: cfg.LookupAttribute, userAgent: []string{cfg.UserAgent}, transport: transport(cfg),
 	}, nil
 }
 
 var (
 	printable     = regexp.MustCompile(`^[ -~]{1,200}$`)
-	attributeName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
+	attributeName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
 
 	// taken are the attributes that Twilio writes into its tasks, and the words of
 	// the expressions in which ours has to stand.
@@ -99,20 +98,77 @@ var (
 	}
 )
 
-// baseAddress checks a base address. Its error does not repeat it, as a password
-// may stand in it.
-func baseAddress(name, address string, insecure bool) (string, error) {
+// AttributeProblem says why Config.LookupAttribute cannot be name, "" when nothing speaks
+// against it. No name at all is allowed.
+func AttributeProblem(name string) string {
+	switch {
+	case name == "":
+		return ""
+	case !attributeName.MatchString(name):
+		return "may have letters, digits and _ only, 64 at most, and begin with a letter: TaskRouter's expressions know no others"
+	case slices.Contains(taken, name):
+		return "must be another name: Twilio itself uses this one"
+	default:
+		return ""
+	}
+}
+
+// The hosts of Twilio's two services.
+const (
+	FlexHost       = "flex-api.twilio.com"
+	TaskRouterHost = "taskrouter.twilio.com"
+)
+
+// AddressProblem says what is wrong with the base address of the service that Twilio has at
+// host, "" when nothing is. It quotes no part of the address, as a password may stand in it.
+func AddressProblem(address, host string, insecure bool) string {
 	u, err := url.Parse(address)
 	switch {
-	case err != nil || u.Host == "" || u.Hostname() == "":
-		return "", fmt.Errorf("%s: is not an address like https://example.com", name)
-	case u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(address, "#"):
-		return "", fmt.Errorf("%s: must have no user, query or fragment", name)
-	case u.Scheme == "https", u.Scheme == "http" && (insecure || loopback(u.Hostname())):
-		return strings.TrimRight(u.String(), "/"), nil
+	case err != nil || u.Hostname() == "":
+		return "is not an address such as https://" + host
+	case u.User != nil || strings.Contains(address, "@") || u.RawQuery != "" || u.ForceQuery || strings.Contains(address, "#"):
+		return "must have no user, query or fragment"
+	case u.Scheme != "https" && (u.Scheme != "http" || !insecure && !loopback(u.Hostname())):
+		return "must be https; plain http is for a loopback address only, or for test networks with FLEX_INSECURE_HTTP=true"
+	case !isTwilio(u.Hostname()):
+		return ""
+	case strings.Trim(u.Path, "/") != "":
+		return "must have no path at twilio.com: the worker adds /v1/... to it, and Twilio knows no such path behind another"
+	case !strings.HasPrefix(strings.ToLower(u.Hostname()), strings.TrimSuffix(host, ".twilio.com")):
+		return "leads to another service of Twilio's: this one is at https://" + host
 	default:
-		return "", fmt.Errorf("%s: must be https; http goes only to a loopback address", name)
+		return ""
 	}
+}
+
+// isTwilio tells whether a host is one of Twilio's.
+func isTwilio(host string) bool {
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	return host == "twilio.com" || strings.HasSuffix(host, ".twilio.com")
+}
+
+// baseAddress is a base address without a slash at its end, or what is wrong with it.
+func baseAddress(name, address, host string, insecure bool) (string, error) {
+	if problem := AddressProblem(address, host, insecure); problem != "" {
+		return "", fmt.Errorf("%s: %s", name, problem)
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return "", fmt.Errorf("%s: is not an address", name) // unreachable: it was parsed before
+	}
+	return strings.TrimRight(u.String(), "/"), nil
+}
+
+// pathsOf are the paths of addresses. A gateway may want its key there, and who does not
+// know the path often repeats it. A short path is no key, and hiding it would blot out
+// half of a message.
+func pathsOf(addresses ...string) (paths []string) {
+	for _, address := range addresses {
+		if u, err := url.Parse(address); err == nil && len(u.Path) > 6 {
+			paths = append(paths, u.Path, u.EscapedPath())
+		}
+	}
+	return paths
 }
 
 func loopback(host string) bool {

@@ -266,7 +266,7 @@ func TestNewNamesEveryFault(t *testing.T) {
 		"", "flex-api.twilio.com", "https://", "https:///x", "https://h?x=1", "https://h?", "https://h#", "https://u@h", "http://h", "http://10.0.0.1",
 		"ftp://127.0.0.1", "https:h", "http://localhost.example.com", "https://:443", "%",
 	} {
-		if got, err := baseAddress("URL", address, false); err == nil {
+		if got, err := baseAddress("URL", address, FlexHost, false); err == nil {
 			t.Errorf("%q passes as %q", address, got)
 		}
 	}
@@ -274,12 +274,12 @@ func TestNewNamesEveryFault(t *testing.T) {
 		"https://flex-api.twilio.com": "https://flex-api.twilio.com", "https://h/base//": "https://h/base",
 		"http://127.0.0.1:80/": "http://127.0.0.1:80", "http://[::1]:1": "http://[::1]:1", "http://localhost:9": "http://localhost:9",
 	} {
-		if got, err := baseAddress("URL", address, false); err != nil || got != want {
+		if got, err := baseAddress("URL", address, FlexHost, false); err != nil || got != want {
 			t.Errorf("%q: %q, %v", address, got, err)
 		}
 	}
 	for address, want := range map[string]string{"http://10.0.0.1:9090/": "http://10.0.0.1:9090", "https://h": "https://h", "http://u@h": "", "ftp://h": ""} {
-		if got, err := baseAddress("URL", address, true); got != want || (err == nil) != (want != "") {
+		if got, err := baseAddress("URL", address, FlexHost, true); got != want || (err == nil) != (want != "") {
 			t.Errorf("insecure %q: %q, %v", address, got, err)
 		}
 	}

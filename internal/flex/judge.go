@@ -153,6 +153,9 @@ func (a answer) clean(text string, limit int) string {
 	for _, secret := range a.secrets { // before the cut, which could leave a part
 		text = strings.ReplaceAll(text, string(secret), "[hidden]")
 	}
+	for _, path := range a.paths {
+		text = strings.ReplaceAll(text, path, "/[hidden]")
+	}
 	if len(text) <= limit && isWord(text) {
 		return text
 	}

@@ -235,3 +235,19 @@ func TestUnknownPathOfACall(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 }
+
+// TestPathIsNotShown: a gateway may want its key in the path of FLEX_URL, and who does not know
+// the path repeats it.
+func TestPathIsNotShown(t *testing.T) {
+	t.Parallel()
+	for _, form := range []string{`{"code":20404,"message":"The requested resource %s was not found","more_info":"https://www.twilio.com/docs/errors/20404","status":404}`, "Cannot POST %s"} {
+		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(404)
+			fmt.Fprintf(w, form, r.URL.EscapedPath())
+		})
+		o := newClient(t, s.URL+"/key-8f3e 0b7c").Create(t.Context(), wish)
+		if strings.Contains(o.Message, "8f3e") || !strings.Contains(o.Message, "/[hidden]/v1/Interactions") {
+			t.Errorf("%s", o.Message)
+		}
+	}
+}

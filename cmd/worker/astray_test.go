@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestSecretInAnotherField: a secret in a field where none belongs, or in a part of an address
+// that no library takes for a secret, is shown by no verb, with all servers away.
+func TestSecretInAnotherField(t *testing.T) {
+	t.Parallel()
+	const secret = "8f3e0b7c5d2a49164c5b7e0f9a1d3c62"
+	const sid, key = "AC" + "00000000000000000000000000000001", "SK" + "00000000000000000000000000000008"
+	file := t.TempDir() + "/events"
+	if err := os.WriteFile(file, request("never-sent"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		env    string
+		starts bool // the settings have no fault
+		shows  string
+	}{
+		"key and secret swapped":          {"TWILIO_API_KEY=" + secret + " TWILIO_API_SECRET=" + key, false, "TWILIO_API_KEY (hidden)"},
+		"the token as account sid":        {"TWILIO_ACCOUNT_SID=" + secret + " TWILIO_AUTH_TOKEN=t", false, "TWILIO_ACCOUNT_SID (hidden)"},
+		"token and account sid swapped":   {"TWILIO_ACCOUNT_SID=" + secret + " TWILIO_AUTH_TOKEN=" + sid, false, "TWILIO_ACCOUNT_SID (hidden)"},
+		"sid and token in one":            {"TWILIO_ACCOUNT_SID=" + sid + ":" + secret + " TWILIO_AUTH_TOKEN=t", true, "TWILIO_ACCOUNT_SID (hidden)"},
+		"a secret that begins like a key": {"TWILIO_API_KEY=SK" + secret + "x TWILIO_API_SECRET=t", true, "TWILIO_API_KEY (hidden)"},
+		"a user in ADMIN_ADDR":            {"ADMIN_ADDR=" + secret + "@127.0.0.1:0", false, "ADMIN_ADDR (hidden)"},
+		"user and password in ADMIN_ADDR": {"ADMIN_ADDR=svc:" + secret + "@127.0.0.1:0", false, "ADMIN_ADDR (hidden)"},
+		"a URL in ADMIN_ADDR":             {"ADMIN_ADDR=http://127.0.0.1:0/?key=" + secret, false, "ADMIN_ADDR (hidden)"},
+		"a path of FLEX_URL":              {"FLEX_URL=https://127.0.0.1:1/" + secret + "/flex", true, "FLEX_URL https://127.0.0.1:1/(hidden)"},
+		"a path of TASKROUTER_URL":        {"TASKROUTER_URL=https://127.0.0.1:1/" + secret, true, "TASKROUTER_URL https://127.0.0.1:1/(hidden)"},
+		"a query of FLEX_URL":             {"FLEX_URL=https://127.0.0.1:1?key=" + secret, false, "FLEX_URL https://127.0.0.1:1"},
+		"a fragment of FLEX_URL":          {"FLEX_URL=https://127.0.0.1:1#" + secret, false, "FLEX_URL https://127.0.0.1:1"},
+		"a user of FLEX_URL":              {"FLEX_URL=https://" + secret + "@127.0.0.1:1", false, "FLEX_URL https://(hidden)@127.0.0.1:1"},
+		"no address in FLEX_URL":          {"FLEX_URL=" + secret, false, "FLEX_URL (hidden)"},
+		"a query of NATS_URL":             {"NATS_URL=nats://127.0.0.1:1?token=" + secret, true, "NATS_URL nats://127.0.0.1:1"},
+		"a path of NATS_URL":              {"NATS_URL=nats://127.0.0.1:1/" + secret, true, "NATS_URL nats://127.0.0.1:1/(hidden)"},
+		"a fragment of NATS_URL":          {"NATS_URL=nats://127.0.0.1:1#" + secret, true, "NATS_URL nats://127.0.0.1:1"},
+		"headers of traces":               {"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1 OTEL_EXPORTER_OTLP_HEADERS=" + secret + ",api-key=" + secret + "%zz", true, ""},
+		"a path of the traces' endpoint":  {"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1/" + secret, true, ""},
+		"a query of the traces' endpoint": {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://127.0.0.1:1/?key=" + secret, true, ""},
+		"a user of the proxy":             {"HTTPS_PROXY=http://svc:" + secret + "@127.0.0.1:1", true, ""},
+		"a path of the proxy":             {"HTTPS_PROXY=http://127.0.0.1:1/" + secret, false, ""},
+		"a query of DATABASE_URL":         {"DATABASE_URL=postgres://127.0.0.1:1/base?password=" + secret + "&sslpassword=" + secret, true, ""},
+	} {
+		env := []string{"FLEXWORKER_TEST_CHILD=1", "DATABASE_URL=postgres://127.0.0.1:1/base", "NATS_URL=nats://127.0.0.1:1", "ADMIN_ADDR=", "LOG_LEVEL=debug", "LOG_FORMAT=text"}
+		if !strings.Contains(tt.env, "TWILIO_") {
+			env = append(env, "TWILIO_ACCOUNT_SID="+sid, "TWILIO_AUTH_TOKEN=t")
+		}
+		env = append(env, strings.Fields(tt.env)...)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := &rig{t: t}
+			for _, verb := range []string{"config", "config --json", "list", "migrate status", "migrate up", "send " + file, "healthcheck"} {
+				status, out, errs := r.try(env, strings.Fields(verb)...)
+				if piece := shows(out+errs, secret); piece != "" {
+					t.Errorf("worker %s shows %q:\n%s%s", verb, piece, out, errs)
+				}
+				if strings.HasPrefix(verb, "config") && (status == 0) != tt.starts {
+					t.Errorf("worker %s: status %d\n%s%s", verb, status, out, errs)
+				}
+				if said := strings.Join(strings.Fields(out), " "); verb == "config" && tt.shows != "" && !strings.Contains(said, tt.shows+" ") {
+					t.Errorf("worker config does not show %q:\n%s", tt.shows, out)
+				}
+			}
+			c := r.command(env, "run")
+			eventually(t, func() error {
+				select {
+				case <-c.done:
+					return nil
+				default:
+				}
+				if !strings.Contains(c.log.String(), "not ready yet") {
+					return fmt.Errorf("it says %s", c.log.String())
+				}
+				return nil
+			})
+			_ = c.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+			if status := c.exit(); (status == 0) != tt.starts {
+				t.Errorf("run: status %d", status)
+			}
+			if piece := shows(named.ReplaceAllString(c.log.String(), ""), secret); piece != "" {
+				t.Errorf("worker run shows %q:\n%s", piece, c.log.String())
+			}
+		})
+	}
+}
