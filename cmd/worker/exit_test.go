@@ -120,12 +120,22 @@ func TestWithBelow(t *testing.T) {
 func TestWordsForMistakes(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
-		"list extra":       `worker list takes no arguments, and "extra" is one`,
-		"rate -1 --why x":  `"-1" is not a number of attempts a second`,
-		"send --wait 5 -":  "a number needs its unit",
-		"completion":       "say for which shell",
-		"completion tcsh":  "unknown command",
-		"rate --nonsense ": "unknown flag",
+		"list extra":                    `worker list takes no arguments, and "extra" is one`,
+		"rate -1 --why x":               `"-1" is not a number of attempts a second`,
+		"send --wait 5 -":               "a number needs its unit",
+		"completion":                    "say for which shell",
+		"completion tcsh":               "unknown command",
+		"rate --nonsense ":              "unknown flag",
+		"show":                          "worker show takes one ID, and 0 were given",
+		"explain a b":                   "worker explain takes one ID, and 2 were given",
+		"resolve":                       "worker resolve takes one ID, and 0 were given",
+		"send":                          "worker send takes one FILE, and 0 were given",
+		"rate 1 2 --why x":              "say either a number of attempts a second, or --auto",
+		"list --limit x":                `--limit "x": not a whole number`,
+		"retry x --attempt 1.5 --why x": `--attempt "1.5": not a whole number`,
+		"rate 1 --auto=x --why x":       `--auto "x": either true or false`,
+		"help explian":                  `did you mean "worker explain"?`,
+		"help migrate sideways":         `unknown command "sideways" for "worker migrate"`,
 	} {
 		cmd := root(io.Discard, io.Discard)
 		cmd.SetArgs(strings.Fields(args))

@@ -115,11 +115,17 @@ func notARate(text string) error {
 func rateCommand() *cobra.Command {
 	var a outbox.Act
 	var auto bool
-	cmd := &cobra.Command{Use: "rate N --why ... | rate --auto --why ...", Args: cobra.MaximumNArgs(1),
+	cmd := &cobra.Command{Use: "rate N --why ... | rate --auto --why ...",
 		Short: "Set the fleet's rate in attempts a second (0: no limit), or let it follow FLEX_RATE",
 		Long: "Set the fleet's rate, in attempts a second; 0 is no limit. It stays, whatever FLEX_RATE says and\n" +
 			"whichever worker starts, until `worker rate --auto`: from then on FLEX_RATE is in force where all\n" +
-			"living workers agree."}
+			"living workers agree.",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 || auto == (len(args) == 1) {
+				return errors.New("say either a number of attempts a second, or --auto")
+			}
+			return nil
+		}}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		var flag *pflag.NotExistError // -1 is taken for a flag
 		if errors.As(err, &flag) {
@@ -127,16 +133,13 @@ func rateCommand() *cobra.Command {
 				return notARate("-" + flag.GetSpecifiedShortnames())
 			}
 		}
-		return err
+		return flagFault(nil, err)
 	})
 	actFlags(cmd, &a)
 	cmd.Flags().BoolVar(&auto, "auto", false, "follow FLEX_RATE of the living workers")
 	return verb(cmd, func(ctx context.Context, o office, args []string) error {
 		if err := actFault(a); err != nil {
 			return err
-		}
-		if auto == (len(args) == 1) {
-			return usage(errors.New("say either a number of attempts a second, or --auto"))
 		}
 		if auto {
 			if err := o.store.RateAuto(ctx, a); err != nil {

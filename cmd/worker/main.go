@@ -121,6 +121,11 @@ func root(out, errs io.Writer) *cobra.Command {
 		versionCommand(),
 	)
 	cmd.AddCommand(operatorCommands()...)
+	cmd.SetFlagErrorFunc(flagFault)
+	cmd.InitDefaultHelpCmd()
+	if help, _, err := cmd.Find([]string{"help"}); err == nil && help != cmd {
+		help.Args = helpTopic
+	}
 	cmd.InitDefaultCompletionCmd()
 	if completion, _, err := cmd.Find([]string{"completion"}); err == nil && completion != cmd {
 		completion.Args = subcommand

@@ -188,7 +188,7 @@ func short(text string, columns int) string {
 }
 
 func showCommand() *cobra.Command {
-	return verb(&cobra.Command{Use: "show ID", Short: "Show all that is known of a request, its attempts and lookups", Args: cobra.ExactArgs(1), ValidArgsFunction: completeIDs(1)},
+	return verb(&cobra.Command{Use: "show ID", Short: "Show all that is known of a request, its attempts and lookups", Args: one("ID"), ValidArgsFunction: completeIDs(1)},
 		func(ctx context.Context, o office, args []string) error {
 			d, err := o.detail(ctx, args[0])
 			if err != nil {
@@ -208,7 +208,7 @@ func (o office) detail(ctx context.Context, id string) (outbox.Detail, error) {
 }
 
 func explainCommand() *cobra.Command {
-	return verb(&cobra.Command{Use: "explain ID", Short: "Say in prose what happened to a request, why it is where it is, and what comes next", Args: cobra.ExactArgs(1), ValidArgsFunction: completeIDs(1)},
+	return verb(&cobra.Command{Use: "explain ID", Short: "Say in prose what happened to a request, why it is where it is, and what comes next", Args: one("ID"), ValidArgsFunction: completeIDs(1)},
 		func(ctx context.Context, o office, args []string) error {
 			d, err := o.detail(ctx, args[0])
 			if err != nil {

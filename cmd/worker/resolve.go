@@ -18,7 +18,7 @@ func resolveCommand() *cobra.Command {
 	var a outbox.Act
 	var sid string
 	var absent, unverified bool
-	cmd := &cobra.Command{Use: "resolve ID --created KD... | --absent", Short: "Decide about an uncertain request what no lookup could find out", Args: cobra.ExactArgs(1), ValidArgsFunction: completeIDs(1),
+	cmd := &cobra.Command{Use: "resolve ID --created KD... | --absent", Short: "Decide about an uncertain request what no lookup could find out", Args: one("ID"), ValidArgsFunction: completeIDs(1),
 		Long: "Decide about an uncertain request what no lookup could find out.\n\n" +
 			"--created KD... : its interaction exists, under this sid. It is read from Flex first, and shown.\n" +
 			"--absent        : it surely does not exist. It is sent again; if you are wrong, a person is\n" +

@@ -36,7 +36,7 @@ func sendCommand() *cobra.Command {
 			"them could not become a request. With --wait the results are printed as they come, one JSON\n" +
 			"object a line. The exit status is 0 when all have come, whatever their outcomes are, and 1 when\n" +
 			"one is missing at the end of that time.",
-		Args: cobra.ExactArgs(1),
+		Args: one("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if wait < 0 {
 				return usage(errors.New("--wait must not be negative"))

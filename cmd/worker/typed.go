@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/common/model"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"flexworker/internal/outbox"
 	"flexworker/internal/terminal"
@@ -62,6 +63,42 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("%s takes no arguments, and %q is one", cmd.CommandPath(), terminal.Line(args[0]))
 	}
 	return nil
+}
+
+// one wants exactly one word behind a command, which its usage calls what.
+func one(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return fmt.Errorf("%s takes one %s, and %d were given", cmd.CommandPath(), what, len(args))
+		}
+		return nil
+	}
+}
+
+// flagFault says in our words what is wrong with a flag's value: the library would give Go's.
+func flagFault(_ *cobra.Command, err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	name, value := invalid.GetFlag().Name, terminal.Line(invalid.GetValue())
+	switch invalid.GetFlag().Value.Type() {
+	case "int":
+		return fmt.Errorf("--%s %q: not a whole number", name, value)
+	case "bool":
+		return fmt.Errorf("--%s %q: either true or false", name, value)
+	default:
+		return err
+	}
+}
+
+// helpTopic refuses to help with a command that there is not.
+func helpTopic(help *cobra.Command, args []string) error {
+	found, rest, err := help.Root().Find(args)
+	if err != nil {
+		return err
+	}
+	return subcommand(found, rest)
 }
 
 // subcommand refuses a word that is no command, and names the one that may be meant.
