@@ -102,6 +102,7 @@ func (a *app) why(ctx context.Context) (outbox.Word, string) {
 	failure, failing := a.publisher.Failing()
 	gate, err := a.readGate(ctx)
 	word, reason, stopped := a.deliverer.Stopped()
+	stuck := a.deliverer.Stalled()
 	unavailing := cmp.Or(a.deliverer.Failing(), a.resolver.Failing())
 	if err == nil {
 		now := gate.State
@@ -131,6 +132,10 @@ func (a *app) why(ctx context.Context) (outbox.Word, string) {
 		return word, reason
 	case gate.State != outbox.GateOpen:
 		return outbox.Word(gate.State), gate.Reason
+	case stuck != "":
+		// Postgres answers reads, but not what it is asked to write: so it is `database`, and not
+		// `failing`, which is said of calls that do not succeed. Here no call is made.
+		return outbox.WordDatabase, stuck
 	case unavailing != "":
 		return outbox.WordFailing, unavailing
 	default:

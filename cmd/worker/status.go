@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -18,13 +19,13 @@ func statusCommand() *cobra.Command {
 	return verb(&cobra.Command{Use: "status", Short: "Show whether requests move, why not, and what waits for a person", Args: noArgs},
 		func(ctx context.Context, o office, _ []string) error {
 			all, err := o.store.Status(ctx)
-			if err != nil {
+			if err != nil && all.Unread == nil {
 				return err
 			}
-			return o.answer(all, func() error {
+			return errors.Join(o.answer(all, func() error {
 				_, err := io.WriteString(o.cmd.OutOrStdout(), statusText(all))
 				return err
-			})
+			}), err)
 		})
 }
 
@@ -38,10 +39,8 @@ func statusText(all outbox.Status) string {
 	switch g := all.Gate; {
 	case g.State == outbox.GateHeld:
 		say("Gate: held by %s since %s", short(g.ChangedBy, 30), when(g.HeldSince))
-	case g.State == outbox.GatePaused && g.PausedFor > 0:
-		say("Gate: paused by %s since %s until %s", short(g.ChangedBy, 20), when(g.ChangedAt), when(now.Add(g.PausedFor)))
 	case g.State == outbox.GatePaused:
-		say("Gate: paused by %s since %s, until Flex can be reached", short(g.ChangedBy, 20), when(g.ChangedAt))
+		say("Gate: paused by %s since %s until %s", short(g.ChangedBy, 20), when(g.ChangedAt), when(now.Add(g.PausedFor)))
 	default:
 		say("Gate: open")
 	}
@@ -81,6 +80,22 @@ func statusText(all outbox.Status) string {
 	table(rows...)
 	for _, d := range all.Fleet.Differences {
 		say("    %s", short(d.String(), 96))
+	}
+
+	say("Locks:%s", none(len(all.Holders)))
+	for _, h := range all.Holders {
+		line := short(h.String(), 80)
+		if h.Waiting > 0 {
+			line += fmt.Sprintf("; %d wait", h.Waiting)
+		}
+		say("    %s", line)
+		if h.Query != "" {
+			say("        %s", short(h.Query, 92))
+		}
+	}
+	if all.Unread != nil {
+		say("A table is locked: the rest cannot be read.")
+		return b.String()
 	}
 
 	say("Unfinished:%s", none(len(all.Unfinished)))

@@ -133,7 +133,9 @@ func (s *Store) AddMalformed(ctx context.Context, m Malformed) error {
 // addBatch is the write of Add: insert all, then look at those that were known.
 // A crash between the two is healed by redelivery: both can be done again. After
 // an error the insert may have committed all the same; what it leased is untold.
-func (s *Store) addBatch(ctx context.Context, events []Event) ([]Added, error) {
+func (s *Store) addBatch(ctx context.Context, events []Event) (answers []Added, err error) {
+	began := time.Now()
+	defer func() { s.stored(ctx, began, err) }()
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	if s.waryAdds.now() {
@@ -153,7 +155,25 @@ func (s *Store) addBatch(ctx context.Context, events []Event) ([]Added, error) {
 		}
 		return nil, err
 	}
+	if len(leases) > 0 {
+		s.claims.goesOn(time.Now())
+	}
 	return s.added(ctx, events, make([]Added, len(events)), fresh, reserved, leases)
+}
+
+// stored notes whether a batch of messages could be stored. What Postgres refuses for its data
+// is stored otherwise.
+func (s *Store) stored(ctx context.Context, began time.Time, err error) {
+	switch {
+	case err == nil:
+		s.stores.goesOn(time.Now())
+	case Away(err):
+		why := err.Error()
+		if held := Named(s.heldFor(ctx, time.Since(began), err)); held != "" {
+			why = held
+		}
+		s.stores.failed(began, why)
+	}
 }
 
 // addApart is addBatch without the wait for a row that somebody holds: what can be seen to be

@@ -70,6 +70,7 @@ func (s *Store) claim(ctx context.Context, slots int, avoid ...string) (claimed,
 		s.notTold(signature, err)
 		return claimed{}, wrap("claim", err)
 	}
+	s.claims.goesOn(time.Now())
 	return c, nil
 }
 
@@ -253,6 +254,28 @@ func leaseSQL(looked, fresh, again string) string {
 		       coalesce(attempt, 0), coalesce(spared, 0), coalesce(undecided, false), coalesce(received_at, now()), coalesce(traceparent, ''), coalesce(tracestate, ''),
 		       coalesce(stream, ''), coalesce(stream_sequence, 0), warnings, time_left
 		  FROM passes LEFT JOIN used ON true`
+}
+
+// anyDue says whether a request is due, as far as that can be read without a wait: where the
+// table is locked there may be some.
+func (s *Store) anyDue(ctx context.Context) bool {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var b pgx.Batch
+	b.Queue(`SELECT set_config('lock_timeout', '` + noPatience + `', true)`)
+	b.Queue(`
+		SELECT EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt = 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND ` + isDue + `)
+		    OR EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt > 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND ` + isDue + `)`)
+	sent := s.pool.SendBatch(ctx, &b)
+	defer func() { _ = sent.Close() }() // it was a read
+	due := true
+	if _, err := sent.Exec(); err != nil {
+		return true
+	}
+	if err := sent.QueryRow().Scan(&due); err != nil {
+		return true
+	}
+	return due
 }
 
 var errNoGate = errors.New("the gate cannot be read: outbox_gate has lost its row")

@@ -19,6 +19,9 @@ const (
 	idlePoll = time.Second
 )
 
+// claimTrouble is said of a claim that failed.
+const claimTrouble = "nothing can be claimed; trying again"
+
 // creator is *flex.Client; tests put another in its place.
 type creator interface {
 	Create(context.Context, flex.Interaction) flex.Outcome
@@ -73,6 +76,7 @@ func (d *Deliverer) Run(ctx context.Context) {
 func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 	d.takeBack(ctx, idlePoll)
 	if in, stopped := d.breaker.asksIn(time.Now()); stopped {
+		d.Store.claims.goesOn(time.Now()) // nothing is claimed, and the breaker says why
 		if in > 0 {
 			wait(ctx, min(in, idlePoll), nil) // and takes back meanwhile
 		} else {
@@ -86,18 +90,20 @@ func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 		return
 	}
 	avoid, one := d.breaker.avoid()
+	began := time.Now()
 	c, err := d.Store.claim(ctx, free, avoid...)
 	for range free - len(c.leases) {
 		d.slots.give()
 	}
-	d.claiming.Tell(d.Log, "nothing can be claimed; trying again", err)
 	if err != nil {
+		d.claimFailed(ctx, began, err)
 		if one {
 			d.turned(d.breaker.claimFailed(time.Now()))
 		}
 		wait(ctx, jittered(idlePoll), nil)
 		return
 	}
+	d.claiming.Tell(d.Log, claimTrouble, nil)
 	d.gate.Store(c.gate)
 	for _, l := range c.leases {
 		begin(l)

@@ -5,7 +5,7 @@ the loops that move it.
 
 Read one request's way first: request.go (the states, and the policy, which is pure),
 add.go, claim.go, deliver.go, attempt.go, record.go, publish.go. Then what may go
-wrong: untold.go, again.go, locked.go, sweep.go, clock.go, resolve.go, lookups.go, finding.go, strays.go.
+wrong: untold.go, again.go, locked.go, holders.go, sweep.go, clock.go, resolve.go, lookups.go, finding.go, strays.go.
 Then the fleet: gate.go, replicas.go, breaker.go, progress.go, slots.go, shortcut.go. What people ask and do is
 in show.go, explain.go, operator.go and audit.go.
 

@@ -30,7 +30,8 @@ func (l *Lookout) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := l.Store.look(ctx)
 		l.looking.Tell(l.Log, "the table cannot be looked at; trying again", err)
-		if err == nil && l.Registry != nil {
+		// Also while the table is locked: what this worker says of itself is then what people look for.
+		if (err == nil || isLockTrouble(err)) && l.Registry != nil {
 			l.renewing.Tell(l.Log, "this worker's row of outbox_replicas cannot be renewed; trying again", l.Registry.Renew(ctx))
 		}
 		wait(ctx, jittered(lookEvery), nil)

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -19,6 +20,49 @@ const (
 	// waits for a person is looked up every ten minutes.
 	forgottenAfter = 15 * time.Minute
 )
+
+// stalledAfter is how long Postgres may let nothing through of what this replica wants to write
+// until the replica says so: longer than one wait for a lock, or one statement that is cut off.
+const stalledAfter = 10 * time.Second
+
+// A stall follows whether Postgres lets through what is tried again and again until it does. The
+// zero value is ready.
+type stall struct {
+	mu     sync.Mutex
+	passed time.Time // when a try last succeeded, or there was nothing to try
+	begun  time.Time // when the first try after that began, of those that failed; zero: none has
+	why    string    // of the latest
+}
+
+// failed notes a try that failed.
+func (s *stall) failed(began time.Time, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun.IsZero() {
+		s.begun = began
+		if s.begun.Before(s.passed) { // several are tried at once
+			s.begun = s.passed
+		}
+	}
+	s.why = why
+}
+
+// goesOn notes that a try succeeded, or that there is nothing to try.
+func (s *stall) goesOn(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.passed, s.begun = now, time.Time{}
+}
+
+// lasts says for how long nothing has got through, and why; 0: it does.
+func (s *stall) lasts(now time.Time) (d time.Duration, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun.IsZero() {
+		return 0, ""
+	}
+	return now.Sub(s.begun), s.why
+}
 
 // progress follows whether calls of one kind succeed. The zero value is ready.
 type progress struct {
@@ -91,6 +135,35 @@ func (d *Deliverer) Failing() string {
 		return "no create call succeeds: " + why
 	}
 	return ""
+}
+
+// Stalled says why Postgres, which may answer every read, does not let this replica work; "": it
+// does, or nothing is tried.
+func (d *Deliverer) Stalled() string { return d.stalled(stalledAfter) }
+
+func (d *Deliverer) stalled(after time.Duration) string {
+	now := time.Now()
+	if lasts, why := d.Store.claims.lasts(now); lasts >= after {
+		return fmt.Sprintf("nothing could be claimed for %v: %s", lasts.Round(time.Second), why)
+	}
+	if lasts, why := d.Store.stores.lasts(now); lasts >= after {
+		return fmt.Sprintf("no message could be stored for %v: %s", lasts.Round(time.Second), why)
+	}
+	return ""
+}
+
+// claimFailed notes that nothing could be claimed, and says it. Where nothing is due nobody misses it.
+func (d *Deliverer) claimFailed(ctx context.Context, began time.Time, err error) {
+	why, more := err.Error(), []any(nil)
+	if held := Named(d.Store.heldFor(ctx, time.Since(began), err)); held != "" {
+		why, more = held, []any{"held_by", held}
+	}
+	d.claiming.Tell(d.Log, claimTrouble, err, more...)
+	if d.Store.anyDue(ctx) {
+		d.Store.claims.failed(began, why)
+	} else {
+		d.Store.claims.goesOn(time.Now())
+	}
 }
 
 // Failing says why TaskRouter cannot be asked; "": it can, or nothing is asked.

@@ -40,20 +40,28 @@ type Failure struct {
 
 // Status is the fleet and its work at one glance.
 type Status struct {
-	Gate       Gate         `json:"gate"`
-	Fleet      Fleet        `json:"fleet"`
+	Gate  Gate  `json:"gate"`
+	Fleet Fleet `json:"fleet"`
+	// Holders are the sessions that may keep the workers waiting.
+	Holders    []Holder     `json:"holders"`
 	Unfinished []Unfinished `json:"unfinished"`
 	// Attention has the first StatusMost of Waiting rows, the longest waiting first.
 	Attention []Attention `json:"attention"`
 	Waiting   int64       `json:"waiting"`
 	// Failures are the StatusMost most frequent.
 	Failures []Failure `json:"failures"`
+	// Unread is why what follows Holders could not be read; null: it was.
+	Unread *string `json:"unread"`
 }
+
+// heldLong is for how long a transaction holds locks until it is shown as a holder.
+const heldLong = time.Second
 
 // StatusMost is how many rows of a kind Status has.
 const StatusMost = 20
 
-// Status reads all of it. The time that it takes grows with what is not finished.
+// Status reads all of it. The time that it takes grows with what is not finished. Where a table
+// is locked it returns, with the error, what could be read, and who has locked it.
 func (s *Store) Status(ctx context.Context) (all Status, err error) {
 	if all.Gate, err = s.Gate(ctx); err != nil {
 		return all, err
@@ -61,27 +69,39 @@ func (s *Store) Status(ctx context.Context) (all Status, err error) {
 	if all.Fleet, err = s.Fleet(ctx); err != nil {
 		return all, err
 	}
+	if all.Holders, err = s.Holders(ctx, heldLong); err != nil {
+		return all, err
+	}
+	if err = s.unfinished(ctx, &all); isLockTrouble(err) {
+		why := err.Error()
+		all.Unread = &why
+	}
+	return all, err
+}
+
+// unfinished reads what there is to do, and what went wrong.
+func (s *Store) unfinished(ctx context.Context, all *Status) error {
 	rows, err := s.pool.Query(ctx, `SELECT state, source, requests, oldest FROM outbox_backlog
 		 ORDER BY array_position(ARRAY['pending', 'sending', 'uncertain', 'unpublished'], state), requests DESC, source`)
 	if err != nil {
-		return all, wrap("status", err)
+		return wrap("status", err)
 	}
 	if all.Unfinished, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Unfinished]); err != nil {
-		return all, wrap("status", err)
+		return wrap("status", err)
 	}
 	if rows, err = s.pool.Query(ctx, `SELECT what, id, source, since, why, command FROM outbox_attention ORDER BY since, id LIMIT $1`, StatusMost); err != nil {
-		return all, wrap("status", err)
+		return wrap("status", err)
 	}
 	if all.Attention, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Attention]); err != nil {
-		return all, wrap("status", err)
+		return wrap("status", err)
 	}
 	if err = s.pool.QueryRow(ctx, `SELECT count(*) FROM outbox_attention`).Scan(&all.Waiting); err != nil {
-		return all, wrap("status", err)
+		return wrap("status", err)
 	}
 	if rows, err = s.pool.Query(ctx, `SELECT state, source, workspace_sid, error_kind, http_status, twilio_code, error_message, requests, latest
 		  FROM outbox_failures ORDER BY requests DESC, latest DESC LIMIT $1`, StatusMost); err != nil {
-		return all, wrap("status", err)
+		return wrap("status", err)
 	}
 	all.Failures, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Failure])
-	return all, wrap("status", err)
+	return wrap("status", err)
 }

@@ -48,6 +48,8 @@ type Store struct {
 	signed   atomic.Uint64 // statements that lease
 	untold   untold
 
+	claims, stores stall // whether Postgres lets claims through, and what is added
+
 	locked                                      lockedIDs // known to Add
 	waryAdds, waryAsked, waryRecords, waryMarks wary
 	fleet                                       atomic.Pointer[Fleet] // as the latest look found it; nil before the first

@@ -1,0 +1,100 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Holder is a session that holds locks on our tables for longer than ours do.
+type Holder struct {
+	PID         int32      `json:"pid"` // of its process in Postgres; 0: a prepared transaction, see pg_prepared_xacts
+	Application string     `json:"application_name"`
+	User        string     `json:"user"`
+	Since       *time.Time `json:"since"`  // its transaction began; null: this role may not see when
+	Tables      []string   `json:"tables"` // on which it has locks
+	Waiting     int64      `json:"waiting"`
+	Query       string     `json:"query"` // the first words of its latest statement
+}
+
+// String names the session and what it holds, for a log line or an error.
+func (h Holder) String() string {
+	if h.PID == 0 {
+		return "a prepared transaction (TABLE pg_prepared_xacts) holds " + strings.Join(h.Tables, ", ")
+	}
+	who := strings.Join(slices.DeleteFunc([]string{h.Application, h.User}, func(name string) bool { return name == "" }), ", user ")
+	since := ""
+	if h.Since != nil {
+		since = " since " + h.Since.UTC().Format("2006-01-02 15:04:05 UTC")
+	}
+	return fmt.Sprintf("pid %d (%s) holds %s%s", h.PID, who, strings.Join(h.Tables, ", "), since)
+}
+
+// Named are holders in one text; "" for none.
+func Named(holders []Holder) string {
+	all := make([]string, len(holders))
+	for i, h := range holders {
+		all[i] = h.String()
+	}
+	return strings.Join(all, "; ")
+}
+
+// holdersMost is how many holders are named.
+const holdersMost = 5
+
+// Holders are the sessions whose transactions hold locks on our tables for longer than that and
+// wait for nobody themselves; those for whom most others wait come first. A lock on a row leaves
+// no trace that others could read without waiting for it; but a session that has one holds its
+// table in a mode that few have for long. Who only reads is named where somebody waits for it, as
+// ALTER TABLE does, and all others behind that.
+//
+// The question itself waits for no lock of ours. What this role may not see of others' sessions,
+// without pg_read_all_stats, is left out.
+func (s *Store) Holders(ctx context.Context, longer time.Duration) ([]Holder, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, `
+		WITH locks AS MATERIALIZED (
+			SELECT coalesce(l.pid, 0) AS pid, c.relname::text, l.mode, l.granted
+			  FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+			 WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND c.relkind = 'r'
+			   AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('outbox')) AND starts_with(c.relname, 'outbox')),
+		waits AS MATERIALIZED (
+			SELECT DISTINCT pid, pg_blocking_pids(pid) AS behind FROM pg_locks WHERE NOT granted AND pid IN (SELECT pid FROM locks)),
+		suspects AS (
+			SELECT pid FROM locks WHERE granted AND mode NOT IN ('AccessShareLock', 'ShareUpdateExclusiveLock')
+			UNION SELECT unnest(behind) FROM waits)
+		SELECT s.pid, coalesce(a.application_name, ''), coalesce(a.usename, ''), a.xact_start,
+		       (SELECT coalesce(array_agg(DISTINCT relname ORDER BY relname), '{}') FROM locks WHERE locks.pid = s.pid AND granted),
+		       (SELECT count(*) FROM waits WHERE s.pid = ANY (behind)) AS waiting, coalesce(left(regexp_replace(a.query, '\s+', ' ', 'g'), 80), '')
+		  FROM suspects s LEFT JOIN pg_stat_activity a ON a.pid = s.pid
+		 WHERE s.pid <> pg_backend_pid() AND s.pid NOT IN (SELECT pid FROM waits)
+		   AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - $1::interval)
+		 ORDER BY waiting DESC, a.xact_start LIMIT $2`, longer, holdersMost)
+	if err != nil {
+		return nil, wrap("holders", err)
+	}
+	holders, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Holder])
+	return holders, wrap("holders", err)
+}
+
+// heldFor is Holders for the reason of something that has waited so long and failed: who kept it
+// had begun before. Where nobody can be named there is none.
+func (s *Store) heldFor(ctx context.Context, waited time.Duration, err error) []Holder {
+	if !isLockTrouble(err) {
+		return nil
+	}
+	holders, err := s.Holders(ctx, waited/2)
+	if err != nil {
+		return nil
+	}
+	return holders
+}
+
+// LocksAreHeld says whether err means that a statement waited too long for what another session
+// holds locked, or was cut off while it did.
+func LocksAreHeld(err error) bool { return isLockTrouble(err) }

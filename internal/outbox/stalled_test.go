@@ -1,0 +1,159 @@
+package outbox
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/flex/flextest"
+)
+
+// TestStall: nothing gets through from the begin of the first try that failed on, until one succeeds;
+// a try that began before the latest success does not count from its begin.
+func TestStall(t *testing.T) {
+	t.Parallel()
+	var s stall
+	at := func(seconds int) time.Time { return time.Unix(int64(1e9+seconds), 0) }
+	lasts := func(now, want int) {
+		t.Helper()
+		if d, _ := s.lasts(at(now)); d != time.Duration(want)*time.Second {
+			t.Errorf("at %d it lasts %v, want %d s", now, d, want)
+		}
+	}
+	lasts(5, 0)
+	s.failed(at(5), "a")
+	lasts(9, 4)
+	s.failed(at(9), "b")
+	lasts(15, 10)
+	if _, why := s.lasts(at(15)); why != "b" {
+		t.Errorf("the reason is %q", why)
+	}
+	s.goesOn(at(16))
+	lasts(30, 0)
+	s.failed(at(10), "c") // it was under way
+	lasts(17, 1)
+}
+
+// TestStalled: while a session holds the gate's row a replica says that it cannot claim, and names the
+// session, though only where a request is due. Where there is no rate nobody needs the row.
+func TestStalled(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, locks string
+		due         int
+		rate        float64
+		want        bool
+	}{
+		{"the gate's row", `SELECT FROM outbox_gate FOR UPDATE`, 1, 50, true},
+		{"nothing is due", `SELECT FROM outbox_gate FOR UPDATE`, 0, 50, false},
+		{"no rate", `SELECT FROM outbox_gate FOR UPDATE`, 1, 0, false},
+		{"a table", `LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE`, 0, 0, true},
+		{"an index is built", `LOCK TABLE outbox IN SHARE MODE`, 1, 50, true},
+		{"somebody reads", `SELECT FROM outbox, outbox_gate`, 1, 50, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			exec(t, s.pool, `UPDATE outbox_gate SET rate = $1, tokens = 5`, tt.rate)
+			mustAdd(t, s, "r", tt.due)
+			pid, done := holding(t, s, tt.locks)
+			d := newDeliverer(t, s.with(t, "lock_timeout", "50ms"), flextest.New(t))
+			began := time.Now()
+			_, err := d.Store.claim(t.Context(), 1)
+			if locked := LocksAreHeld(err); locked != (tt.want || tt.due == 0) {
+				t.Errorf("the claim: %v", err)
+			}
+			if err != nil {
+				d.claimFailed(t.Context(), began, err)
+			}
+			if why := d.stalled(1); strings.Contains(why, fmt.Sprintf("pid %d (", pid)) != tt.want {
+				t.Errorf("it says %q", why)
+			}
+			if why := d.Stalled(); why != "" {
+				t.Errorf("it says so at once: %s", why)
+			}
+			done()
+			if _, err := d.Store.claim(t.Context(), 1); err != nil || d.stalled(1) != "" {
+				t.Errorf("afterwards: %v, %q", err, d.stalled(1))
+			}
+		})
+	}
+}
+
+// TestStalledAdds: messages that cannot be stored are said, too, also where no request is due.
+func TestStalledAdds(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	pid, done := holding(t, s, `LOCK TABLE outbox IN SHARE MODE`)
+	d := newDeliverer(t, s.with(t, "lock_timeout", "50ms"), flextest.New(t))
+	if _, err := d.Store.Add(t.Context(), event("a", 1)); !Away(err) {
+		t.Errorf("add: %v", err)
+	}
+	if why := d.stalled(1); !strings.HasPrefix(why, "no message could be stored for ") || !strings.Contains(why, fmt.Sprintf("pid %d (", pid)) {
+		t.Errorf("it says %q", why)
+	}
+	done()
+	if _, err := d.Store.Add(t.Context(), event("a", 1)); err != nil || d.stalled(1) != "" {
+		t.Errorf("afterwards: %v, %q", err, d.stalled(1))
+	}
+}
+
+// TestHolders: who holds locks for long is named, and who they wait for themselves in their place. A
+// role that may not see others' sessions still learns whose they are.
+func TestHolders(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	named := func(s *Store, want ...uint32) []Holder {
+		t.Helper()
+		holders, err := s.Holders(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, h := range holders {
+			if i >= len(want) || h.PID != int32(want[i]) {
+				t.Fatalf("%s, want %v", Named(holders), want)
+			}
+		}
+		if len(holders) != len(want) {
+			t.Fatalf("%s, want %v", Named(holders), want)
+		}
+		return holders
+	}
+	named(s)
+	reads, read := holding(t, s, `SELECT FROM outbox`)
+	named(s) // who reads keeps nobody waiting
+	altered := make(chan error, 1)
+	go func() {
+		altered <- pgx.BeginFunc(t.Context(), s.pool, func(tx pgx.Tx) error {
+			_, err := tx.Exec(t.Context(), `LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE`) // as ALTER TABLE does
+			return err
+		})
+	}()
+	blockedBy(t, s, reads)
+	if h := named(s, reads)[0]; h.Waiting != 1 || h.Query != "SELECT FROM outbox" || h.Since == nil || strings.Join(h.Tables, " ") != "outbox" {
+		t.Errorf("%+v", h)
+	}
+	role := strings.ToLower(strings.ReplaceAll(fmt.Sprintf("r_%s_%d", one[string](t, s.pool, `SELECT current_schema()`), time.Now().UnixNano()), "-", "_"))
+	exec(t, s.pool, `CREATE ROLE `+role)
+	defer func() {
+		exec(t, s.pool, `DROP OWNED BY `+role)
+		exec(t, s.pool, `DROP ROLE `+role)
+	}()
+	poor := s.with(t, "role", role)
+	exec(t, s.pool, `GRANT USAGE ON SCHEMA `+one[string](t, s.pool, `SELECT quote_ident(current_schema())`)+` TO `+role)
+	if h := named(poor, reads)[0]; h.Since != nil || h.User == "" {
+		t.Errorf("%+v", h)
+	}
+	read()
+	if err := <-altered; err != nil {
+		t.Error(err)
+	}
+	holds, _ := holding(t, s, `SELECT FROM outbox_gate FOR UPDATE`)
+	named(s, holds)
+	if all, err := s.Holders(t.Context(), time.Hour); err != nil || len(all) != 0 {
+		t.Errorf("within an hour: %s, %v", Named(all), err)
+	}
+}
