@@ -145,7 +145,7 @@ COMMENT ON COLUMN outbox.lookup_attribute  IS 'The task attribute in which the l
 COMMENT ON COLUMN outbox.lookups           IS 'Lookups made since the attempt became uncertain.';
 COMMENT ON COLUMN outbox.uncertain_since   IS 'The latest moment at which the latest uncertain attempt could still have been on its way. Kept after it is resolved.';
 COMMENT ON COLUMN outbox.answered          IS 'Finding nothing proves nothing: Flex answered an undecided attempt with a 2xx whose sid could not be read, or those carried their keys under different attributes.';
-COMMENT ON COLUMN outbox.undecided         IS 'An earlier attempt was never decided, and the request was sent again all the same (UNCERTAIN_POLICY=retry, or a person).';
+COMMENT ON COLUMN outbox.undecided         IS 'An earlier attempt was never decided, and the request was sent again all the same (UNCERTAIN_POLICY=retry, or a person). Of what has settled: a retry looks for it first.';
 COMMENT ON COLUMN outbox.for_person_since  IS 'uncertain: a person has to decide, since then. Lookups go on, more seldom. Null: no person is asked.';
 COMMENT ON COLUMN outbox.cancel_requested_at IS 'uncertain: an operator cancelled it then. A lookup may still adopt its interaction; it is never sent again.';
 COMMENT ON COLUMN outbox.ends_as           IS 'uncertain: the final state that it gets, in place of being sent again, once its undecided attempts are proved absent. Null: it is sent again.';

@@ -257,8 +257,9 @@ func recheckCommand() *cobra.Command {
 		Long: "After a loss of data (a failover to a standby that lagged, a restore), look for what may have\n" +
 			"been sent before it is sent.\n\n" +
 			"Every request that could have been sent since then becomes uncertain: it is looked up, adopted\n" +
-			"when it exists, and sent only when it is proved absent. Hold the fleet first, and release it\n" +
-			"afterwards: docs/operating.md has the steps."}
+			"when it exists, and sent only when it is proved absent. What has settled unsent keeps its\n" +
+			"answer, and a retry looks for it first. Hold the fleet first, and release it afterwards:\n" +
+			"docs/operating.md has the steps."}
 	actFlags(cmd, &a)
 	cmd.Flags().StringVar(&since, "since", "", "from which `moment` on data was lost: a time such as 2026-11-22T03:00:00Z, or how long ago, "+durationForm+"; rather too early than too late (required)")
 	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
@@ -283,8 +284,9 @@ func recheckCommand() *cobra.Command {
 			would = "would recheck:"
 		}
 		err = o.answer(sum, func() error {
-			return report(o.cmd, nil, "%s %s may have been sent since %s and are looked up first; %s more without a task to look for wait for a person\n",
-				would, requests(sum.LookedUp), from.UTC().Format(time.RFC3339), strconv.Itoa(sum.ForPerson))
+			return report(o.cmd, nil, "%s %s may have been sent since %s and are looked up first; %s more without a task to look for wait for a person\n"+
+				"%s that settled unsent may have been sent as well: what was answered stays, and a retry looks first\n",
+				would, requests(sum.LookedUp), from.UTC().Format(time.RFC3339), strconv.Itoa(sum.ForPerson), requests(sum.IfRetried))
 		})
 		if !yes {
 			err = errors.Join(err, no("nothing was changed. Say --yes to do it"))

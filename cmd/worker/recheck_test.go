@@ -138,3 +138,81 @@ func TestRecheckAfterLoss(t *testing.T) {
 	}
 	stopped(t, w)
 }
+
+// TestRecheckOfSettled plays a restore after which requests have settled unsent in the
+// tables although they were created in the time that was lost: one expires and one is
+// cancelled before anybody rechecks, and one stands rejected though its retry was lost. A
+// person retries them all. What exists is adopted, one interaction each, and the answers
+// that were given stay until then.
+func TestRecheckOfSettled(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	env := r.environment()
+	why := func(line string) []string { return append(strings.Fields(line), "--why", "a restore", "--by", "ann") }
+	r.flex.Script("rejected-0", flextest.Status(400))
+	w := r.command(env, "run")
+	r.says(w.address, "ok", 200)
+	r.send("rejected", 0, 1)
+	if _, err := r.js.Publish(t.Context(), "interactions.requests.crm", []byte(`{"request_id":"faulty-0"}`)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		return is("published", r.count(`SELECT count(*) FROM outbox WHERE state = 'rejected' AND published_at IS NOT NULL`), 2)
+	})
+	r.types(env, typed{why("hold"), 0, nil})
+	r.send("expires", 0, 1)
+	r.send("cancelled", 0, 2)
+	eventually(t, func() error { return is("stored", r.count(`SELECT count(*) FROM outbox WHERE state = 'pending'`), 3) })
+	r.types(env, typed{why("cancel cancelled-1"), 0, nil}) // and never sent at all
+	tables := []string{"outbox", "outbox_attempts", "outbox_repeats", "outbox_acts"}
+	for _, table := range tables {
+		r.must(`CREATE TABLE kept_` + table + ` AS TABLE ` + table)
+	}
+	since := r.text(`SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')`)
+	// The time that will be lost.
+	r.types(env, typed{why("release"), 0, nil}, typed{why("retry rejected-0"), 0, nil})
+	eventually(t, func() error { return is("created", r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`), 3) })
+	stopped(t, w)
+	for _, table := range tables {
+		r.must(`DELETE FROM ` + table)
+		r.must(`INSERT INTO ` + table + ` OVERRIDING SYSTEM VALUE TABLE kept_` + table)
+	}
+	r.types(env, typed{why("hold"), 0, nil}, typed{why("cancel cancelled-0"), 0, nil})
+	r.must(`UPDATE outbox SET expires_at = clock_timestamp() WHERE request_id = 'expires-0'`)
+	w = r.command(env, "run")
+	r.says(w.address, "held", 200)
+	eventually(t, func() error {
+		return is("answered", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`), 5)
+	})
+	answers := `SELECT string_agg(request_id || state || error_kind || error_message || settlement || settled_at || published_at, ' ' ORDER BY id) FROM outbox`
+	before := r.text(answers)
+	recheck := why("recheck --since " + since)
+	r.types(env,
+		typed{recheck, 1, []string{"would recheck: 0 requests", "4 requests that settled unsent may have been sent as well", "a retry looks first", "nothing was changed"}},
+		typed{append(recheck, "--json"), 1, []string{`"looked_up_if_retried": 4`}},
+		typed{append(recheck, "--yes"), 0, []string{"recheck: 0 requests", "4 requests that settled", "worker release"}},
+		typed{[]string{"explain", "expires-0"}, 0, []string{"It is expired", "Nobody knows whether an attempt created it: a retry looks it up"}},
+		typed{[]string{"explain", "faulty-0"}, 0, []string{"cannot be retried"}})
+	if after := r.text(answers); after != before {
+		t.Errorf("the answers were\n%s\nand are\n%s", before, after)
+	}
+	r.types(env,
+		typed{why("retry expires-0 cancelled-0 cancelled-1 rejected-0 --yes"), 0, []string{"retry: 4 requests", "3 looked up before they are sent again\n", "1 looked up before they are sent again; its expires_at has passed"}},
+		typed{why("release"), 0, nil})
+	eventually(t, func() error {
+		if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`); n != 4 {
+			return fmt.Errorf("%d of 4 are created: %s", n, r.states())
+		}
+		return nil
+	})
+	if n, twice := len(r.flex.Ledger()), r.flex.Duplicates(); n != 4 || len(twice) > 0 {
+		t.Errorf("%d interactions, twice %v", n, twice)
+	}
+	for _, e := range r.flex.Ledger() {
+		if n := r.count(`SELECT count(*) FROM outbox WHERE request_id = $1 AND interaction_sid = $2`, e.TestID, e.InteractionSID); n != 1 {
+			t.Errorf("%s is not settled as %s", e.TestID, e.InteractionSID)
+		}
+	}
+	r.types(env, typed{[]string{"audit", "--tables-only"}, 0, []string{"The tables balance"}})
+	stopped(t, w)
+}

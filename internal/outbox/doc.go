@@ -18,7 +18,8 @@ in show.go, explain.go, operator.go and audit.go.
 	pending ──expire──► expired       pending ──cancel──► cancelled       add, with faults ──► rejected
 	add, while a slot is free and nothing that is due waits ──► sending: both arrows in one statement
 	rejected | abandoned | expired | cancelled ──retry──► pending; uncertain, where an attempt was never decided
-	pending, lapsed, uncertain ──recheck──► uncertain, after the tables have lost what was written from some moment on
+	pending, lapsed, uncertain ──recheck──► uncertain, after the tables have lost what was written from some moment on;
+	what has settled unsent stays, and a retry leads it to uncertain
 	uncertain ──cancel──► uncertain, never sent again: where it would become pending it becomes cancelled
 	late, of the same attempt: record moves an uncertain request as it does a sending one, and, created, a pending one too;
 	take back leads an uncertain one back to pending

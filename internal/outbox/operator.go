@@ -68,6 +68,9 @@ const notBefore = `CASE WHEN request::text !~ 'not_before|\\u00[567]' THEN NULL
 		WHEN request ->> 'not_before' ~ '^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,30})?([Zz]|[+-](0\d|1[0-5]):[0-5]\d)$'
 		THEN (request ->> 'not_before')::timestamptz END`
 
+// lostReason is why the latest attempt may have been made in a time that was lost; null: it was not lost.
+const lostReason = `(SELECT error FROM outbox_attempts WHERE outbox_id = o.id AND kind = 'attempt' AND number = o.attempt AND outcome = 'lost' AND applied LIMIT 1)`
+
 // The words for what a retry makes of a request.
 const (
 	SentAgain   = "sent again"
@@ -83,7 +86,9 @@ const (
 // for its faults stays: it would be refused again.
 //
 // A request of which nobody knows whether an attempt created it becomes uncertain: it is
-// looked up, and sent again only when it is proved absent. unverified sends it at once.
+// looked up, and sent again only when it is proved absent. unverified sends it at once. Where
+// a recheck has marked it, it is in doubt as any that was rechecked: a person decides what no
+// lookup can, and its task may be older than its row.
 func ToRetry(unverified bool) Change {
 	first := undecidedEnd
 	if unverified {
@@ -102,6 +107,9 @@ func ToRetry(unverified bool) Change {
 			state = CASE WHEN ` + first + ` THEN 'uncertain' ELSE 'pending' END,
 			due_at = CASE WHEN ` + first + ` THEN clock_timestamp() ELSE greatest(clock_timestamp(), ` + notBefore + `) END,
 			lookups = CASE WHEN ` + first + ` THEN 0 ELSE lookups END,
+			error_kind = CASE WHEN ` + first + ` AND ` + lostReason + ` IS NOT NULL THEN 'lost' ELSE error_kind END,
+			error_message = CASE WHEN ` + first + ` THEN coalesce(` + lostReason + `, error_message) ELSE error_message END,
+			received_at = CASE WHEN ` + first + ` AND ` + lostReason + ` IS NOT NULL THEN least(received_at, attempt_began_at) ELSE received_at END,
 			attempt_began_at = coalesce(attempt_began_at, received_at),
 			uncertain_since = CASE WHEN ` + first + ` THEN coalesce(uncertain_since, settled_at) ELSE uncertain_since END,
 			undecided = undecided OR NOT ` + first + ` AND ` + undecidedEnd + `,

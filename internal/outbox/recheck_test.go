@@ -1,0 +1,165 @@
+package outbox
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"flexworker/internal/flex"
+)
+
+var afterLoss = Act{Who: "ann", Why: "a failover"}
+
+// recheck holds the fleet and rechecks.
+func (s *Store) recheck(t *testing.T, since time.Time, attribute string) Rechecked {
+	t.Helper()
+	if err := s.Hold(t.Context(), afterLoss); err != nil {
+		t.Fatal(err)
+	}
+	would, err := s.Recheck(t.Context(), afterLoss, since, attribute, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, err := s.Recheck(t.Context(), afterLoss, since, attribute, false)
+	if err != nil || sum != would {
+		t.Fatalf("%+v, %v; the preview said %+v", sum, err, would)
+	}
+	return sum
+}
+
+// TestRecheckMarksWhatARetryWouldSend: of what has settled, that which a retry would send,
+// whenever it settled. It keeps its state and its answer.
+func TestRecheckMarksWhatARetryWouldSend(t *testing.T) {
+	t.Parallel()
+	settled := `due_at = NULL, settled_at = now() - interval '2 days', published_at = now(), error_kind = 'x', `
+	for name, tt := range map[string]struct {
+		row  string
+		want bool
+	}{
+		"rejected by Flex":  {settled + `state = 'rejected', attempt = 1`, true},
+		"abandoned":         {settled + `state = 'abandoned', attempt = 3`, true},
+		"expired":           {settled + `state = 'expired'`, true},
+		"cancelled":         {settled + `state = 'cancelled'`, true},
+		"failed the check":  {settled + `state = 'rejected', faults = '[]'`, false},
+		"not before 2100":   {settled + `state = 'cancelled', request = '{"not_before":"2100-01-01T09:00:00Z"}'`, false},
+		"created":           {settled + `state = 'created', attempt = 1, interaction_sid = 'KD' || repeat('a', 32), resolved_by = 'response'`, false},
+		"pending till 2100": {`due_at = '2100-01-01T09:00:00Z', request = '{"not_before":"2100-01-01T09:00:00Z"}'`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			mustAdd(t, s, "r", 1, keyed)
+			exec(t, s.pool, `UPDATE outbox SET `+tt.row)
+			shown := `SELECT concat_ws(' ', state, error_kind, error_message, http_status, settlement, settled_at, published_at, received_at) FROM outbox`
+			before, attempt := one[string](t, s.pool, shown), s.row(t, "r-1").Attempt
+			sum := s.recheck(t, time.Now().Add(-time.Hour), "")
+			if sum != (Rechecked{IfRetried: map[bool]int{true: 1}[tt.want]}) {
+				t.Error(sum)
+			}
+			if undecided := one[bool](t, s.pool, `SELECT undecided FROM outbox`); undecided != tt.want {
+				t.Errorf("undecided %t", undecided)
+			}
+			if after := s.row(t, "r-1").Attempt; (after == attempt+1) != tt.want { // the lost one has a number of its own
+				t.Errorf("attempt %d after %d", after, attempt)
+			}
+			if after := one[string](t, s.pool, shown); after != before {
+				t.Errorf("it was %s and is %s", before, after)
+			}
+		})
+	}
+}
+
+// TestRetryAfterRecheck: who retries what a recheck has marked is told that it is looked up
+// first. What no lookup can tell is for a person then, whatever UNCERTAIN_POLICY says.
+func TestRetryAfterRecheck(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		router taskRouter
+		want   State
+	}{
+		"found, older than the row": {taskRouter{search: func(_ context.Context, _, _ string, keys []string) ([]flex.Task, error) {
+			return []flex.Task{{TaskSID: "WT1", Key: keys[0], InteractionSID: sidA, DateCreated: time.Now().Add(-30 * time.Minute)}}, nil
+		}}, Created},
+		"unclear": {taskRouter{}, Uncertain},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			id := mustAdd(t, s, "r", 1, keyed)[0]
+			exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp(), stream_time = clock_timestamp() - interval '2 hours'`)
+			if n, err := s.expire(t.Context()); err != nil || n != 1 {
+				t.Fatal(n, err)
+			}
+			s.recheck(t, time.Now().Add(-time.Hour), "")
+			all, err := s.Do(t.Context(), ToRetry(false), afterLoss, Filter{RequestIDs: []string{id}})
+			if err != nil || all.Of[AskedFirst+"; its expires_at has passed and no longer counts"] != 1 {
+				t.Fatal(all, err)
+			}
+			if r := s.row(t, id); r.State != Uncertain || deref(r.ErrorKind) != "lost" {
+				t.Errorf("%s, %s: %s", r.State, deref(r.ErrorKind), deref(r.ErrorMessage))
+			}
+			if err := s.Release(t.Context(), afterLoss); err != nil {
+				t.Fatal(err)
+			}
+			s.grow(t, 20*time.Minute) // ten settle times, and more than the list remembers
+			exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
+			resolver(t, s, tt.router, func(p *Policy) { p.Undecided = Retry }).lookUp(t)
+			if r := s.row(t, id); r.State != tt.want {
+				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
+			}
+		})
+	}
+}
+
+// TestExpireAfterRecheck: what may have been sent in the time that was lost does not expire
+// before it is known whether it exists.
+func TestExpireAfterRecheck(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		router taskRouter
+		want   State
+	}{
+		"found":  {taskRouter{search: listed(sidA)}, Created},
+		"absent": {taskRouter{}, Expired},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			id := mustAdd(t, s, "r", 1, keyed)[0]
+			exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp(), stream_time = clock_timestamp() - interval '2 hours'`)
+			s.recheck(t, time.Now().Add(-3*time.Minute), "")
+			if n, err := s.expire(t.Context()); err != nil || n != 0 {
+				t.Fatalf("%d expired, %v: %s", n, err, s.row(t, id).State)
+			}
+			exec(t, s.pool, `UPDATE outbox SET uncertain_since = uncertain_since - interval '2 minutes'`)
+			resolver(t, s, tt.router).lookUp(t)
+			if _, err := s.expire(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if r := s.row(t, id); r.State != tt.want || deref(r.ErrorMessage) == "expires_at passed before it was sent" {
+				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
+			}
+		})
+	}
+}
+
+// TestLateRecordAfterRecheck: the record of the lost attempt comes at last. It is of an attempt
+// with a number of its own, and tells what a retry would look for.
+func TestLateRecordAfterRecheck(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	id := mustAdd(t, s, "r", 1, keyed)[0]
+	lost := mustClaim(t, s, 1)[0] // in the lost time
+	exec(t, s.pool, `UPDATE outbox SET state = 'expired', attempt = 0, attempt_began_at = NULL, leased_by = NULL, leased_until = NULL,
+		error_kind = 'expired', settled_at = clock_timestamp()`)
+	s.recheck(t, time.Now().Add(-time.Minute), "")
+	if _, err := s.Do(t.Context(), ToRetry(false), afterLoss, Filter{RequestIDs: []string{id}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.record(t.Context(), testPolicy.decide(lost, good, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.row(t, id); r.State != Created || deref(r.InteractionSID) != good.InteractionSID {
+		t.Errorf("%s: %s", r.State, deref(r.ErrorMessage))
+	}
+}
