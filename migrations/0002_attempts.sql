@@ -27,7 +27,7 @@ COMMENT ON COLUMN outbox_attempts.id                IS 'Order of writing.';
 COMMENT ON COLUMN outbox_attempts.outbox_id         IS 'The request: outbox.id.';
 COMMENT ON COLUMN outbox_attempts.kind              IS 'attempt: a create call. lookup: a read that asks whether the interaction exists.';
 COMMENT ON COLUMN outbox_attempts.number            IS 'The attempt''s number (outbox.attempt at the claim); of a lookup, its number since that attempt.';
-COMMENT ON COLUMN outbox_attempts.worker            IS 'Who made it; of a lapse, what leased_by was.';
+COMMENT ON COLUMN outbox_attempts.worker            IS 'Who made it; of a lapse, what leased_by was; of a lost one, unknown.';
 COMMENT ON COLUMN outbox_attempts.started_at        IS 'When it began, by the clock of Postgres.';
 COMMENT ON COLUMN outbox_attempts.took              IS 'How long the call took. Null when the worker did not live to tell, or made no call.';
 COMMENT ON COLUMN outbox_attempts.http_status       IS 'HTTP status, if one was read.';

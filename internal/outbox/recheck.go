@@ -52,7 +52,8 @@ const carriedUnder = `CASE WHEN lookup_key IS NOT NULL THEN coalesce(lookup_attr
 // Recheck moves what is pending, lapsed or uncertain to uncertain, after the tables have lost
 // what was written from since on: a failover to a standby that lagged, or a restore. Each request
 // that may have been sent in that time is looked up before it is sent, and the lost
-// attempt, if there was one, counts as made at any moment from since until now. It has a number of its own, so that a record
+// attempt, if there was one, counts as made at any moment from since, or from when the
+// request came if that was later, until now. It has a number of its own, so that a record
 // which its holder still has is of no later attempt. What has no task to look for waits for
 // a person.
 //
@@ -115,10 +116,13 @@ func (s *Store) Recheck(ctx context.Context, a Act, since time.Time, attribute s
 }
 
 // recheckSQL: pending, lapsed, uncertain -> uncertain. What has settled unsent stays there, undecided.
+//
+// A request can have come no earlier than its row was written, or the stream had the first
+// message that asked for it: of a request that is stored again several may be older than its row.
 const recheckSQL = `
 	WITH chosen AS MATERIALIZED (
 		SELECT id, state AS was, leased_by AS holder, ` + unsentEnd + ` AS settled, ` + undecidedYet + ` AS open, ` + carriedUnder + ` AS under,
-		       least(received_at, stream_time) AS came
+		       least(received_at, stream_time, (SELECT min(stream_time) FROM outbox_repeats WHERE outbox_id = outbox.id), clock_timestamp()) AS came
 		  FROM outbox WHERE id = ANY ($2) AND ` + recheckable + ` ORDER BY id FOR UPDATE),
 	moved AS (
 		UPDATE outbox o
@@ -126,7 +130,7 @@ const recheckSQL = `
 		       attempt = attempt + CASE WHEN settled OR was = 'pending' THEN 1 ELSE 0 END,
 		       spared = spared + CASE WHEN settled OR was = 'pending' THEN 1 ELSE 0 END,
 		       received_at = CASE WHEN received_at >= $3 AND NOT settled THEN came ELSE received_at END,
-		       attempt_began_at = CASE WHEN open THEN least(attempt_began_at, $3) ELSE $3 END,
+		       attempt_began_at = CASE WHEN open THEN least(attempt_began_at, greatest($3, came)) ELSE greatest($3, came) END,
 		       uncertain_since = clock_timestamp(), lookups = 0,
 		       undecided = undecided OR settled,
 		       answered = answered AND was IN ('uncertain', 'rejected', 'abandoned', 'expired', 'cancelled'),
@@ -139,10 +143,10 @@ const recheckSQL = `
 		       http_status = CASE WHEN settled THEN http_status END, twilio_code = CASE WHEN settled THEN twilio_code END,
 		       twilio_request_id = CASE WHEN settled THEN twilio_request_id END
 		  FROM chosen WHERE o.id = chosen.id
-		RETURNING o.id, o.request_id, o.attempt, was, holder, settled, under, $3::timestamptz AS began),
+		RETURNING o.id, o.request_id, o.attempt, was, holder, settled, under, CASE WHEN was = 'sending' THEN o.attempt_began_at ELSE greatest($3, came) END AS began),
 	history AS (
 		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, error, applied)
-		SELECT id, 'attempt', attempt, coalesce(holder, $4), began, CASE WHEN was = 'sending' THEN 'lapsed' ELSE 'lost' END, ` + lostMessage + `, true
+		SELECT id, 'attempt', attempt, coalesce(holder, 'unknown'), began, CASE WHEN was = 'sending' THEN 'lapsed' ELSE 'lost' END, ` + lostMessage + `, true
 		  FROM moved WHERE was <> 'uncertain'),
 	acts AS (
 		INSERT INTO outbox_acts (who, why, act, request_id, was) SELECT $4, $5, 'recheck', request_id, was FROM moved)

@@ -27,6 +27,58 @@ func (s *Store) recheck(t *testing.T, since time.Time, attribute string) Recheck
 	return sum
 }
 
+// TestRecheckDatesTheLostAttempt: the attempt that may be lost was made after the loss began,
+// and after the request came: that is when its row was written, or, of one that is stored again,
+// when the stream had the first message that asked for it. Who made it nobody knows.
+func TestRecheckDatesTheLostAttempt(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	now := one[time.Time](t, s.pool, `SELECT clock_timestamp()`)
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	since := ago(time.Hour)
+	mustAdd(t, s, "r", 6, keyed)
+	for id, at := range map[string]struct{ received, stream time.Time }{
+		"r-1": {ago(2 * time.Hour), ago(2 * time.Hour)},
+		"r-2": {ago(20 * time.Minute), ago(30 * time.Minute)},
+		"r-3": {ago(20 * time.Minute), ago(2 * time.Hour)},
+		"r-4": {ago(20 * time.Minute), ago(10 * time.Minute)}, // the stream's clock is ahead
+		"r-5": {ago(20 * time.Minute), ago(30 * time.Minute)},
+		"r-6": {ago(20 * time.Minute), ago(30 * time.Minute)},
+	} {
+		exec(t, s.pool, `UPDATE outbox SET received_at = $2, stream_time = $3 WHERE request_id = $1`, id, at.received, at.stream)
+	}
+	// Of r-5 a later message was stored again first.
+	exec(t, s.pool, `INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) SELECT id, 'crm', 99, $1 FROM outbox WHERE request_id = 'r-5'`, ago(40*time.Minute))
+	exec(t, s.pool, `UPDATE outbox SET state = 'sending', due_at = NULL, attempt = 1, attempt_began_at = $1, leased_by = 'w9 1', leased_until = $2 WHERE request_id = 'r-6'`,
+		ago(50*time.Minute), ago(49*time.Minute))
+	if sum := s.recheck(t, since, ""); sum.LookedUp != 6 {
+		t.Fatal(sum)
+	}
+	for id, want := range map[string]struct {
+		began, received time.Time
+		worker          string
+	}{
+		"r-1": {since, ago(2 * time.Hour), "unknown"},
+		"r-2": {ago(30 * time.Minute), ago(30 * time.Minute), "unknown"},
+		"r-3": {since, ago(2 * time.Hour), "unknown"},
+		"r-4": {ago(20 * time.Minute), ago(20 * time.Minute), "unknown"},
+		"r-5": {ago(40 * time.Minute), ago(40 * time.Minute), "unknown"},
+		"r-6": {ago(50 * time.Minute), ago(30 * time.Minute), "w9 1"},
+	} {
+		var began, started, received time.Time
+		var worker string
+		if err := s.pool.QueryRow(t.Context(), `
+			SELECT attempt_began_at, started_at, received_at, worker FROM outbox o JOIN outbox_attempts a ON outbox_id = o.id AND number = attempt
+			 WHERE request_id = $1`, id).Scan(&began, &started, &received, &worker); err != nil {
+			t.Fatal(id, err)
+		}
+		if !began.Equal(want.began) || !started.Equal(want.began) || !received.Equal(want.received) || worker != want.worker {
+			t.Errorf("%s: began %s, in the history %s, received %s, by %s; want %s, received %s, by %s",
+				id, began, started, received, worker, want.began, want.received, want.worker)
+		}
+	}
+}
+
 // TestRecheckMarksWhatARetryWouldSend: of what has settled, that which a retry would send,
 // whenever it settled. It keeps its state and its answer.
 func TestRecheckMarksWhatARetryWouldSend(t *testing.T) {
