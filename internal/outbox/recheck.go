@@ -46,8 +46,8 @@ const undecidedYet = `(state IN ('sending', 'uncertain') OR undecided OR ` + und
 
 // carriedUnder is the task attribute under which a rechecked request is looked for, null
 // where it has no task to look for. $1 is the attribute of the lost time, empty where its
-// calls carried no key.
-const carriedUnder = `CASE WHEN lookup_key IS NOT NULL THEN coalesce(lookup_attribute, nullif($1, '')) END`
+// calls carried no key. That of an attempt which is undecided yet stays.
+const carriedUnder = `CASE WHEN lookup_key IS NOT NULL THEN coalesce(CASE WHEN ` + undecidedYet + ` THEN lookup_attribute END, nullif($1, '')) END`
 
 // Recheck moves what is pending, lapsed or uncertain to uncertain, after the tables have lost
 // what was written from since on: a failover to a standby that lagged, or a restore. Each request
@@ -119,6 +119,11 @@ func (s *Store) Recheck(ctx context.Context, a Act, since time.Time, attribute s
 //
 // A request can have come no earlier than its row was written, or the stream had the first
 // message that asked for it: of a request that is stored again several may be older than its row.
+//
+// A lookup that is under way over an uncertain row does not know of this: its number is used up.
+//
+// Where an earlier attempt is undecided as well and carried its key under another attribute, or
+// carried none, finding nothing proves nothing.
 const recheckSQL = `
 	WITH chosen AS MATERIALIZED (
 		SELECT id, state AS was, leased_by AS holder, ` + unsentEnd + ` AS settled, ` + undecidedYet + ` AS open, ` + carriedUnder + ` AS under,
@@ -131,9 +136,10 @@ const recheckSQL = `
 		       spared = spared + CASE WHEN settled OR was = 'pending' THEN 1 ELSE 0 END,
 		       received_at = CASE WHEN received_at >= $3 AND NOT settled THEN came ELSE received_at END,
 		       attempt_began_at = CASE WHEN open THEN least(attempt_began_at, greatest($3, came)) ELSE greatest($3, came) END,
-		       uncertain_since = clock_timestamp(), lookups = 0,
+		       uncertain_since = clock_timestamp(), lookups = CASE WHEN was = 'uncertain' THEN lookups + 1 ELSE 0 END,
 		       undecided = undecided OR settled,
-		       answered = answered AND was IN ('uncertain', 'rejected', 'abandoned', 'expired', 'cancelled'),
+		       answered = answered AND open AND (was <> 'sending' OR undecided)
+		                  OR open AND lookup_key IS NOT NULL AND lookup_attribute IS DISTINCT FROM nullif($1, ''),
 		       announced_at = CASE WHEN settled OR was = 'uncertain' THEN announced_at END,
 		       lookup_attribute = under,
 		       due_at = CASE WHEN NOT settled AND under IS NOT NULL THEN clock_timestamp() END,

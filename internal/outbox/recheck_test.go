@@ -79,6 +79,55 @@ func TestRecheckDatesTheLostAttempt(t *testing.T) {
 	}
 }
 
+// TestRecheckKnowsWhatProvesNothing: a search finds a task only under the attribute that its
+// call carried. Of a decided attempt the old attribute says nothing about the lost one. Where
+// an undecided attempt carried another one, or was answered, finding nothing proves nothing.
+func TestRecheckKnowsWhatProvesNothing(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		row       string // how it stands in what is left
+		attribute string // of the lost time
+		under     string // "": for a person
+		answered  bool
+	}{
+		"never sent":                             {`state = 'pending'`, "new", "new", false},
+		"refused under another":                  {`state = 'pending', attempt = 1, lookup_attribute = 'old', answered = true`, "new", "new", false},
+		"undecided under the same":               {`state = 'pending', attempt = 1, undecided = true, lookup_attribute = 'new'`, "new", "new", false},
+		"undecided under the same, and answered": {`state = 'pending', attempt = 1, undecided = true, answered = true, lookup_attribute = 'new'`, "new", "new", true},
+		"undecided under another":                {`state = 'pending', attempt = 1, undecided = true, lookup_attribute = 'old'`, "new", "old", true},
+		"uncertain under another":                {`state = 'uncertain', attempt = 1, error_kind = 'timeout', lookup_attribute = 'old'`, "new", "old", true},
+		"rejected under another":                 {`state = 'rejected', attempt = 1, error_kind = 'http_400', due_at = NULL, settled_at = now(), lookup_attribute = 'old'`, "new", "new", false},
+		"abandoned, undecided under another":     {`state = 'abandoned', attempt = 1, error_kind = 'undecided', due_at = NULL, settled_at = now(), lookup_attribute = 'old'`, "new", "old", true},
+		"no lookups in the lost time":            {`state = 'pending'`, "", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			mustAdd(t, s, "r", 1, keyed)
+			exec(t, s.pool, `UPDATE outbox SET attempt_began_at = now(), uncertain_since = now(), `+tt.row)
+			exec(t, s.pool, `INSERT INTO outbox_replicas (name, version, state, lookup_attribute, lookup_settle, flex_timeout, flex_rate, uncertain_policy, retention)
+				VALUES ('w', '', 'ok', $1, '1 minute', '1 minute', 0, 'hold', '0')`, tt.attribute)
+			sum := s.recheck(t, time.Now().Add(-time.Hour), "")
+			settled := one[bool](t, s.pool, `SELECT settled_at IS NOT NULL FROM outbox`)
+			want := Rechecked{LookedUp: 1}
+			switch {
+			case settled:
+				want = Rechecked{IfRetried: 1}
+			case tt.under == "":
+				want = Rechecked{ForPerson: 1}
+			}
+			if sum != want {
+				t.Errorf("%+v, want %+v", sum, want)
+			}
+			under := one[*string](t, s.pool, `SELECT lookup_attribute FROM outbox`)
+			person := one[bool](t, s.pool, `SELECT for_person_since IS NOT NULL FROM outbox`)
+			if r := s.row(t, "r-1"); deref(under) != tt.under || r.Answered != tt.answered || person != (tt.under == "") {
+				t.Errorf("under %q, answered %t, for a person %t; want %q, %t", deref(under), r.Answered, person, tt.under, tt.answered)
+			}
+		})
+	}
+}
+
 // TestRecheckMarksWhatARetryWouldSend: of what has settled, that which a retry would send,
 // whenever it settled. It keeps its state and its answer.
 func TestRecheckMarksWhatARetryWouldSend(t *testing.T) {
@@ -192,6 +241,33 @@ func TestExpireAfterRecheck(t *testing.T) {
 				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
 			}
 		})
+	}
+}
+
+// TestRecheckDuringLookup: a lookup that began before a recheck does not know of the time that
+// was lost. What it finds absent is not obeyed.
+func TestRecheckDuringLookup(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	id := mustAdd(t, s, "r", 1, keyed)[0]
+	s.timeout(t)
+	s.grow(t, 2*time.Minute)
+	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
+	r := resolver(t, s, taskRouter{})
+	early, err := s.takeLookups(t.Context(), 19, time.Minute, nil)
+	if err != nil || len(early.asked) != 1 {
+		t.Fatal(early, err)
+	}
+	s.recheck(t, time.Now().Add(-time.Hour), "")
+	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+	if q, err := s.takeLookups(t.Context(), 19, time.Minute, nil); err != nil || len(q.asked) != 1 { // which is under way when the early one ends
+		t.Fatal(q, err)
+	}
+	if err := r.ask(t.Context(), early, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if row := s.row(t, id); row.State != Uncertain {
+		t.Errorf("%s: %s", row.State, deref(row.ErrorMessage))
 	}
 }
 
