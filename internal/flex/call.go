@@ -95,6 +95,7 @@ func (c *Client) request(ctx context.Context, method, address, form string) (*ht
 		req.Header["Content-Type"] = formType
 	}
 	req.Header["Accept"] = jsonType
+	req.Header["Cache-Control"] = noCache
 	req.Header["User-Agent"] = c.userAgent
 	return req, nil
 }
@@ -103,6 +104,7 @@ func (c *Client) request(ctx context.Context, method, address, form string) (*ht
 var (
 	formType = []string{"application/x-www-form-urlencoded"}
 	jsonType = []string{"application/json"}
+	noCache  = []string{"no-cache"} // what a cache knows of before is no answer to this call
 )
 
 // read takes the body in. Whatever goes wrong here, the status stands. It is false when

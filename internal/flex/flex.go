@@ -67,13 +67,25 @@ func (c *Client) Create(ctx context.Context, in Interaction) Outcome {
 	if err != nil {
 		return Outcome{Kind: Rejected, Unreached: true, ErrorKind: "request", Message: err.Error()}
 	}
-	o := c.exchange(ctx, http.MethodPost, c.flexURL+"/v1/Interactions", form, nil).outcome(began)
-	if key := KeyIn(o.Response, c.lookupAttribute); o.Kind == Created && c.lookupAttribute != "" && key != "" && in.LookupKey != "" && key != in.LookupKey {
-		// A cache on the way answers with what it has of another request.
-		return Outcome{Answered: true, HTTPStatus: o.HTTPStatus, ErrorKind: "other_request", Took: o.Took, RequestID: o.RequestID,
-			Message: "the answer names interaction " + o.InteractionSID + " of another request"}
+	a := c.exchange(ctx, http.MethodPost, c.flexURL+"/v1/Interactions", form, nil)
+	o := a.outcome(began)
+	if o.Kind != Created {
+		return o
 	}
-	return o
+	key := ""
+	if c.lookupAttribute != "" && in.LookupKey != "" {
+		key = KeyIn(o.Response, c.lookupAttribute)
+	}
+	switch o.Mine = key != "" && key == in.LookupKey; {
+	case o.Mine:
+		return o
+	case key != "": // a cache on the way answers with what it has of another request
+		return o.OfAnother("the answer names interaction " + o.InteractionSID + " of another request")
+	case a.cached():
+		return o.OfAnother("the answer, which names interaction " + o.InteractionSID + ", comes from a cache, and nothing in it shows that it is to this request")
+	default:
+		return o
+	}
 }
 
 // form is the body of a create call.

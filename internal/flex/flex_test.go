@@ -149,7 +149,7 @@ func TestCreateSends(t *testing.T) {
 	// All headers there are: an Idempotency-Key would let the transport repeat.
 	for name := range got.Header {
 		switch name {
-		case "Accept", "Authorization", "Content-Length", "Content-Type", "User-Agent":
+		case "Accept", "Authorization", "Cache-Control", "Content-Length", "Content-Type", "User-Agent":
 		default:
 			t.Errorf("header %s is sent", name)
 		}

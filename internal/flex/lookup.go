@@ -146,12 +146,16 @@ func (c *Client) single(ctx context.Context, base, attribute, sid string) (task 
 func (c *Client) ask(ctx context.Context, address string, take func(body io.Reader) error) error {
 	began := time.Now()
 	a := c.exchange(ctx, http.MethodGet, address, "", take)
-	if a.status == http.StatusOK && a.whole {
+	cached := a.cached() // it may show what was there before the attempt
+	if a.status == http.StatusOK && a.whole && !cached {
 		return nil
 	}
 	o := a.outcome(began)
 	if o.Answered { // which an outcome reads as the answer to a create
 		o.ErrorKind, o.Message = "answer", "the answer is cut, too long, or not what was asked for"
+	}
+	if cached {
+		o.ErrorKind, o.Message = "answer", "the answer comes from a cache"
 	}
 	return &LookupError{
 		Limited: o.Limited, RetryAfter: o.RetryAfter, ErrorKind: o.ErrorKind,

@@ -62,6 +62,9 @@ type Outcome struct {
 	// of Twilio's. A call that is not answered by Twilio says that this process may have
 	// no way to it.
 	FromTwilio bool
+	// Mine is true when Kind is Created and the task of the interaction carries the key
+	// that this very call has sent. Without it a cache may have answered with another's.
+	Mine bool
 	// Limited is true for Twilio's 429: the whole fleet has to slow down.
 	Limited bool
 	// UnknownPath is true when Twilio says that it does not know the path of our call, or
@@ -81,4 +84,10 @@ type Outcome struct {
 	RequestID  string        // Twilio-Request-Id
 	RetryAfter time.Duration // 0: none given; within [0, 1 h]
 	Took       time.Duration // of the call
+}
+
+// OfAnother is what remains of a good answer that is not, or may not be, the answer to this
+// call: nobody knows what became of it. why names the interaction that a person can look for.
+func (o Outcome) OfAnother(why string) Outcome {
+	return Outcome{Answered: true, HTTPStatus: o.HTTPStatus, ErrorKind: "other_request", Took: o.Took, RequestID: o.RequestID, Message: why}
 }

@@ -26,10 +26,11 @@ import (
 // could cost a second interaction, as Spring and others write "status" and "message" as
 // well. A header of Twilio's proves nothing: a proxy that puts its own status and page in
 // place of Twilio's answer often leaves the headers as they came, and then the request did
-// reach Twilio. Nor does a body that was cut, or that says a thing twice.
+// reach Twilio. Nor does a body that was cut, or that says a thing twice, or that a cache had
+// from another call.
 // https://www.twilio.com/docs/usage/twilios-response
 func (a answer) fromTwilio() (code int, proved bool) {
-	if !a.whole || !isObject(a.body) {
+	if !a.whole || a.cached() || !isObject(a.body) {
 		return 0, false
 	}
 	var status, message, foreign, twice bool
@@ -110,6 +111,32 @@ var (
 	codeForm = regexp.MustCompile(`^[1-9][0-9]{4}$`)
 	pageForm = regexp.MustCompile(`^"https?://(?:www\.)?twilio\.com/(?:docs/)?(?:api/)?errors/([0-9]{5})"$`)
 )
+
+// cached tells whether an answer says that it was not made for this very call: a cache on the
+// way had it from another one, whether or not it has passed this one on. Age says so by itself
+// (RFC 9111, 5.1); other headers are those that caches have of their own. That somebody is on
+// the way (Via) says nothing.
+func (a answer) cached() bool {
+	if len(a.header["Age"]) > 0 {
+		return true
+	}
+	for _, name := range [...]string{"X-Cache", "X-Cache-Status", "Cf-Cache-Status", "Cache-Status"} {
+		for _, value := range a.header[name] {
+			if hit.MatchString(value) {
+				return true
+			}
+		}
+	}
+	for _, value := range a.header["Warning"] {
+		if strings.HasPrefix(value, "110 ") || strings.HasPrefix(value, "111 ") {
+			return true
+		}
+	}
+	return false
+}
+
+// hit is how a cache says that it had the answer: HIT, Hit from cloudfront, TCP_MEM_HIT, hit; ttl=3.
+var hit = regexp.MustCompile(`(?i)\b\w*hit\b`)
 
 // hasTwilioHeader tells whether an answer carries one of the headers that Twilio adds,
 // such as Twilio-Request-Id.

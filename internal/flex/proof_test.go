@@ -2,6 +2,7 @@ package flex
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -160,7 +161,7 @@ func FuzzForeignAnswer(f *testing.F) {
 }
 
 // TestAnswerOfAnother: a 2xx whose task carries the key of another request, as a cache on the
-// way gives it, says nothing of this one.
+// way gives it, says nothing of this one. Mine is what carries the key of this one.
 func TestAnswerOfAnother(t *testing.T) {
 	t.Parallel()
 	mine, other := LookupKey("mine"), LookupKey("other")
@@ -171,8 +172,69 @@ func TestAnswerOfAnother(t *testing.T) {
 		c := newClient(t, s.URL, func(c *Config) { c.LookupAttribute = "interaction_request" })
 		in := wish
 		in.LookupKey = mine
-		if o := c.Create(t.Context(), in); o.Kind != want || o.Kind == Uncertain && (!o.Answered || o.InteractionSID != "") {
+		if o := c.Create(t.Context(), in); o.Kind != want || o.Mine != (key == mine) || o.Kind == Uncertain && (!o.Answered || o.InteractionSID != "") {
 			t.Errorf("the key %q: %+v", key, o)
+		}
+	}
+}
+
+// TestAnswerOfACache: a cache on the way answers with what Twilio has said to another call, however
+// it says so. A refusal is none then, a creation only where the answer carries the key of this very
+// request, and a list proves nothing. That somebody is on the way is no sign of a cache.
+func TestAnswerOfACache(t *testing.T) {
+	t.Parallel()
+	mine := LookupKey("mine")
+	refusal := func(status, code int) string {
+		return fmt.Sprintf(`{"status":%d,"message":"m","code":%d,"more_info":"https://www.twilio.com/docs/errors/%d"}`, status, code, code)
+	}
+	for _, tt := range []struct {
+		name, value string
+		cached      bool
+	}{
+		{"Age", "0", true}, {"Age", "17", true}, {"Age", "soon", true},
+		{"X-Cache", "HIT", true}, {"X-Cache", "Hit from cloudfront", true}, {"X-Cache", "MISS, HIT", true}, {"X-Cache", "TCP_MEM_HIT from proxy", true},
+		{"Cf-Cache-Status", "HIT", true}, {"X-Cache-Status", "hit", true}, {"Cache-Status", "proxy; hit; ttl=3", true}, {"Warning", `110 - "Response is Stale"`, true},
+		{"X-Cache", "MISS from white.example", false}, {"X-Cache", "Error from cloudfront", false}, {"Cache-Status", "proxy; fwd=method", false},
+		{"Via", "1.1 gateway", false}, {"Cf-Cache-Status", "DYNAMIC", false}, {"Date", "Sun, 29 Nov 2026 00:00:00 GMT", false},
+	} {
+		status, body := 0, ""
+		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Cache-Control") != "no-cache" {
+				t.Error("a call does not say that a cache must not answer it")
+			}
+			w.Header().Set(tt.name, tt.value)
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		})
+		c := newClient(t, s.URL)
+		in := wish
+		in.LookupKey = mine
+		check := func(what string, want Kind) {
+			t.Helper()
+			if tt.cached {
+				want = Uncertain
+			}
+			if o := c.Create(t.Context(), in); o.Kind != want || (o.Kind == Uncertain) != tt.cached || o.Limited && tt.cached || o.Kind == Uncertain && o.InteractionSID != "" {
+				t.Errorf("%s: %s, %s: %+v", tt.name, tt.value, what, o)
+			}
+		}
+		for _, r := range []struct {
+			status, code int
+			want         Kind
+		}{{429, 20429, Refused}, {403, 20403, Blocked}, {401, 20003, Blocked}, {404, 20404, Rejected}, {400, 20001, Rejected}} {
+			status, body = r.status, refusal(r.status, r.code)
+			check(fmt.Sprint(r.status), r.want)
+		}
+		status, body = 200, `{"sid":"`+kd+`"}`
+		check("created without a key", Created)
+		status, body = 200, `{"tasks":[],"meta":{"key":"tasks"}}`
+		_, err := c.SearchTasks(t.Context(), "WS00000000000000000000000000000002", "interaction_request", []string{mine})
+		if (err != nil) != tt.cached {
+			t.Errorf("%s: %s, a search: %v", tt.name, tt.value, err)
+		}
+		body = fmt.Sprintf(`{"sid":"KD4b1f0c22d98e47a6b3c5d7e9f1a20b34","routing":{"properties":{"attributes":"{\"interaction_request\":\"%s\"}"}}}`, mine)
+		if o := c.Create(t.Context(), in); o.Kind != Created {
+			t.Errorf("%s: %s, with its key: %+v", tt.name, tt.value, o)
 		}
 	}
 }
