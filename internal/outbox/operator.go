@@ -235,7 +235,7 @@ func (s *Store) ResolveCreated(ctx context.Context, a Act, requestID, sid string
 	if !sidForm.MatchString(sid) {
 		return fmt.Errorf("%w: %s is not the sid of an interaction: KD and 32 hexadecimal digits", ErrRefused, sid)
 	}
-	var other *string // no index has sids: in a large table this takes seconds
+	var other *string
 	err := s.pool.QueryRow(ctx, `SELECT min(request_id) FROM outbox WHERE interaction_sid = $1 AND request_id <> $2`, sid, requestID).Scan(&other)
 	if err != nil {
 		return wrap("resolve", err)

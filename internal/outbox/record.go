@@ -67,6 +67,9 @@ func (d recorded) told(err error) (*settlement, error) {
 func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
+	if err := s.disown(ctx, records); err != nil {
+		return nil, wrap("record", err)
+	}
 	if s.waryRecords.now() {
 		if err := s.pause(ctx, records); err != nil {
 			return nil, wrap("record", err)
@@ -88,6 +91,52 @@ func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, 
 		return nil, wrap("record", err)
 	}
 	return done, nil
+}
+
+// disown makes uncertain what Flex is said to have created where the interaction is another
+// request's: a cache on the way gave this request that one's answer. An answer that carries the
+// request's own key is not asked about. Two replicas that are told the same sid at one moment do
+// not see each other; audit finds these.
+func (s *Store) disown(ctx context.Context, records []record) error {
+	owners := map[string]string{} // request ids by sids
+	var ids []int64
+	var sids []string
+	for i := range records {
+		switch r := &records[i]; {
+		case r.told.Kind != flex.Created:
+		case r.told.Mine:
+			owners[r.told.InteractionSID] = r.lease.RequestID
+		default:
+			ids, sids = append(ids, r.lease.ID), append(sids, r.told.InteractionSID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	rows, err := s.pool.Query(ctx, `/* disown */
+		SELECT o.interaction_sid, o.request_id
+		  FROM unnest($1::bigint[], $2::text[]) AS told (id, sid) JOIN outbox o ON o.interaction_sid = told.sid AND o.id <> told.id`, ids, sids)
+	if err != nil {
+		return err
+	}
+	var sid, owner string
+	if _, err = pgx.ForEachRow(rows, []any{&sid, &owner}, func() error { owners[sid] = owner; return nil }); err != nil {
+		return err
+	}
+	for i := range records {
+		r := &records[i]
+		if r.told.Kind != flex.Created || r.told.Mine {
+			continue
+		}
+		sid := r.told.InteractionSID
+		if owner, taken := owners[sid]; !taken {
+			owners[sid] = r.lease.RequestID
+		} else if owner != r.lease.RequestID {
+			r.told = r.told.OfAnother("the answer names interaction " + sid + ", which is that of request " + owner)
+			r.outcome, r.move = r.told.Kind.String(), move{to: Uncertain, delay: firstLookup}
+		}
+	}
+	return nil
 }
 
 // recordApart is recordBatch for all but those whose row somebody holds locked.

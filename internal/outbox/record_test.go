@@ -16,7 +16,7 @@ const (
 	sidB = "KD0000000000000000000000000000000b"
 )
 
-var good = flex.Outcome{Kind: flex.Created, InteractionSID: sidA, TaskSID: "WT1", AssignmentStatus: "pending", Answered: true,
+var good = flex.Outcome{Kind: flex.Created, InteractionSID: sidA, TaskSID: "WT1", AssignmentStatus: "pending", Answered: true, Mine: true,
 	Response: json.RawMessage(`{"sid":"` + sidA + `"}`), HTTPStatus: 201, RequestID: "RQ1", Took: 1500 * time.Millisecond}
 
 // told is the record of a lease whose attempt had this outcome.
@@ -275,5 +275,49 @@ func TestSyncedWrites(t *testing.T) {
 	const each = "pending on, sending on, created on, published off"
 	if got := one[string](t, s.pool, `SELECT string_agg(setting, ', ' ORDER BY id) FROM seen`); got != each+", "+each {
 		t.Errorf("the writes were: %s", got)
+	}
+}
+
+// TestAnswerOfAnotherRequest: two requests are told the same interaction, as a cache on the way
+// does. The second is not created: it may be, and a person or a lookup finds out. In one batch and
+// in two, and also where the first one's answer carried its key. The same request may be told twice.
+func TestAnswerOfAnotherRequest(t *testing.T) {
+	t.Parallel()
+	bare := good
+	bare.Mine = false
+	for name, tt := range map[string]struct {
+		first, second flex.Outcome
+		together      bool
+	}{
+		"one after the other": {bare, bare, false}, "together": {bare, bare, true}, "the first has its key": {good, bare, false},
+		"together, the first has its key": {good, bare, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			mustAdd(t, s, "r", 2)
+			leases := mustClaim(t, s, 2)
+			records := []record{told(leases[0], tt.first), told(leases[1], tt.second)}
+			for _, batch := range map[bool][][]record{true: {records}, false: {records[:1], records[1:]}}[tt.together] {
+				if _, err := s.recordBatch(t.Context(), batch); err != nil {
+					t.Fatal(err)
+				}
+			}
+			first, second := s.row(t, leases[0].RequestID), s.row(t, leases[1].RequestID)
+			if first.State != Created || second.State != Uncertain || second.ErrorKind == nil || *second.ErrorKind != "other_request" ||
+				second.ErrorMessage == nil || !strings.Contains(*second.ErrorMessage, sidA) || !strings.Contains(*second.ErrorMessage, leases[0].RequestID) {
+				t.Errorf("the first is %s, the second %s: %v", first.State, second.State, second.ErrorMessage)
+			}
+			if answered := one[bool](t, s.pool, `SELECT answered FROM outbox WHERE id = $1`, leases[1].ID); !answered {
+				t.Error("that no task is found would lead it back to pending, though Flex may have created it")
+			}
+			// It is recorded again, as after a commit whose answer was lost.
+			if _, err := s.recordBatch(t.Context(), []record{told(leases[0], bare)}); err != nil {
+				t.Fatal(err)
+			}
+			if first := s.row(t, leases[0].RequestID); first.State != Created {
+				t.Errorf("the first is %s after it was told again", first.State)
+			}
+		})
 	}
 }
