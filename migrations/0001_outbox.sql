@@ -45,7 +45,7 @@ CREATE TABLE outbox (
     for_person_since  timestamptz,
     cancel_requested_at timestamptz,
     ends_as           outbox_end,
-    interaction_sid   outbox_sid,
+    interaction_sid   outbox_sid  COLLATE "C",
     task_sid          text,
     assignment_status text,
     response          json,
