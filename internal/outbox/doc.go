@@ -5,7 +5,7 @@ the loops that move it.
 
 Read one request's way first: request.go (the states, and the policy, which is pure),
 add.go, claim.go, deliver.go, attempt.go, record.go, publish.go. Then what may go
-wrong: untold.go, again.go, locked.go, holders.go, sweep.go, clock.go, resolve.go, lookups.go, finding.go, strays.go.
+wrong: untold.go, again.go, locked.go, holders.go, sweep.go, clock.go, resolve.go, lookups.go, finding.go, hearing.go, strays.go.
 Then the fleet: gate.go, replicas.go, breaker.go, progress.go, slots.go, shortcut.go. What people ask and do is
 in show.go, explain.go, operator.go and audit.go.
 
@@ -54,7 +54,7 @@ the clock of Postgres and the time that the stream gave the message.
 	Store.Add     an event becomes a row; returns after the commit          (add.go, repeat.go)
 	Deliverer     claim, one create call a lease, record                    (deliver.go, crew.go, claim.go, attempt.go, record.go, again.go)
 	the shortcut  hands what Add has leased to the Deliverer                (shortcut.go)
-	Resolver      looks for the task of an uncertain request                (resolve.go, lookups.go, finding.go)
+	Resolver      looks for the task of an uncertain request                (resolve.go, lookups.go, finding.go, hearing.go)
 	take back     what was leased by a statement whose answer did not come  (untold.go, by the Deliverer)
 	Sweeper       lapse, expire; sets right what the database's clock had   (sweep.go, clock.go)
 	              said before it went back
@@ -120,7 +120,7 @@ answered with a 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY
 a recheck, and while a person holds the fleet, to a person.
 
 What waits for a person (for_person_since) is still looked up, behind all others and at
-most every ten minutes, and at once when TaskRouter answers again. What was sent again
+most every ten minutes, and at once when TaskRouter answers again (hearing.go). What was sent again
 though nobody knows (undecided) is looked for from the earliest such attempt on; what its
 latest attempt came to waits in ends_as for a proof over all of them. What a person
 cancelled meanwhile (cancel_requested_at) is never pending again.

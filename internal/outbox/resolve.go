@@ -50,10 +50,11 @@ type Resolver struct {
 	searches progress
 
 	mu    sync.Mutex
-	alone int             // searches that have to be made for one key each
-	busy  []string        // workspaces that are being asked: one inquiry each at a time
-	mute  map[string]bool // by workspace: it did not answer last; absent: this process has not asked yet
-	ended sync.WaitGroup  // of inquiries
+	alone int            // searches that have to be made for one key each
+	busy  []string       // workspaces that are being asked: one inquiry each at a time
+	ended sync.WaitGroup // of inquiries
+
+	hearing hearing
 
 	looking trouble.Trouble
 }
@@ -171,13 +172,16 @@ func (r *Resolver) ask(ctx context.Context, q inquiry, taken time.Time) error {
 		limit, cancel := context.WithDeadline(ctx, taken.Add(lookupLimit))
 		defer cancel()
 		var err error
-		findings, err = q.lookUp(limit, r.Flex)
+		heard := hearer{r.Flex, map[witness]error{}}
+		findings, err = q.lookUp(limit, heard)
 		if ctx.Err() != nil {
 			return nil
 		}
 		r.seen(err)
 		r.slowDown(ctx, err)
-		r.heard(ctx, q, err)
+		if r.hearing.take(scope{q.workspace, q.attribute}, heard.answers, time.Now()) {
+			r.wake(ctx, q)
+		}
 	}
 	took := time.Since(begun)
 	policy := r.Policy
@@ -199,24 +203,13 @@ func (r *Resolver) ask(ctx context.Context, q inquiry, taken time.Time) error {
 	return err
 }
 
-// heard notes whether TaskRouter answered for a workspace. When it does again, those for
-// which a person waits are looked up at once.
-func (r *Resolver) heard(ctx context.Context, q inquiry, err error) {
-	r.mu.Lock()
-	if r.mute == nil {
-		r.mute = map[string]bool{}
-	}
-	was, known := r.mute[q.workspace]
-	r.mute[q.workspace] = err != nil
-	r.mu.Unlock()
-	if err != nil || known && !was {
-		return
-	}
+// wake has those looked up at once for which a person waits: TaskRouter answers again.
+func (r *Resolver) wake(ctx context.Context, q inquiry) {
 	switch n, err := r.Store.wakeWaiting(ctx, q.workspace, q.attribute); {
 	case err != nil:
 		r.Log.Warn("what waits for a person cannot be looked up at once; it is later", "error", err)
 	case n > 0:
-		r.Log.Info("TaskRouter answers again: what waits for a person is looked up", "requests", n)
+		r.Log.Info("TaskRouter answers again: what waits for a person is looked up", "workspace", q.workspace, "attribute", q.attribute, "requests", n)
 	}
 }
 
