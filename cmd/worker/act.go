@@ -136,10 +136,16 @@ func bulkCommand(name, short string, to func() outbox.Change) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		err = o.answer(map[string]any{"changed": all.IDs, "of": all.Of}, func() error {
+		err = o.answer(map[string]any{"changed": all.IDs, "of": all.Of, "locked": append([]string{}, all.Locked...)}, func() error {
+			if all.N == 0 {
+				return nil
+			}
 			return report(o.cmd, nil, "%s: %s: %s%s\n", name, requests(all.N), some(all.IDs), parts(all, ""))
 		})
-		if rest := unchanged(args, all.IDs); len(rest) > 0 {
+		if n := len(all.Locked); n > 0 {
+			err = errors.Join(err, leftOutError{fmt.Errorf("%s: %s locked by another session and left out; run it again: %s", name, are(n), some(all.Locked))})
+		}
+		if rest := unchanged(args, append(all.Locked, all.IDs...)); len(rest) > 0 {
 			err = errors.Join(err, no("not changed: %s", o.why(ctx, name, a, rest, flags)))
 		}
 		return err
@@ -227,6 +233,14 @@ func requests(n int) string {
 		return "1 request"
 	}
 	return fmt.Sprintf("%d requests", n)
+}
+
+// are is requests with the verb.
+func are(n int) string {
+	if n == 1 {
+		return "1 request is"
+	}
+	return requests(n) + " are"
 }
 
 // some are the first of ids.

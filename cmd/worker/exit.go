@@ -30,6 +30,11 @@ func (e noError) Unwrap() error { return e.error }
 // has its exit status: a pager must not take a database that is away for a no.
 func no(format string, args ...any) error { return noError{fmt.Errorf(format, args...)} }
 
+// leftOutError says that rows were left out of an act, since another session held them locked.
+type leftOutError struct{ error }
+
+func (e leftOutError) Unwrap() error { return outbox.ErrLocked }
+
 // usageError is a fault of the command line or of the settings.
 type usageError struct{ error }
 
@@ -74,6 +79,8 @@ func exitStatus(err error) int {
 		return 0
 	case !errors.As(err, &ran), errors.As(err, &fault), refused(err):
 		return exitUsage
+	case errors.Is(err, outbox.ErrLocked): // whatever else is a no: run again it may be a yes
+		return exitAway
 	case errors.As(err, &answer), errors.Is(err, outbox.ErrRefused):
 		return exitNo
 	default:

@@ -111,3 +111,36 @@ func TestTableLockedForLong(t *testing.T) {
 		})
 	}
 }
+
+// TestActsBesideLocks: a command for many leaves out what another session holds, says so and ends with
+// 3; a command for one names who holds it; afterwards both do their work.
+func TestActsBesideLocks(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	env := r.environment()
+	r.must(`INSERT INTO outbox (request_id, source, state, request, due_at, stream_sequence, stream_time) SELECT 'p-' || n, 'shop', 'pending', '{}', now(), n, now() FROM generate_series(1, 3) n`)
+	r.must(`INSERT INTO outbox (request_id, source, state, request, attempt, error_kind, error_message, attempt_began_at, uncertain_since, for_person_since, stream_sequence, stream_time)
+		VALUES ('u-1', 'crm', 'uncertain', '{}', 1, 'timeout', '', now(), now(), now(), 4, now())`)
+	pid, done := r.psql(`SELECT FROM outbox WHERE request_id IN ('p-2', 'u-1') FOR UPDATE`)
+	gatePID, release := r.psql(`SELECT FROM outbox_gate FOR UPDATE`)
+	who := "pid " + pid + " (psql, user "
+	resolve := []string{"resolve", "u-1", "--absent", "--unverified", "--attempt", "1", "--why", "a test"}
+	r.types(env,
+		typed{[]string{"cancel", "--where", "--state", "pending", "--why", "a test", "--yes"}, 3,
+			[]string{"cancel: 2 requests: p-1, p-3\n", "cancel: 1 request is locked by another session and left out; run it again: p-2", who}},
+		typed{[]string{"cancel", "p-2", "--why", "a test"}, 3, []string{"cancel: 1 request is locked by another session and left out; run it again: p-2", who}},
+		typed{[]string{"cancel", "p-2", "p-9", "--why", "a test", "--yes"}, 3, []string{"run it again: p-2", `no request has the id "p-9"`}},
+		typed{[]string{"cancel", "p-2", "--why", "a test", "--json"}, 3, []string{`"locked": [
+    "p-2"
+  ]`}},
+		typed{resolve, 3, []string{"nothing was changed", who}},
+		typed{[]string{"hold", "--why", "a test"}, 3, []string{"nothing was changed", "pid " + gatePID + " (psql, user "}},
+		typed{[]string{"rate", "5", "--why", "a test"}, 3, []string{"nothing was changed", "pid " + gatePID + " (psql, user "}})
+	if n := r.count(`SELECT count(*) FROM outbox_acts`); n != 2 {
+		t.Errorf("%d acts are recorded", n)
+	}
+	done()
+	release()
+	r.types(env, typed{[]string{"cancel", "p-2", "--why", "a test"}, 0, []string{"cancel: 1 request: p-2\n"}}, typed{resolve, 0, []string{"u-1 is now pending"}},
+		typed{[]string{"hold", "--why", "a test"}, 0, []string{"the gate is now held"}})
+}

@@ -18,6 +18,10 @@ import (
 	"flexworker/internal/terminal"
 )
 
+// heldLong is for how long a session must have held its locks to be named as the one that was
+// waited for: less than anything waits.
+const heldLong = 250 * time.Millisecond
+
 // office is what the operators' verbs share: the table, and how to answer.
 type office struct {
 	cmd    *cobra.Command
@@ -54,7 +58,14 @@ func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []stri
 			return usage(err)
 		}
 		defer pool.Close()
-		return fromDatabase(do(cmd.Context(), office{cmd, outbox.NewStore(pool, workerName(), time.Minute), *asJSON}, args))
+		store := outbox.NewStore(pool, workerName(), time.Minute)
+		err = do(cmd.Context(), office{cmd, store, *asJSON}, args)
+		if outbox.LocksAreHeld(err) {
+			if holders, _ := store.Holders(cmd.Context(), heldLong); len(holders) > 0 { // who cannot be named is left out
+				err = fmt.Errorf("%w. %s", err, terminal.Line(outbox.Named(holders)))
+			}
+		}
+		return fromDatabase(err)
 	}
 	return cmd
 }

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -95,6 +96,6 @@ func (s *Store) heldFor(ctx context.Context, waited time.Duration, err error) []
 	return holders
 }
 
-// LocksAreHeld says whether err means that a statement waited too long for what another session
-// holds locked, or was cut off while it did.
-func LocksAreHeld(err error) bool { return isLockTrouble(err) }
+// LocksAreHeld says whether err means that another session holds locked what was needed: a
+// statement waited for it too long, or went on without it.
+func LocksAreHeld(err error) bool { return waitedTooLong(err) || errors.Is(err, ErrLocked) }

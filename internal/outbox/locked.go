@@ -44,6 +44,12 @@ func isLockTrouble(err error) bool {
 	return errors.As(err, &pg) && (pg.Code == "55P03" || pg.Code == "57014")
 }
 
+// waitedTooLong says whether a statement has waited for a lock for as long as its lock_timeout lets it.
+func waitedTooLong(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "55P03"
+}
+
 // rowsLocked says whether err, of a statement that wrote rows of ours, means that another
 // transaction holds some of them, and not a table or an index of ours.
 func (s *Store) rowsLocked(ctx context.Context, err error) bool {

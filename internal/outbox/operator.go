@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -165,6 +166,8 @@ type Affected struct {
 	IDs []string       // of Matching the first five, in the order of their ids
 	N   int            // of all
 	Of  map[string]int // how many, by what becomes of them
+	// Locked are those that another session held, so that they were left out.
+	Locked []string
 }
 
 // Matching says what a change would take. It changes nothing.
@@ -190,30 +193,70 @@ func (s *Store) Matching(ctx context.Context, c Change, a Act, f Filter) (Affect
 
 // Do changes what the filter chooses and the change can take, and records it, in
 // one statement. Rows are locked in the order of ids. An act that speaks of an attempt
-// changes nothing where another has been made since.
+// changes nothing where another has been made since. What somebody holds locked for longer than
+// patience is left out, and named: one row must not keep a thousand from what a person decided.
 func (s *Store) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
-	rows, err := s.pool.Query(ctx, `
-		WITH chosen AS MATERIALIZED (
-			SELECT id, state AS was, `+c.what+` AS what FROM outbox WHERE`+where+c.can+` AND ($11::integer IS NULL OR attempt = $11)
-			 ORDER BY id LIMIT nullif($7, 0) FOR UPDATE),
+	all, _, err := s.do(ctx, c, a, f, "")
+	if waitedTooLong(err) && s.rowsLocked(ctx, err) {
+		var left []int64
+		if all, left, err = s.do(ctx, c, a, f, "SKIP LOCKED"); len(left) > 0 && err == nil {
+			all.Locked, err = s.stillMatching(ctx, c, left)
+		}
+	}
+	return all, wrap(c.Name, err)
+}
+
+// do is Do, with what to do about locked rows. It returns, too, what matched and could not be
+// had: another session holds it, or has changed it since.
+func (s *Store) do(ctx context.Context, c Change, a Act, f Filter, locked string) (Affected, []int64, error) {
+	matches := where + c.can + ` AND ($11::integer IS NULL OR attempt = $11)`
+	var b pgx.Batch
+	b.Queue(`SELECT ` + patiently)
+	b.Queue(`
+		WITH matching AS MATERIALIZED (
+			SELECT id AS match FROM outbox WHERE`+matches+` ORDER BY id LIMIT nullif($7, 0)),
+		chosen AS MATERIALIZED (
+			SELECT id, state AS was, `+c.what+` AS what FROM outbox JOIN matching ON id = match WHERE`+matches+`
+			 ORDER BY id FOR NO KEY UPDATE OF outbox `+locked+`),
 		moved AS (
 			UPDATE outbox o SET `+c.set+` FROM chosen WHERE o.id = chosen.id
 			RETURNING o.id, o.request_id, chosen.was, chosen.what),
 		acts AS (
 			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt) SELECT $8, $9, $10, request_id, was, $11 FROM moved)
-		SELECT request_id, what FROM moved ORDER BY id`, f.args(f.Limit, a.Who, a.Why, c.Name, a.Attempt)...)
-	if err != nil {
-		return Affected{}, wrap(c.Name, err)
-	}
+		SELECT match, coalesce(request_id, ''), coalesce(what, '') FROM matching LEFT JOIN moved ON id = match ORDER BY match`,
+		f.args(f.Limit, a.Who, a.Why, c.Name, a.Attempt)...)
 	all := Affected{IDs: []string{}, Of: map[string]int{}}
-	var id, what string
-	_, err = pgx.ForEachRow(rows, []any{&id, &what}, func() error {
-		all.IDs = append(all.IDs, id)
+	sent := s.pool.SendBatch(ctx, &b)
+	if _, err := sent.Exec(); err != nil {
+		return all, nil, cmp.Or(err, sent.Close())
+	}
+	rows, err := sent.Query()
+	if err != nil {
+		return all, nil, cmp.Or(err, sent.Close())
+	}
+	var left []int64
+	var id int64
+	var requestID, what string
+	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &what}, func() error {
+		if requestID == "" {
+			left = append(left, id)
+			return nil
+		}
+		all.IDs = append(all.IDs, requestID)
 		all.N++
 		all.Of[what]++
 		return nil
 	})
-	return all, wrap(c.Name, err)
+	return all, left, cmp.Or(err, sent.Close()) // which waits for the commit
+}
+
+// stillMatching names those of the requests that the change can still take.
+func (s *Store) stillMatching(ctx context.Context, c Change, ids []int64) ([]string, error) {
+	rows, err := s.pool.Query(ctx, `SELECT request_id FROM outbox WHERE id = ANY ($1)`+c.can+` ORDER BY id`, ids)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 // ErrNotUncertain is returned for a request that does not stand in uncertain: there is
@@ -302,7 +345,8 @@ const releaseBatch = 1000
 
 // Release opens the gate, whoever shut it and why, and makes due at once what had met the
 // refusal behind a pause (429) and waits for its end. Where it is cut off in between,
-// another Release goes on.
+// another Release goes on. What another session holds locked is left out, and is due when it would
+// have been: then the error is ErrLocked.
 func (s *Store) Release(ctx context.Context, a Act) error {
 	var ids []int64
 	var attempts []int32 // what meets a new refusal while this goes on is left alone
@@ -315,16 +359,26 @@ func (s *Store) Release(ctx context.Context, a Act) error {
 	if err := s.actOnGate(ctx, a, "release", `held_since = NULL, paused_until = NULL, reason = NULL`); err != nil {
 		return err
 	}
+	left := 0
 	for from := 0; from < len(ids); from += releaseBatch {
 		to := min(from+releaseBatch, len(ids))
-		_, err := s.pool.Exec(ctx, `
+		var still int
+		err := s.pool.QueryRow(ctx, `
 			WITH waiting AS MATERIALIZED (
 				SELECT o.id FROM outbox o JOIN unnest($1::bigint[], $2::integer[]) AS w (id, attempt) ON o.id = w.id AND o.attempt = w.attempt
-				 WHERE state = 'pending' AND due_at > clock_timestamp() ORDER BY o.id FOR UPDATE OF o)
-			UPDATE outbox o SET due_at = clock_timestamp() FROM waiting WHERE o.id = waiting.id`, ids[from:to], attempts[from:to])
+				 WHERE state = 'pending' AND due_at > clock_timestamp()),
+			free AS MATERIALIZED (
+				SELECT o.id FROM outbox o JOIN waiting ON o.id = waiting.id
+				 WHERE state = 'pending' AND due_at > clock_timestamp() ORDER BY o.id FOR NO KEY UPDATE OF o SKIP LOCKED),
+			moved AS (UPDATE outbox o SET due_at = clock_timestamp() FROM free WHERE o.id = free.id)
+			SELECT (SELECT count(*) FROM waiting) - (SELECT count(*) FROM free)`, ids[from:to], attempts[from:to]).Scan(&still)
 		if err != nil {
 			return wrap("release: the gate is open, but what waited for it is not all due", err)
 		}
+		left += still
+	}
+	if left > 0 {
+		return fmt.Errorf("the gate is open, but %d of the requests that waited for it are not due yet: %w. Say release again", left, ErrLocked)
 	}
 	return nil
 }
