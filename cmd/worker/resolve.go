@@ -48,7 +48,7 @@ func resolveCommand() *cobra.Command {
 		}
 		if absent {
 			if err = o.lookedFor(ctx, d, unverified); err == nil {
-				err = o.store.ResolveAbsent(ctx, a, args[0], false)
+				err = o.store.ResolveAbsent(ctx, a, args[0])
 			}
 		} else {
 			var seen flex.Outcome

@@ -37,12 +37,12 @@ func TestActOfAnotherAttempt(t *testing.T) {
 	mustAdd(t, s, "a", 1)
 	uncertainAgain(t, s)
 	bob := Act{Who: "bob", Why: "the list"}.of(1)
-	if err := s.ResolveAbsent(t.Context(), ann.of(1), "a-1", false); err != nil {
+	if err := s.ResolveAbsent(t.Context(), ann.of(1), "a-1"); err != nil {
 		t.Fatal(err)
 	}
 	uncertainAgain(t, s)
 	before := one[string](t, s.pool, `SELECT o::text FROM outbox o`)
-	if err := s.ResolveAbsent(t.Context(), bob, "a-1", false); !errors.Is(err, ErrOtherAttempt) {
+	if err := s.ResolveAbsent(t.Context(), bob, "a-1"); !errors.Is(err, ErrOtherAttempt) {
 		t.Errorf("absent: %v", err)
 	}
 	if err := s.ResolveCreated(t.Context(), bob, "a-1", sidB, flex.Outcome{}); !errors.Is(err, ErrOtherAttempt) {
@@ -69,7 +69,7 @@ func TestActOfAnotherAttempt(t *testing.T) {
 	if got := d.Since(7); got != "there is no attempt 7: the latest is attempt 2" {
 		t.Error(got)
 	}
-	if err := s.ResolveAbsent(t.Context(), bob.of(2), "a-1", true); err != nil {
+	if err := s.ResolveAbsent(t.Context(), bob.of(2), "a-1"); err != nil {
 		t.Error(err)
 	}
 }
@@ -177,7 +177,7 @@ func TestCancelOfUncertain(t *testing.T) {
 	if ids, err := s.cancel(t.Context(), ann, Filter{}); err != nil || len(ids) != 0 {
 		t.Errorf("once more: %v, %v", ids, err)
 	}
-	if err := s.ResolveAbsent(t.Context(), ann, "a-1", false); err != nil {
+	if err := s.ResolveAbsent(t.Context(), ann, "a-1"); err != nil {
 		t.Fatal(err)
 	}
 	if r := s.row(t, "a-1"); r.State != Cancelled || r.SettledAt == nil || deref(r.ResolvedBy) != "operator" || !strings.HasPrefix(deref(r.ErrorMessage), "cancelled by an operator") {

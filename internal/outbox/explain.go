@@ -220,9 +220,7 @@ func pendingNow(d Detail, g Gate, f Fleet) (string, []string) {
 	if d.HTTPStatus != nil && *d.HTTPStatus == 403 {
 		fmt.Fprintf(&b, " Flex refused it with HTTP status 403: that may concern what this request shares with others of source %s and workspace %s alone.", d.Source, said(d.Workspace))
 	}
-	switch g.State {
-	case GateOpen, GateLimited: // nothing to add
-	case GateHeld, GatePaused:
+	if g.State == GateHeld || g.State == GatePaused {
 		b.WriteString(gateNow(d, g))
 		commands = append(commands, releases)
 	}

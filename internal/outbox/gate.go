@@ -61,7 +61,7 @@ func (g Gate) MarshalJSON() ([]byte, error) {
 // claim can come after its pass was due.
 const burstTime = 100 * time.Millisecond
 
-// longestPause is longer than any pause that Flex can ask for: what ends later was
+// longestPause is longer than any pause that Flex can ask for, maxRetryAfter, by a minute: what ends later was
 // said by a database's clock that has gone back since, and is over.
 const longestPause = `interval '61 minutes'`
 

@@ -298,18 +298,18 @@ const absentEnd = `CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' EL
 
 // ResolveAbsent leads an uncertain request back to pending: a person knows that
 // its interaction does not exist. If they are wrong it is created twice. A request that
-// was cancelled is not sent again: it ends as cancelled. proved says that TaskRouter
-// knows no such task either, in the way in which a lookup proves absence.
-func (s *Store) ResolveAbsent(ctx context.Context, a Act, requestID string, proved bool) error {
+// was cancelled is not sent again: it ends as cancelled. Whether
+// an attempt created it stays undecided: nothing has proved what the person says.
+func (s *Store) ResolveAbsent(ctx context.Context, a Act, requestID string) error {
 	return s.resolveByHand(ctx, a, "resolve absent", requestID, `
 		state = `+absentEnd+`,
 		due_at = CASE WHEN `+absentEnd+` = 'pending' THEN clock_timestamp() END,
 		settled_at = CASE WHEN `+absentEnd+` <> 'pending' THEN clock_timestamp() END,
 		resolved_by = CASE WHEN `+absentEnd+` <> 'pending' THEN 'operator' END,
-		undecided = undecided OR NOT $6, for_person_since = NULL, ends_as = NULL,
+		undecided = true, for_person_since = NULL, ends_as = NULL,
 		error_kind = CASE WHEN ends_as = 'rejected' THEN coalesce('http_' || http_status, error_kind) ELSE coalesce(ends_as, 'absent') END,
 		error_message = CASE WHEN cancel_requested_at IS NULL THEN '' ELSE 'cancelled by an operator; before: ' END || 'an operator says that it does not exist'
-			|| CASE WHEN ends_as IS NULL THEN '' ELSE '; before: ' || coalesce(error_message, '') END`, proved)
+			|| CASE WHEN ends_as IS NULL THEN '' ELSE '; before: ' || coalesce(error_message, '') END`)
 }
 
 func (s *Store) resolveByHand(ctx context.Context, a Act, act, requestID, set string, args ...any) error {

@@ -279,14 +279,14 @@ func TestResolveByHand(t *testing.T) {
 		if err := s.ResolveCreated(t.Context(), ann, string(state), sidB, flex.Outcome{}); !errors.Is(err, ErrNotUncertain) {
 			t.Errorf("%s as created: %v", state, err)
 		}
-		if err := s.ResolveAbsent(t.Context(), ann, string(state), false); !errors.Is(err, ErrNotUncertain) {
+		if err := s.ResolveAbsent(t.Context(), ann, string(state)); !errors.Is(err, ErrNotUncertain) {
 			t.Errorf("%s as absent: %v", state, err)
 		}
 	}
 	if got := acts(t, s); got != "" {
 		t.Errorf("recorded %s", got)
 	}
-	if err := s.ResolveAbsent(t.Context(), ann, "uncertain", false); err != nil {
+	if err := s.ResolveAbsent(t.Context(), ann, "uncertain"); err != nil {
 		t.Fatal(err)
 	}
 	if r := s.row(t, "uncertain"); r.State != Pending || deref(r.ErrorKind) != "absent" {
@@ -337,7 +337,7 @@ func TestResolveRacesOutcome(t *testing.T) {
 			if i%2 == 0 {
 				byHand = s.ResolveCreated(t.Context(), ann, l.RequestID, theirs, flex.Outcome{})
 			} else {
-				byHand = s.ResolveAbsent(t.Context(), ann, l.RequestID, false)
+				byHand = s.ResolveAbsent(t.Context(), ann, l.RequestID)
 			}
 		})
 		both.Go(func() { _, late = s.record(t.Context(), told(l, o)) })
