@@ -261,7 +261,7 @@ func (s *Store) added(ctx context.Context, events []Event, answers []Added, fres
 	}
 	reserved.use(leases, due > len(leases)) // only what is due is leased
 	if accepted > len(leases) {
-		s.due.raise() // also for what is due later: the Deliverer rests until the next that it knows of
+		s.due.Raise() // also for what is due later: the Deliverer rests until the next that it knows of
 	}
 	s.hint(ctx, refused)
 	if len(known) == 0 {

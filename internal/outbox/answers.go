@@ -7,13 +7,15 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/loop"
 )
 
 // hints carries what was settled in this process to its Publisher: whole as long
 // as there is room, then by number alone, to be read from the table.
 type hints struct {
 	queue chan *settlement
-	more  signal // there are numbers
+	more  loop.Signal // there are numbers
 
 	mu      sync.Mutex
 	numbers []int64
@@ -24,7 +26,7 @@ type hints struct {
 const maxNumbers = 1 << 16
 
 func newHints() *hints {
-	return &hints{queue: make(chan *settlement, 4*batchSize), more: newSignal()}
+	return &hints{queue: make(chan *settlement, 4*batchSize), more: loop.NewSignal()}
 }
 
 // offer hands one over. A request that waits for a person goes by number alone: it is
@@ -43,7 +45,7 @@ func (h *hints) offer(s *settlement) {
 		h.numbers = append(h.numbers, s.id)
 	}
 	h.mu.Unlock()
-	h.more.raise()
+	h.more.Raise()
 }
 
 // take gives first and what else is there now, up to a batch.
@@ -70,7 +72,7 @@ func (h *hints) takeNumbers() []int64 {
 	n := min(len(h.numbers), batchSize)
 	taken := h.numbers[:n:n]
 	if h.numbers = h.numbers[n:]; len(h.numbers) > 0 {
-		h.more.raise()
+		h.more.Raise()
 	}
 	return taken
 }

@@ -112,7 +112,7 @@ func (d *Deliverer) record(ctx context.Context, r record) {
 		d.Log.Error("the outcome could not be recorded; the lease lapses and the request becomes uncertain",
 			"request_id", r.lease.RequestID, "attempt", r.lease.Attempt, "outcome", r.outcome, "interaction_sid", r.told.InteractionSID, "error", err)
 	case r.move.to == Pending:
-		d.Store.due.raise() // it may be the next that is due
+		d.Store.due.Raise() // it may be the next that is due
 	case done != nil:
 		if done.state == Created {
 			d.Store.controls.saw(r.lease, time.Now())

@@ -2,11 +2,11 @@ package outbox
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/loop"
 	"flexworker/internal/rawjson"
 )
 
@@ -342,7 +342,7 @@ func (b *breaker) asked(o flex.Outcome, now time.Time) (goesOn bool) {
 	defer b.mu.Unlock()
 	jitter := b.jitter
 	if jitter == nil {
-		jitter = jittered
+		jitter = loop.Jittered
 	}
 	b.askAt = now.Add(jitter(askEvery))
 	if o.Kind != flex.Created && o.Kind != flex.Rejected && !o.Limited {
@@ -408,9 +408,3 @@ func (b *breaker) works() bool {
 
 // calling is works; b.mu is held.
 func (b *breaker) calling() bool { return b.state == breakerClosed || b.state == breakerChoosing }
-
-// jittered is d give or take a quarter, so that replicas which started together do
-// not act together.
-func jittered(d time.Duration) time.Duration {
-	return time.Duration((0.75 + rand.Float64()/2) * float64(d))
-}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/loop"
 	"flexworker/internal/trouble"
 )
 
@@ -78,7 +79,7 @@ func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 	if in, stopped := d.breaker.asksIn(time.Now()); stopped {
 		d.Store.claims.goesOn(time.Now()) // nothing is claimed, and the breaker says why
 		if in > 0 {
-			wait(ctx, min(in, idlePoll), nil) // and takes back meanwhile
+			loop.Rest(ctx, min(in, idlePoll), nil) // and takes back meanwhile
 		} else {
 			d.ask(ctx)
 		}
@@ -86,7 +87,7 @@ func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 	}
 	free := d.slots.takeFree()
 	if free == 0 {
-		wait(ctx, jittered(idlePoll), d.slots.freed)
+		loop.Rest(ctx, loop.Jittered(idlePoll), d.slots.freed)
 		return
 	}
 	avoid, one := d.breaker.avoid()
@@ -100,7 +101,7 @@ func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 		if one {
 			d.turned(d.breaker.claimFailed(time.Now()))
 		}
-		wait(ctx, jittered(idlePoll), nil)
+		loop.Rest(ctx, loop.Jittered(idlePoll), nil)
 		return
 	}
 	d.claiming.Tell(d.Log, claimTrouble, nil)
@@ -112,18 +113,18 @@ func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 	switch {
 	case c.gate == GateHeld || c.gate == GatePaused:
 		d.turned(d.breaker.gateShut(time.Now()))
-		wait(ctx, jittered(c.rest), nil)
+		loop.Rest(ctx, loop.Jittered(c.rest), nil)
 	case one && c.drained && len(c.leases) == 0:
 		d.turned(d.breaker.nothingDue(time.Now()))
 	case len(c.leases) == free:
 		// There may be more; the next turn waits for a slot.
 	case c.gate == GateLimited:
-		wait(ctx, c.rest, nil)
+		loop.Rest(ctx, c.rest, nil)
 	default:
 		if d.Store.untold.any() {
 			c.rest = min(c.rest, idlePoll)
 		}
-		wait(ctx, c.rest, d.Store.due)
+		loop.Rest(ctx, c.rest, d.Store.due)
 	}
 }
 
@@ -205,7 +206,7 @@ func (d *Deliverer) turned(was, is breakerState) {
 	case was == breakerChoosing:
 		d.slots.chosen()
 	}
-	d.Store.due.raise()
+	d.Store.due.Raise()
 }
 
 // Stopped is why this replica makes no calls but one to try; ok is false when it does.
@@ -220,15 +221,4 @@ func (d *Deliverer) Yields() bool { return !d.breaker.works() && d.Store.peerWor
 func (d *Deliverer) MayLookUp() bool {
 	word, _, stopped := d.breaker.stopped()
 	return d.breaker.works() || (!stopped || word != WordUnauthorized) && !d.Store.peerWorks()
-}
-
-// wait rests until the time is over, a signal comes or ctx ends.
-func wait(ctx context.Context, d time.Duration, s <-chan struct{}) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	case <-s:
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"flexworker/internal/loop"
 	"flexworker/internal/trouble"
 )
 
@@ -34,7 +35,7 @@ func (l *Lookout) Run(ctx context.Context) {
 		if (err == nil || isLockTrouble(err)) && l.Registry != nil {
 			l.renewing.Tell(l.Log, "this worker's row of outbox_replicas cannot be renewed; trying again", l.Registry.Renew(ctx))
 		}
-		wait(ctx, jittered(lookEvery), nil)
+		loop.Rest(ctx, loop.Jittered(lookEvery), nil)
 	}
 }
 
@@ -60,10 +61,10 @@ func (s *Store) look(ctx context.Context) error {
 	}
 	for _, l := range []struct {
 		waits bool
-		loop  signal
+		loop  loop.Signal
 	}{{due, s.due}, {overdue, s.overdue}, {doubtful, s.doubtful}, {stray, s.stray}, {unanswered, s.unanswered}} {
 		if l.waits {
-			l.loop.raise()
+			l.loop.Raise()
 		}
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"flexworker/internal/loop"
 	"flexworker/internal/trouble"
 )
 
@@ -38,7 +39,7 @@ func (p *Pruner) Run(ctx context.Context) {
 		if gone := p.turn(ctx); gone > 0 {
 			p.Log.Info("pruned", "requests", gone)
 		}
-		wait(ctx, jittered(pruneEvery), nil)
+		loop.Rest(ctx, loop.Jittered(pruneEvery), nil)
 	}
 }
 
@@ -70,7 +71,7 @@ func (p *Pruner) batches(ctx context.Context, remove func(context.Context) (n in
 		}
 		gone += n
 		if more {
-			wait(ctx, time.Since(begun), nil)
+			loop.Rest(ctx, time.Since(begun), nil)
 		}
 	}
 	return gone

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/crash"
+	"flexworker/internal/loop"
 	"flexworker/internal/trouble"
 )
 
@@ -111,7 +112,7 @@ func (p *Publisher) Run(ctx context.Context) {
 			acked, all := p.put(p.Store.settled.take(first))
 			marks <- acked
 			if !all {
-				wait(ctx, jittered(publishRest), nil) // what the stream did not take, the strays bring
+				loop.Rest(ctx, loop.Jittered(publishRest), nil) // what the stream did not take, the strays bring
 			}
 			continue
 		case <-p.Store.settled.more:
@@ -126,11 +127,11 @@ func (p *Publisher) Run(ctx context.Context) {
 		p.reading.Tell(p.Log, "results cannot be read; they stay in the table and are tried again", err)
 		switch {
 		case err != nil:
-			wait(ctx, jittered(publishRest), nil)
+			loop.Rest(ctx, loop.Jittered(publishRest), nil)
 		case !p.publish(ctx, answers):
-			wait(ctx, jittered(publishRest), nil)
+			loop.Rest(ctx, loop.Jittered(publishRest), nil)
 		case read && len(answers) >= batchSize:
-			p.Store.stray.raise() // there may be more where these came from
+			p.Store.stray.Raise() // there may be more where these came from
 		}
 	}
 }

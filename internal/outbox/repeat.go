@@ -199,7 +199,7 @@ func (s *Store) sendAsked(ctx context.Context, batches ...*pgx.Batch) (all bool,
 		if err != nil {
 			return false, wrap("add: keep", err)
 		}
-		s.unanswered.raise()
+		s.unanswered.Raise()
 	}
 	return all, nil
 }

@@ -250,7 +250,7 @@ func (s *Store) renew(ctx context.Context, version string, set FleetSettings, no
 		return Fleet{}, wrap("renew", errors.Join(err, sent.Close()))
 	}
 	if wentBack {
-		s.wentBack.raise()
+		s.wentBack.Raise()
 	}
 	for range b.Len() - 2 {
 		if _, err := sent.Exec(); err != nil {

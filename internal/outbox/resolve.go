@@ -14,6 +14,7 @@ import (
 
 	"flexworker/internal/crash"
 	"flexworker/internal/flex"
+	"flexworker/internal/loop"
 	"flexworker/internal/trouble"
 )
 
@@ -88,7 +89,7 @@ func (r *Resolver) Run(ctx context.Context) {
 	defer r.ended.Wait()
 	for ctx.Err() == nil {
 		if r.MayLookUp != nil && !r.MayLookUp() {
-			wait(ctx, jittered(lookupPoll), nil)
+			loop.Rest(ctx, loop.Jittered(lookupPoll), nil)
 			continue
 		}
 		waiting, err := r.turn(ctx)
@@ -97,12 +98,12 @@ func (r *Resolver) Run(ctx context.Context) {
 		}
 		switch {
 		case err != nil:
-			wait(ctx, jittered(lookupPoll), nil)
+			loop.Rest(ctx, loop.Jittered(lookupPoll), nil)
 		case waiting:
 			// Another inquiry has to wait until the fleet may search again.
-			wait(ctx, jittered(lookupEvery), nil)
+			loop.Rest(ctx, loop.Jittered(lookupEvery), nil)
 		default:
-			wait(ctx, longestRest, r.Store.doubtful)
+			loop.Rest(ctx, longestRest, r.Store.doubtful)
 		}
 	}
 }
@@ -155,7 +156,7 @@ func (r *Resolver) end(q inquiry) {
 	at := slices.Index(r.busy, q.workspace)
 	r.busy = slices.Delete(r.busy, at, at+1)
 	r.mu.Unlock()
-	r.Store.doubtful.raise() // there may be more of that workspace
+	r.Store.doubtful.Raise() // there may be more of that workspace
 }
 
 // ask makes one inquiry and stores what came of it. What a process that was stopped in
@@ -221,7 +222,7 @@ func (r *Resolver) skipUnreadable(ctx context.Context, why error) error {
 		r.Log.Error("Postgres cannot read this request's JSON, so that its task cannot be looked for: UNCERTAIN_POLICY decides", "request_id", id, "error", why)
 	}
 	if len(skipped) > 0 {
-		r.Store.doubtful.raise() // what it has stopped is looked up now
+		r.Store.doubtful.Raise() // what it has stopped is looked up now
 		return nil
 	}
 	return cmp.Or(err, why)
@@ -271,7 +272,7 @@ func (r *Resolver) resolve(ctx context.Context, p Policy, u uncertain, f Finding
 		r.Store.settled.offer(done)
 	}
 	if m.to == Pending {
-		r.Store.due.raise()
+		r.Store.due.Raise()
 	}
 	return nil
 }

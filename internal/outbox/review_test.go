@@ -13,6 +13,7 @@ import (
 
 	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/flex"
+	"flexworker/internal/loop"
 )
 
 // TestAnotherLookupAttribute: a request is looked for under the attribute that its
@@ -139,8 +140,8 @@ func TestStraysUnderLoad(t *testing.T) {
 	running.Go(func() { p.Run(ctx) })
 	running.Go(func() {
 		for ctx.Err() == nil { // a hint far more often than strays are looked for
-			s.unanswered.raise()
-			wait(ctx, lookEvery/50, nil)
+			s.unanswered.Raise()
+			loop.Rest(ctx, lookEvery/50, nil)
 		}
 	})
 	eventually(t, func() error {

@@ -14,6 +14,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/group"
+	"flexworker/internal/loop"
 	"flexworker/internal/rawjson"
 )
 
@@ -235,7 +236,7 @@ func TestRoomBehindABacklog(t *testing.T) {
 					if _, err := g.Do(t.Context(), 1); err != nil {
 						t.Error(err)
 					}
-					wait(t.Context(), backlogWait/20, nil) // it is acked, and the next one comes
+					loop.Rest(t.Context(), backlogWait/20, nil) // it is acked, and the next one comes
 				}
 			})
 		}

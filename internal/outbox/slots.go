@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/loop"
 )
 
 // slots is how many calls this process may have in flight. Twilio's 429 counts
@@ -22,8 +23,8 @@ type slots struct {
 	unrecorded int
 	good       int       // calls that were answered since the limit last changed
 	cutAt      time.Time // when it last fell
-	freed      signal
-	roomier    signal // the same for Add
+	freed      loop.Signal
+	roomier    loop.Signal // the same for Add
 	// barred says whether Add must lease nothing, as this replica is stopped or tries
 	// one call; nil: never.
 	barred func() bool
@@ -52,7 +53,7 @@ const (
 )
 
 func newSlots(ceiling int) *slots {
-	return &slots{ceiling: ceiling, limit: float64(ceiling), freed: newSignal(), roomier: newSignal(), backlog: true}
+	return &slots{ceiling: ceiling, limit: float64(ceiling), freed: loop.NewSignal(), roomier: loop.NewSignal(), backlog: true}
 }
 
 // takeFree takes all slots that are free, for a claim, before it is known how many are
@@ -75,8 +76,8 @@ func (s *slots) give() {
 	s.mu.Lock()
 	s.inFlight--
 	s.mu.Unlock()
-	s.freed.raise()
-	s.roomier.raise()
+	s.freed.Raise()
+	s.roomier.Raise()
 }
 
 // ended gives the slot of a call back, whose outcome is to be recorded.
@@ -92,8 +93,8 @@ func (s *slots) recorded() {
 	s.mu.Lock()
 	s.unrecorded--
 	s.mu.Unlock()
-	s.freed.raise()
-	s.roomier.raise()
+	s.freed.Raise()
+	s.roomier.Raise()
 }
 
 // setBacklog notes whether requests that are due wait in the table: Add, that some
@@ -105,7 +106,7 @@ func (s *slots) setBacklog(backlog bool) {
 		s.noted++
 	}
 	s.backlog = backlog || s.noted != s.notedAtClaim
-	s.roomier.raise()
+	s.roomier.Raise()
 }
 
 // reserve takes up to n slots for what is being added, none while others wait.
@@ -145,7 +146,7 @@ func (s *slots) room(count func() int) int {
 		case !backlog && free >= min(waiting, enough):
 			return min(waiting, free)
 		case left > 0:
-			wait(context.Background(), left, s.roomier)
+			loop.Rest(context.Background(), left, s.roomier)
 		case backlog || free == 0:
 			return waiting
 		default:
@@ -195,6 +196,6 @@ func (s *slots) chosen() {
 	s.mu.Lock()
 	s.limit, s.kept = max(s.limit, s.kept), 0
 	s.mu.Unlock()
-	s.freed.raise()
-	s.roomier.raise()
+	s.freed.Raise()
+	s.roomier.Raise()
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/group"
+	"flexworker/internal/loop"
 )
 
 // Limits of the durable steps.
@@ -64,13 +65,13 @@ type Store struct {
 
 	// Hints to the loops of this process. Losing one costs time, never a request:
 	// the Lookout raises it again.
-	due        signal // something may be due: Deliverer
-	overdue    signal // a lease or a deadline has passed: Sweeper
-	wentBack   signal // the database's clock went back: Sweeper
-	doubtful   signal // a lookup is due: Resolver
-	settled    *hints // results to publish: Publisher
-	stray      signal // a result that nobody has published: Publisher
-	unanswered signal // a repeat or a malformed message waits for its answer: Publisher
+	due        loop.Signal // something may be due: Deliverer
+	overdue    loop.Signal // a lease or a deadline has passed: Sweeper
+	wentBack   loop.Signal // the database's clock went back: Sweeper
+	doubtful   loop.Signal // a lookup is due: Resolver
+	settled    *hints      // results to publish: Publisher
+	stray      loop.Signal // a result that nobody has published: Publisher
+	unanswered loop.Signal // a repeat or a malformed message waits for its answer: Publisher
 
 	controls controls
 }
@@ -81,7 +82,7 @@ type Store struct {
 func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
 	s := &Store{
 		pool: pool, worker: worker, Attribute: "interaction_request", leaseFor: attemptLimit + leaseMargin,
-		due: newSignal(), overdue: newSignal(), wentBack: newSignal(), doubtful: newSignal(), settled: newHints(), stray: newSignal(), unanswered: newSignal(),
+		due: loop.NewSignal(), overdue: loop.NewSignal(), wentBack: loop.NewSignal(), doubtful: loop.NewSignal(), settled: newHints(), stray: loop.NewSignal(), unanswered: loop.NewSignal(),
 	}
 	s.adds = group.New(batchSize, s.addBatch)
 	s.adds.Room, s.adds.Split = s.shortcut.room, isDataError
@@ -131,18 +132,6 @@ func (s *Store) Ready(ctx context.Context) error {
 		err = ErrReadOnly
 	}
 	return err
-}
-
-// A signal wakes one loop; signals that come while it is awake become one.
-type signal chan struct{}
-
-func newSignal() signal { return make(signal, 1) }
-
-func (s signal) raise() {
-	select {
-	case s <- struct{}{}:
-	default:
-	}
 }
 
 // wrap names the step that failed.

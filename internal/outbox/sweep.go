@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/crash"
+	"flexworker/internal/loop"
 	"flexworker/internal/trouble"
 )
 
@@ -35,7 +36,7 @@ type Sweeper struct {
 // Run sweeps until ctx ends.
 func (w *Sweeper) Run(ctx context.Context) {
 	w.setBack(ctx, false) // the clock may have gone back before this process started
-	clock := time.NewTimer(jittered(clockEvery))
+	clock := time.NewTimer(loop.Jittered(clockEvery))
 	defer clock.Stop()
 	for {
 		select {
@@ -45,7 +46,7 @@ func (w *Sweeper) Run(ctx context.Context) {
 			w.setBack(ctx, true)
 		case <-clock.C:
 			w.setBack(ctx, false)
-			clock.Reset(jittered(clockEvery))
+			clock.Reset(loop.Jittered(clockEvery))
 		case <-w.Store.overdue:
 			w.sweep(ctx, "lapse", w.Store.lapse, &w.Counters.Lapsed, &w.lapsing)
 			w.sweep(ctx, "expire", w.Store.expire, &w.Counters.Expired, &w.expiring)
@@ -66,8 +67,8 @@ func (w *Sweeper) setBack(ctx context.Context, back bool) {
 		}
 		if n > 0 {
 			w.Log.Warn("the database's clock went back: what it had said before is set right", "rows", n)
-			w.Store.due.raise()
-			w.Store.doubtful.raise()
+			w.Store.due.Raise()
+			w.Store.doubtful.Raise()
 		}
 	}
 }
