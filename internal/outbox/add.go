@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"flexworker/internal/database"
 	"flexworker/internal/rawjson"
 )
 
@@ -136,21 +137,21 @@ func (s *Store) AddMalformed(ctx context.Context, m Malformed) error {
 func (s *Store) addBatch(ctx context.Context, events []Event) (answers []Added, err error) {
 	began := time.Now()
 	defer func() { s.stored(ctx, began, err) }()
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	if s.waryAdds.now() {
+	if s.waryAdds.Now() {
 		return s.addApart(ctx, events)
 	}
 	reserved := s.shortcut.reserve(len(events))
 	signature := s.sign()
-	fresh, leases, err := s.insert(ctx, patience, signature, events, reserved.n)
+	fresh, leases, err := s.insert(ctx, database.Patience, signature, events, reserved.n)
 	if err != nil {
 		if reserved.n > 0 {
 			s.notTold(signature, err)
 		}
 		reserved.use(nil, false) // nothing of it begins
-		if s.rowsLocked(ctx, err) {
-			s.waryAdds.met()
+		if database.RowsLocked(ctx, s.pool, err) {
+			s.waryAdds.Met()
 			return s.addApart(ctx, events)
 		}
 		return nil, err
@@ -180,7 +181,7 @@ func (s *Store) stored(ctx context.Context, began time.Time, err error) {
 // known is not inserted, of what is inserted one waits for all others at most a moment, and
 // nothing is leased.
 func (s *Store) addApart(ctx context.Context, events []Event) ([]Added, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	ids := make([]string, len(events))
 	for i, e := range events {
@@ -188,11 +189,11 @@ func (s *Store) addApart(ctx context.Context, events []Event) ([]Added, error) {
 	}
 	rows, err := s.pool.Query(ctx, `SELECT request_id FROM outbox WHERE request_id = ANY($1)`, ids)
 	if err != nil {
-		return nil, wrap("add", err)
+		return nil, database.Wrap("add", err)
 	}
 	seen, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, wrap("add", err)
+		return nil, database.Wrap("add", err)
 	}
 	answers := make([]Added, len(events))
 	var unseen []int
@@ -218,12 +219,12 @@ func (s *Store) insertApart(ctx context.Context, events []Event, which []int, fr
 	for n, i := range which {
 		some[n] = events[i]
 	}
-	inserted, _, err := s.insert(ctx, noPatience, s.sign(), some, 0)
+	inserted, _, err := s.insert(ctx, database.NoPatience, s.sign(), some, 0)
 	switch {
 	case err == nil:
 		maps.Copy(fresh, inserted)
 		return nil
-	case !s.rowsLocked(ctx, err):
+	case !database.RowsLocked(ctx, s.pool, err):
 		return err
 	case len(which) == 1:
 		answers[which[0]] = locked
@@ -353,7 +354,7 @@ func (s *Store) insert(ctx context.Context, wait, signature string, events []Eve
 		c.expiresAt, c.lookupKey, c.errorMessage, c.faults, c.traceparent, c.sequence, c.time, turns(events, c.from, slots),
 		signature, s.leaseFor, s.Attribute, c.stream, c.tracestate, c.warnings, s.newest(), replayAge, wait)
 	if err != nil {
-		return nil, nil, wrap("add", err)
+		return nil, nil, database.Wrap("add", err)
 	}
 	fresh := make(map[string]spot, len(events))
 	var leases []Lease
@@ -365,13 +366,13 @@ func (s *Store) insert(ctx context.Context, wait, signature string, events []Eve
 		fresh[requestID] = spot{sequence, at.UnixMicro()}
 		if leased {
 			e := &events[c.byID[requestID]]
-			leases = append(leases, Lease{ID: id, RequestID: requestID, Source: text(e.Source), Request: e.Request, LookupKey: e.LookupKey,
+			leases = append(leases, Lease{ID: id, RequestID: requestID, Source: database.Text(e.Source), Request: e.Request, LookupKey: e.LookupKey,
 				Attempt: 1, ReceivedAt: receivedAt, Traceparent: trace(e.Traceparent),
 				Tracestate: e.tracestate(), Stream: e.Stream, Sequence: sequence, Warnings: faultJSON(e.Warnings), until: until})
 		}
 		return nil
 	})
-	return fresh, leases, wrap("add", err)
+	return fresh, leases, database.Wrap("add", err)
 }
 
 // newest is the age at which a message is too old to be a new request; nil: none is.

@@ -6,6 +6,8 @@ import (
 	"errors"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/database"
 )
 
 // recordAgain is record after a try that failed: that one may be committed all the
@@ -19,16 +21,16 @@ func (s *Store) recordAgain(ctx context.Context, r record) (*settlement, error) 
 	case err == nil && !applied:
 		return nil, ErrLeaseLost
 	default:
-		return nil, wrap("record again", err)
+		return nil, database.Wrap("record again", err)
 	}
 }
 
 // hasInteraction says whether a request has settled as created with this sid.
 func (s *Store) hasInteraction(ctx context.Context, id int64, sid string) (has bool, err error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox WHERE id = $1 AND interaction_sid = $2)`, id, sid).Scan(&has)
-	return has, wrap("read interaction", err)
+	return has, database.Wrap("read interaction", err)
 }
 
 // recordMade asks the history whether this process has recorded this outcome of
@@ -37,10 +39,10 @@ func (s *Store) hasInteraction(ctx context.Context, id int64, sid string) (has b
 // its own: so a commit that is still on its way, on a connection that was cut, is
 // waited for and seen.
 func (s *Store) recordMade(ctx context.Context, r record) (applied bool, err error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var b pgx.Batch
-	b.Queue(`SELECT ` + patiently)
+	b.Queue(`SELECT ` + database.Patiently)
 	b.Queue(`SELECT FROM outbox WHERE id = $1 FOR NO KEY UPDATE`, r.lease.ID)
 	b.Queue(`/* record again */
 		SELECT applied FROM outbox_attempts

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"flexworker/internal/database"
 	"flexworker/internal/loop"
 )
 
@@ -108,20 +109,20 @@ func (s *Store) markPublished(ctx context.Context, acked []answer) error {
 	}
 	slices.SortFunc(acked, func(a, b answer) int { return cmp.Compare(a.id, b.id) })
 	defer s.turn.Take()()
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	if s.waryMarks.now() {
-		return wrap("mark published", s.markApart(ctx, acked))
+	if s.waryMarks.Now() {
+		return database.Wrap("mark published", s.markApart(ctx, acked))
 	}
 	var b pgx.Batch
-	b.Queue(`SELECT set_config('synchronous_commit', 'off', true), ` + patiently) // of this transaction: the batch is one
+	b.Queue(`SELECT set_config('synchronous_commit', 'off', true), ` + database.Patiently) // of this transaction: the batch is one
 	queueMarks(&b, acked)
 	err := s.pool.SendBatch(ctx, &b).Close()
-	if s.rowsLocked(ctx, err) {
-		s.waryMarks.met()
+	if database.RowsLocked(ctx, s.pool, err) {
+		s.waryMarks.Met()
 		err = s.markApart(ctx, acked)
 	}
-	return wrap("mark published", err)
+	return database.Wrap("mark published", err)
 }
 
 // markApart marks all but those whose row somebody holds locked.
@@ -140,12 +141,12 @@ func (s *Store) markApart(ctx context.Context, acked []answer) error {
 			if len(ids) == 0 {
 				continue
 			}
-			held, err := free(ctx, tx, table, slices.Compact(ids))
+			held, err := database.LockFree(ctx, tx, table, slices.Compact(ids))
 			if err != nil {
 				return err
 			}
 			if len(held) > 0 {
-				s.waryMarks.met()
+				s.waryMarks.Met()
 			}
 			acked = slices.DeleteFunc(slices.Clone(acked), func(a answer) bool { return a.kind == answerKind(kind) && held[a.id] })
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
 )
 
@@ -78,11 +79,11 @@ func (s *Store) Audit(ctx context.Context, requests, results jetstream.Stream, c
 	for _, rule := range rules {
 		rows, err := s.pool.Query(ctx, rule.sql)
 		if err != nil {
-			return r, wrap("audit: "+rule.rule, err)
+			return r, database.Wrap("audit: "+rule.rule, err)
 		}
 		ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		if err != nil {
-			return r, wrap("audit: "+rule.rule, err)
+			return r, database.Wrap("audit: "+rule.rule, err)
 		}
 		for _, id := range ids {
 			r.offend(rule.rule, id, "")
@@ -114,11 +115,11 @@ func (s *Store) auditCounts(ctx context.Context, r *Report) error {
 		UNION ALL SELECT kind || 's made', count(*) FROM outbox_attempts WHERE outcome <> 'put_back' GROUP BY kind
 		UNION ALL SELECT 'settled, not yet published', count(*) FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL`, stateNames())
 	if err != nil {
-		return wrap("audit: count", err)
+		return database.Wrap("audit: count", err)
 	}
 	counts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Count])
 	r.Counts = append(r.Counts, counts...)
-	return wrap("audit: count", err)
+	return database.Wrap("audit: count", err)
 }
 
 func stateNames() []string {
@@ -149,11 +150,11 @@ func (s *Store) auditRequests(ctx context.Context, r *Report, stream jetstream.S
 		   AND NOT EXISTS (SELECT FROM outbox_malformed m WHERE m.stream_sequence = n AND m.stream_time >= $3)`,
 		int64(max(info.State.FirstSeq, 1)), int64(acked), info.State.FirstTime.Truncate(time.Microsecond))
 	if err != nil {
-		return wrap("audit: sequences", err)
+		return database.Wrap("audit: sequences", err)
 	}
 	missing, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
-		return wrap("audit: sequences", err)
+		return database.Wrap("audit: sequences", err)
 	}
 	for _, n := range missing {
 		switch m, err := stream.GetMsg(ctx, uint64(n)); {
@@ -211,7 +212,7 @@ func (s *Store) auditResults(ctx context.Context, r *Report, stream jetstream.St
 		SELECT request_id, state, settlement, coalesce(interaction_sid, ''), published_at
 		  FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NOT NULL`)
 	if err != nil {
-		return wrap("audit: results", err)
+		return database.Wrap("audit: results", err)
 	}
 	const rule = "every settled request has exactly one final result on the stream, with its sid"
 	var requestID, state, sid string
@@ -234,7 +235,7 @@ func (s *Store) auditResults(ctx context.Context, r *Report, stream jetstream.St
 		return nil
 	})
 	if err != nil {
-		return wrap("audit: results", err)
+		return database.Wrap("audit: results", err)
 	}
 	r.count("published results that the stream no longer has", r.Forgotten)
 	return s.auditStrangers(ctx, r, seen, retention)
@@ -314,12 +315,12 @@ func (s *Store) auditStrangers(ctx context.Context, r *Report, seen ledger, rete
 		SELECT DISTINCT r.sid, r.id FROM unnest($1::text[], $2::text[]) AS r (id, sid)
 		 WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.request_id = r.id AND o.interaction_sid = r.sid) ORDER BY 1, 2`, ids, sids)
 	if err != nil {
-		return wrap("audit: strangers", err)
+		return database.Wrap("audit: strangers", err)
 	}
 	var sid, id string
 	_, err = pgx.ForEachRow(rows, []any{&sid, &id}, func() error {
 		r.offend("every sid on the result stream is its request's", sid, "a result says so of "+id+", and no row does: was the row removed or changed?")
 		return nil
 	})
-	return wrap("audit: strangers", err)
+	return database.Wrap("audit: strangers", err)
 }

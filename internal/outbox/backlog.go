@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/database"
 )
 
 // Backlog is how many requests stand in one state that is not finished.
@@ -19,14 +21,14 @@ type Backlog struct {
 // written since the last vacuum, in time proportional to the backlog (half a million:
 // 0.1 s): count now and then, not at each question.
 func (s *Store) Backlog(ctx context.Context) ([]Backlog, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, backlogSQL)
 	if err != nil {
-		return nil, wrap("backlog", err)
+		return nil, database.Wrap("backlog", err)
 	}
 	backlog, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Backlog])
-	return backlog, wrap("backlog", err)
+	return backlog, database.Wrap("backlog", err)
 }
 
 // backlogSQL does not ask outbox_backlog, which has the sources: those stand in the

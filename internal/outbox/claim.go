@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/crash"
+	"flexworker/internal/database"
 )
 
 // leaseMargin is what a lease lasts beyond the longest call: time to start the
@@ -68,14 +69,14 @@ func (s *Store) claim(ctx context.Context, slots int, avoid ...string) (claimed,
 	c, err := s.claimAs(ctx, signature, slots, avoid)
 	if err != nil {
 		s.notTold(signature, err)
-		return claimed{}, wrap("claim", err)
+		return claimed{}, database.Wrap("claim", err)
 	}
 	s.claims.goesOn(time.Now())
 	return c, nil
 }
 
 func (s *Store) claimAs(ctx context.Context, signature string, slots int, avoid []string) (claimed, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	before := time.Now()
 	half, odd := s.share.split()
@@ -259,10 +260,10 @@ func leaseSQL(looked, fresh, again string) string {
 // anyDue says whether a request is due, as far as that can be read without a wait: where the
 // table is locked there may be some.
 func (s *Store) anyDue(ctx context.Context) bool {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var b pgx.Batch
-	b.Queue(`SELECT set_config('lock_timeout', '` + noPatience + `', true)`)
+	b.Queue(`SELECT set_config('lock_timeout', '` + database.NoPatience + `', true)`)
 	b.Queue(`
 		SELECT EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt = 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND ` + isDue + `)
 		    OR EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt > 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND ` + isDue + `)`)

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/database"
 )
 
 const (
@@ -108,7 +110,7 @@ var (
 // rows of each kind. back: the clock is known to have gone back just now. It returns how many
 // rows it changed, and whether there may be more.
 func (s *Store) setBack(ctx context.Context, back bool) (changed int, more bool, err error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var b pgx.Batch
 	b.Queue(clockGateSQL, back)
@@ -122,10 +124,10 @@ func (s *Store) setBack(ctx context.Context, back bool) (changed int, more bool,
 		tag, err := sent.Exec()
 		if err != nil {
 			_ = sent.Close() // says the same
-			return 0, false, wrap("set back", err)
+			return 0, false, database.Wrap("set back", err)
 		}
 		changed += int(tag.RowsAffected())
 		more = more || tag.RowsAffected() == clockBatch
 	}
-	return changed, more, wrap("set back", sent.Close())
+	return changed, more, database.Wrap("set back", sent.Close())
 }

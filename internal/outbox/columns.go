@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"flexworker/internal/database"
 	"flexworker/internal/rawjson"
 )
 
@@ -34,16 +35,16 @@ func (c *addColumns) append(e *Event, i int) {
 	}
 	c.from = append(c.from, i)
 	c.requestID = append(c.requestID, e.RequestID)
-	c.source = append(c.source, text(e.Source))
+	c.source = append(c.source, database.Text(e.Source))
 	c.priority = append(c.priority, int16(e.Priority))
-	c.request = append(c.request, jsonOrNull(e.Request))
-	c.notBefore = append(c.notBefore, timeOrNull(e.NotBefore))
-	c.expiresAt = append(c.expiresAt, timeOrNull(e.ExpiresAt))
-	c.lookupKey = append(c.lookupKey, orNull(e.LookupKey))
-	c.traceparent = append(c.traceparent, orNull(trace(e.Traceparent)))
-	c.tracestate = append(c.tracestate, orNull(e.tracestate()))
-	c.stream = append(c.stream, text(e.Stream))
-	c.warnings = append(c.warnings, jsonOrNull(faultJSON(e.Warnings)))
+	c.request = append(c.request, database.JsonOrNull(e.Request))
+	c.notBefore = append(c.notBefore, database.TimeOrNull(e.NotBefore))
+	c.expiresAt = append(c.expiresAt, database.TimeOrNull(e.ExpiresAt))
+	c.lookupKey = append(c.lookupKey, database.OrNull(e.LookupKey))
+	c.traceparent = append(c.traceparent, database.OrNull(trace(e.Traceparent)))
+	c.tracestate = append(c.tracestate, database.OrNull(e.tracestate()))
+	c.stream = append(c.stream, database.Text(e.Stream))
+	c.warnings = append(c.warnings, database.JsonOrNull(faultJSON(e.Warnings)))
 	c.sequence = append(c.sequence, int64(e.Sequence))
 	c.time = append(c.time, e.Time)
 	if len(e.Faults) == 0 {
@@ -57,8 +58,8 @@ func (c *addColumns) append(e *Event, i int) {
 		raw = []byte{}
 	}
 	c.raw = append(c.raw, raw)
-	c.errorMessage = append(c.errorMessage, orNull(text(faultText(e.Faults))))
-	c.faults = append(c.faults, jsonOrNull(faultJSON(e.Faults)))
+	c.errorMessage = append(c.errorMessage, database.OrNull(database.Text(faultText(e.Faults))))
+	c.faults = append(c.faults, database.JsonOrNull(faultJSON(e.Faults)))
 }
 
 // faultText is all faults in one line.
@@ -77,7 +78,7 @@ func faultJSON(faults []rawjson.Fault) json.RawMessage {
 	}
 	list := make([]shownFault, len(faults))
 	for i, f := range faults {
-		list[i] = shownFault{text(f.Path), text(f.Problem)}
+		list[i] = shownFault{database.Text(f.Path), database.Text(f.Problem)}
 	}
 	return shownFaults(list)
 }
@@ -94,40 +95,6 @@ func shownFaults(list []shownFault) json.RawMessage {
 		out = noneJSON
 	}
 	return out
-}
-
-func orNull(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
-}
-
-func numberOrNull(n int) *int32 {
-	if n == 0 {
-		return nil
-	}
-	v := int32(n)
-	return &v
-}
-
-func intOrNull(n int) *int {
-	if n == 0 {
-		return nil
-	}
-	return &n
-}
-
-func timeOrNull(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
-// text makes s fit for a text column, which holds neither NUL nor bad UTF-8.
-func text(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // Longest values of the two headers of the W3C trace context that are kept, in bytes.

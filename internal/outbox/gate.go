@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/database"
 )
 
 // GateState says in one word whether the gate lets requests pass, and if not
@@ -147,11 +149,11 @@ func (p *passes) untilNext() time.Duration {
 // on without: their own requests wait for Retry-After, and the next 429 asks again.
 func (s *Store) pause(ctx context.Context, records []record) error {
 	var b pgx.Batch
-	b.Queue(`SELECT ` + patiently)
+	b.Queue(`SELECT ` + database.Patiently)
 	if pauseGate(&b, s.worker, records); b.Len() == 1 {
 		return nil
 	}
-	if err := s.pool.SendBatch(ctx, &b).Close(); !isLockTrouble(err) {
+	if err := s.pool.SendBatch(ctx, &b).Close(); !database.IsLockTrouble(err) {
 		return err
 	}
 	return nil
@@ -176,13 +178,13 @@ func pauseGate(b *pgx.Batch, worker string, records []record) {
 		       changed_by = CASE WHEN held_since IS NULL THEN $3 ELSE changed_by END,
 		       changed_at = CASE WHEN held_since IS NULL THEN clock_timestamp() ELSE changed_at END
 		 WHERE clock_timestamp() + $1::interval > coalesce(paused_until, '-infinity') OR paused_until > clock_timestamp() + `+longestPause,
-		longest.pause, text(longest.told.Message), worker)
+		longest.pause, database.Text(longest.told.Message), worker)
 }
 
 // Gate reads the gate. It is also the cheapest question that shows whether
 // Postgres answers.
 func (s *Store) Gate(ctx context.Context) (Gate, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var g Gate
 	var held *time.Time
@@ -192,7 +194,7 @@ func (s *Store) Gate(ctx context.Context) (Gate, error) {
 		       current_setting('transaction_read_only') = 'on'
 		  FROM outbox_gate`).Scan(&g.Rate, &g.PausedFor, &held, &reason, &g.ChangedBy, &g.ChangedAt, &g.ReadOnly)
 	if err != nil {
-		return Gate{State: GateHeld, Reason: "the gate cannot be read"}, wrap("gate", err)
+		return Gate{State: GateHeld, Reason: "the gate cannot be read"}, database.Wrap("gate", err)
 	}
 	if g.ReadOnly {
 		s.pool.Reset() // its other sessions are likely to be as this one, and who only reads would never find out

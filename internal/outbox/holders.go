@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/database"
 )
 
 // Holder is a session that holds locks on our tables for longer than ours do.
@@ -56,7 +58,7 @@ const holdersMost = 5
 // The question itself waits for no lock of ours. What this role may not see of others' sessions,
 // without pg_read_all_stats, is left out.
 func (s *Store) Holders(ctx context.Context, longer time.Duration) ([]Holder, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, `
 		WITH locks AS MATERIALIZED (
@@ -77,16 +79,16 @@ func (s *Store) Holders(ctx context.Context, longer time.Duration) ([]Holder, er
 		   AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - $1::interval)
 		 ORDER BY waiting DESC, a.xact_start LIMIT $2`, longer, holdersMost)
 	if err != nil {
-		return nil, wrap("holders", err)
+		return nil, database.Wrap("holders", err)
 	}
 	holders, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Holder])
-	return holders, wrap("holders", err)
+	return holders, database.Wrap("holders", err)
 }
 
 // heldFor is Holders for the reason of something that has waited so long and failed: who kept it
 // had begun before. Where nobody can be named there is none.
 func (s *Store) heldFor(ctx context.Context, waited time.Duration, err error) []Holder {
-	if !isLockTrouble(err) {
+	if !database.IsLockTrouble(err) {
 		return nil
 	}
 	holders, err := s.Holders(ctx, waited/2)

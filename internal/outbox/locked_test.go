@@ -356,10 +356,10 @@ func TestRecordBesideGate(t *testing.T) {
 		records := []record{testPolicy.decide(leases[0], limited, 0), testPolicy.decide(leases[1], wasCreated(1), 0)}
 		holding(t, s, `SELECT FROM outbox_gate FOR UPDATE`)
 		if wary {
-			s.waryRecords.met()
+			s.waryRecords.Met()
 		}
 		done, err := s.recordBatch(t.Context(), records)
-		if err != nil || !done[0].applied || !done[1].applied || s.waryRecords.now() != wary {
+		if err != nil || !done[0].applied || !done[1].applied || s.waryRecords.Now() != wary {
 			t.Errorf("%+v, %v", done, err)
 		}
 		if !one[bool](t, s.pool, `SELECT due_at > now() + interval '50 minutes' FROM outbox WHERE id = $1`, leases[0].ID) {

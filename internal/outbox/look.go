@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"flexworker/internal/database"
 	"flexworker/internal/loop"
 	"flexworker/internal/trouble"
 )
@@ -32,7 +33,7 @@ func (l *Lookout) Run(ctx context.Context) {
 		err := l.Store.look(ctx)
 		l.looking.Tell(l.Log, "the table cannot be looked at; trying again", err)
 		// Also while the table is locked: what this worker says of itself is then what people look for.
-		if (err == nil || isLockTrouble(err)) && l.Registry != nil {
+		if (err == nil || database.IsLockTrouble(err)) && l.Registry != nil {
 			l.renewing.Tell(l.Log, "this worker's row of outbox_replicas cannot be renewed; trying again", l.Registry.Renew(ctx))
 		}
 		loop.Rest(ctx, loop.Jittered(lookEvery), nil)
@@ -42,7 +43,7 @@ func (l *Lookout) Run(ctx context.Context) {
 // look wakes whom something waits for. Each question is answered by the first row
 // of one loop's partial index.
 func (s *Store) look(ctx context.Context) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var due, overdue, doubtful, stray, unanswered bool
 	err := s.pool.QueryRow(ctx, `/* look */
@@ -57,7 +58,7 @@ func (s *Store) look(ctx context.Context) error {
 		       OR EXISTS (SELECT FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL)`,
 		strayAge).Scan(&due, &overdue, &doubtful, &stray, &unanswered)
 	if err != nil {
-		return wrap("look", err)
+		return database.Wrap("look", err)
 	}
 	for _, l := range []struct {
 		waits bool

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/database"
 )
 
 // searchable: the fleet may search for tasks, at the latest in $1. No pause is longer
@@ -45,13 +47,13 @@ const lookupOrder = `coalesce(for_person_since, '-infinity'), due_at, outbox.id`
 // settle is this process's LOOKUP_SETTLE. Of those in force in the fleet the longest
 // counts: whoever set it knows that TaskRouter can be that slow.
 func (s *Store) takeLookups(ctx context.Context, most int, settle time.Duration, busy []string) (inquiry, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var q inquiry
 	err := s.pool.QueryRow(ctx, `
 		SELECT EXISTS (SELECT FROM outbox, outbox_gate WHERE `+dueLookup+`)`, lookupEvery, busy).Scan(&q.waiting)
 	if err != nil || !q.waiting {
-		return q, wrap("take lookups", err)
+		return q, database.Wrap("take lookups", err)
 	}
 	// Not in the transaction: whoever has a request's row must not wait for the gate's. The row is let go
 	// at once; that it could be had shows that nobody holds the first.
@@ -66,7 +68,7 @@ func (s *Store) takeLookups(ctx context.Context, most int, settle time.Duration,
 		return q, nil
 	}
 	if err != nil {
-		return inquiry{}, wrap("take lookups", err)
+		return inquiry{}, database.Wrap("take lookups", err)
 	}
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if q.workspace != "" {
@@ -84,7 +86,7 @@ func (s *Store) takeLookups(ctx context.Context, most int, settle time.Duration,
 		return err
 	})
 	if err != nil {
-		return inquiry{}, wrap("take lookups", err)
+		return inquiry{}, database.Wrap("take lookups", err)
 	}
 	q.later = s.laterCreation(ctx, q)
 	for _, u := range q.asked {
@@ -176,7 +178,7 @@ const laterSQL = `
 // was asked for longer than lookupLimit ago, by Postgres's clock, and found absent: the clocks
 // of a machine that was suspended do not tell.
 func (s *Store) resolve(ctx context.Context, u uncertain, f Finding, m move, took time.Duration) (*settlement, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	kind, why := verdict(u, f, m)
 	rows, err := s.pool.Query(ctx, `
@@ -204,16 +206,16 @@ func (s *Store) resolve(ctx context.Context, u uncertain, f Finding, m move, too
 			VALUES ($1, 'lookup', $3, $13, clock_timestamp() - $14::interval, $14, $15, $16, EXISTS (SELECT FROM moved)))
 		SELECT `+settlementNames+` FROM moved`,
 		u.id, u.attempt, u.lookups, string(m.to), m.person && u.lookupKey == "", m.delay,
-		orNull(f.Outcome.InteractionSID), orNull(text(f.TaskSID)), orNull(text(f.Outcome.AssignmentStatus)), jsonOrNull(f.Outcome.Response),
-		kind, why, s.worker, took, f.Kind.String(), orNull(text(f.Why+f.duplicate())),
+		database.OrNull(f.Outcome.InteractionSID), database.OrNull(database.Text(f.TaskSID)), database.OrNull(database.Text(f.Outcome.AssignmentStatus)), database.JsonOrNull(f.Outcome.Response),
+		kind, why, s.worker, took, f.Kind.String(), database.OrNull(database.Text(f.Why+f.duplicate())),
 		m.person, m.to != Uncertain && m.to != Created && !m.undecided, m.to != Uncertain && m.undecided,
 		!m.undecided && m.to == u.endsAs && (m.to == Rejected || m.to == Abandoned), f.Kind == Absent)
 	if err != nil {
-		return nil, wrap("resolve", err)
+		return nil, database.Wrap("resolve", err)
 	}
 	moved, err := pgx.CollectRows(rows, scanSettlement)
 	if err != nil || len(moved) == 0 {
-		return nil, wrap("resolve", err)
+		return nil, database.Wrap("resolve", err)
 	}
 	return &moved[0], nil
 }
@@ -221,7 +223,9 @@ func (s *Store) resolve(ctx context.Context, u uncertain, f Finding, m move, too
 // verdict is the reason that stands in the row after a finding; nil leaves the
 // one that is there.
 func verdict(u uncertain, f Finding, m move) (kind, why *string) {
-	say := func(kind, why string) (*string, *string) { return orNull(kind), orNull(why + text(f.Why)) }
+	say := func(kind, why string) (*string, *string) {
+		return database.OrNull(kind), database.OrNull(why + database.Text(f.Why))
+	}
 	// What the latest attempt came to is known where there is an end that waits.
 	earlier := map[State]string{
 		Rejected:  "Flex refused the latest attempt, but an earlier one may have created it; ",
@@ -232,7 +236,7 @@ func verdict(u uncertain, f Finding, m move) (kind, why *string) {
 	switch {
 	case f.Kind == Found:
 		if d := f.duplicate(); d != "" {
-			return orNull("duplicate"), orNull(text(d))
+			return database.OrNull("duplicate"), database.OrNull(database.Text(d))
 		}
 		return nil, nil
 	case m.person:
@@ -257,7 +261,7 @@ func verdict(u uncertain, f Finding, m move) (kind, why *string) {
 // wakeWaiting makes those lookups due for which a person waits, at most wakeMost of one
 // workspace: TaskRouter answers again for it.
 func (s *Store) wakeWaiting(ctx context.Context, workspace, attribute string) (int64, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	tag, err := s.pool.Exec(ctx, `/* wake waiting */
 		WITH waiting AS MATERIALIZED (
@@ -266,14 +270,14 @@ func (s *Store) wakeWaiting(ctx context.Context, workspace, attribute string) (i
 			   AND `+workspaceOf+` = $1 AND coalesce(lookup_attribute, '') = $2
 			 ORDER BY `+lookupOrder+` LIMIT $3 FOR UPDATE SKIP LOCKED)
 		UPDATE outbox o SET due_at = clock_timestamp() FROM waiting WHERE o.id = waiting.id`, workspace, attribute, wakeMost, lookupLimit)
-	return tag.RowsAffected(), wrap("wake waiting", err)
+	return tag.RowsAffected(), database.Wrap("wake waiting", err)
 }
 
 // pauseLookups keeps the whole fleet from asking TaskRouter for so long.
 func (s *Store) pauseLookups(ctx context.Context, d time.Duration) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	_, err := s.pool.Exec(ctx, `
 		UPDATE outbox_gate SET lookup_at = greatest(lookup_at, clock_timestamp() + $1::interval)`, min(d, maxRetryAfter))
-	return wrap("pause lookups", err)
+	return database.Wrap("pause lookups", err)
 }

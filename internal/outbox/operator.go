@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
 )
 
@@ -179,7 +180,7 @@ func (s *Store) Matching(ctx context.Context, c Change, a Act, f Filter) (Affect
 		SELECT what, count(*), (SELECT array_agg(request_id) FROM (SELECT request_id FROM chosen ORDER BY id LIMIT 5) AS first)
 		  FROM chosen GROUP BY what`, f.args(f.Limit, a.Attempt)...)
 	if err != nil {
-		return Affected{}, wrap(c.Name, err)
+		return Affected{}, database.Wrap(c.Name, err)
 	}
 	all := Affected{IDs: []string{}, Of: map[string]int{}}
 	var what string
@@ -188,7 +189,7 @@ func (s *Store) Matching(ctx context.Context, c Change, a Act, f Filter) (Affect
 		all.Of[what], all.N = n, all.N+n
 		return nil
 	})
-	return all, wrap(c.Name, err)
+	return all, database.Wrap(c.Name, err)
 }
 
 // Do changes what the filter chooses and the change can take, and records it, in
@@ -197,13 +198,13 @@ func (s *Store) Matching(ctx context.Context, c Change, a Act, f Filter) (Affect
 // patience is left out, and named: one row must not keep a thousand from what a person decided.
 func (s *Store) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
 	all, _, err := s.do(ctx, c, a, f, "")
-	if waitedTooLong(err) && s.rowsLocked(ctx, err) {
+	if waitedTooLong(err) && database.RowsLocked(ctx, s.pool, err) {
 		var left []int64
 		if all, left, err = s.do(ctx, c, a, f, "SKIP LOCKED"); len(left) > 0 && err == nil {
 			all.Locked, err = s.stillMatching(ctx, c, left)
 		}
 	}
-	return all, wrap(c.Name, err)
+	return all, database.Wrap(c.Name, err)
 }
 
 // do is Do, with what to do about locked rows. It returns, too, what matched and could not be
@@ -211,7 +212,7 @@ func (s *Store) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, er
 func (s *Store) do(ctx context.Context, c Change, a Act, f Filter, locked string) (Affected, []int64, error) {
 	matches := where + c.can + ` AND ($11::integer IS NULL OR attempt = $11)`
 	var b pgx.Batch
-	b.Queue(`SELECT ` + patiently)
+	b.Queue(`SELECT ` + database.Patiently)
 	b.Queue(`
 		WITH matching AS MATERIALIZED (
 			SELECT id AS match FROM outbox WHERE`+matches+` ORDER BY id LIMIT nullif($7, 0)),
@@ -281,7 +282,7 @@ func (s *Store) ResolveCreated(ctx context.Context, a Act, requestID, sid string
 	var other *string
 	err := s.pool.QueryRow(ctx, `SELECT min(request_id) FROM outbox WHERE interaction_sid = $1 AND request_id <> $2`, sid, requestID).Scan(&other)
 	if err != nil {
-		return wrap("resolve", err)
+		return database.Wrap("resolve", err)
 	}
 	if other != nil {
 		return fmt.Errorf("%w: %s is the interaction of %s: nothing was changed", ErrRefused, sid, *other)
@@ -290,7 +291,7 @@ func (s *Store) ResolveCreated(ctx context.Context, a Act, requestID, sid string
 		state = 'created', due_at = NULL, interaction_sid = $6, task_sid = coalesce(nullif($7, ''), task_sid),
 		assignment_status = nullif($8, ''), response = coalesce($9::text::json, response), for_person_since = NULL, ends_as = NULL,
 		resolved_by = 'operator', error_kind = NULL, error_message = NULL, settled_at = clock_timestamp()`,
-		sid, seen.TaskSID, seen.AssignmentStatus, jsonOrNull(seen.Response))
+		sid, seen.TaskSID, seen.AssignmentStatus, database.JsonOrNull(seen.Response))
 }
 
 // absentEnd is what becomes of an uncertain request that does not exist.
@@ -313,7 +314,7 @@ func (s *Store) ResolveAbsent(ctx context.Context, a Act, requestID string) erro
 }
 
 func (s *Store) resolveByHand(ctx context.Context, a Act, act, requestID, set string, args ...any) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var moved, other bool
 	err := s.pool.QueryRow(ctx, `
@@ -325,7 +326,7 @@ func (s *Store) resolveByHand(ctx context.Context, a Act, act, requestID, set st
 		append([]any{requestID, a.Who, a.Why, act, a.Attempt}, args...)...).Scan(&moved, &other)
 	switch {
 	case err != nil || moved:
-		return wrap("resolve", err)
+		return database.Wrap("resolve", err)
 	case other:
 		return ErrOtherAttempt
 	default:
@@ -354,7 +355,7 @@ func (s *Store) Release(ctx context.Context, a Act) error {
 		SELECT coalesce(array_agg(id ORDER BY id), '{}'), coalesce(array_agg(attempt ORDER BY id), '{}')
 		  FROM outbox WHERE state = 'pending' AND attempt > 0 AND http_status = 429 AND due_at > clock_timestamp()`).Scan(&ids, &attempts)
 	if err != nil {
-		return wrap("release", err)
+		return database.Wrap("release", err)
 	}
 	if err := s.actOnGate(ctx, a, "release", `held_since = NULL, paused_until = NULL, reason = NULL`); err != nil {
 		return err
@@ -373,7 +374,7 @@ func (s *Store) Release(ctx context.Context, a Act) error {
 			moved AS (UPDATE outbox o SET due_at = clock_timestamp() FROM free WHERE o.id = free.id)
 			SELECT (SELECT count(*) FROM waiting) - (SELECT count(*) FROM free)`, ids[from:to], attempts[from:to]).Scan(&still)
 		if err != nil {
-			return wrap("release: the gate is open, but what waited for it is not all due", err)
+			return database.Wrap("release: the gate is open, but what waited for it is not all due", err)
 		}
 		left += still
 	}
@@ -384,14 +385,14 @@ func (s *Store) Release(ctx context.Context, a Act) error {
 }
 
 func (s *Store) actOnGate(ctx context.Context, a Act, act, set string) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	_, err := s.pool.Exec(ctx, `
 		WITH was AS MATERIALIZED (SELECT held_since IS NOT NULL AS held FROM outbox_gate FOR UPDATE),
 		moved AS (UPDATE outbox_gate SET `+set+`, changed_by = $1, changed_at = clock_timestamp())
 		INSERT INTO outbox_acts (who, why, act, was) SELECT $1, $2, $3, CASE WHEN held THEN 'held' ELSE 'open' END FROM was`,
 		a.Who, a.Why, act)
-	return wrap(act, err)
+	return database.Wrap(act, err)
 }
 
 // Since says in words what has happened to a request since the attempt that somebody has

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"flexworker/internal/database"
 	"flexworker/internal/loop"
 	"flexworker/internal/trouble"
 )
@@ -134,7 +135,7 @@ func (s *Store) pruneFrom(ctx context.Context, retention time.Duration, from *pr
 			repeats AS (DELETE FROM outbox_repeats USING old WHERE outbox_id = old.id)
 			DELETE FROM outbox USING old WHERE outbox.id = old.id`, retention, locked)
 	})
-	if s.rowsLocked(ctx, err) {
+	if database.RowsLocked(ctx, s.pool, err) {
 		return 0, more, nil // a history's row: the next turn has another look, this one goes on behind the batch
 	}
 	return gone, more, err
@@ -153,7 +154,7 @@ func (s *Store) pruneMalformed(ctx context.Context, retention time.Duration) (in
 
 // pruning removes a batch, or nothing while another replica does.
 func (s *Store) pruning(ctx context.Context, remove func(context.Context, pgx.Tx) (pgconn.CommandTag, error)) (n int, err error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		var mine bool
@@ -165,7 +166,7 @@ func (s *Store) pruning(ctx context.Context, remove func(context.Context, pgx.Tx
 		return err
 	})
 	if err != nil {
-		return 0, wrap("prune", err) // also when it is the commit that failed
+		return 0, database.Wrap("prune", err) // also when it is the commit that failed
 	}
 	return n, nil
 }

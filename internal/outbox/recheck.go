@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/database"
 )
 
 // recheckBatch is how many requests Recheck moves in one transaction.
@@ -75,7 +77,7 @@ func (s *Store) Recheck(ctx context.Context, a Act, since time.Time, attribute s
 		attribute).Scan(&held, &leases, &attribute)
 	switch {
 	case err != nil:
-		return Rechecked{}, wrap("recheck", err)
+		return Rechecked{}, database.Wrap("recheck", err)
 	case !held:
 		return Rechecked{}, ErrNotHeld
 	case leases != nil:
@@ -89,12 +91,12 @@ func (s *Store) Recheck(ctx context.Context, a Act, since time.Time, attribute s
 		  FROM (SELECT id, `+unsentEnd+` AS settled, `+carriedUnder+` IS NOT NULL AS askable FROM outbox WHERE `+recheckable+`) AS o`,
 		attribute).Scan(&ids, &would.LookedUp, &would.ForPerson, &would.IfRetried)
 	if err != nil || dry {
-		return would, wrap("recheck", err)
+		return would, database.Wrap("recheck", err)
 	}
 	for from := 0; from < len(ids); from += recheckBatch {
 		rows, err := s.pool.Query(ctx, recheckSQL, attribute, ids[from:min(from+recheckBatch, len(ids))], since, a.Who, a.Why)
 		if err != nil {
-			return sum, wrap("recheck", err)
+			return sum, database.Wrap("recheck", err)
 		}
 		var settled, askable bool
 		_, err = pgx.ForEachRow(rows, []any{&settled, &askable}, func() error {
@@ -109,7 +111,7 @@ func (s *Store) Recheck(ctx context.Context, a Act, since time.Time, attribute s
 			return nil
 		})
 		if err != nil {
-			return sum, wrap("recheck", err)
+			return sum, database.Wrap("recheck", err)
 		}
 	}
 	return sum, nil

@@ -3,7 +3,6 @@ package outbox
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/crash"
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
 )
 
@@ -65,30 +65,30 @@ func (d recorded) told(err error) (*settlement, error) {
 // the arrays have: then two batches that share some do not wait for each other.
 // Nothing but the plan promises that; where it fails, a deadlock is tried again.
 func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	if err := s.disown(ctx, records); err != nil {
-		return nil, wrap("record", err)
+		return nil, database.Wrap("record", err)
 	}
-	if s.waryRecords.now() {
+	if s.waryRecords.Now() {
 		if err := s.pause(ctx, records); err != nil {
-			return nil, wrap("record", err)
+			return nil, database.Wrap("record", err)
 		}
 		return s.recordApart(ctx, records)
 	}
 	crash.At("recording")
 	if err := s.pause(ctx, records); err != nil {
-		return nil, wrap("record", err)
+		return nil, database.Wrap("record", err)
 	}
 	var none pgx.Batch
 	done, err := s.recordTogether(ctx, s.pool, &none, records)
 	crash.At("recorded")
-	if s.rowsLocked(ctx, err) {
-		s.waryRecords.met()
+	if database.RowsLocked(ctx, s.pool, err) {
+		s.waryRecords.Met()
 		return s.recordApart(ctx, records)
 	}
 	if err != nil {
-		return nil, wrap("record", err)
+		return nil, database.Wrap("record", err)
 	}
 	return done, nil
 }
@@ -141,7 +141,7 @@ func (s *Store) disown(ctx context.Context, records []record) error {
 
 // recordApart is recordBatch for all but those whose row somebody holds locked.
 func (s *Store) recordApart(ctx context.Context, records []record) (done []recorded, err error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		var none pgx.Batch
@@ -150,12 +150,12 @@ func (s *Store) recordApart(ctx context.Context, records []record) (done []recor
 			ids[i] = records[i].lease.ID
 		}
 		slices.Sort(ids)
-		held, err := free(ctx, tx, "outbox", slices.Compact(ids))
+		held, err := database.LockFree(ctx, tx, "outbox", slices.Compact(ids))
 		if err != nil {
 			return err
 		}
 		if len(held) > 0 {
-			s.waryRecords.met()
+			s.waryRecords.Met()
 		}
 		done = make([]recorded, len(records))
 		var which []int
@@ -175,7 +175,7 @@ func (s *Store) recordApart(ctx context.Context, records []record) (done []recor
 		return err
 	})
 	if err != nil {
-		return nil, wrap("record", err)
+		return nil, database.Wrap("record", err)
 	}
 	return done, nil
 }
@@ -230,14 +230,14 @@ func (r *record) settlement(number int, at time.Time) *settlement {
 	o, l := &r.told, &r.lease
 	s := &settlement{
 		id: l.ID, requestID: l.RequestID, source: l.Source, state: r.move.to, attempt: l.Attempt, number: number, request: l.Request,
-		interactionSID: orNull(o.InteractionSID), taskSID: orNull(text(o.TaskSID)), assignmentStatus: orNull(text(o.AssignmentStatus)),
-		response: o.Response, errorKind: reason(r), errorMessage: orNull(text(o.Message)),
-		httpStatus: intOrNull(o.HTTPStatus), twilioCode: intOrNull(o.TwilioCode), twilioRequestID: orNull(text(o.RequestID)),
+		interactionSID: database.OrNull(o.InteractionSID), taskSID: database.OrNull(database.Text(o.TaskSID)), assignmentStatus: database.OrNull(database.Text(o.AssignmentStatus)),
+		response: o.Response, errorKind: reason(r), errorMessage: database.OrNull(database.Text(o.Message)),
+		httpStatus: database.IntOrNull(o.HTTPStatus), twilioCode: database.IntOrNull(o.TwilioCode), twilioRequestID: database.OrNull(database.Text(o.RequestID)),
 		warnings: l.Warnings, receivedAt: l.ReceivedAt, settledAt: &at,
-		asked: asked{stream: l.Stream, sequence: l.Sequence, traceparent: orNull(l.Traceparent), tracestate: orNull(l.Tracestate)},
+		asked: asked{stream: l.Stream, sequence: l.Sequence, traceparent: database.OrNull(l.Traceparent), tracestate: database.OrNull(l.Tracestate)},
 	}
 	if s.state == Created || s.state == Rejected {
-		s.resolvedBy = orNull("response")
+		s.resolvedBy = database.OrNull("response")
 	}
 	return s
 }
@@ -265,7 +265,7 @@ const (
 		       unnest($11::text[]) AS error_message, unnest($12::integer[]) AS http_status, unnest($13::integer[]) AS twilio_code,
 		       unnest($14::text[]) AS twilio_request_id, unnest($15::boolean[]) AS answered, unnest($16::text[]) AS outcome,
 		       unnest($17::interval[]) AS took, unnest($19::text[]) AS ends_as
-		  FROM (SELECT ` + patiently + `) AS wait),
+		  FROM (SELECT ` + database.Patiently + `) AS wait),
 	moved AS (
 		UPDATE outbox o
 		   SET state = ` + ledTo + `, leased_by = NULL, leased_until = NULL,
@@ -333,26 +333,24 @@ func (c *recordColumns) append(r *record) {
 		took = &o.Took
 	}
 	c.took = append(c.took, took)
-	c.interactionSID = append(c.interactionSID, orNull(o.InteractionSID))
-	c.taskSID = append(c.taskSID, orNull(text(o.TaskSID)))
-	c.assignmentStatus = append(c.assignmentStatus, orNull(text(o.AssignmentStatus)))
-	c.response = append(c.response, jsonOrNull(o.Response))
+	c.interactionSID = append(c.interactionSID, database.OrNull(o.InteractionSID))
+	c.taskSID = append(c.taskSID, database.OrNull(database.Text(o.TaskSID)))
+	c.assignmentStatus = append(c.assignmentStatus, database.OrNull(database.Text(o.AssignmentStatus)))
+	c.response = append(c.response, database.JsonOrNull(o.Response))
 	c.errorKind = append(c.errorKind, reason(r))
-	c.errorMessage = append(c.errorMessage, orNull(text(o.Message)))
-	c.httpStatus = append(c.httpStatus, numberOrNull(o.HTTPStatus))
-	c.twilioCode = append(c.twilioCode, numberOrNull(o.TwilioCode))
-	c.twilioRequestID = append(c.twilioRequestID, orNull(text(o.RequestID)))
+	c.errorMessage = append(c.errorMessage, database.OrNull(database.Text(o.Message)))
+	c.httpStatus = append(c.httpStatus, database.Int32OrNull(o.HTTPStatus))
+	c.twilioCode = append(c.twilioCode, database.Int32OrNull(o.TwilioCode))
+	c.twilioRequestID = append(c.twilioRequestID, database.OrNull(database.Text(o.RequestID)))
 	c.answered = append(c.answered, o.Answered && o.Kind == flex.Uncertain)
-	c.endsAs = append(c.endsAs, orNull(string(r.move.endsAs)))
+	c.endsAs = append(c.endsAs, database.OrNull(string(r.move.endsAs)))
 }
-
-func jsonOrNull(raw json.RawMessage) *string { return orNull(string(raw)) }
 
 // reason is why the request is not created, in one word. There is always one:
 // the schema refuses a request that stands still for no reason.
 func reason(r *record) *string {
 	if o := &r.told; o.ErrorKind != "" || o.Kind == flex.Created || r.outcome == "put_back" {
-		return orNull(text(o.ErrorKind))
+		return database.OrNull(database.Text(o.ErrorKind))
 	}
-	return orNull("unknown")
+	return database.OrNull("unknown")
 }

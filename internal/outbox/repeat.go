@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"flexworker/internal/database"
 	"flexworker/internal/rawjson"
 )
 
@@ -34,7 +35,7 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 		SELECT id, request_id, request, raw, stream_sequence, stream_time, source, state, for_person_since IS NOT NULL, received_at, settled_at
 		  FROM outbox WHERE request_id = ANY($1) ORDER BY id`, ids)
 	if err != nil {
-		return wrap("add: read known", err)
+		return database.Wrap("add: read known", err)
 	}
 	var repeats, conflicts pgx.Batch
 	var conflicting []Malformed
@@ -65,7 +66,7 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 		return nil
 	})
 	if err != nil {
-		return wrap("add: read known", err)
+		return database.Wrap("add: read known", err)
 	}
 	for _, gone := range known {
 		for _, i := range gone {
@@ -100,7 +101,7 @@ type past struct {
 func (s *Store) pasts(ctx context.Context, events []Event, at []int) (map[int]past, error) {
 	streams, sequences, times := make([]string, len(at)), make([]int64, len(at)), make([]time.Time, len(at))
 	for n, i := range at {
-		streams[n], sequences[n], times[n] = text(events[i].Stream), int64(events[i].Sequence), events[i].Time
+		streams[n], sequences[n], times[n] = database.Text(events[i].Stream), int64(events[i].Sequence), events[i].Time
 	}
 	rows, err := s.pool.Query(ctx, `
 		SELECT n, coalesce((SELECT kind FROM outbox_malformed m WHERE m.stream = e.stream AND m.stream_sequence = e.sequence AND m.stream_time = e.at), ''),
@@ -108,7 +109,7 @@ func (s *Store) pasts(ctx context.Context, events []Event, at []int) (map[int]pa
 		  FROM unnest($1::text[], $2::bigint[], $3::timestamptz[]) WITH ORDINALITY AS e (stream, sequence, at, n)`,
 		streams, sequences, times, s.newest())
 	if err != nil {
-		return nil, wrap("add: read malformed", err)
+		return nil, database.Wrap("add: read malformed", err)
 	}
 	pasts := make(map[int]past, len(at))
 	var n int
@@ -117,7 +118,7 @@ func (s *Store) pasts(ctx context.Context, events []Event, at []int) (map[int]pa
 		pasts[at[n-1]] = p
 		return nil
 	})
-	return pasts, wrap("add: read malformed", err)
+	return pasts, database.Wrap("add: read malformed", err)
 }
 
 // keptRepeats makes sure that every repeat is kept: none is when retention has
@@ -141,7 +142,7 @@ func (s *Store) keptRepeats(ctx context.Context, events []Event, answers []Added
 		 WHERE NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.stream_sequence = e.sequence AND r.stream_time = e.at)`,
 		sequences, times, ids)
 	if err != nil {
-		return wrap("add: read repeats", err)
+		return database.Wrap("add: read repeats", err)
 	}
 	var n int
 	var there bool
@@ -151,7 +152,7 @@ func (s *Store) keptRepeats(ctx context.Context, events []Event, answers []Added
 		}
 		return nil
 	})
-	return wrap("add: read repeats", err)
+	return database.Wrap("add: read repeats", err)
 }
 
 // keptConflicts makes sure that every conflict is kept: none is while somebody holds
@@ -181,13 +182,13 @@ func (s *Store) sendAsked(ctx context.Context, batches ...*pgx.Batch) (all bool,
 		if b.Len() == 0 {
 			continue
 		}
-		apart := s.waryAsked.now()
+		apart := s.waryAsked.Now()
 		if !apart {
 			var together pgx.Batch
-			together.Queue(`SELECT ` + patiently)
+			together.Queue(`SELECT ` + database.Patiently)
 			together.QueuedQueries = append(together.QueuedQueries, b.QueuedQueries...)
-			if err = s.pool.SendBatch(ctx, &together).Close(); s.rowsLocked(ctx, err) {
-				s.waryAsked.met()
+			if err = s.pool.SendBatch(ctx, &together).Close(); database.RowsLocked(ctx, s.pool, err) {
+				s.waryAsked.Met()
 				apart = true
 			}
 		}
@@ -197,7 +198,7 @@ func (s *Store) sendAsked(ctx context.Context, batches ...*pgx.Batch) (all bool,
 			all = all && sent
 		}
 		if err != nil {
-			return false, wrap("add: keep", err)
+			return false, database.Wrap("add: keep", err)
 		}
 		s.unanswered.Raise()
 	}
@@ -210,10 +211,10 @@ func (s *Store) sendApart(ctx context.Context, b *pgx.Batch) (all bool, err erro
 	all = true
 	for _, q := range b.QueuedQueries {
 		var one pgx.Batch
-		one.Queue(`SELECT set_config('lock_timeout', $1, true)`, noPatience)
+		one.Queue(`SELECT set_config('lock_timeout', $1, true)`, database.NoPatience)
 		one.Queue(q.SQL, q.Arguments...)
 		if err := s.pool.SendBatch(ctx, &one).Close(); err != nil {
-			if all = false; !s.rowsLocked(ctx, err) {
+			if all = false; !database.RowsLocked(ctx, s.pool, err) {
 				return false, err
 			}
 		}
@@ -225,7 +226,7 @@ func queueRepeat(b *pgx.Batch, id int64, m Message) {
 	b.Queue(`INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time, traceparent, stream, tracestate)
 		SELECT id, $2::text, $3::bigint, $4::timestamptz, nullif($5::text, ''), $6::text, nullif($7::text, '') FROM outbox WHERE id = $1 FOR KEY SHARE SKIP LOCKED
 		ON CONFLICT ON CONSTRAINT repeat_is_kept_once DO NOTHING`,
-		id, text(m.Source), int64(m.Sequence), m.Time, trace(m.Traceparent), m.Stream, m.tracestate())
+		id, database.Text(m.Source), int64(m.Sequence), m.Time, trace(m.Traceparent), m.Stream, m.tracestate())
 }
 
 // queueMalformed queues them in the order of the stream.
@@ -241,7 +242,7 @@ func queueMalformed(b *pgx.Batch, kind string, all []Malformed) {
 		}
 		b.Queue(`INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, request_id, headers, raw, error, traceparent, tracestate)
 			VALUES ($1, $2, $3, $4, $5, $6, nullif($7, ''), $8, $9, $10, nullif($11, ''), nullif($12, '')) ON CONFLICT ON CONSTRAINT message_is_kept_once DO NOTHING`,
-			kind, m.Stream, int64(m.Sequence), m.Time, text(m.Subject), text(m.Source), m.RequestID, headersJSON(m.Headers), raw, text(m.Err),
+			kind, m.Stream, int64(m.Sequence), m.Time, database.Text(m.Subject), database.Text(m.Source), m.RequestID, headersJSON(m.Headers), raw, database.Text(m.Err),
 			trace(m.Traceparent), m.tracestate())
 	}
 }
@@ -253,7 +254,7 @@ func inStream(x, y Message) int {
 
 // addMalformedBatch is the write of AddMalformed.
 func (s *Store) addMalformedBatch(ctx context.Context, all []Malformed) ([]error, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var b pgx.Batch
 	queueMalformed(&b, "malformed", all)
@@ -352,7 +353,7 @@ func headersJSON(h map[string][]string) []byte {
 	clean := make(map[string][]string, len(h))
 	for name, values := range h {
 		for _, v := range values {
-			clean[text(name)] = append(clean[text(name)], text(v))
+			clean[database.Text(name)] = append(clean[database.Text(name)], database.Text(v))
 		}
 	}
 	out, err := json.Marshal(clean)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/database"
 )
 
 // Word says in one word whether a replica can work, and why requests are not moving
@@ -203,21 +205,21 @@ func scanFleet(rows pgx.Rows) (Fleet, error) {
 
 // Fleet reads all workers, the dead of the last hour included.
 func (s *Store) Fleet(ctx context.Context) (Fleet, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, fleetSQL)
 	if err != nil {
-		return Fleet{}, wrap("fleet", err)
+		return Fleet{}, database.Wrap("fleet", err)
 	}
 	f, err := scanFleet(rows)
-	return f, wrap("fleet", err)
+	return f, database.Wrap("fleet", err)
 }
 
 // renew writes this worker's row, removes the rows of those that are dead for an
 // hour, and reads all: one round trip and one transaction, which waits for no disk.
 // What a crash of Postgres loses of it is written again by the next look.
 func (s *Store) renew(ctx context.Context, version string, set FleetSettings, now Standing) (Fleet, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var last *time.Duration
 	if !now.Last.IsZero() {
@@ -236,7 +238,7 @@ func (s *Store) renew(ctx context.Context, version string, set FleetSettings, no
 		       last_created_at = excluded.last_created_at, account = excluded.account, lookup_attribute = excluded.lookup_attribute,
 		       lookup_settle = excluded.lookup_settle, flex_timeout = excluded.flex_timeout, flex_rate = excluded.flex_rate,
 		       uncertain_policy = excluded.uncertain_policy, retention = excluded.retention`,
-		s.worker, version, string(now.Word), orNull(text(now.Reason)), last, set.Account, set.LookupAttribute, set.LookupSettle,
+		s.worker, version, string(now.Word), database.OrNull(database.Text(now.Reason)), last, set.Account, set.LookupAttribute, set.LookupSettle,
 		set.FlexTimeout, set.FlexRate, set.UncertainPolicy, set.Retention)
 	b.Queue(`
 		DELETE FROM outbox_replicas WHERE name IN (
@@ -247,22 +249,22 @@ func (s *Store) renew(ctx context.Context, version string, set FleetSettings, no
 	var off string
 	var wentBack bool // this worker was last seen at a time that is not yet
 	if err := sent.QueryRow().Scan(&off, &wentBack); err != nil {
-		return Fleet{}, wrap("renew", errors.Join(err, sent.Close()))
+		return Fleet{}, database.Wrap("renew", errors.Join(err, sent.Close()))
 	}
 	if wentBack {
 		s.wentBack.Raise()
 	}
 	for range b.Len() - 2 {
 		if _, err := sent.Exec(); err != nil {
-			return Fleet{}, wrap("renew", errors.Join(err, sent.Close()))
+			return Fleet{}, database.Wrap("renew", errors.Join(err, sent.Close()))
 		}
 	}
 	rows, err := sent.Query()
 	if err != nil {
-		return Fleet{}, wrap("renew", errors.Join(err, sent.Close()))
+		return Fleet{}, database.Wrap("renew", errors.Join(err, sent.Close()))
 	}
 	f, err := scanFleet(rows)
-	return f, wrap("renew", errors.Join(err, sent.Close()))
+	return f, database.Wrap("renew", errors.Join(err, sent.Close()))
 }
 
 // leave removes this worker's row: it has stopped.
@@ -270,7 +272,7 @@ func (s *Store) leave(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveLimit)
 	defer cancel()
 	_, err := s.pool.Exec(ctx, `DELETE FROM outbox_replicas WHERE name = $1`, s.worker)
-	return wrap("leave", err)
+	return database.Wrap("leave", err)
 }
 
 // followRate makes FLEX_RATE of the living workers the fleet's rate, where they
@@ -278,7 +280,7 @@ func (s *Store) leave(ctx context.Context) error {
 // rate was never set at all, as on a new database, the lowest counts while they differ. It
 // returns the rate before, and whether it changed.
 func (s *Store) followRate(ctx context.Context) (was float64, changed bool, err error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	err = s.pool.QueryRow(ctx, `
 		WITH agreed AS MATERIALIZED (
@@ -297,7 +299,7 @@ func (s *Store) followRate(ctx context.Context) (was float64, changed bool, err 
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, false, nil
 	}
-	return was, err == nil, wrap("rate", err)
+	return was, err == nil, database.Wrap("rate", err)
 }
 
 // Rate sets the fleet's rate by hand: attempts a second, 0 for no limit. It stays
@@ -313,7 +315,7 @@ func (s *Store) RateAuto(ctx context.Context, a Act) error {
 }
 
 func (s *Store) actOnRate(ctx context.Context, a Act, set string, args ...any) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	_, err := s.pool.Exec(ctx, `
 		WITH was AS MATERIALIZED (SELECT rate, rate_by FROM outbox_gate FOR UPDATE),
@@ -321,7 +323,7 @@ func (s *Store) actOnRate(ctx context.Context, a Act, set string, args ...any) e
 		INSERT INTO outbox_acts (who, why, act, was)
 		SELECT $1, $2, 'rate', rate || coalesce(' by ' || rate_by, '') || CASE WHEN auto THEN ', now auto' ELSE ', now ' || new END
 		  FROM moved WHERE $3::double precision > 0`, append([]any{a.Who, a.Why, burstTime.Seconds()}, args...)...)
-	return wrap("rate", err)
+	return database.Wrap("rate", err)
 }
 
 // Registry is this worker's place in the fleet: its row, what it knows of the

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"flexworker/internal/crash"
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/loop"
 	"flexworker/internal/trouble"
@@ -117,7 +118,7 @@ func (r *Resolver) turn(ctx context.Context) (waiting bool, err error) {
 	}
 	taken := time.Now()
 	q, err := r.Store.takeLookups(ctx, most, r.Policy.Settle, busy)
-	if isDataError(err) {
+	if database.IsDataError(err) {
 		err = r.skipUnreadable(ctx, err)
 	}
 	if err != nil || len(q.asked) == 0 {

@@ -6,6 +6,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"flexworker/internal/database"
 )
 
 // Configure sets up the connections of the worker's loops; whoever else reads our
@@ -13,7 +15,7 @@ import (
 func Configure(config *pgxpool.Config) {
 	maps.Copy(config.ConnConfig.RuntimeParams, sessions)
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		registerTexts(conn.TypeMap())
+		database.RegisterTexts(conn.TypeMap())
 		return warm(ctx, conn)
 	}
 }
@@ -39,7 +41,7 @@ const warmLock = "100ms"
 // it ends the connection: there may be no tables yet, no right to write them, or
 // somebody who holds them locked, and not every statement needs them.
 func warm(ctx context.Context, conn *pgx.Conn) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		// Before the batch: its statements take their locks as they are prepared.
@@ -53,7 +55,7 @@ func warm(ctx context.Context, conn *pgx.Conn) error {
 		return tx.SendBatch(ctx, &b).Close()
 	})
 	if err != nil && conn.IsClosed() {
-		return wrap("connect", err)
+		return database.Wrap("connect", err)
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/database"
 )
 
 // Row is a request as people see it in a list.
@@ -45,20 +47,20 @@ func (s *Store) List(ctx context.Context, f Filter) ([]Row, error) {
 	limit := cmp.Or(f.Limit, ListMost)
 	rows, err := s.pool.Query(ctx, `SELECT `+rowColumns+` FROM outbox WHERE`+where+` ORDER BY id DESC LIMIT $7`, f.args(limit)...)
 	if err != nil {
-		return nil, wrap("list", err)
+		return nil, database.Wrap("list", err)
 	}
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Row])
-	return list, wrap("list", err)
+	return list, database.Wrap("list", err)
 }
 
 // IDs are the ids of requests that begin with prefix, the smallest first, at most most.
 func (s *Store) IDs(ctx context.Context, prefix string, most int) ([]string, error) {
 	rows, err := s.pool.Query(ctx, `SELECT request_id FROM outbox WHERE request_id >= $1 AND starts_with(request_id, $1) ORDER BY request_id LIMIT $2`, prefix, most)
 	if err != nil {
-		return nil, wrap("ids", err)
+		return nil, database.Wrap("ids", err)
 	}
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return ids, wrap("ids", err)
+	return ids, database.Wrap("ids", err)
 }
 
 // History is one attempt or lookup.
@@ -145,22 +147,22 @@ func (s *Store) Show(ctx context.Context, requestID string) (Detail, error) {
 		return d, ErrUnknown
 	}
 	if err != nil {
-		return d, wrap("show", err)
+		return d, database.Wrap("show", err)
 	}
 	history, err := s.pool.Query(ctx, `
 		SELECT kind, number, worker, started_at, (extract(epoch FROM took) * 1000)::bigint, http_status, twilio_code,
 		       twilio_request_id, outcome, error, applied
 		  FROM outbox_attempts WHERE outbox_id = $1 ORDER BY id`, id)
 	if err != nil {
-		return d, wrap("show", err)
+		return d, database.Wrap("show", err)
 	}
 	if d.History, err = pgx.CollectRows(history, pgx.RowToStructByPos[History]); err != nil {
-		return d, wrap("show", err)
+		return d, database.Wrap("show", err)
 	}
 	acts, err := s.pool.Query(ctx, `SELECT at, who, why, act, was, attempt FROM outbox_acts WHERE request_id = $1 ORDER BY id`, requestID)
 	if err != nil {
-		return d, wrap("show", err)
+		return d, database.Wrap("show", err)
 	}
 	d.Acts, err = pgx.CollectRows(acts, pgx.RowToStructByPos[Done])
-	return d, wrap("show", err)
+	return d, database.Wrap("show", err)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"flexworker/internal/database"
 	"flexworker/internal/faultproxy"
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
@@ -149,11 +150,11 @@ func TestPeers_04_EveryStatementEnds(t *testing.T) {
 		calls.Go(func() { // all at once: each waits for its limit
 			// The loops' contexts end with the process only; this one ends so
 			// that a call which hangs is seen and not waited for.
-			ctx, cancel := context.WithTimeout(t.Context(), 2*writeLimit)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*database.WriteLimit)
 			defer cancel()
 			begun := time.Now()
 			err := call(ctx)
-			if took := time.Since(begun); err == nil || took > writeLimit+5*time.Second {
+			if took := time.Since(begun); err == nil || took > database.WriteLimit+5*time.Second {
 				t.Errorf("%s: after %v: %v", name, took, err)
 			}
 		})

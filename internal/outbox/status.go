@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/database"
 )
 
 // Unfinished is a row of outbox_backlog.
@@ -72,7 +74,7 @@ func (s *Store) Status(ctx context.Context) (all Status, err error) {
 	if all.Holders, err = s.Holders(ctx, heldLong); err != nil {
 		return all, err
 	}
-	if err = s.unfinished(ctx, &all); isLockTrouble(err) {
+	if err = s.unfinished(ctx, &all); database.IsLockTrouble(err) {
 		why := err.Error()
 		all.Unread = &why
 	}
@@ -84,24 +86,24 @@ func (s *Store) unfinished(ctx context.Context, all *Status) error {
 	rows, err := s.pool.Query(ctx, `SELECT state, source, requests, oldest FROM outbox_backlog
 		 ORDER BY array_position(ARRAY['pending', 'sending', 'uncertain', 'unpublished'], state), requests DESC, source`)
 	if err != nil {
-		return wrap("status", err)
+		return database.Wrap("status", err)
 	}
 	if all.Unfinished, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Unfinished]); err != nil {
-		return wrap("status", err)
+		return database.Wrap("status", err)
 	}
 	if rows, err = s.pool.Query(ctx, `SELECT what, id, source, since, why, command FROM outbox_attention ORDER BY since, id LIMIT $1`, StatusMost); err != nil {
-		return wrap("status", err)
+		return database.Wrap("status", err)
 	}
 	if all.Attention, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Attention]); err != nil {
-		return wrap("status", err)
+		return database.Wrap("status", err)
 	}
 	if err = s.pool.QueryRow(ctx, `SELECT count(*) FROM outbox_attention`).Scan(&all.Waiting); err != nil {
-		return wrap("status", err)
+		return database.Wrap("status", err)
 	}
 	if rows, err = s.pool.Query(ctx, `SELECT state, source, workspace_sid, error_kind, http_status, twilio_code, error_message, requests, latest
 		  FROM outbox_failures ORDER BY requests DESC, latest DESC LIMIT $1`, StatusMost); err != nil {
-		return wrap("status", err)
+		return database.Wrap("status", err)
 	}
 	all.Failures, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Failure])
-	return wrap("status", err)
+	return database.Wrap("status", err)
 }

@@ -3,23 +3,18 @@ package outbox
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"flexworker/internal/database"
 	"flexworker/internal/group"
 	"flexworker/internal/loop"
 )
 
 // Limits of the durable steps.
 const (
-	// writeLimit bounds one statement of the worker on its own side. The
-	// server's statement_timeout has to be shorter, because a context that ends
-	// in mid-query costs the connection.
-	writeLimit = 10 * time.Second
 	// batchSize is the most items in one write.
 	batchSize = 256
 	// batchBytes is the most that they may have: what takes longer than a statement may
@@ -52,7 +47,7 @@ type Store struct {
 	claims, stores stall // whether Postgres lets claims through, and what is added
 
 	locked                                      lockedIDs // known to Add
-	waryAdds, waryAsked, waryRecords, waryMarks wary
+	waryAdds, waryAsked, waryRecords, waryMarks database.Wary
 	fleet                                       atomic.Pointer[Fleet] // as the latest look found it; nil before the first
 
 	adds      *group.Group[Event, Added]
@@ -85,14 +80,14 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 		due: loop.NewSignal(), overdue: loop.NewSignal(), wentBack: loop.NewSignal(), doubtful: loop.NewSignal(), settled: newHints(), stray: loop.NewSignal(), unanswered: loop.NewSignal(),
 	}
 	s.adds = group.New(batchSize, s.addBatch)
-	s.adds.Room, s.adds.Split = s.shortcut.room, isDataError
+	s.adds.Room, s.adds.Split = s.shortcut.room, database.IsDataError
 	s.adds.Size, s.adds.MostBytes = func(e Event) int { return len(e.Raw) + len(e.Request) }, batchBytes
 	s.addsApart = group.New(1, s.addApart)
 	s.malformed = group.New(batchSize, s.addMalformedBatch)
-	s.malformed.Split = isDataError
+	s.malformed.Split = database.IsDataError
 	s.malformed.Size, s.malformed.MostBytes = func(m Malformed) int { return len(m.Raw) }, batchBytes
 	s.records = group.New(batchSize, s.recordBatch)
-	s.records.Split = isDataError
+	s.records.Split = database.IsDataError
 	s.records.Size, s.records.MostBytes = func(r record) int { return len(r.told.Response) }, batchBytes
 	s.turn = group.NewTurn(turnWait)
 	s.records.Turn = s.turn
@@ -103,22 +98,7 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 // its work now, so that the same call may succeed later; a refusal of the data, and
 // what Postgres has answered, is not that.
 func Away(err error) bool {
-	return err != nil && !isDataError(err) && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrOld) && !errors.Is(err, ErrLocked) && !errors.Is(err, ErrLeaseLost)
-}
-
-// isDataError says whether Postgres refused what was written, rather than the
-// writing: class 22 (data), 23 (a constraint), 54 (too large, too deep).
-func isDataError(err error) bool {
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) || len(pg.Code) < 2 {
-		return false
-	}
-	switch pg.Code[:2] {
-	case "22", "23", "54":
-		return true
-	default:
-		return false
-	}
+	return err != nil && !database.IsDataError(err) && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrOld) && !errors.Is(err, ErrLocked) && !errors.Is(err, ErrLeaseLost)
 }
 
 // ErrReadOnly is returned by Ready where Postgres answers and cannot write: it is a standby, or
@@ -133,32 +113,3 @@ func (s *Store) Ready(ctx context.Context) error {
 	}
 	return err
 }
-
-// wrap names the step that failed.
-func wrap(step string, err error) error {
-	if err == nil {
-		return nil
-	}
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.Code == "42P01" {
-		return fmt.Errorf("outbox: %s: the database does not have our tables, or search_path leads elsewhere; `worker migrate up` makes them: %w", step, err)
-	}
-	if errors.As(err, &pg) && pg.Code == "42501" {
-		return fmt.Errorf("outbox: %s: this role lacks a right; docs/operating.md lists under Permissions what to grant: %w", step, err)
-	}
-	if errors.As(err, &pg) && pg.Code == "55P03" {
-		return fmt.Errorf("outbox: %s: another transaction holds what this needs locked, and nothing was changed; pg_stat_activity shows whose it is: %w", step, err)
-	}
-	if errors.As(err, &pg) && pg.ConstraintName != "" {
-		return fmt.Errorf("outbox: %s: constraint %s: %w", step, pg.ConstraintName, err)
-	}
-	return fmt.Errorf("outbox: %s: %w", step, err)
-}
-
-// bounded is the context of one write: no caller cuts it, since a statement
-// that was cut may have committed; writeLimit does.
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(context.WithoutCancel(ctx), writeLimit, errWriteLimit)
-}
-
-var errWriteLimit = fmt.Errorf("outbox: a statement took longer than %v", writeLimit)

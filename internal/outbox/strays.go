@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
 )
 
@@ -46,7 +47,7 @@ const (
 // died, of a hint that was dropped, of a stream that was away. They are read from
 // where the last read ended.
 func (s *Store) strays(ctx context.Context, from *cursor) ([]answer, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	settled, err := s.settlements(ctx, straySQL, strayAge, from.settledAt, from.last[final], batchSize)
 	if err != nil {
@@ -76,7 +77,7 @@ func (s *Store) strays(ctx context.Context, from *cursor) ([]answer, error) {
 
 // unpublished are the answers to settled requests that the Publisher knows by number.
 func (s *Store) unpublished(ctx context.Context, numbers []int64) ([]answer, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	settled, err := s.settlements(ctx, unpublishedSQL, numbers)
 	answers := make([]answer, 0, len(settled))
@@ -92,16 +93,16 @@ func (s *Store) unpublished(ctx context.Context, numbers []int64) ([]answer, err
 func (s *Store) settlements(ctx context.Context, sql string, args ...any) ([]settlement, error) {
 	rows, err := s.pool.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, wrap("strays", err)
+		return nil, database.Wrap("strays", err)
 	}
 	settled, err := pgx.CollectRows(rows, scanSettlement)
-	return settled, wrap("strays", err)
+	return settled, database.Wrap("strays", err)
 }
 
 // asking are the answers to messages that made no request: repeats of a settled
 // request, malformed ones and conflicts, from where the last read ended.
 func (s *Store) asking(ctx context.Context, from *cursor) ([]answer, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	repeats, err := s.askingAgain(ctx, from.last[repetition])
 	if err != nil {
@@ -111,7 +112,7 @@ func (s *Store) asking(ctx context.Context, from *cursor) ([]answer, error) {
 		SELECT id, kind, stream, stream_sequence, traceparent, tracestate, source, request_id, error, received_at
 		  FROM outbox_malformed WHERE published_at IS NULL AND id > $1 ORDER BY id LIMIT $2`, from.last[malformation], batchSize)
 	if err != nil {
-		return nil, wrap("asking", err)
+		return nil, database.Wrap("asking", err)
 	}
 	malformed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (answer, error) {
 		e := ResultError{Faults: jsonNull}
@@ -126,7 +127,7 @@ func (s *Store) asking(ctx context.Context, from *cursor) ([]answer, error) {
 		return a, nil
 	})
 	if err != nil {
-		return nil, wrap("asking", err)
+		return nil, database.Wrap("asking", err)
 	}
 	from.read(repetition, repeats)
 	from.read(malformation, malformed)
@@ -141,7 +142,7 @@ func (s *Store) askingAgain(ctx context.Context, last int64) ([]answer, error) {
 		 WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL AND r.id > $1
 		 ORDER BY r.id LIMIT $2`, last, batchSize)
 	if err != nil {
-		return nil, wrap("asking again", err)
+		return nil, database.Wrap("asking again", err)
 	}
 	answers, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (answer, error) {
 		var id int64
@@ -159,7 +160,7 @@ func (s *Store) askingAgain(ctx context.Context, last int64) ([]answer, error) {
 		return a, nil
 	})
 	if err != nil {
-		return nil, wrap("asking again", err)
+		return nil, database.Wrap("asking again", err)
 	}
 	return answers, nil
 }

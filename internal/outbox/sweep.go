@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/crash"
+	"flexworker/internal/database"
 	"flexworker/internal/loop"
 	"flexworker/internal/trouble"
 )
@@ -141,15 +142,15 @@ const expireSQL = `
 // sweepOut runs a statement that returns the rows it moved, and hints at their
 // results.
 func (s *Store) sweepOut(ctx context.Context, step, sql string, args ...any) (int, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, sql, args...)
 	if err != nil {
-		return 0, wrap(step, err)
+		return 0, database.Wrap(step, err)
 	}
 	moved, err := pgx.CollectRows(rows, scanSettlement)
 	if err != nil {
-		return 0, wrap(step, err)
+		return 0, database.Wrap(step, err)
 	}
 	if len(moved) > 0 {
 		crash.At("swept")

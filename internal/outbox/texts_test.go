@@ -8,6 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"flexworker/internal/database"
 )
 
 // TestTexts: Postgres and pgx read out of our form of an array what was put in, and
@@ -38,7 +40,7 @@ func TestTexts(t *testing.T) {
 		}
 	}
 	ours := pgtype.NewMap()
-	registerTexts(ours)
+	database.RegisterTexts(ours)
 	theirs := pgtype.NewMap()
 	for _, in := range []any{nullable, []*string{}, []string{}, plain} {
 		a, err := ours.Encode(pgtype.TextArrayOID, pgtype.BinaryFormatCode, in, []byte("before"))

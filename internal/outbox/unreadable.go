@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/database"
 )
 
 // A json column takes text that no operator can read, such as one with \u0000 in it. The check keeps
@@ -13,27 +15,27 @@ import (
 // skipUnreadable gives up on reading the uncertain requests of which Postgres cannot: they are looked
 // up as requests that name no workspace, and UNCERTAIN_POLICY decides. It returns their ids.
 func (s *Store) skipUnreadable(ctx context.Context) ([]string, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, `SELECT id FROM outbox WHERE state = 'uncertain' AND due_at <= now() AND lookup_attribute IS NOT NULL`)
 	if err != nil {
-		return nil, wrap("read uncertain", err)
+		return nil, database.Wrap("read uncertain", err)
 	}
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
-		return nil, wrap("read uncertain", err)
+		return nil, database.Wrap("read uncertain", err)
 	}
 	bad, err := s.unreadable(ctx, ids)
 	if err != nil || len(bad) == 0 {
-		return nil, wrap("read uncertain", err)
+		return nil, database.Wrap("read uncertain", err)
 	}
 	rows, err = s.pool.Query(ctx, `
 		UPDATE outbox SET lookup_attribute = NULL WHERE id = ANY ($1) AND state = 'uncertain' RETURNING request_id`, bad)
 	if err != nil {
-		return nil, wrap("skip unreadable", err)
+		return nil, database.Wrap("skip unreadable", err)
 	}
 	skipped, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return skipped, wrap("skip unreadable", err)
+	return skipped, database.Wrap("skip unreadable", err)
 }
 
 // unreadable halves the requests until those stand alone that cannot be read.
@@ -45,7 +47,7 @@ func (s *Store) unreadable(ctx context.Context, ids []int64) ([]int64, error) {
 	switch {
 	case err == nil:
 		return nil, nil
-	case !isDataError(err):
+	case !database.IsDataError(err):
 		return nil, err
 	case len(ids) == 1:
 		return ids, nil

@@ -33,7 +33,7 @@ type untold struct {
 // traceless is how long Postgres has to say that there is no trace: at first the
 // statement may still be on its way, on a connection that was cut, and then be
 // carried out. No statement lasts longer than writeLimit.
-const traceless = database.ArriveLimit + writeLimit + 2*time.Second
+const traceless = database.ArriveLimit + database.WriteLimit + 2*time.Second
 
 // sign gives a signature that no other statement has.
 func (s *Store) sign() string { return fmt.Sprintf("%s/%d", s.worker, s.signed.Add(1)) }
@@ -129,7 +129,7 @@ func (u *untold) forget(signatures []string) {
 // person cancelled meanwhile is cancelled, not pending; where an earlier attempt may have
 // created it, lookups go on.
 func (s *Store) takeBack(ctx context.Context, signatures []string) (moved int, done, held []string, err error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	rows, err := s.pool.Query(ctx, `/* take back */
 		WITH untold AS MATERIALIZED (
@@ -165,7 +165,7 @@ func (s *Store) takeBack(ctx context.Context, signatures []string) (moved int, d
 		UNION ALL
 		SELECT signature, true FROM untold WHERE id NOT IN (SELECT id FROM standing)`, signatures, s.worker, s.leaseFor)
 	if err != nil {
-		return 0, nil, nil, wrap("take back", err)
+		return 0, nil, nil, database.Wrap("take back", err)
 	}
 	var signature string
 	var isHeld bool
@@ -179,7 +179,7 @@ func (s *Store) takeBack(ctx context.Context, signatures []string) (moved int, d
 		return nil
 	})
 	if err != nil {
-		return 0, nil, nil, wrap("take back", err)
+		return 0, nil, nil, database.Wrap("take back", err)
 	}
 	done = slices.DeleteFunc(done, func(signature string) bool { return slices.Contains(held, signature) })
 	return moved, done, held, nil

@@ -1,4 +1,4 @@
-package outbox
+package database
 
 import (
 	"encoding/binary"
@@ -12,7 +12,7 @@ import (
 // was a quarter of what the worker allocated. Without this all works the same, slower; so
 // it does in the modes exec and simple_protocol, where pgx does not know what a parameter
 // is to be and goes by its Go type. Bytes would be bytea there: texts have to be strings.
-func registerTexts(m *pgtype.Map) {
+func RegisterTexts(m *pgtype.Map) {
 	if array, ok := m.TypeForOID(pgtype.TextArrayOID); ok {
 		m.RegisterType(&pgtype.Type{Name: array.Name, OID: array.OID, Codec: textArrays{array.Codec}})
 	}

@@ -1,0 +1,83 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// patiently is an expression that makes what follows in its transaction wait for patience.
+const Patiently = `set_config('lock_timeout', '` + Patience + `', true)`
+
+// isLockTrouble says whether a statement has waited too long, by its lock_timeout or by its statement_timeout.
+func IsLockTrouble(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "55P03" || pg.Code == "57014")
+}
+
+// rowsLocked says whether err, of a statement that wrote rows of ours, means that another
+// transaction holds some of them, and not a table or an index of ours.
+func RowsLocked(ctx context.Context, pool *pgxpool.Pool, err error) bool {
+	if !IsLockTrouble(err) {
+		return false
+	}
+	var whole bool
+	err = pool.QueryRow(ctx, `
+		SELECT EXISTS (
+			SELECT FROM pg_locks l
+			  LEFT JOIN pg_index i ON i.indexrelid = l.relation
+			  JOIN pg_class c ON c.oid = coalesce(i.indrelid, l.relation)
+			 WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+			   AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+			   AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('outbox')) AND starts_with(c.relname, 'outbox'))`).Scan(&whole)
+	return err == nil && !whole
+}
+
+// wary remembers that one kind of write has met a locked row. The zero value has met none.
+type Wary struct{ until atomic.Int64 } // in unix nanoseconds
+
+func (w *Wary) Met() { w.until.Store(time.Now().Add(warySpan).UnixNano()) }
+
+func (w *Wary) Now() bool { return time.Now().UnixNano() < w.until.Load() }
+
+// free locks those of the rows of a table that nobody else holds, in the order of ids, and says
+// which others hold. A row that is not there counts as neither.
+func LockFree(ctx context.Context, tx pgx.Tx, table string, ids []int64) (held map[int64]bool, err error) {
+	there, err := IDs(ctx, tx, `SELECT id FROM `+table+` WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED`, ids)
+	if err != nil || len(there) == len(ids) {
+		return nil, err
+	}
+	rest := slices.DeleteFunc(slices.Clone(ids), func(id int64) bool { _, ok := slices.BinarySearch(there, id); return ok })
+	if rest, err = IDs(ctx, tx, `SELECT id FROM `+table+` WHERE id = ANY ($1)`, rest); err != nil {
+		return nil, err
+	}
+	held = make(map[int64]bool, len(rest))
+	for _, id := range rest {
+		held[id] = true
+	}
+	return held, nil
+}
+
+func IDs(ctx context.Context, tx pgx.Tx, sql string, ids []int64) ([]int64, error) {
+	rows, err := tx.Query(ctx, sql, ids)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int64])
+}
+
+const (
+	// patience is how long a write of many waits for one row. Where our own statements meet, as
+	// when a message comes to two replicas, they wait for one commit.
+	Patience = "500ms"
+	// noPatience is the same of one that is carried out again: who is waited for by then is slow.
+	NoPatience = "50ms"
+	// warySpan is for how long a kind of write looks for locked rows first, after it met one.
+	warySpan = 10 * time.Second
+)

@@ -1,0 +1,57 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// bounded is the context of one write: no caller cuts it, since a statement
+// that was cut may have committed; writeLimit does.
+func Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(context.WithoutCancel(ctx), WriteLimit, errWriteLimit)
+}
+
+var errWriteLimit = fmt.Errorf("outbox: a statement took longer than %v", WriteLimit)
+
+// isDataError says whether Postgres refused what was written, rather than the
+// writing: class 22 (data), 23 (a constraint), 54 (too large, too deep).
+func IsDataError(err error) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || len(pg.Code) < 2 {
+		return false
+	}
+	switch pg.Code[:2] {
+	case "22", "23", "54":
+		return true
+	default:
+		return false
+	}
+}
+
+// wrap names the step that failed.
+func Wrap(step string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "42P01" {
+		return fmt.Errorf("outbox: %s: the database does not have our tables, or search_path leads elsewhere; `worker migrate up` makes them: %w", step, err)
+	}
+	if errors.As(err, &pg) && pg.Code == "42501" {
+		return fmt.Errorf("outbox: %s: this role lacks a right; docs/operating.md lists under Permissions what to grant: %w", step, err)
+	}
+	if errors.As(err, &pg) && pg.Code == "55P03" {
+		return fmt.Errorf("outbox: %s: another transaction holds what this needs locked, and nothing was changed; pg_stat_activity shows whose it is: %w", step, err)
+	}
+	if errors.As(err, &pg) && pg.ConstraintName != "" {
+		return fmt.Errorf("outbox: %s: constraint %s: %w", step, pg.ConstraintName, err)
+	}
+	return fmt.Errorf("outbox: %s: %w", step, err)
+}
+
+// WL
+const WriteLimit = 10 * time.Second
