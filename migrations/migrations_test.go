@@ -17,8 +17,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
-	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/outbox/request"
 	"flexworker/migrations"
 )
 
@@ -292,7 +292,7 @@ func TestComments(t *testing.T) {
 func TestStatesMatch(t *testing.T) {
 	t.Parallel()
 	var want []string
-	for _, s := range outbox.States {
+	for _, s := range request.States {
 		want = append(want, string(s))
 	}
 	dsn := outboxtest.NewDSN(t)
@@ -311,7 +311,7 @@ func TestStatesMatch(t *testing.T) {
 	same("CHECK state_is_known...", first(regexp.MustCompile(`'(\w+)'`), check[0]))
 	_, finals, _ := strings.Cut(check[0], "ELSE")
 	var final []string
-	for _, s := range outbox.States {
+	for _, s := range request.States {
 		if s.Final() {
 			final = append(final, string(s))
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
 )
 
@@ -189,9 +190,9 @@ func (o office) why(ctx context.Context, act string, a outbox.Act, named []strin
 			reasons = append(reasons, fmt.Sprintf("%s cannot be read: %v", terminal.Line(id), err))
 		case a.Attempt != nil && *a.Attempt != d.Attempt:
 			reasons = append(reasons, stale(d, *a.Attempt))
-		case act == "retry" && d.State == outbox.Pending && d.NotBefore().After(d.Now):
+		case act == "retry" && d.State == request.Pending && d.NotBefore().After(d.Now):
 			reasons = append(reasons, fmt.Sprintf("%s is pending and waits for its not_before, %s, which nothing goes round", terminal.Line(id), d.NotBefore().UTC().Format(time.RFC3339)))
-		case act == "retry" && d.State == outbox.Rejected && deref(d.ErrorKind) == "invalid":
+		case act == "retry" && d.State == request.Rejected && deref(d.ErrorKind) == "invalid":
 			reasons = append(reasons, fmt.Sprintf("%s failed the check before Flex and would fail it again: publish the corrected request under a new request_id", terminal.Line(id)))
 		default:
 			reasons = append(reasons, fmt.Sprintf("%s is %s: %s takes %s%s", terminal.Line(id), d.State, act, takes[act], leftOut))

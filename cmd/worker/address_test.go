@@ -36,7 +36,7 @@ var named = regexp.MustCompile(`worker=\S+`)
 func TestNoPartOfAPassword(t *testing.T) {
 	t.Parallel()
 	file := t.TempDir() + "/events"
-	if err := os.WriteFile(file, request("never-sent"), 0o600); err != nil {
+	if err := os.WriteFile(file, requestOf("never-sent"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, password := range odd {

@@ -15,7 +15,7 @@ func TestSecretInAnotherField(t *testing.T) {
 	const secret = "8f3e0b7c5d2a49164c5b7e0f9a1d3c62"
 	const sid, key = "AC" + "00000000000000000000000000000001", "SK" + "00000000000000000000000000000008"
 	file := t.TempDir() + "/events"
-	if err := os.WriteFile(file, request("never-sent"), 0o600); err != nil {
+	if err := os.WriteFile(file, requestOf("never-sent"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, tt := range map[string]struct {

@@ -52,7 +52,7 @@ func newControl(t *testing.T) *control {
 func (c *control) post(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.address, bytes.NewReader(request("control")))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.address, bytes.NewReader(requestOf("control")))
 	if err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ func TestCommands(t *testing.T) {
 	serving := r.command(env, "run")
 	r.says(serving.address, "ok", 200)
 	file := t.TempDir() + "/events"
-	if err := os.WriteFile(file, append(append(request("sent-1"), "\n\n"...), request("sent-2")...), 0o600); err != nil {
+	if err := os.WriteFile(file, append(append(requestOf("sent-1"), "\n\n"...), requestOf("sent-2")...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {

@@ -20,7 +20,7 @@ func TestLongSource(t *testing.T) {
 	r.start(first)
 	r.start(second)
 	source := strings.Repeat("x", 4000)
-	for _, body := range []string{string(request("far")), "not JSON", string(request("far"))} {
+	for _, body := range []string{string(requestOf("far")), "not JSON", string(requestOf("far"))} {
 		if _, err := r.js.Publish(t.Context(), "interactions.requests."+source, []byte(body)); err != nil {
 			t.Fatal(err)
 		}

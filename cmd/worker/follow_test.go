@@ -30,7 +30,7 @@ func TestFollowARequest(t *testing.T) {
 	w := r.command(r.environment("LOG_LEVEL=debug"))
 	r.says(w.address, "ok", 200)
 	m := nats.NewMsg("interactions.requests.crm")
-	m.Data = request("followed")
+	m.Data = requestOf("followed")
 	m.Header.Set("traceparent", "00-"+trace+"-00f067aa0ba902b7-01")
 	ack, err := r.js.PublishMsg(t.Context(), m)
 	if err != nil {

@@ -47,7 +47,7 @@ func (r *rig) insist(id string) {
 	again := time.NewTicker(200 * time.Millisecond)
 	defer again.Stop()
 	for r.t.Context().Err() == nil {
-		if _, err := r.js.Publish(r.t.Context(), "interactions.requests.crm", request(id), jetstream.WithMsgID(id)); err == nil {
+		if _, err := r.js.Publish(r.t.Context(), "interactions.requests.crm", requestOf(id), jetstream.WithMsgID(id)); err == nil {
 			return
 		}
 		select {

@@ -10,6 +10,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/trouble"
 )
 
@@ -103,7 +104,7 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 	count(sparedDesc, c.Spared.Load())
 	count(putBackDesc, c.PutBack.Load())
 	for kind := range c.Lookups {
-		count(lookupsDesc, c.Lookups[kind].Load(), outbox.FindingKind(kind).String())
+		count(lookupsDesc, c.Lookups[kind].Load(), request.FindingKind(kind).String())
 	}
 	count(twiceDesc, c.Duplicates.Load())
 	count(lapsedDesc, c.Lapsed.Load())

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
 )
 
@@ -115,8 +116,8 @@ func filterFault(f outbox.Filter) error {
 	if f.State == "" {
 		return nil
 	}
-	names := make([]string, len(outbox.States))
-	for i, s := range outbox.States {
+	names := make([]string, len(request.States))
+	for i, s := range request.States {
 		if names[i] = string(s); s == f.State {
 			return nil
 		}

@@ -185,7 +185,7 @@ func TestLeastPermissions(t *testing.T) {
 	if _, err := r.js.Publish(t.Context(), "interactions.requests.crm", []byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.js.Publish(t.Context(), "interactions.requests.shop", request("p-1")); err != nil {
+	if _, err := r.js.Publish(t.Context(), "interactions.requests.shop", requestOf("p-1")); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() error {
@@ -366,7 +366,7 @@ func TestPermissionTable(t *testing.T) {
 	r.says(serving.address, "ok", 200)
 
 	file := t.TempDir() + "/events"
-	if err := os.WriteFile(file, request("typed-1"), 0o600); err != nil {
+	if err := os.WriteFile(file, requestOf("typed-1"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	tryAs := func(name string, want int, args ...string) string {
@@ -393,7 +393,7 @@ func TestPermissionTable(t *testing.T) {
 		}
 		return js
 	}
-	if _, err := connect("sender").Publish(t.Context(), "interactions.requests.crm", request("sent-1")); err != nil {
+	if _, err := connect("sender").Publish(t.Context(), "interactions.requests.crm", requestOf("sent-1")); err != nil {
 		t.Errorf("a service that sends: %v", err)
 	}
 	results, err := connect("reader").CreateConsumer(t.Context(), "INTERACTION_RESULTS", jetstream.ConsumerConfig{

@@ -11,6 +11,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
 )
 
@@ -86,7 +87,7 @@ func (o office) speaksOf(ctx context.Context, a outbox.Act, id, sid string) (out
 		return d, err
 	case a.Attempt != nil && *a.Attempt != d.Attempt:
 		return d, no("nothing was changed: %s", stale(d, *a.Attempt))
-	case d.State != outbox.Uncertain:
+	case d.State != request.Uncertain:
 		return d, notUncertain(id)
 	case a.Attempt != nil:
 		return d, nil

@@ -207,7 +207,7 @@ func (r *rig) says(address, want string, status int) {
 }
 
 // request is one event in order by the contract's section 3.
-func request(id string) []byte {
+func requestOf(id string) []byte {
 	return fmt.Appendf(nil, `{"request_id":%q,"channel":{"type":"sms","initiated_by":"api","participants":[{"address":"+15550100","proxy_address":"+15550199"}]},`+
 		`"routing":{"properties":{"workspace_sid":%q,"workflow_sid":%q,"task_channel_unique_name":"sms","attributes":{"test_id":%q}}},"metadata":{"for":%q}}`,
 		id, flextest.WorkspaceSID, flextest.WorkflowSID, id, id)
@@ -218,7 +218,7 @@ func (r *rig) send(prefix string, from, to int) {
 	r.t.Helper()
 	var sent []jetstream.PubAckFuture
 	for i := from; i < to; i++ {
-		ack, err := r.js.PublishAsync("interactions.requests.crm", request(fmt.Sprintf("%s-%d", prefix, i)))
+		ack, err := r.js.PublishAsync("interactions.requests.crm", requestOf(fmt.Sprintf("%s-%d", prefix, i)))
 		if err != nil {
 			r.t.Fatal(err)
 		}

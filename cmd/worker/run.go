@@ -19,6 +19,7 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/trouble"
 	"flexworker/migrations"
 )
@@ -132,8 +133,8 @@ func (a *app) build(ctx context.Context, name string) error {
 		return err
 	}
 	counters := &outbox.Counters{}
-	policy := outbox.Policy{MinDelay: cfg.RetryMinDelay, MaxDelay: cfg.RetryMaxDelay, MaxAttempts: cfg.RetryMaxAttempts,
-		Settle: cfg.LookupSettle, Undecided: outbox.Undecided(cfg.UncertainPolicy)}
+	policy := request.Policy{MinDelay: cfg.RetryMinDelay, MaxDelay: cfg.RetryMaxDelay, MaxAttempts: cfg.RetryMaxAttempts,
+		Settle: cfg.LookupSettle, Undecided: request.Undecided(cfg.UncertainPolicy)}
 	a.store = outbox.NewStore(a.pool, name, cfg.FlexTimeout)
 	a.store.Attribute, a.store.Retention = cfg.LookupAttribute, cfg.Retention
 	maxAge := 7 * 24 * time.Hour

@@ -23,7 +23,7 @@ func TestSendMalformed(t *testing.T) {
 	// What anybody can tell from its text is not sent. What the database alone refuses is.
 	r.must(`ALTER TABLE outbox ADD CONSTRAINT no_b_1 CHECK (request_id <> 'b-1')`)
 	file := t.TempDir() + "/events"
-	if err := os.WriteFile(file, []byte(string(request("b-1"))+"\n"+string(request("b-2"))), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(string(requestOf("b-1"))+"\n"+string(requestOf("b-2"))), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.types(env, typed{[]string{"send", "--wait", "1m", file}, 0, []string{`"outcome":"malformed"`, "the database does not take it", `"request_id":"b-2"`}})
@@ -90,7 +90,7 @@ func TestSendCloudEvent(t *testing.T) {
 	w := r.command(env, "run")
 	r.says(w.address, "ok", 200)
 	file := t.TempDir() + "/event.json"
-	data := strings.Replace(string(request("x")), `"request_id":"x",`, "", 1)
+	data := strings.Replace(string(requestOf("x")), `"request_id":"x",`, "", 1)
 	if strings.Contains(data, "request_id") {
 		t.Fatal(data)
 	}
@@ -107,7 +107,7 @@ func TestSend(t *testing.T) {
 	r := newRig(t)
 	env := r.environment()
 	file := t.TempDir() + "/events"
-	if err := os.WriteFile(file, append(append(request("b-2"), '\n'), request("b-1")...), 0o600); err != nil {
+	if err := os.WriteFile(file, append(append(requestOf("b-2"), '\n'), requestOf("b-1")...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	// No worker runs, so nothing answers.
@@ -156,10 +156,10 @@ func TestSendMatchesBySequence(t *testing.T) {
 	env := r.environment()
 	w := r.command(env, "run")
 	r.says(w.address, "ok", 200)
-	other := strings.Replace(string(request("d-1")), `"sms","initiated_by"`, `"whatsapp","initiated_by"`, 1)
+	other := strings.Replace(string(requestOf("d-1")), `"sms","initiated_by"`, `"whatsapp","initiated_by"`, 1)
 	file := t.TempDir() + "/events"
 	for round := range 3 {
-		if err := os.WriteFile(file, []byte(string(request("d-1"))+"\n"+other+"\n"+string(request("d-1"))+"\n"), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(string(requestOf("d-1"))+"\n"+other+"\n"+string(requestOf("d-1"))+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		status, out, errs := r.try(env, "send", "--wait", "1m", file)

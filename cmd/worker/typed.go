@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
 )
 
@@ -118,8 +119,8 @@ func subcommand(cmd *cobra.Command, args []string) error {
 
 // completeStates offers the states of a request to the shell.
 func completeStates(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	names := make([]string, len(outbox.States))
-	for i, s := range outbox.States {
+	names := make([]string, len(request.States))
+	for i, s := range request.States {
 		names[i] = string(s)
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp

@@ -55,14 +55,14 @@ func TestAnswers(t *testing.T) {
 		}
 	}
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	send("crm", string(request("a")), nats.Header{"traceparent": {trace}})
+	send("crm", string(requestOf("a")), nats.Header{"traceparent": {trace}})
 	eventually(t, func() error { return is("created", in.subjects()["interactions.results.created.crm"], 1) })
-	send("shop.eu", string(request("a")), nil)                                           // the same question by another
-	send("web", strings.Replace(string(request("a")), "+15550100", "+15550101", 1), nil) // another request
+	send("shop.eu", string(requestOf("a")), nil)                                           // the same question by another
+	send("web", strings.Replace(string(requestOf("a")), "+15550100", "+15550101", 1), nil) // another request
 	send("bad", `{"request_id":"b","channel":{},"oops":1}`, nil)                         // faults
 	send("worse", "hello", nil)                                                          // no request at all
 	send("bad", `{"request_id":"b","channel":{},"oops":1}`, nil)                         // asked again
-	send("late", strings.Replace(string(request("c")), `"channel"`, `"expires_at":"2026-01-01T00:00:00Z","channel"`, 1), nil)
+	send("late", strings.Replace(string(requestOf("c")), `"channel"`, `"expires_at":"2026-01-01T00:00:00Z","channel"`, 1), nil)
 	want := map[string]int{
 		"interactions.results.created.crm": 1, "interactions.results.created.shop.eu": 1, "interactions.results.conflict.web": 1,
 		"interactions.results.rejected.bad": 2, "interactions.results.malformed.worse": 1, "interactions.results.expired.late": 1,

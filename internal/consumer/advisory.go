@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 )
 
 // watchLost stores what the server has given up delivering: a message whose
@@ -82,7 +82,7 @@ func (c *Consumer) storeLost(ctx context.Context, sequence uint64) error {
 	if err != nil {
 		return err
 	}
-	return c.store(context.WithoutCancel(ctx), c.Names.complete(outbox.Message{
+	return c.store(context.WithoutCancel(ctx), c.Names.complete(request.Message{
 		Stream: c.Names.Stream, Subject: raw.Subject, Sequence: raw.Sequence, Time: raw.Time, Headers: raw.Header, Raw: raw.Data,
 	}))
 }

@@ -3,7 +3,7 @@ package consumer
 import (
 	"testing"
 
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 )
 
 // usual is a request as most are: a workspace, some attributes, metadata.
@@ -14,7 +14,7 @@ const usual = `{"request_id":"crm-42-callback-0000017","channel":{"type":"sms","
 	`"note":"call about the delivery"}}},"priority":5,"expires_at":"2099-11-22T17:00:00Z","metadata":{"order":42,"tenant":"north"}}`
 
 func BenchmarkDecode(b *testing.B) {
-	for name, m := range map[string]outbox.Message{
+	for name, m := range map[string]request.Message{
 		"plain":      message(msgID("crm-42-callback-0000017"), usual),
 		"CloudEvent": message(nil, `{"specversion":"1.0","type":"t","source":"/s","id":"ce-1","data":`+usual+`}`),
 	} {

@@ -13,7 +13,7 @@ import (
 	"unicode/utf8"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
 )
 
@@ -49,7 +49,7 @@ func (c *checker) warn(path, format string, args ...any) {
 
 // check fills the event from its request and collects what Flex would surely
 // refuse. It asks no more than that: what Flex may take is Flex's to decide.
-func check(e *outbox.Event, lookupAttribute string) {
+func check(e *request.Event, lookupAttribute string) {
 	c := checker{seen: make(rawjson.Object, 0, 32)} // as many as most requests have
 	object, ok := c.members(e.Request)
 	if !ok {

@@ -39,6 +39,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/trouble"
 )
 
@@ -68,8 +69,8 @@ const (
 
 // Store is what the consumer needs of the outbox.
 type Store interface {
-	Add(context.Context, outbox.Event) (outbox.Added, error)
-	AddMalformed(context.Context, outbox.Malformed) error
+	Add(context.Context, request.Event) (outbox.Added, error)
+	AddMalformed(context.Context, request.Malformed) error
 	Ready(context.Context) error
 }
 

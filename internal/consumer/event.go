@@ -15,7 +15,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
 )
 
@@ -27,8 +27,8 @@ const maxRequestID = 256
 // What has a usable id and can be read as JSON is an event, however faulty; its
 // faults are all named and it is rejected under its id. All else is malformed.
 // The event carries the message in both cases, with its trace context.
-func decode(m outbox.Message, lookupAttribute string) (outbox.Event, string) {
-	e := outbox.Event{Message: m}
+func decode(m request.Message, lookupAttribute string) (request.Event, string) {
+	e := request.Event{Message: m}
 	w, bad := unwrap(m)
 	if e.Traceparent == "" {
 		e.Traceparent, e.Tracestate = w.traceparent, w.tracestate
@@ -65,7 +65,7 @@ func decode(m outbox.Message, lookupAttribute string) (outbox.Event, string) {
 // RequestID is the id under which a worker keeps a message with this text and without
 // headers, or an error with the words with which a worker answers it as malformed.
 func RequestID(text []byte) (string, error) {
-	e, bad := decode(outbox.Message{Raw: text}, "")
+	e, bad := decode(request.Message{Raw: text}, "")
 	if bad != "" {
 		return "", errors.New(bad)
 	}
@@ -86,7 +86,7 @@ type unwrapped struct {
 }
 
 // unwrap takes the request's text out of its envelope.
-func unwrap(m outbox.Message) (w unwrapped, bad string) {
+func unwrap(m request.Message) (w unwrapped, bad string) {
 	w.id, w.where = header(m, jetstream.MsgIDHeader), "the "+jetstream.MsgIDHeader+" header"
 	if !structured(m) {
 		w.text = m.Raw
@@ -280,7 +280,7 @@ func notAnObject(text []byte) string {
 
 // structured says whether a message is a CloudEvent in the structured form: by
 // its content type, or because it says so itself (a request has no specversion).
-func structured(m outbox.Message) bool {
+func structured(m request.Message) bool {
 	if strings.HasPrefix(strings.ToLower(header(m, "Content-Type")), "application/cloudevents") {
 		return true
 	}
@@ -290,7 +290,7 @@ func structured(m outbox.Message) bool {
 
 // header is the first value of a header, whatever the case of its name; of
 // several that differ in case it is the first by its bytes.
-func header(m outbox.Message, name string) string {
+func header(m request.Message, name string) string {
 	found := ""
 	for n, values := range m.Headers {
 		if len(values) > 0 && strings.EqualFold(n, name) && (found == "" || n < found) {
@@ -304,7 +304,7 @@ func header(m outbox.Message, name string) string {
 }
 
 // requestID is the request's own id, else the one that came around it.
-func requestID(m outbox.Message, w unwrapped, faults []rawjson.Fault) (id, bad string) {
+func requestID(m request.Message, w unwrapped, faults []rawjson.Fault) (id, bad string) {
 	for _, f := range faults {
 		if f.Path == "request_id" {
 			return "", f.String()
@@ -337,7 +337,7 @@ func requestID(m outbox.Message, w unwrapped, faults []rawjson.Fault) (id, bad s
 
 // noID says why a message has no id: by what it seems to be, as far as it seems to
 // be something else than a request.
-func noID(m outbox.Message, w unwrapped) string {
+func noID(m request.Message, w unwrapped) string {
 	if what := notAnObject(w.text); what != "" {
 		return what
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 )
 
 // Parts of requests that are in order.
@@ -27,8 +27,8 @@ func msgID(id string) headers { return headers{"Nats-Msg-Id": {id}} }
 // withID is a request in order with this JSON text as its id.
 func withID(id string) string { return `{"request_id":` + id + `,` + channelOK + `,` + routingOK + `}` }
 
-func message(h headers, body string) outbox.Message {
-	return outbox.Message{Stream: "S", Subject: "r.crm", Source: "crm", Sequence: 1, Headers: h, Raw: []byte(body)}
+func message(h headers, body string) request.Message {
+	return request.Message{Stream: "S", Subject: "r.crm", Source: "crm", Sequence: 1, Headers: h, Raw: []byte(body)}
 }
 
 // decodeCase is one message and what its sender reads about it: exactly one of
@@ -222,7 +222,7 @@ func TestDecodeBesideData(t *testing.T) {
 		cases = append(cases, decodeCase{name: "field " + f, body: ce + `"id":"ce-1","` + f + `":"x","data":` + bodyOK + `}`, id: "ce-1", faults: []string{beside(f, f)}})
 	}
 	runDecode(t, cases)
-	for _, m := range []outbox.Message{
+	for _, m := range []request.Message{
 		message(nil, ce+`"id":"ce-1","expiresat":"x","requestid":"a","time":"x","subject":"priority","data":`+bodyOK+`}`),
 		message(headers{"ce-id": {"ce-1"}, "ce-expiresat": {"x"}, "ce-requestid": {"a"}}, bodyOK),
 	} {
@@ -274,7 +274,7 @@ func TestRequestID(t *testing.T) {
 func TestDecodeKeepsBytes(t *testing.T) {
 	t.Parallel()
 	body := ` { "request_id" : "a", "metadata":{"n":12345678901234567890.10,"é":"\u00e9"}, ` + routingOK + `,` + channelOK + ` } `
-	for name, m := range map[string]outbox.Message{
+	for name, m := range map[string]request.Message{
 		"plain":      message(nil, body),
 		"structured": message(nil, `{"specversion":"1.0","id":"x","data":`+body+`}`),
 		"base64":     message(nil, `{"specversion":"1.0","id":"x","data_base64":"`+base64.StdEncoding.EncodeToString([]byte(body))+`"}`),

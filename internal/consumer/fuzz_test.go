@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
 )
 
@@ -62,7 +62,7 @@ func FuzzDecode(f *testing.F) {
 }
 
 // sound checks an event that will be sent.
-func sound(t *testing.T, e outbox.Event, attribute string) {
+func sound(t *testing.T, e request.Event, attribute string) {
 	t.Helper()
 	stored, bad := decode(message(msgID(e.RequestID), string(e.Request)), attribute)
 	if bad != "" || len(stored.Faults) > 0 {

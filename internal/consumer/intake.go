@@ -14,6 +14,7 @@ import (
 	"flexworker/internal/crash"
 	"flexworker/internal/group"
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 )
 
 // An intake is what one attachment has in hand.
@@ -159,7 +160,7 @@ func unlessAcked(err error) error {
 // delivery, however long it is and whatever else of Postgres still answers. A message
 // whose own trouble it is keeps the others from nothing: where too many of such are in
 // hand it comes again later. What is not kept is to be given back, for so long.
-func (in *intake) keep(m jetstream.Msg, message outbox.Message) (later time.Duration, kept bool) {
+func (in *intake) keep(m jetstream.Msg, message request.Message) (later time.Duration, kept bool) {
 	waits := false
 	for {
 		err := in.store(in.ctx, message)
@@ -196,7 +197,7 @@ func (in *intake) keep(m jetstream.Msg, message outbox.Message) (later time.Dura
 
 // store makes a row of the message. What Postgres refuses for its data, though
 // it passed our checks, is kept as malformed with its bytes.
-func (c *Consumer) store(ctx context.Context, message outbox.Message) error {
+func (c *Consumer) store(ctx context.Context, message request.Message) error {
 	if marker(message) {
 		c.Counters.Markers.Add(1)
 		return nil
@@ -217,7 +218,7 @@ func (c *Consumer) store(ctx context.Context, message outbox.Message) error {
 			bad = "the database does not take it: " + err.Error()
 		}
 	}
-	if err := c.Store.AddMalformed(ctx, outbox.Malformed{Message: event.Message, Err: bad}); err != nil {
+	if err := c.Store.AddMalformed(ctx, request.Malformed{Message: event.Message, Err: bad}); err != nil {
 		return err
 	}
 	c.Counters.Malformed.Add(1)
@@ -229,7 +230,7 @@ func (c *Consumer) store(ctx context.Context, message outbox.Message) error {
 
 // note writes what became of an event: one line of each at debug, and a few of the
 // rejected at info, since a service that is wrong is wrong thousands of times.
-func (c *Consumer) note(ctx context.Context, e outbox.Event, added outbox.Added) {
+func (c *Consumer) note(ctx context.Context, e request.Event, added outbox.Added) {
 	level := slog.LevelDebug
 	var more []slog.Attr
 	if added == outbox.Refused {
@@ -246,7 +247,7 @@ func (c *Consumer) note(ctx context.Context, e outbox.Event, added outbox.Added)
 	}
 	attrs := append([]slog.Attr{slog.String("request_id", e.RequestID), slog.String("source", e.Source), slog.String("became", added.String()),
 		slog.String("stream", e.Stream), slog.Uint64("sequence", e.Sequence)}, more...)
-	if id := outbox.TraceID(e.Traceparent); id != "" {
+	if id := request.TraceID(e.Traceparent); id != "" {
 		attrs = append(attrs, slog.String("trace_id", id))
 	}
 	c.Log.LogAttrs(ctx, level, "received", attrs...)
@@ -254,7 +255,7 @@ func (c *Consumer) note(ctx context.Context, e outbox.Event, added outbox.Added)
 
 // marker says whether a message is the server's own note that it has deleted others
 // (subject_delete_marker_ttl): nobody asked for anything, and nobody waits for an answer.
-func marker(m outbox.Message) bool {
+func marker(m request.Message) bool {
 	return len(m.Raw) == 0 && header(m, jetstream.MarkerReasonHeader) != ""
 }
 

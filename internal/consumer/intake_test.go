@@ -13,6 +13,7 @@ import (
 
 	"flexworker/internal/faultproxy"
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 )
 
 // A slowStore is Postgres standing still: each Add waits for its answer, and goes
@@ -24,7 +25,7 @@ type slowStore struct {
 	waiting atomic.Int64
 }
 
-func (s *slowStore) Add(ctx context.Context, e outbox.Event) (outbox.Added, error) {
+func (s *slowStore) Add(ctx context.Context, e request.Event) (outbox.Added, error) {
 	s.waiting.Add(1)
 	err := <-s.answers
 	s.waiting.Add(-1)

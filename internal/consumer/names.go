@@ -10,7 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 )
 
 // Names are the stream, the subjects and the consumer that requests come by.
@@ -256,18 +256,18 @@ func (c *Consumer) Advice(ctx context.Context) []string {
 }
 
 // message reads what names a message and what it carries.
-func (n Names) message(m jetstream.Msg) (outbox.Message, error) {
+func (n Names) message(m jetstream.Msg) (request.Message, error) {
 	meta, err := m.Metadata()
 	if err != nil {
-		return outbox.Message{}, err
+		return request.Message{}, err
 	}
-	return n.complete(outbox.Message{
+	return n.complete(request.Message{
 		Stream: meta.Stream, Subject: m.Subject(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp, Headers: m.Headers(), Raw: m.Data(),
 	}), nil
 }
 
 // complete adds what follows from a message's subject and headers.
-func (n Names) complete(m outbox.Message) outbox.Message {
+func (n Names) complete(m request.Message) request.Message {
 	m.Source = strings.TrimPrefix(m.Subject, n.Subject+".")
 	if m.Traceparent = header(m, "traceparent"); m.Traceparent != "" {
 		m.Tracestate = header(m, "tracestate")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 )
 
 // triesOf is a Store that counts how often it was to add each request.
@@ -19,7 +20,7 @@ type triesOf struct {
 	adds map[string]int
 }
 
-func (s *triesOf) Add(ctx context.Context, e outbox.Event) (outbox.Added, error) {
+func (s *triesOf) Add(ctx context.Context, e request.Event) (outbox.Added, error) {
 	s.mu.Lock()
 	s.adds[e.RequestID]++
 	s.mu.Unlock()

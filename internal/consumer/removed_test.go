@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/request"
 )
 
 // A meanwhile acts before each statement that contains its text.
@@ -84,12 +85,12 @@ type earlier struct {
 	ages map[uint64]time.Duration
 }
 
-func (s earlier) Add(ctx context.Context, e outbox.Event) (outbox.Added, error) {
+func (s earlier) Add(ctx context.Context, e request.Event) (outbox.Added, error) {
 	e.Time = e.Time.Add(-s.ages[e.Sequence])
 	return s.Store.Add(ctx, e)
 }
 
-func (s earlier) AddMalformed(ctx context.Context, m outbox.Malformed) error {
+func (s earlier) AddMalformed(ctx context.Context, m request.Malformed) error {
 	m.Time = m.Time.Add(-s.ages[m.Sequence])
 	return s.Store.AddMalformed(ctx, m)
 }

@@ -96,7 +96,7 @@ func TestReleaseLocked(t *testing.T) {
 	mustAdd(t, s, "a", 3)
 	limited := flex.Outcome{Kind: flex.Refused, Limited: true, HTTPStatus: 429, RetryAfter: time.Hour, ErrorKind: "http_429", Message: "too many"}
 	for _, l := range mustClaim(t, s, 3) {
-		if _, err := s.record(t.Context(), testPolicy.decide(l, limited, 0)); err != nil {
+		if _, err := s.record(t.Context(), decide(testPolicy, l, limited, 0)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"flexworker/internal/outbox/request"
+
 	osexec "os/exec"
 	"path/filepath"
 	"slices"
@@ -81,16 +84,16 @@ func TestRetryOfUndecided(t *testing.T) {
 	for _, tt := range []struct {
 		name, set  string
 		unverified bool
-		want       State
+		want       request.State
 		what       string
 		undecided  bool
 	}{
-		{"abandoned by UNCERTAIN_POLICY=fail", `state = 'abandoned', error_kind = 'undecided'`, false, Uncertain, AskedFirst, false},
-		{"the same, unverified", `state = 'abandoned', error_kind = 'undecided'`, true, Pending, SentAgain, true},
-		{"refused after an undecided attempt", `state = 'rejected', error_kind = 'http_400', undecided = true`, false, Uncertain, AskedFirst, true},
-		{"expired after an undecided attempt", `state = 'expired', error_kind = 'expired', undecided = true`, false, Uncertain, AskedFirst, true},
-		{"cancelled while it was uncertain", `state = 'cancelled', error_kind = 'undecided', cancel_requested_at = now()`, false, Uncertain, AskedFirst, false},
-		{"proved absent and used up", `state = 'abandoned', error_kind = 'attempts_used_up'`, false, Pending, SentAgain, false},
+		{"abandoned by UNCERTAIN_POLICY=fail", `state = 'abandoned', error_kind = 'undecided'`, false, request.Uncertain, AskedFirst, false},
+		{"the same, unverified", `state = 'abandoned', error_kind = 'undecided'`, true, request.Pending, SentAgain, true},
+		{"refused after an undecided attempt", `state = 'rejected', error_kind = 'http_400', undecided = true`, false, request.Uncertain, AskedFirst, true},
+		{"expired after an undecided attempt", `state = 'expired', error_kind = 'expired', undecided = true`, false, request.Uncertain, AskedFirst, true},
+		{"cancelled while it was uncertain", `state = 'cancelled', error_kind = 'undecided', cancel_requested_at = now()`, false, request.Uncertain, AskedFirst, false},
+		{"proved absent and used up", `state = 'abandoned', error_kind = 'attempts_used_up'`, false, request.Pending, SentAgain, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -110,7 +113,7 @@ func TestRetryOfUndecided(t *testing.T) {
 				d.ForPersonSince != nil || d.CancelRequestedAt != nil || d.SettledAt != nil || d.ResolvedBy != nil {
 				t.Errorf("it became %+v, %v", d, err)
 			}
-			if tt.want == Uncertain && (d.Lookups != 0 || d.UncertainSince == nil) {
+			if tt.want == request.Uncertain && (d.Lookups != 0 || d.UncertainSince == nil) {
 				t.Errorf("no fresh lookup: %+v", d)
 			}
 		})
@@ -128,7 +131,7 @@ func TestRetryOfPending(t *testing.T) {
 	if err != nil || !slices.Equal(all.IDs, []string{"a-1"}) || all.Of[DueNow] != 1 {
 		t.Fatal(all, err)
 	}
-	if d, err := s.Show(t.Context(), "a-1"); err != nil || d.State != Pending || d.DueAt.After(d.Now) || d.Settlement != 1 || d.Spared != 0 {
+	if d, err := s.Show(t.Context(), "a-1"); err != nil || d.State != request.Pending || d.DueAt.After(d.Now) || d.Settlement != 1 || d.Spared != 0 {
 		t.Errorf("%+v, %v", d, err)
 	}
 }
@@ -144,14 +147,14 @@ func TestCancelKeepsTheReason(t *testing.T) {
 			t.Fatal(ids, err)
 		}
 		for id, want := range map[string]string{"a-1": "http_403 cancelled by an operator; before: no access to WS1", "a-2": "cancelled cancelled by an operator"} {
-			if r := s.row(t, id); *r.ErrorKind+" "+*r.ErrorMessage != want || r.State != Cancelled || deref(r.ResolvedBy) != "operator" {
+			if r := s.row(t, id); *r.ErrorKind+" "+*r.ErrorMessage != want || r.State != request.Cancelled || deref(r.ResolvedBy) != "operator" {
 				t.Errorf("%s: %s %s, want %s", id, *r.ErrorKind, *r.ErrorMessage, want)
 			}
 		}
-		if ids, err := s.retry(t.Context(), ann, Filter{State: Cancelled, ErrorKind: "http_403"}); err != nil || !slices.Equal(ids, []string{"a-1"}) {
+		if ids, err := s.retry(t.Context(), ann, Filter{State: request.Cancelled, ErrorKind: "http_403"}); err != nil || !slices.Equal(ids, []string{"a-1"}) {
 			t.Fatal(ids, err)
 		}
-		if ids, err := s.retry(t.Context(), ann, Filter{State: Cancelled}); err != nil || !slices.Equal(ids, []string{"a-2"}) {
+		if ids, err := s.retry(t.Context(), ann, Filter{State: request.Cancelled}); err != nil || !slices.Equal(ids, []string{"a-2"}) {
 			t.Fatal(ids, err)
 		}
 	}
@@ -171,7 +174,7 @@ func TestCancelOfUncertain(t *testing.T) {
 	if err != nil || all.N != 2 || all.Of[NeverResent] != 2 {
 		t.Fatal(all, err)
 	}
-	if r := s.row(t, "a-1"); r.State != Uncertain || r.DueIn == nil || *r.DueIn > *due || r.SettledAt != nil || deref(r.ErrorKind) != "lapsed" {
+	if r := s.row(t, "a-1"); r.State != request.Uncertain || r.DueIn == nil || *r.DueIn > *due || r.SettledAt != nil || deref(r.ErrorKind) != "lapsed" {
 		t.Errorf("it became %+v", r)
 	}
 	if ids, err := s.cancel(t.Context(), ann, Filter{}); err != nil || len(ids) != 0 {
@@ -180,13 +183,13 @@ func TestCancelOfUncertain(t *testing.T) {
 	if err := s.ResolveAbsent(t.Context(), ann, "a-1"); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.row(t, "a-1"); r.State != Cancelled || r.SettledAt == nil || deref(r.ResolvedBy) != "operator" || !strings.HasPrefix(deref(r.ErrorMessage), "cancelled by an operator") {
+	if r := s.row(t, "a-1"); r.State != request.Cancelled || r.SettledAt == nil || deref(r.ResolvedBy) != "operator" || !strings.HasPrefix(deref(r.ErrorMessage), "cancelled by an operator") {
 		t.Errorf("said to be absent it became %+v", r)
 	}
 	if err := s.ResolveCreated(t.Context(), ann, "a-2", sidB, flex.Outcome{}); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.row(t, "a-2"); r.State != Created || deref(r.InteractionSID) != sidB {
+	if r := s.row(t, "a-2"); r.State != request.Created || deref(r.InteractionSID) != sidB {
 		t.Errorf("found it became %+v", r)
 	}
 	mustClaim(t, s, 0)
@@ -199,7 +202,7 @@ func TestReleaseMakesDue(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	mustAdd(t, s, "limited", releaseBatch+3)
-	mustAdd(t, s, "later", 3, func(e *Event) { e.Sequence += 5000 })
+	mustAdd(t, s, "later", 3, func(e *request.Event) { e.Sequence += 5000 })
 	exec(t, s.pool, `UPDATE outbox SET attempt = 1, due_at = now() + interval '9 minutes', error_kind = 'http_429', http_status = 429 WHERE request_id LIKE 'limited-%'`)
 	exec(t, s.pool, `UPDATE outbox SET attempt = 1, due_at = now() + interval '9 minutes', error_kind = 'dial' WHERE request_id LIKE 'later-%'`)
 	exec(t, s.pool, `UPDATE outbox_gate SET paused_until = now() + interval '10 minutes', reason = 'HTTP 429'`)

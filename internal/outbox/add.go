@@ -3,7 +3,6 @@ package outbox
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"maps"
 	"slices"
@@ -13,47 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
-	"flexworker/internal/rawjson"
+	"flexworker/internal/outbox/request"
 )
-
-// Message names one message of the request stream. Sequence and time together,
-// because a stream that was made anew uses its sequences again.
-type Message struct {
-	Stream      string
-	Subject     string
-	Source      string // the sending service: the subject's tokens behind the prefix
-	Sequence    uint64
-	Time        time.Time // when the stream stored it
-	Headers     map[string][]string
-	Raw         []byte
-	Traceparent string // "" when none came with it
-	Tracestate  string // "" when none came with it; kept beside a Traceparent only
-}
-
-// Event is a message that carries a usable request id.
-type Event struct {
-	Message
-	RequestID string
-	// Request is the request as it came; nil when no JSON reader could be
-	// trusted with it, and then there are Faults.
-	Request   json.RawMessage
-	Priority  int       // 0 to 9
-	NotBefore time.Time // zero: at once
-	ExpiresAt time.Time // zero: never
-	LookupKey string    // "" when the request has no task to look for
-	// Warnings are what Flex would probably ignore in it: it is sent all the same.
-	Warnings []rawjson.Fault
-	// Faults are why it is rejected at once; none: it will be sent.
-	Faults []rawjson.Fault
-}
-
-// Malformed is a message that cannot become a request. RequestID is set when
-// it had a usable one and stands in conflict with a request that is known.
-type Malformed struct {
-	Message
-	RequestID string
-	Err       string
-}
 
 // Added says what Add did with an event.
 type Added int
@@ -98,7 +58,7 @@ const (
 
 // Add stores an event and returns once that is committed. After an error
 // nothing is known; the same call may be made again, by redelivery.
-func (s *Store) Add(ctx context.Context, e Event) (Added, error) {
+func (s *Store) Add(ctx context.Context, e request.Event) (Added, error) {
 	adds := s.adds
 	if s.locked.has(e.RequestID) {
 		adds = s.addsApart
@@ -126,7 +86,7 @@ func (s *Store) Add(ctx context.Context, e Event) (Added, error) {
 
 // AddMalformed keeps a message that cannot become a request. It may be called
 // again for the same message.
-func (s *Store) AddMalformed(ctx context.Context, m Malformed) error {
+func (s *Store) AddMalformed(ctx context.Context, m request.Malformed) error {
 	own, err := s.malformed.Do(ctx, m)
 	return cmp.Or(err, own)
 }
@@ -134,7 +94,7 @@ func (s *Store) AddMalformed(ctx context.Context, m Malformed) error {
 // addBatch is the write of Add: insert all, then look at those that were known.
 // A crash between the two is healed by redelivery: both can be done again. After
 // an error the insert may have committed all the same; what it leased is untold.
-func (s *Store) addBatch(ctx context.Context, events []Event) (answers []Added, err error) {
+func (s *Store) addBatch(ctx context.Context, events []request.Event) (answers []Added, err error) {
 	began := time.Now()
 	defer func() { s.stored(ctx, began, err) }()
 	ctx, cancel := database.Bounded(ctx)
@@ -180,7 +140,7 @@ func (s *Store) stored(ctx context.Context, began time.Time, err error) {
 // addApart is addBatch without the wait for a row that somebody holds: what can be seen to be
 // known is not inserted, of what is inserted one waits for all others at most a moment, and
 // nothing is leased.
-func (s *Store) addApart(ctx context.Context, events []Event) ([]Added, error) {
+func (s *Store) addApart(ctx context.Context, events []request.Event) ([]Added, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	ids := make([]string, len(events))
@@ -211,11 +171,11 @@ func (s *Store) addApart(ctx context.Context, events []Event) ([]Added, error) {
 
 // insertApart inserts those of the events, halving them until the one stands alone whose row
 // another transaction has written and not committed: its answer is locked.
-func (s *Store) insertApart(ctx context.Context, events []Event, which []int, fresh map[string]spot, answers []Added) error {
+func (s *Store) insertApart(ctx context.Context, events []request.Event, which []int, fresh map[string]spot, answers []Added) error {
 	if len(which) == 0 {
 		return nil
 	}
-	some := make([]Event, len(which))
+	some := make([]request.Event, len(which))
 	for n, i := range which {
 		some[n] = events[i]
 	}
@@ -236,7 +196,7 @@ func (s *Store) insertApart(ctx context.Context, events []Event, which []int, fr
 
 // added answers the events after their insert: fresh are the ids that are new, and by which
 // message.
-func (s *Store) added(ctx context.Context, events []Event, answers []Added, fresh map[string]spot, reserved reservation, leases []Lease) ([]Added, error) {
+func (s *Store) added(ctx context.Context, events []request.Event, answers []Added, fresh map[string]spot, reserved reservation, leases []Lease) ([]Added, error) {
 	known := map[string][]int{}
 	var refused []string
 	accepted, due := 0, 0
@@ -293,7 +253,7 @@ type spot struct {
 	micros   int64
 }
 
-func place(m Message) spot { return spot{int64(m.Sequence), m.Time.UnixMicro()} }
+func place(m request.Message) spot { return spot{int64(m.Sequence), m.Time.UnixMicro()} }
 
 // addSQL inserts what is not known and leases what has a turn. For another transaction's row of the
 // same id it waits for $25. Of nulls alone it does nothing.
@@ -342,7 +302,7 @@ const (
 // An event is stored whoever has the gate: then none is leased, and the claim,
 // which waits for the gate, has them all. It returns which ids are new and by
 // which message, and the leases.
-func (s *Store) insert(ctx context.Context, wait, signature string, events []Event, slots int) (map[string]spot, []Lease, error) {
+func (s *Store) insert(ctx context.Context, wait, signature string, events []request.Event, slots int) (map[string]spot, []Lease, error) {
 	var c addColumns
 	for _, i := range inOrder(events) {
 		c.append(&events[i], i)
@@ -367,8 +327,8 @@ func (s *Store) insert(ctx context.Context, wait, signature string, events []Eve
 		if leased {
 			e := &events[c.byID[requestID]]
 			leases = append(leases, Lease{ID: id, RequestID: requestID, Source: database.Text(e.Source), Request: e.Request, LookupKey: e.LookupKey,
-				Attempt: 1, ReceivedAt: receivedAt, Traceparent: trace(e.Traceparent),
-				Tracestate: e.tracestate(), Stream: e.Stream, Sequence: sequence, Warnings: faultJSON(e.Warnings), until: until})
+				Attempt: 1, ReceivedAt: receivedAt, Traceparent: request.Traceparent(e.Traceparent),
+				Tracestate: e.KeptTracestate(), Stream: e.Stream, Sequence: sequence, Warnings: request.FaultsJSON(e.Warnings), until: until})
 		}
 		return nil
 	})
@@ -387,7 +347,7 @@ func (s *Store) newest() *time.Duration {
 // inOrder are the events' indices in the order of their ids: two batches that
 // share some would otherwise wait for each other. Of two that ask under one id,
 // the first in the stream has it.
-func inOrder(events []Event) []int {
+func inOrder(events []request.Event) []int {
 	order := make([]int, len(events))
 	for i := range order {
 		order[i] = i
@@ -401,7 +361,7 @@ func inOrder(events []Event) []int {
 // turns numbers, from 1, the events that may be leased by their insert, the
 // higher priority first, for each of order; null: it may not. Those with times of
 // their own are for the claim to judge.
-func turns(events []Event, order []int, slots int) []*int32 {
+func turns(events []request.Event, order []int, slots int) []*int32 {
 	turns := make([]*int32, len(order))
 	if slots == 0 {
 		return turns

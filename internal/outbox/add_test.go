@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
 )
 
@@ -22,10 +23,10 @@ import (
 func TestAddAnswers(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	other := func(e *Event) { e.Request = []byte(`{"channel":{"type":"web","initiated_by":"api"}}`) }
+	other := func(e *request.Event) { e.Request = []byte(`{"channel":{"type":"web","initiated_by":"api"}}`) }
 	for _, tt := range []struct {
 		name  string
-		event Event
+		event request.Event
 		want  Added
 	}{
 		{"new", event("a", 1), Accepted},
@@ -38,8 +39,8 @@ func TestAddAnswers(t *testing.T) {
 		{"with faults", event("b", 5, faulty("no type", "no initiated_by")), Refused},
 		{"with faults, the same message", event("b", 5, faulty("no type", "no initiated_by")), Redelivered},
 		{"with faults, asked again", event("b", 6, faulty("no type")), Repeated},
-		{"same sequence, other time: a stream made anew", event("a", 1, func(e *Event) { e.Time = e.Time.Add(time.Hour) }), Repeated},
-		{"same time, below what Postgres keeps", event("a", 1, func(e *Event) { e.Time = e.Time.Add(time.Nanosecond) }), Redelivered},
+		{"same sequence, other time: a stream made anew", event("a", 1, func(e *request.Event) { e.Time = e.Time.Add(time.Hour) }), Repeated},
+		{"same time, below what Postgres keeps", event("a", 1, func(e *request.Event) { e.Time = e.Time.Add(time.Nanosecond) }), Redelivered},
 	} {
 		if got, err := s.Add(t.Context(), tt.event); err != nil || got != tt.want {
 			t.Errorf("%s: %v, %v, want %v", tt.name, got, err, tt.want)
@@ -75,7 +76,7 @@ func TestAddRejected(t *testing.T) {
 		if err := json.Unmarshal([]byte(deref(r.Faults)), &faults); err != nil {
 			t.Fatal(err)
 		}
-		if r.State != Rejected || !slices.Equal(r.Raw, raw) || r.SettledAt == nil || r.DueIn != nil || deref(r.ErrorKind) != "invalid" ||
+		if r.State != request.Rejected || !slices.Equal(r.Raw, raw) || r.SettledAt == nil || r.DueIn != nil || deref(r.ErrorKind) != "invalid" ||
 			deref(r.ErrorMessage) != "channel: says \uFFFD or \uFFFD; channel: is \"second\"" {
 			t.Errorf("%q: %+v, message %q", raw, r, deref(r.ErrorMessage))
 		}
@@ -128,10 +129,10 @@ func TestSameRequest(t *testing.T) {
 		{`[1]`, `{}`, false},
 		{`"channel"`, `null`, false},
 	} {
-		if got := len(differsIn(Event{Request: []byte(tt.a)}, []byte(tt.b), nil)) == 0; got != tt.want {
+		if got := len(differsIn(request.Event{Request: []byte(tt.a)}, []byte(tt.b), nil)) == 0; got != tt.want {
 			t.Errorf("%s and %s: %t", tt.a, tt.b, got)
 		}
-		if got := len(differsIn(Event{Request: []byte(tt.b)}, []byte(tt.a), nil)) == 0; got != tt.want {
+		if got := len(differsIn(request.Event{Request: []byte(tt.b)}, []byte(tt.a), nil)) == 0; got != tt.want {
 			t.Errorf("%s and %s: %t", tt.b, tt.a, got)
 		}
 	}
@@ -149,11 +150,11 @@ func FuzzSameRequest(f *testing.F) {
 		}
 		first := fmt.Appendf(nil, `{"channel":%s}`, channel)
 		again := fmt.Appendf(nil, ` {"metadata": %s ,"priority":1, "channel": %s } `, metadata, channel)
-		if len(differsIn(Event{Request: again}, first, nil)) > 0 {
+		if len(differsIn(request.Event{Request: again}, first, nil)) > 0 {
 			t.Errorf("%s is not %s", again, first)
 		}
 		changed := fmt.Appendf(nil, `{"channel":%s}`, other)
-		if got, want := len(differsIn(Event{Request: changed}, first, nil)) == 0, rawjson.Equal(channel, other); got != want {
+		if got, want := len(differsIn(request.Event{Request: changed}, first, nil)) == 0, rawjson.Equal(channel, other); got != want {
 			t.Errorf("%s and %s: %t, want %t", first, changed, got, want)
 		}
 	})
@@ -164,8 +165,8 @@ func FuzzSameRequest(f *testing.F) {
 func TestAddBatch(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	other := func(e *Event) { e.Request = []byte(`{"channel":{}}`) }
-	got, err := s.addBatch(t.Context(), []Event{
+	other := func(e *request.Event) { e.Request = []byte(`{"channel":{}}`) }
+	got, err := s.addBatch(t.Context(), []request.Event{
 		event("a", 9), event("b", 2), event("a", 5), event("a", 7, other), event("b", 2), event("c", 3, faulty("x")), event("c", 3, faulty("x")),
 	})
 	want := []Added{Repeated, Accepted, Accepted, Conflicting, Redelivered, Refused, Redelivered}
@@ -184,7 +185,7 @@ func TestAddUnusualTexts(t *testing.T) {
 	s := newStore(t)
 	for i, text := range []string{"🙂", "مرحبا", "a'b\"c\\", "nul \x00", "not UTF-8 \xff\xfe", "%s $1 {}", strings.Repeat("x", 60_000)} {
 		id := fmt.Sprintf("🙂-مرحبا-'%d", i)
-		strange := func(e *Event) { e.Traceparent, e.Source = text, text }
+		strange := func(e *request.Event) { e.Traceparent, e.Source = text, text }
 		for j, want := range []Added{Accepted, Repeated, Conflicting} {
 			e := event(id, uint64(10*i+j), strange)
 			e.Headers = map[string][]string{text: {text, ""}, "": nil}
@@ -195,7 +196,7 @@ func TestAddUnusualTexts(t *testing.T) {
 				t.Errorf("%.20q: %v, %v, want %v", text, got, err, want)
 			}
 		}
-		m := Malformed{Message: event("", uint64(10*i+5), strange).Message, Err: text}
+		m := request.Malformed{Message: event("", uint64(10*i+5), strange).Message, Err: text}
 		m.Raw, m.Headers, m.Subject = []byte(text), map[string][]string{text: {text}}, text
 		for range 2 {
 			if err := s.AddMalformed(t.Context(), m); err != nil {
@@ -232,7 +233,7 @@ func TestAddOneRefusedByPostgres(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range answers {
 		all.Go(func() {
-			answers[i], errs[i] = s.Add(t.Context(), event(fmt.Sprintf("e-%d", i), uint64(i), func(e *Event) {
+			answers[i], errs[i] = s.Add(t.Context(), event(fmt.Sprintf("e-%d", i), uint64(i), func(e *request.Event) {
 				if i == 13 {
 					e.Priority = 42
 				}
@@ -328,12 +329,12 @@ func TestSameMessagesTwice(t *testing.T) {
 	mustAdd(t, s, "k", n)
 	two := [2]*Store{NewStore(s.pool, "one", testLimit), NewStore(s.pool, "two", testLimit)}
 	for round := range 20 {
-		var asked []Event
-		var bad []Malformed
+		var asked []request.Event
+		var bad []request.Malformed
 		for i := range n {
 			id, sequence := fmt.Sprintf("k-%d", i+1), uint64(1000*(round+1)+i)
-			asked = append(asked, event(id, sequence), event(id, sequence+n, func(e *Event) { e.Request = []byte(`{"channel":{}}`) }))
-			bad = append(bad, Malformed{Message: event("", sequence+2*n).Message, Err: "x"})
+			asked = append(asked, event(id, sequence), event(id, sequence+n, func(e *request.Event) { e.Request = []byte(`{"channel":{}}`) }))
+			bad = append(bad, request.Malformed{Message: event("", sequence+2*n).Message, Err: "x"})
 		}
 		var both sync.WaitGroup
 		for i, store := range two {

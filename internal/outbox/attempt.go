@@ -11,6 +11,7 @@ import (
 
 	"flexworker/internal/crash"
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
 )
 
@@ -30,7 +31,7 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	// be uncertain. The client's own timeout bounds it.
 	crash.At("sending")
 	outcome := d.Flex.Create(context.WithoutCancel(ctx), interactionOf(l))
-	r := d.Policy.decide(l, outcome, rand.Float64())
+	r := decide(d.Policy, l, outcome, rand.Float64())
 	d.slots.adapt(outcome, time.Now())
 	d.turned(d.breaker.observe(l, outcome, time.Now()))
 	d.seen(outcome, time.Now())
@@ -52,17 +53,17 @@ func (l Lease) covers(limit time.Duration, now time.Time) bool {
 }
 
 // decide is what becomes of a lease under which a call was made.
-func (p Policy) decide(l Lease, o flex.Outcome, random float64) record {
-	r := record{lease: l, outcome: o.Kind.String(), told: o, move: p.after(l.Attempt, o, random)}
+func decide(p request.Policy, l Lease, o flex.Outcome, random float64) record {
+	r := record{lease: l, outcome: o.Kind.String(), told: o, move: p.After(l.Attempt, o, random)}
 	if oneTenants(o) {
-		r.move = p.blockedAlone(l.Attempt, l.Spared, r.move)
+		r.move = p.BlockedAlone(l.Attempt, l.Uncounted, r.move)
 	}
-	if l.Undecided && (r.move.to == Rejected || r.move.to == Abandoned) {
+	if l.Undecided && (r.move.To == request.Rejected || r.move.To == request.Abandoned) {
 		// An earlier attempt may have created it: that has to be found out before this is said.
-		r.move = move{to: Uncertain, delay: firstLookup, endsAs: r.move.to}
+		r.move = request.Move{To: request.Uncertain, Delay: request.FirstLookup, EndsAs: r.move.To}
 	}
 	if o.Limited {
-		r.pause = min(o.RetryAfter, maxRetryAfter)
+		r.pause = min(o.RetryAfter, request.MaxRetryAfter)
 	}
 	return r
 }
@@ -73,10 +74,10 @@ func (p Policy) decide(l Lease, o flex.Outcome, random float64) record {
 func (d *Deliverer) note(r record) {
 	d.Counters.attempted(r)
 	attrs := []slog.Attr{slog.String("request_id", r.lease.RequestID), slog.String("source", r.lease.Source), slog.Int("attempt", r.lease.Attempt),
-		slog.String("outcome", r.outcome), slog.Int64("took_ms", r.told.Took.Milliseconds()), slog.String("to", string(r.move.to))}
+		slog.String("outcome", r.outcome), slog.Int64("took_ms", r.told.Took.Milliseconds()), slog.String("to", string(r.move.To))}
 	for _, field := range []struct{ name, value string }{
 		{"interaction_sid", r.told.InteractionSID}, {"twilio_request_id", r.told.RequestID}, {"error_kind", r.told.ErrorKind}, {"error", r.told.Message},
-		{"stream", r.lease.Stream}, {"trace_id", TraceID(r.lease.Traceparent)},
+		{"stream", r.lease.Stream}, {"trace_id", request.TraceID(r.lease.Traceparent)},
 	} {
 		if field.value != "" {
 			attrs = append(attrs, slog.String(field.name, field.value))
@@ -86,7 +87,7 @@ func (d *Deliverer) note(r record) {
 		name  string
 		value int64
 	}{
-		{"http_status", int64(r.told.HTTPStatus)}, {"twilio_code", int64(r.told.TwilioCode)}, {"delay_ms", r.move.delay.Milliseconds()}, {"sequence", r.lease.Sequence},
+		{"http_status", int64(r.told.HTTPStatus)}, {"twilio_code", int64(r.told.TwilioCode)}, {"delay_ms", r.move.Delay.Milliseconds()}, {"sequence", r.lease.Sequence},
 	} {
 		if number.value != 0 {
 			attrs = append(attrs, slog.Int64(number.name, number.value))
@@ -111,10 +112,10 @@ func (d *Deliverer) record(ctx context.Context, r record) {
 	case err != nil:
 		d.Log.Error("the outcome could not be recorded; the lease lapses and the request becomes uncertain",
 			"request_id", r.lease.RequestID, "attempt", r.lease.Attempt, "outcome", r.outcome, "interaction_sid", r.told.InteractionSID, "error", err)
-	case r.move.to == Pending:
+	case r.move.To == request.Pending:
 		d.Store.due.Raise() // it may be the next that is due
 	case done != nil:
-		if done.state == Created {
+		if done.state == request.Created {
 			d.Store.controls.saw(r.lease, time.Now())
 		}
 		d.Store.settled.offer(done)
@@ -170,22 +171,22 @@ func (d *Deliverer) putBack(ctx context.Context, l Lease) {
 // unsent: sending -> pending, for a lease under which no call was made. It is
 // written as an outcome of its own, so that every lease leaves a row.
 func unsent(l Lease) record {
-	return record{lease: l, outcome: "put_back", move: move{to: Pending, spared: true}}
+	return record{lease: l, outcome: "put_back", move: request.Move{To: request.Pending, Uncounted: true}}
 }
 
 // interactionOf reads from the request what Flex is to get, text as it came.
 func interactionOf(l Lease) flex.Interaction {
 	var room [16]rawjson.Pair
-	request := rawjson.AppendMembers(room[:0], l.Request)
+	members := rawjson.AppendMembers(room[:0], l.Request)
 	return flex.Interaction{
-		Channel: request.Get("channel"), Routing: request.Get("routing"), LookupKey: l.LookupKey,
-		ContextSID:  stringMember(request, "interaction_context_sid"),
-		WebhookTTID: stringMember(request, "webhook_ttid"),
+		Channel: members.Get("channel"), Routing: members.Get("routing"), LookupKey: l.LookupKey,
+		ContextSID:  stringMember(members, "interaction_context_sid"),
+		WebhookTTID: stringMember(members, "webhook_ttid"),
 	}
 }
 
 // stringMember is a member that was checked to be a string, or null, when it came in.
-func stringMember(request rawjson.Object, name string) string {
-	text, _ := rawjson.Text(request.Get(name))
+func stringMember(members rawjson.Object, name string) string {
+	text, _ := rawjson.Text(members.Get(name))
 	return string(text)
 }

@@ -14,6 +14,7 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // Report is what an audit found.
@@ -123,8 +124,8 @@ func (s *Store) auditCounts(ctx context.Context, r *Report) error {
 }
 
 func stateNames() []string {
-	names := make([]string, len(States))
-	for i, s := range States {
+	names := make([]string, len(request.States))
+	for i, s := range request.States {
 		names[i] = string(s)
 	}
 	return names
@@ -267,7 +268,7 @@ func readResults(ctx context.Context, r *Report, stream jetstream.Stream) (ledge
 			return seen, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
 		}
 		var result Result
-		if err := json.Unmarshal(m.Data(), &result); err == nil && State(result.Outcome).Final() {
+		if err := json.Unmarshal(m.Data(), &result); err == nil && request.State(result.Outcome).Final() {
 			seen.note(m.Headers().Get(jetstream.MsgIDHeader), result)
 		}
 		// The latest message may have been deleted: then none comes with its sequence.

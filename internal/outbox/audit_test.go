@@ -14,6 +14,7 @@ import (
 	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/request"
 )
 
 // books are the three accounts that an audit holds against each other.
@@ -50,8 +51,8 @@ func newBooks(t *testing.T, n int) *books {
 	b.ask(event("a-3", 0).Request)
 	b.ask([]byte("hello"))
 	stop := start(t, newDeliverer(t, b.s, srv))
-	inState(t, b.s, Created, n-n/10)
-	inState(t, b.s, Rejected, n/10)
+	inState(t, b.s, request.Created, n-n/10)
+	inState(t, b.s, request.Rejected, n/10)
 	stop()
 	b.publish()
 	return b
@@ -72,14 +73,14 @@ func (b *books) ask(raw []byte) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	message := Message{Stream: "REQUESTS", Subject: m.Subject(), Source: "crm", Sequence: meta.Sequence.Stream, Time: meta.Timestamp, Raw: raw}
+	message := request.Message{Stream: "REQUESTS", Subject: m.Subject(), Source: "crm", Sequence: meta.Sequence.Stream, Time: meta.Timestamp, Raw: raw}
 	var read struct {
 		RequestID string `json:"request_id"`
 	}
 	if json.Unmarshal(raw, &read) == nil {
-		_, err = b.s.Add(ctx, Event{Message: message, RequestID: read.RequestID, Request: raw})
+		_, err = b.s.Add(ctx, request.Event{Message: message, RequestID: read.RequestID, Request: raw})
 	} else {
-		err = b.s.AddMalformed(ctx, Malformed{Message: message, Err: "not JSON"})
+		err = b.s.AddMalformed(ctx, request.Malformed{Message: message, Err: "not JSON"})
 	}
 	if err != nil {
 		b.t.Fatal(err)

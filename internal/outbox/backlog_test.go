@@ -3,6 +3,8 @@ package outbox
 import (
 	"testing"
 	"time"
+
+	"flexworker/internal/outbox/request"
 )
 
 // TestBacklog: each state counts its own, and the oldest is the oldest.
@@ -18,11 +20,11 @@ func TestBacklog(t *testing.T) {
 	if err := s.putBack(t.Context(), again); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.record(t.Context(), record{lease: uncertain, outcome: "uncertain", move: move{to: Uncertain}}); err != nil {
+	if _, err := s.record(t.Context(), record{lease: uncertain, outcome: "uncertain", move: request.Move{To: request.Uncertain}}); err != nil {
 		t.Fatal(err)
 	}
 	mustAdd(t, s, "fresh", 4)
-	mustAdd(t, s, "scheduled", 1, func(e *Event) { e.NotBefore = time.Now().Add(time.Hour) })
+	mustAdd(t, s, "scheduled", 1, func(e *request.Event) { e.NotBefore = time.Now().Add(time.Hour) })
 	mustAdd(t, s, "unpublished", 5, faulty("x"))
 	published := mustAdd(t, s, "published", 6, faulty("x"))
 	if _, err := s.pool.Exec(t.Context(), `
@@ -67,7 +69,7 @@ func TestBacklogEmpty(t *testing.T) {
 func TestBacklogScheduled(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	mustAdd(t, s, "scheduled", 1, func(e *Event) { e.NotBefore = time.Now().Add(time.Hour) })
+	mustAdd(t, s, "scheduled", 1, func(e *request.Event) { e.NotBefore = time.Now().Add(time.Hour) })
 	exec(t, s.pool, `UPDATE outbox SET received_at = now() - interval '1 day'`)
 	age := func() (counted, shown time.Duration) {
 		backlog, err := s.Backlog(t.Context())
@@ -75,7 +77,7 @@ func TestBacklogScheduled(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, b := range backlog {
-			if b.State == string(Pending) {
+			if b.State == string(request.Pending) {
 				counted = b.Oldest
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"unicode/utf8"
+
+	"flexworker/internal/outbox/request"
 )
 
 // encode is the body of a message. json.Marshal would write <, > and & with six bytes
@@ -60,7 +62,7 @@ func reduced(r Result) Result {
 
 // fewer are the first faults of many, and one that counts the others.
 func fewer(faults json.RawMessage) json.RawMessage {
-	var all []shownFault
+	var all []request.ShownFault
 	if len(faults) <= shortFaults || json.Unmarshal(faults, &all) != nil {
 		return faults
 	}
@@ -69,7 +71,7 @@ func fewer(faults json.RawMessage) json.RawMessage {
 		size += len(all[n].Path) + len(all[n].Problem)
 		n++
 	}
-	return shownFaults(append(all[:n:n], shownFault{Problem: fmt.Sprintf("and %d more, left out: the result would be larger than the stream takes", len(all)-n)}))
+	return request.FaultList(append(all[:n:n], request.ShownFault{Problem: fmt.Sprintf("and %d more, left out: the result would be larger than the stream takes", len(all)-n)}))
 }
 
 // cutAll cuts each text that is there.

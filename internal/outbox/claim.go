@@ -30,7 +30,7 @@ type Lease struct {
 	Request    json.RawMessage
 	LookupKey  string
 	Attempt    int
-	Spared     int
+	Uncounted  int
 	ReceivedAt time.Time
 	// Undecided: whether an earlier attempt created it was never found out.
 	Undecided bool
@@ -156,7 +156,7 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 	gates := 0
 	l, left := Lease{}, (*time.Duration)(nil)
 	_, err = pgx.ForEachRow(rows, append(p.targets(), &l.ID, &l.RequestID, &l.Source, (*[]byte)(&l.Request), &l.LookupKey,
-		&l.Attempt, &l.Spared, &l.Undecided, &l.ReceivedAt, &l.Traceparent, &l.Tracestate,
+		&l.Attempt, &l.Uncounted, &l.Undecided, &l.ReceivedAt, &l.Traceparent, &l.Tracestate,
 		&l.Stream, &l.Sequence, (*[]byte)(&l.Warnings), &left), func() error {
 		if gates++; l.ID == 0 {
 			return nil // the gate's row alone: nothing was leased

@@ -14,6 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"flexworker/internal/outbox/request"
 )
 
 // TestClaimConcurrent: 8 claimers of 3 workers never get more than they asked
@@ -26,7 +28,7 @@ func TestClaimConcurrent(t *testing.T) {
 			t.Parallel()
 			const requests, slots = 400, 7
 			s := newStore(t)
-			mustAdd(t, s, "c", requests, func(e *Event) { e.Priority = int(e.Sequence % 10) })
+			mustAdd(t, s, "c", requests, func(e *request.Event) { e.Priority = int(e.Sequence % 10) })
 			pool := planned(t, s.pool, plan)
 			var mu sync.Mutex
 			seen := map[int64]string{}
@@ -88,18 +90,18 @@ func TestClaimOrder(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	now := one[time.Time](t, s.pool, `SELECT clock_timestamp()`)
-	add := func(id string, change func(*Event)) {
+	add := func(id string, change func(*request.Event)) {
 		t.Helper()
 		if _, err := s.Add(t.Context(), event(id, rand.Uint64N(1<<40), change)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	add("low, due longest", func(e *Event) { e.NotBefore = now.Add(-time.Hour) })
-	add("high", func(e *Event) { e.Priority = 9 })
-	add("low, due later", func(e *Event) { e.NotBefore = now.Add(-time.Minute); e.ExpiresAt = now.Add(time.Hour) })
-	add("middle", func(e *Event) { e.Priority = 5 })
-	add("not yet due", func(e *Event) { e.Priority = 9; e.NotBefore = now.Add(time.Hour) })
-	add("too late", func(e *Event) {
+	add("low, due longest", func(e *request.Event) { e.NotBefore = now.Add(-time.Hour) })
+	add("high", func(e *request.Event) { e.Priority = 9 })
+	add("low, due later", func(e *request.Event) { e.NotBefore = now.Add(-time.Minute); e.ExpiresAt = now.Add(time.Hour) })
+	add("middle", func(e *request.Event) { e.Priority = 5 })
+	add("not yet due", func(e *request.Event) { e.Priority = 9; e.NotBefore = now.Add(time.Hour) })
+	add("too late", func(e *request.Event) {
 		e.Priority = 9
 		e.NotBefore = now.Add(-time.Hour)
 		e.ExpiresAt = now.Add(-time.Millisecond)
@@ -117,18 +119,18 @@ func TestClaimOrder(t *testing.T) {
 func TestClaimLease(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	e := event("a", 1, func(e *Event) { e.LookupKey = strings.Repeat("ab", 16); e.Traceparent = "00-1-2-3" })
+	e := event("a", 1, func(e *request.Event) { e.LookupKey = strings.Repeat("ab", 16); e.Traceparent = "00-1-2-3" })
 	if _, err := s.Add(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
 	for attempt := 1; attempt <= 3; attempt++ {
 		l := mustClaim(t, s, 1)[0]
 		r := s.row(t, "a")
-		if l.ID != r.ID || l.Attempt != attempt || l.Spared != attempt-1 || l.LookupKey != e.LookupKey || l.Traceparent != e.Traceparent ||
+		if l.ID != r.ID || l.Attempt != attempt || l.Uncounted != attempt-1 || l.LookupKey != e.LookupKey || l.Traceparent != e.Traceparent ||
 			l.Source != "crm" || string(l.Request) != string(e.Request) {
 			t.Errorf("attempt %d: %+v", attempt, l)
 		}
-		if r.State != Sending || r.Attempt != attempt || !strings.HasPrefix(deref(r.LeasedBy), "w1/") || r.DueIn != nil {
+		if r.State != request.Sending || r.Attempt != attempt || !strings.HasPrefix(deref(r.LeasedBy), "w1/") || r.DueIn != nil {
 			t.Errorf("attempt %d: %+v", attempt, r)
 		}
 		stored := one[time.Duration](t, s.pool, `SELECT leased_until - clock_timestamp() FROM outbox`)
@@ -330,12 +332,12 @@ func TestFarTimes(t *testing.T) {
 	for _, year := range []int{2300, 2400, 9999} {
 		far := time.Date(year, 12, 31, 23, 59, 59, 0, time.UTC)
 		s := newStore(t)
-		mustAdd(t, s, "until", 1, func(e *Event) { e.ExpiresAt = far })
+		mustAdd(t, s, "until", 1, func(e *request.Event) { e.ExpiresAt = far })
 		l := mustClaim(t, s, 1)[0]
 		if now := time.Now(); !l.covers(testLimit, now) {
 			t.Errorf("%d: the deadline is %v", year, l.deadline)
 		}
-		mustAdd(t, s, "from", 1, func(e *Event) { e.NotBefore = far })
+		mustAdd(t, s, "from", 1, func(e *request.Event) { e.NotBefore = far })
 		if c, err := s.claim(t.Context(), 1); err != nil || len(c.leases) != 0 || c.rest != longestRest {
 			t.Errorf("%d: %d leases, rest %v, %v", year, len(c.leases), c.rest, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/request"
 )
 
 const (
@@ -18,9 +19,9 @@ const (
 
 	// The longest spans from now at which something can be due. What is later was said by a
 	// clock that has gone back since.
-	longestLease  = 5*time.Minute + leaseMargin     // of the longest FLEX_TIMEOUT that is allowed
-	longestRetry  = 24*time.Hour + maxRetryAfter    // of the longest RETRY_MAX_DELAY that is allowed, or a 429
-	longestLookup = maxBesidePerson + lookupLimit*2 // a lookup waits no longer, whoever waits for it
+	longestLease  = 5*time.Minute + leaseMargin             // of the longest FLEX_TIMEOUT that is allowed
+	longestRetry  = 24*time.Hour + request.MaxRetryAfter    // of the longest RETRY_MAX_DELAY that is allowed, or a 429
+	longestLookup = request.MaxBesidePerson + lookupLimit*2 // a lookup waits no longer, whoever waits for it
 )
 
 // ahead is later than any moment of the past: the clock has gone back since it said so.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // jump makes rows as the database's clock leaves them when it goes back by so much: what it
@@ -43,14 +44,14 @@ func TestClockBack(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
 			later := one[time.Time](t, s.pool, `SELECT date_trunc('second', clock_timestamp()) + interval '90 days'`)
-			notBefore := func(e *Event) {
+			notBefore := func(e *request.Event) {
 				e.NotBefore = later
 				e.Request = fmt.Appendf(nil, `{"not_before":%q,%s`, later.UTC().Format(time.RFC3339), e.Request[1:])
 			}
-			recent := func(e *Event) { e.Time = time.Now() }
+			recent := func(e *request.Event) { e.Time = time.Now() }
 			tried := mustAdd(t, s, "tried", 1, recent)[0]
 			for _, l := range mustClaim(t, s, 1) {
-				if _, err := s.record(t.Context(), record{lease: l, outcome: "refused", told: isRefusing, move: move{to: Pending, delay: time.Minute, spared: true}}); err != nil {
+				if _, err := s.record(t.Context(), record{lease: l, outcome: "refused", told: isRefusing, move: request.Move{To: request.Pending, Delay: time.Minute, Uncounted: true}}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -82,7 +83,7 @@ func TestClockBack(t *testing.T) {
 				t.Errorf("%d requests were received, or tried, in the future", n)
 			}
 			// Its holder lives, and knows.
-			if _, err := s.record(t.Context(), record{lease: held, outcome: "created", told: isFound(held), move: move{to: Created}}); err != nil {
+			if _, err := s.record(t.Context(), record{lease: held, outcome: "created", told: isFound(held), move: request.Move{To: request.Created}}); err != nil {
 				t.Fatal(err)
 			}
 			checkOutbox(t, s.pool)
@@ -99,9 +100,9 @@ func isFound(l Lease) flex.Outcome {
 // uncertainKeyed is an uncertain request with a task to look for, whose message the stream got just now.
 func uncertainKeyed(t testing.TB, s *Store, id string) Lease {
 	t.Helper()
-	mustAdd(t, s, id, 1, keyed, func(e *Event) { e.Time = time.Now() })
+	mustAdd(t, s, id, 1, keyed, func(e *request.Event) { e.Time = time.Now() })
 	l := mustClaim(t, s, 1)[0]
-	if _, err := s.record(t.Context(), record{lease: l, outcome: "uncertain", told: isTimeout, move: move{to: Uncertain, delay: firstLookup}}); err != nil {
+	if _, err := s.record(t.Context(), record{lease: l, outcome: "uncertain", told: isTimeout, move: request.Move{To: request.Uncertain, Delay: request.FirstLookup}}); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -129,7 +130,7 @@ func TestClockBackLookups(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, guess := range findings {
-		if guess.Kind != Unclear || !strings.Contains(guess.Why, "clock went back") {
+		if guess.Kind != request.Unclear || !strings.Contains(guess.Why, "clock went back") {
 			t.Errorf("%s: %s", guess.Kind, guess.Why)
 		}
 	}
@@ -141,11 +142,11 @@ func TestClockBackLookups(t *testing.T) {
 		t.Errorf("%+v, it began at %v", s.row(t, "u-1"), began)
 	}
 	// What was found by the times from before is not obeyed.
-	done, err := s.resolve(t.Context(), q.asked[0], Finding{Kind: Absent}, move{to: Pending}, 0)
+	done, err := s.resolve(t.Context(), q.asked[0], request.Finding{Kind: request.Absent}, request.Move{To: request.Pending}, 0)
 	if err != nil || done != nil {
 		t.Errorf("%+v, %v", done, err)
 	}
-	if is := s.row(t, "u-1").State; is != Uncertain {
+	if is := s.row(t, "u-1").State; is != request.Uncertain {
 		t.Errorf("it is %s", is)
 	}
 }
@@ -179,7 +180,7 @@ func TestClockBackResults(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "r", 1)
 	l := mustClaim(t, s, 1)[0]
-	if _, err := s.record(t.Context(), record{lease: l, outcome: "created", told: isFound(l), move: move{to: Created}}); err != nil {
+	if _, err := s.record(t.Context(), record{lease: l, outcome: "created", told: isFound(l), move: request.Move{To: request.Created}}); err != nil {
 		t.Fatal(err)
 	}
 	jump(t, s, time.Hour)

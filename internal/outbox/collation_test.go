@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/outbox/request"
 )
 
 // TestIndexesOwnTheirOrder: no index of ours has an order that an upgrade of the C library or of
@@ -75,7 +76,7 @@ func TestCollationChanges(t *testing.T) {
 		return NewStore(pool, "w1", testLimit)
 	}
 	// Ids that the two languages sort differently: capitals, accents, punctuation.
-	var events []Event
+	var events []request.Event
 	for i := range 600 {
 		for n, form := range []string{"%d-a", "%d_a", "%d A", "Z%d", "z%d", "ä%d", "å%d", "aa%d"} {
 			if i%8 == n {

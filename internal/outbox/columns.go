@@ -1,12 +1,10 @@
 package outbox
 
 import (
-	"encoding/json"
-	"strings"
 	"time"
 
 	"flexworker/internal/database"
-	"flexworker/internal/rawjson"
+	"flexworker/internal/outbox/request"
 )
 
 // addColumns are the arrays that insert unnests: one element an event.
@@ -26,7 +24,7 @@ type addColumns struct {
 	byID                    map[string]int // the first of each request id
 }
 
-func (c *addColumns) append(e *Event, i int) {
+func (c *addColumns) append(e *request.Event, i int) {
 	if c.byID == nil {
 		c.byID = map[string]int{}
 	}
@@ -41,10 +39,10 @@ func (c *addColumns) append(e *Event, i int) {
 	c.notBefore = append(c.notBefore, database.TimeOrNull(e.NotBefore))
 	c.expiresAt = append(c.expiresAt, database.TimeOrNull(e.ExpiresAt))
 	c.lookupKey = append(c.lookupKey, database.OrNull(e.LookupKey))
-	c.traceparent = append(c.traceparent, database.OrNull(trace(e.Traceparent)))
-	c.tracestate = append(c.tracestate, database.OrNull(e.tracestate()))
+	c.traceparent = append(c.traceparent, database.OrNull(request.Traceparent(e.Traceparent)))
+	c.tracestate = append(c.tracestate, database.OrNull(e.KeptTracestate()))
 	c.stream = append(c.stream, database.Text(e.Stream))
-	c.warnings = append(c.warnings, database.JsonOrNull(faultJSON(e.Warnings)))
+	c.warnings = append(c.warnings, database.JsonOrNull(request.FaultsJSON(e.Warnings)))
 	c.sequence = append(c.sequence, int64(e.Sequence))
 	c.time = append(c.time, e.Time)
 	if len(e.Faults) == 0 {
@@ -58,84 +56,6 @@ func (c *addColumns) append(e *Event, i int) {
 		raw = []byte{}
 	}
 	c.raw = append(c.raw, raw)
-	c.errorMessage = append(c.errorMessage, database.OrNull(database.Text(faultText(e.Faults))))
-	c.faults = append(c.faults, database.JsonOrNull(faultJSON(e.Faults)))
-}
-
-// faultText is all faults in one line.
-func faultText(faults []rawjson.Fault) string {
-	lines := make([]string, len(faults))
-	for i, f := range faults {
-		lines[i] = f.String()
-	}
-	return strings.Join(lines, "; ")
-}
-
-// faultJSON is faults, or warnings, as a result shows them; nil: there are none.
-func faultJSON(faults []rawjson.Fault) json.RawMessage {
-	if len(faults) == 0 {
-		return nil
-	}
-	list := make([]shownFault, len(faults))
-	for i, f := range faults {
-		list[i] = shownFault{database.Text(f.Path), database.Text(f.Problem)}
-	}
-	return shownFaults(list)
-}
-
-// A shownFault is a fault, or a warning, as a result shows it.
-type shownFault struct {
-	Path    string `json:"path"`
-	Problem string `json:"problem"`
-}
-
-func shownFaults(list []shownFault) json.RawMessage {
-	out, err := json.Marshal(list)
-	if err != nil { // cannot be: structs of strings
-		out = noneJSON
-	}
-	return out
-}
-
-// Longest values of the two headers of the W3C trace context that are kept, in bytes.
-// A traceparent has 55 today. Of a tracestate 512 have to be passed on
-// (https://www.w3.org/TR/trace-context/#tracestate-limits); more than both could make
-// the result's headers too large for the stream.
-const (
-	maxTraceparent = 256
-	maxTracestate  = 1024
-)
-
-// TraceID is the trace id of a traceparent header, "" when that is not one
-// (www.w3.org/TR/trace-context, version-traceid-parent-flags).
-func TraceID(traceparent string) string {
-	parts := strings.Split(traceparent, "-")
-	if len(parts) < 4 || len(parts[1]) != 32 || strings.Trim(parts[1], "0123456789abcdef") != "" || strings.Trim(parts[1], "0") == "" {
-		return ""
-	}
-	return parts[1]
-}
-
-func trace(s string) string { return headerValue(s, maxTraceparent) }
-
-// tracestate is the tracestate as it is kept; without a traceparent it has no meaning.
-func (m Message) tracestate() string {
-	if trace(m.Traceparent) == "" {
-		return ""
-	}
-	return headerValue(m.Tracestate, maxTracestate)
-}
-
-// headerValue is s, or "" where it is longer than most or has another character than
-// the printable ones of ASCII: a line end would begin another header.
-func headerValue(s string, most int) string {
-	if len(s) > most {
-		return ""
-	}
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return ""
-		}
-	}
-	return s
+	c.errorMessage = append(c.errorMessage, database.OrNull(database.Text(request.FaultText(e.Faults))))
+	c.faults = append(c.faults, database.JsonOrNull(request.FaultsJSON(e.Faults)))
 }

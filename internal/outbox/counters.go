@@ -22,7 +22,7 @@ type Counters struct {
 
 func (c *Counters) attempted(r record) {
 	c.Attempts[r.told.Kind].Add(1)
-	if r.move.spared {
+	if r.move.Uncounted {
 		c.Spared.Add(1)
 	}
 }

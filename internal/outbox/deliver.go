@@ -8,6 +8,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/trouble"
 )
 
@@ -33,7 +34,7 @@ type creator interface {
 type Deliverer struct {
 	Store    *Store
 	Flex     creator
-	Policy   Policy
+	Policy   request.Policy
 	Slots    int           // calls in flight, at most
 	Limit    time.Duration // the longest time one call may take: FLEX_TIMEOUT
 	Log      *slog.Logger

@@ -13,6 +13,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/outbox/request"
 )
 
 const testSlots = 8
@@ -26,7 +27,7 @@ func newDeliverer(t *testing.T, s *Store, srv *flextest.Server) *Deliverer {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.CloseIdle)
-	return &Deliverer{Store: s, Flex: client, Policy: Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
+	return &Deliverer{Store: s, Flex: client, Policy: request.Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
 		Slots: testSlots, Limit: testLimit, Log: logger(t), Counters: &Counters{}}
 }
 
@@ -58,7 +59,7 @@ func release(t *testing.T, srv *flextest.Server, done <-chan struct{}) {
 }
 
 // inState waits until n requests are in this state.
-func inState(t *testing.T, s *Store, state State, n int) {
+func inState(t *testing.T, s *Store, state request.State, n int) {
 	t.Helper()
 	eventually(t, func() error {
 		var got int
@@ -78,37 +79,37 @@ func TestDeliver(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		fault   flextest.Fault
-		state   State
+		state   request.State
 		spared  int
 		word    Word // of the replica; paused: of the gate
 		created int
 	}{
-		{flextest.None, Created, 0, WordOK, 1},
-		{flextest.CreateThenClose, Created, 0, WordOK, 1},
-		{flextest.Status(400), Rejected, 0, WordOK, 0},
-		{flextest.Status(429), Pending, 1, WordOK, 0},
-		{flextest.Status(429).RetryAfter("3600"), Pending, 1, WordPaused, 0},
-		{flextest.Status(429).RetryAfter("soon"), Pending, 1, WordOK, 0},
-		{flextest.Reset, Uncertain, 0, WordOK, 0},
-		{flextest.CreateThenReset, Uncertain, 0, WordOK, 1},
-		{flextest.EOF, Uncertain, 0, WordOK, 0},
-		{flextest.CreateThenEOF, Uncertain, 0, WordOK, 1},
-		{flextest.Status(500), Uncertain, 0, WordOK, 0},
-		{flextest.CreateThen(flextest.Status(500)), Uncertain, 0, WordOK, 1},
-		{flextest.Status(503).RetryAfter("3600"), Uncertain, 0, WordOK, 0},
-		{flextest.Hang, Uncertain, 0, WordOK, 0},
-		{flextest.CreateThenHang, Uncertain, 0, WordOK, 1},
-		{flextest.NoSID, Uncertain, 0, WordOK, 0},
-		{flextest.CreateThenNoSID, Uncertain, 0, WordOK, 1},
-		{flextest.Cut, Uncertain, 0, WordOK, 0},
-		{flextest.CreateThenCut, Created, 0, WordOK, 1}, // the sid is in the half that came
-		{flextest.Status(401), Pending, 1, WordUnauthorized, 0},
-		{flextest.Status(403), Pending, 1, WordOK, 0}, // may be this request's alone
-		{flextest.Status(403).Code(20005), Pending, 1, WordUnauthorized, 0},
-		{flextest.Status(302), Uncertain, 0, WordUnreachable, 0},
-		{flextest.CreateThen(flextest.Status(302)), Uncertain, 0, WordUnreachable, 1},
-		{flextest.Status(307), Uncertain, 0, WordUnreachable, 0},
-		{flextest.CreateThen(flextest.Status(307)), Uncertain, 0, WordUnreachable, 1},
+		{flextest.None, request.Created, 0, WordOK, 1},
+		{flextest.CreateThenClose, request.Created, 0, WordOK, 1},
+		{flextest.Status(400), request.Rejected, 0, WordOK, 0},
+		{flextest.Status(429), request.Pending, 1, WordOK, 0},
+		{flextest.Status(429).RetryAfter("3600"), request.Pending, 1, WordPaused, 0},
+		{flextest.Status(429).RetryAfter("soon"), request.Pending, 1, WordOK, 0},
+		{flextest.Reset, request.Uncertain, 0, WordOK, 0},
+		{flextest.CreateThenReset, request.Uncertain, 0, WordOK, 1},
+		{flextest.EOF, request.Uncertain, 0, WordOK, 0},
+		{flextest.CreateThenEOF, request.Uncertain, 0, WordOK, 1},
+		{flextest.Status(500), request.Uncertain, 0, WordOK, 0},
+		{flextest.CreateThen(flextest.Status(500)), request.Uncertain, 0, WordOK, 1},
+		{flextest.Status(503).RetryAfter("3600"), request.Uncertain, 0, WordOK, 0},
+		{flextest.Hang, request.Uncertain, 0, WordOK, 0},
+		{flextest.CreateThenHang, request.Uncertain, 0, WordOK, 1},
+		{flextest.NoSID, request.Uncertain, 0, WordOK, 0},
+		{flextest.CreateThenNoSID, request.Uncertain, 0, WordOK, 1},
+		{flextest.Cut, request.Uncertain, 0, WordOK, 0},
+		{flextest.CreateThenCut, request.Created, 0, WordOK, 1}, // the sid is in the half that came
+		{flextest.Status(401), request.Pending, 1, WordUnauthorized, 0},
+		{flextest.Status(403), request.Pending, 1, WordOK, 0}, // may be this request's alone
+		{flextest.Status(403).Code(20005), request.Pending, 1, WordUnauthorized, 0},
+		{flextest.Status(302), request.Uncertain, 0, WordUnreachable, 0},
+		{flextest.CreateThen(flextest.Status(302)), request.Uncertain, 0, WordUnreachable, 1},
+		{flextest.Status(307), request.Uncertain, 0, WordUnreachable, 0},
+		{flextest.CreateThen(flextest.Status(307)), request.Uncertain, 0, WordUnreachable, 1},
 	} {
 		t.Run(string(tt.fault), func(t *testing.T) {
 			t.Parallel()
@@ -142,7 +143,7 @@ func TestDeliver(t *testing.T) {
 			if len(ledger) != tt.created || srv.Calls().Received != 1 {
 				t.Errorf("%d created by %d calls, want %d by 1", len(ledger), srv.Calls().Received, tt.created)
 			}
-			if r.State == Created && deref(r.InteractionSID) != ledger[0].InteractionSID {
+			if r.State == request.Created && deref(r.InteractionSID) != ledger[0].InteractionSID {
 				t.Errorf("sid %s, created was %s", deref(r.InteractionSID), ledger[0].InteractionSID)
 			}
 			checkOutbox(t, s.pool)
@@ -176,14 +177,14 @@ func TestDeliverVerbatim(t *testing.T) {
 	s := newStore(t)
 	const channel = `{"type":"sms",  "initiated_by":"api","participants":[{"address":"+15550100001","proxy_address":"+15550100002"}],"n":1.0}`
 	const routing = `{"properties":{"workspace_sid":"WS00000000000000000000000000000002","attributes":{"z":12345678901234567890,"a":"\u00e9"}}}`
-	settled := event("v", 1, func(e *Event) {
+	settled := event("v", 1, func(e *request.Event) {
 		e.Request = []byte(`{"channel": ` + channel + ` ,"routing":` + routing + `,"webhook_ttid":"flex_interactionwebhook_1"}`)
 	})
 	if _, err := s.Add(t.Context(), settled); err != nil {
 		t.Fatal(err)
 	}
 	start(t, newDeliverer(t, s, srv))
-	inState(t, s, Created, 1)
+	inState(t, s, request.Created, 1)
 	if c := srv.Ledger()[0].Call; c.Channel != channel || c.Routing != routing || c.WebhookID != "flex_interactionwebhook_1" || c.ContextSID != "" {
 		t.Errorf("%+v", c)
 	}
@@ -199,7 +200,7 @@ func TestDeliverTwoReplicas(t *testing.T) {
 	ids := mustAdd(t, s, "two", 300)
 	a, b := newDeliverer(t, s, srv), newDeliverer(t, s.another("w2"), srv)
 	stopA, stopB := start(t, a), start(t, b)
-	inState(t, s, Created, len(ids))
+	inState(t, s, request.Created, len(ids))
 	stopA()
 	stopB()
 	seen := map[string]int{}
@@ -237,7 +238,7 @@ func TestDeliverPutsBack(t *testing.T) {
 	cancel()
 	d.deliver(stopped, leases[1])
 	for _, l := range leases {
-		if r := s.row(t, l.RequestID); r.State != Pending || r.Spared != 1 {
+		if r := s.row(t, l.RequestID); r.State != request.Pending || r.Spared != 1 {
 			t.Errorf("%s: %+v", l.RequestID, r)
 		}
 	}
@@ -273,7 +274,7 @@ func TestDeliverStops(t *testing.T) {
 	}
 	stop()
 	release(t, srv, ended)
-	if kind, r := <-known, s.row(t, "s-1"); kind != flex.Created || r.State != Created {
+	if kind, r := <-known, s.row(t, "s-1"); kind != flex.Created || r.State != request.Created {
 		t.Errorf("%s, is %s", kind, r.State)
 	}
 	if len(s.settled.queue) != 1 {
@@ -329,7 +330,7 @@ func TestDeliverPostgresAway(t *testing.T) {
 				t.Fatal(err)
 			}
 			// How quickly Postgres went decides whether the call was answered in its time.
-			want := map[flex.Kind]State{flex.Created: Created, flex.Uncertain: Uncertain}[kind]
+			want := map[flex.Kind]request.State{flex.Created: request.Created, flex.Uncertain: request.Uncertain}[kind]
 			inState(t, s, want, 1)
 			stop()
 			if n := srv.Calls().Received; n != 1 {
@@ -367,14 +368,14 @@ func TestBreaker(t *testing.T) {
 		t.Errorf("%d attempts until it stopped, want %d", n, failuresMost)
 	}
 	// What is added meanwhile is stored, and not leased.
-	mustAdd(t, s, "meanwhile", 10, func(e *Event) { e.Sequence += 1000 })
+	mustAdd(t, s, "meanwhile", 10, func(e *request.Event) { e.Sequence += 1000 })
 	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE request_id LIKE 'mean%' AND state = 'pending' AND attempt = 0`); n != 10 || gate(t, s).State != GateOpen {
 		t.Errorf("%d of 10 wait, the gate is %s", n, gate(t, s).State)
 	}
 	if err := srv.Up(); err != nil {
 		t.Fatal(err)
 	}
-	inState(t, s, Created, requests+10)
+	inState(t, s, request.Created, requests+10)
 	if word, reason, stopped := d.Stopped(); stopped {
 		t.Errorf("it is %s: %s", word, reason)
 	}
@@ -415,7 +416,7 @@ func TestBlocked(t *testing.T) {
 		t.Errorf("%d calls until both stopped", n)
 	}
 	srv.SetCredentials(flextest.Credential{User: flextest.APIKey, Secret: flextest.APISecret})
-	inState(t, s, Created, requests)
+	inState(t, s, request.Created, requests)
 	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 {
 		t.Errorf("%d requests paid for the credentials", n)
 	}

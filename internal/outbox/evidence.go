@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
 )
 
@@ -43,11 +44,11 @@ func (s *Store) Ask(ctx context.Context, f finder, d Detail, settle time.Duratio
 	switch {
 	case found.Foreign:
 		e.Found = nil
-	case found.Kind == Absent && d.Answered:
+	case found.Kind == request.Absent && d.Answered:
 		e.Said = append(e.Said, "Flex answered an attempt with a 2xx that had no readable sid: that nothing is found proves nothing.")
 		return e
 	}
-	e.Absent = found.Kind == Absent
+	e.Absent = found.Kind == request.Absent
 	if found.Why != "" {
 		e.Said = append(e.Said, "In short: "+found.Why+".")
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // What a finding is about is the attempt, whoever asks: these tests are about what a row
@@ -50,7 +51,7 @@ func logOf(tasks ...flex.Task) func([]string, time.Time, time.Time) ([]flex.Task
 	}
 }
 
-func resolver(t *testing.T, s *Store, f finder, change ...func(*Policy)) *Resolver {
+func resolver(t *testing.T, s *Store, f finder, change ...func(*request.Policy)) *Resolver {
 	p := testPolicy
 	p.MaxAttempts, p.Settle = 10, time.Minute
 	for _, c := range change {
@@ -94,7 +95,7 @@ func (s *Store) timeout(t *testing.T, change ...func(*flex.Outcome)) Lease {
 	for _, c := range change {
 		c(&o)
 	}
-	if _, err := s.record(t.Context(), testPolicy.decide(l, o, 0)); err != nil {
+	if _, err := s.record(t.Context(), decide(testPolicy, l, o, 0)); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -124,7 +125,7 @@ func TestLookupKnowsTheAttempt(t *testing.T) {
 	began := one[time.Time](t, s.pool, `SELECT attempt_began_at FROM outbox`)
 	task := flex.Task{TaskSID: "WT1", Key: flex.LookupKey(id), InteractionSID: sidA, DateCreated: began.Add(400 * time.Millisecond)}
 	resolver(t, s, taskRouter{log: logOf(task)}).lookUp(t)
-	if r := s.row(t, id); r.State != Created || deref(r.InteractionSID) != sidA {
+	if r := s.row(t, id); r.State != request.Created || deref(r.InteractionSID) != sidA {
 		t.Errorf("%s: %s; the task was created in the first moment of the attempt", r.State, deref(r.ErrorMessage))
 	}
 }
@@ -136,17 +137,17 @@ func TestLogAloneNeedsALaterCreation(t *testing.T) {
 	for name, tt := range map[string]struct {
 		later, other, shown bool // there is a later creation; of another workspace; the log shows it
 		age                 time.Duration
-		want                State
+		want                request.State
 	}{
-		"none is known":                        {age: 6 * time.Minute, want: Uncertain},
-		"it is in the log":                     {later: true, shown: true, age: 6 * time.Minute, want: Pending},
-		"the log lags":                         {later: true, age: 6 * time.Minute, want: Uncertain},
-		"it is of another workspace":           {later: true, other: true, shown: true, age: 6 * time.Minute, want: Uncertain},
-		"within the five minutes, none":        {age: 2 * time.Minute, want: Pending},
-		"within the five minutes, in the log":  {later: true, shown: true, age: 3 * time.Minute, want: Pending},
-		"older than the log":                   {later: true, shown: true, age: 31 * 24 * time.Hour, want: Uncertain},
-		"nearly as old as the log":             {later: true, shown: true, age: 29 * 24 * time.Hour, want: Pending},
-		"the setup of the test is not at once": {age: 30 * time.Second, want: Uncertain},
+		"none is known":                        {age: 6 * time.Minute, want: request.Uncertain},
+		"it is in the log":                     {later: true, shown: true, age: 6 * time.Minute, want: request.Pending},
+		"the log lags":                         {later: true, age: 6 * time.Minute, want: request.Uncertain},
+		"it is of another workspace":           {later: true, other: true, shown: true, age: 6 * time.Minute, want: request.Uncertain},
+		"within the five minutes, none":        {age: 2 * time.Minute, want: request.Pending},
+		"within the five minutes, in the log":  {later: true, shown: true, age: 3 * time.Minute, want: request.Pending},
+		"older than the log":                   {later: true, shown: true, age: 31 * 24 * time.Hour, want: request.Uncertain},
+		"nearly as old as the log":             {later: true, shown: true, age: 29 * 24 * time.Hour, want: request.Pending},
+		"the setup of the test is not at once": {age: 30 * time.Second, want: request.Uncertain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -156,7 +157,7 @@ func TestLogAloneNeedsALaterCreation(t *testing.T) {
 			s.grow(t, tt.age)
 			var shown []flex.Task
 			if tt.later {
-				later := event("later", 7, keyed, func(e *Event) {
+				later := event("later", 7, keyed, func(e *request.Event) {
 					if tt.other {
 						e.Request = []byte(`{"routing":{"properties":{"workspace_sid":"WS00000000000000000000000000000009"}}}`)
 					}
@@ -182,16 +183,16 @@ func TestLongestSettleCounts(t *testing.T) {
 	answered := func(o *flex.Outcome) { o.Answered, o.ErrorKind = true, "no_sid" }
 	for name, tt := range map[string]struct {
 		seen   time.Duration // ago, of the replica with two minutes
-		change func(*Event)
+		change func(*request.Event)
 		sent   func(*flex.Outcome)
-		want   State // after 90 s
+		want   request.State // after 90 s
 	}{
-		"alive":          {time.Second, keyed, func(*flex.Outcome) {}, Uncertain},
-		"alive, no task": {time.Second, func(*Event) {}, func(*flex.Outcome) {}, Uncertain},
-		"alive, 2xx":     {time.Second, keyed, answered, Uncertain},
-		"dead":           {2 * time.Hour, keyed, func(*flex.Outcome) {}, Pending},
-		"dead, no task":  {2 * time.Hour, func(*Event) {}, func(*flex.Outcome) {}, Abandoned},
-		"dead, 2xx":      {2 * time.Hour, keyed, answered, Abandoned},
+		"alive":          {time.Second, keyed, func(*flex.Outcome) {}, request.Uncertain},
+		"alive, no task": {time.Second, func(*request.Event) {}, func(*flex.Outcome) {}, request.Uncertain},
+		"alive, 2xx":     {time.Second, keyed, answered, request.Uncertain},
+		"dead":           {2 * time.Hour, keyed, func(*flex.Outcome) {}, request.Pending},
+		"dead, no task":  {2 * time.Hour, func(*request.Event) {}, func(*flex.Outcome) {}, request.Abandoned},
+		"dead, 2xx":      {2 * time.Hour, keyed, answered, request.Abandoned},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -201,8 +202,8 @@ func TestLongestSettleCounts(t *testing.T) {
 			id := mustAdd(t, s, "doubt", 1, tt.change)[0]
 			s.timeout(t, tt.sent)
 			s.grow(t, 90*time.Second)
-			resolver(t, s, taskRouter{}, func(p *Policy) { p.Undecided = Fail }).lookUp(t)
-			if r := s.row(t, id); r.State != tt.want || r.State == Uncertain && one[bool](t, s.pool, `SELECT for_person_since IS NOT NULL FROM outbox`) {
+			resolver(t, s, taskRouter{}, func(p *request.Policy) { p.Undecided = request.Fail }).lookUp(t)
+			if r := s.row(t, id); r.State != tt.want || r.State == request.Uncertain && one[bool](t, s.pool, `SELECT for_person_since IS NOT NULL FROM outbox`) {
 				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
 			}
 		})
@@ -216,13 +217,13 @@ func TestLateAnswerStopsTheNextAttempt(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		late flex.Outcome
-		want State
+		want request.State
 	}{
-		"2xx without a sid": {flex.Outcome{Answered: true, ErrorKind: "no_sid"}, Uncertain},
-		"created":           {good, Created},
-		"rejected":          {flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, ErrorKind: "http_400"}, Rejected},
-		"a timeout":         {flex.Outcome{ErrorKind: "timeout"}, Pending},
-		"refused":           {flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"}, Pending},
+		"2xx without a sid": {flex.Outcome{Answered: true, ErrorKind: "no_sid"}, request.Uncertain},
+		"created":           {good, request.Created},
+		"rejected":          {flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, ErrorKind: "http_400"}, request.Rejected},
+		"a timeout":         {flex.Outcome{ErrorKind: "timeout"}, request.Pending},
+		"refused":           {flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"}, request.Pending},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -234,11 +235,11 @@ func TestLateAnswerStopsTheNextAttempt(t *testing.T) {
 				t.Fatal(n, err)
 			}
 			resolver(t, s, taskRouter{}).lookUp(t)
-			if r := s.row(t, id); r.State != Pending {
+			if r := s.row(t, id); r.State != request.Pending {
 				t.Fatalf("not proved absent: %s, %s", r.State, deref(r.ErrorMessage))
 			}
-			_, err := s.record(t.Context(), testPolicy.decide(l, tt.late, 0))
-			if r := s.row(t, id); r.State != tt.want || (err == nil) != (tt.want != Pending) || r.Answered != (tt.want == Uncertain) {
+			_, err := s.record(t.Context(), decide(testPolicy, l, tt.late, 0))
+			if r := s.row(t, id); r.State != tt.want || (err == nil) != (tt.want != request.Pending) || r.Answered != (tt.want == request.Uncertain) {
 				t.Errorf("%s, answered %t: %v; want %s", r.State, r.Answered, err, tt.want)
 			}
 		})
@@ -253,22 +254,22 @@ func TestUndecidedAttemptIsNotForgotten(t *testing.T) {
 		*o = flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, TwilioCode: 20001, ErrorKind: "http_400", Message: "Invalid Channel"}
 	}
 	for name, tt := range map[string]struct {
-		policy  Undecided
+		policy  request.Undecided
 		found   bool
 		answers bool // the log can be read
 		expires bool // in place of a refusal
-		want    State
+		want    request.State
 		kind    string
 	}{
-		"it exists":                     {Retry, true, true, false, Created, ""},
-		"it does not":                   {Retry, false, true, false, Rejected, "http_400"},
-		"nobody knows, retry":           {Retry, false, false, false, Abandoned, "undecided"},
-		"nobody knows, fail":            {Fail, false, false, false, Abandoned, "undecided"},
-		"nobody knows, hold":            {Hold, false, false, false, Uncertain, "undecided"},
-		"expired, it exists":            {Retry, true, true, true, Created, ""},
-		"expired, it does not":          {Retry, false, true, true, Expired, "expired"},
-		"expired, and nobody knows":     {Fail, false, false, true, Abandoned, "undecided"},
-		"expired, a person has to know": {Hold, false, false, true, Uncertain, "undecided"},
+		"it exists":                     {request.Retry, true, true, false, request.Created, ""},
+		"it does not":                   {request.Retry, false, true, false, request.Rejected, "http_400"},
+		"nobody knows, retry":           {request.Retry, false, false, false, request.Abandoned, "undecided"},
+		"nobody knows, fail":            {request.Fail, false, false, false, request.Abandoned, "undecided"},
+		"nobody knows, hold":            {request.Hold, false, false, false, request.Uncertain, "undecided"},
+		"expired, it exists":            {request.Retry, true, true, true, request.Created, ""},
+		"expired, it does not":          {request.Retry, false, true, true, request.Expired, "expired"},
+		"expired, and nobody knows":     {request.Fail, false, false, true, request.Abandoned, "undecided"},
+		"expired, a person has to know": {request.Hold, false, false, true, request.Uncertain, "undecided"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -279,8 +280,8 @@ func TestUndecidedAttemptIsNotForgotten(t *testing.T) {
 			s.grow(t, 20*time.Minute)
 			exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
 			mute := taskRouter{log: func([]string, time.Time, time.Time) ([]flex.Task, bool, error) { return nil, false, nil }}
-			resolver(t, s, mute, func(p *Policy) { p.Undecided = Retry }).lookUp(t)
-			if r := s.row(t, id); r.State != Pending || !one[bool](t, s.pool, `SELECT undecided FROM outbox`) {
+			resolver(t, s, mute, func(p *request.Policy) { p.Undecided = request.Retry }).lookUp(t)
+			if r := s.row(t, id); r.State != request.Pending || !one[bool](t, s.pool, `SELECT undecided FROM outbox`) {
 				t.Fatalf("%s: %s", r.State, deref(r.ErrorMessage))
 			}
 			if tt.expires {
@@ -291,7 +292,7 @@ func TestUndecidedAttemptIsNotForgotten(t *testing.T) {
 			} else {
 				s.timeout(t, rejected)
 			}
-			if r := s.row(t, id); r.State != Uncertain {
+			if r := s.row(t, id); r.State != request.Uncertain {
 				t.Fatalf("%s, though the first attempt may have created it", r.State)
 			}
 			if began := one[time.Time](t, s.pool, `SELECT attempt_began_at + interval '20 minutes' FROM outbox`); !began.Equal(first) {
@@ -308,24 +309,24 @@ func TestUndecidedAttemptIsNotForgotten(t *testing.T) {
 				router = mute
 				exec(t, s.pool, `UPDATE outbox SET lookups = 10 WHERE state = 'uncertain'`)
 			}
-			resolver(t, s, router, func(p *Policy) { p.Undecided = tt.policy }).lookUp(t)
+			resolver(t, s, router, func(p *request.Policy) { p.Undecided = tt.policy }).lookUp(t)
 			r := s.row(t, id)
 			if r.State != tt.want || deref(r.ErrorKind) != tt.kind {
 				t.Errorf("%s, %s: %s; want %s, %s", r.State, deref(r.ErrorKind), deref(r.ErrorMessage), tt.want, tt.kind)
 			}
-			if tt.want == Rejected && (deref(r.ErrorMessage) != "Invalid Channel" || deref(r.TwilioCode) != 20001) {
+			if tt.want == request.Rejected && (deref(r.ErrorMessage) != "Invalid Channel" || deref(r.TwilioCode) != 20001) {
 				t.Errorf("rejected as %q, code %d; want Flex's own words", deref(r.ErrorMessage), deref(r.TwilioCode))
 			}
-			if undecided := one[bool](t, s.pool, `SELECT undecided FROM outbox WHERE request_id = $1`, id); undecided != !tt.answers && tt.want != Created {
+			if undecided := one[bool](t, s.pool, `SELECT undecided FROM outbox WHERE request_id = $1`, id); undecided != !tt.answers && tt.want != request.Created {
 				t.Errorf("undecided %t", undecided)
 			}
-			if tt.want != Uncertain {
+			if tt.want != request.Uncertain {
 				return
 			}
 			// A person waits, and TaskRouter answers again: the answer is given as it came.
 			resolver(t, s, taskRouter{log: logOf(shown...)}).lookUp(t)
 			r = s.row(t, id)
-			if want := map[bool]State{false: Rejected, true: Expired}[tt.expires]; r.State != want || !tt.expires && (deref(r.ErrorKind) != "http_400" || deref(r.ErrorMessage) != "Invalid Channel") {
+			if want := map[bool]request.State{false: request.Rejected, true: request.Expired}[tt.expires]; r.State != want || !tt.expires && (deref(r.ErrorKind) != "http_400" || deref(r.ErrorMessage) != "Invalid Channel") {
 				t.Errorf("then %s, %s: %s; want %s as it was said", r.State, deref(r.ErrorKind), deref(r.ErrorMessage), want)
 			}
 		})
@@ -338,19 +339,19 @@ func TestCancelledIsNeverSentAgain(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		router taskRouter
-		policy Undecided
+		policy request.Undecided
 		late   *flex.Outcome // recorded before it is looked up
-		want   State
+		want   request.State
 	}{
-		"proved absent":           {taskRouter{}, Hold, nil, Cancelled},
-		"found":                   {taskRouter{search: listed(sidA)}, Hold, nil, Created},
-		"undecided, hold":         {taskRouter{log: unreadable}, Hold, nil, Uncertain},
-		"undecided, retry":        {taskRouter{log: unreadable}, Retry, nil, Abandoned},
-		"undecided, fail":         {taskRouter{log: unreadable}, Fail, nil, Abandoned},
-		"it was refused, late":    {taskRouter{}, Hold, &flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"}, Cancelled},
-		"it was created, late":    {taskRouter{}, Hold, &good, Created},
-		"it was rejected, late":   {taskRouter{}, Hold, &flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, ErrorKind: "http_400"}, Rejected},
-		"it was answered without": {taskRouter{}, Retry, &flex.Outcome{Answered: true, ErrorKind: "no_sid"}, Abandoned},
+		"proved absent":           {taskRouter{}, request.Hold, nil, request.Cancelled},
+		"found":                   {taskRouter{search: listed(sidA)}, request.Hold, nil, request.Created},
+		"undecided, hold":         {taskRouter{log: unreadable}, request.Hold, nil, request.Uncertain},
+		"undecided, retry":        {taskRouter{log: unreadable}, request.Retry, nil, request.Abandoned},
+		"undecided, fail":         {taskRouter{log: unreadable}, request.Fail, nil, request.Abandoned},
+		"it was refused, late":    {taskRouter{}, request.Hold, &flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"}, request.Cancelled},
+		"it was created, late":    {taskRouter{}, request.Hold, &good, request.Created},
+		"it was rejected, late":   {taskRouter{}, request.Hold, &flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, ErrorKind: "http_400"}, request.Rejected},
+		"it was answered without": {taskRouter{}, request.Retry, &flex.Outcome{Answered: true, ErrorKind: "no_sid"}, request.Abandoned},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -363,11 +364,11 @@ func TestCancelledIsNeverSentAgain(t *testing.T) {
 			}
 			exec(t, s.pool, `UPDATE outbox SET cancel_requested_at = clock_timestamp(), lookups = 10`)
 			if tt.late != nil {
-				if _, err := s.record(t.Context(), testPolicy.decide(l, *tt.late, 0)); err != nil {
+				if _, err := s.record(t.Context(), decide(testPolicy, l, *tt.late, 0)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			resolver(t, s, tt.router, func(p *Policy) { p.Undecided, p.Settle = tt.policy, 10*time.Second }).lookUp(t)
+			resolver(t, s, tt.router, func(p *request.Policy) { p.Undecided, p.Settle = tt.policy, 10*time.Second }).lookUp(t)
 			if r := s.row(t, id); r.State != tt.want {
 				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
 			}
@@ -401,7 +402,7 @@ func TestLookupBesideThePerson(t *testing.T) {
 	exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
 	down := fmt.Errorf("TaskRouter is away: %w", &flex.LookupError{ErrorKind: "http_503"})
 	r := resolver(t, s, taskRouter{search: func(context.Context, string, string, []string) ([]flex.Task, error) { return nil, down }},
-		func(p *Policy) { p.Settle = 10 * time.Second })
+		func(p *request.Policy) { p.Settle = 10 * time.Second })
 	for range 2 {
 		r.lookUp(t)
 	}
@@ -433,7 +434,7 @@ func TestLookupBesideThePerson(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.ended.Wait()
-	if row := s.row(t, ids[1]); row.State != Created || deref(row.InteractionSID) != sidA {
+	if row := s.row(t, ids[1]); row.State != request.Created || deref(row.InteractionSID) != sidA {
 		t.Errorf("%s: %s", row.State, deref(row.ErrorMessage))
 	}
 	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain' AND due_at <= clock_timestamp()`); n != 2 {
@@ -522,7 +523,7 @@ func TestLookupOfAStoppedProcess(t *testing.T) {
 	s.grow(t, 2*time.Minute)
 	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
 	r := resolver(t, s, taskRouter{search: func(ctx context.Context, _, _ string, _ []string) ([]flex.Task, error) { return nil, ctx.Err() }})
-	for stopped, want := range map[time.Duration]State{lookupLimit: Uncertain, 0: Pending} {
+	for stopped, want := range map[time.Duration]request.State{lookupLimit: request.Uncertain, 0: request.Pending} {
 		q, err := s.takeLookups(t.Context(), 19, time.Minute, nil)
 		if err != nil || len(q.asked) != 1 {
 			t.Fatal(q, err)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
 )
 
@@ -133,14 +134,14 @@ var fleetShows = terminal.Command("worker", "fleet")
 // standing says where the request is now and what comes next, and which commands there are.
 func standing(d Detail, g Gate, f Fleet) (text string, commands []string) {
 	switch d.State {
-	case Pending:
+	case request.Pending:
 		return pendingNow(d, g, f)
-	case Sending:
+	case request.Sending:
 		return fmt.Sprintf("It is being sent: worker %s holds attempt %d until %s. If that worker dies, the lease lapses then and it is looked up.",
 			said(d.LeasedBy), d.Attempt, at(d.LeasedUntil)), nil
-	case Uncertain:
+	case request.Uncertain:
 		return uncertainNow(d)
-	case Created:
+	case request.Created:
 		how := map[string]string{"response": "Flex answered so", "lookup": "a lookup found it", "operator": "an operator said so"}[said(d.ResolvedBy)]
 		return fmt.Sprintf("It is created as %s (%s) since %s. %s", said(d.InteractionSID), how, at(d.SettledAt), publication(d)), nil
 	default:
@@ -280,7 +281,7 @@ func gateNow(d Detail, g Gate) string {
 // remedy is what can be done about a request that settled without an interaction. What
 // the check refused no retry is for: under its id another request would be a conflict.
 func remedy(d Detail, commands *[]string) string {
-	if d.State == Rejected && d.ErrorKind != nil && *d.ErrorKind == "invalid" {
+	if d.State == request.Rejected && d.ErrorKind != nil && *d.ErrorKind == "invalid" {
 		return "It failed the check before Flex and would fail it again, so it cannot be retried: publish the corrected request under a new request_id. "
 	}
 	*commands = append(*commands, d.Command("retry"))

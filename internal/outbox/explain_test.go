@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"flexworker/internal/outbox/request"
 )
 
 // TestExplain: the sentences of every state, to the letter.
@@ -15,7 +17,7 @@ func TestExplain(t *testing.T) {
 	word := func(s string) *string { return &s }
 	number := func(n int) *int { return &n }
 	millis := func(n int64) *int64 { return &n }
-	detail := func(state State, change func(*Detail)) Detail {
+	detail := func(state request.State, change func(*Detail)) Detail {
 		d := Detail{Now: now, StreamSequence: 42}
 		d.RequestID, d.Source, d.State, d.ReceivedAt = "crm-42", "crm", state, now.Add(-time.Hour)
 		if change != nil {
@@ -41,39 +43,39 @@ func TestExplain(t *testing.T) {
 		g    Gate
 		want string
 	}{
-		{"pending, due", detail(Pending, func(d *Detail) { d.DueAt = when(-time.Second) }), open,
+		{"pending, due", detail(request.Pending, func(d *Detail) { d.DueAt = when(-time.Second) }), open,
 			"It is due: attempt 1 is made as soon as a worker has a free slot.\n"},
-		{"pending, limited", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateOpen, Rate: 2.5},
+		{"pending, limited", detail(request.Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateOpen, Rate: 2.5},
 			"It is due: attempt 1 is made as soon as a worker has a free slot and the fleet's rate, 2.5 a second, leaves one.\n"},
-		{"pending, for tomorrow", detail(Pending, func(d *Detail) { d.DueAt = when(24 * time.Hour) }), open,
+		{"pending, for tomorrow", detail(request.Pending, func(d *Detail) { d.DueAt = when(24 * time.Hour) }), open,
 			"It waits: attempt 1 is due at 2026-11-23 03:00:00.000 UTC.\n"},
-		{"pending, not due", detail(Pending, func(d *Detail) { d.DueAt, d.ExpiresAt = when(90*time.Second), when(time.Hour) }), open,
+		{"pending, not due", detail(request.Pending, func(d *Detail) { d.DueAt, d.ExpiresAt = when(90*time.Second), when(time.Hour) }), open,
 			"It waits: attempt 1 is due in 1m30s. It is not sent after 2026-11-22 04:00:00.000 UTC.\n"},
-		{"pending, after a refusal", detail(Pending, func(d *Detail) {
+		{"pending, after a refusal", detail(request.Pending, func(d *Detail) {
 			d.DueAt, d.Attempt, d.ErrorMessage = when(1500*time.Millisecond), 1, word("too many requests")
 			d.History = []History{{Kind: "attempt", Number: 1, Worker: "w1", StartedAt: now.Add(-time.Minute), TookMS: millis(120),
 				HTTPStatus: number(429), TwilioCode: number(20429), Outcome: "refused", Error: word("too many requests"), Applied: true}}
 		}), open,
 			"Attempt 1 at 2026-11-22 02:59:00.000 UTC by w1: refused after 120 ms, HTTP status 429, Twilio code 20429 (too many requests).\n" +
 				"It waits: attempt 2 is due in 1.5s (before: too many requests). A retry makes it due now.\n" + fmt.Sprintf(retry, 1)},
-		{"pending, held by a person", detail(Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateHeld, HeldSince: now, Reason: "a wrong campaign", ChangedBy: "ann"},
+		{"pending, held by a person", detail(request.Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateHeld, HeldSince: now, Reason: "a wrong campaign", ChangedBy: "ann"},
 			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is held by ann since 2026-11-22 03:00:00.000 UTC: a wrong campaign. " +
 				"Nothing is sent until a release opens it.\n" + release},
-		{"pending, paused", detail(Pending, func(d *Detail) { d.DueAt = when(0) }),
+		{"pending, paused", detail(request.Pending, func(d *Detail) { d.DueAt = when(0) }),
 			Gate{State: GatePaused, Reason: "HTTP status 429", PausedFor: 10 * time.Minute, ChangedBy: "w2", ChangedAt: now.Add(-time.Minute)},
 			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is paused by w2 since 2026-11-22 02:59:00.000 UTC: HTTP status 429. " +
 				"Nothing is sent until 2026-11-22 03:10:00.000 UTC, when it opens by itself, or until a release opens it at once.\n" + release},
-		{"pending, refused to one tenant", detail(Pending, func(d *Detail) {
+		{"pending, refused to one tenant", detail(request.Pending, func(d *Detail) {
 			d.DueAt, d.Attempt, d.HTTPStatus, d.ErrorMessage, d.Workspace = when(time.Minute), 1, number(403), word("forbidden"), word("WS1")
 		}), open,
 			"It waits: attempt 2 is due in 1m0s (before: forbidden). Flex refused it with HTTP status 403: that may concern what this request shares with others " +
 				"of source crm and workspace WS1 alone. A retry makes it due now.\n" + fmt.Sprintf(retry, 1)},
-		{"pending, from a sender who means harm", detail(Pending, func(d *Detail) {
+		{"pending, from a sender who means harm", detail(request.Pending, func(d *Detail) {
 			d.RequestID, d.Source, d.DueAt, d.Attempt, d.ErrorMessage = "-77;touch 'x'", "crm\x1b[2J", when(time.Minute), 1, word("a\nb\u202ec")
 		}), open,
 			"It waits: attempt 2 is due in 1m0s (before: a\\nb\\u202ec). A retry makes it due now.\n" +
 				`    worker retry --attempt 1 --why ... -- '-77;touch '\''x'\'''` + "\n"},
-		{"pending, asked again, put back and retried", detail(Pending, func(d *Detail) {
+		{"pending, asked again, put back and retried", detail(request.Pending, func(d *Detail) {
 			d.DueAt, d.Attempt, d.Repeats = when(0), 1, 2
 			d.History = []History{{Kind: "attempt", Number: 1, Worker: "w1", StartedAt: now, Outcome: "put_back", Applied: true}}
 			d.Acts = []Done{{At: now, Who: "ann", Why: "the address is right now", Act: "retry", Was: "rejected"}}
@@ -82,7 +84,7 @@ func TestExplain(t *testing.T) {
 				"Attempt 1 at 2026-11-22 03:00:00.000 UTC by w1: put back.\n" +
 				"At 2026-11-22 03:00:00.000 UTC ann did: retry (it was rejected). Why: the address is right now.\n" +
 				"It is due: attempt 2 is made as soon as a worker has a free slot.\n"},
-		{"pending, retried between two attempts", detail(Pending, func(d *Detail) {
+		{"pending, retried between two attempts", detail(request.Pending, func(d *Detail) {
 			d.DueAt, d.Attempt = when(0), 2
 			d.History = []History{{Kind: "attempt", Number: 1, Worker: "w1", StartedAt: now.Add(-3 * time.Minute), Outcome: "rejected", Applied: true},
 				{Kind: "attempt", Number: 2, Worker: "w1", StartedAt: now.Add(-time.Minute), Outcome: "refused", Applied: true}}
@@ -92,9 +94,9 @@ func TestExplain(t *testing.T) {
 				"At 2026-11-22 02:58:00.000 UTC ann did: retry (it was rejected). Why: the workspace is there now.\n" +
 				"Attempt 2 at 2026-11-22 02:59:00.000 UTC by w1: refused.\n" +
 				"It is due: attempt 3 is made as soon as a worker has a free slot.\n"},
-		{"sending", detail(Sending, func(d *Detail) { d.Attempt, d.LeasedBy, d.LeasedUntil = 3, word("w2"), when(20*time.Second) }), open,
+		{"sending", detail(request.Sending, func(d *Detail) { d.Attempt, d.LeasedBy, d.LeasedUntil = 3, word("w2"), when(20*time.Second) }), open,
 			"It is being sent: worker w2 holds attempt 3 until 2026-11-22 03:00:20.000 UTC. If that worker dies, the lease lapses then and it is looked up.\n"},
-		{"uncertain, lookup to come", detail(Uncertain, func(d *Detail) {
+		{"uncertain, lookup to come", detail(request.Uncertain, func(d *Detail) {
 			d.Attempt, d.DueAt, d.UncertainSince, d.ErrorMessage = 1, when(2*time.Second), when(-5*time.Second), word("no answer in 15s")
 			d.History = []History{{Kind: "attempt", Number: 1, Worker: "w1", StartedAt: now.Add(-20 * time.Second), TookMS: millis(15000), Outcome: "uncertain", Error: word("no answer in 15s"), Applied: true},
 				{Kind: "lookup", Number: 1, Worker: "w2", StartedAt: now.Add(-time.Second), TookMS: millis(30), Outcome: "absent", Applied: false}}
@@ -103,12 +105,12 @@ func TestExplain(t *testing.T) {
 				"Lookup 1 at 2026-11-22 02:59:59.000 UTC by w2: absent after 30 ms; it came too late and was not applied.\n" +
 				"It may exist: attempt 1 could have been under way until 2026-11-22 02:59:55.000 UTC (no answer in 15s). The next lookup is due in 2s. " +
 				"This cancels it: it is not sent again.\n" + cancel},
-		{"uncertain, timed out", detail(Uncertain, func(d *Detail) {
+		{"uncertain, timed out", detail(request.Uncertain, func(d *Detail) {
 			d.Attempt, d.DueAt, d.UncertainSince, d.ErrorKind, d.ErrorMessage = 1, when(2*time.Second), when(-5*time.Second), word("timeout"), word("no answer in 15s")
 		}), open,
 			"It may exist: attempt 1 could have been under way until 2026-11-22 02:59:55.000 UTC (no answer in 15s). FLEX_TIMEOUT is how long a call waits for its answer. " +
 				"The next lookup is due in 2s. This cancels it: it is not sent again.\n" + cancel},
-		{"uncertain, asked many times", detail(Uncertain, func(d *Detail) {
+		{"uncertain, asked many times", detail(request.Uncertain, func(d *Detail) {
 			d.Attempt, d.DueAt, d.UncertainSince = 1, when(2*time.Second), when(-time.Hour)
 			for i := range 24 {
 				d.History = append(d.History, History{Kind: "lookup", Number: i + 1, Worker: fmt.Sprint("w", i%2), StartedAt: now.Add(time.Duration(i-30) * time.Second),
@@ -123,22 +125,22 @@ func TestExplain(t *testing.T) {
 				"Lookup 25 at 2026-11-22 03:00:00.000 UTC by w1: unclear (another reason).\n" +
 				"It may exist: attempt 1 could have been under way until 2026-11-22 02:00:00.000 UTC (nothing is recorded). The next lookup is due in 2s. " +
 				"This cancels it: it is not sent again.\n" + cancel},
-		{"uncertain, lookup due", detail(Uncertain, func(d *Detail) { d.Attempt, d.DueAt, d.UncertainSince = 1, when(-time.Second), when(0) }), open,
+		{"uncertain, lookup due", detail(request.Uncertain, func(d *Detail) { d.Attempt, d.DueAt, d.UncertainSince = 1, when(-time.Second), when(0) }), open,
 			"It may exist: attempt 1 could have been under way until 2026-11-22 03:00:00.000 UTC (nothing is recorded). The next lookup is due now. " +
 				"This cancels it: it is not sent again.\n" + cancel},
-		{"uncertain, cancelled", detail(Uncertain, func(d *Detail) {
+		{"uncertain, cancelled", detail(request.Uncertain, func(d *Detail) {
 			d.Attempt, d.DueAt, d.UncertainSince, d.CancelRequestedAt = 1, when(-time.Second), when(0), when(-time.Second)
 		}), open,
 			"It may exist: attempt 1 could have been under way until 2026-11-22 03:00:00.000 UTC (nothing is recorded). The next lookup is due now. " +
 				"It was cancelled at 2026-11-22 02:59:59.000 UTC: it is never sent again; what exists already is adopted all the same.\n"},
-		{"uncertain, held", detail(Uncertain, func(d *Detail) { d.Attempt, d.DueAt, d.UncertainSince = 1, when(-time.Second), when(0) }),
+		{"uncertain, held", detail(request.Uncertain, func(d *Detail) { d.Attempt, d.DueAt, d.UncertainSince = 1, when(-time.Second), when(0) }),
 			Gate{State: GateHeld, HeldSince: now, Reason: "a wrong campaign", ChangedBy: "ann"},
 			"It may exist: attempt 1 could have been under way until 2026-11-22 03:00:00.000 UTC (nothing is recorded). The next lookup is due now. " +
 				"This cancels it: it is not sent again.\n" + cancel},
-		{"uncertain, a person", detail(Uncertain, func(d *Detail) { d.Attempt, d.ErrorMessage = 1, word("there is no task to look for") }), open,
+		{"uncertain, a person", detail(request.Uncertain, func(d *Detail) { d.Attempt, d.ErrorMessage = 1, word("there is no task to look for") }), open,
 			"It may exist, and no lookup can tell (there is no task to look for). It waits for a person. Look for it in Flex. Then say that it exists, " +
 				"under which sid, or that it does not: it is sent again then, and if you are wrong a person is called twice.\n" + strings.ReplaceAll(decide, "--absent", "--absent --unverified")},
-		{"uncertain, a person, and lookups go on", detail(Uncertain, func(d *Detail) {
+		{"uncertain, a person, and lookups go on", detail(request.Uncertain, func(d *Detail) {
 			d.Attempt, d.DueAt, d.ForPersonSince, d.ErrorMessage, d.LookupKey, d.LookupAttribute = 1, when(time.Minute), when(-time.Minute), word("unclear"), word("abc"), word("key")
 			d.Workspace = word("WS1")
 			d.CancelRequestedAt = when(-time.Second)
@@ -146,32 +148,32 @@ func TestExplain(t *testing.T) {
 			"It may exist, and no lookup can tell (unclear). It waits for a person since 2026-11-22 02:59:00.000 UTC. The next lookup is due in 1m0s. " +
 				"It was cancelled at 2026-11-22 02:59:59.000 UTC: it is never sent again; what exists already is adopted all the same. " +
 				"Look for it in Flex, by the task attribute key = abc. Then say that it exists, under which sid, or that it does not.\n" + decide},
-		{"created by response", detail(Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(sidA), word("response") })), open,
+		{"created by response", detail(request.Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(sidA), word("response") })), open,
 			"It is created as " + sidA + " (Flex answered so) since 2026-11-22 02:59:00.000 UTC. " + published},
-		{"created by lookup, not published", detail(Created, settled(func(d *Detail) {
+		{"created by lookup, not published", detail(request.Created, settled(func(d *Detail) {
 			d.InteractionSID, d.ResolvedBy, d.PublishedAt = word(sidA), word("lookup"), nil
 		})), open,
 			"It is created as " + sidA + " (a lookup found it) since 2026-11-22 02:59:00.000 UTC. " +
 				"Its result is not yet on the result stream; it is published again until the stream takes it.\n"},
-		{"created by operator", detail(Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(sidA), word("operator") })), open,
+		{"created by operator", detail(request.Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(sidA), word("operator") })), open,
 			"It is created as " + sidA + " (an operator said so) since 2026-11-22 02:59:00.000 UTC. " + published},
-		{"rejected", detail(Rejected, settled(func(d *Detail) { d.ErrorMessage = word("status 400: no such workspace") })), open,
+		{"rejected", detail(request.Rejected, settled(func(d *Detail) { d.ErrorMessage = word("status 400: no such workspace") })), open,
 			"It is rejected since 2026-11-22 02:59:00.000 UTC: status 400: no such workspace. A retry sends it. " + published + fmt.Sprintf(retry, 0)},
-		{"rejected by the check", detail(Rejected, settled(func(d *Detail) {
+		{"rejected by the check", detail(request.Rejected, settled(func(d *Detail) {
 			d.ErrorKind, d.ErrorMessage = word("invalid"), word("channel.type: required")
 		})), open,
 			"It is rejected since 2026-11-22 02:59:00.000 UTC: channel.type: required. It failed the check before Flex and would fail it again, so it cannot be retried: " +
 				"publish the corrected request under a new request_id. " + published},
-		{"abandoned", detail(Abandoned, settled(func(d *Detail) { d.ErrorMessage = word("no attempt is left") })), open,
+		{"abandoned", detail(request.Abandoned, settled(func(d *Detail) { d.ErrorMessage = word("no attempt is left") })), open,
 			"It is abandoned since 2026-11-22 02:59:00.000 UTC: no attempt is left. A retry sends it. " + published + fmt.Sprintf(retry, 0)},
-		{"abandoned, undecided", detail(Abandoned, settled(func(d *Detail) { d.Attempt, d.ErrorKind, d.ErrorMessage = 2, word("undecided"), word("nobody knows") })), open,
+		{"abandoned, undecided", detail(request.Abandoned, settled(func(d *Detail) { d.Attempt, d.ErrorKind, d.ErrorMessage = 2, word("undecided"), word("nobody knows") })), open,
 			"It is abandoned since 2026-11-22 02:59:00.000 UTC: nobody knows. Nobody knows whether an attempt created it: a retry looks it up and sends it again " +
 				"only when it is proved absent. " + published + fmt.Sprintf(retry, 2)},
-		{"expired", detail(Expired, settled(func(d *Detail) { d.ErrorMessage = word("expires_at passed before it was sent") })), open,
+		{"expired", detail(request.Expired, settled(func(d *Detail) { d.ErrorMessage = word("expires_at passed before it was sent") })), open,
 			"It is expired since 2026-11-22 02:59:00.000 UTC: expires_at passed before it was sent. A retry sends it. " + published + fmt.Sprintf(retry, 0)},
-		{"cancelled", detail(Cancelled, settled(func(d *Detail) { d.ErrorMessage = word("cancelled by an operator") })), open,
+		{"cancelled", detail(request.Cancelled, settled(func(d *Detail) { d.ErrorMessage = word("cancelled by an operator") })), open,
 			"It is cancelled since 2026-11-22 02:59:00.000 UTC: cancelled by an operator. A retry sends it. " + published + fmt.Sprintf(retry, 0)},
-		{"rejected, nothing recorded", detail(Rejected, settled(func(d *Detail) { d.ErrorMessage = word("") })), open,
+		{"rejected, nothing recorded", detail(request.Rejected, settled(func(d *Detail) { d.ErrorMessage = word("") })), open,
 			"It is rejected since 2026-11-22 02:59:00.000 UTC: nothing is recorded. " + "A retry sends it. " + published + fmt.Sprintf(retry, 0)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -192,10 +194,10 @@ func TestExplainWhatIs(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	everyState(t, s)
-	for state, want := range map[State]string{
-		Pending: "It is due", Sending: "It is being sent: worker w holds attempt 1", Uncertain: "It may exist, and no lookup can tell",
-		Created: "It is created as " + sidA + " (Flex answered so)", Rejected: "It is rejected since", Abandoned: "It is abandoned since",
-		Expired: "It is expired since", Cancelled: "It is cancelled since",
+	for state, want := range map[request.State]string{
+		request.Pending: "It is due", request.Sending: "It is being sent: worker w holds attempt 1", request.Uncertain: "It may exist, and no lookup can tell",
+		request.Created: "It is created as " + sidA + " (Flex answered so)", request.Rejected: "It is rejected since", request.Abandoned: "It is abandoned since",
+		request.Expired: "It is expired since", request.Cancelled: "It is cancelled since",
 	} {
 		d, err := s.Show(t.Context(), string(state))
 		if err != nil {
@@ -217,7 +219,7 @@ func TestExplainNamesWhoIsStopped(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 29, 3, 0, 0, 0, time.UTC)
 	old, latest, away := "credentials or account are at fault: HTTP 401", "FLEX_URL or a proxy is at fault: HTTP 302", "Flex does not answer"
-	d := Detail{Row: Row{RequestID: "r", Source: "crm", State: Pending, Attempt: 1, DueAt: &now, ReceivedAt: now, ErrorMessage: &old}, Now: now}
+	d := Detail{Row: Row{RequestID: "r", Source: "crm", State: request.Pending, Attempt: 1, DueAt: &now, ReceivedAt: now, ErrorMessage: &old}, Now: now}
 	stopped := Replica{Name: "w1", Alive: true, State: WordUnreachable, Reason: &latest, Since: now}
 	failing := Replica{Name: "w2", Alive: true, State: WordFailing, Reason: &away, Since: now}
 	works, dead := Replica{Name: "w3", Alive: true, State: WordLimited}, Replica{Name: "w4", State: WordOK}

@@ -4,43 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
-
-// FindingKind is what one lookup tells about an uncertain request.
-type FindingKind uint8
-
-// The kinds of finding. The zero value is the safe one: nothing was learned.
-const (
-	Unclear FindingKind = iota // it could not be asked, or the answer decides nothing
-	Found                      // the interaction exists
-	Absent                     // both witnesses, or the one that counts, know nothing of it
-)
-
-// String is the word in outbox_attempts.
-func (k FindingKind) String() string { return [...]string{"unclear", "found", "absent"}[k] }
-
-// Finding is what one lookup told about one request. The zero value is Unclear.
-type Finding struct {
-	Kind FindingKind
-	// Outcome is the interaction as Flex shows it; set when Kind is Found.
-	Outcome flex.Outcome
-	TaskSID string
-	// Others are further interactions under the same key: it was created twice,
-	// by somebody who repeated the call. The oldest is the one that was found.
-	Others []string
-	Why    string // in words, for Unclear and Absent
-	// Alone is set for an Unclear that only a search for this one key can clear.
-	Alone bool
-	// Foreign is set for an Unclear that only a person can clear: there is a task with
-	// its key that is older than the request.
-	Foreign bool
-	// Hopeless is set for an Unclear that no later lookup will prove absent.
-	Hopeless bool
-}
 
 // finder is *flex.Client; tests put another in its place.
 type finder interface {
@@ -89,8 +57,8 @@ type creation struct {
 // lookUp asks TaskRouter about all requests of the inquiry: one search, then,
 // for those whose absence would count now, one read of the event log. The error
 // says why one of the two could not be asked; the findings hold all the same.
-func (q inquiry) lookUp(ctx context.Context, f finder) ([]Finding, error) {
-	findings := make([]Finding, len(q.asked))
+func (q inquiry) lookUp(ctx context.Context, f finder) ([]request.Finding, error) {
+	findings := make([]request.Finding, len(q.asked))
 	tasks, err := f.SearchTasks(ctx, q.workspace, q.attribute, q.keys())
 	if err != nil {
 		for i := range findings {
@@ -114,9 +82,9 @@ func (q inquiry) lookUp(ctx context.Context, f finder) ([]Finding, error) {
 		case u.began.After(u.since.Add(clockSlack)):
 			findings[i].Why = "not listed, but its attempt began later than it ended: the database's clock went back, and when it began is not known"
 		case u.lasted+lookupLimit+clockSlack > logMemory:
-			findings[i] = Finding{Hopeless: true, Why: "not listed, and its attempt is older than TaskRouter's event log"}
+			findings[i] = request.Finding{Hopeless: true, Why: "not listed, and its attempt is older than TaskRouter's event log"}
 		case !conclusive && !u.forgotten():
-			findings[i] = Finding{Alone: true, Why: "not listed, but nothing shows that TaskRouter understood a question for several keys"}
+			findings[i] = request.Finding{Alone: true, Why: "not listed, but nothing shows that TaskRouter understood a question for several keys"}
 		default:
 			late = append(late, i)
 		}
@@ -143,7 +111,7 @@ func (q inquiry) keys() []string {
 func (u uncertain) forgotten() bool { return u.lasted+lookupLimit > taskMemory }
 
 // askEvents is the second witness, and later than five minutes the only one.
-func (q inquiry) askEvents(ctx context.Context, f finder, late []int, findings []Finding) error {
+func (q inquiry) askEvents(ctx context.Context, f finder, late []int, findings []request.Finding) error {
 	if len(late) == 0 {
 		return nil
 	}
@@ -192,9 +160,9 @@ func (q inquiry) askEvents(ctx context.Context, f finder, late []int, findings [
 		case u.forgotten() && !caughtUp:
 			findings[i].Why = "the task list no longer counts, and TaskRouter's event log alone proves nothing until it shows a task that was created later"
 		case u.forgotten():
-			findings[i] = Finding{Kind: Absent, Why: "TaskRouter's event log knows no task with its key, though it shows a later one; the task list no longer counts"}
+			findings[i] = request.Finding{Kind: request.Absent, Why: "TaskRouter's event log knows no task with its key, though it shows a later one; the task list no longer counts"}
 		default:
-			findings[i] = Finding{Kind: Absent, Why: "neither TaskRouter's tasks nor its event log know its key"}
+			findings[i] = request.Finding{Kind: request.Absent, Why: "neither TaskRouter's tasks nor its event log know its key"}
 		}
 	}
 	return err
@@ -210,7 +178,7 @@ func (q inquiry) shows(ctx context.Context, f finder, c creation) (bool, error) 
 // task that is older than the request, which was received at that time, is of a request
 // that had the same id before and is forgotten: it is not this one's. Whether the call
 // that it was for needs to be made again, a person decides.
-func adopt(ctx context.Context, f finder, tasks []flex.Task, received time.Time) Finding {
+func adopt(ctx context.Context, f finder, tasks []flex.Task, received time.Time) request.Finding {
 	var first, foreign flex.Task
 	var sids []string
 	seen := map[string]bool{}
@@ -236,22 +204,22 @@ func adopt(ctx context.Context, f finder, tasks []flex.Task, received time.Time)
 	case foreign.TaskSID != "":
 		return foreignTask(foreign, received)
 	default:
-		return Finding{TaskSID: tasks[0].TaskSID, Why: fmt.Sprintf("task %s carries its key but does not name its interaction", tasks[0].TaskSID)}
+		return request.Finding{TaskSID: tasks[0].TaskSID, Why: fmt.Sprintf("task %s carries its key but does not name its interaction", tasks[0].TaskSID)}
 	}
 	o := f.Fetch(ctx, first.InteractionSID)
 	if o.Kind != flex.Created {
-		return Finding{TaskSID: first.TaskSID, Why: fmt.Sprintf("task %s names interaction %s, which could not be read: %s", first.TaskSID, first.InteractionSID, o.Message)}
+		return request.Finding{TaskSID: first.TaskSID, Why: fmt.Sprintf("task %s names interaction %s, which could not be read: %s", first.TaskSID, first.InteractionSID, o.Message)}
 	}
 	if first.DateCreated.IsZero() { // a list need not show it
 		first.DateCreated = shownCreated(o)
 		switch {
 		case first.DateCreated.IsZero():
-			return Finding{TaskSID: first.TaskSID, Why: fmt.Sprintf("task %s names interaction %s, but nothing shows when it was created", first.TaskSID, first.InteractionSID)}
+			return request.Finding{TaskSID: first.TaskSID, Why: fmt.Sprintf("task %s names interaction %s, but nothing shows when it was created", first.TaskSID, first.InteractionSID)}
 		case older(first.DateCreated, received):
 			return foreignTask(first, received)
 		}
 	}
-	found := Finding{Kind: Found, Outcome: o, TaskSID: first.TaskSID}
+	found := request.Finding{Kind: request.Found, Outcome: o, TaskSID: first.TaskSID}
 	for _, sid := range sids {
 		if sid != first.InteractionSID {
 			found.Others = append(found.Others, sid)
@@ -276,17 +244,8 @@ func shownCreated(o flex.Outcome) (at time.Time) {
 }
 
 // foreignTask is the finding of a task that is older than the request.
-func foreignTask(t flex.Task, received time.Time) Finding {
-	return Finding{TaskSID: t.TaskSID, Foreign: true, Why: fmt.Sprintf(
+func foreignTask(t flex.Task, received time.Time) request.Finding {
+	return request.Finding{TaskSID: t.TaskSID, Foreign: true, Why: fmt.Sprintf(
 		"task %s, which names interaction %s, carries its key but was created at %s, before the request was received at %s: it is of an earlier request with this id",
 		t.TaskSID, cmp.Or(t.InteractionSID, "none"), clock(t.DateCreated), clock(received))}
-}
-
-// duplicate is the reason that stands in the result of a request which somebody
-// had created more than once; "" when there is one interaction.
-func (f Finding) duplicate() string {
-	if len(f.Others) == 0 {
-		return ""
-	}
-	return "created more than once; the oldest is adopted, close the others: " + strings.Join(f.Others, ", ")
 }

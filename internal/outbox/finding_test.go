@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // logReader is a TaskRouter that lists nothing, and whose log can be read as
@@ -43,7 +44,7 @@ func TestAbsenceIsProvedOnABusyAccount(t *testing.T) {
 			later: creation{key: "later", began: time.Now().Add(65*time.Second - age), settled: time.Now().Add(66*time.Second - age)},
 			asked: []uncertain{{lookupKey: "key", began: time.Now().Add(-age - 20*time.Second), since: time.Now().Add(-age), age: age, lasted: age + 20*time.Second}}}
 		findings, err := q.lookUp(t.Context(), logReader{perSecond: 120})
-		if err != nil || findings[0].Kind != Absent {
+		if err != nil || findings[0].Kind != request.Absent {
 			t.Errorf("%v after the attempt: %v (%s), %v; want absent", age, findings[0].Kind, findings[0].Why, err)
 		}
 	}
@@ -70,7 +71,7 @@ func TestSlowDown(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
-			mustAdd(t, s, "l", 1, func(e *Event) { e.LookupKey = "5f2c9a7e41d84b0c9e6d3a1b7c8f0e22" })
+			mustAdd(t, s, "l", 1, func(e *request.Event) { e.LookupKey = "5f2c9a7e41d84b0c9e6d3a1b7c8f0e22" })
 			if _, err := s.record(t.Context(), told(mustClaim(t, s, 1)[0], flex.Outcome{ErrorKind: "timeout"})); err != nil {
 				t.Fatal(err)
 			}
@@ -97,11 +98,11 @@ func TestOldestIsAdopted(t *testing.T) {
 	undated, first, second := task("KDundated", time.Time{}), task("KDfirst", at), task("KDsecond", at.Add(time.Second))
 	for _, tasks := range [][]flex.Task{{undated, first, second}, {second, first, undated}, {first, undated, second}} {
 		f := adopt(t.Context(), shower{}, tasks, at)
-		if f.Kind != Found || f.TaskSID != "WTKDfirst" || len(f.Others) != 2 {
+		if f.Kind != request.Found || f.TaskSID != "WTKDfirst" || len(f.Others) != 2 {
 			t.Errorf("%+v: %s is adopted, %v left", tasks, f.TaskSID, f.Others)
 		}
 	}
-	if f := adopt(t.Context(), shower{created: at}, []flex.Task{undated}, at); f.Kind != Found || f.TaskSID != "WTKDundated" {
+	if f := adopt(t.Context(), shower{created: at}, []flex.Task{undated}, at); f.Kind != request.Found || f.TaskSID != "WTKDundated" {
 		t.Errorf("%+v", f)
 	}
 }
@@ -131,18 +132,18 @@ func TestTaskOfAnEarlierRequest(t *testing.T) {
 		"undated":                      {[]flex.Task{task("KD1", time.Time{})}, time.Time{}, "", false},
 	} {
 		f := adopt(t.Context(), shower{created: tt.shows}, tt.tasks, received)
-		if f.Outcome.InteractionSID != tt.adopted || (f.Kind == Found) != (tt.adopted != "") || f.Foreign != tt.foreign || len(f.Others) > 0 {
+		if f.Outcome.InteractionSID != tt.adopted || (f.Kind == request.Found) != (tt.adopted != "") || f.Foreign != tt.foreign || len(f.Others) > 0 {
 			t.Errorf("%s: %+v", name, f)
 		}
 		if f.Foreign && (!strings.Contains(f.Why, "KD1") && tt.tasks[0].InteractionSID != "" || !strings.Contains(f.Why, tt.tasks[0].TaskSID)) {
 			t.Errorf("%s: %q names neither task nor interaction", name, f.Why)
 		}
-		for _, policy := range []Undecided{Hold, Retry, Fail} {
+		for _, policy := range []request.Undecided{request.Hold, request.Retry, request.Fail} {
 			p := testPolicy
 			p.Settle, p.Undecided = time.Minute, policy
-			early := p.afterLookup(doubt{age: time.Second, askable: true}, f, 0)
-			late := p.afterLookup(doubt{age: time.Hour, askable: true}, f, 0)
-			if tt.foreign && (early.person || early.to != Uncertain || !late.person || late.to != Uncertain) {
+			early := p.AfterLookup(request.Doubt{Age: time.Second, Askable: true}, f, 0)
+			late := p.AfterLookup(request.Doubt{Age: time.Hour, Askable: true}, f, 0)
+			if tt.foreign && (early.Person || early.To != request.Uncertain || !late.Person || late.To != request.Uncertain) {
 				t.Errorf("%s, policy %s: %+v, then %+v; want a person, once the settle time is over", name, policy, early, late)
 			}
 		}

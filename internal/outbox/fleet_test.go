@@ -16,6 +16,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/request"
 )
 
 // quiet is for fleets, whose attempts are too many to be read.
@@ -45,7 +46,7 @@ func fleet(t *testing.T, s *Store, n int, to creator, change func(*Deliverer)) [
 	all := make([]*Deliverer, n)
 	for i := range all {
 		all[i] = &Deliverer{Store: s.another(fmt.Sprintf("w%d", i+1)), Flex: to, Slots: testSlots, Limit: testLimit, Log: quiet, Counters: &Counters{},
-			Policy: Policy{MinDelay: time.Millisecond, MaxDelay: time.Millisecond, MaxAttempts: 10, Settle: time.Minute}}
+			Policy: request.Policy{MinDelay: time.Millisecond, MaxDelay: time.Millisecond, MaxAttempts: 10, Settle: time.Minute}}
 		if change != nil {
 			change(all[i])
 		}
@@ -112,7 +113,7 @@ func rateUsed(t *testing.T, replicas int, rate float64, backlog int) float64 {
 	exec(t, s.pool, `CREATE TRIGGER stamp BEFORE UPDATE OF tokens, refilled_at ON outbox_gate FOR EACH ROW EXECUTE FUNCTION stamp()`)
 	c := &clerk{}
 	fleet(t, s, replicas, c, nil)
-	inState(t, s, Created, backlog)
+	inState(t, s, request.Created, backlog)
 	claims := one[[]time.Time](t, s.pool, `SELECT array_agg(at ORDER BY at) FROM stamps, generate_series(1, passed)`)
 	if len(claims) != backlog || len(c.calls) != backlog {
 		t.Fatalf("%d claims, %d calls", len(claims), len(c.calls))
@@ -146,7 +147,7 @@ func TestFleetPauses(t *testing.T) {
 	})
 	// What was claimed before the pause was recorded may still be sent; nothing is claimed after it.
 	pausedAt := one[time.Time](t, s.pool, `SELECT paused_until - interval '2 seconds' FROM outbox_gate`)
-	inState(t, s, Created, 300)
+	inState(t, s, request.Created, 300)
 	n := one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE started_at > $1::timestamptz + interval '500 milliseconds' AND started_at < $1::timestamptz + interval '1900 milliseconds'`, pausedAt)
 	if n != 0 {
 		t.Errorf("%d attempts in the pause", n)
@@ -182,8 +183,8 @@ func TestFleetForbidden(t *testing.T) {
 		s := newStore(t)
 		mustAdd(t, s, "f", 50)
 		fleet(t, s, 3, newDeliverer(t, s, srv).Flex, nil)
-		inState(t, s, Created, 49)
-		inState(t, s, Abandoned, 1)
+		inState(t, s, request.Created, 49)
+		inState(t, s, request.Abandoned, 1)
 		if n := srv.Calls().Fetched; n != 0 {
 			t.Errorf("a replica has stopped and asked %d times", n)
 		}
@@ -199,7 +200,7 @@ func TestFleetForbidden(t *testing.T) {
 		srv.Set(flextest.Settings{FetchTrouble: flextest.Status(401)})
 		s := newStore(t)
 		mustAdd(t, s, "f", 25)
-		mustAdd(t, s, "g", 25, func(e *Event) { e.Sequence += 1000 }, from("shop"))
+		mustAdd(t, s, "g", 25, func(e *request.Event) { e.Sequence += 1000 }, from("shop"))
 		exec(t, s.pool, `UPDATE outbox SET priority = stream_sequence % 10`) // mixed
 		stops(t, WordUnauthorized, fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Deliverer) { d.Slots = 1 })...)
 		if n := srv.Calls().Received; n < refusedMost || n > 10 {
@@ -238,7 +239,7 @@ func TestOneTenantStopsNobody(t *testing.T) {
 					srv.Inject(flextest.Rule{Fault: fault, Attribute: "test_source", Value: "bad"})
 					s := newStore(t)
 					add := func(prefix string) {
-						mustAdd(t, s, prefix, each, from(prefix), func(e *Event) {
+						mustAdd(t, s, prefix, each, from(prefix), func(e *request.Event) {
 							e.Request = bytes.Replace(e.Request, []byte(`"attributes":{`), fmt.Appendf(nil, `"attributes":{"test_source":%q,`, prefix), 1)
 						})
 					}
@@ -255,7 +256,7 @@ func TestOneTenantStopsNobody(t *testing.T) {
 					all := fleet(t, s, replicas, newDeliverer(t, s, srv).Flex, func(d *Deliverer) {
 						d.Policy.MinDelay, d.Policy.MaxDelay = time.Second, time.Minute
 					})
-					inState(t, s, Created, each)
+					inState(t, s, request.Created, each)
 					if n := srv.Calls().Fetched; n > replicas { // none where two sources' calls were tried, but for a choice that found nothing due
 						t.Errorf("stopped replicas asked %d times", n)
 					}
@@ -292,7 +293,7 @@ func TestOneTenantAtARate(t *testing.T) {
 				srv.Inject(flextest.Rule{Fault: fault, Attribute: "test_source", Value: "bad"})
 				s := newStore(t)
 				for _, source := range []string{"bad", "good"} {
-					mustAdd(t, s, source, each, from(source), func(e *Event) {
+					mustAdd(t, s, source, each, from(source), func(e *request.Event) {
 						e.Request = bytes.Replace(e.Request, []byte(`"attributes":{`), fmt.Appendf(nil, `"attributes":{"test_source":%q,`, source), 1)
 					})
 				}
@@ -302,7 +303,7 @@ func TestOneTenantAtARate(t *testing.T) {
 				fleet(t, s, replicas, newDeliverer(t, s, srv).Flex, func(d *Deliverer) {
 					d.Policy.MinDelay, d.Policy.MaxDelay = time.Second, 5*time.Minute
 				})
-				inState(t, s, Created, each)
+				inState(t, s, request.Created, each)
 				calls := one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE outcome <> 'put_back' AND
 					started_at <= (SELECT max(started_at) FROM outbox_attempts WHERE outcome = 'created')`)
 				// What was put back took a pass of the rate as well.
@@ -366,7 +367,7 @@ func TestNotTwilio(t *testing.T) {
 			}
 			s := newStore(t)
 			mustAdd(t, s, "n", 50)
-			mustAdd(t, s, "m", 50, func(e *Event) { e.Sequence += 1000 }, from("shop"))
+			mustAdd(t, s, "m", 50, func(e *request.Event) { e.Sequence += 1000 }, from("shop"))
 			address := &switched{}
 			address.to.Store(wrong)
 			d := fleet(t, s, 1, address, nil)
@@ -453,7 +454,7 @@ func TestFleetOutage(t *testing.T) {
 			if err := tt.end(srv); err != nil {
 				t.Fatal(err)
 			}
-			inState(t, s, Created, waiting-uncertain)
+			inState(t, s, request.Created, waiting-uncertain)
 			if n := len(srv.Ledger()); n != waiting-uncertain {
 				t.Errorf("%d created", n)
 			}
@@ -483,7 +484,7 @@ func TestFleetNewBeforeOld(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "old", 500)
 	exec(t, s.pool, `UPDATE outbox SET attempt = 1, spared = 1, due_at = now() - interval '5 hours'`)
-	mustAdd(t, s, "new", 20, func(e *Event) { e.Sequence += 1000 })
+	mustAdd(t, s, "new", 20, func(e *request.Event) { e.Sequence += 1000 })
 	left, claims := 20, 0
 	for ; left > 0 && claims < 20; claims++ {
 		for _, l := range mustClaim(t, s, testSlots) {
@@ -497,7 +498,7 @@ func TestFleetNewBeforeOld(t *testing.T) {
 	}
 	// Nor do new ones stand before old ones.
 	old := 0
-	mustAdd(t, s, "more", 100, func(e *Event) { e.Sequence += 2000 })
+	mustAdd(t, s, "more", 100, func(e *request.Event) { e.Sequence += 2000 })
 	for range 4 {
 		for _, l := range mustClaim(t, s, testSlots) {
 			if l.Attempt > 1 {

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/request"
 )
 
 // GateState says in one word whether the gate lets requests pass, and if not
@@ -127,7 +128,7 @@ func (p *passes) state() (GateState, time.Duration) {
 	switch {
 	case p.held:
 		return GateHeld, idlePoll
-	case p.paused != nil && *p.paused > 0 && *p.paused <= maxRetryAfter+time.Minute:
+	case p.paused != nil && *p.paused > 0 && *p.paused <= request.MaxRetryAfter+time.Minute:
 		return GatePaused, min(*p.paused, idlePoll)
 	case p.n == 0 && p.rate > 0:
 		return GateLimited, p.untilNext()

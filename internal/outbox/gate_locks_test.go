@@ -9,6 +9,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/request"
 )
 
 // Who waits for the gate's row, and with what in hand.
@@ -50,7 +51,7 @@ func blockedBy(t *testing.T, s *Store, pid uint32) (waiter uint32) {
 // claim is woken. Without a rate nobody needs the row.
 func TestAddBesideGate(t *testing.T) {
 	t.Parallel()
-	for rate, want := range map[float64]State{50: Pending, 0: Sending} {
+	for rate, want := range map[float64]request.State{50: request.Pending, 0: request.Sending} {
 		t.Run(fmt.Sprint(rate), func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
@@ -59,10 +60,10 @@ func TestAddBesideGate(t *testing.T) {
 			adder := NewStore(planned(t, s.pool, "lock_timeout=50"), "w1", testLimit)
 			slots, leased := open(t, adder, 8)
 			mustAdd(t, adder, "a", 1)
-			if got := s.row(t, "a-1").State; got != want || (want == Sending) != (len(leased) == 1) {
+			if got := s.row(t, "a-1").State; got != want || (want == request.Sending) != (len(leased) == 1) {
 				t.Errorf("it is %s, %d leased, want %s", got, len(leased), want)
 			}
-			if want == Sending {
+			if want == request.Sending {
 				return
 			}
 			if slots.free() != 8 || slots.reserve(1) != 0 {
@@ -122,7 +123,7 @@ func TestAddWakesTheClaim(t *testing.T) {
 	}
 	blockedBy(t, s, pid) // the claim
 	done()
-	inState(t, s, Created, 1)
+	inState(t, s, request.Created, 1)
 }
 
 // TestGateBeforeRows: a record that pauses the gate takes it before its rows, as
@@ -141,7 +142,7 @@ func TestGateBeforeRows(t *testing.T) {
 	limited := flex.Outcome{Kind: flex.Refused, Limited: true, HTTPStatus: 429, RetryAfter: time.Minute, ErrorKind: "http_429", Message: "too many"}
 	var both sync.WaitGroup
 	both.Go(func() {
-		if _, err := s.recordBatch(t.Context(), []record{testPolicy.decide(leases[0], limited, 0), testPolicy.decide(leases[1], limited, 0)}); err != nil {
+		if _, err := s.recordBatch(t.Context(), []record{decide(testPolicy, leases[0], limited, 0), decide(testPolicy, leases[1], limited, 0)}); err != nil {
 			t.Errorf("record: %v", err)
 		}
 	})
@@ -151,7 +152,7 @@ func TestGateBeforeRows(t *testing.T) {
 		first = leases[1]
 	}
 	both.Go(func() {
-		if got, err := s.addBatch(t.Context(), []Event{event(first.RequestID, 100)}); err != nil || got[0] != Repeated {
+		if got, err := s.addBatch(t.Context(), []request.Event{event(first.RequestID, 100)}); err != nil || got[0] != Repeated {
 			t.Errorf("add: %v, %v", got, err)
 		}
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // pause pauses the gate as recording 429s that ask for these waits does.
@@ -252,11 +253,11 @@ func TestRecordPauses(t *testing.T) {
 		if g := gate(t, s); g.State != GateOpen {
 			t.Fatalf("before %d: %+v", i, g)
 		}
-		if _, err := s.record(t.Context(), testPolicy.decide(leases[i], o, 0)); err != nil {
+		if _, err := s.record(t.Context(), decide(testPolicy, leases[i], o, 0)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if g := gate(t, s); g.State != GatePaused || g.Reason != "nul \uFFFD \uFFFD" || g.PausedFor > maxRetryAfter || g.PausedFor < maxRetryAfter-soon {
+	if g := gate(t, s); g.State != GatePaused || g.Reason != "nul \uFFFD \uFFFD" || g.PausedFor > request.MaxRetryAfter || g.PausedFor < request.MaxRetryAfter-soon {
 		t.Errorf("%+v", g)
 	}
 }

@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 const (
 	// wakeEvery is the least time between two wakings of one scope. By then each of those that wait
 	// for a person has been looked up anyway: one that comes and goes must not have all of
 	// them looked up each time.
-	wakeEvery = maxBesidePerson
+	wakeEvery = request.MaxBesidePerson
 	// forgetAfter is when a scope of which nothing was asked is forgotten.
 	forgetAfter = 2 * wakeEvery
 	// mostScopes is how many scopes are remembered. What is beyond them is not woken.

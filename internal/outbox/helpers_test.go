@@ -17,6 +17,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
 	"flexworker/migrations"
 )
@@ -74,9 +75,9 @@ func (s *Store) with(t testing.TB, name, value string) *Store {
 
 // event is a good request of the source crm. It has no lookup key, so that an
 // uncertain one waits for a person.
-func event(id string, sequence uint64, change ...func(*Event)) Event {
-	e := Event{
-		Message: Message{Stream: "REQUESTS", Subject: "interactions.requests.crm", Source: "crm", Sequence: sequence,
+func event(id string, sequence uint64, change ...func(*request.Event)) request.Event {
+	e := request.Event{
+		Message: request.Message{Stream: "REQUESTS", Subject: "interactions.requests.crm", Source: "crm", Sequence: sequence,
 			Time: time.Date(2026, 11, 22, 9, 0, 0, 123456789, time.UTC).Add(time.Duration(sequence) * time.Second)},
 		RequestID: id,
 		Request: fmt.Appendf(nil, `{"request_id":%q,"channel":{"type":"sms","initiated_by":"api",`+
@@ -94,15 +95,15 @@ func event(id string, sequence uint64, change ...func(*Event)) Event {
 }
 
 // from makes an event another's: of another source, asked anew.
-func from(source string) func(*Event) {
-	return func(e *Event) { e.Source, e.Subject = source, "interactions.requests."+source }
+func from(source string) func(*request.Event) {
+	return func(e *request.Event) { e.Source, e.Subject = source, "interactions.requests."+source }
 }
 
 // keyed gives an event the lookup key that the consumer would: its task can be found.
-func keyed(e *Event) { e.LookupKey = flex.LookupKey(e.RequestID) }
+func keyed(e *request.Event) { e.LookupKey = flex.LookupKey(e.RequestID) }
 
-func faulty(problems ...string) func(*Event) {
-	return func(e *Event) {
+func faulty(problems ...string) func(*request.Event) {
+	return func(e *request.Event) {
 		for _, p := range problems {
 			e.Faults = append(e.Faults, rawjson.Fault{Path: "channel", Problem: p})
 		}
@@ -110,9 +111,9 @@ func faulty(problems ...string) func(*Event) {
 }
 
 // mustAdd stores n new requests named prefix-1 to prefix-n.
-func mustAdd(t testing.TB, s *Store, prefix string, n int, change ...func(*Event)) []string {
+func mustAdd(t testing.TB, s *Store, prefix string, n int, change ...func(*request.Event)) []string {
 	t.Helper()
-	ids, events := make([]string, n), make([]Event, n)
+	ids, events := make([]string, n), make([]request.Event, n)
 	for i := range events {
 		ids[i] = fmt.Sprintf("%s-%d", prefix, i+1)
 		events[i] = event(ids[i], uint64(i+1), change...)
@@ -162,7 +163,7 @@ func (s *Store) putBack(ctx context.Context, l Lease) error {
 // A row is a request as the table has it; in the columns that tests ask for.
 type row struct {
 	ID               int64
-	State            State
+	State            request.State
 	Attempt          int
 	Spared           int
 	DueIn            *time.Duration // from now

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // Whoever holds a row of ours locked (a person in psql, a report with FOR UPDATE) has to do with
@@ -22,12 +23,12 @@ func TestAddLocked(t *testing.T) {
 		t.Helper()
 		mustAdd(t, s, "old", 1, faulty("is missing"))
 	}
-	asked := func(id string, sequence uint64) Event { return event(id, sequence, faulty("is missing")) }
-	other := event("old-1", 900, func(e *Event) { e.Request = []byte(`{"request_id":"old-1","channel":{"type":"web"}}`) })
-	kept := func(e Event) func(*testing.T, *Store) {
+	asked := func(id string, sequence uint64) request.Event { return event(id, sequence, faulty("is missing")) }
+	other := event("old-1", 900, func(e *request.Event) { e.Request = []byte(`{"request_id":"old-1","channel":{"type":"web"}}`) })
+	kept := func(e request.Event) func(*testing.T, *Store) {
 		return func(t *testing.T, s *Store) {
 			settle(t, s)
-			if _, err := s.addBatch(t.Context(), []Event{e}); err != nil {
+			if _, err := s.addBatch(t.Context(), []request.Event{e}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -35,7 +36,7 @@ func TestAddLocked(t *testing.T) {
 	for _, tt := range []struct {
 		name, hold  string
 		before      func(*testing.T, *Store)
-		one         Event
+		one         request.Event
 		while, then Added
 	}{
 		{"a settled row, asked again", `SELECT FROM outbox WHERE request_id = 'old-1' FOR UPDATE`, settle, asked("old-1", 900), locked, Repeated},
@@ -58,7 +59,7 @@ func TestAddLocked(t *testing.T) {
 			s := newStore(t)
 			tt.before(t, s)
 			_, release := holding(t, s, tt.hold)
-			var together []Event
+			var together []request.Event
 			for i := range 40 {
 				together = append(together, event(fmt.Sprint("new-", i), uint64(i+100)))
 				if i == 20 {
@@ -101,9 +102,9 @@ func TestAddLocked(t *testing.T) {
 func TestAddMalformedLocked(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	all := make([]Malformed, 5)
+	all := make([]request.Malformed, 5)
 	for i := range all {
-		all[i] = Malformed{Message: event("", uint64(i+1)).Message, Err: "not JSON"}
+		all[i] = request.Malformed{Message: event("", uint64(i+1)).Message, Err: "not JSON"}
 	}
 	_, release := holding(t, s, `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error)
 		VALUES ('malformed', 'REQUESTS', 3, $1, '', '', '{}', '', '')`, all[2].Time)
@@ -137,11 +138,11 @@ func TestTableLocked(t *testing.T) {
 		var err error
 		if table == "outbox" {
 			_, err = limited.Add(t.Context(), event("b", 10))
-			if _, failed := limited.record(t.Context(), record{lease: leases[0], outcome: "created", told: wasCreated(1), move: move{to: Created}}); !Away(failed) {
+			if _, failed := limited.record(t.Context(), record{lease: leases[0], outcome: "created", told: wasCreated(1), move: request.Move{To: request.Created}}); !Away(failed) {
 				t.Errorf("record: %v", failed)
 			}
 		} else {
-			err = limited.AddMalformed(t.Context(), Malformed{Message: event("", 11).Message, Err: "not JSON"})
+			err = limited.AddMalformed(t.Context(), request.Malformed{Message: event("", 11).Message, Err: "not JSON"})
 		}
 		if !Away(err) {
 			t.Errorf("%s: %v", table, err)
@@ -161,7 +162,7 @@ func TestRecordLocked(t *testing.T) {
 	mustAdd(t, s, "a", 20)
 	var records []record
 	for i, l := range mustClaim(t, s, 20) {
-		records = append(records, record{lease: l, outcome: "created", told: wasCreated(i), move: move{to: Created}})
+		records = append(records, record{lease: l, outcome: "created", told: wasCreated(i), move: request.Move{To: request.Created}})
 	}
 	_, release := holding(t, s, `SELECT FROM outbox WHERE request_id = 'a-7' FOR UPDATE`)
 	done, err := s.recordBatch(t.Context(), records)
@@ -173,7 +174,7 @@ func TestRecordLocked(t *testing.T) {
 			t.Errorf("%s: %+v", records[i].lease.RequestID, d)
 		}
 	}
-	inState(t, s, Created, 19)
+	inState(t, s, request.Created, 19)
 	which := slices.IndexFunc(records, func(r record) bool { return r.lease.RequestID == "a-7" })
 	if _, err := s.record(t.Context(), records[which]); !errors.Is(err, ErrLocked) {
 		t.Error(err)
@@ -188,7 +189,7 @@ func TestRecordLocked(t *testing.T) {
 	if err := <-recorded; err != nil {
 		t.Error(err)
 	}
-	inState(t, s, Created, 20)
+	inState(t, s, request.Created, 20)
 	if h := s.histories(t, "a-7"); h != "1 created" {
 		t.Errorf("its history is %s", h)
 	}
@@ -200,11 +201,11 @@ func TestMarkLocked(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	mustAdd(t, s, "a", 3, faulty("is missing"))
-	if _, err := s.addBatch(t.Context(), []Event{event("a-1", 50, faulty("is missing")), event("a-1", 51, faulty("is missing"))}); err != nil {
+	if _, err := s.addBatch(t.Context(), []request.Event{event("a-1", 50, faulty("is missing")), event("a-1", 51, faulty("is missing"))}); err != nil {
 		t.Fatal(err)
 	}
 	for n := range uint64(2) {
-		if err := s.AddMalformed(t.Context(), Malformed{Message: event("", 60+n).Message, Err: "not JSON"}); err != nil {
+		if err := s.AddMalformed(t.Context(), request.Malformed{Message: event("", 60+n).Message, Err: "not JSON"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -248,13 +249,13 @@ func TestTakeBackLocked(t *testing.T) {
 	d := &Deliverer{Store: s, Log: logger(t), Counters: &Counters{}}
 	for range 2 {
 		d.takeBack(t.Context(), 0)
-		if a, b := s.row(t, "a-1").State, s.row(t, "a-2").State; a != Pending || b != Sending || !s.untold.any() {
+		if a, b := s.row(t, "a-1").State, s.row(t, "a-2").State; a != request.Pending || b != request.Sending || !s.untold.any() {
 			t.Errorf("%s, %s, asked for again: %v", a, b, s.untold.any())
 		}
 	}
 	release()
 	d.takeBack(t.Context(), 0)
-	if a := s.row(t, "a-2").State; a != Pending || s.untold.any() {
+	if a := s.row(t, "a-2").State; a != request.Pending || s.untold.any() {
 		t.Errorf("%s, asked for again: %v", a, s.untold.any())
 	}
 	checkOutbox(t, s.pool)
@@ -266,7 +267,7 @@ func TestPruneLocked(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "a", 3, faulty("is missing"))
 	for n := range uint64(3) {
-		if err := s.AddMalformed(t.Context(), Malformed{Message: event("", 60+n).Message, Err: "not JSON"}); err != nil {
+		if err := s.AddMalformed(t.Context(), request.Malformed{Message: event("", 60+n).Message, Err: "not JSON"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -296,7 +297,7 @@ func TestLookupsLocked(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	n := 0
-	mustAdd(t, s, "u", 3, func(e *Event) { n++; e.LookupKey = fmt.Sprintf("%032x", n) })
+	mustAdd(t, s, "u", 3, func(e *request.Event) { n++; e.LookupKey = fmt.Sprintf("%032x", n) })
 	for _, l := range mustClaim(t, s, 3) {
 		if _, err := s.record(t.Context(), told(l, flex.Outcome{ErrorKind: "timeout"})); err != nil {
 			t.Fatal(err)
@@ -353,7 +354,7 @@ func TestRecordBesideGate(t *testing.T) {
 		mustAdd(t, s, "g", 2)
 		leases := mustClaim(t, s, 2)
 		limited := flex.Outcome{Kind: flex.Refused, Limited: true, HTTPStatus: 429, RetryAfter: time.Hour, ErrorKind: "http_429", Message: "too many"}
-		records := []record{testPolicy.decide(leases[0], limited, 0), testPolicy.decide(leases[1], wasCreated(1), 0)}
+		records := []record{decide(testPolicy, leases[0], limited, 0), decide(testPolicy, leases[1], wasCreated(1), 0)}
 		holding(t, s, `SELECT FROM outbox_gate FOR UPDATE`)
 		if wary {
 			s.waryRecords.Met()

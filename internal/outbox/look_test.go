@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/request"
 )
 
 // TestLook: a look wakes the loop for which something waits, and no other.
@@ -38,7 +39,7 @@ func TestLook(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
-			mustAdd(t, s, "a", 1, func(e *Event) { e.NotBefore = time.Now().Add(time.Hour) })
+			mustAdd(t, s, "a", 1, func(e *request.Event) { e.NotBefore = time.Now().Add(time.Hour) })
 			all := map[string]loop.Signal{"due": s.due, "overdue": s.overdue, "doubtful": s.doubtful, "stray": s.stray, "unanswered": s.unanswered}
 			for _, l := range all {
 				select {

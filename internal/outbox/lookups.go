@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/request"
 )
 
 // searchable: the fleet may search for tasks, at the latest in $1. No pause is longer
@@ -121,7 +122,7 @@ func (s *Store) postpone(ctx context.Context, tx pgx.Tx, q inquiry, began, since
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (uncertain, error) {
 		var u uncertain
-		err := row.Scan(&u.id, &u.requestID, &u.lookupKey, &u.attempt, &u.spared, &u.lookups, &u.answered,
+		err := row.Scan(&u.id, &u.requestID, &u.lookupKey, &u.attempt, &u.uncounted, &u.lookups, &u.answered,
 			&u.received, &u.began, &u.since, &u.lasted, &u.age, &u.waits, &u.waited, &u.theirs, &u.endsAs)
 		return u, err
 	})
@@ -177,7 +178,7 @@ const laterSQL = `
 // it came. What a person cancelled while the lookup was made is looked up again. So is what
 // was asked for longer than lookupLimit ago, by Postgres's clock, and found absent: the clocks
 // of a machine that was suspended do not tell.
-func (s *Store) resolve(ctx context.Context, u uncertain, f Finding, m move, took time.Duration) (*settlement, error) {
+func (s *Store) resolve(ctx context.Context, u uncertain, f request.Finding, m request.Move, took time.Duration) (*settlement, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	kind, why := verdict(u, f, m)
@@ -205,11 +206,11 @@ func (s *Store) resolve(ctx context.Context, u uncertain, f Finding, m move, too
 			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, outcome, error, applied)
 			VALUES ($1, 'lookup', $3, $13, clock_timestamp() - $14::interval, $14, $15, $16, EXISTS (SELECT FROM moved)))
 		SELECT `+settlementNames+` FROM moved`,
-		u.id, u.attempt, u.lookups, string(m.to), m.person && u.lookupKey == "", m.delay,
+		u.id, u.attempt, u.lookups, string(m.To), m.Person && u.lookupKey == "", m.Delay,
 		database.OrNull(f.Outcome.InteractionSID), database.OrNull(database.Text(f.TaskSID)), database.OrNull(database.Text(f.Outcome.AssignmentStatus)), database.JsonOrNull(f.Outcome.Response),
-		kind, why, s.worker, took, f.Kind.String(), database.OrNull(database.Text(f.Why+f.duplicate())),
-		m.person, m.to != Uncertain && m.to != Created && !m.undecided, m.to != Uncertain && m.undecided,
-		!m.undecided && m.to == u.endsAs && (m.to == Rejected || m.to == Abandoned), f.Kind == Absent)
+		kind, why, s.worker, took, f.Kind.String(), database.OrNull(database.Text(f.Why+f.Duplicate())),
+		m.Person, m.To != request.Uncertain && m.To != request.Created && !m.Undecided, m.To != request.Uncertain && m.Undecided,
+		!m.Undecided && m.To == u.endsAs && (m.To == request.Rejected || m.To == request.Abandoned), f.Kind == request.Absent)
 	if err != nil {
 		return nil, database.Wrap("resolve", err)
 	}
@@ -222,36 +223,36 @@ func (s *Store) resolve(ctx context.Context, u uncertain, f Finding, m move, too
 
 // verdict is the reason that stands in the row after a finding; nil leaves the
 // one that is there.
-func verdict(u uncertain, f Finding, m move) (kind, why *string) {
+func verdict(u uncertain, f request.Finding, m request.Move) (kind, why *string) {
 	say := func(kind, why string) (*string, *string) {
 		return database.OrNull(kind), database.OrNull(why + database.Text(f.Why))
 	}
 	// What the latest attempt came to is known where there is an end that waits.
-	earlier := map[State]string{
-		Rejected:  "Flex refused the latest attempt, but an earlier one may have created it; ",
-		Abandoned: "no attempt is left, but an earlier one may have created it; ",
-		Expired:   "expires_at has passed, but an earlier attempt may have created it; ",
-		Cancelled: "an operator cancelled it, but an attempt may have created it; ",
+	earlier := map[request.State]string{
+		request.Rejected:  "Flex refused the latest attempt, but an earlier one may have created it; ",
+		request.Abandoned: "no attempt is left, but an earlier one may have created it; ",
+		request.Expired:   "expires_at has passed, but an earlier attempt may have created it; ",
+		request.Cancelled: "an operator cancelled it, but an attempt may have created it; ",
 	}[u.endsAs]
 	switch {
-	case f.Kind == Found:
-		if d := f.duplicate(); d != "" {
+	case f.Kind == request.Found:
+		if d := f.Duplicate(); d != "" {
 			return database.OrNull("duplicate"), database.OrNull(database.Text(d))
 		}
 		return nil, nil
-	case m.person:
+	case m.Person:
 		return say("undecided", earlier+"a person has to decide whether it exists: ")
-	case m.undecided && m.to == Pending:
+	case m.Undecided && m.To == request.Pending:
 		return say("undecided", "whether it exists cannot be found out, and UNCERTAIN_POLICY=retry sends it again: ")
-	case m.undecided && m.to == Abandoned:
+	case m.Undecided && m.To == request.Abandoned:
 		return say("undecided", earlier+"whether it exists cannot be found out, and UNCERTAIN_POLICY or the number of attempts ends it; a retry may create it twice: ")
-	case m.to == Abandoned && u.endsAs == "":
+	case m.To == request.Abandoned && u.endsAs == "":
 		return say("attempts_used_up", "the last attempt is proved absent and no attempt is left: ")
-	case m.to == Pending:
+	case m.To == request.Pending:
 		return say("absent", "the attempt did not create it: ")
-	case m.to == Cancelled:
+	case m.To == request.Cancelled:
 		return say("cancelled", "cancelled by an operator, and no attempt created it: ")
-	case m.to == Expired:
+	case m.To == request.Expired:
 		return say("expired", "expires_at passed, and none of the attempts before created it: ")
 	default:
 		return nil, nil
@@ -278,6 +279,6 @@ func (s *Store) pauseLookups(ctx context.Context, d time.Duration) error {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	_, err := s.pool.Exec(ctx, `
-		UPDATE outbox_gate SET lookup_at = greatest(lookup_at, clock_timestamp() + $1::interval)`, min(d, maxRetryAfter))
+		UPDATE outbox_gate SET lookup_at = greatest(lookup_at, clock_timestamp() + $1::interval)`, min(d, request.MaxRetryAfter))
 	return database.Wrap("pause lookups", err)
 }

@@ -13,6 +13,7 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // An Act is what a person does to requests or to the gate: it is recorded.
@@ -28,7 +29,7 @@ type Act struct {
 // Filter chooses requests; what is not set does not restrict.
 type Filter struct {
 	RequestIDs []string
-	State      State
+	State      request.State
 	Source     string
 	ErrorKind  string
 	OlderThan  time.Duration // since it was received
@@ -411,7 +412,7 @@ func (d Detail) Since(seen int) string {
 			after = append(after, fmt.Sprintf("attempt %d by %s at %s: %s", h.Number, h.Worker, clock(h.StartedAt), words(h.Outcome)))
 		}
 	}
-	if d.State == Sending {
+	if d.State == request.Sending {
 		after = append(after, fmt.Sprintf("attempt %d by %s is under way", d.Attempt, said(d.LeasedBy)))
 	}
 	for _, act := range d.Acts {

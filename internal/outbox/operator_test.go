@@ -12,6 +12,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/request"
 )
 
 var ann = Act{Who: "ann@desk", Why: "a test"}
@@ -36,8 +37,8 @@ func (s *Store) republish(ctx context.Context, a Act, f Filter) ([]string, error
 // rejected for its faults.
 func everyState(t *testing.T, s *Store) {
 	t.Helper()
-	events := make([]Event, 0, len(States)+1)
-	for i, state := range States {
+	events := make([]request.Event, 0, len(request.States)+1)
+	for i, state := range request.States {
 		events = append(events, event(string(state), uint64(i+1)))
 	}
 	events = append(events, event("faulty", 20, faulty("is no channel")))
@@ -45,14 +46,14 @@ func everyState(t *testing.T, s *Store) {
 		t.Fatal(err)
 	}
 	settled := `settled_at = clock_timestamp(), published_at = clock_timestamp(), due_at = NULL`
-	for state, set := range map[State]string{
-		Sending:   `attempt = 1, due_at = NULL, leased_by = 'w', leased_until = now() + interval '1 hour'`,
-		Uncertain: `attempt = 1, due_at = NULL, attempt_began_at = now(), uncertain_since = now(), for_person_since = now(), error_kind = 'timeout'`,
-		Created:   `attempt = 1, interaction_sid = '` + sidA + `', resolved_by = 'response', ` + settled,
-		Rejected:  `attempt = 1, error_kind = 'http_400', ` + settled,
-		Abandoned: `attempt = 1, error_kind = 'attempts_used_up', ` + settled,
-		Expired:   `expires_at = now() - interval '1 hour', error_kind = 'expired', ` + settled,
-		Cancelled: `expires_at = now() + interval '1 hour', error_kind = 'cancelled', ` + settled,
+	for state, set := range map[request.State]string{
+		request.Sending:   `attempt = 1, due_at = NULL, leased_by = 'w', leased_until = now() + interval '1 hour'`,
+		request.Uncertain: `attempt = 1, due_at = NULL, attempt_began_at = now(), uncertain_since = now(), for_person_since = now(), error_kind = 'timeout'`,
+		request.Created:   `attempt = 1, interaction_sid = '` + sidA + `', resolved_by = 'response', ` + settled,
+		request.Rejected:  `attempt = 1, error_kind = 'http_400', ` + settled,
+		request.Abandoned: `attempt = 1, error_kind = 'attempts_used_up', ` + settled,
+		request.Expired:   `expires_at = now() - interval '1 hour', error_kind = 'expired', ` + settled,
+		request.Cancelled: `expires_at = now() + interval '1 hour', error_kind = 'cancelled', ` + settled,
 	} {
 		exec(t, s.pool, `UPDATE outbox SET state = $1, `+set+` WHERE request_id = $1`, string(state))
 	}
@@ -73,12 +74,12 @@ func TestActsByState(t *testing.T) {
 		act  Change
 		do   func(*Store, Act, Filter) ([]string, error)
 		want []string
-		to   State // "": unchanged
+		to   request.State // "": unchanged
 	}{
 		{ToRetry(false), func(s *Store, a Act, f Filter) ([]string, error) { return s.retry(t.Context(), a, f) },
-			[]string{"abandoned", "cancelled", "expired", "rejected"}, Pending},
+			[]string{"abandoned", "cancelled", "expired", "rejected"}, request.Pending},
 		{ToCancel(), func(s *Store, a Act, f Filter) ([]string, error) { return s.cancel(t.Context(), a, f) },
-			[]string{"pending", "uncertain"}, Cancelled},
+			[]string{"pending", "uncertain"}, request.Cancelled},
 		{ToRepublish(), func(s *Store, a Act, f Filter) ([]string, error) { return s.republish(t.Context(), a, f) },
 			[]string{"abandoned", "cancelled", "created", "expired", "faulty", "rejected"}, ""},
 	} {
@@ -145,7 +146,7 @@ func TestActWantsWhoAndWhy(t *testing.T) {
 			t.Errorf("hold by %+v", bad)
 		}
 	}
-	if r := s.row(t, "c-1"); r.State != Pending || gate(t, s).State != GateOpen {
+	if r := s.row(t, "c-1"); r.State != request.Pending || gate(t, s).State != GateOpen {
 		t.Errorf("it is %s, the gate %s", r.State, gate(t, s).State)
 	}
 }
@@ -164,7 +165,7 @@ func TestFilter(t *testing.T) {
 	}{
 		{Filter{}, "abandoned cancelled created expired faulty pending rejected sending uncertain"},
 		{Filter{Limit: 2}, "sending uncertain"},
-		{Filter{State: Rejected}, "faulty rejected"},
+		{Filter{State: request.Rejected}, "faulty rejected"},
 		{Filter{Source: "shop"}, "expired sending"},
 		{Filter{ErrorKind: "http_400"}, "rejected"},
 		{Filter{OlderThan: time.Hour}, "created pending"},
@@ -172,7 +173,7 @@ func TestFilter(t *testing.T) {
 		{Filter{RequestIDs: []string{"expired", "nobody"}}, "expired"},
 		{Filter{RequestIDs: []string{}}, ""},
 		{Filter{State: "nonsense"}, ""},
-		{Filter{State: Created, OlderThan: time.Hour}, "created"},
+		{Filter{State: request.Created, OlderThan: time.Hour}, "created"},
 	} {
 		rows, err := s.List(t.Context(), tt.f)
 		if err != nil {
@@ -219,13 +220,13 @@ func TestRetryOfExpired(t *testing.T) {
 func TestRetryAnswersAnew(t *testing.T) {
 	t.Parallel()
 	b := newBooks(t, 10) // a-9 is rejected
-	if ids, err := b.s.retry(t.Context(), ann, Filter{State: Rejected}); err != nil || !slices.Equal(ids, []string{"a-9"}) {
+	if ids, err := b.s.retry(t.Context(), ann, Filter{State: request.Rejected}); err != nil || !slices.Equal(ids, []string{"a-9"}) {
 		t.Fatal(ids, err)
 	}
 	b.want(t)
 	srv := flextest.New(t)
 	stop := start(t, newDeliverer(t, b.s, srv))
-	inState(t, b.s, Created, 10)
+	inState(t, b.s, request.Created, 10)
 	stop()
 	b.publish()
 	var got []string
@@ -272,8 +273,8 @@ func TestResolveByHand(t *testing.T) {
 			t.Errorf("%q was believed", sid)
 		}
 	}
-	for _, state := range append(States[:], "nobody") {
-		if state == Uncertain {
+	for _, state := range append(request.States[:], "nobody") {
+		if state == request.Uncertain {
 			continue
 		}
 		if err := s.ResolveCreated(t.Context(), ann, string(state), sidB, flex.Outcome{}); !errors.Is(err, ErrNotUncertain) {
@@ -289,7 +290,7 @@ func TestResolveByHand(t *testing.T) {
 	if err := s.ResolveAbsent(t.Context(), ann, "uncertain"); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.row(t, "uncertain"); r.State != Pending || deref(r.ErrorKind) != "absent" {
+	if r := s.row(t, "uncertain"); r.State != request.Pending || deref(r.ErrorKind) != "absent" {
 		t.Errorf("%+v", r)
 	}
 	c, err := s.claim(t.Context(), 9) // it and the pending one
@@ -304,7 +305,7 @@ func TestResolveByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := s.row(t, "uncertain")
-	if r.State != Created || deref(r.InteractionSID) != sidB || deref(r.ResolvedBy) != "operator" || deref(r.TaskSID) != "WT7" ||
+	if r.State != request.Created || deref(r.InteractionSID) != sidB || deref(r.ResolvedBy) != "operator" || deref(r.TaskSID) != "WT7" ||
 		deref(r.AssignmentStatus) != "assigned" || deref(r.Response) != `{"a":1}` || r.ErrorKind != nil || r.DueIn != nil {
 		t.Errorf("%+v", r)
 	}
@@ -348,7 +349,7 @@ func TestResolveRacesOutcome(t *testing.T) {
 		switch {
 		case byHand == nil && errors.Is(late, ErrLeaseLost):
 			person++
-			if done != 1 || applied || i%2 == 0 && deref(r.InteractionSID) != theirs || i%2 == 1 && r.State != Pending {
+			if done != 1 || applied || i%2 == 0 && deref(r.InteractionSID) != theirs || i%2 == 1 && r.State != request.Pending {
 				t.Errorf("the person won: %+v, %d acts, applied %v", r, done, applied)
 			}
 		case errors.Is(byHand, ErrNotUncertain) && late == nil:
@@ -379,11 +380,11 @@ func TestHoldAndRelease(t *testing.T) {
 		start(t, newDeliverer(t, store, srv))
 	}
 	mustAdd(t, s, "before", 20)
-	inState(t, s, Created, 20)
+	inState(t, s, request.Created, 20)
 	if err := s.Hold(t.Context(), ann); err != nil {
 		t.Fatal(err)
 	}
-	mustAdd(t, s, "held", 20, func(e *Event) { e.Sequence += 100 })
+	mustAdd(t, s, "held", 20, func(e *request.Event) { e.Sequence += 100 })
 	pause(t, s, time.Millisecond) // does not make it open by itself
 	if g := gate(t, s); g.State != GateHeld || g.Reason != ann.Why || g.ChangedBy != ann.Who {
 		t.Errorf("%+v", g)
@@ -400,7 +401,7 @@ func TestHoldAndRelease(t *testing.T) {
 	if err := s.Release(t.Context(), Act{Who: "bob", Why: "over"}); err != nil {
 		t.Fatal(err)
 	}
-	inState(t, s, Created, 40)
+	inState(t, s, request.Created, 40)
 	if g := gate(t, s); g.State != GateOpen || g.Reason != "" || g.ChangedBy != "bob" {
 		t.Errorf("%+v", g)
 	}
@@ -476,7 +477,7 @@ func TestRetryNotBefore(t *testing.T) {
 		{`"2000-01-01T09:00:00,5Z"`, false}, {`"2000-01-01T09:00:00+14:60"`, false}, {`"2000-01-01T09:00:00.` + strings.Repeat("5", 200) + `Z"`, false},
 	} {
 		id := fmt.Sprint("r-", i)
-		if _, err := s.Add(t.Context(), event(id, uint64(i+1), func(e *Event) {
+		if _, err := s.Add(t.Context(), event(id, uint64(i+1), func(e *request.Event) {
 			e.Request = []byte(`{"channel":{},"not_before":` + tt.notBefore + `}`)
 		})); err != nil {
 			t.Fatal(err)

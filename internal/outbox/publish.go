@@ -14,6 +14,7 @@ import (
 
 	"flexworker/internal/crash"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/trouble"
 )
 
@@ -241,8 +242,8 @@ func (p *Publisher) note(ctx context.Context, acked []answer) {
 		if a.body.RequestID != nil {
 			attrs = append(attrs, slog.String("request_id", *a.body.RequestID))
 		}
-		if a.traceparent != nil && TraceID(*a.traceparent) != "" {
-			attrs = append(attrs, slog.String("trace_id", TraceID(*a.traceparent)))
+		if a.traceparent != nil && request.TraceID(*a.traceparent) != "" {
+			attrs = append(attrs, slog.String("trace_id", request.TraceID(*a.traceparent)))
 		}
 		p.Log.LogAttrs(ctx, slog.LevelDebug, "published", attrs...)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
 )
 
@@ -87,7 +88,7 @@ func publishStrays(t *testing.T, p *Publisher) bool {
 }
 
 // settle adds one request and records this outcome of its first attempt.
-func settle(t *testing.T, s *Store, e Event, o flex.Outcome) {
+func settle(t *testing.T, s *Store, e request.Event, o flex.Outcome) {
 	t.Helper()
 	if _, err := s.Add(t.Context(), e); err != nil {
 		t.Fatal(err)
@@ -108,23 +109,26 @@ func TestResultGolden(t *testing.T) {
 		`"properties":{"sid":"WT1","workspace_sid":"WS2","workflow_sid":"WW3","workflow_name":"Inbound \u00e9","queue_sid":"WQ4","queue_name":"Q",` +
 		`"task_channel_unique_name":"sms","assignment_status":"pending","priority":10,"date_created":1795305600,` +
 		`"attributes":"{\"conversationSid\":\"CH5\"}"}}}`)
-	settle(t, s, event("crm-42-callback", 1, func(e *Event) {
+	settle(t, s, event("crm-42-callback", 1, func(e *request.Event) {
 		e.Traceparent, e.Tracestate = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "vendor=1,other=2"
 		e.Warnings = []rawjson.Fault{{Path: "channel.particpants", Problem: "is no name that Flex documents"}}
 		e.Request = []byte(`{"channel":{},"metadata": {"b": 12345678901234567890, "a":"<&>"}}`)
 	}), full)
 	settle(t, s, event("crm-43", 2), flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, TwilioCode: 20001, ErrorKind: "http_400", Message: "Invalid <Channel>",
 		RequestID: "RQ7", Response: json.RawMessage(`{"code":20001,"more_info":"https://example.test/20001"}`)})
-	if _, err := s.Add(t.Context(), event("crm-44", 3, faulty("no type", "too \"odd\""), func(e *Event) { e.Request, e.Raw = nil, []byte("{") })); err != nil {
+	if _, err := s.Add(t.Context(), event("crm-44", 3, faulty("no type", "too \"odd\""), func(e *request.Event) { e.Request, e.Raw = nil, []byte("{") })); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.Add(t.Context(), event("crm-42-callback", 4, from("web"), func(e *Event) { e.Request = []byte(`{"channel":{}}`); e.Traceparent = "00-w" })); err != nil || got != Repeated {
+	if got, err := s.Add(t.Context(), event("crm-42-callback", 4, from("web"), func(e *request.Event) { e.Request = []byte(`{"channel":{}}`); e.Traceparent = "00-w" })); err != nil || got != Repeated {
 		t.Fatal(got, err)
 	}
-	if got, err := s.Add(t.Context(), event("crm-42-callback", 5, func(e *Event) { e.Request = []byte(`{"channel":1}`); e.Traceparent, e.Tracestate = "00-c", "c=1" })); err != nil || got != Conflicting {
+	if got, err := s.Add(t.Context(), event("crm-42-callback", 5, func(e *request.Event) {
+		e.Request = []byte(`{"channel":1}`)
+		e.Traceparent, e.Tracestate = "00-c", "c=1"
+	})); err != nil || got != Conflicting {
 		t.Fatal(got, err)
 	}
-	if err := s.AddMalformed(t.Context(), Malformed{Message: event("", 6).Message, Err: "not JSON"}); err != nil {
+	if err := s.AddMalformed(t.Context(), request.Malformed{Message: event("", 6).Message, Err: "not JSON"}); err != nil {
 		t.Fatal(err)
 	}
 	settle(t, s, event("crm-45", 7), flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503", Message: "m"})
@@ -270,7 +274,7 @@ func TestPublishTooLarge(t *testing.T) {
 			t.Parallel()
 			s, r := newStore(t), newResults(t, consumertest.Options{MaxPayload: tt.payload})
 			r.create(t, func(c *jetstream.StreamConfig) { c.MaxMsgSize = tt.stream })
-			huge := func(e *Event) {
+			huge := func(e *request.Event) {
 				e.Request = fmt.Appendf(nil, `{"channel":{},"metadata":%q}`, strings.Repeat("x", 64<<10))
 			}
 			reserved := good
@@ -285,7 +289,7 @@ func TestPublishTooLarge(t *testing.T) {
 			settle(t, s, event("names", 4), named)
 			settle(t, s, event("info", 5), flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400", HTTPStatus: 400, Message: "no",
 				Response: fmt.Appendf(nil, `{"more_info":%q}`, long)})
-			angled := func(e *Event) {
+			angled := func(e *request.Event) {
 				e.Request = fmt.Appendf(nil, `{"channel":{},"metadata":%q}`, strings.Repeat("<&>", 1<<10)) // six bytes each, escaped
 			}
 			third := good
@@ -317,7 +321,7 @@ func TestPublishTooLarge(t *testing.T) {
 			if len(got) != 6 || deref(got["huge"].InteractionSID) != sidA || string(got["huge"].Metadata) != "null" || !got["huge"].MetadataLeftOut {
 				t.Errorf("published %d, huge: %.300v", len(got), got["huge"])
 			}
-			var some []shownFault
+			var some []request.ShownFault
 			if e := got["faults"].Error; e == nil || e.Kind != "invalid" || !strings.HasPrefix(e.Message, "channel: a problem") || !strings.HasSuffix(e.Message, "…") ||
 				json.Unmarshal(e.Faults, &some) != nil || len(some) < 10 || some[len(some)-1].Problem != fmt.Sprintf("and %d more, left out: the result would be larger than the stream takes", 2000-len(some)+1) {
 				t.Errorf("faults: %.2000v", e)
@@ -345,7 +349,7 @@ func TestAnswers(t *testing.T) {
 	s, r := newStore(t), newResults(t, consumertest.Options{})
 	r.create(t)
 	p := r.publisher(t, s)
-	add := func(e Event) {
+	add := func(e request.Event) {
 		t.Helper()
 		if _, err := s.Add(t.Context(), e); err != nil {
 			t.Fatal(err)
@@ -376,7 +380,7 @@ func TestAnswers(t *testing.T) {
 	micros := func(sequence uint64) string { return strconv.FormatInt(event("a", sequence).Time.UnixMicro(), 10) }
 	key := flex.LookupKey("a")
 	add(event("a", 1))
-	add(event("a", 2, from("web.eu"), func(e *Event) { e.Traceparent = "00-w" }))
+	add(event("a", 2, from("web.eu"), func(e *request.Event) { e.Traceparent = "00-w" }))
 	publish() // no answer yet
 	if _, err := s.record(t.Context(), told(mustClaim(t, s, 1)[0], good)); err != nil {
 		t.Fatal(err)
@@ -386,9 +390,9 @@ func TestAnswers(t *testing.T) {
 	add(event("a", 3, from("web")))
 	add(event("a", 3, from("web"))) // redelivered
 	publish("interactions.results.created.web " + key + "-1-again-3-" + micros(3))
-	add(event("a", 4, from("web"), func(e *Event) { e.Request = []byte(`{"other":1}`) }))
+	add(event("a", 4, from("web"), func(e *request.Event) { e.Request = []byte(`{"other":1}`) }))
 	for range 2 {
-		m := Malformed{Message: event("", 5, from("old")).Message, Err: "not JSON"}
+		m := request.Malformed{Message: event("", 5, from("old")).Message, Err: "not JSON"}
 		if err := s.AddMalformed(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
@@ -505,7 +509,7 @@ func TestPublisherRuns(t *testing.T) {
 	if _, err := s.Add(t.Context(), event("later-1", 99, faulty("x"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.AddMalformed(t.Context(), Malformed{Message: event("", 100).Message, Err: "x"}); err != nil {
+	if err := s.AddMalformed(t.Context(), request.Malformed{Message: event("", 100).Message, Err: "x"}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() error {
@@ -563,13 +567,13 @@ func TestMarkFenced(t *testing.T) {
 func TestConflictSaysWhereTheFirstStands(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	add := func(id string, sequence uint64, change func(*Event)) {
+	add := func(id string, sequence uint64, change func(*request.Event)) {
 		t.Helper()
 		if _, err := s.Add(t.Context(), event(id, sequence, change)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	other := func(e *Event) { e.Request = []byte(`{"channel":{"type":"web"},"webhook_ttid":"t"}`) }
+	other := func(e *request.Event) { e.Request = []byte(`{"channel":{"type":"web"},"webhook_ttid":"t"}`) }
 	const differs = "channel, routing, webhook_ttid: message 1, received from crm at 2026-11-22T09:00:00Z; it "
 	const settled = " at 2026-11-22T10:00:00Z. "
 	for n, tt := range []struct{ id, set, stands string }{
@@ -583,7 +587,7 @@ func TestConflictSaysWhereTheFirstStands(t *testing.T) {
 		{"expired", `state = 'expired', due_at = NULL, error_kind = 'expired', settled_at = $1`, "expired" + settled},
 		{"cancelled", `state = 'cancelled', due_at = NULL, error_kind = 'cancelled', settled_at = $1`, "was cancelled" + settled},
 	} {
-		add(tt.id, 1, func(e *Event) { e.Time = e.Time.Add(time.Duration(n) * time.Second) })
+		add(tt.id, 1, func(e *request.Event) { e.Time = e.Time.Add(time.Duration(n) * time.Second) })
 		exec(t, s.pool, `UPDATE outbox SET received_at = '2026-11-22 09:00:00+00' WHERE request_id = $1`, tt.id)
 		if strings.Contains(tt.set, "$1") {
 			exec(t, s.pool, `UPDATE outbox SET `+tt.set+` WHERE request_id = '`+tt.id+`'`, time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC))

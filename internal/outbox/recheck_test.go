@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 var afterLoss = Act{Who: "ann", Why: "a failover"}
@@ -176,12 +177,12 @@ func TestRetryAfterRecheck(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		router taskRouter
-		want   State
+		want   request.State
 	}{
 		"found, older than the row": {taskRouter{search: func(_ context.Context, _, _ string, keys []string) ([]flex.Task, error) {
 			return []flex.Task{{TaskSID: "WT1", Key: keys[0], InteractionSID: sidA, DateCreated: time.Now().Add(-30 * time.Minute)}}, nil
-		}}, Created},
-		"unclear": {taskRouter{}, Uncertain},
+		}}, request.Created},
+		"unclear": {taskRouter{}, request.Uncertain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -196,7 +197,7 @@ func TestRetryAfterRecheck(t *testing.T) {
 			if err != nil || all.Of[AskedFirst+"; its expires_at has passed and no longer counts"] != 1 {
 				t.Fatal(all, err)
 			}
-			if r := s.row(t, id); r.State != Uncertain || deref(r.ErrorKind) != "lost" {
+			if r := s.row(t, id); r.State != request.Uncertain || deref(r.ErrorKind) != "lost" {
 				t.Errorf("%s, %s: %s", r.State, deref(r.ErrorKind), deref(r.ErrorMessage))
 			}
 			if err := s.Release(t.Context(), afterLoss); err != nil {
@@ -204,7 +205,7 @@ func TestRetryAfterRecheck(t *testing.T) {
 			}
 			s.grow(t, 20*time.Minute) // ten settle times, and more than the list remembers
 			exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
-			resolver(t, s, tt.router, func(p *Policy) { p.Undecided = Retry }).lookUp(t)
+			resolver(t, s, tt.router, func(p *request.Policy) { p.Undecided = request.Retry }).lookUp(t)
 			if r := s.row(t, id); r.State != tt.want {
 				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
 			}
@@ -218,10 +219,10 @@ func TestExpireAfterRecheck(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		router taskRouter
-		want   State
+		want   request.State
 	}{
-		"found":  {taskRouter{search: listed(sidA)}, Created},
-		"absent": {taskRouter{}, Expired},
+		"found":  {taskRouter{search: listed(sidA)}, request.Created},
+		"absent": {taskRouter{}, request.Expired},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -266,7 +267,7 @@ func TestRecheckDuringLookup(t *testing.T) {
 	if err := r.ask(t.Context(), early, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if row := s.row(t, id); row.State != Uncertain {
+	if row := s.row(t, id); row.State != request.Uncertain {
 		t.Errorf("%s: %s", row.State, deref(row.ErrorMessage))
 	}
 }
@@ -284,10 +285,10 @@ func TestLateRecordAfterRecheck(t *testing.T) {
 	if _, err := s.Do(t.Context(), ToRetry(false), afterLoss, Filter{RequestIDs: []string{id}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.record(t.Context(), testPolicy.decide(lost, good, 0)); err != nil {
+	if _, err := s.record(t.Context(), decide(testPolicy, lost, good, 0)); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.row(t, id); r.State != Created || deref(r.InteractionSID) != good.InteractionSID {
+	if r := s.row(t, id); r.State != request.Created || deref(r.InteractionSID) != good.InteractionSID {
 		t.Errorf("%s: %s", r.State, deref(r.ErrorMessage))
 	}
 }

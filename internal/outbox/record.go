@@ -12,6 +12,7 @@ import (
 	"flexworker/internal/crash"
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // ErrLeaseLost is returned for a lease that no longer stands: the request was
@@ -25,7 +26,7 @@ type record struct {
 	lease   Lease
 	outcome string // the kind's word, or put_back
 	told    flex.Outcome
-	move    move
+	move    request.Move
 	pause   time.Duration // of the gate, for the whole fleet; 0: none
 }
 
@@ -133,7 +134,7 @@ func (s *Store) disown(ctx context.Context, records []record) error {
 			owners[sid] = r.lease.RequestID
 		} else if owner != r.lease.RequestID {
 			r.told = r.told.OfAnother("the answer names interaction " + sid + ", which is that of request " + owner)
-			r.outcome, r.move = r.told.Kind.String(), move{to: Uncertain, delay: firstLookup}
+			r.outcome, r.move = r.told.Kind.String(), request.Move{To: request.Uncertain, Delay: request.FirstLookup}
 		}
 	}
 	return nil
@@ -211,13 +212,13 @@ func (s *Store) recordTogether(ctx context.Context, db interface {
 	done := make([]recorded, len(records))
 	var id int64
 	var attempt, settlement int
-	var state State
+	var state request.State
 	var settledAt *time.Time
 	_, err = pgx.ForEachRow(rows, []any{&id, &attempt, &settlement, &state, &settledAt}, func() error {
 		i := at[[2]int64{id, int64(attempt)}]
 		done[i].applied = true
 		// What a person had cancelled meanwhile is a stray.
-		if settledAt != nil && state == records[i].move.to {
+		if settledAt != nil && state == records[i].move.To {
 			done[i].settled = records[i].settlement(settlement, *settledAt)
 		}
 		return nil
@@ -229,14 +230,14 @@ func (s *Store) recordTogether(ctx context.Context, db interface {
 func (r *record) settlement(number int, at time.Time) *settlement {
 	o, l := &r.told, &r.lease
 	s := &settlement{
-		id: l.ID, requestID: l.RequestID, source: l.Source, state: r.move.to, attempt: l.Attempt, number: number, request: l.Request,
+		id: l.ID, requestID: l.RequestID, source: l.Source, state: r.move.To, attempt: l.Attempt, number: number, request: l.Request,
 		interactionSID: database.OrNull(o.InteractionSID), taskSID: database.OrNull(database.Text(o.TaskSID)), assignmentStatus: database.OrNull(database.Text(o.AssignmentStatus)),
 		response: o.Response, errorKind: reason(r), errorMessage: database.OrNull(database.Text(o.Message)),
 		httpStatus: database.IntOrNull(o.HTTPStatus), twilioCode: database.IntOrNull(o.TwilioCode), twilioRequestID: database.OrNull(database.Text(o.RequestID)),
 		warnings: l.Warnings, receivedAt: l.ReceivedAt, settledAt: &at,
 		asked: asked{stream: l.Stream, sequence: l.Sequence, traceparent: database.OrNull(l.Traceparent), tracestate: database.OrNull(l.Tracestate)},
 	}
-	if s.state == Created || s.state == Rejected {
+	if s.state == request.Created || s.state == request.Rejected {
 		s.resolvedBy = database.OrNull("response")
 	}
 	return s
@@ -320,11 +321,11 @@ func (c *recordColumns) append(r *record) {
 	o := &r.told
 	c.id = append(c.id, r.lease.ID)
 	c.attempt = append(c.attempt, int32(r.lease.Attempt))
-	c.state = append(c.state, string(r.move.to))
+	c.state = append(c.state, string(r.move.To))
 	c.outcome = append(c.outcome, r.outcome)
-	c.delay = append(c.delay, r.move.delay)
+	c.delay = append(c.delay, r.move.Delay)
 	var spared int32
-	if r.move.spared {
+	if r.move.Uncounted {
 		spared = 1
 	}
 	c.spared = append(c.spared, spared)
@@ -343,7 +344,7 @@ func (c *recordColumns) append(r *record) {
 	c.twilioCode = append(c.twilioCode, database.Int32OrNull(o.TwilioCode))
 	c.twilioRequestID = append(c.twilioRequestID, database.OrNull(database.Text(o.RequestID)))
 	c.answered = append(c.answered, o.Answered && o.Kind == flex.Uncertain)
-	c.endsAs = append(c.endsAs, database.OrNull(string(r.move.endsAs)))
+	c.endsAs = append(c.endsAs, database.OrNull(string(r.move.EndsAs)))
 }
 
 // reason is why the request is not created, in one word. There is always one:

@@ -12,6 +12,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/request"
 )
 
 // TestRecordNotTold: a record of which nobody was told whether it is made is tried
@@ -21,13 +22,13 @@ func TestRecordNotTold(t *testing.T) {
 	for _, tt := range []struct {
 		fault flextest.Fault
 		at    string // what is sent with the record
-		state State
+		state request.State
 		want  string
 	}{
-		{flextest.None, `{"sid":"KD`, Created, "1 created"},
-		{flextest.Status(503), "http_503", Uncertain, "1 uncertain"},
-		{flextest.Status(400), "http_400", Rejected, "1 rejected"},
-		{flextest.Status(429), "http_429", Pending, "1 refused"},
+		{flextest.None, `{"sid":"KD`, request.Created, "1 created"},
+		{flextest.Status(503), "http_503", request.Uncertain, "1 uncertain"},
+		{flextest.Status(400), "http_400", request.Rejected, "1 rejected"},
+		{flextest.Status(429), "http_429", request.Pending, "1 refused"},
 	} {
 		for _, made := range []bool{true, false} {
 			t.Run(fmt.Sprint(tt.want, made), func(t *testing.T) {
@@ -157,7 +158,7 @@ func TestPutBackNotTold(t *testing.T) {
 				t.Fatal("nothing was cut")
 			}
 			for _, id := range []string{"p-1", "p-2"} {
-				if r, h := s.row(t, id), s.histories(t, id); r.State != Pending || r.Spared != 1 || h != "1 put_back" {
+				if r, h := s.row(t, id), s.histories(t, id); r.State != request.Pending || r.Spared != 1 || h != "1 put_back" {
 					t.Errorf("%s is %s, spared %d: %s", id, r.State, r.Spared, h)
 				}
 			}

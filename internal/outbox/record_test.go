@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 const (
@@ -21,7 +22,7 @@ var good = flex.Outcome{Kind: flex.Created, InteractionSID: sidA, TaskSID: "WT1"
 
 // told is the record of a lease whose attempt had this outcome.
 func told(l Lease, o flex.Outcome) record {
-	return testPolicy.decide(l, o, 0.5)
+	return decide(testPolicy, l, o, 0.5)
 }
 
 // TestRecord: what each outcome leaves in the row.
@@ -34,19 +35,19 @@ func TestRecord(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		outcome flex.Outcome
-		state   State
+		state   request.State
 		spared  int
 		kind    string // error_kind
 		settled bool
 	}{
-		{"created", good, Created, 0, "", true},
-		{"rejected", failed(flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, TwilioCode: 20001, ErrorKind: "http_400"}), Rejected, 0, "http_400", true},
-		{"refused", failed(flex.Outcome{Kind: flex.Refused, Unreached: true, ErrorKind: "dial"}), Pending, 1, "dial", false},
-		{"blocked", failed(flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401, TwilioCode: 20003, ErrorKind: "http_401"}), Pending, 1, "http_401", false},
-		{"uncertain", failed(flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503"}), Uncertain, 0, "http_503", false},
-		{"uncertain, answered", failed(flex.Outcome{HTTPStatus: 200, Answered: true, ErrorKind: "no_sid", Response: json.RawMessage(`{}`)}), Uncertain, 0, "no_sid", false},
-		{"nothing known", flex.Outcome{}, Uncertain, 0, "unknown", false},
-		{"strange texts", failed(flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400", Message: "nul \x00 bad \xff"}), Rejected, 0, "http_400", true},
+		{"created", good, request.Created, 0, "", true},
+		{"rejected", failed(flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, TwilioCode: 20001, ErrorKind: "http_400"}), request.Rejected, 0, "http_400", true},
+		{"refused", failed(flex.Outcome{Kind: flex.Refused, Unreached: true, ErrorKind: "dial"}), request.Pending, 1, "dial", false},
+		{"blocked", failed(flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401, TwilioCode: 20003, ErrorKind: "http_401"}), request.Pending, 1, "http_401", false},
+		{"uncertain", failed(flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503"}), request.Uncertain, 0, "http_503", false},
+		{"uncertain, answered", failed(flex.Outcome{HTTPStatus: 200, Answered: true, ErrorKind: "no_sid", Response: json.RawMessage(`{}`)}), request.Uncertain, 0, "no_sid", false},
+		{"nothing known", flex.Outcome{}, request.Uncertain, 0, "unknown", false},
+		{"strange texts", failed(flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400", Message: "nul \x00 bad \xff"}), request.Rejected, 0, "http_400", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -67,13 +68,13 @@ func TestRecord(t *testing.T) {
 			if deref(r.InteractionSID) != o.InteractionSID || deref(r.TaskSID) != o.TaskSID || deref(r.AssignmentStatus) != o.AssignmentStatus || deref(r.Response) != string(o.Response) {
 				t.Errorf("%+v", r)
 			}
-			if by := deref(r.ResolvedBy); (by == "response") != (tt.state == Created || tt.state == Rejected) {
+			if by := deref(r.ResolvedBy); (by == "response") != (tt.state == request.Created || tt.state == request.Rejected) {
 				t.Errorf("resolved by %q", by)
 			}
-			if (r.UncertainSince != nil) != (tt.state == Uncertain) || r.Answered != (tt.name == "uncertain, answered") {
+			if (r.UncertainSince != nil) != (tt.state == request.Uncertain) || r.Answered != (tt.name == "uncertain, answered") {
 				t.Errorf("uncertain since %v, answered %t", r.UncertainSince, r.Answered)
 			}
-			if tt.state == Pending && deref(r.DueIn) <= 0 {
+			if tt.state == request.Pending && deref(r.DueIn) <= 0 {
 				t.Errorf("due in %v", deref(r.DueIn))
 			}
 			if tt.settled != (done != nil) {
@@ -112,25 +113,25 @@ func TestRecordFenced(t *testing.T) {
 		name      string
 		meanwhile func(*testing.T, *Store, Lease)
 		err       error
-		state     State
+		state     request.State
 		history   string
 	}{
-		{"nothing", func(*testing.T, *Store, Lease) {}, nil, Created, "1 created"},
-		{"it lapsed", func(t *testing.T, s *Store, _ Lease) { lapse(t, s) }, nil, Created, "1 lapsed, 1 created"},
+		{"nothing", func(*testing.T, *Store, Lease) {}, nil, request.Created, "1 created"},
+		{"it lapsed", func(t *testing.T, s *Store, _ Lease) { lapse(t, s) }, nil, request.Created, "1 lapsed, 1 created"},
 		{"past the lease, not yet lapsed", func(t *testing.T, s *Store, _ Lease) {
 			exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 h'`)
-		}, nil, Created, "1 created"},
-		{"it lapsed and was leased again", func(t *testing.T, s *Store, _ Lease) { again(t, s) }, ErrLeaseLost, Sending, "1 lapsed, 1 created!"},
+		}, nil, request.Created, "1 created"},
+		{"it lapsed and was leased again", func(t *testing.T, s *Store, _ Lease) { again(t, s) }, ErrLeaseLost, request.Sending, "1 lapsed, 1 created!"},
 		{"it was leased again and rejected", func(t *testing.T, s *Store, _ Lease) {
 			if _, err := s.another("w2").record(t.Context(), told(again(t, s), rejected)); err != nil {
 				t.Fatal(err)
 			}
-		}, ErrLeaseLost, Rejected, "1 lapsed, 2 rejected, 1 created!"},
+		}, ErrLeaseLost, request.Rejected, "1 lapsed, 2 rejected, 1 created!"},
 		{"it was put back", func(t *testing.T, s *Store, l Lease) {
 			if err := s.putBack(t.Context(), l); err != nil {
 				t.Fatal(err)
 			}
-		}, nil, Created, "1 put_back, 1 created"}, // it cannot be; were it so, it would count
+		}, nil, request.Created, "1 put_back, 1 created"}, // it cannot be; were it so, it would count
 		{"an operator said it is absent", func(t *testing.T, s *Store, _ Lease) {
 			exec(t, s.pool, `UPDATE outbox SET leased_until = now() - interval '1 second'`)
 			if _, err := s.lapse(t.Context()); err != nil {
@@ -139,12 +140,12 @@ func TestRecordFenced(t *testing.T) {
 			if err := s.ResolveAbsent(t.Context(), ann, "f-1"); err != nil {
 				t.Fatal(err)
 			}
-		}, nil, Created, "1 lapsed, 1 created"},
+		}, nil, request.Created, "1 lapsed, 1 created"},
 		{"it was recorded", func(t *testing.T, s *Store, l Lease) {
 			if _, err := s.record(t.Context(), told(l, rejected)); err != nil {
 				t.Fatal(err)
 			}
-		}, ErrLeaseLost, Rejected, "1 rejected, 1 created!"},
+		}, ErrLeaseLost, request.Rejected, "1 rejected, 1 created!"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -161,7 +162,7 @@ func TestRecordFenced(t *testing.T) {
 					t.Errorf("the history does not name what was created too late: %q", sid)
 				}
 			}
-			if r := s.row(t, "f-1"); r.State != tt.state || (r.State == Created) != (deref(r.InteractionSID) == sidA) {
+			if r := s.row(t, "f-1"); r.State != tt.state || (r.State == request.Created) != (deref(r.InteractionSID) == sidA) {
 				t.Errorf("%s, want %s", r.State, tt.state)
 			}
 			if h := s.histories(t, "f-1"); h != tt.history {
@@ -202,7 +203,7 @@ func TestRecordBatch(t *testing.T) {
 	if _, err := s.record(t.Context(), told(first[1], bad)); err == nil || Away(err) || !strings.Contains(err.Error(), "sid_has_its_form") {
 		t.Errorf("%v", err)
 	}
-	if got := s.row(t, first[1].RequestID).State; got != Sending {
+	if got := s.row(t, first[1].RequestID).State; got != request.Sending {
 		t.Errorf("a record that was refused left it %s", got)
 	}
 	checkOutbox(t, s.pool)
@@ -217,13 +218,13 @@ func TestPutBack(t *testing.T) {
 	if err := s.putBack(t.Context(), l); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.row(t, "p-1"); r.State != Pending || r.Spared != 1 || r.Attempt != 1 || deref(r.DueIn) > 0 || r.ErrorKind != nil {
+	if r := s.row(t, "p-1"); r.State != request.Pending || r.Spared != 1 || r.Attempt != 1 || deref(r.DueIn) > 0 || r.ErrorKind != nil {
 		t.Errorf("%+v", r)
 	}
 	if err := s.putBack(t.Context(), l); !errors.Is(err, ErrLeaseLost) {
 		t.Errorf("put back twice: %v", err)
 	}
-	if l := mustClaim(t, s, 1)[0]; l.Attempt != 2 || l.Spared != 1 {
+	if l := mustClaim(t, s, 1)[0]; l.Attempt != 2 || l.Uncounted != 1 {
 		t.Errorf("%+v", l)
 	}
 	if h := s.histories(t, "p-1"); h != "1 put_back, 1 put_back!" {
@@ -304,7 +305,7 @@ func TestAnswerOfAnotherRequest(t *testing.T) {
 				}
 			}
 			first, second := s.row(t, leases[0].RequestID), s.row(t, leases[1].RequestID)
-			if first.State != Created || second.State != Uncertain || second.ErrorKind == nil || *second.ErrorKind != "other_request" ||
+			if first.State != request.Created || second.State != request.Uncertain || second.ErrorKind == nil || *second.ErrorKind != "other_request" ||
 				second.ErrorMessage == nil || !strings.Contains(*second.ErrorMessage, sidA) || !strings.Contains(*second.ErrorMessage, leases[0].RequestID) {
 				t.Errorf("the first is %s, the second %s: %v", first.State, second.State, second.ErrorMessage)
 			}
@@ -315,7 +316,7 @@ func TestAnswerOfAnotherRequest(t *testing.T) {
 			if _, err := s.recordBatch(t.Context(), []record{told(leases[0], bare)}); err != nil {
 				t.Fatal(err)
 			}
-			if first := s.row(t, leases[0].RequestID); first.State != Created {
+			if first := s.row(t, leases[0].RequestID); first.State != request.Created {
 				t.Errorf("the first is %s after it was told again", first.State)
 			}
 		})

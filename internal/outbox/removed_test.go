@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/consumer/consumertest"
+	"flexworker/internal/outbox/request"
 )
 
 // A meanwhile acts before or after the statement that contains its text.
@@ -70,9 +71,9 @@ func TestAddRemovedMeanwhile(t *testing.T) {
 			}
 			t.Cleanup(pool.Close)
 			store := NewStore(pool, "w2", testLimit)
-			batch := []Event{
+			batch := []request.Event{
 				event("old-1", 11, faulty("x")), event("known-1", 12), event("new", 13), event("old-2", 14, faulty("x")),
-				event("known-1", 15, func(e *Event) { e.Request = []byte(`{"channel":{}}`) }),
+				event("known-1", 15, func(e *request.Event) { e.Request = []byte(`{"channel":{}}`) }),
 			}
 			got, err := store.addBatch(t.Context(), batch)
 			if want := []Added{removed, Repeated, Accepted, removed, Conflicting}; err != nil || !slices.Equal(got, want) || pruned != 2 {
@@ -93,10 +94,10 @@ func TestAddRemovedMeanwhile(t *testing.T) {
 }
 
 // aged makes an event's message this old by the clock of Postgres.
-func aged(t *testing.T, s *Store, age time.Duration) func(*Event) {
+func aged(t *testing.T, s *Store, age time.Duration) func(*request.Event) {
 	t.Helper()
 	now := one[time.Time](t, s.pool, `SELECT clock_timestamp()`)
-	return func(e *Event) { e.Time = now.Add(-age) }
+	return func(e *request.Event) { e.Time = now.Add(-age) }
 }
 
 // TestAddOld: an event whose message is older than the retention is answered where its
@@ -121,7 +122,7 @@ func TestAddOld(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	batch := []Event{event("old-1", 11, faulty("x"), over), event("known-1", 12, over), event("never", 13, over), event("new", 14, under),
+	batch := []request.Event{event("old-1", 11, faulty("x"), over), event("known-1", 12, over), event("never", 13, over), event("new", 14, under),
 		event("known-1", 1, over), event("new", 15, over)}
 	store := NewStore(pool, "w2", testLimit)
 	store.Retention = retention
@@ -145,13 +146,13 @@ func TestReplayAfterPrune(t *testing.T) {
 	t.Parallel()
 	const retention = 720 * time.Hour
 	day := 24 * time.Hour
-	other := func(e *Event) { e.Request = []byte(`{"channel":{"type":"web"}}`) }
+	other := func(e *request.Event) { e.Request = []byte(`{"channel":{"type":"web"}}`) }
 	for _, tt := range []struct {
 		name                    string
-		asked, settled, again   time.Duration // before now, by Postgres
-		clock                   time.Duration // that the stream's clock is ahead
-		change                  func(*Event)  // of the message that asks again
-		requests, first, second string        // after retention; what the replay says
+		asked, settled, again   time.Duration        // before now, by Postgres
+		clock                   time.Duration        // that the stream's clock is ahead
+		change                  func(*request.Event) // of the message that asks again
+		requests, first, second string               // after retention; what the replay says
 	}{
 		{name: "asked again three days ago", asked: 40 * day, settled: 31 * day, again: 3 * day, requests: "kept", first: "redelivered", second: "repeated"},
 		{name: "asked again, all long ago", asked: 40 * day, settled: 39 * day, again: 38 * day, requests: "removed", first: "old", second: "old"},
@@ -191,7 +192,7 @@ func TestReplayAfterPrune(t *testing.T) {
 				t.Errorf("%d requests are left, want %d", n, want)
 			}
 			s.Retention = retention
-			answers, err := s.addBatch(t.Context(), []Event{first, second})
+			answers, err := s.addBatch(t.Context(), []request.Event{first, second})
 			if err != nil || answers[0].String() != tt.first || answers[1].String() != tt.second {
 				t.Errorf("replayed: %v, %v, want %s and %s", answers, err, tt.first, tt.second)
 			}
@@ -207,16 +208,16 @@ func TestReplayAfterPrune(t *testing.T) {
 func TestReplayMalformed(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	for i, was := range []Event{event("a", 1), event("b", 2), event("b", 3)} {
-		if err := s.AddMalformed(t.Context(), Malformed{Message: was.Message, Err: "not understood"}); err != nil {
+	for i, was := range []request.Event{event("a", 1), event("b", 2), event("b", 3)} {
+		if err := s.AddMalformed(t.Context(), request.Malformed{Message: was.Message, Err: "not understood"}); err != nil {
 			t.Fatal(i, err)
 		}
 	}
-	answers, err := s.addBatch(t.Context(), []Event{event("a", 1), event("b", 2), event("b", 3), event("b", 4)})
+	answers, err := s.addBatch(t.Context(), []request.Event{event("a", 1), event("b", 2), event("b", 3), event("b", 4)})
 	if want := []Added{Redelivered, Redelivered, Redelivered, Accepted}; err != nil || !slices.Equal(answers, want) {
 		t.Errorf("%v, %v, want %v", answers, err, want)
 	}
-	if got, err := s.Add(t.Context(), event("a", 1, func(e *Event) { e.Stream = "ANOTHER" })); err != nil || got != Accepted {
+	if got, err := s.Add(t.Context(), event("a", 1, func(e *request.Event) { e.Stream = "ANOTHER" })); err != nil || got != Accepted {
 		t.Errorf("a message of another stream: %v, %v", got, err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
 )
 
@@ -21,7 +22,7 @@ import (
 // same question again, or another request under an id that is taken. What it stores
 // it stores in one order, whoever else has the same messages: known's lists are in
 // the order of the stream, the rows come in that of their ids.
-func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]int, answers []Added) error {
+func (s *Store) repeat(ctx context.Context, events []request.Event, known map[string][]int, answers []Added) error {
 	ids := make([]string, 0, len(known))
 	for id, asking := range known {
 		ids = append(ids, id)
@@ -38,13 +39,13 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 		return database.Wrap("add: read known", err)
 	}
 	var repeats, conflicts pgx.Batch
-	var conflicting []Malformed
+	var conflicting []request.Malformed
 	var id int64
 	var requestID string
-	var request, raw []byte
+	var stored, raw []byte
 	var at time.Time
 	var f first
-	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &request, &raw, &f.sequence, &at, &f.source, &f.state, &f.waits, &f.receivedAt, &f.settledAt}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &stored, &raw, &f.sequence, &at, &f.source, &f.state, &f.waits, &f.receivedAt, &f.settledAt}, func() error {
 		for _, i := range known[requestID] {
 			switch e := events[i]; {
 			case pasts[i].kind == "malformed": // it was answered so, whatever it is understood as by now
@@ -52,14 +53,14 @@ func (s *Store) repeat(ctx context.Context, events []Event, known map[string][]i
 			case place(e.Message) == spot{f.sequence, at.UnixMicro()}:
 				answers[i] = Redelivered
 			default:
-				differs := differsIn(e, request, raw)
+				differs := differsIn(e, stored, raw)
 				if differs == nil {
 					answers[i] = Repeated
 					queueRepeat(&repeats, id, e.Message)
 					break
 				}
 				answers[i] = Conflicting
-				conflicting = append(conflicting, Malformed{Message: e.Message, RequestID: e.RequestID, Err: f.conflict(requestID, differs)})
+				conflicting = append(conflicting, request.Malformed{Message: e.Message, RequestID: e.RequestID, Err: f.conflict(requestID, differs)})
 			}
 		}
 		delete(known, requestID)
@@ -98,7 +99,7 @@ type past struct {
 }
 
 // pasts reads them for the events at these indices.
-func (s *Store) pasts(ctx context.Context, events []Event, at []int) (map[int]past, error) {
+func (s *Store) pasts(ctx context.Context, events []request.Event, at []int) (map[int]past, error) {
 	streams, sequences, times := make([]string, len(at)), make([]int64, len(at)), make([]time.Time, len(at))
 	for n, i := range at {
 		streams[n], sequences[n], times[n] = database.Text(events[i].Stream), int64(events[i].Sequence), events[i].Time
@@ -123,7 +124,7 @@ func (s *Store) pasts(ctx context.Context, events []Event, at []int) (map[int]pa
 
 // keptRepeats makes sure that every repeat is kept: none is when retention has
 // removed its request meanwhile, or somebody holds that, or the repeat, locked.
-func (s *Store) keptRepeats(ctx context.Context, events []Event, answers []Added) error {
+func (s *Store) keptRepeats(ctx context.Context, events []request.Event, answers []Added) error {
 	var repeats []int
 	var sequences []int64
 	var times []time.Time
@@ -157,7 +158,7 @@ func (s *Store) keptRepeats(ctx context.Context, events []Event, answers []Added
 
 // keptConflicts makes sure that every conflict is kept: none is while somebody holds
 // its row locked.
-func (s *Store) keptConflicts(ctx context.Context, events []Event, answers []Added) error {
+func (s *Store) keptConflicts(ctx context.Context, events []request.Event, answers []Added) error {
 	var conflicts []int
 	for i := range events {
 		if answers[i] == Conflicting {
@@ -222,17 +223,17 @@ func (s *Store) sendApart(ctx context.Context, b *pgx.Batch) (all bool, err erro
 	return all, nil
 }
 
-func queueRepeat(b *pgx.Batch, id int64, m Message) {
+func queueRepeat(b *pgx.Batch, id int64, m request.Message) {
 	b.Queue(`INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time, traceparent, stream, tracestate)
 		SELECT id, $2::text, $3::bigint, $4::timestamptz, nullif($5::text, ''), $6::text, nullif($7::text, '') FROM outbox WHERE id = $1 FOR KEY SHARE SKIP LOCKED
 		ON CONFLICT ON CONSTRAINT repeat_is_kept_once DO NOTHING`,
-		id, database.Text(m.Source), int64(m.Sequence), m.Time, trace(m.Traceparent), m.Stream, m.tracestate())
+		id, database.Text(m.Source), int64(m.Sequence), m.Time, request.Traceparent(m.Traceparent), m.Stream, m.KeptTracestate())
 }
 
 // queueMalformed queues them in the order of the stream.
-func queueMalformed(b *pgx.Batch, kind string, all []Malformed) {
+func queueMalformed(b *pgx.Batch, kind string, all []request.Malformed) {
 	all = slices.Clone(all)
-	slices.SortFunc(all, func(x, y Malformed) int {
+	slices.SortFunc(all, func(x, y request.Malformed) int {
 		return cmp.Or(strings.Compare(x.Stream, y.Stream), inStream(x.Message, y.Message))
 	})
 	for _, m := range all {
@@ -243,17 +244,17 @@ func queueMalformed(b *pgx.Batch, kind string, all []Malformed) {
 		b.Queue(`INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, request_id, headers, raw, error, traceparent, tracestate)
 			VALUES ($1, $2, $3, $4, $5, $6, nullif($7, ''), $8, $9, $10, nullif($11, ''), nullif($12, '')) ON CONFLICT ON CONSTRAINT message_is_kept_once DO NOTHING`,
 			kind, m.Stream, int64(m.Sequence), m.Time, database.Text(m.Subject), database.Text(m.Source), m.RequestID, headersJSON(m.Headers), raw, database.Text(m.Err),
-			trace(m.Traceparent), m.tracestate())
+			request.Traceparent(m.Traceparent), m.KeptTracestate())
 	}
 }
 
 // inStream compares the places of two messages.
-func inStream(x, y Message) int {
+func inStream(x, y request.Message) int {
 	return cmp.Or(cmp.Compare(x.Sequence, y.Sequence), x.Time.Compare(y.Time))
 }
 
 // addMalformedBatch is the write of AddMalformed.
-func (s *Store) addMalformedBatch(ctx context.Context, all []Malformed) ([]error, error) {
+func (s *Store) addMalformedBatch(ctx context.Context, all []request.Malformed) ([]error, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var b pgx.Batch
@@ -262,7 +263,7 @@ func (s *Store) addMalformedBatch(ctx context.Context, all []Malformed) ([]error
 	if sent, err := s.sendAsked(ctx, &b); err != nil || sent {
 		return own, err
 	}
-	events, at := make([]Event, len(all)), make([]int, len(all))
+	events, at := make([]request.Event, len(all)), make([]int, len(all))
 	for i := range all {
 		events[i].Message, at[i] = all[i].Message, i
 	}
@@ -283,7 +284,7 @@ var whatIsAsked = [...]string{"channel", "routing", "interaction_context_sid", "
 // times, priority and metadata too: a service that asks again computes them anew, and
 // the first's stand. What is no object, or could not be read, has no members: it is
 // compared whole.
-func differsIn(e Event, request, raw []byte) (names []string) {
+func differsIn(e request.Event, request, raw []byte) (names []string) {
 	if e.Request == nil || request == nil {
 		if e.Request == nil && request == nil && bytes.Equal(e.Raw, raw) {
 			return nil
@@ -310,7 +311,7 @@ func differsIn(e Event, request, raw []byte) (names []string) {
 type first struct {
 	sequence   int64
 	source     string
-	state      State
+	state      request.State
 	waits      bool // uncertain: for a person
 	receivedAt time.Time
 	settledAt  *time.Time
@@ -319,14 +320,14 @@ type first struct {
 // conflict says whose the id is and where that request stands. It goes on untouched
 // only where it goes on.
 func (f *first) conflict(requestID string, differs []string) string {
-	stands := map[State]string{
-		Pending: "waits to be sent", Sending: "is being sent", Uncertain: "may exist already, which is being looked up",
-		Created: "was created", Rejected: "was rejected", Abandoned: "was abandoned", Expired: "expired", Cancelled: "was cancelled",
+	stands := map[request.State]string{
+		request.Pending: "waits to be sent", request.Sending: "is being sent", request.Uncertain: "may exist already, which is being looked up",
+		request.Created: "was created", request.Rejected: "was rejected", request.Abandoned: "was abandoned", request.Expired: "expired", request.Cancelled: "was cancelled",
 	}[f.state]
 	switch {
 	case f.settledAt != nil:
 		stands += " at " + f.settledAt.UTC().Format(time.RFC3339)
-	case f.state == Uncertain && f.waits:
+	case f.state == request.Uncertain && f.waits:
 		stands = "may exist already, and waits for a person to decide"
 	default:
 		stands += ", and goes on untouched"

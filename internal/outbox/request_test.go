@@ -6,9 +6,10 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
-var testPolicy = Policy{MinDelay: time.Second, MaxDelay: 5 * time.Minute}
+var testPolicy = request.Policy{MinDelay: time.Second, MaxDelay: 5 * time.Minute}
 
 func TestAfter(t *testing.T) {
 	t.Parallel()
@@ -17,22 +18,22 @@ func TestAfter(t *testing.T) {
 		name    string
 		attempt int
 		outcome flex.Outcome
-		want    move
+		want    request.Move
 	}{
-		{"nothing known", 1, flex.Outcome{}, move{to: Uncertain, delay: firstLookup}},
-		{"uncertain", 3, flex.Outcome{Kind: flex.Uncertain, HTTPStatus: 503, RetryAfter: time.Hour}, move{to: Uncertain, delay: firstLookup}},
-		{"uncertain, answered", 1, flex.Outcome{Kind: flex.Uncertain, Answered: true}, move{to: Uncertain, delay: firstLookup}},
-		{"uncertain, said to be unreached", 1, flex.Outcome{Kind: flex.Uncertain, Unreached: true}, move{to: Uncertain, delay: firstLookup}},
-		{"a kind nobody knows", 1, flex.Outcome{Kind: 200}, move{to: Uncertain, delay: firstLookup}},
-		{"created", 7, flex.Outcome{Kind: flex.Created}, move{to: Created}},
-		{"rejected", 1, flex.Outcome{Kind: flex.Rejected}, move{to: Rejected}},
-		{"refused", 1, flex.Outcome{Kind: flex.Refused}, move{to: Pending, spared: true, delay: 625 * time.Millisecond}},
-		{"refused again", 3, flex.Outcome{Kind: flex.Refused}, move{to: Pending, spared: true, delay: 2500 * time.Millisecond}},
-		{"limited, told when", 1, flex.Outcome{Kind: flex.Refused, Limited: true, RetryAfter: time.Minute}, move{to: Pending, spared: true, delay: 67500 * time.Millisecond}},
-		{"limited, told too soon", 9, flex.Outcome{Kind: flex.Refused, Limited: true, RetryAfter: time.Second}, move{to: Pending, spared: true, delay: 160 * time.Second}},
-		{"blocked", 9, flex.Outcome{Kind: flex.Blocked}, move{to: Pending, spared: true, delay: 160 * time.Second}},
+		{"nothing known", 1, flex.Outcome{}, request.Move{To: request.Uncertain, Delay: request.FirstLookup}},
+		{"uncertain", 3, flex.Outcome{Kind: flex.Uncertain, HTTPStatus: 503, RetryAfter: time.Hour}, request.Move{To: request.Uncertain, Delay: request.FirstLookup}},
+		{"uncertain, answered", 1, flex.Outcome{Kind: flex.Uncertain, Answered: true}, request.Move{To: request.Uncertain, Delay: request.FirstLookup}},
+		{"uncertain, said to be unreached", 1, flex.Outcome{Kind: flex.Uncertain, Unreached: true}, request.Move{To: request.Uncertain, Delay: request.FirstLookup}},
+		{"a kind nobody knows", 1, flex.Outcome{Kind: 200}, request.Move{To: request.Uncertain, Delay: request.FirstLookup}},
+		{"created", 7, flex.Outcome{Kind: flex.Created}, request.Move{To: request.Created}},
+		{"rejected", 1, flex.Outcome{Kind: flex.Rejected}, request.Move{To: request.Rejected}},
+		{"refused", 1, flex.Outcome{Kind: flex.Refused}, request.Move{To: request.Pending, Uncounted: true, Delay: 625 * time.Millisecond}},
+		{"refused again", 3, flex.Outcome{Kind: flex.Refused}, request.Move{To: request.Pending, Uncounted: true, Delay: 2500 * time.Millisecond}},
+		{"limited, told when", 1, flex.Outcome{Kind: flex.Refused, Limited: true, RetryAfter: time.Minute}, request.Move{To: request.Pending, Uncounted: true, Delay: 67500 * time.Millisecond}},
+		{"limited, told too soon", 9, flex.Outcome{Kind: flex.Refused, Limited: true, RetryAfter: time.Second}, request.Move{To: request.Pending, Uncounted: true, Delay: 160 * time.Second}},
+		{"blocked", 9, flex.Outcome{Kind: flex.Blocked}, request.Move{To: request.Pending, Uncounted: true, Delay: 160 * time.Second}},
 	} {
-		if got := testPolicy.after(tt.attempt, tt.outcome, half); got != tt.want {
+		if got := testPolicy.After(tt.attempt, tt.outcome, half); got != tt.want {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)
 		}
 	}
@@ -42,27 +43,27 @@ func TestAfter(t *testing.T) {
 // end; what this replica's credentials cost never counts.
 func TestAlone(t *testing.T) {
 	t.Parallel()
-	p := Policy{MinDelay: time.Second, MaxDelay: time.Minute, MaxAttempts: 3}
+	p := request.Policy{MinDelay: time.Second, MaxDelay: time.Minute, MaxAttempts: 3}
 	for _, tt := range []struct {
 		name    string
 		blocked flex.Outcome
-		want    State
+		want    request.State
 		tries   int
 	}{
-		{"a refusal that may be one tenant's", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, ErrorKind: "http_403"}, Abandoned, 6},
-		{"a refusal of the replica", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401, ErrorKind: "http_401"}, Pending, 1000},
+		{"a refusal that may be one tenant's", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, ErrorKind: "http_403"}, request.Abandoned, 6},
+		{"a refusal of the replica", flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401, ErrorKind: "http_401"}, request.Pending, 1000},
 	} {
 		l := Lease{}
 		for l.Attempt = 1; ; l.Attempt++ {
-			r := p.decide(l, tt.blocked, 0.5)
-			if r.move.to != Pending || l.Attempt == tt.tries {
-				if r.move.to != tt.want || l.Attempt != tt.tries {
-					t.Errorf("%s: %s after %d attempts, want %s after %d", tt.name, r.move.to, l.Attempt, tt.want, tt.tries)
+			r := decide(p, l, tt.blocked, 0.5)
+			if r.move.To != request.Pending || l.Attempt == tt.tries {
+				if r.move.To != tt.want || l.Attempt != tt.tries {
+					t.Errorf("%s: %s after %d attempts, want %s after %d", tt.name, r.move.To, l.Attempt, tt.want, tt.tries)
 				}
 				break
 			}
-			if r.move.spared {
-				l.Spared++
+			if r.move.Uncounted {
+				l.Uncounted++
 			}
 		}
 	}
@@ -86,7 +87,7 @@ func TestDelay(t *testing.T) {
 		{310, 75 * time.Second, 5 * time.Minute},
 		{math.MaxInt, 75 * time.Second, 5 * time.Minute},
 	} {
-		least, most := testPolicy.delay(tt.attempt, 0), testPolicy.delay(tt.attempt, almost)
+		least, most := testPolicy.Delay(tt.attempt, 0), testPolicy.Delay(tt.attempt, almost)
 		if least != tt.least {
 			t.Errorf("attempt %d: at least %v, want %v", tt.attempt, least, tt.least)
 		}
@@ -110,7 +111,7 @@ func TestRetryAfter(t *testing.T) {
 		{time.Hour, time.Hour, time.Hour + 30*time.Second},
 		{math.MaxInt64, time.Hour, time.Hour + 30*time.Second},
 	} {
-		if least, most := retryAfter(tt.asked, 0), retryAfter(tt.asked, 1); least != tt.least || most != tt.most {
+		if least, most := request.RetryAfter(tt.asked, 0), request.RetryAfter(tt.asked, 1); least != tt.least || most != tt.most {
 			t.Errorf("%v: within [%v, %v], want [%v, %v]", tt.asked, least, most, tt.least, tt.most)
 		}
 	}
@@ -118,12 +119,12 @@ func TestRetryAfter(t *testing.T) {
 
 func TestFinal(t *testing.T) {
 	t.Parallel()
-	for _, s := range States {
-		if want := s != Pending && s != Sending && s != Uncertain; s.Final() != want {
+	for _, s := range request.States {
+		if want := s != request.Pending && s != request.Sending && s != request.Uncertain; s.Final() != want {
 			t.Errorf("%s: final %t, want %t", s, s.Final(), want)
 		}
 	}
-	if State("").Final() {
+	if request.State("").Final() {
 		t.Error("no state at all is final")
 	}
 }
@@ -139,20 +140,20 @@ func FuzzAfter(f *testing.F) {
 		if !(random >= 0 && random < 1) || least < 1 || most < least {
 			t.Skip("outside the contract")
 		}
-		p := Policy{MinDelay: time.Duration(least), MaxDelay: time.Duration(most)}
+		p := request.Policy{MinDelay: time.Duration(least), MaxDelay: time.Duration(most)}
 		o := flex.Outcome{Kind: flex.Kind(kind), RetryAfter: time.Duration(after), Answered: answered, Limited: limited}
-		m := p.after(attempt, o, random)
-		if again := o.Kind == flex.Refused || o.Kind == flex.Blocked; (m.to == Pending) != again || m.spared != again {
+		m := p.After(attempt, o, random)
+		if again := o.Kind == flex.Refused || o.Kind == flex.Blocked; (m.To == request.Pending) != again || m.Uncounted != again {
 			t.Errorf("%v leads to %+v", o.Kind, m)
 		}
-		if m.to == Created != (o.Kind == flex.Created) || m.to == Rejected != (o.Kind == flex.Rejected) {
-			t.Errorf("%v leads to %s", o.Kind, m.to)
+		if m.To == request.Created != (o.Kind == flex.Created) || m.To == request.Rejected != (o.Kind == flex.Rejected) {
+			t.Errorf("%v leads to %s", o.Kind, m.To)
 		}
-		if m.to.Final() && o.Kind != flex.Created && o.Kind != flex.Rejected {
-			t.Errorf("%v settles as %s", o.Kind, m.to)
+		if m.To.Final() && o.Kind != flex.Created && o.Kind != flex.Rejected {
+			t.Errorf("%v settles as %s", o.Kind, m.To)
 		}
-		if m.delay < 0 || m.delay > max(p.MaxDelay, time.Hour+30*time.Second) {
-			t.Errorf("a wait of %v", m.delay)
+		if m.Delay < 0 || m.Delay > max(p.MaxDelay, time.Hour+30*time.Second) {
+			t.Errorf("a wait of %v", m.Delay)
 		}
 	})
 }
@@ -168,7 +169,7 @@ func FuzzRetryAfter(f *testing.F) {
 			t.Skip("outside the contract")
 		}
 		least := min(max(time.Duration(asked), 0), time.Hour)
-		if got := retryAfter(time.Duration(asked), random); got < least || got > least+min(least/4, 30*time.Second) {
+		if got := request.RetryAfter(time.Duration(asked), random); got < least || got > least+min(least/4, 30*time.Second) {
 			t.Errorf("asked for %v, waits %v", time.Duration(asked), got)
 		}
 	})
@@ -177,31 +178,31 @@ func FuzzRetryAfter(f *testing.F) {
 // FuzzAfterLookup: without a person or UNCERTAIN_POLICY=retry nothing leads back
 // to pending but absence that counts, and attempts that are used up stay so.
 func FuzzAfterLookup(f *testing.F) {
-	f.Add(uint8(Absent), 1, 1, 1, int64(time.Minute), int64(time.Minute), 3, "", false, true, 0.5)
-	f.Add(uint8(Unclear), 3, 3, 40, int64(time.Hour), int64(time.Minute), 3, "retry", true, true, 0.0)
-	f.Add(uint8(Found), 310, 0, math.MaxInt, int64(-1), int64(0), 1, "fail", true, false, 0.9)
+	f.Add(uint8(request.Absent), 1, 1, 1, int64(time.Minute), int64(time.Minute), 3, "", false, true, 0.5)
+	f.Add(uint8(request.Unclear), 3, 3, 40, int64(time.Hour), int64(time.Minute), 3, "retry", true, true, 0.0)
+	f.Add(uint8(request.Found), 310, 0, math.MaxInt, int64(-1), int64(0), 1, "fail", true, false, 0.9)
 	f.Fuzz(func(t *testing.T, kind uint8, attempt, counted, lookups int, age, settle int64, most int, undecided string, answered, askable bool, random float64) {
-		if !(random >= 0 && random < 1) || lookups < 0 || settle < 0 || settle > math.MaxInt64/patienceOver || kind > uint8(Absent) {
+		if !(random >= 0 && random < 1) || lookups < 0 || settle < 0 || settle > math.MaxInt64/request.PatienceOver || kind > uint8(request.Absent) {
 			t.Skip("outside the contract")
 		}
 		p := testPolicy
-		p.MaxAttempts, p.Settle, p.Undecided = most, time.Duration(settle), Undecided(undecided)
-		d := doubt{attempt: attempt, counted: counted, lookups: lookups, age: time.Duration(age), answered: answered, askable: askable}
-		m := p.afterLookup(d, Finding{Kind: FindingKind(kind)}, random)
-		found := FindingKind(kind) == Found
-		proved := FindingKind(kind) == Absent && askable && !answered && d.age >= p.Settle
+		p.MaxAttempts, p.Settle, p.Undecided = most, time.Duration(settle), request.Undecided(undecided)
+		d := request.Doubt{Attempt: attempt, Counted: counted, Lookups: lookups, Age: time.Duration(age), Answered: answered, Askable: askable}
+		m := p.AfterLookup(d, request.Finding{Kind: request.FindingKind(kind)}, random)
+		found := request.FindingKind(kind) == request.Found
+		proved := request.FindingKind(kind) == request.Absent && askable && !answered && d.Age >= p.Settle
 		switch {
-		case (m.to == Created) != found:
-			t.Errorf("%v leads to %+v", FindingKind(kind), m)
-		case m.to == Pending && !proved && p.Undecided != Retry:
-			t.Errorf("%v, %+v: sent again without a proof", FindingKind(kind), d)
-		case m.to == Pending && counted >= most:
+		case (m.To == request.Created) != found:
+			t.Errorf("%v leads to %+v", request.FindingKind(kind), m)
+		case m.To == request.Pending && !proved && p.Undecided != request.Retry:
+			t.Errorf("%v, %+v: sent again without a proof", request.FindingKind(kind), d)
+		case m.To == request.Pending && counted >= most:
 			t.Errorf("%+v: sent again at %d attempts of %d", d, counted, most)
-		case m.to == Abandoned && !proved && p.Undecided != Retry && p.Undecided != Fail:
-			t.Errorf("%v, %+v: given up unasked", FindingKind(kind), d)
-		case m.to == Rejected || m.to == Expired || m.to == Cancelled || m.to == Sending:
-			t.Errorf("a lookup leads to %s", m.to)
-		case m.person && m.to != Uncertain, m.delay < 0, m.delay > max(p.MaxDelay, maxLookup, p.Settle, maxBesidePerson):
+		case m.To == request.Abandoned && !proved && p.Undecided != request.Retry && p.Undecided != request.Fail:
+			t.Errorf("%v, %+v: given up unasked", request.FindingKind(kind), d)
+		case m.To == request.Rejected || m.To == request.Expired || m.To == request.Cancelled || m.To == request.Sending:
+			t.Errorf("a lookup leads to %s", m.To)
+		case m.Person && m.To != request.Uncertain, m.Delay < 0, m.Delay > max(p.MaxDelay, request.MaxLookup, p.Settle, request.MaxBesidePerson):
 			t.Errorf("%+v", m)
 		}
 	})

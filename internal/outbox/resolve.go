@@ -16,6 +16,7 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/trouble"
 )
 
@@ -43,7 +44,7 @@ const (
 type Resolver struct {
 	Store  *Store
 	Flex   finder
-	Policy Policy
+	Policy request.Policy
 	// MayLookUp is asked before each turn; nil: it may.
 	MayLookUp func() bool
 	Log       *slog.Logger
@@ -71,7 +72,7 @@ type uncertain struct {
 	requestID string
 	lookupKey string // "": there is no task to look for
 	attempt   int
-	spared    int
+	uncounted int
 	lookups   int
 	answered  bool
 	// All by Postgres's clock: when it was received, when the attempt began, until when
@@ -81,7 +82,7 @@ type uncertain struct {
 	waits                  bool          // for a person
 	waited                 time.Duration // since then
 	theirs                 bool          // as in doubt
-	endsAs                 State         // what becomes of it once it is proved absent; "": it is sent again
+	endsAs                 request.State // what becomes of it once it is proved absent; "": it is sent again
 }
 
 // Run looks up until ctx ends, and until what it has begun has ended; a lookup that is
@@ -164,7 +165,7 @@ func (r *Resolver) end(q inquiry) {
 // between asks too late tells nothing: how old an attempt is was read when it was taken.
 func (r *Resolver) ask(ctx context.Context, q inquiry, taken time.Time) error {
 	crash.At("asking")
-	findings := make([]Finding, len(q.asked))
+	findings := make([]request.Finding, len(q.asked))
 	begun := time.Now()
 	if q.workspace == "" {
 		for i := range findings {
@@ -256,8 +257,8 @@ func (r *Resolver) slowDown(ctx context.Context, err error) {
 }
 
 // resolve: uncertain -> what the policy makes of the finding.
-func (r *Resolver) resolve(ctx context.Context, p Policy, u uncertain, f Finding, took time.Duration) error {
-	m := p.afterLookup(u.doubt(), f, rand.Float64())
+func (r *Resolver) resolve(ctx context.Context, p request.Policy, u uncertain, f request.Finding, took time.Duration) error {
+	m := p.AfterLookup(u.doubt(), f, rand.Float64())
 	r.note(u, f, m, took)
 	crash.At("found")
 	done, err := r.Store.resolve(ctx, u, f, m, took)
@@ -272,23 +273,23 @@ func (r *Resolver) resolve(ctx context.Context, p Policy, u uncertain, f Finding
 	if done.owed() {
 		r.Store.settled.offer(done)
 	}
-	if m.to == Pending {
+	if m.To == request.Pending {
 		r.Store.due.Raise()
 	}
 	return nil
 }
 
 // doubt is what the policy is told.
-func (u uncertain) doubt() doubt {
-	return doubt{attempt: u.attempt, counted: u.attempt - u.spared, lookups: u.lookups, age: u.age, answered: u.answered,
-		askable: u.lookupKey != "", waits: u.waits, waited: u.waited, endsAs: u.endsAs, theirs: u.theirs}
+func (u uncertain) doubt() request.Doubt {
+	return request.Doubt{Attempt: u.attempt, Counted: u.attempt - u.uncounted, Lookups: u.lookups, Age: u.age, Answered: u.answered,
+		Askable: u.lookupKey != "", Waits: u.waits, Waited: u.waited, EndsAs: u.endsAs, Theirs: u.theirs}
 }
 
 // note writes the one log line of a lookup.
-func (r *Resolver) note(u uncertain, f Finding, m move, took time.Duration) {
+func (r *Resolver) note(u uncertain, f request.Finding, m request.Move, took time.Duration) {
 	r.Counters.Lookups[f.Kind].Add(1)
 	level := slog.LevelInfo
-	if m.person && !u.waits || len(f.Others) > 0 {
+	if m.Person && !u.waits || len(f.Others) > 0 {
 		level = slog.LevelWarn
 	}
 	if len(f.Others) > 0 {
@@ -297,5 +298,5 @@ func (r *Resolver) note(u uncertain, f Finding, m move, took time.Duration) {
 	r.Log.Log(context.Background(), level, "lookup",
 		"request_id", u.requestID, "attempt", u.attempt, "lookup", u.lookups, "finding", f.Kind.String(),
 		"interaction_sid", f.Outcome.InteractionSID, "others", f.Others, "why", f.Why, "age_ms", u.age.Milliseconds(),
-		"took_ms", took.Milliseconds(), "to", string(m.to), "delay_ms", m.delay.Milliseconds(), "person", m.person)
+		"took_ms", took.Milliseconds(), "to", string(m.To), "delay_ms", m.Delay.Milliseconds(), "person", m.Person)
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
 )
 
@@ -62,7 +63,7 @@ type settlement struct {
 	id               int64
 	requestID        string
 	source           string
-	state            State
+	state            request.State
 	attempt          int
 	number           int // outbox.settlement
 	request          []byte
@@ -148,7 +149,7 @@ func (s *settlement) result() Result {
 	if metadata, ok := rawjson.Member(s.request, "metadata"); ok {
 		r.Metadata = metadata
 	}
-	if s.state == Created {
+	if s.state == request.Created {
 		r.Channel, r.Routing = flex.Describe(s.response)
 		if r.Routing != nil && s.assignmentStatus != nil {
 			r.Routing.AssignmentStatus = s.assignmentStatus

@@ -3,13 +3,15 @@ package outbox
 import (
 	"testing"
 	"time"
+
+	"flexworker/internal/outbox/request"
 )
 
 // created is a settlement as most are, with as much of the answer as is read.
 func created() *settlement {
 	sid, task, status := "KD4b1f0c22d98e47a6b3c5d7e9f1a20b34", "WT9c8b7a6f5e4d4c3b2a19080706050403", "pending"
 	now := time.Date(2026, 11, 22, 9, 0, 0, 123456000, time.UTC)
-	return &settlement{requestID: "crm-42-callback-0000017", source: "crm", state: Created, attempt: 1, number: 1,
+	return &settlement{requestID: "crm-42-callback-0000017", source: "crm", state: request.Created, attempt: 1, number: 1,
 		interactionSID: &sid, taskSID: &task, assignmentStatus: &status, receivedAt: now, settledAt: &now,
 		request: []byte(`{"request_id":"crm-42-callback-0000017","channel":{"type":"sms","initiated_by":"api"},` +
 			`"routing":{"properties":{"workspace_sid":"WS00000000000000000000000000000002","attributes":{"customerName":"Ada"}}},` +

@@ -14,6 +14,7 @@ import (
 	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/flex"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/request"
 )
 
 // TestAnotherLookupAttribute: a request is looked for under the attribute that its
@@ -76,7 +77,7 @@ func TestLookupsWhileHeld(t *testing.T) {
 	s := newStore(t)
 	s.Attribute = "interaction_request"
 	for n, key := range []string{"5f2c9a7e41d84b0c9e6d3a1b7c8f0e22", "6f2c9a7e41d84b0c9e6d3a1b7c8f0e22"} {
-		mustAdd(t, s, fmt.Sprint("task", n), 1, func(e *Event) { e.LookupKey = key })
+		mustAdd(t, s, fmt.Sprint("task", n), 1, func(e *request.Event) { e.LookupKey = key })
 	}
 	mustAdd(t, s, "none", 1)
 	for _, l := range mustClaim(t, s, 3) {
@@ -166,7 +167,7 @@ func TestRepeatOfARemovedRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	answers := []Added{Repeated}
-	if err := s.keptRepeats(t.Context(), []Event{e}, answers); err != nil || answers[0] != removed {
+	if err := s.keptRepeats(t.Context(), []request.Event{e}, answers); err != nil || answers[0] != removed {
 		t.Errorf("%v, %v: the message would be acked", answers[0], err)
 	}
 	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_repeats`); n != 0 {

@@ -14,6 +14,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/request"
 )
 
 // A listener is flextest seen from outside: what was really asked of it.
@@ -62,7 +63,7 @@ func TestEventsCannotSteerCalls(t *testing.T) {
 			q = `"\u0001"`
 		}
 		// Past the check at the door, as a row that a person changed would be.
-		e := event(fmt.Sprintf("s-%d", i), uint64(i+1), func(e *Event) {
+		e := event(fmt.Sprintf("s-%d", i), uint64(i+1), func(e *request.Event) {
 			e.LookupKey = flex.LookupKey(e.RequestID)
 			e.Request = fmt.Appendf(nil, `{"channel":{"type":"sms","initiated_by":"api","sid":%[1]s,"participants":[{"address":%[1]s,"proxy_address":%[1]s}]},`+
 				`"routing":{"properties":{"workspace_sid":%[1]s,"workflow_sid":%[1]s,"attributes":{"test_id":%[1]s}}},`+
@@ -74,7 +75,7 @@ func TestEventsCannotSteerCalls(t *testing.T) {
 		}
 	}
 	client := clientOf(t, front.URL)
-	d := &Deliverer{Store: s, Flex: client, Policy: Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
+	d := &Deliverer{Store: s, Flex: client, Policy: request.Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
 		Slots: testSlots, Limit: testLimit, Log: quiet, Counters: &Counters{}}
 	stop := start(t, d)
 	eventually(t, func() error {
@@ -141,7 +142,7 @@ func TestSecretsStayHidden(t *testing.T) {
 	var log strings.Builder
 	var logMu sync.Mutex
 	mustAdd(t, s, "k", 2*len(status))
-	d := &Deliverer{Store: s, Flex: clientOf(t, echo.URL), Policy: Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
+	d := &Deliverer{Store: s, Flex: clientOf(t, echo.URL), Policy: request.Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
 		Slots: 1, Limit: testLimit, Log: slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
 			logMu.Lock()
 			defer logMu.Unlock()

@@ -15,6 +15,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/group"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
 )
 
@@ -35,13 +36,13 @@ func TestShortcut(t *testing.T) {
 	s := newStore(t)
 	slots, leased := open(t, s, 2)
 	before := time.Now()
-	answers, err := s.addBatch(t.Context(), []Event{
-		event("low", 1), event("faulty", 2, faulty("is missing")), event("high", 3, func(e *Event) { e.Priority = 9 }),
-		event("mid", 4, func(e *Event) {
+	answers, err := s.addBatch(t.Context(), []request.Event{
+		event("low", 1), event("faulty", 2, faulty("is missing")), event("high", 3, func(e *request.Event) { e.Priority = 9 }),
+		event("mid", 4, func(e *request.Event) {
 			e.Priority, e.LookupKey, e.Traceparent = 5, strings.Repeat("ab", 16), "00-1-2-3"
 		}),
-		event("later", 5, func(e *Event) { e.Priority, e.NotBefore = 9, time.Now().Add(time.Hour) }),
-		event("limited", 6, func(e *Event) { e.Priority, e.ExpiresAt = 9, time.Now().Add(time.Hour) }),
+		event("later", 5, func(e *request.Event) { e.Priority, e.NotBefore = 9, time.Now().Add(time.Hour) }),
+		event("limited", 6, func(e *request.Event) { e.Priority, e.ExpiresAt = 9, time.Now().Add(time.Hour) }),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -56,10 +57,10 @@ func TestShortcut(t *testing.T) {
 		l := <-leased
 		got[l.RequestID] = l
 	}
-	for id, want := range map[string]State{"low": Pending, "faulty": Rejected, "high": Sending, "mid": Sending, "later": Pending, "limited": Pending} {
+	for id, want := range map[string]request.State{"low": request.Pending, "faulty": request.Rejected, "high": request.Sending, "mid": request.Sending, "later": request.Pending, "limited": request.Pending} {
 		r := s.row(t, id)
 		l, has := got[id]
-		if r.State != want || has != (want == Sending) {
+		if r.State != want || has != (want == request.Sending) {
 			t.Errorf("%s is %s, leased %t", id, r.State, has)
 		}
 		if has && (l.ID != r.ID || l.Attempt != 1 || r.Attempt != 1 || !strings.HasPrefix(deref(r.LeasedBy), "w1/") || r.DueIn != nil || l.Source != "crm" ||
@@ -124,8 +125,8 @@ func TestShortcutRepeats(t *testing.T) {
 	slots, leased := open(t, s, 8)
 	exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5, refilled_at = clock_timestamp() + interval '1 hour'`)
 	mustAdd(t, s, "r", 1)
-	for _, e := range []Event{event("r-1", 1), event("r-1", 2), event("r-1", 3, func(e *Event) { e.Request = []byte(`{"channel":{}}`) })} {
-		if _, err := s.addBatch(t.Context(), []Event{e}); err != nil {
+	for _, e := range []request.Event{event("r-1", 1), event("r-1", 2), event("r-1", 3, func(e *request.Event) { e.Request = []byte(`{"channel":{}}`) })} {
+		if _, err := s.addBatch(t.Context(), []request.Event{e}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -141,7 +142,7 @@ func TestShortcutFails(t *testing.T) {
 	s := newStore(t)
 	slots, leased := open(t, s, 3)
 	exec(t, s.pool, `ALTER TABLE outbox RENAME TO gone`)
-	if _, err := s.addBatch(t.Context(), []Event{event("f", 1)}); err == nil {
+	if _, err := s.addBatch(t.Context(), []request.Event{event("f", 1)}); err == nil {
 		t.Error("added to no table")
 	}
 	if slots.free() != 3 || len(leased) != 0 {
@@ -253,11 +254,11 @@ func TestRecordedIsTheRow(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	for i, o := range outcomesThatSettle() {
-		id := mustAdd(t, s, string(rune('a'+i)), 1, func(e *Event) {
+		id := mustAdd(t, s, string(rune('a'+i)), 1, func(e *request.Event) {
 			e.Traceparent, e.Tracestate, e.Sequence, e.Warnings = "00-1-2-3", "v=1", uint64(i+1), []rawjson.Fault{{Path: "channel.x", Problem: "odd"}}
 		})[0]
 		l := mustClaim(t, s, 1)[0]
-		done, err := s.record(t.Context(), record{lease: l, outcome: o.Kind.String(), told: o, move: Policy{}.after(1, o, 0)})
+		done, err := s.record(t.Context(), record{lease: l, outcome: o.Kind.String(), told: o, move: request.Policy{}.After(1, o, 0)})
 		if err != nil || done == nil {
 			t.Fatalf("%s: %v, %v", id, done, err)
 		}

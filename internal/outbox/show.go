@@ -10,25 +10,26 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/request"
 )
 
 // Row is a request as people see it in a list.
 type Row struct {
-	RequestID      string     `json:"request_id"`
-	Source         string     `json:"source"`
-	State          State      `json:"state"`
-	Priority       int        `json:"priority"`
-	Attempt        int        `json:"attempt"`
-	Spared         int        `json:"spared"`
-	InteractionSID *string    `json:"interaction_sid"`
-	ErrorKind      *string    `json:"error_kind"`
-	ErrorMessage   *string    `json:"error_message"`
-	HTTPStatus     *int       `json:"http_status"`
-	TwilioCode     *int       `json:"twilio_code"`
-	DueAt          *time.Time `json:"due_at"`
-	ReceivedAt     time.Time  `json:"received_at"`
-	SettledAt      *time.Time `json:"settled_at"`
-	PublishedAt    *time.Time `json:"published_at"`
+	RequestID      string        `json:"request_id"`
+	Source         string        `json:"source"`
+	State          request.State `json:"state"`
+	Priority       int           `json:"priority"`
+	Attempt        int           `json:"attempt"`
+	Spared         int           `json:"spared"`
+	InteractionSID *string       `json:"interaction_sid"`
+	ErrorKind      *string       `json:"error_kind"`
+	ErrorMessage   *string       `json:"error_message"`
+	HTTPStatus     *int          `json:"http_status"`
+	TwilioCode     *int          `json:"twilio_code"`
+	DueAt          *time.Time    `json:"due_at"`
+	ReceivedAt     time.Time     `json:"received_at"`
+	SettledAt      *time.Time    `json:"settled_at"`
+	PublishedAt    *time.Time    `json:"published_at"`
 }
 
 const rowColumns = `request_id, source, state, priority, attempt, spared, interaction_sid, error_kind, error_message,

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // The invariants of the simulation.
@@ -13,7 +14,7 @@ type simGhost struct {
 	person  bool // it may exist twice: a person said absent, or the policy retries what nobody knows
 	retried bool // by a person: what was final may move once
 	// what the row was after the step before
-	state    State
+	state    request.State
 	attempt  int
 	sid      string
 	settled  int
@@ -37,12 +38,12 @@ func (s *sim) check() {
 		case created > 1 && !g.person:
 			s.fail("I2: request %d was created %d times", row.id, created)
 		// I4
-		case row.state == Created && !sid:
+		case row.state == request.Created && !sid:
 			s.fail("I4: request %d is created as %q, which Flex did not create for it", row.id, row.sid)
 		// I5, and of pending the same. What is sent again undecided is not rejected, expired
 		// or cancelled either before that is found out.
-		case created > 0 && row.state.Final() && row.state != Created && !g.undecide,
-			created > 0 && row.state == Pending && !g.person:
+		case created > 0 && row.state.Final() && row.state != request.Created && !g.undecide,
+			created > 0 && row.state == request.Pending && !g.person:
 			s.fail("I5: request %d is %s and exists", row.id, row.state)
 		// I9
 		case row.attempt-row.spared > s.policy.MaxAttempts && !g.person:
@@ -58,17 +59,17 @@ func (s *sim) check() {
 // checkShape is what the schema's constraints say, and what never changes.
 func (s *sim) checkShape(row *simRow, g *simGhost) {
 	switch {
-	case (row.state == Sending) != (row.leasedUntil != never):
+	case (row.state == request.Sending) != (row.leasedUntil != never):
 		s.fail("lease_while_sending: %+v", *row)
-	case row.state == Pending && row.dueAt == never, row.state != Pending && row.state != Uncertain && row.dueAt != never:
+	case row.state == request.Pending && row.dueAt == never, row.state != request.Pending && row.state != request.Uncertain && row.dueAt != never:
 		s.fail("due_while_pending: %+v", *row)
 	case row.state.Final() != (row.settledAt != never):
 		s.fail("state_is_known_and_settled_when_final: %+v", *row)
-	case (row.state == Created) != (row.sid != ""):
+	case (row.state == request.Created) != (row.sid != ""):
 		s.fail("sid_and_resolver_when_created: %+v", *row)
-	case row.state != Uncertain && (row.forPerson != never || row.endsAs != ""):
+	case row.state != request.Uncertain && (row.forPerson != never || row.endsAs != ""):
 		s.fail("person_and_end_only_while_uncertain: %+v", *row)
-	case row.cancelled && (row.state == Pending || row.state == Sending):
+	case row.cancelled && (row.state == request.Pending || row.state == request.Sending):
 		s.fail("cancelled_is_never_sent: %+v", *row)
 	case row.published && row.settledAt == never:
 		s.fail("published_after_settled: %+v", *row)
@@ -85,7 +86,7 @@ func (s *sim) checkShape(row *simRow, g *simGhost) {
 // checkSend: a call begins only under a lease that stands.
 func (s *sim) checkSend(r *simReplica, l *simLease) {
 	row := s.row(int(l.lease.ID))
-	if row.state != Sending || row.attempt != l.lease.Attempt || row.leasedBy != r.number {
+	if row.state != request.Sending || row.attempt != l.lease.Attempt || row.leasedBy != r.number {
 		s.fail("a call begins for request %d, attempt %d, whose lease does not stand: %+v", row.id, l.lease.Attempt, *row)
 	}
 	if s.now+s.limitOf(r.number) > row.leasedUntil {
@@ -97,29 +98,29 @@ func (s *sim) checkSend(r *simReplica, l *simLease) {
 func (s *sim) checkRecord(l *simLease, row *simRow) {
 	switch {
 	case row == nil:
-	case row.state == Uncertain && row.undecided: // for an earlier attempt
-	case row.state == Uncertain && !l.sent:
+	case row.state == request.Uncertain && row.undecided: // for an earlier attempt
+	case row.state == request.Uncertain && !l.sent:
 		s.fail("I6: request %d is uncertain, and no call was made", row.id)
-	case row.state == Uncertain && l.outcome.Unreached:
+	case row.state == request.Uncertain && l.outcome.Unreached:
 		s.fail("I6: request %d is uncertain, and not a byte was written", row.id)
-	case l.outcome.Kind == flex.Blocked && row.state == Pending && s.ghosts[row.id].state != "" && !l.decided.move.spared &&
-		(!oneTenants(l.outcome) || l.lease.Spared < s.policy.MaxAttempts):
+	case l.outcome.Kind == flex.Blocked && row.state == request.Pending && s.ghosts[row.id].state != "" && !l.decided.move.Uncounted &&
+		(!oneTenants(l.outcome) || l.lease.Uncounted < s.policy.MaxAttempts):
 		s.fail("I9: a blocked attempt of request %d is counted", row.id)
 	}
 }
 
 // checkResolve: what leads back to pending is proved absent, or a policy that says so.
-func (s *sim) checkResolve(row *simRow, d doubt, f Finding, m move) {
-	proved := f.Kind == Absent && d.age >= s.policy.Settle && !d.answered
+func (s *sim) checkResolve(row *simRow, d request.Doubt, f request.Finding, m request.Move) {
+	proved := f.Kind == request.Absent && d.Age >= s.policy.Settle && !d.Answered
 	switch {
-	case m.to == Pending && !proved && s.policy.Undecided != Retry:
-		s.fail("request %d goes back to pending on %s after %v, answered %t", row.id, f.Kind, d.age, d.answered)
-	case m.to == Pending && !proved:
+	case m.To == request.Pending && !proved && s.policy.Undecided != request.Retry:
+		s.fail("request %d goes back to pending on %s after %v, answered %t", row.id, f.Kind, d.Age, d.Answered)
+	case m.To == request.Pending && !proved:
 		s.ghosts[row.id].person = true
-	case m.to == Abandoned && !proved:
+	case m.To == request.Abandoned && !proved:
 		s.ghosts[row.id].undecide = true
-	case m.to.Final() && m.to != Created && !proved:
-		s.fail("request %d becomes %s on %s after %v, answered %t", row.id, m.to, f.Kind, d.age, d.answered)
+	case m.To.Final() && m.To != request.Created && !proved:
+		s.fail("request %d becomes %s on %s after %v, answered %t", row.id, m.To, f.Kind, d.Age, d.Answered)
 	}
 }
 
@@ -164,12 +165,12 @@ func (s *sim) checkEnd() {
 			if n != 1 || !row.published {
 				s.fail("I7: request %d has %d results of its %s, published %t", row.id, n, row.state, row.published)
 			}
-		case row.state == Uncertain && row.forPerson != never && row.announced:
+		case row.state == request.Uncertain && row.forPerson != never && row.announced:
 			older := slices.ContainsFunc(s.flex.tasks, func(t simTask) bool { return t.request < 0 && t.key == row.key })
 			if row.key != "" && row.lookedAt <= s.healedAt {
 				s.fail("I3: request %d waits for a person and is not looked up", row.id)
 			}
-			if (s.policy.Undecided == Fail || s.policy.Undecided == Retry) && !older {
+			if (s.policy.Undecided == request.Fail || s.policy.Undecided == request.Retry) && !older {
 				s.fail("I3: request %d waits for a person, and the policy is %s", row.id, s.policy.Undecided)
 			}
 			if !slices.ContainsFunc(s.results, func(r simResult) bool { return r.kind == announcement && r.row == row.id && r.number == row.attempt }) {

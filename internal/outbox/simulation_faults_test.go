@@ -10,6 +10,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/request"
 )
 
 // Rows of docs/faults.md that no other test makes.
@@ -26,7 +27,7 @@ func TestConnectBlackHole(t *testing.T) {
 	id := mustAdd(t, s, "hole", 1)[0]
 	start(t, newDeliverer(t, s, srv))
 	eventually(t, func() error {
-		if r := s.row(t, id); r.State != Pending || r.Attempt != 1 || r.Spared != 1 {
+		if r := s.row(t, id); r.State != request.Pending || r.Attempt != 1 || r.Spared != 1 {
 			return fmt.Errorf("%s, attempt %d, spared %d", r.State, r.Attempt, r.Spared)
 		}
 		return nil
@@ -61,7 +62,7 @@ func TestOldestOfTwoIsAdopted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f := findings[0]; f.Kind != Found || f.Outcome.InteractionSID != "KD1" || f.TaskSID != "WT1" || fmt.Sprint(f.Others) != "[KD2]" {
+	if f := findings[0]; f.Kind != request.Found || f.Outcome.InteractionSID != "KD1" || f.TaskSID != "WT1" || fmt.Sprint(f.Others) != "[KD2]" {
 		t.Errorf("%+v", f)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // What the simulation has found, in its smallest form and on the real tables.
@@ -21,7 +22,7 @@ func TestLateRecordDatesTheAttempt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
-			id := mustAdd(t, s, "late", 1, func(e *Event) { e.LookupKey = flex.LookupKey(e.RequestID) })[0]
+			id := mustAdd(t, s, "late", 1, func(e *request.Event) { e.LookupKey = flex.LookupKey(e.RequestID) })[0]
 			l := mustClaim(t, s, 1)[0]
 			exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '9 minutes'`)
 			if lapsed {
@@ -30,7 +31,7 @@ func TestLateRecordDatesTheAttempt(t *testing.T) {
 				}
 			}
 			o := flex.Outcome{ErrorKind: "timeout", Took: time.Second}
-			if _, err := s.record(t.Context(), record{lease: l, outcome: "uncertain", told: o, move: move{to: Uncertain}}); err != nil {
+			if _, err := s.record(t.Context(), record{lease: l, outcome: "uncertain", told: o, move: request.Move{To: request.Uncertain}}); err != nil {
 				t.Fatal(err)
 			}
 			since := *s.row(t, id).UncertainSince
@@ -50,7 +51,7 @@ func TestLateRecordDatesTheAttempt(t *testing.T) {
 func TestLateRecordOutdatesLookups(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	id := mustAdd(t, s, "late", 1, func(e *Event) { e.LookupKey = flex.LookupKey(e.RequestID) })[0]
+	id := mustAdd(t, s, "late", 1, func(e *request.Event) { e.LookupKey = flex.LookupKey(e.RequestID) })[0]
 	l := mustClaim(t, s, 1)[0]
 	exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '2 minutes'`)
 	if n, err := s.lapse(t.Context()); err != nil || n != 1 {
@@ -62,7 +63,7 @@ func TestLateRecordOutdatesLookups(t *testing.T) {
 		t.Fatal(slow, err)
 	}
 	o := flex.Outcome{Answered: true, ErrorKind: "no_sid"}
-	if _, err := s.record(t.Context(), record{lease: l, outcome: "uncertain", told: o, move: move{to: Uncertain}}); err != nil {
+	if _, err := s.record(t.Context(), record{lease: l, outcome: "uncertain", told: o, move: request.Move{To: request.Uncertain}}); err != nil {
 		t.Fatal(err)
 	}
 	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
@@ -70,8 +71,8 @@ func TestLateRecordOutdatesLookups(t *testing.T) {
 	if again, err := s.takeLookups(t.Context(), 19, 0, nil); err != nil || len(again.asked) != 1 {
 		t.Fatal(again, err)
 	}
-	done, err := s.resolve(t.Context(), slow.asked[0], Finding{Kind: Absent}, move{to: Pending}, time.Second)
-	if err != nil || done != nil || s.row(t, id).State != Uncertain {
+	done, err := s.resolve(t.Context(), slow.asked[0], request.Finding{Kind: request.Absent}, request.Move{To: request.Pending}, time.Second)
+	if err != nil || done != nil || s.row(t, id).State != request.Uncertain {
 		t.Errorf("a finding from before the answer was obeyed: %s, %v", s.row(t, id).State, err)
 	}
 }

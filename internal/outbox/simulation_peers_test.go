@@ -14,6 +14,7 @@ import (
 	"flexworker/internal/faultproxy"
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/request"
 )
 
 // The bugs of others that must not become ours. The numbers are those of
@@ -37,7 +38,7 @@ func TestPeers_01_RecordFails(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	mustClaim(t, s, 0)
-	if r := s.row(t, id); r.State != Uncertain || srv.Calls().Received != 1 {
+	if r := s.row(t, id); r.State != request.Uncertain || srv.Calls().Received != 1 {
 		t.Errorf("%s after %d calls", r.State, srv.Calls().Received)
 	}
 }
@@ -65,7 +66,7 @@ func TestPeers_02_RescuerOnOldSnapshot(t *testing.T) {
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := s.lapse(t.Context()); err != nil || n != 0 || s.row(t, id).State != Created {
+	if n, err := s.lapse(t.Context()); err != nil || n != 0 || s.row(t, id).State != request.Created {
 		t.Errorf("%d lapsed, and it is %s: %v", n, s.row(t, id).State, err)
 	}
 }
@@ -83,7 +84,7 @@ func TestPeers_03_LeaseShorterThanTheCall(t *testing.T) {
 	l.until = time.Now().Add(testLimit + sendMargin - time.Millisecond)
 	d.slots.take(1)
 	d.deliver(t.Context(), l)
-	if r := s.row(t, id); r.State != Pending || r.Spared != 1 || srv.Calls().Received != 0 {
+	if r := s.row(t, id); r.State != request.Pending || r.Spared != 1 || srv.Calls().Received != 0 {
 		t.Errorf("%s, spared %d, %d calls", r.State, r.Spared, srv.Calls().Received)
 	}
 }
@@ -120,13 +121,16 @@ func TestPeers_04_EveryStatementEnds(t *testing.T) {
 	t.Cleanup(func() { proxy.Heal(); proxy.Cut() })
 	var calls sync.WaitGroup
 	for name, call := range map[string]func(context.Context) error{
-		"add":          func(ctx context.Context) error { _, err := s.Add(ctx, event("x", 1)); return err },
-		"malformed":    func(ctx context.Context) error { return s.AddMalformed(ctx, Malformed{}) },
-		"claim":        func(ctx context.Context) error { _, err := s.claim(ctx, 1); return err },
-		"record":       func(ctx context.Context) error { _, err := s.record(ctx, record{move: move{to: Pending}}); return err },
+		"add":       func(ctx context.Context) error { _, err := s.Add(ctx, event("x", 1)); return err },
+		"malformed": func(ctx context.Context) error { return s.AddMalformed(ctx, request.Malformed{}) },
+		"claim":     func(ctx context.Context) error { _, err := s.claim(ctx, 1); return err },
+		"record": func(ctx context.Context) error {
+			_, err := s.record(ctx, record{move: request.Move{To: request.Pending}})
+			return err
+		},
 		"take lookups": func(ctx context.Context) error { _, err := s.takeLookups(ctx, 1, 0, nil); return err },
 		"resolve": func(ctx context.Context) error {
-			_, err := s.resolve(ctx, uncertain{}, Finding{}, move{to: Uncertain}, 0)
+			_, err := s.resolve(ctx, uncertain{}, request.Finding{}, request.Move{To: request.Uncertain}, 0)
 			return err
 		},
 		"pause lookups": func(ctx context.Context) error { return s.pauseLookups(ctx, time.Second) },
@@ -170,7 +174,7 @@ func TestPeers_05_NoNotification(t *testing.T) {
 	s := newStore(t)
 	start(t, newDeliverer(t, s, srv))
 	mustAdd(t, s.another("w2"), "a", 1) // whose hint stays in its own process
-	inState(t, s, Created, 1)
+	inState(t, s, request.Created, 1)
 }
 
 // TestPeers_06_LateCommit: a row with a lower id that is committed later is not
@@ -239,7 +243,7 @@ func TestPeers_10_DeadRowsBlockNoReplay(t *testing.T) {
 	s := newStore(t)
 	id := mustAdd(t, s, "a", 1)[0]
 	l := mustClaim(t, s, 1)[0]
-	done, err := s.record(t.Context(), record{lease: l, outcome: "rejected", told: flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"}, move: move{to: Rejected}})
+	done, err := s.record(t.Context(), record{lease: l, outcome: "rejected", told: flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"}, move: request.Move{To: request.Rejected}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +252,7 @@ func TestPeers_10_DeadRowsBlockNoReplay(t *testing.T) {
 		t.Fatal(ids, err)
 	}
 	l = mustClaim(t, s, 1)[0]
-	done, err = s.record(t.Context(), record{lease: l, outcome: "rejected", told: flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"}, move: move{to: Rejected}})
+	done, err = s.record(t.Context(), record{lease: l, outcome: "rejected", told: flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"}, move: request.Move{To: request.Rejected}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,8 @@ package outbox
 import (
 	"slices"
 	"time"
+
+	"flexworker/internal/outbox/request"
 )
 
 // The tables of the simulation. Each method does, in memory and at once, what
@@ -18,7 +20,7 @@ const never instant = -1
 // simRow is a row of outbox, in the columns that decide something.
 type simRow struct {
 	id             int
-	state          State
+	state          request.State
 	key            string // lookup_key; "": no task to look for
 	receivedAt     instant
 	dueAt          instant
@@ -37,7 +39,7 @@ type simRow struct {
 	lookedAt       instant
 	forPerson      instant // for_person_since
 	cancelled      bool    // cancel_requested_at
-	endsAs         State
+	endsAs         request.State
 	byResponse     bool // resolved_by
 	sid            string
 	settlement     int
@@ -66,19 +68,19 @@ func (s *sim) insert(m *simMessage, by, signature int) (fresh bool, leased *simR
 			return false, nil
 		}
 	}
-	r := simRow{id: m.request, state: Pending, key: simKeys[m.request], dueAt: s.now, expiresAt: m.expiresAt, leasedUntil: never,
+	r := simRow{id: m.request, state: request.Pending, key: simKeys[m.request], dueAt: s.now, expiresAt: m.expiresAt, leasedUntil: never,
 		receivedAt: s.now, beganAt: never, forPerson: never, uncertainSince: never, settlement: 1, settledAt: never, sequence: m.sequence}
 	if m.noTask {
 		r.key = ""
 	}
 	if m.faults {
-		r.state, r.dueAt, r.settledAt = Rejected, never, s.now
+		r.state, r.dueAt, r.settledAt = request.Rejected, never, s.now
 	} else if by != 0 && m.expiresAt == never && s.passes() == GateOpen {
-		r.state, r.dueAt, r.attempt, r.leasedBy, r.signature, r.leasedUntil = Sending, never, 1, by, signature, s.now+s.leaseOf(by)
+		r.state, r.dueAt, r.attempt, r.leasedBy, r.signature, r.leasedUntil = request.Sending, never, 1, by, signature, s.now+s.leaseOf(by)
 		r.beganAt, r.attribute = s.now, s.attributeOf(by)
 	}
 	s.rows = append(s.rows, r)
-	if r.state == Sending {
+	if r.state == request.Sending {
 		leased = &s.rows[len(s.rows)-1]
 	}
 	return true, leased
@@ -125,9 +127,9 @@ func (s *sim) claim(by, signature, slots int) (leased []*simRow, gate GateState)
 		return nil, gate
 	}
 	for _, row := range s.inOrder(func(r *simRow) (bool, instant) {
-		return r.state == Pending && r.dueAt <= s.now && (r.expiresAt == never || r.expiresAt > s.now), r.dueAt
+		return r.state == request.Pending && r.dueAt <= s.now && (r.expiresAt == never || r.expiresAt > s.now), r.dueAt
 	}, slots) {
-		row.state, row.dueAt = Sending, never
+		row.state, row.dueAt = request.Sending, never
 		row.attempt++
 		row.leasedBy, row.signature, row.leasedUntil = by, signature, s.now+s.leaseOf(by)
 		if row.beganAt == never || !row.undecided || s.broken(beganWithTheLatest) {
@@ -148,17 +150,17 @@ func (s *sim) takeBack(by, signature int) (n int) {
 		if s.broken(takeBackNotFenced) {
 			its = row.leasedBy == by
 		}
-		if !its || row.state != Sending && row.state != Uncertain || row.endsAs != "" || row.undecided && row.cancelled {
+		if !its || row.state != request.Sending && row.state != request.Uncertain || row.endsAs != "" || row.undecided && row.cancelled {
 			continue
 		}
 		n++
 		row.lookups++ // CASE WHEN o.state = 'uncertain' THEN o.lookups + 1 ELSE 0 END
-		if row.state == Sending {
+		if row.state == request.Sending {
 			row.lookups = 0
 		}
-		row.state, row.leasedBy, row.leasedUntil, row.dueAt = Pending, 0, never, s.now
+		row.state, row.leasedBy, row.leasedUntil, row.dueAt = request.Pending, 0, never, s.now
 		if row.cancelled {
-			row.state, row.dueAt, row.settledAt = Cancelled, never, s.now
+			row.state, row.dueAt, row.settledAt = request.Cancelled, never, s.now
 		}
 		row.spared = min(row.spared+1, row.attempt)
 		row.answered, row.announced, row.forPerson = row.undecided && row.answered, false, never
@@ -190,9 +192,9 @@ func (s *sim) record(r record) (applied bool, done *simRow) {
 		s.gate.pausedUntil = max(s.gate.pausedUntil, s.now+r.pause)
 	}
 	row := s.row(int(r.lease.ID))
-	fits := row.attempt == r.lease.Attempt && (row.state == Sending || row.state == Uncertain && row.endsAs == "" || (row.state == Pending || row.state == Uncertain) && s.late(r))
+	fits := row.attempt == r.lease.Attempt && (row.state == request.Sending || row.state == request.Uncertain && row.endsAs == "" || (row.state == request.Pending || row.state == request.Uncertain) && s.late(r))
 	if s.broken(recordNotFenced) {
-		fits = row.state == Sending || row.state == Uncertain
+		fits = row.state == request.Sending || row.state == request.Uncertain
 	}
 	if s.broken(recordOverAnything) {
 		fits = row.attempt == r.lease.Attempt
@@ -208,31 +210,31 @@ func (s *sim) record(r record) (applied bool, done *simRow) {
 		since = min(since, row.uncertainSince)
 	}
 	row.lookups++ // CASE WHEN o.state = 'sending' THEN 0 ELSE o.lookups + 1 END
-	if row.state == Sending || s.broken(lookupsCountAnew) {
+	if row.state == request.Sending || s.broken(lookupsCountAnew) {
 		row.lookups = 0
 	}
-	to := m.to // ledTo
-	if to == Pending && row.cancelled && !s.broken(cancelledIsSent) {
-		to = Cancelled
+	to := m.To // ledTo
+	if to == request.Pending && row.cancelled && !s.broken(cancelledIsSent) {
+		to = request.Cancelled
 		if row.undecided {
-			to = Uncertain
+			to = request.Uncertain
 		}
 	}
-	row.announced = row.announced && row.state == Uncertain && to == Uncertain
+	row.announced = row.announced && row.state == request.Uncertain && to == request.Uncertain
 	row.state, row.leasedBy, row.leasedUntil, row.dueAt, row.forPerson = to, 0, never, never, never
-	if to == Pending || to == Uncertain {
-		row.dueAt = s.now + m.delay
+	if to == request.Pending || to == request.Uncertain {
+		row.dueAt = s.now + m.Delay
 	}
-	if m.spared {
+	if m.Uncounted {
 		row.spared = min(row.spared+1, row.attempt)
 	}
 	row.sid = o.InteractionSID
-	if m.to == Uncertain && (m.endsAs == "" || row.uncertainSince == never) {
+	if m.To == request.Uncertain && (m.EndsAs == "" || row.uncertainSince == never) {
 		row.uncertainSince = since
 	}
 	row.answered = o.Answered && o.Kind == 0 || row.undecided && row.answered
-	row.endsAs = m.endsAs
-	row.byResponse = to == Created || to == Rejected
+	row.endsAs = m.EndsAs
+	row.byResponse = to == request.Created || to == request.Rejected
 	if to.Final() {
 		row.settledAt = s.now
 	}
@@ -242,22 +244,22 @@ func (s *sim) record(r record) (applied bool, done *simRow) {
 // late: what still moves a request that is pending again after the same attempt.
 func (s *sim) late(r record) bool {
 	answered := r.told.Answered && r.told.Kind == 0 && !s.broken(lateAnswerIsLost)
-	return r.move.to == Created || r.move.to == Rejected || answered || r.move.endsAs != ""
+	return r.move.To == request.Created || r.move.To == request.Rejected || answered || r.move.EndsAs != ""
 }
 
 // lapse: Store.lapse. sending -> uncertain, where the lease ran out.
 func (s *sim) lapse() (n int) {
 	for i := range s.rows {
 		r := &s.rows[i]
-		if r.state != Sending || r.leasedUntil >= s.now {
+		if r.state != request.Sending || r.leasedUntil >= s.now {
 			continue
 		}
 		n++
-		r.state, r.dueAt, r.uncertainSince = Uncertain, s.now+lapsedRest, r.leasedUntil
+		r.state, r.dueAt, r.uncertainSince = request.Uncertain, s.now+lapsedRest, r.leasedUntil
 		r.leasedBy, r.leasedUntil = 0, never
 		r.answered, r.lookups, r.announced = r.undecided && r.answered, 0, false
 		if s.broken(lapseToPending) {
-			r.state = Pending
+			r.state = request.Pending
 		}
 	}
 	return n
@@ -267,7 +269,7 @@ func (s *sim) lapse() (n int) {
 func (s *sim) expire() (n int) {
 	for i := range s.rows {
 		r := &s.rows[i]
-		unsent := r.state == Pending || s.broken(uncertainExpires) && r.state == Uncertain
+		unsent := r.state == request.Pending || s.broken(uncertainExpires) && r.state == request.Uncertain
 		if r.expiresAt == never || r.expiresAt > s.now || !unsent {
 			continue
 		}
@@ -275,10 +277,10 @@ func (s *sim) expire() (n int) {
 		r.lookups++
 		r.announced = false
 		if r.undecided && !s.broken(undecidedIsForgotten) {
-			r.state, r.dueAt, r.endsAs = Uncertain, s.now, Expired
+			r.state, r.dueAt, r.endsAs = request.Uncertain, s.now, request.Expired
 			continue
 		}
-		r.state, r.dueAt, r.settledAt = Expired, never, s.now
+		r.state, r.dueAt, r.settledAt = request.Expired, never, s.now
 	}
 	return n
 }
@@ -288,7 +290,7 @@ func (s *sim) expire() (n int) {
 func (s *sim) takeLookups(seen *controls, most int, settle time.Duration, own string) (q inquiry) {
 	q.settle = settle
 	due := func(r *simRow) (bool, instant) {
-		return r.state == Uncertain && r.dueAt != never && r.dueAt <= s.now && (r.key == "" || s.gate.lookupAt <= s.now), r.dueAt + (r.forPerson+1)<<20
+		return r.state == request.Uncertain && r.dueAt != never && r.dueAt <= s.now && (r.key == "" || s.gate.lookupAt <= s.now), r.dueAt + (r.forPerson+1)<<20
 	}
 	first := s.inOrder(due, 1)
 	if len(first) == 0 {
@@ -312,14 +314,14 @@ func (s *sim) takeLookups(seen *controls, most int, settle time.Duration, own st
 		if r.key == q.control {
 			q.control = ""
 		}
-		u := uncertain{id: int64(r.id), lookupKey: r.key, attempt: r.attempt, spared: r.spared, lookups: r.lookups,
+		u := uncertain{id: int64(r.id), lookupKey: r.key, attempt: r.attempt, uncounted: r.spared, lookups: r.lookups,
 			answered: r.answered, received: simStart.Add(r.receivedAt), began: simStart.Add(r.beganAt), since: simStart.Add(r.uncertainSince),
 			lasted: s.now - r.beganAt, age: s.now - r.uncertainSince, waits: r.forPerson != never, endsAs: r.endsAs}
 		if u.waits {
 			u.waited = s.now - r.forPerson
 		}
 		if r.cancelled && !s.broken(cancelledIsSent) {
-			u.endsAs = Cancelled
+			u.endsAs = request.Cancelled
 		}
 		q.asked = append(q.asked, u)
 	}
@@ -337,7 +339,7 @@ func (s *sim) laterCreation(q inquiry) (c creation) {
 		after = max(after, u.since.Sub(simStart))
 	}
 	for _, r := range s.inOrder(func(r *simRow) (bool, instant) {
-		return r.state == Created && r.byResponse && r.key != "" && r.attribute == q.attribute && r.settledAt > after+q.settle && r.beganAt > after+q.settle && !r.undecided, r.settledAt
+		return r.state == request.Created && r.byResponse && r.key != "" && r.attribute == q.attribute && r.settledAt > after+q.settle && r.beganAt > after+q.settle && !r.undecided, r.settledAt
 	}, 1) {
 		c = creation{key: r.key, began: simStart.Add(r.beganAt), settled: simStart.Add(r.settledAt), ripe: r.settledAt < s.now-q.settle}
 	}
@@ -347,44 +349,44 @@ func (s *sim) laterCreation(q inquiry) (c creation) {
 // wakeWaiting: Store.wakeWaiting.
 func (s *sim) wakeWaiting() {
 	for i := range s.rows {
-		if r := &s.rows[i]; r.state == Uncertain && r.forPerson != never && r.dueAt > s.now+lookupLimit {
+		if r := &s.rows[i]; r.state == request.Uncertain && r.forPerson != never && r.dueAt > s.now+lookupLimit {
 			r.dueAt = s.now
 		}
 	}
 }
 
 // resolve: Store.resolve. uncertain -> what the policy made of the finding.
-func (s *sim) resolve(u uncertain, f Finding, m move) *simRow {
+func (s *sim) resolve(u uncertain, f request.Finding, m request.Move) *simRow {
 	row := s.row(int(u.id))
-	if row.attempt != u.attempt || row.state != Uncertain || row.lookups != u.lookups && !s.broken(resolveNotFenced) {
+	if row.attempt != u.attempt || row.state != request.Uncertain || row.lookups != u.lookups && !s.broken(resolveNotFenced) {
 		return nil
 	}
-	if m.to == Pending && row.cancelled && !s.broken(cancelledIsSent) {
+	if m.To == request.Pending && row.cancelled && !s.broken(cancelledIsSent) {
 		return nil
 	}
-	row.state, row.dueAt = m.to, never
-	if (m.to == Pending || m.to == Uncertain) && (!m.person || u.lookupKey != "") {
-		row.dueAt = s.now + m.delay
+	row.state, row.dueAt = m.To, never
+	if (m.To == request.Pending || m.To == request.Uncertain) && (!m.Person || u.lookupKey != "") {
+		row.dueAt = s.now + m.Delay
 	}
-	row.sid, row.byResponse = f.Outcome.InteractionSID, m.to == Rejected
-	if !m.person || row.forPerson == never {
+	row.sid, row.byResponse = f.Outcome.InteractionSID, m.To == request.Rejected
+	if !m.Person || row.forPerson == never {
 		row.forPerson = never
-		if m.person {
+		if m.Person {
 			row.forPerson = s.now
 			if s.broken(personIsForgotten) {
 				row.dueAt = never
 			}
 		}
 	}
-	if m.to != Uncertain {
+	if m.To != request.Uncertain {
 		row.endsAs = ""
-		if m.undecided {
+		if m.Undecided {
 			row.undecided = !s.broken(undecidedIsForgotten)
-		} else if m.to != Created {
+		} else if m.To != request.Created {
 			row.undecided, row.answered = false, false
 		}
 	}
-	if m.to.Final() {
+	if m.To.Final() {
 		row.settledAt = s.now
 	}
 	return row
@@ -395,7 +397,7 @@ func (s *sim) strays() (answers []simAnswer) {
 	for i := range s.rows {
 		r := &s.rows[i]
 		if r.settledAt != never && !r.published && r.settledAt < s.now-strayAge ||
-			r.state == Uncertain && r.forPerson != never && !r.announced {
+			r.state == request.Uncertain && r.forPerson != never && !r.announced {
 			answers = append(answers, answerOf(r))
 		}
 	}
@@ -428,7 +430,7 @@ func (s *sim) markPublished(acked []simAnswer) {
 				row.published = true
 			}
 		case announcement:
-			if row.attempt == a.number && row.state == Uncertain && row.forPerson != never {
+			if row.attempt == a.number && row.state == request.Uncertain && row.forPerson != never {
 				row.announced = true
 			}
 		default:
@@ -443,10 +445,10 @@ func (s *sim) markPublished(acked []simAnswer) {
 
 // retry: Store.Retry.
 func (s *sim) retry(r *simRow, faults, undecided bool) bool {
-	if !r.state.Final() || r.state == Created || faults {
+	if !r.state.Final() || r.state == request.Created || faults {
 		return false
 	}
-	r.state, r.dueAt, r.settledAt, r.published, r.announced = Pending, s.now, never, false, false
+	r.state, r.dueAt, r.settledAt, r.published, r.announced = request.Pending, s.now, never, false, false
 	r.undecided = r.undecided || undecided
 	r.cancelled = false
 	r.settlement++
@@ -459,41 +461,41 @@ func (s *sim) retry(r *simRow, faults, undecided bool) bool {
 
 // cancel: Store.Cancel. What is uncertain, or was sent again undecided, may exist.
 func (s *sim) cancel(r *simRow) bool {
-	if r.state == Uncertain && !r.cancelled {
+	if r.state == request.Uncertain && !r.cancelled {
 		r.cancelled = true
 		return true
 	}
-	if r.state == Pending && r.undecided {
-		r.state, r.dueAt, r.cancelled, r.announced = Uncertain, s.now, true, false
+	if r.state == request.Pending && r.undecided {
+		r.state, r.dueAt, r.cancelled, r.announced = request.Uncertain, s.now, true, false
 		r.lookups++
 		return true
 	}
-	if unsent := r.state == Pending || s.broken(cancelInFlight) && r.state == Sending; !unsent {
+	if unsent := r.state == request.Pending || s.broken(cancelInFlight) && r.state == request.Sending; !unsent {
 		return false
 	}
-	r.state, r.dueAt, r.leasedUntil, r.settledAt = Cancelled, never, never, s.now
+	r.state, r.dueAt, r.leasedUntil, r.settledAt = request.Cancelled, never, never, s.now
 	return true
 }
 
 // resolveCreated: Store.ResolveCreated.
 func (s *sim) resolveCreated(r *simRow, sid string) bool {
-	if r.state != Uncertain {
+	if r.state != request.Uncertain {
 		return false
 	}
-	r.state, r.dueAt, r.sid, r.settledAt, r.forPerson, r.endsAs, r.byResponse = Created, never, sid, s.now, never, "", false
+	r.state, r.dueAt, r.sid, r.settledAt, r.forPerson, r.endsAs, r.byResponse = request.Created, never, sid, s.now, never, "", false
 	return true
 }
 
 // resolveAbsent: Store.ResolveAbsent.
 func (s *sim) resolveAbsent(r *simRow) bool {
-	if r.state != Uncertain {
+	if r.state != request.Uncertain {
 		return false
 	}
 	end := r.endsAs
 	if r.cancelled {
-		end = Cancelled
+		end = request.Cancelled
 	}
-	r.state, r.dueAt, r.forPerson, r.endsAs = Pending, s.now, never, ""
+	r.state, r.dueAt, r.forPerson, r.endsAs = request.Pending, s.now, never, ""
 	if end != "" {
 		r.state, r.dueAt, r.settledAt = end, never, s.now
 	}

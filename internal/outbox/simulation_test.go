@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"flexworker/internal/outbox/request"
 )
 
 // The simulation: short histories of a few requests, three replicas, Flex,
@@ -43,7 +45,7 @@ type sim struct {
 	trace   []string
 	failure string
 
-	policy   Policy
+	policy   request.Policy
 	limit    time.Duration // the longest FLEX_TIMEOUT in the fleet; policy.Settle likewise
 	unequal  bool          // some processes have shorter ones
 	healedAt instant
@@ -90,8 +92,8 @@ func (s *sim) begin(seed uint64) {
 	s.gate = simGate{never, never, never}
 	s.limit = []time.Duration{2 * time.Second, 15 * time.Second, 2 * time.Minute}[s.r.IntN(3)]
 	s.unequal = s.r.IntN(3) == 0
-	s.policy = Policy{MinDelay: time.Second, MaxDelay: 30 * time.Second, MaxAttempts: 1 + s.r.IntN(3),
-		Settle: []time.Duration{10 * time.Second, time.Minute}[s.r.IntN(2)], Undecided: []Undecided{Hold, Hold, "", Fail, Retry}[s.r.IntN(5)]}
+	s.policy = request.Policy{MinDelay: time.Second, MaxDelay: 30 * time.Second, MaxAttempts: 1 + s.r.IntN(3),
+		Settle: []time.Duration{10 * time.Second, time.Minute}[s.r.IntN(2)], Undecided: []request.Undecided{request.Hold, request.Hold, "", request.Fail, request.Retry}[s.r.IntN(5)]}
 	s.flex.skew = time.Duration(s.r.IntN(59)-29) * time.Second
 	s.flex.noLists = s.r.IntN(2) == 0
 	s.flex.doubted = s.r.IntN(4)
@@ -206,10 +208,10 @@ func (s *sim) nextInstant() instant {
 	for i := range s.rows {
 		r := &s.rows[i]
 		switch {
-		case r.state == Sending:
+		case r.state == request.Sending:
 			at(r.leasedUntil)
-		case r.state == Uncertain && r.forPerson != never && r.lookedAt > s.healedAt: // it is looked up for ever
-		case r.state == Pending, r.state == Uncertain && r.dueAt != never:
+		case r.state == request.Uncertain && r.forPerson != never && r.lookedAt > s.healedAt: // it is looked up for ever
+		case r.state == request.Pending, r.state == request.Uncertain && r.dueAt != never:
 			at(r.dueAt)
 			waits = true
 		case r.settledAt != never && !r.published:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // The world of the simulation: Flex, TaskRouter, the two streams, the replicas
@@ -66,7 +67,7 @@ type simAnswer struct {
 	row        int
 	number     int // settlement, attempt or sequence: what the mark is fenced by
 	settlement int // of an announcement
-	state      State
+	state      request.State
 	sid        string
 }
 
@@ -90,7 +91,7 @@ type simLease struct {
 // simAsking is an inquiry in the hands of a replica.
 type simAsking struct {
 	q        inquiry
-	findings []Finding
+	findings []request.Finding
 	taken    instant
 	asked    bool
 	next     int
@@ -270,7 +271,7 @@ func (s *sim) stepTakeBack(r *simReplica) bool {
 func (s *sim) hold(r *simReplica, row *simRow) {
 	s.log("%d leases %d, attempt %d", r.number, row.id, row.attempt)
 	r.leases = append(r.leases, simLease{until: s.now + s.leaseOf(r.number),
-		lease: Lease{ID: int64(row.id), RequestID: simKeys[row.id], Request: simRequest, LookupKey: row.key, Attempt: row.attempt, Spared: row.spared, Undecided: row.undecided && !s.broken(undecidedIsForgotten)}})
+		lease: Lease{ID: int64(row.id), RequestID: simKeys[row.id], Request: simRequest, LookupKey: row.key, Attempt: row.attempt, Uncounted: row.spared, Undecided: row.undecided && !s.broken(undecidedIsForgotten)}})
 }
 
 // stepDeliver: Deliverer.deliver up to the first byte. What is left of it is
@@ -283,7 +284,7 @@ func (s *sim) stepDeliver(r *simReplica) bool {
 			continue
 		}
 		if r.draining || r.breaker.isOpen() || l.until-s.now < s.limitOf(r.number)+sendMargin && !s.broken(sendNotFenced) {
-			l.decided = &record{lease: l.lease, outcome: "put_back", move: move{to: Pending, spared: true}}
+			l.decided = &record{lease: l.lease, outcome: "put_back", move: request.Move{To: request.Pending, Uncounted: true}}
 			s.log("%d puts %d back", r.number, l.lease.ID)
 			return true
 		}
@@ -391,9 +392,9 @@ func (s *sim) stepAnswered(r *simReplica) bool {
 			continue
 		}
 		r.breaker.observe(l.lease, l.outcome, s.clock())
-		decided := s.policy.decide(l.lease, l.outcome, s.r.Float64())
+		decided := decide(s.policy, l.lease, l.outcome, s.r.Float64())
 		if s.broken(blockedCounts) && l.outcome.Kind == flex.Blocked {
-			decided.move.spared = false
+			decided.move.Uncounted = false
 		}
 		l.decided = &decided
 		return true
@@ -416,7 +417,7 @@ func (s *sim) stepRecord(r *simReplica) bool {
 			return true
 		}
 		applied, row := s.record(*l.decided)
-		if is := s.row(int(l.lease.ID)); is.attempt == l.lease.Attempt && is.state == Pending && l.outcome.Answered && l.sent {
+		if is := s.row(int(l.lease.ID)); is.attempt == l.lease.Attempt && is.state == request.Pending && l.outcome.Answered && l.sent {
 			s.fail("request %d is to be sent again, and Flex answered its latest attempt with a 2xx", is.id)
 		}
 		s.log("%d records %d, attempt %d: %s, applied %t", r.number, l.lease.ID, l.lease.Attempt, l.decided.outcome, applied)
@@ -426,7 +427,7 @@ func (s *sim) stepRecord(r *simReplica) bool {
 			return true // it is tried again, and asks the history, or meets what it wrote: the first try came after it asked
 		}
 		if row != nil && row.state.Final() {
-			if row.state == Created {
+			if row.state == request.Created {
 				r.controls.saw(l.lease, simStart.Add(s.now))
 			}
 			s.hint(r, row)
@@ -485,7 +486,7 @@ func (s *sim) stepAsk(r *simReplica) bool {
 	}
 	a.asked = true
 	if a.q.workspace == "" {
-		a.findings = make([]Finding, len(a.q.asked))
+		a.findings = make([]request.Finding, len(a.q.asked))
 		return true
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -497,8 +498,8 @@ func (s *sim) stepAsk(r *simReplica) bool {
 	a.findings, err = a.q.lookUp(ctx, s)
 	if s.broken(logAloneCounts) {
 		for i, u := range a.q.asked {
-			if f := &a.findings[i]; u.forgotten() && f.Kind == Unclear && strings.Contains(f.Why, "alone proves nothing") {
-				f.Kind = Absent
+			if f := &a.findings[i]; u.forgotten() && f.Kind == request.Unclear && strings.Contains(f.Why, "alone proves nothing") {
+				f.Kind = request.Absent
 			}
 		}
 	}
@@ -530,18 +531,18 @@ func (s *sim) stepResolve(r *simReplica) bool {
 	if s.broken(absentAtOnce) {
 		p.Settle = 0
 	}
-	m := p.afterLookup(d, f, s.r.Float64())
-	if s.broken(absentAfterAnswer) && f.Kind == Absent && d.answered {
-		m = move{to: Pending}
+	m := p.AfterLookup(d, f, s.r.Float64())
+	if s.broken(absentAfterAnswer) && f.Kind == request.Absent && d.Answered {
+		m = request.Move{To: request.Pending}
 	}
-	d.answered = s.row(int(u.id)).answered
+	d.Answered = s.row(int(u.id)).answered
 	row := s.resolve(u, f, m)
-	s.log("%d resolves %d, attempt %d, lookup %d: %s %s -> %s, applied %t", r.number, u.id, u.attempt, u.lookups, f.Kind, f.Why, m.to, row != nil)
+	s.log("%d resolves %d, attempt %d, lookup %d: %s %s -> %s, applied %t", r.number, u.id, u.attempt, u.lookups, f.Kind, f.Why, m.To, row != nil)
 	if row == nil {
 		return true
 	}
 	s.checkResolve(row, d, f, m)
-	if row.state.Final() || m.person && !row.announced {
+	if row.state.Final() || m.Person && !row.announced {
 		s.hint(r, row)
 	}
 	if s.chance(loseCommit) {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/request"
 )
 
 // TestSlowCommits: where each commit takes half a second no lease lapses under a live
@@ -33,7 +34,7 @@ func TestSlowCommits(t *testing.T) {
 		})
 	}
 	adding.Wait()
-	inState(t, s, Created, n)
+	inState(t, s, request.Created, n)
 	stop()
 	if made := server.Calls().Created; made != n {
 		t.Errorf("%d created, want %d", made, n)

@@ -11,6 +11,7 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/group"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/request"
 )
 
 // Limits of the durable steps.
@@ -50,9 +51,9 @@ type Store struct {
 	waryAdds, waryAsked, waryRecords, waryMarks database.Wary
 	fleet                                       atomic.Pointer[Fleet] // as the latest look found it; nil before the first
 
-	adds      *group.Group[Event, Added]
-	addsApart *group.Group[Event, Added] // of those whose row was found locked, one at a time
-	malformed *group.Group[Malformed, error]
+	adds      *group.Group[request.Event, Added]
+	addsApart *group.Group[request.Event, Added] // of those whose row was found locked, one at a time
+	malformed *group.Group[request.Malformed, error]
 	records   *group.Group[record, recorded]
 	// turn is of records and marks, which a call seldom waits for: one at a time they
 	// are twice as large, and two connections to write them gain nothing.
@@ -81,11 +82,11 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	}
 	s.adds = group.New(batchSize, s.addBatch)
 	s.adds.Room, s.adds.Split = s.shortcut.room, database.IsDataError
-	s.adds.Size, s.adds.MostBytes = func(e Event) int { return len(e.Raw) + len(e.Request) }, batchBytes
+	s.adds.Size, s.adds.MostBytes = func(e request.Event) int { return len(e.Raw) + len(e.Request) }, batchBytes
 	s.addsApart = group.New(1, s.addApart)
 	s.malformed = group.New(batchSize, s.addMalformedBatch)
 	s.malformed.Split = database.IsDataError
-	s.malformed.Size, s.malformed.MostBytes = func(m Malformed) int { return len(m.Raw) }, batchBytes
+	s.malformed.Size, s.malformed.MostBytes = func(m request.Malformed) int { return len(m.Raw) }, batchBytes
 	s.records = group.New(batchSize, s.recordBatch)
 	s.records.Split = database.IsDataError
 	s.records.Size, s.records.MostBytes = func(r record) int { return len(r.told.Response) }, batchBytes

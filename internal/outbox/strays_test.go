@@ -9,6 +9,7 @@ import (
 
 	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // TestRefusedForGood: a full batch of each kind of answer that the stream refuses
@@ -78,13 +79,13 @@ func answersOfEachKind(t *testing.T, s *Store, source string, n, first int) {
 	mustAdd(t, s, source+"-settled", n, from(source), faulty("x"))
 	mustAdd(t, s, source+"-asked", 1, faulty("x"))
 	exec(t, s.pool, `UPDATE outbox SET published_at = now() WHERE request_id = $1`, source+"-asked-1")
-	var malformed []Malformed
+	var malformed []request.Malformed
 	for i := range n {
 		if _, err := s.Add(t.Context(), event(source+"-asked-1", uint64(first+i), from(source), faulty("x"))); err != nil {
 			t.Fatal(err)
 		}
 		m := event("", uint64(first+i), from(source)).Message
-		malformed = append(malformed, Malformed{Message: m, Err: "x"})
+		malformed = append(malformed, request.Malformed{Message: m, Err: "x"})
 	}
 	if _, err := s.addMalformedBatch(t.Context(), malformed); err != nil {
 		t.Fatal(err)

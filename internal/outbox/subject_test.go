@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"flexworker/internal/consumer/consumertest"
+	"flexworker/internal/outbox/request"
 )
 
 // TestResultSubject: up to 1,024 bytes a source stands as it is; a longer one is cut
@@ -40,12 +41,12 @@ func TestLongSource(t *testing.T) {
 	sources := []string{longest + "x", longest + "y", strings.Repeat("ab.", 1348) + "z", strings.Repeat("é", 2023), strings.Repeat("x", 1024), "crm"}
 	for i, source := range sources {
 		n, id := uint64(3*i+1), fmt.Sprint("r-", i)
-		for _, e := range []Event{event(id, n, from(source), faulty("x")), event(id, n+1, from(source), faulty("x"))} { // the second asks again
+		for _, e := range []request.Event{event(id, n, from(source), faulty("x")), event(id, n+1, from(source), faulty("x"))} { // the second asks again
 			if _, err := s.Add(t.Context(), e); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := s.AddMalformed(t.Context(), Malformed{Message: event("", n+2, from(source)).Message, Err: "not JSON"}); err != nil {
+		if err := s.AddMalformed(t.Context(), request.Malformed{Message: event("", n+2, from(source)).Message, Err: "not JSON"}); err != nil {
 			t.Fatal(err)
 		}
 	}

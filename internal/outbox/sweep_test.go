@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // TestLapse: a lease that ran out becomes uncertain, with a row of history in
@@ -26,7 +27,7 @@ func TestLapse(t *testing.T) {
 		t.Fatalf("%d lapsed, %v", n, err)
 	}
 	r := s.row(t, "l-1")
-	if r.State != Uncertain || r.LeasedBy != nil || r.LeasedUntil != nil || deref(r.ErrorKind) != "lapsed" || !deref(r.UncertainSince).Equal(ended) || r.Answered || r.Spared != 0 {
+	if r.State != request.Uncertain || r.LeasedBy != nil || r.LeasedUntil != nil || deref(r.ErrorKind) != "lapsed" || !deref(r.UncertainSince).Equal(ended) || r.Answered || r.Spared != 0 {
 		t.Errorf("%+v", r)
 	}
 	if in := deref(r.DueIn); in > lapsedRest || in < lapsedRest-time.Second {
@@ -41,7 +42,7 @@ func TestLapse(t *testing.T) {
 	if n, err := other.lapse(t.Context()); n != 0 || err != nil {
 		t.Errorf("%d lapsed again, %v", n, err)
 	}
-	if a, b := s.row(t, "l-2").State, s.row(t, "l-3").State; a != Sending || b != Pending {
+	if a, b := s.row(t, "l-2").State, s.row(t, "l-3").State; a != request.Sending || b != request.Pending {
 		t.Errorf("the others are %s and %s", a, b)
 	}
 	checkOutbox(t, s.pool)
@@ -52,7 +53,7 @@ func TestExpire(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	later := one[time.Time](t, s.pool, `SELECT clock_timestamp() + interval '1 hour'`)
-	mustAdd(t, s, "x", 4, func(e *Event) { e.ExpiresAt = later })
+	mustAdd(t, s, "x", 4, func(e *request.Event) { e.ExpiresAt = later })
 	sending := mustClaim(t, s, 2)
 	if n, err := s.expire(t.Context()); n != 0 || err != nil {
 		t.Fatalf("%d expired, %v", n, err)
@@ -62,10 +63,10 @@ func TestExpire(t *testing.T) {
 		t.Fatalf("%d expired, %v", n, err)
 	}
 	r := s.row(t, "x-3")
-	if r.State != Expired || r.SettledAt == nil || r.DueIn != nil || deref(r.ErrorKind) != "expired" || r.Attempt != 0 {
+	if r.State != request.Expired || r.SettledAt == nil || r.DueIn != nil || deref(r.ErrorKind) != "expired" || r.Attempt != 0 {
 		t.Errorf("%+v", r)
 	}
-	if hint := <-s.settled.queue; hint.requestID != "x-3" || hint.state != Expired {
+	if hint := <-s.settled.queue; hint.requestID != "x-3" || hint.state != request.Expired {
 		t.Errorf("hint %+v", hint)
 	}
 	// What was being sent when its deadline passed is sent; put back, it expires.
@@ -75,7 +76,7 @@ func TestExpire(t *testing.T) {
 	if n, err := s.expire(t.Context()); n != 1 || err != nil {
 		t.Errorf("%d expired, %v", n, err)
 	}
-	if got := s.row(t, sending[1].RequestID).State; got != Sending {
+	if got := s.row(t, sending[1].RequestID).State; got != request.Sending {
 		t.Errorf("the other is %s", got)
 	}
 	checkOutbox(t, s.pool)
@@ -98,7 +99,7 @@ func TestPrune(t *testing.T) {
 		}
 	}
 	for i := range 2 {
-		if err := s.AddMalformed(t.Context(), Malformed{Message: event("", uint64(200+i)).Message, Err: "x"}); err != nil {
+		if err := s.AddMalformed(t.Context(), request.Malformed{Message: event("", uint64(200+i)).Message, Err: "x"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -229,7 +230,7 @@ func TestExpiredSaysWhatWas(t *testing.T) {
 			t.Fatal(tt.id, moved, err)
 		}
 		r := s.row(t, tt.id)
-		if deref(r.ErrorMessage) != tt.want || (r.State == Uncertain) != (tt.id == "undecided") || r.State != Expired && tt.id != "undecided" || deref(r.ErrorKind) != "expired" {
+		if deref(r.ErrorMessage) != tt.want || (r.State == request.Uncertain) != (tt.id == "undecided") || r.State != request.Expired && tt.id != "undecided" || deref(r.ErrorKind) != "expired" {
 			t.Errorf("%s: %s %s, want %s", tt.id, r.State, deref(r.ErrorMessage), tt.want)
 		}
 		if tt.id == "once" && (deref(r.HTTPStatus) != 429 || deref(r.TwilioCode) != 20429) {

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/request"
 )
 
 // TestTexts: Postgres and pgx read out of our form of an array what was put in, and
@@ -70,7 +71,7 @@ func TestExecMode(t *testing.T) {
 			}
 			t.Cleanup(pool.Close)
 			settle(t, NewStore(pool, "w2", testLimit), event("a-1", 1), good)
-			if r := s.row(t, "a-1"); r.State != Created || r.Response == nil || *r.Response != string(good.Response) {
+			if r := s.row(t, "a-1"); r.State != request.Created || r.Response == nil || *r.Response != string(good.Response) {
 				t.Errorf("%+v", r)
 			}
 		})

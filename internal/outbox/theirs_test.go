@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // TestPolicyDoesNotDecideWhatWasLost: after a loss of data, or while a person holds the fleet,
@@ -13,19 +14,19 @@ import (
 func TestPolicyDoesNotDecideWhatWasLost(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		policy     Undecided
+		policy     request.Undecided
 		lost, held bool
-		want       State
+		want       request.State
 	}{
-		"lost, hold":  {Hold, true, true, Uncertain},
-		"lost, retry": {Retry, true, true, Uncertain},
-		"lost, fail":  {Fail, true, true, Uncertain},
-		"lost, retry, released before it is decided": {Retry, true, false, Uncertain},
-		"lost, fail, released before it is decided":  {Fail, true, false, Uncertain},
-		"held, retry": {Retry, false, true, Uncertain},
-		"held, fail":  {Fail, false, true, Uncertain},
-		"retry":       {Retry, false, false, Pending},
-		"fail":        {Fail, false, false, Abandoned},
+		"lost, hold":  {request.Hold, true, true, request.Uncertain},
+		"lost, retry": {request.Retry, true, true, request.Uncertain},
+		"lost, fail":  {request.Fail, true, true, request.Uncertain},
+		"lost, retry, released before it is decided": {request.Retry, true, false, request.Uncertain},
+		"lost, fail, released before it is decided":  {request.Fail, true, false, request.Uncertain},
+		"held, retry": {request.Retry, false, true, request.Uncertain},
+		"held, fail":  {request.Fail, false, true, request.Uncertain},
+		"retry":       {request.Retry, false, false, request.Pending},
+		"fail":        {request.Fail, false, false, request.Abandoned},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -55,9 +56,9 @@ func TestPolicyDoesNotDecideWhatWasLost(t *testing.T) {
 			}
 			s.grow(t, 20*time.Minute) // ten settle times, and more than the list remembers
 			exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
-			resolver(t, s, taskRouter{}, func(p *Policy) { p.Undecided = tt.policy }).lookUp(t)
+			resolver(t, s, taskRouter{}, func(p *request.Policy) { p.Undecided = tt.policy }).lookUp(t)
 			waits := one[bool](t, s.pool, `SELECT for_person_since IS NOT NULL AND due_at > clock_timestamp() FROM outbox`)
-			if r := s.row(t, id); r.State != tt.want || waits != (tt.want == Uncertain) {
+			if r := s.row(t, id); r.State != tt.want || waits != (tt.want == request.Uncertain) {
 				t.Errorf("%s, waits for a person and is looked up %t: %s; want %s", r.State, waits, deref(r.ErrorMessage), tt.want)
 			}
 		})
@@ -85,7 +86,7 @@ func TestAnotherWorkspaceHidesNoCreation(t *testing.T) {
 		}
 		shown := flex.Task{TaskSID: "WT7", Key: later.LookupKey, InteractionSID: sidA, DateCreated: time.Now()}
 		resolver(t, s, taskRouter{log: logOf(shown)}).lookUp(t)
-		if r := s.row(t, id); r.State != Pending {
+		if r := s.row(t, id); r.State != request.Pending {
 			t.Errorf("published %t: %s, %s; want proved absent", published, r.State, deref(r.ErrorMessage))
 		}
 	}
@@ -98,11 +99,11 @@ func TestAbsenceThatIsStoredTooLate(t *testing.T) {
 	for name, tt := range map[string]struct {
 		router taskRouter
 		late   bool
-		want   State
+		want   request.State
 	}{
-		"absent":           {taskRouter{}, false, Pending},
-		"absent, but late": {taskRouter{}, true, Uncertain},
-		"found, late":      {taskRouter{search: listed(sidA)}, true, Created},
+		"absent":           {taskRouter{}, false, request.Pending},
+		"absent, but late": {taskRouter{}, true, request.Uncertain},
+		"found, late":      {taskRouter{search: listed(sidA)}, true, request.Created},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // searched is a TaskRouter that notes which keys were asked for.
@@ -36,7 +37,7 @@ func TestUnreadableRequest(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
 			n := 0
-			mustAdd(t, s, "u", 5, func(e *Event) { n++; e.LookupKey = fmt.Sprintf("%032x", n) })
+			mustAdd(t, s, "u", 5, func(e *request.Event) { n++; e.LookupKey = fmt.Sprintf("%032x", n) })
 			for _, l := range mustClaim(t, s, 5) {
 				if _, err := s.record(t.Context(), told(l, flex.Outcome{ErrorKind: "timeout"})); err != nil {
 					t.Fatal(err)
@@ -65,10 +66,10 @@ func TestUnreadableRequest(t *testing.T) {
 			// Nor does it keep an act from the others.
 			exec(t, s.pool, `UPDATE outbox SET state = 'rejected', due_at = NULL, settled_at = now(), for_person_since = NULL WHERE request_id = 'u-5'`)
 			exec(t, s.pool, `UPDATE outbox SET request = $1::text::json WHERE request_id = 'u-5'`, text)
-			if done, err := s.Do(t.Context(), ToRetry(false), ann, Filter{State: Rejected}); err != nil || done.N != 1 {
+			if done, err := s.Do(t.Context(), ToRetry(false), ann, Filter{State: request.Rejected}); err != nil || done.N != 1 {
 				t.Errorf("%d are tried again, %v", done.N, err)
 			}
-			if r := s.row(t, "u-3"); r.State != Uncertain || deref(r.ErrorKind) != "undecided" {
+			if r := s.row(t, "u-3"); r.State != request.Uncertain || deref(r.ErrorKind) != "undecided" {
 				t.Errorf("it is %s, %s: no person is asked", r.State, deref(r.ErrorKind))
 			}
 		})

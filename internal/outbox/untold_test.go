@@ -17,6 +17,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/request"
 )
 
 // What becomes of a lease whose commit nobody confirmed: Postgres went away, or
@@ -102,7 +103,7 @@ func TestClaimNotTold(t *testing.T) {
 			c.armed.Store(true)
 			srv := flextest.New(t)
 			stop := start(t, newDeliverer(t, cutting, srv))
-			inState(t, s, Created, 3)
+			inState(t, s, request.Created, 3)
 			stop()
 			if c.armed.Load() {
 				t.Fatal("nothing was cut")
@@ -153,7 +154,7 @@ func TestAddNotTold(t *testing.T) {
 			if got, err := cutting.Add(t.Context(), event("a", 1)); got != want || err != nil {
 				t.Errorf("redelivered: %v, %v, want %v", got, err, want)
 			}
-			inState(t, s, Created, 1)
+			inState(t, s, request.Created, 1)
 			stop()
 			if h := s.histories(t, "a"); h != history {
 				t.Errorf("%s, want %s", h, history)
@@ -176,7 +177,7 @@ func TestNotToldAtTheEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	newDeliverer(t, s, flextest.New(t)).Run(ctx)
-	if r := s.row(t, l.RequestID); r.State != Pending || r.Spared != 1 {
+	if r := s.row(t, l.RequestID); r.State != request.Pending || r.Spared != 1 {
 		t.Errorf("%s, spared %d", r.State, r.Spared)
 	}
 }
@@ -201,57 +202,57 @@ func TestTakeBack(t *testing.T) {
 		name    string
 		then    func(*testing.T, *Store)
 		taken   int
-		state   State
+		state   request.State
 		attempt int
 		spared  int
 		history string
 	}{
-		{"committed", func(*testing.T, *Store) {}, 1, Pending, 1, 1, "1 put_back"},
-		{"committed and lapsed", lapse, 1, Pending, 1, 1, "1 lapsed, 1 put_back"},
+		{"committed", func(*testing.T, *Store) {}, 1, request.Pending, 1, 1, "1 put_back"},
+		{"committed and lapsed", lapse, 1, request.Pending, 1, 1, "1 lapsed, 1 put_back"},
 		{"lapsed, and being looked up", func(t *testing.T, s *Store) {
 			lapse(t, s)
 			exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() + interval '45 s', lookups = 1`)
-		}, 1, Pending, 1, 1, "1 lapsed, 1 put_back"},
+		}, 1, request.Pending, 1, 1, "1 lapsed, 1 put_back"},
 		{"lapsed, and waits for a person", func(t *testing.T, s *Store) {
 			lapse(t, s)
 			exec(t, s.pool, `UPDATE outbox SET due_at = NULL, announced_at = clock_timestamp()`)
-		}, 1, Pending, 1, 1, "1 lapsed, 1 put_back"},
+		}, 1, request.Pending, 1, 1, "1 lapsed, 1 put_back"},
 		{"lapsed, and leased again", func(t *testing.T, s *Store) {
 			lapse(t, s)
 			exec(t, s.pool, `UPDATE outbox SET state = 'pending', due_at = clock_timestamp()`)
 			mustClaim(t, s, 1)
-		}, 0, Sending, 2, 0, "1 lapsed"},
+		}, 0, request.Sending, 2, 0, "1 lapsed"},
 		{"lapsed, leased again and lapsed again", func(t *testing.T, s *Store) {
 			lapse(t, s)
 			exec(t, s.pool, `UPDATE outbox SET state = 'pending', due_at = clock_timestamp()`)
 			mustClaim(t, s, 1)
 			lapse(t, s)
-		}, 0, Uncertain, 2, 0, "1 lapsed, 2 lapsed"},
+		}, 0, request.Uncertain, 2, 0, "1 lapsed, 2 lapsed"},
 		{"a person resolved it", func(t *testing.T, s *Store) {
 			lapse(t, s)
 			if err := s.ResolveCreated(t.Context(), ann, "a-1", sidB, flex.Outcome{}); err != nil {
 				t.Fatal(err)
 			}
-		}, 0, Created, 1, 0, "1 lapsed"},
+		}, 0, request.Created, 1, 0, "1 lapsed"},
 		{"taken back already", func(t *testing.T, s *Store) {
 			if _, _, _, err := s.takeBack(t.Context(), []string{*s.row(t, "a-1").LeasedBy}); err != nil {
 				t.Fatal(err)
 			}
-		}, 0, Pending, 1, 1, "1 put_back"},
-		{"not committed", undone, 0, Pending, 0, 0, ""},
+		}, 0, request.Pending, 1, 1, "1 put_back"},
+		{"not committed", undone, 0, request.Pending, 0, 0, ""},
 		{"not committed, and claimed by another", func(t *testing.T, s *Store) {
 			undone(t, s)
 			mustClaim(t, s.another("w2"), 1)
-		}, 0, Sending, 1, 0, ""},
+		}, 0, request.Sending, 1, 0, ""},
 		{"not committed, and claimed again", func(t *testing.T, s *Store) {
 			undone(t, s)
 			mustClaim(t, s, 1)
-		}, 0, Sending, 1, 0, ""},
+		}, 0, request.Sending, 1, 0, ""},
 		{"not committed, claimed again and lapsed", func(t *testing.T, s *Store) {
 			undone(t, s)
 			mustClaim(t, s, 1)
 			lapse(t, s)
-		}, 0, Uncertain, 1, 0, "1 lapsed"},
+		}, 0, request.Uncertain, 1, 0, "1 lapsed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -268,7 +269,7 @@ func TestTakeBack(t *testing.T) {
 			if h := s.histories(t, id); r.State != tt.state || r.Attempt != tt.attempt || r.Spared != tt.spared || h != tt.history {
 				t.Errorf("%s, attempt %d, spared %d, %q; want %s, %d, %d, %q", r.State, r.Attempt, r.Spared, h, tt.state, tt.attempt, tt.spared, tt.history)
 			}
-			if r.State == Pending && (r.ErrorKind != nil || r.LeasedBy != nil || r.Answered || r.AnnouncedAt != nil || r.Attempt > 0 && *r.DueIn > 0) {
+			if r.State == request.Pending && (r.ErrorKind != nil || r.LeasedBy != nil || r.Answered || r.AnnouncedAt != nil || r.Attempt > 0 && *r.DueIn > 0) {
 				t.Errorf("it is pending with %+v", r)
 			}
 			checkOutbox(t, s.pool)
@@ -342,7 +343,7 @@ func TestClaimRefused(t *testing.T) {
 		refused.shortcut.open(slots, func(Lease) { t.Error("a lease of a statement that failed begins") })
 		for n := range 3 {
 			_, err := refused.claim(t.Context(), 5)
-			_, alsoErr := refused.addBatch(t.Context(), []Event{event("b", uint64(7+n))})
+			_, alsoErr := refused.addBatch(t.Context(), []request.Event{event("b", uint64(7+n))})
 			for _, err := range []error{err, alsoErr} {
 				if said := (*pgconn.PgError)(nil); !errors.As(err, &said) || said.Code != tt.code {
 					t.Fatalf("%s: %v", tt.code, err)

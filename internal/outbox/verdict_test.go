@@ -3,27 +3,29 @@ package outbox
 import (
 	"strings"
 	"testing"
+
+	"flexworker/internal/outbox/request"
 )
 
 // TestVerdict: what operators read after a lookup claims no more than was proved.
 func TestVerdict(t *testing.T) {
 	t.Parallel()
-	absent := Finding{Kind: Absent, Why: "no witness"}
+	absent := request.Finding{Kind: request.Absent, Why: "no witness"}
 	for _, tt := range []struct {
 		name    string
-		finding Finding
-		move    move
+		finding request.Finding
+		move    request.Move
 		kind    string // "": the reason that is there stays
 		says    string
 	}{
-		{"found", Finding{Kind: Found}, move{to: Created}, "", ""},
-		{"found twice", Finding{Kind: Found, Others: []string{"KD1"}}, move{to: Created}, "duplicate", "close the others: KD1"},
-		{"absent", absent, move{to: Pending}, "absent", "did not create it: no witness"},
-		{"absent, no attempt left", absent, move{to: Abandoned}, "attempts_used_up", "proved absent"},
-		{"absent after a 2xx, fail", absent, move{to: Abandoned, undecided: true}, "undecided", "cannot be found out"},
-		{"unclear, retry", Finding{}, move{to: Pending, undecided: true}, "undecided", "sends it again"},
-		{"unclear, hold", Finding{}, move{to: Uncertain, person: true, undecided: true}, "undecided", "a person has to decide"},
-		{"not yet", Finding{}, move{to: Uncertain}, "", ""},
+		{"found", request.Finding{Kind: request.Found}, request.Move{To: request.Created}, "", ""},
+		{"found twice", request.Finding{Kind: request.Found, Others: []string{"KD1"}}, request.Move{To: request.Created}, "duplicate", "close the others: KD1"},
+		{"absent", absent, request.Move{To: request.Pending}, "absent", "did not create it: no witness"},
+		{"absent, no attempt left", absent, request.Move{To: request.Abandoned}, "attempts_used_up", "proved absent"},
+		{"absent after a 2xx, fail", absent, request.Move{To: request.Abandoned, Undecided: true}, "undecided", "cannot be found out"},
+		{"unclear, retry", request.Finding{}, request.Move{To: request.Pending, Undecided: true}, "undecided", "sends it again"},
+		{"unclear, hold", request.Finding{}, request.Move{To: request.Uncertain, Person: true, Undecided: true}, "undecided", "a person has to decide"},
+		{"not yet", request.Finding{}, request.Move{To: request.Uncertain}, "", ""},
 	} {
 		kind, why := verdict(uncertain{}, tt.finding, tt.move)
 		if tt.kind == "" {

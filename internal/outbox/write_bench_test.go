@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
 )
 
 // BenchmarkWrites are the durable steps of a request, a batch at a time: what a
@@ -35,7 +36,7 @@ func benchmarkWrite(b *testing.B, step string, size int) {
 	b.StopTimer()
 	b.ResetTimer()
 	for range b.N {
-		events := make([]Event, size)
+		events := make([]request.Event, size)
 		for i := range events {
 			sequence++
 			events[i] = event(fmt.Sprintf("bench-%d", sequence), uint64(sequence))
@@ -51,7 +52,7 @@ func benchmarkWrite(b *testing.B, step string, size int) {
 		})
 		records := make([]record, len(leases))
 		for i, l := range leases {
-			records[i] = record{lease: l, outcome: "created", move: move{to: Created},
+			records[i] = record{lease: l, outcome: "created", move: request.Move{To: request.Created},
 				told: flex.Outcome{Kind: flex.Created, InteractionSID: fmt.Sprintf("KD%032x", l.ID), HTTPStatus: 200, Response: response}}
 		}
 		var done []recorded

@@ -1,4 +1,4 @@
-package outbox
+package request
 
 import (
 	"time"
@@ -7,34 +7,6 @@ import (
 
 	"flexworker/internal/flex"
 )
-
-// State is where a request stands. The package comment has the picture.
-type State string
-
-// The states. The last five are final.
-const (
-	Pending   State = "pending"   // waits for due_at
-	Sending   State = "sending"   // leased: a call may be under way
-	Uncertain State = "uncertain" // may exist: waits for a lookup, and in the end for a person
-	Created   State = "created"   // exists, its sid is known
-	Rejected  State = "rejected"  // Flex will never take it
-	Abandoned State = "abandoned" // every counted attempt is used up
-	Expired   State = "expired"   // its deadline passed while it was pending
-	Cancelled State = "cancelled" // an operator stopped it
-)
-
-// States are all states, in the order of a request's life.
-var States = [...]State{Pending, Sending, Uncertain, Created, Rejected, Abandoned, Expired, Cancelled}
-
-// Final says whether a request in this state is settled.
-func (s State) Final() bool {
-	switch s {
-	case Created, Rejected, Abandoned, Expired, Cancelled:
-		return true
-	default:
-		return false
-	}
-}
 
 // Policy decides where an outcome leads. It does no I/O: what it decides is
 // stored once, by record.
@@ -60,36 +32,36 @@ const (
 )
 
 // maxRetryAfter bounds what an answer may ask us to wait.
-const maxRetryAfter = time.Hour
+const MaxRetryAfter = time.Hour
 
 // A move is what the policy decided.
-type move struct {
-	to     State
-	delay  time.Duration // until due_at, where to is Pending or Uncertain
-	spared bool          // the attempt is not held against RETRY_MAX_ATTEMPTS
-	person bool          // where to is Uncertain: a person has to look; lookups go on, more seldom
+type Move struct {
+	To        State
+	Delay     time.Duration // until due_at, where to is Pending or Uncertain
+	Uncounted bool          // the attempt is not held against RETRY_MAX_ATTEMPTS
+	Person    bool          // where to is Uncertain: a person has to look; lookups go on, more seldom
 	// undecided: nothing was proved, Undecided decided.
-	undecided bool
+	Undecided bool
 	// endsAs is set where to is Uncertain: the final state that the request gets once
 	// its earlier attempts are proved absent. It is never sent again. "": it is.
-	endsAs State
+	EndsAs State
 }
 
 // after decides where the outcome of the attempt with this number leads. Only
 // what surely was not created leads back to pending. random is in [0, 1).
-func (p Policy) after(attempt int, o flex.Outcome, random float64) move {
+func (p Policy) After(attempt int, o flex.Outcome, random float64) Move {
 	switch o.Kind {
 	case flex.Created:
-		return move{to: Created}
+		return Move{To: Created}
 	case flex.Rejected:
-		return move{to: Rejected}
+		return Move{To: Rejected}
 	case flex.Refused:
-		return move{to: Pending, delay: max(p.delay(attempt, random), retryAfter(o.RetryAfter, random)), spared: true}
+		return Move{To: Pending, Delay: max(p.Delay(attempt, random), RetryAfter(o.RetryAfter, random)), Uncounted: true}
 	case flex.Blocked:
 		// Its replica stops, or will if others fare the same.
-		return move{to: Pending, delay: p.delay(attempt, random), spared: true}
+		return Move{To: Pending, Delay: p.Delay(attempt, random), Uncounted: true}
 	default:
-		return move{to: Uncertain, delay: firstLookup}
+		return Move{To: Uncertain, Delay: FirstLookup}
 	}
 }
 
@@ -97,14 +69,14 @@ func (p Policy) after(attempt int, o flex.Outcome, random float64) move {
 // not stopped its replica. At first it is spared: the others may fare the same. But where it stays
 // the only one, the fault is its own tenant's: its attempts count then, so that they
 // are used up and it is answered.
-func (p Policy) blockedAlone(attempt, spared int, m move) move {
+func (p Policy) BlockedAlone(attempt, spared int, m Move) Move {
 	if spared < p.MaxAttempts {
 		return m
 	}
 	if attempt-spared >= p.MaxAttempts {
-		return move{to: Abandoned}
+		return Move{To: Abandoned}
 	}
-	m.spared = false
+	m.Uncounted = false
 	return m
 }
 
@@ -114,50 +86,50 @@ func (p Policy) blockedAlone(attempt, spared int, m move) move {
 // again with growing waits until patience is used up. Then a person is asked, and
 // lookups go on: each comes after as long a time as the person has had until then.
 const (
-	firstLookup     = time.Second
-	maxLookup       = 30 * time.Second
-	patienceOver    = 10 // settle times, and
+	FirstLookup     = time.Second
+	MaxLookup       = 30 * time.Second
+	PatienceOver    = 10 // settle times, and
 	patienceLookups = 6  // lookups, without a clear answer until a person is asked
 
 	firstBesidePerson = time.Minute
-	maxBesidePerson   = 10 * time.Minute
+	MaxBesidePerson   = 10 * time.Minute
 )
 
 // A doubt is what an uncertain request brings to the policy.
-type doubt struct {
-	attempt  int
-	counted  int           // attempts that were not spared
-	lookups  int           // made since it became uncertain, this one included
-	age      time.Duration // since the attempt could last have been under way
-	answered bool          // finding nothing proves nothing: Flex answered with a 2xx that had no readable sid
-	askable  bool          // it has a task to look for
+type Doubt struct {
+	Attempt  int
+	Counted  int           // attempts that were not spared
+	Lookups  int           // made since it became uncertain, this one included
+	Age      time.Duration // since the attempt could last have been under way
+	Answered bool          // finding nothing proves nothing: Flex answered with a 2xx that had no readable sid
+	Askable  bool          // it has a task to look for
 	// waits: a person was asked, that long ago. What a person was asked stays theirs,
 	// whatever Undecided says now; what is proved still counts.
-	waits  bool
-	waited time.Duration
-	endsAs State // as in move
+	Waits  bool
+	Waited time.Duration
+	EndsAs State // as in move
 	// theirs: whatever Undecided says, a person decides. What wrote it down was lost (recheck),
 	// or a person holds the fleet: while nobody creates anything, the event log alone cannot
 	// prove absence, and the hold would have the policy decide.
-	theirs bool
+	Theirs bool
 }
 
 // afterLookup decides where a finding leads. Nothing but what was found is decided
 // before the settle time is over. Only proven absence leads back to pending by itself;
 // what nothing can prove is for the Undecided policy.
-func (p Policy) afterLookup(d doubt, f Finding, random float64) move {
+func (p Policy) AfterLookup(d Doubt, f Finding, random float64) Move {
 	switch {
 	case f.Kind == Found:
-		return move{to: Created}
-	case d.age < p.Settle && !d.askable:
-		return move{to: Uncertain, delay: p.Settle - d.age} // its holder may still record what it knows
-	case d.age < p.Settle:
+		return Move{To: Created}
+	case d.Age < p.Settle && !d.Askable:
+		return Move{To: Uncertain, Delay: p.Settle - d.Age} // its holder may still record what it knows
+	case d.Age < p.Settle:
 		return p.lookAgain(d, f, random)
-	case f.Kind == Absent && d.askable && !d.answered:
+	case f.Kind == Absent && d.Askable && !d.Answered:
 		return p.again(d, random)
 	case f.Foreign:
 		return p.forPerson(d, random)
-	case !d.askable, f.Kind == Absent, f.Hopeless, d.age >= patienceOver*p.Settle && d.lookups >= patienceLookups:
+	case !d.Askable, f.Kind == Absent, f.Hopeless, d.Age >= PatienceOver*p.Settle && d.Lookups >= patienceLookups:
 		return p.undecided(d, random)
 	default:
 		return p.lookAgain(d, f, random)
@@ -165,22 +137,22 @@ func (p Policy) afterLookup(d doubt, f Finding, random float64) move {
 }
 
 // lookAgain leaves a request as it is until the next lookup.
-func (p Policy) lookAgain(d doubt, f Finding, random float64) move {
+func (p Policy) lookAgain(d Doubt, f Finding, random float64) Move {
 	switch {
 	case f.Alone:
-		return move{to: Uncertain, person: d.waits}
-	case d.waits:
+		return Move{To: Uncertain, Person: d.Waits}
+	case d.Waits:
 		return p.forPerson(d, random)
 	default:
-		return move{to: Uncertain, delay: p.lookupWait(d)}
+		return Move{To: Uncertain, Delay: p.lookupWait(d)}
 	}
 }
 
 // lookupWait grows with the number of lookups and does not pass the moment from
 // which absence counts.
-func (p Policy) lookupWait(d doubt) time.Duration {
-	wait := min(firstLookup<<min(d.lookups, 10), maxLookup)
-	if left := p.Settle - d.age; left > 0 {
+func (p Policy) lookupWait(d Doubt) time.Duration {
+	wait := min(FirstLookup<<min(d.Lookups, 10), MaxLookup)
+	if left := p.Settle - d.Age; left > 0 {
 		return min(wait, left)
 	}
 	return wait
@@ -188,41 +160,41 @@ func (p Policy) lookupWait(d doubt) time.Duration {
 
 // forPerson asks a person. Up to a quarter is taken off the wait until the next lookup,
 // so that what came to a person together is not looked up together.
-func (p Policy) forPerson(d doubt, random float64) move {
-	wait := min(max(d.waited, firstBesidePerson), maxBesidePerson)
-	return move{to: Uncertain, person: true, undecided: true, delay: wait - time.Duration(random*float64(wait/4))}
+func (p Policy) forPerson(d Doubt, random float64) Move {
+	wait := min(max(d.Waited, firstBesidePerson), MaxBesidePerson)
+	return Move{To: Uncertain, Person: true, Undecided: true, Delay: wait - time.Duration(random*float64(wait/4))}
 }
 
-func (p Policy) undecided(d doubt, random float64) move {
+func (p Policy) undecided(d Doubt, random float64) Move {
 	m := p.forPerson(d, random)
 	switch {
-	case d.waits, d.theirs, p.Undecided != Retry && p.Undecided != Fail: // Hold, the zero value, and anything else
-	case p.Undecided == Retry && d.endsAs == "":
+	case d.Waits, d.Theirs, p.Undecided != Retry && p.Undecided != Fail: // Hold, the zero value, and anything else
+	case p.Undecided == Retry && d.EndsAs == "":
 		m = p.again(d, random)
 	default:
-		m = move{to: Abandoned}
+		m = Move{To: Abandoned}
 	}
-	m.undecided = true
+	m.Undecided = true
 	return m
 }
 
 // again leads back to pending, or ends where the attempts are used up, or where it has
 // an end that only had to wait for the proof.
-func (p Policy) again(d doubt, random float64) move {
+func (p Policy) again(d Doubt, random float64) Move {
 	switch {
-	case d.endsAs != "":
-		return move{to: d.endsAs}
-	case d.counted >= p.MaxAttempts:
-		return move{to: Abandoned}
+	case d.EndsAs != "":
+		return Move{To: d.EndsAs}
+	case d.Counted >= p.MaxAttempts:
+		return Move{To: Abandoned}
 	default:
-		return move{to: Pending, delay: p.delay(d.attempt, random)}
+		return Move{To: Pending, Delay: p.Delay(d.Attempt, random)}
 	}
 }
 
 // delay is the wait before the attempt after this one: it doubles from MinDelay
 // up to MaxDelay, and jitter takes up to three quarters of it off, so that what
 // failed together does not come back together. Within [MinDelay/4, MaxDelay].
-func (p Policy) delay(attempt int, random float64) time.Duration {
+func (p Policy) Delay(attempt int, random float64) time.Duration {
 	// backoff's own jitter is applied after its cap and may exceed it (10 s
 	// gave 14.998 s), so it is turned off and ours is used.
 	b := backoff.NewExponentialBackOff(
@@ -244,7 +216,7 @@ func (p Policy) delay(attempt int, random float64) time.Duration {
 
 // retryAfter is the wait that an answer asked for, plus up to a quarter of it
 // (30 s at most), so that the fleet does not return at one instant.
-func retryAfter(asked time.Duration, random float64) time.Duration {
-	asked = min(max(asked, 0), maxRetryAfter)
+func RetryAfter(asked time.Duration, random float64) time.Duration {
+	asked = min(max(asked, 0), MaxRetryAfter)
 	return asked + time.Duration(random*float64(min(asked/4, 30*time.Second)))
 }
