@@ -110,8 +110,8 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 	count(lapsedDesc, c.Lapsed.Load())
 	count(expiredDesc, c.Expired.Load())
 	count(prunedDesc, c.Pruned.Load())
-	count(publishedDesc, c.Published.Load())
-	count(failedDesc, c.PublishFailed.Load())
+	count(publishedDesc, c.Results.Published.Load())
+	count(failedDesc, c.Results.Failed.Load())
 	count(droppedDesc, e.app.lines.Dropped())
 	connected := 0.0
 	if e.app.nats.IsConnected() {

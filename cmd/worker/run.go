@@ -20,6 +20,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 	"flexworker/internal/trouble"
 	"flexworker/migrations"
 )
@@ -41,7 +42,7 @@ type app struct {
 	pruner    *outbox.Pruner
 	lookout   *outbox.Lookout
 	fleet     *outbox.Registry
-	publisher *outbox.Publisher
+	publisher *results.Publisher
 	state     *state
 	gateReads singleflight.Group // of who asks /readyz
 }
@@ -160,7 +161,7 @@ func (a *app) build(ctx context.Context, name string) error {
 		Account: cmp.Or(cfg.TwilioAPIKey, cfg.TwilioAccountSID).String(), LookupAttribute: cfg.LookupAttribute, LookupSettle: cfg.LookupSettle,
 		FlexTimeout: cfg.FlexTimeout, FlexRate: cfg.FlexRate, UncertainPolicy: cfg.UncertainPolicy, Retention: cfg.Retention}}
 	a.lookout = &outbox.Lookout{Store: a.store, Registry: a.fleet, Log: a.log}
-	a.publisher = &outbox.Publisher{Store: a.store, Stream: stream, Subject: cfg.ResultsSubject, Largest: a.nats.MaxPayload, Missing: a.resultsStream, Log: a.log, Counters: counters}
+	a.publisher = &results.Publisher{Outgoing: a.store.Results, Stream: stream, Subject: cfg.ResultsSubject, Largest: a.nats.MaxPayload, Missing: a.resultsStream, Log: a.log, Counters: &counters.Results}
 	return nil
 }
 

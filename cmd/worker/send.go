@@ -20,7 +20,7 @@ import (
 	"golang.org/x/term"
 
 	"flexworker/internal/consumer"
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/results"
 )
 
 // maxEvent is the largest event that send reads, in bytes: NATS's own default.
@@ -132,7 +132,7 @@ func send(cmd *cobra.Command, events []sendEvent, source string, wait time.Durat
 		return err
 	}
 	defer done()
-	var results *results
+	var results *awaited
 	if wait > 0 {
 		if results, err = listen(ctx, stream, cfg, source); err != nil {
 			return err
@@ -181,14 +181,14 @@ func senderStream() (Config, jetstream.JetStream, func(), error) {
 }
 
 // results are what arrives for one source from now on.
-type results struct {
+type awaited struct {
 	messages chan jetstream.Msg
 	context  jetstream.ConsumeContext
 }
 
-func listen(ctx context.Context, stream jetstream.JetStream, cfg Config, source string) (*results, error) {
+func listen(ctx context.Context, stream jetstream.JetStream, cfg Config, source string) (*awaited, error) {
 	ordered, err := stream.OrderedConsumer(ctx, cfg.ResultsStream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{outbox.ResultSubject(cfg.ResultsSubject, "*", source)}, DeliverPolicy: jetstream.DeliverNewPolicy,
+		FilterSubjects: []string{results.Subject(cfg.ResultsSubject, "*", source)}, DeliverPolicy: jetstream.DeliverNewPolicy,
 		InactiveThreshold: 30 * time.Second, // five minutes otherwise: many sends would leave many consumers on the stream
 	})
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -198,12 +198,12 @@ func listen(ctx context.Context, stream jetstream.JetStream, cfg Config, source 
 	if err != nil {
 		return nil, fmt.Errorf("the results stream %s: %w", cfg.ResultsStream, err)
 	}
-	r := &results{messages: make(chan jetstream.Msg, 1024)}
+	r := &awaited{messages: make(chan jetstream.Msg, 1024)}
 	r.context, err = ordered.Consume(func(m jetstream.Msg) { r.messages <- m })
 	return r, err
 }
 
-func (r *results) stop() { r.context.Stop() }
+func (r *awaited) stop() { r.context.Stop() }
 
 // place names a message of the request stream.
 type place struct {
@@ -215,7 +215,7 @@ type place struct {
 // id each has its own, and the answer to somebody else's message is nobody's here. An
 // answer that is not final, uncertain, is written too, and waited beyond. open has the
 // ids of the messages that were sent.
-func (r *results) print(ctx context.Context, out io.Writer, open map[place]string, wait time.Duration) error {
+func (r *awaited) print(ctx context.Context, out io.Writer, open map[place]string, wait time.Duration) error {
 	streams := map[string]bool{}
 	for at := range open {
 		streams[at.stream] = true

@@ -188,7 +188,7 @@ func TestSendMatchesBySequence(t *testing.T) {
 // another, under other sequences: then the id says whose an answer is.
 func TestSendThroughASource(t *testing.T) {
 	t.Parallel()
-	r := &results{messages: make(chan jetstream.Msg, 4)}
+	r := &awaited{messages: make(chan jetstream.Msg, 4)}
 	answer := func(stream string, sequence int, id, outcome string) {
 		r.messages <- said{data: fmt.Appendf(nil, `{"request_id":%q,"outcome":%q,"stream":%q,"sequence":%d}`, id, outcome, stream, sequence)}
 	}

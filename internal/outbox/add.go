@@ -224,27 +224,11 @@ func (s *Store) added(ctx context.Context, events []request.Event, answers []Add
 	if accepted > len(leases) {
 		s.due.Raise() // also for what is due later: the Deliverer rests until the next that it knows of
 	}
-	s.hint(ctx, refused)
+	s.Results.OfferRead(ctx, refused)
 	if len(known) == 0 {
 		return answers, nil
 	}
 	return answers, s.repeat(ctx, events, known, answers)
-}
-
-// hint tells the Publisher of requests that were settled as they came in. An
-// error is ignored: they are strays then.
-func (s *Store) hint(ctx context.Context, requestIDs []string) {
-	if len(requestIDs) == 0 {
-		return
-	}
-	rows, err := s.pool.Query(ctx, `SELECT `+settlementColumns+` FROM outbox o WHERE request_id = ANY($1)`, requestIDs)
-	if err != nil {
-		return
-	}
-	settled, _ := pgx.CollectRows(rows, scanSettlement)
-	for i := range settled {
-		s.settled.offer(&settled[i])
-	}
 }
 
 // spot is what names a message within a stream, as far as Postgres keeps it.

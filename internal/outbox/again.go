@@ -8,12 +8,13 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/results"
 )
 
 // recordAgain is record after a try that failed: that one may be committed all the
 // same, and stands once then. (One that the server begins only after this stands
 // beside it, as an attempt that came too late: it moves nothing that was settled.) What it settled is a stray.
-func (s *Store) recordAgain(ctx context.Context, r record) (*settlement, error) {
+func (s *Store) recordAgain(ctx context.Context, r record) (*results.Settled, error) {
 	applied, err := s.recordMade(ctx, r)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):

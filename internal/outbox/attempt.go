@@ -12,6 +12,7 @@ import (
 	"flexworker/internal/crash"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 	"flexworker/internal/rawjson"
 )
 
@@ -115,10 +116,10 @@ func (d *Deliverer) record(ctx context.Context, r record) {
 	case r.move.To == request.Pending:
 		d.Store.due.Raise() // it may be the next that is due
 	case done != nil:
-		if done.state == request.Created {
+		if done.State == request.Created {
 			d.Store.controls.saw(r.lease, time.Now())
 		}
-		d.Store.settled.offer(done)
+		d.Store.Results.Offer(done)
 	}
 }
 
@@ -144,7 +145,7 @@ func (d *Deliverer) late(ctx context.Context, r record) {
 
 // recordAgain tries for as long as Postgres is away, or the row is locked. before is the error
 // of the try before.
-func (d *Deliverer) recordAgain(ctx context.Context, r record, before error) (done *settlement, err error) {
+func (d *Deliverer) recordAgain(ctx context.Context, r record, before error) (done *results.Settled, err error) {
 	err = backoff.Retry(func() (err error) {
 		again := d.Store.recordAgain
 		if errors.Is(before, ErrLocked) { // surely not recorded

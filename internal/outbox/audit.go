@@ -15,6 +15,7 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // Report is what an audit found.
@@ -267,7 +268,7 @@ func readResults(ctx context.Context, r *Report, stream jetstream.Stream) (ledge
 		if err != nil {
 			return seen, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
 		}
-		var result Result
+		var result results.Result
 		if err := json.Unmarshal(m.Data(), &result); err == nil && request.State(result.Outcome).Final() {
 			seen.note(m.Headers().Get(jetstream.MsgIDHeader), result)
 		}
@@ -279,7 +280,7 @@ func readResults(ctx context.Context, r *Report, stream jetstream.Stream) (ledge
 }
 
 // note keeps a final result; answers to repeats carry message ids of their own.
-func (l *ledger) note(id string, result Result) {
+func (l *ledger) note(id string, result results.Result) {
 	p := published{outcome: result.Outcome}
 	if result.RequestID != nil {
 		p.requestID = *result.RequestID

@@ -15,6 +15,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // books are the three accounts that an audit holds against each other.
@@ -363,7 +364,7 @@ func TestAuditRewritten(t *testing.T) {
 	a := "a"
 	l := ledger{byID: map[string]published{}}
 	for _, sid := range []string{sidA, sidB, sidA} {
-		l.note("id", Result{RequestID: &a, Outcome: "created", InteractionSID: &sid})
+		l.note("id", results.Result{RequestID: &a, Outcome: "created", InteractionSID: &sid})
 	}
 	if p := l.byID["id"]; !p.different || p.sid != sidA || len(l.odd) != 1 || l.odd[0].sid != sidB {
 		t.Errorf("%+v", l)

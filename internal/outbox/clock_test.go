@@ -9,6 +9,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // jump makes rows as the database's clock leaves them when it goes back by so much: what it
@@ -186,7 +187,7 @@ func TestClockBackResults(t *testing.T) {
 	jump(t, s, time.Hour)
 	mustSetBack(t, s, false, 2) // and the gate
 	exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '4 seconds'`)
-	if all, err := s.strays(t.Context(), &cursor{}); err != nil || len(all) != 1 {
+	if all, err := s.Results.Unpublished(t.Context(), &results.Cursor{}); err != nil || len(all) != 1 {
 		t.Errorf("%d results, %v", len(all), err)
 	}
 }

@@ -1,6 +1,10 @@
 package outbox
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"flexworker/internal/outbox/results"
+)
 
 type counter = atomic.Int64
 
@@ -8,16 +12,15 @@ type counter = atomic.Int64
 // numbers; how they are exported is the command's business. The zero value is
 // ready.
 type Counters struct {
-	Attempts      [5]counter // by flex.Kind
-	Spared        counter
-	PutBack       counter
-	Lookups       [3]counter // by FindingKind
-	Duplicates    counter    // requests with more than the one interaction they may have
-	Lapsed        counter
-	Expired       counter
-	Pruned        counter
-	Published     counter
-	PublishFailed counter
+	Attempts   [5]counter // by flex.Kind
+	Spared     counter
+	PutBack    counter
+	Lookups    [3]counter // by FindingKind
+	Duplicates counter    // requests with more than the one interaction they may have
+	Lapsed     counter
+	Expired    counter
+	Pruned     counter
+	Results    results.Counters
 }
 
 func (c *Counters) attempted(r record) {

@@ -277,8 +277,8 @@ func TestDeliverStops(t *testing.T) {
 	if kind, r := <-known, s.row(t, "s-1"); kind != flex.Created || r.State != request.Created {
 		t.Errorf("%s, is %s", kind, r.State)
 	}
-	if len(s.settled.queue) != 1 {
-		t.Errorf("%d hints, want 1", len(s.settled.queue))
+	if len(s.Results.Queue.Queue) != 1 {
+		t.Errorf("%d hints, want 1", len(s.Results.Queue.Queue))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // What a finding is about is the attempt, whoever asks: these tests are about what a row
@@ -413,16 +414,16 @@ func TestLookupBesideThePerson(t *testing.T) {
 	if n := waiting(); n != 3 {
 		t.Fatalf("%d wait for a person and are looked up again within ten minutes, want 3", n)
 	}
-	answers, err := s.strays(t.Context(), &cursor{})
+	answers, err := s.Results.Unpublished(t.Context(), &results.Cursor{})
 	if err != nil || len(answers) != 3 {
 		t.Fatal(answers, err)
 	}
-	if err := s.markPublished(t.Context(), answers); err != nil {
+	if err := s.Results.MarkPublished(t.Context(), answers); err != nil {
 		t.Fatal(err)
 	}
 	s.grow(t, time.Hour)
 	r.lookUp(t)
-	if answers, err := s.strays(t.Context(), &cursor{}); err != nil || len(answers) > 0 || waiting() != 3 {
+	if answers, err := s.Results.Unpublished(t.Context(), &results.Cursor{}); err != nil || len(answers) > 0 || waiting() != 3 {
 		t.Errorf("they are announced again, %v, or no longer looked up: %v", answers, err)
 	}
 

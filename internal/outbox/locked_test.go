@@ -10,6 +10,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // Whoever holds a row of ours locked (a person in psql, a report with FOR UPDATE) has to do with
@@ -210,7 +211,7 @@ func TestMarkLocked(t *testing.T) {
 		}
 	}
 	exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '1 minute'`)
-	answers, err := s.strays(t.Context(), &cursor{})
+	answers, err := s.Results.Unpublished(t.Context(), &results.Cursor{})
 	if err != nil || len(answers) != 7 {
 		t.Fatalf("%d answers, %v", len(answers), err)
 	}
@@ -222,7 +223,7 @@ func TestMarkLocked(t *testing.T) {
 	const left = `SELECT (SELECT count(*) FROM outbox WHERE published_at IS NULL) || ' ' || (SELECT count(*) FROM outbox_repeats WHERE published_at IS NULL)
 		|| ' ' || (SELECT count(*) FROM outbox_malformed WHERE published_at IS NULL)`
 	for range 2 { // the second time it does not wait
-		if err := s.markPublished(t.Context(), slices.Clone(answers)); err != nil {
+		if err := s.Results.MarkPublished(t.Context(), slices.Clone(answers)); err != nil {
 			t.Fatal(err)
 		}
 		if got := one[string](t, s.pool, left); got != "1 1 1" {
@@ -230,7 +231,7 @@ func TestMarkLocked(t *testing.T) {
 		}
 	}
 	release()
-	if err := s.markPublished(t.Context(), answers); err != nil {
+	if err := s.Results.MarkPublished(t.Context(), answers); err != nil {
 		t.Fatal(err)
 	}
 	if got := one[string](t, s.pool, left); got != "0 0 0" {

@@ -7,6 +7,7 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/results"
 	"flexworker/internal/trouble"
 )
 
@@ -53,17 +54,17 @@ func (s *Store) look(ctx context.Context) error {
 		       OR EXISTS (SELECT FROM outbox WHERE state = 'pending' AND expires_at <= now()),
 		       EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND due_at <= now()),
 		       EXISTS (SELECT FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < now() - $1::interval)
-		       OR EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND `+forPerson+` AND announced_at IS NULL),
+		       OR EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND `+results.ForPerson+` AND announced_at IS NULL),
 		       EXISTS (SELECT FROM outbox_malformed WHERE published_at IS NULL)
 		       OR EXISTS (SELECT FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL)`,
-		strayAge).Scan(&due, &overdue, &doubtful, &stray, &unanswered)
+		results.StrayAge).Scan(&due, &overdue, &doubtful, &stray, &unanswered)
 	if err != nil {
 		return database.Wrap("look", err)
 	}
 	for _, l := range []struct {
 		waits bool
 		loop  loop.Signal
-	}{{due, s.due}, {overdue, s.overdue}, {doubtful, s.doubtful}, {stray, s.stray}, {unanswered, s.unanswered}} {
+	}{{due, s.due}, {overdue, s.overdue}, {doubtful, s.doubtful}, {stray, s.Results.Stray}, {unanswered, s.Results.Asked}} {
 		if l.waits {
 			l.loop.Raise()
 		}

@@ -24,15 +24,15 @@ func TestLook(t *testing.T) {
 		{"expired", `UPDATE outbox SET due_at = clock_timestamp() + interval '1 hour', ` + ago("expires_at"), func(s *Store) loop.Signal { return s.overdue }},
 		{"lookup due", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), ` + ago("due_at"), func(s *Store) loop.Signal { return s.doubtful }},
 		{"lookup later", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), due_at = clock_timestamp() + interval '1 hour'`, nil},
-		{"for a person", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), for_person_since = now(), due_at = NULL`, func(s *Store) loop.Signal { return s.stray }},
+		{"for a person", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), for_person_since = now(), due_at = NULL`, func(s *Store) loop.Signal { return s.Results.Stray }},
 		{"announced", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), for_person_since = now(), due_at = NULL, announced_at = now()`, nil},
-		{"stray", `UPDATE outbox SET state = 'rejected', error_kind = 'x', due_at = NULL, ` + ago("settled_at"), func(s *Store) loop.Signal { return s.stray }},
+		{"stray", `UPDATE outbox SET state = 'rejected', error_kind = 'x', due_at = NULL, ` + ago("settled_at"), func(s *Store) loop.Signal { return s.Results.Stray }},
 		{"just settled", `UPDATE outbox SET state = 'rejected', error_kind = 'x', due_at = NULL, settled_at = clock_timestamp() + interval '1 hour'`, nil},
 		{"published", `UPDATE outbox SET state = 'rejected', error_kind = 'x', due_at = NULL, published_at = now(), ` + ago("settled_at"), nil},
 		{"malformed", `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error)
-			VALUES ('malformed', 's', 1, now(), 's', 's', '{}', '', 'x'); DELETE FROM outbox`, func(s *Store) loop.Signal { return s.unanswered }},
+			VALUES ('malformed', 's', 1, now(), 's', 's', '{}', '', 'x'); DELETE FROM outbox`, func(s *Store) loop.Signal { return s.Results.Asked }},
 		{"repeat of what is settled", `UPDATE outbox SET state = 'rejected', error_kind = 'x', due_at = NULL, settled_at = now(), published_at = now();
-			INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) SELECT id, 's', 2, now() FROM outbox`, func(s *Store) loop.Signal { return s.unanswered }},
+			INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) SELECT id, 's', 2, now() FROM outbox`, func(s *Store) loop.Signal { return s.Results.Asked }},
 		{"repeat of what is not", `UPDATE outbox SET due_at = clock_timestamp() + interval '1 hour';
 			INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) SELECT id, 's', 2, now() FROM outbox`, nil},
 	} {
@@ -40,7 +40,7 @@ func TestLook(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
 			mustAdd(t, s, "a", 1, func(e *request.Event) { e.NotBefore = time.Now().Add(time.Hour) })
-			all := map[string]loop.Signal{"due": s.due, "overdue": s.overdue, "doubtful": s.doubtful, "stray": s.stray, "unanswered": s.unanswered}
+			all := map[string]loop.Signal{"due": s.due, "overdue": s.overdue, "doubtful": s.doubtful, "stray": s.Results.Stray, "unanswered": s.Results.Asked}
 			for _, l := range all {
 				select {
 				case <-l:

@@ -9,6 +9,7 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // searchable: the fleet may search for tasks, at the latest in $1. No pause is longer
@@ -20,10 +21,6 @@ const lookable = `(lookup_attribute IS NULL OR ` + searchable + `)`
 
 // workspaceOf is the workspace in which a request has a task to look for; ” for none.
 const workspaceOf = `coalesce(CASE WHEN lookup_attribute IS NOT NULL THEN request #>> '{routing,properties,workspace_sid}' END, '')`
-
-// forPerson: a person has been asked. An index has this expression; for_person_since IS
-// NOT NULL says the same and has none.
-const forPerson = `coalesce(for_person_since, '-infinity') > '-infinity'`
 
 // dueLookup: a lookup is due, and $2 has not the workspace.
 const dueLookup = `state = 'uncertain' AND due_at <= now() AND ` + lookable + ` AND ($2::text[] IS NULL OR ` + workspaceOf + ` <> ALL ($2))`
@@ -178,7 +175,7 @@ const laterSQL = `
 // it came. What a person cancelled while the lookup was made is looked up again. So is what
 // was asked for longer than lookupLimit ago, by Postgres's clock, and found absent: the clocks
 // of a machine that was suspended do not tell.
-func (s *Store) resolve(ctx context.Context, u uncertain, f request.Finding, m request.Move, took time.Duration) (*settlement, error) {
+func (s *Store) resolve(ctx context.Context, u uncertain, f request.Finding, m request.Move, took time.Duration) (*results.Settled, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	kind, why := verdict(u, f, m)
@@ -201,11 +198,11 @@ func (s *Store) resolve(ctx context.Context, u uncertain, f request.Finding, m r
 			 WHERE o.id = $1 AND o.attempt = $2 AND o.state = 'uncertain' AND o.lookups = $3
 			   AND NOT ($4 = 'pending' AND o.cancel_requested_at IS NOT NULL)
 			   AND NOT ($21 AND o.due_at <= clock_timestamp())
-			RETURNING `+settlementColumns+`),
+			RETURNING `+results.SettledColumns+`),
 		history AS (
 			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, outcome, error, applied)
 			VALUES ($1, 'lookup', $3, $13, clock_timestamp() - $14::interval, $14, $15, $16, EXISTS (SELECT FROM moved)))
-		SELECT `+settlementNames+` FROM moved`,
+		SELECT `+results.SettledNames+` FROM moved`,
 		u.id, u.attempt, u.lookups, string(m.To), m.Person && u.lookupKey == "", m.Delay,
 		database.OrNull(f.Outcome.InteractionSID), database.OrNull(database.Text(f.TaskSID)), database.OrNull(database.Text(f.Outcome.AssignmentStatus)), database.JsonOrNull(f.Outcome.Response),
 		kind, why, s.worker, took, f.Kind.String(), database.OrNull(database.Text(f.Why+f.Duplicate())),
@@ -214,7 +211,7 @@ func (s *Store) resolve(ctx context.Context, u uncertain, f request.Finding, m r
 	if err != nil {
 		return nil, database.Wrap("resolve", err)
 	}
-	moved, err := pgx.CollectRows(rows, scanSettlement)
+	moved, err := pgx.CollectRows(rows, results.ScanSettled)
 	if err != nil || len(moved) == 0 {
 		return nil, database.Wrap("resolve", err)
 	}
@@ -267,7 +264,7 @@ func (s *Store) wakeWaiting(ctx context.Context, workspace, attribute string) (i
 	tag, err := s.pool.Exec(ctx, `/* wake waiting */
 		WITH waiting AS MATERIALIZED (
 			SELECT id FROM outbox
-			 WHERE state = 'uncertain' AND `+forPerson+` AND due_at > clock_timestamp() + $4::interval
+			 WHERE state = 'uncertain' AND `+results.ForPerson+` AND due_at > clock_timestamp() + $4::interval
 			   AND `+workspaceOf+` = $1 AND coalesce(lookup_attribute, '') = $2
 			 ORDER BY `+lookupOrder+` LIMIT $3 FOR UPDATE SKIP LOCKED)
 		UPDATE outbox o SET due_at = clock_timestamp() FROM waiting WHERE o.id = waiting.id`, workspace, attribute, wakeMost, lookupLimit)

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/outbox/results"
 )
 
 // TestPlans: what the loops ask again and again is found by an index that is
@@ -20,9 +22,9 @@ func TestPlans(t *testing.T) {
 	}{
 		{"prune", oldSQL, "Index Cond: ((settled_at < (now() - ", []any{time.Hour, time.Now(), 7, pruneBatch}},
 		{"expire", expireSQL, "Index Cond: (expires_at <= ", []any{sweepBatch}},
-		{"unpublished", unpublishedSQL, "Index Cond: (id = ANY (", []any{[]int64{7, 8}}},
-		{"strays", straySQL, "Index Cond: ((settled_at < (now() - ", []any{strayAge, time.Now(), 7, batchSize}},
-		{"waiting", waitingSQL, "Index Cond: ((COALESCE(for_person_since, '-infinity'::timestamp with time zone) > ", []any{7, batchSize}},
+		{"unpublished", results.UnpublishedSQL, "Index Cond: (id = ANY (", []any{[]int64{7, 8}}},
+		{"strays", results.StraySQL, "Index Cond: ((settled_at < (now() - ", []any{results.StrayAge, time.Now(), 7, batchSize}},
+		{"waiting", results.WaitingSQL, "Index Cond: ((COALESCE(for_person_since, '-infinity'::timestamp with time zone) > ", []any{7, batchSize}},
 		{"clock", clockFreshSQL, "outbox_fresh", []any{clockBatch}},
 		{"clock", clockAgainSQL, "outbox_again", []any{clockBatch, longestRetry}},
 		{"clock", clockSendingSQL, "outbox_sending", []any{clockBatch, longestLease}},

@@ -17,6 +17,7 @@ import (
 	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 	"flexworker/internal/rawjson"
 )
 
@@ -66,9 +67,9 @@ func (r *resultStream) all(t *testing.T) []*jetstream.RawStreamMsg {
 	return list
 }
 
-func (r *resultStream) publisher(t *testing.T, s *Store) *Publisher {
-	return &Publisher{Store: s, Stream: r, Subject: "interactions.results", Largest: func() int64 { return 1 << 20 },
-		Log: logger(t), Counters: &Counters{}}
+func (r *resultStream) publisher(t *testing.T, s *Store) *results.Publisher {
+	return &results.Publisher{Outgoing: s.Results, Stream: r, Subject: "interactions.results", Largest: func() int64 { return 1 << 20 },
+		Log: logger(t), Counters: &results.Counters{}}
 }
 
 // age makes everything that is settled old enough for any replica to publish it.
@@ -78,13 +79,13 @@ func age(t *testing.T, s *Store) {
 }
 
 // publishStrays is one turn of a Publisher for what others left.
-func publishStrays(t *testing.T, p *Publisher) bool {
+func publishStrays(t *testing.T, p *results.Publisher) bool {
 	t.Helper()
-	answers, err := p.Store.strays(t.Context(), &p.from)
+	answers, err := p.Outgoing.Unpublished(t.Context(), &p.From)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p.publish(t.Context(), answers)
+	return p.Publish(t.Context(), answers)
 }
 
 // settle adds one request and records this outcome of its first attempt.
@@ -200,24 +201,24 @@ func TestPublishedOnAckOnly(t *testing.T) {
 	s, r := newStore(t), newResults(t, consumertest.Options{})
 	settle(t, s, event("a", 1), good)
 	dead, other := s, s.another("w2") // w1 died after the record
-	if answers, err := other.strays(t.Context(), &cursor{}); len(answers) != 0 || err != nil {
+	if answers, err := other.Results.Unpublished(t.Context(), &results.Cursor{}); len(answers) != 0 || err != nil {
 		t.Fatalf("taken from its owner: %v, %v", answers, err)
 	}
 	age(t, s)
 	p := r.publisher(t, other)
-	if publishStrays(t, p) || s.row(t, "a").PublishedAt != nil || p.Counters.PublishFailed.Load() != 1 {
+	if publishStrays(t, p) || s.row(t, "a").PublishedAt != nil || p.Counters.Failed.Load() != 1 {
 		t.Fatal("published without a stream")
 	}
 	r.create(t)
-	answers, err := dead.strays(t.Context(), &cursor{})
+	answers, err := dead.Results.Unpublished(t.Context(), &results.Cursor{})
 	if err != nil || len(answers) != 1 {
 		t.Fatal(answers, err)
 	}
-	if _, err := p.send(answers[0]); err != nil { // published, and died before the mark
+	if _, err := p.Send(answers[0]); err != nil { // published, and died before the mark
 		t.Fatal(err)
 	}
 	<-r.PublishAsyncComplete()
-	if !publishStrays(t, p) || !r.publisher(t, dead).publish(t.Context(), answers) {
+	if !publishStrays(t, p) || !r.publisher(t, dead).Publish(t.Context(), answers) {
 		t.Fatal("not published")
 	}
 	if s.row(t, "a").PublishedAt == nil {
@@ -226,7 +227,7 @@ func TestPublishedOnAckOnly(t *testing.T) {
 	if n := len(r.all(t)); n != 1 {
 		t.Errorf("%d messages, want 1", n)
 	}
-	if answers, err := s.strays(t.Context(), &cursor{}); len(answers) != 0 || err != nil {
+	if answers, err := s.Results.Unpublished(t.Context(), &results.Cursor{}); len(answers) != 0 || err != nil {
 		t.Errorf("still to do: %v, %v", answers, err)
 	}
 	checkOutbox(t, s.pool)
@@ -310,9 +311,9 @@ func TestPublishTooLarge(t *testing.T) {
 					t.Error("not all is published")
 				}
 			}
-			got := map[string]Result{}
+			got := map[string]results.Result{}
 			for _, m := range r.all(t) {
-				var one Result
+				var one results.Result
 				if err := json.Unmarshal(m.Data, &one); err != nil {
 					t.Fatal(err)
 				}
@@ -409,24 +410,24 @@ func TestAnnouncement(t *testing.T) {
 	p := r.publisher(t, s)
 	settle(t, s, event("u", 1), flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503", Message: "m"})
 	exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now()`) // no lookup will tell
-	answers, err := s.strays(t.Context(), &cursor{})
+	answers, err := s.Results.Unpublished(t.Context(), &results.Cursor{})
 	if err != nil || len(answers) != 1 {
 		t.Fatal(answers, err)
 	}
 	for range 2 {
-		if !p.publish(t.Context(), answers) {
+		if !p.Publish(t.Context(), answers) {
 			t.Fatal("not published")
 		}
 	}
 	if row := s.row(t, "u"); row.AnnouncedAt == nil || row.PublishedAt != nil {
 		t.Errorf("%+v", row)
 	}
-	if again, err := s.strays(t.Context(), &cursor{}); len(again) != 0 || err != nil {
+	if again, err := s.Results.Unpublished(t.Context(), &results.Cursor{}); len(again) != 0 || err != nil {
 		t.Errorf("announced again: %v, %v", again, err)
 	}
 	exec(t, s.pool, `UPDATE outbox SET state = 'created', interaction_sid = $1, resolved_by = 'operator', settled_at = clock_timestamp() - interval '1 minute', due_at = NULL, for_person_since = NULL`, sidA)
 	before := s.row(t, "u").AnnouncedAt
-	if now := s.row(t, "u"); !p.publish(t.Context(), answers) || now.PublishedAt != nil || !deref(s.row(t, "u").AnnouncedAt).Equal(*before) {
+	if now := s.row(t, "u"); !p.Publish(t.Context(), answers) || now.PublishedAt != nil || !deref(s.row(t, "u").AnnouncedAt).Equal(*before) {
 		t.Error("a late announcement was marked")
 	}
 	if !publishStrays(t, p) || s.row(t, "u").PublishedAt == nil {
@@ -450,9 +451,9 @@ func TestPublisherBehind(t *testing.T) {
 	s, r := newStore(t), newResults(t, consumertest.Options{})
 	r.create(t)
 	p := r.publisher(t, s)
-	n := cap(s.settled.queue) + batchSize + 10
+	n := cap(s.Results.Queue.Queue) + batchSize + 10
 	mustAdd(t, s, "much", n, faulty("x"))
-	if left := len(s.settled.numbers); left != batchSize+10 {
+	if left := len(s.Results.Queue.Numbers); left != batchSize+10 {
 		t.Fatalf("%d are known by number", left)
 	}
 	ctx, stop := context.WithCancel(t.Context())
@@ -483,13 +484,13 @@ func TestPublisherRuns(t *testing.T) {
 	r.create(t)
 	p := r.publisher(t, s)
 	mustAdd(t, s, "stray", batchSize+10, faulty("x"))
-	for len(s.settled.queue) > 0 {
-		<-s.settled.queue // dropped hints
+	for len(s.Results.Queue.Queue) > 0 {
+		<-s.Results.Queue.Queue // dropped hints
 	}
 	age(t, s)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	looking(t, p.Store)
+	looking(t, s)
 	go func() { defer close(ended); p.Run(ctx) }()
 	unpublished := func() error {
 		var n int
@@ -513,7 +514,7 @@ func TestPublisherRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, func() error {
-		if p.Counters.PublishFailed.Load() == 0 {
+		if p.Counters.Failed.Load() == 0 {
 			return errors.New("nothing failed")
 		}
 		return nil
@@ -531,7 +532,7 @@ func TestPublisherStops(t *testing.T) {
 	t.Parallel()
 	s, r := newStore(t), newResults(t, consumertest.Options{})
 	r.create(t)
-	mustAdd(t, s, "s", cap(s.settled.queue)+batchSize+50, faulty("x")) // the last are known by number
+	mustAdd(t, s, "s", cap(s.Results.Queue.Queue)+batchSize+50, faulty("x")) // the last are known by number
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	r.publisher(t, s).Run(ctx)
@@ -549,12 +550,12 @@ func TestMarkFenced(t *testing.T) {
 	p := r.publisher(t, s)
 	settle(t, s, event("m", 1), flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"})
 	age(t, s)
-	earlier, err := s.strays(t.Context(), &cursor{})
+	earlier, err := s.Results.Unpublished(t.Context(), &results.Cursor{})
 	if err != nil || len(earlier) != 1 {
 		t.Fatal(earlier, err)
 	}
 	exec(t, s.pool, `UPDATE outbox SET settlement = 2`)
-	if !p.publish(t.Context(), earlier) || s.row(t, "m").PublishedAt != nil {
+	if !p.Publish(t.Context(), earlier) || s.row(t, "m").PublishedAt != nil {
 		t.Error("marked by the answer before")
 	}
 	if !publishStrays(t, p) || s.row(t, "m").PublishedAt == nil || len(r.all(t)) != 2 {
@@ -619,19 +620,19 @@ func TestUncertainAfterCreated(t *testing.T) {
 			t.Fatal(done, err)
 		}
 		exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now() WHERE state = 'uncertain'`)
-		waiting, err := s.settlements(t.Context(), waitingSQL, 0, batchSize)
+		waiting, err := s.Results.Settlements(t.Context(), results.WaitingSQL, 0, batchSize)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.settled.offer(&waiting[len(waiting)-1])
+		s.Results.Offer(&waiting[len(waiting)-1])
 	}
 	exec(t, s.pool, `UPDATE outbox SET state = 'created', interaction_sid = $1, resolved_by = 'lookup', error_kind = NULL, for_person_since = NULL, settled_at = now() - interval '1 minute' WHERE request_id = 'found'`, sidA)
 	other := s.another("w2")
-	answers, err := other.strays(t.Context(), &cursor{})
+	answers, err := other.Results.Unpublished(t.Context(), &results.Cursor{})
 	if err != nil || len(answers) != 2 {
 		t.Fatal(answers, err)
 	}
-	if !r.publisher(t, other).publish(t.Context(), slices.DeleteFunc(answers, func(a answer) bool { return a.kind != final })) {
+	if !r.publisher(t, other).Publish(t.Context(), slices.DeleteFunc(answers, func(a results.Answer) bool { return a.Kind != results.Final })) {
 		t.Fatal("not published")
 	}
 	ctx, stop := context.WithCancel(t.Context())
@@ -677,7 +678,7 @@ func TestRevisionOfARetry(t *testing.T) {
 	}
 	var got []string
 	for _, m := range r.all(t) {
-		var one Result
+		var one results.Result
 		if err := json.Unmarshal(m.Data, &one); err != nil {
 			t.Fatal(err)
 		}

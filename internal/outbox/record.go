@@ -13,6 +13,7 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // ErrLeaseLost is returned for a lease that no longer stands: the request was
@@ -34,7 +35,7 @@ type record struct {
 type recorded struct {
 	applied bool
 	locked  bool // nothing was written: ErrLocked
-	settled *settlement
+	settled *results.Settled
 }
 
 // record: sending -> what the policy decided, together with the row of history
@@ -45,13 +46,13 @@ type recorded struct {
 // And where it went back to pending but was not sent again yet, what Flex answered still
 // counts: that it was created after all, or refused for good, or that it may have been
 // created, as a 2xx without a sid says.
-func (s *Store) record(ctx context.Context, r record) (*settlement, error) {
+func (s *Store) record(ctx context.Context, r record) (*results.Settled, error) {
 	done, err := s.records.Do(ctx, r)
 	return done.told(err)
 }
 
 // told is what record and the like return of a record.
-func (d recorded) told(err error) (*settlement, error) {
+func (d recorded) told(err error) (*results.Settled, error) {
 	switch {
 	case err != nil:
 	case d.locked:
@@ -227,18 +228,18 @@ func (s *Store) recordTogether(ctx context.Context, db interface {
 }
 
 // settlement is the row that a record has settled, as a read of it would give it.
-func (r *record) settlement(number int, at time.Time) *settlement {
+func (r *record) settlement(number int, at time.Time) *results.Settled {
 	o, l := &r.told, &r.lease
-	s := &settlement{
-		id: l.ID, requestID: l.RequestID, source: l.Source, state: r.move.To, attempt: l.Attempt, number: number, request: l.Request,
-		interactionSID: database.OrNull(o.InteractionSID), taskSID: database.OrNull(database.Text(o.TaskSID)), assignmentStatus: database.OrNull(database.Text(o.AssignmentStatus)),
-		response: o.Response, errorKind: reason(r), errorMessage: database.OrNull(database.Text(o.Message)),
-		httpStatus: database.IntOrNull(o.HTTPStatus), twilioCode: database.IntOrNull(o.TwilioCode), twilioRequestID: database.OrNull(database.Text(o.RequestID)),
-		warnings: l.Warnings, receivedAt: l.ReceivedAt, settledAt: &at,
-		asked: asked{stream: l.Stream, sequence: l.Sequence, traceparent: database.OrNull(l.Traceparent), tracestate: database.OrNull(l.Tracestate)},
+	s := &results.Settled{
+		Id: l.ID, RequestID: l.RequestID, Source: l.Source, State: r.move.To, Attempt: l.Attempt, Revision: number, Request: l.Request,
+		InteractionSID: database.OrNull(o.InteractionSID), TaskSID: database.OrNull(database.Text(o.TaskSID)), AssignmentStatus: database.OrNull(database.Text(o.AssignmentStatus)),
+		Response: o.Response, ErrorKind: reason(r), ErrorMessage: database.OrNull(database.Text(o.Message)),
+		HttpStatus: database.IntOrNull(o.HTTPStatus), TwilioCode: database.IntOrNull(o.TwilioCode), TwilioRequestID: database.OrNull(database.Text(o.RequestID)),
+		Warnings: l.Warnings, ReceivedAt: l.ReceivedAt, SettledAt: &at,
+		Asked: results.Asked{Stream: l.Stream, Sequence: l.Sequence, Traceparent: database.OrNull(l.Traceparent), Tracestate: database.OrNull(l.Tracestate)},
 	}
-	if s.state == request.Created || s.state == request.Rejected {
-		s.resolvedBy = database.OrNull("response")
+	if s.State == request.Created || s.State == request.Rejected {
+		s.ResolvedBy = database.OrNull("response")
 	}
 	return s
 }

@@ -10,6 +10,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 const (
@@ -191,7 +192,7 @@ func TestRecordBatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, want := range []string{sidB, sidA, ""} {
-		if d := done[i]; d.applied != (want != "") || want != "" && deref(d.settled.interactionSID) != want {
+		if d := done[i]; d.applied != (want != "") || want != "" && deref(d.settled.InteractionSID) != want {
 			t.Errorf("%d: %+v, want %q", i, d, want)
 		}
 	}
@@ -242,7 +243,9 @@ func TestRecordBesideMark(t *testing.T) {
 	id := s.row(t, "a-1").ID
 	pid, release := holding(t, s, `SELECT FROM outbox WHERE id = $1 FOR UPDATE`, id)
 	marked := make(chan error, 1)
-	go func() { marked <- s.markPublished(t.Context(), []answer{{kind: final, id: id, number: 1}}) }()
+	go func() {
+		marked <- s.Results.MarkPublished(t.Context(), []results.Answer{{Kind: results.Final, Id: id, Number: 1}})
+	}()
 	blockedBy(t, s, pid)
 	settle(t, s, event("b-1", 2), good)
 	select {
@@ -269,7 +272,7 @@ func TestSyncedWrites(t *testing.T) {
 	exec(t, s.pool, `CREATE TRIGGER see AFTER INSERT OR UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION see()`)
 	for i, id := range []string{"a-1", "a-2"} {
 		settle(t, s, event(id, uint64(i+1)), good)
-		if err := s.markPublished(t.Context(), []answer{{kind: final, id: s.row(t, id).ID, number: 1}}); err != nil {
+		if err := s.Results.MarkPublished(t.Context(), []results.Answer{{Kind: results.Final, Id: s.row(t, id).ID, Number: 1}}); err != nil {
 			t.Fatal(err)
 		}
 	}

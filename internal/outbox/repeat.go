@@ -15,6 +15,7 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 	"flexworker/internal/rawjson"
 )
 
@@ -201,7 +202,7 @@ func (s *Store) sendAsked(ctx context.Context, batches ...*pgx.Batch) (all bool,
 		if err != nil {
 			return false, database.Wrap("add: keep", err)
 		}
-		s.unanswered.Raise()
+		s.Results.Asked.Raise()
 	}
 	return all, nil
 }
@@ -334,12 +335,12 @@ func (f *first) conflict(requestID string, differs []string) string {
 	}
 	return fmt.Sprintf("request_id %s is taken by another request, which differs in %s: message %d, received from %s at %s; it %s. "+
 		"This message was not carried out: ask again under a new request_id",
-		requestID, strings.Join(differs, ", "), f.sequence, shorten(shortName, f.source), f.receivedAt.UTC().Format(time.RFC3339), stands)
+		requestID, strings.Join(differs, ", "), f.sequence, results.Shorten(results.ShortName, f.source), f.receivedAt.UTC().Format(time.RFC3339), stands)
 }
 
 func orJSONNull(value []byte) []byte {
 	if value == nil {
-		return jsonNull
+		return results.JsonNull
 	}
 	return value
 }

@@ -270,8 +270,8 @@ func (r *Resolver) resolve(ctx context.Context, p request.Policy, u uncertain, f
 		r.Log.Info("the finding came too late: the request was resolved meanwhile", "request_id", u.requestID)
 		return nil
 	}
-	if done.owed() {
-		r.Store.settled.offer(done)
+	if done.Owed() {
+		r.Store.Results.Offer(done)
 	}
 	if m.To == request.Pending {
 		r.Store.due.Raise()

@@ -141,7 +141,7 @@ func TestStraysUnderLoad(t *testing.T) {
 	running.Go(func() { p.Run(ctx) })
 	running.Go(func() {
 		for ctx.Err() == nil { // a hint far more often than strays are looked for
-			s.unanswered.Raise()
+			s.Results.Asked.Raise()
 			loop.Rest(ctx, lookEvery/50, nil)
 		}
 	})

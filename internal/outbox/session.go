@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/results"
 )
 
 // Configure sets up the connections of the worker's loops; whoever else reads our
@@ -51,7 +52,7 @@ func warm(ctx context.Context, conn *pgx.Conn) error {
 		var b pgx.Batch
 		b.Queue(addSQL, make([]any, addParameters)...)
 		b.Queue(recordSQL, make([]any, recordParameters)...)
-		b.Queue(markSQL, make([]any, markParameters)...)
+		b.Queue(results.MarkSQL, make([]any, results.MarkParameters)...)
 		return tx.SendBatch(ctx, &b).Close()
 	})
 	if err != nil && conn.IsClosed() {

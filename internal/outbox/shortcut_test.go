@@ -16,6 +16,7 @@ import (
 	"flexworker/internal/group"
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 	"flexworker/internal/rawjson"
 )
 
@@ -262,15 +263,15 @@ func TestRecordedIsTheRow(t *testing.T) {
 		if err != nil || done == nil {
 			t.Fatalf("%s: %v, %v", id, done, err)
 		}
-		rows, err := s.pool.Query(t.Context(), `SELECT `+settlementColumns+` FROM outbox o WHERE request_id = $1`, id)
+		rows, err := s.pool.Query(t.Context(), `SELECT `+results.SettledColumns+` FROM outbox o WHERE request_id = $1`, id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		read, err := pgx.CollectExactlyOneRow(rows, scanSettlement)
+		read, err := pgx.CollectExactlyOneRow(rows, results.ScanSettled)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, want := asJSON(t, done.answer()), asJSON(t, read.answer()); got != want {
+		if got, want := asJSON(t, done.Answer()), asJSON(t, read.Answer()); got != want {
 			t.Errorf("%s\n    composed %s\n    read     %s", id, got, want)
 		}
 	}
@@ -288,11 +289,11 @@ func outcomesThatSettle() []flex.Outcome {
 }
 
 // asJSON is an answer as it would be published.
-func asJSON(t *testing.T, a answer) string {
+func asJSON(t *testing.T, a results.Answer) string {
 	t.Helper()
-	body, err := encode(a.body)
+	body, err := results.Encode(a.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("%d %d %d %s %s %s %s %s %s", a.kind, a.id, a.number, a.outcome, a.source, a.messageID, deref(a.traceparent), deref(a.tracestate), body)
+	return fmt.Sprintf("%d %d %d %s %s %s %s %s %s", a.Kind, a.Id, a.Number, a.Outcome, a.Source, a.MessageID, deref(a.Traceparent), deref(a.Tracestate), body)
 }

@@ -5,6 +5,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // The invariants of the simulation.
@@ -127,7 +128,7 @@ func (s *sim) checkResolve(row *simRow, d request.Doubt, f request.Finding, m re
 // checkResult: I8. A result tells what is committed.
 func (s *sim) checkResult(a simAnswer) {
 	row := s.row(a.row)
-	if a.kind != final || row == nil {
+	if a.kind != results.Final || row == nil {
 		if row == nil {
 			s.fail("I8: a result of request %d, which has no row", a.row)
 		}
@@ -158,7 +159,7 @@ func (s *sim) checkEnd() {
 		case row.state.Final():
 			n := 0
 			for _, r := range s.results { // I7
-				if r.kind == final && r.row == row.id && r.number == row.settlement && r.state == row.state && r.sid == row.sid {
+				if r.kind == results.Final && r.row == row.id && r.number == row.settlement && r.state == row.state && r.sid == row.sid {
 					n++
 				}
 			}
@@ -173,7 +174,9 @@ func (s *sim) checkEnd() {
 			if (s.policy.Undecided == request.Fail || s.policy.Undecided == request.Retry) && !older {
 				s.fail("I3: request %d waits for a person, and the policy is %s", row.id, s.policy.Undecided)
 			}
-			if !slices.ContainsFunc(s.results, func(r simResult) bool { return r.kind == announcement && r.row == row.id && r.number == row.attempt }) {
+			if !slices.ContainsFunc(s.results, func(r simResult) bool {
+				return r.kind == results.Announcement && r.row == row.id && r.number == row.attempt
+			}) {
 				s.fail("I7: nobody was told that request %d waits for a person", row.id)
 			}
 		default:

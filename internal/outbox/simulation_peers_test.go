@@ -15,6 +15,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // The bugs of others that must not become ours. The numbers are those of
@@ -137,10 +138,10 @@ func TestPeers_04_EveryStatementEnds(t *testing.T) {
 		"lapse":         func(ctx context.Context) error { _, err := s.lapse(ctx); return err },
 		"expire":        func(ctx context.Context) error { _, err := s.expire(ctx); return err },
 		"prune":         func(ctx context.Context) error { _, err := s.prune(ctx, time.Hour); return err },
-		"strays":        func(ctx context.Context) error { _, err := s.strays(ctx, &cursor{}); return err },
-		"asking":        func(ctx context.Context) error { _, err := s.asking(ctx, &cursor{}); return err },
+		"strays":        func(ctx context.Context) error { _, err := s.Results.Unpublished(ctx, &results.Cursor{}); return err },
+		"asking":        func(ctx context.Context) error { _, err := s.Results.Asking(ctx, &results.Cursor{}); return err },
 		"mark": func(ctx context.Context) error {
-			return s.markPublished(ctx, []answer{{kind: final, id: 1, number: 1}})
+			return s.Results.MarkPublished(ctx, []results.Answer{{Kind: results.Final, Id: 1, Number: 1}})
 		},
 		"renew": func(ctx context.Context) error {
 			_, err := s.renew(ctx, "v", FleetSettings{}, Standing{Word: WordOK})
@@ -247,7 +248,7 @@ func TestPeers_10_DeadRowsBlockNoReplay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := done.messageID()
+	first := done.MessageID()
 	if ids, err := s.retry(t.Context(), person, Filter{RequestIDs: []string{id}}); err != nil || len(ids) != 1 {
 		t.Fatal(ids, err)
 	}
@@ -256,7 +257,7 @@ func TestPeers_10_DeadRowsBlockNoReplay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if done.messageID() == first {
+	if done.MessageID() == first {
 		t.Error("the second result would be dropped as a repeat of the first")
 	}
 	exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '2 days', published_at = now()`)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // The tables of the simulation. Each method does, in memory and at once, what
@@ -396,7 +397,7 @@ func (s *sim) resolve(u uncertain, f request.Finding, m request.Move) *simRow {
 func (s *sim) strays() (answers []simAnswer) {
 	for i := range s.rows {
 		r := &s.rows[i]
-		if r.settledAt != never && !r.published && r.settledAt < s.now-strayAge ||
+		if r.settledAt != never && !r.published && r.settledAt < s.now-results.StrayAge ||
 			r.state == request.Uncertain && r.forPerson != never && !r.announced {
 			answers = append(answers, answerOf(r))
 		}
@@ -405,9 +406,9 @@ func (s *sim) strays() (answers []simAnswer) {
 		switch row := s.row(r.row); {
 		case r.published:
 		case r.conflict:
-			answers = append(answers, simAnswer{kind: malformation, row: r.row, number: r.sequence})
+			answers = append(answers, simAnswer{kind: results.Malformation, row: r.row, number: r.sequence})
 		case row.settledAt != never: // askingAgain
-			answers = append(answers, simAnswer{kind: repetition, row: r.row, number: r.sequence, state: row.state, sid: row.sid})
+			answers = append(answers, simAnswer{kind: results.Repetition, row: r.row, number: r.sequence, state: row.state, sid: row.sid})
 		}
 	}
 	return answers
@@ -416,20 +417,20 @@ func (s *sim) strays() (answers []simAnswer) {
 // answerOf: settlement.answer.
 func answerOf(r *simRow) simAnswer {
 	if !r.state.Final() {
-		return simAnswer{kind: announcement, row: r.id, number: r.attempt, settlement: r.settlement, state: r.state}
+		return simAnswer{kind: results.Announcement, row: r.id, number: r.attempt, settlement: r.settlement, state: r.state}
 	}
-	return simAnswer{kind: final, row: r.id, number: r.settlement, state: r.state, sid: r.sid}
+	return simAnswer{kind: results.Final, row: r.id, number: r.settlement, state: r.state, sid: r.sid}
 }
 
 // markPublished: Store.markPublished, each kind fenced by its number.
 func (s *sim) markPublished(acked []simAnswer) {
 	for _, a := range acked {
 		switch row := s.row(a.row); a.kind {
-		case final:
+		case results.Final:
 			if row.settledAt != never && (row.settlement == a.number || s.broken(markNotFenced)) {
 				row.published = true
 			}
-		case announcement:
+		case results.Announcement:
 			if row.attempt == a.number && row.state == request.Uncertain && row.forPerson != never {
 				row.announced = true
 			}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // The simulation: short histories of a few requests, three replicas, Flex,
@@ -215,7 +216,7 @@ func (s *sim) nextInstant() instant {
 			at(r.dueAt)
 			waits = true
 		case r.settledAt != never && !r.published:
-			at(r.settledAt + strayAge)
+			at(r.settledAt + results.StrayAge)
 		}
 	}
 	for _, r := range s.replicas {

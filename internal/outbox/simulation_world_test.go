@@ -10,6 +10,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // The world of the simulation: Flex, TaskRouter, the two streams, the replicas
@@ -63,7 +64,7 @@ type simFlex struct {
 
 // simAnswer is one message for the result stream.
 type simAnswer struct {
-	kind       answerKind
+	kind       results.AnswerKind
 	row        int
 	number     int // settlement, attempt or sequence: what the mark is fenced by
 	settlement int // of an announcement
@@ -628,7 +629,7 @@ func (s *sim) store(a simAnswer) {
 	for i := range s.results {
 		if r := &s.results[i]; r.kind == a.kind && r.row == a.row && r.number == a.number && r.settlement == a.settlement {
 			r.copies++
-			if r.kind == final && (r.state != a.state || r.sid != a.sid) {
+			if r.kind == results.Final && (r.state != a.state || r.sid != a.sid) {
 				s.fail("two different results under one message id: %v and %v", r.simAnswer, a)
 			}
 			return

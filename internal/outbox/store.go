@@ -12,6 +12,7 @@ import (
 	"flexworker/internal/group"
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // Limits of the durable steps.
@@ -47,9 +48,9 @@ type Store struct {
 
 	claims, stores stall // whether Postgres lets claims through, and what is added
 
-	locked                                      lockedIDs // known to Add
-	waryAdds, waryAsked, waryRecords, waryMarks database.Wary
-	fleet                                       atomic.Pointer[Fleet] // as the latest look found it; nil before the first
+	locked                           lockedIDs // known to Add
+	waryAdds, waryAsked, waryRecords database.Wary
+	fleet                            atomic.Pointer[Fleet] // as the latest look found it; nil before the first
 
 	adds      *group.Group[request.Event, Added]
 	addsApart *group.Group[request.Event, Added] // of those whose row was found locked, one at a time
@@ -61,13 +62,13 @@ type Store struct {
 
 	// Hints to the loops of this process. Losing one costs time, never a request:
 	// the Lookout raises it again.
-	due        loop.Signal // something may be due: Deliverer
-	overdue    loop.Signal // a lease or a deadline has passed: Sweeper
-	wentBack   loop.Signal // the database's clock went back: Sweeper
-	doubtful   loop.Signal // a lookup is due: Resolver
-	settled    *hints      // results to publish: Publisher
-	stray      loop.Signal // a result that nobody has published: Publisher
-	unanswered loop.Signal // a repeat or a malformed message waits for its answer: Publisher
+	due      loop.Signal // something may be due: Deliverer
+	overdue  loop.Signal // a lease or a deadline has passed: Sweeper
+	wentBack loop.Signal // the database's clock went back: Sweeper
+	doubtful loop.Signal // a lookup is due: Resolver
+
+	// Results is what this outbox owes; the Publisher takes it from there.
+	Results *results.Outgoing
 
 	controls controls
 }
@@ -78,7 +79,7 @@ type Store struct {
 func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
 	s := &Store{
 		pool: pool, worker: worker, Attribute: "interaction_request", leaseFor: attemptLimit + leaseMargin,
-		due: loop.NewSignal(), overdue: loop.NewSignal(), wentBack: loop.NewSignal(), doubtful: loop.NewSignal(), settled: newHints(), stray: loop.NewSignal(), unanswered: loop.NewSignal(),
+		due: loop.NewSignal(), overdue: loop.NewSignal(), wentBack: loop.NewSignal(), doubtful: loop.NewSignal(),
 	}
 	s.adds = group.New(batchSize, s.addBatch)
 	s.adds.Room, s.adds.Split = s.shortcut.room, database.IsDataError
@@ -92,6 +93,7 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	s.records.Size, s.records.MostBytes = func(r record) int { return len(r.told.Response) }, batchBytes
 	s.turn = group.NewTurn(turnWait)
 	s.records.Turn = s.turn
+	s.Results = results.NewOutgoing(pool, s.turn)
 	return s
 }
 

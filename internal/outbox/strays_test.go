@@ -10,6 +10,7 @@ import (
 	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // TestRefusedForGood: a full batch of each kind of answer that the stream refuses
@@ -23,7 +24,7 @@ func TestRefusedForGood(t *testing.T) {
 	})
 	for _, outcome := range []string{"rejected", "malformed", "uncertain"} {
 		for range 2 { // so it has room for no more of these
-			if _, err := r.Publish(t.Context(), ResultSubject("interactions.results", outcome, "refused"), nil); err != nil {
+			if _, err := r.Publish(t.Context(), results.Subject("interactions.results", outcome, "refused"), nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -90,7 +91,7 @@ func answersOfEachKind(t *testing.T, s *Store, source string, n, first int) {
 	if _, err := s.addMalformedBatch(t.Context(), malformed); err != nil {
 		t.Fatal(err)
 	}
-	for len(s.settled.queue) > 0 {
-		<-s.settled.queue
+	for len(s.Results.Queue.Queue) > 0 {
+		<-s.Results.Queue.Queue
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // TestResultSubject: up to 1,024 bytes a source stands as it is; a longer one is cut
@@ -25,7 +26,7 @@ func TestResultSubject(t *testing.T) {
 		{ordinary[:990] + "." + ordinary, ordinary[:990] + ".80917cd96bd741bd24aeff998c5be29f"},
 		{strings.Repeat("é", 2000), strings.Repeat("é", 495) + ".972d88afa1e48c26f6d2d60f131f9568"},
 	} {
-		if got := ResultSubject("r", "created", tt.source); got != "r.created."+tt.want {
+		if got := results.Subject("r", "created", tt.source); got != "r.created."+tt.want {
 			t.Errorf("%.10s of %d bytes: ...%s of %d bytes", tt.source, len(tt.source), got[max(0, len(got)-40):], len(got))
 		}
 	}
@@ -63,7 +64,7 @@ func TestLongSource(t *testing.T) {
 	}
 	for _, source := range sources {
 		for outcome, want := range map[string]int{"rejected": 2, "malformed": 1} {
-			if n := published[ResultSubject("interactions.results", outcome, source)]; n != want {
+			if n := published[results.Subject("interactions.results", outcome, source)]; n != want {
 				t.Errorf("%d times %s for %.10s of %d bytes, want %d", n, outcome, source, len(source), want)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"flexworker/internal/crash"
 	"flexworker/internal/database"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/results"
 	"flexworker/internal/trouble"
 )
 
@@ -107,11 +108,11 @@ func (s *Store) lapse(ctx context.Context) (int, error) {
 			       error_kind = 'lapsed', http_status = NULL, twilio_code = NULL, twilio_request_id = NULL,
 			       error_message = 'worker ' || over.leased_by || ' claimed it and has not recorded what came of the call'
 			  FROM over WHERE o.id = over.id
-			RETURNING over.leased_by AS lapsed_by, CASE WHEN o.undecided THEN over.leased_until - $2::interval ELSE o.attempt_began_at END AS began, `+settlementColumns+`),
+			RETURNING over.leased_by AS lapsed_by, CASE WHEN o.undecided THEN over.leased_until - $2::interval ELSE o.attempt_began_at END AS began, `+results.SettledColumns+`),
 		history AS (
 			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, error, applied)
 			SELECT id, 'attempt', attempt, lapsed_by, began, 'lapsed', error_message, true FROM moved)
-		SELECT `+settlementNames+` FROM moved`, sweepBatch, s.leaseFor, lapsedRest)
+		SELECT `+results.SettledNames+` FROM moved`, sweepBatch, s.leaseFor, lapsedRest)
 }
 
 // expire: pending -> expired, where the deadline passed. It says how far the request
@@ -137,7 +138,7 @@ const expireSQL = `
 	                FROM outbox_attempts a WHERE a.outbox_id = o.id AND a.kind = 'attempt' AND a.applied AND a.outcome <> 'put_back'
 	              HAVING count(*) > 0), 'before it was sent')
 	  FROM over WHERE o.id = over.id
-	RETURNING ` + settlementColumns
+	RETURNING ` + results.SettledColumns
 
 // sweepOut runs a statement that returns the rows it moved, and hints at their
 // results.
@@ -148,7 +149,7 @@ func (s *Store) sweepOut(ctx context.Context, step, sql string, args ...any) (in
 	if err != nil {
 		return 0, database.Wrap(step, err)
 	}
-	moved, err := pgx.CollectRows(rows, scanSettlement)
+	moved, err := pgx.CollectRows(rows, results.ScanSettled)
 	if err != nil {
 		return 0, database.Wrap(step, err)
 	}
@@ -156,8 +157,8 @@ func (s *Store) sweepOut(ctx context.Context, step, sql string, args ...any) (in
 		crash.At("swept")
 	}
 	for i := range moved {
-		if moved[i].owed() {
-			s.settled.offer(&moved[i])
+		if moved[i].Owed() {
+			s.Results.Offer(&moved[i])
 		}
 	}
 	return len(moved), nil

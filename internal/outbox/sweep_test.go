@@ -66,7 +66,7 @@ func TestExpire(t *testing.T) {
 	if r.State != request.Expired || r.SettledAt == nil || r.DueIn != nil || deref(r.ErrorKind) != "expired" || r.Attempt != 0 {
 		t.Errorf("%+v", r)
 	}
-	if hint := <-s.settled.queue; hint.requestID != "x-3" || hint.state != request.Expired {
+	if hint := <-s.Results.Queue.Queue; hint.RequestID != "x-3" || hint.State != request.Expired {
 		t.Errorf("hint %+v", hint)
 	}
 	// What was being sent when its deadline passed is sent; put back, it expires.

@@ -7,6 +7,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // BenchmarkWrites are the durable steps of a request, a batch at a time: what a
@@ -32,7 +33,7 @@ func benchmarkWrite(b *testing.B, step string, size int) {
 			b.Fatal(name, err)
 		}
 	}
-	response := created().response
+	response := created().Response
 	b.StopTimer()
 	b.ResetTimer()
 	for range b.N {
@@ -60,14 +61,14 @@ func benchmarkWrite(b *testing.B, step string, size int) {
 			done, err = s.recordBatch(b.Context(), records)
 			return err
 		})
-		answers := make([]answer, len(done))
+		answers := make([]results.Answer, len(done))
 		for i := range done {
 			if !done[i].applied {
 				b.Fatal("a record was not applied")
 			}
-			answers[i] = done[i].settled.answer()
+			answers[i] = done[i].settled.Answer()
 		}
-		timed("mark", func() error { return s.markPublished(b.Context(), answers) })
+		timed("mark", func() error { return s.Results.MarkPublished(b.Context(), answers) })
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*size), "ns/row")
 }

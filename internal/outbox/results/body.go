@@ -1,4 +1,4 @@
-package outbox
+package results
 
 import (
 	"bytes"
@@ -11,7 +11,7 @@ import (
 
 // encode is the body of a message. json.Marshal would write <, > and & with six bytes
 // each, so that a request which the stream took had a result that it does not take.
-func encode(body any) ([]byte, error) {
+func Encode(body any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -26,7 +26,7 @@ const (
 	shortMetadata = 512 // what senders know their requests by has room
 	shortMessage  = 500
 	shortFaults   = 1000
-	shortName     = 200 // of each text that Flex chose
+	ShortName     = 200 // of each text that Flex chose
 )
 
 // reduced is a result without what the sender can look up for himself, and with the
@@ -34,25 +34,25 @@ const (
 // what was left out, or cut, so that nothing seems not to have been there.
 func reduced(r Result) Result {
 	if len(r.Metadata) > shortMetadata {
-		r.Metadata, r.MetadataLeftOut = jsonNull, true
+		r.Metadata, r.MetadataLeftOut = JsonNull, true
 	}
 	if r.Channel != nil {
 		short := *r.Channel
-		cutAll(shortName, &short.SID, &short.Type)
+		cutAll(ShortName, &short.SID, &short.Type)
 		r.Channel = &short
 	}
 	if r.Routing != nil {
 		short := *r.Routing
-		if len(short.Reservation) > shortName {
+		if len(short.Reservation) > ShortName {
 			short.Reservation = nil // null
 		}
-		cutAll(shortName, &short.AssignmentStatus, &short.WorkspaceSID, &short.WorkflowSID, &short.WorkflowName, &short.QueueSID, &short.QueueName,
+		cutAll(ShortName, &short.AssignmentStatus, &short.WorkspaceSID, &short.WorkflowSID, &short.WorkflowName, &short.QueueSID, &short.QueueName,
 			&short.TaskChannelSID, &short.TaskChannelUniqueName, &short.ConversationSID)
 		r.Routing = &short
 	}
 	if r.Error != nil {
 		short := *r.Error
-		short.Message = shorten(shortMessage, short.Message)
+		short.Message = Shorten(shortMessage, short.Message)
 		short.Faults = fewer(short.Faults)
 		cutAll(shortMessage, &short.MoreInfo)
 		r.Error = &short
@@ -78,7 +78,7 @@ func fewer(faults json.RawMessage) json.RawMessage {
 func cutAll(most int, texts ...**string) {
 	for _, s := range texts {
 		if *s != nil {
-			short := shorten(most, **s)
+			short := Shorten(most, **s)
 			*s = &short
 		}
 	}
@@ -86,7 +86,7 @@ func cutAll(most int, texts ...**string) {
 
 // shorten leaves of a text at most so many bytes, and no half character, and shows
 // where it was cut.
-func shorten(most int, s string) string {
+func Shorten(most int, s string) string {
 	if len(s) <= most {
 		return s
 	}

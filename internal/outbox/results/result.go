@@ -1,4 +1,4 @@
-package outbox
+package results
 
 import (
 	"encoding/json"
@@ -24,7 +24,7 @@ type Result struct {
 	Routing        *flex.Routing   `json:"routing"`
 	Attempts       int             `json:"attempts"`
 	ResolvedBy     *string         `json:"resolved_by"`
-	Error          *ResultError    `json:"error"`
+	Error          *Error          `json:"error"`
 	Warnings       json.RawMessage `json:"warnings"` // an array of {path, problem}
 	Metadata       json.RawMessage `json:"metadata"`
 	// MetadataLeftOut: the request has metadata, with which the result would be
@@ -42,12 +42,12 @@ type Result struct {
 }
 
 var (
-	jsonNull = json.RawMessage("null")
+	JsonNull = json.RawMessage("null")
 	noneJSON = json.RawMessage("[]")
 )
 
 // ResultError is why there is no interaction, or why nobody knows.
-type ResultError struct {
+type Error struct {
 	Kind            string          `json:"kind"`
 	HTTPStatus      *int            `json:"http_status"`
 	TwilioCode      *int            `json:"twilio_code"`
@@ -59,119 +59,119 @@ type ResultError struct {
 
 // A settlement is a row as the Publisher needs it: settled, or waiting for a
 // person.
-type settlement struct {
-	id               int64
-	requestID        string
-	source           string
-	state            request.State
-	attempt          int
-	number           int // outbox.settlement
-	request          []byte
-	interactionSID   *string
-	taskSID          *string
-	assignmentStatus *string
-	response         []byte
-	resolvedBy       *string
-	errorKind        *string
-	errorMessage     *string
-	httpStatus       *int
-	twilioCode       *int
-	twilioRequestID  *string
+type Settled struct {
+	Id               int64
+	RequestID        string
+	Source           string
+	State            request.State
+	Attempt          int
+	Revision         int // outbox.settlement
+	Request          []byte
+	InteractionSID   *string
+	TaskSID          *string
+	AssignmentStatus *string
+	Response         []byte
+	ResolvedBy       *string
+	ErrorKind        *string
+	ErrorMessage     *string
+	HttpStatus       *int
+	TwilioCode       *int
+	TwilioRequestID  *string
 	faults           []byte
-	warnings         []byte
-	asked            asked
-	receivedAt       time.Time
-	settledAt        *time.Time
+	Warnings         []byte
+	Asked            Asked
+	ReceivedAt       time.Time
+	SettledAt        *time.Time
 	waits            bool // uncertain, and a person has to look; not announced yet
 }
 
 // asked is the message that an answer is to, as far as the answer shows it: the
 // request's own, or one that asked again.
-type asked struct {
-	stream                  string
-	sequence                int64
-	traceparent, tracestate *string
+type Asked struct {
+	Stream                  string
+	Sequence                int64
+	Traceparent, Tracestate *string
 }
 
 // settlementColumns are what scanSettlement reads, of outbox as o.
-const settlementColumns = `o.id, o.request_id, o.source, o.state, o.attempt, o.settlement, o.request,
+const SettledColumns = `o.id, o.request_id, o.source, o.state, o.attempt, o.settlement, o.request,
 	o.interaction_sid, o.task_sid, o.assignment_status, o.response, o.resolved_by, o.error_kind, o.error_message,
 	o.http_status, o.twilio_code, o.twilio_request_id, o.faults, o.warnings,
 	o.stream, o.stream_sequence, o.traceparent, o.tracestate, o.received_at, o.settled_at,
 	o.state = 'uncertain' AND o.for_person_since IS NOT NULL AND o.announced_at IS NULL AS waits`
 
 // settlementNames are the same of a statement that returned settlementColumns.
-const settlementNames = `id, request_id, source, state, attempt, settlement, request,
+const SettledNames = `id, request_id, source, state, attempt, settlement, request,
 	interaction_sid, task_sid, assignment_status, response, resolved_by, error_kind, error_message,
 	http_status, twilio_code, twilio_request_id, faults, warnings,
 	stream, stream_sequence, traceparent, tracestate, received_at, settled_at, waits`
 
-func scanSettlement(row pgx.CollectableRow) (settlement, error) {
-	var s settlement
+func ScanSettled(row pgx.CollectableRow) (Settled, error) {
+	var s Settled
 	err := row.Scan(s.targets()...)
 	return s, err
 }
 
-func (s *settlement) targets() []any {
-	return []any{&s.id, &s.requestID, &s.source, &s.state, &s.attempt, &s.number, &s.request,
-		&s.interactionSID, &s.taskSID, &s.assignmentStatus, &s.response, &s.resolvedBy, &s.errorKind, &s.errorMessage,
-		&s.httpStatus, &s.twilioCode, &s.twilioRequestID, &s.faults, &s.warnings,
-		&s.asked.stream, &s.asked.sequence, &s.asked.traceparent, &s.asked.tracestate, &s.receivedAt, &s.settledAt, &s.waits}
+func (s *Settled) targets() []any {
+	return []any{&s.Id, &s.RequestID, &s.Source, &s.State, &s.Attempt, &s.Revision, &s.Request,
+		&s.InteractionSID, &s.TaskSID, &s.AssignmentStatus, &s.Response, &s.ResolvedBy, &s.ErrorKind, &s.ErrorMessage,
+		&s.HttpStatus, &s.TwilioCode, &s.TwilioRequestID, &s.faults, &s.Warnings,
+		&s.Asked.Stream, &s.Asked.Sequence, &s.Asked.Traceparent, &s.Asked.Tracestate, &s.ReceivedAt, &s.SettledAt, &s.waits}
 }
 
 // owed says whether somebody is to hear of it now.
-func (s *settlement) owed() bool { return s.state.Final() || s.waits }
+func (s *Settled) Owed() bool { return s.State.Final() || s.waits }
 
 // messageID names this answer for good. A result that changes has another one:
 // a stream drops a second message under the same id, whatever its body.
-func (s *settlement) messageID() string {
-	id := flex.LookupKey(s.requestID) + "-" + strconv.Itoa(s.number)
+func (s *Settled) MessageID() string {
+	id := flex.LookupKey(s.RequestID) + "-" + strconv.Itoa(s.Revision)
 	if s.waits {
-		id += "-uncertain-" + strconv.Itoa(s.attempt)
+		id += "-uncertain-" + strconv.Itoa(s.Attempt)
 	}
 	return id
 }
 
 // result is the answer as it is published. The same row gives the same bytes.
-func (s *settlement) result() Result {
+func (s *Settled) result() Result {
 	r := Result{
-		RequestID: &s.requestID, Outcome: string(s.state), InteractionSID: s.interactionSID, TaskSID: s.taskSID,
-		Attempts: s.attempt, ResolvedBy: s.resolvedBy, Metadata: jsonNull, Warnings: noneJSON,
-		Revision: &s.number, Stream: s.asked.stream, Sequence: s.asked.sequence, ReceivedAt: s.receivedAt.UTC(),
+		RequestID: &s.RequestID, Outcome: string(s.State), InteractionSID: s.InteractionSID, TaskSID: s.TaskSID,
+		Attempts: s.Attempt, ResolvedBy: s.ResolvedBy, Metadata: JsonNull, Warnings: noneJSON,
+		Revision: &s.Revision, Stream: s.Asked.Stream, Sequence: s.Asked.Sequence, ReceivedAt: s.ReceivedAt.UTC(),
 	}
-	if s.warnings != nil {
-		r.Warnings = s.warnings
+	if s.Warnings != nil {
+		r.Warnings = s.Warnings
 	}
-	if s.settledAt != nil {
-		at := s.settledAt.UTC()
+	if s.SettledAt != nil {
+		at := s.SettledAt.UTC()
 		r.SettledAt = &at
 	}
-	if metadata, ok := rawjson.Member(s.request, "metadata"); ok {
+	if metadata, ok := rawjson.Member(s.Request, "metadata"); ok {
 		r.Metadata = metadata
 	}
-	if s.state == request.Created {
-		r.Channel, r.Routing = flex.Describe(s.response)
-		if r.Routing != nil && s.assignmentStatus != nil {
-			r.Routing.AssignmentStatus = s.assignmentStatus
+	if s.State == request.Created {
+		r.Channel, r.Routing = flex.Describe(s.Response)
+		if r.Routing != nil && s.AssignmentStatus != nil {
+			r.Routing.AssignmentStatus = s.AssignmentStatus
 		}
 	}
 	r.Error = s.resultError()
 	return r
 }
 
-func (s *settlement) resultError() *ResultError {
-	if s.errorKind == nil {
+func (s *Settled) resultError() *Error {
+	if s.ErrorKind == nil {
 		return nil
 	}
-	e := &ResultError{Kind: *s.errorKind, HTTPStatus: s.httpStatus, TwilioCode: s.twilioCode,
-		TwilioRequestID: s.twilioRequestID, Faults: jsonNull}
-	if s.errorMessage != nil {
-		e.Message = *s.errorMessage
+	e := &Error{Kind: *s.ErrorKind, HTTPStatus: s.HttpStatus, TwilioCode: s.TwilioCode,
+		TwilioRequestID: s.TwilioRequestID, Faults: JsonNull}
+	if s.ErrorMessage != nil {
+		e.Message = *s.ErrorMessage
 	}
 	if s.faults != nil {
 		e.Faults = s.faults
 	}
-	if info, ok := rawjson.Member(s.response, "more_info"); ok {
+	if info, ok := rawjson.Member(s.Response, "more_info"); ok {
 		if text, _ := rawjson.Text(info); len(text) > 0 {
 			moreInfo := string(text)
 			e.MoreInfo = &moreInfo
@@ -179,3 +179,7 @@ func (s *settlement) resultError() *ResultError {
 	}
 	return e
 }
+
+// forPerson: a person has been asked. An index has this expression; for_person_since IS
+// NOT NULL says the same and has none.
+const ForPerson = `coalesce(for_person_since, '-infinity') > '-infinity'`

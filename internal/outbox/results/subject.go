@@ -1,4 +1,4 @@
-package outbox
+package results
 
 import (
 	"crypto/sha256"
@@ -23,7 +23,7 @@ const (
 // source of more than 1,024 bytes is cut: up to 991 bytes of it, a dot and the first
 // 32 hexadecimal digits of the SHA-256 of the whole. So its first tokens can still
 // be filtered by, and no two sources share a subject by accident. The row keeps the whole.
-func ResultSubject(prefix, outcome, source string) string {
+func Subject(prefix, outcome, source string) string {
 	if len(source) > maxSource {
 		sum := sha256.Sum256([]byte(source))
 		begin := strings.ToValidUTF8(source[:maxSource-sourceDigits-1], "") // no half character at the cut

@@ -1,4 +1,4 @@
-package outbox
+package results
 
 import (
 	"context"
@@ -21,7 +21,7 @@ import (
 const (
 	// strayAge is how long a result waits until any replica may publish it:
 	// long enough for the one that settled it to have done so.
-	strayAge = 3 * time.Second
+	StrayAge = 3 * time.Second
 	// publishRest is the pause after a batch that was not all published: while
 	// NATS is away each try is a log line.
 	publishRest = time.Second
@@ -34,10 +34,10 @@ const (
 // Publisher puts every result on the result stream and marks it only when the
 // stream has acknowledged it. A repeat is harmless: its message id is the same.
 type Publisher struct {
-	Store   *Store
-	Stream  jetstream.Publisher
-	Subject string       // RESULTS_SUBJECT
-	Largest func() int64 // the server's largest message in bytes; 0: unknown
+	Outgoing *Outgoing
+	Stream   jetstream.Publisher
+	Subject  string       // RESULTS_SUBJECT
+	Largest  func() int64 // the server's largest message in bytes; 0: unknown
 	// Missing is asked when no stream has answered a publish. It says what is wrong and
 	// what to do, or is nil where it knows nothing or has made the stream anew. nil: nobody
 	// is asked.
@@ -45,7 +45,7 @@ type Publisher struct {
 	Log      *slog.Logger
 	Counters *Counters
 
-	from   cursor                 // where the next read of the table begins
+	From   Cursor                 // where the next read of the table begins
 	failed atomic.Int64           // when the stream last did not take a result, in unix nanoseconds; 0: never
 	reason atomic.Pointer[string] // why
 
@@ -65,26 +65,26 @@ func (p *Publisher) Failing() (why string, failing bool) {
 }
 
 // An answer is one message that somebody waits for.
-type answer struct {
-	kind        answerKind
-	id          int64 // row in the kind's table
-	number      int   // what the mark is fenced by
-	outcome     string
-	source      string
-	messageID   string
-	traceparent *string // nil: none came with the message
-	tracestate  *string // nil: none
-	body        Result
+type Answer struct {
+	Kind        AnswerKind
+	Id          int64 // row in the kind's table
+	Number      int   // what the mark is fenced by
+	Outcome     string
+	Source      string
+	MessageID   string
+	Traceparent *string // nil: none came with the message
+	Tracestate  *string // nil: none
+	Body        Result
 	short       bool // body is reduced
 }
 
-type answerKind int
+type AnswerKind int
 
 const (
-	final        answerKind = iota // a settled request: outbox.published_at
-	announcement                   // a request that waits for a person: outbox.announced_at
-	repetition                     // a known request asked again: outbox_repeats.published_at
-	malformation                   // malformed or conflict: outbox_malformed.published_at
+	Final        AnswerKind = iota // a settled request: outbox.published_at
+	Announcement                   // a request that waits for a person: outbox.announced_at
+	Repetition                     // a known request asked again: outbox_repeats.published_at
+	Malformation                   // malformed or conflict: outbox_malformed.published_at
 )
 
 // Run publishes until ctx ends, and then what this process has settled so far.
@@ -92,7 +92,7 @@ const (
 func (p *Publisher) Run(ctx context.Context) {
 	// What was hinted at is marked while the next is published. What was read from the
 	// table is marked before the next read, which would find it again.
-	marks := make(chan []answer, 1)
+	marks := make(chan []Answer, 1)
 	var marking sync.WaitGroup
 	defer marking.Wait()
 	defer close(marks)
@@ -102,51 +102,51 @@ func (p *Publisher) Run(ctx context.Context) {
 		}
 	})
 	for {
-		var answers []answer
+		var answers []Answer
 		var err error
 		var read bool // from the table
 		select {
 		case <-ctx.Done():
 			p.last(context.WithoutCancel(ctx))
 			return
-		case first := <-p.Store.settled.queue:
-			acked, all := p.put(p.Store.settled.take(first))
+		case first := <-p.Outgoing.Queue.Queue:
+			acked, all := p.put(p.Outgoing.Queue.take(first))
 			marks <- acked
 			if !all {
 				loop.Rest(ctx, loop.Jittered(publishRest), nil) // what the stream did not take, the strays bring
 			}
 			continue
-		case <-p.Store.settled.more:
-			answers, err = p.Store.unpublished(ctx, p.Store.settled.takeNumbers())
-		case <-p.Store.unanswered:
+		case <-p.Outgoing.Queue.more:
+			answers, err = p.Outgoing.byID(ctx, p.Outgoing.Queue.takeNumbers())
+		case <-p.Outgoing.Asked:
 			read = true
-			answers, err = p.Store.asking(ctx, &p.from)
-		case <-p.Store.stray:
+			answers, err = p.Outgoing.Asking(ctx, &p.From)
+		case <-p.Outgoing.Stray:
 			read = true
-			answers, err = p.Store.strays(ctx, &p.from)
+			answers, err = p.Outgoing.Unpublished(ctx, &p.From)
 		}
 		p.reading.Tell(p.Log, "results cannot be read; they stay in the table and are tried again", err)
 		switch {
 		case err != nil:
 			loop.Rest(ctx, loop.Jittered(publishRest), nil)
-		case !p.publish(ctx, answers):
+		case !p.Publish(ctx, answers):
 			loop.Rest(ctx, loop.Jittered(publishRest), nil)
-		case read && len(answers) >= batchSize:
-			p.Store.stray.Raise() // there may be more where these came from
+		case read && len(answers) >= batchMost:
+			p.Outgoing.Stray.Raise() // there may be more where these came from
 		}
 	}
 }
 
 // last publishes what this process has settled and not published yet.
 func (p *Publisher) last(ctx context.Context) {
-	settled := p.Store.settled
+	settled := p.Outgoing.Queue
 	for answers := settled.take(nil); len(answers) > 0; answers = settled.take(nil) {
-		if !p.publish(ctx, answers) {
+		if !p.Publish(ctx, answers) {
 			return
 		}
 	}
 	for numbers := settled.takeNumbers(); len(numbers) > 0; numbers = settled.takeNumbers() {
-		if answers, err := p.Store.unpublished(ctx, numbers); err != nil || !p.publish(ctx, answers) {
+		if answers, err := p.Outgoing.byID(ctx, numbers); err != nil || !p.Publish(ctx, answers) {
 			return // both are strays: for another replica, or for the next start
 		}
 	}
@@ -154,14 +154,14 @@ func (p *Publisher) last(ctx context.Context) {
 
 // publish puts all answers on the stream and marks those that it took. It returns
 // whether that was all of them.
-func (p *Publisher) publish(ctx context.Context, answers []answer) bool {
+func (p *Publisher) Publish(ctx context.Context, answers []Answer) bool {
 	acked, all := p.put(answers)
 	return p.mark(ctx, acked) && all
 }
 
 // put sends all answers and waits for the stream to acknowledge them. It returns
 // those that it did, and whether that was all of them.
-func (p *Publisher) put(answers []answer) (acked []answer, all bool) {
+func (p *Publisher) put(answers []Answer) (acked []Answer, all bool) {
 	if len(answers) == 0 {
 		return nil, true // which says nothing of the stream
 	}
@@ -169,7 +169,7 @@ func (p *Publisher) put(answers []answer) (acked []answer, all bool) {
 	var failed error
 	for i, a := range answers {
 		var err error
-		if futures[i], err = p.send(a); err != nil {
+		if futures[i], err = p.Send(a); err != nil {
 			failed = err
 		}
 	}
@@ -187,7 +187,7 @@ func (p *Publisher) put(answers []answer) (acked []answer, all bool) {
 		p.reason.Store(&reason)
 		p.failed.Store(time.Now().UnixNano())
 		rest := len(answers) - len(acked) - len(large)
-		p.Counters.PublishFailed.Add(int64(rest))
+		p.Counters.Failed.Add(int64(rest))
 	}
 	p.putting.Tell(p.Log, "the result stream did not take all results; the rest is tried again", failed)
 	all = failed == nil
@@ -219,8 +219,8 @@ func (p *Publisher) why(err error) error {
 }
 
 // mark notes what the stream has acknowledged, and returns whether it could.
-func (p *Publisher) mark(ctx context.Context, acked []answer) bool {
-	err := p.Store.markPublished(ctx, acked)
+func (p *Publisher) mark(ctx context.Context, acked []Answer) bool {
+	err := p.Outgoing.MarkPublished(ctx, acked)
 	p.marking.Tell(p.Log, "published results cannot be marked; they will be published again under the same id", err, "results", len(acked))
 	if err != nil {
 		return false
@@ -232,18 +232,18 @@ func (p *Publisher) mark(ctx context.Context, acked []answer) bool {
 }
 
 // note writes one line at debug of each answer that the stream has taken.
-func (p *Publisher) note(ctx context.Context, acked []answer) {
+func (p *Publisher) note(ctx context.Context, acked []Answer) {
 	if !p.Log.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
 	for _, a := range acked {
-		attrs := []slog.Attr{slog.String("outcome", a.outcome), slog.String("source", a.source), slog.String("message_id", a.messageID),
-			slog.String("stream", a.body.Stream), slog.Int64("sequence", a.body.Sequence)}
-		if a.body.RequestID != nil {
-			attrs = append(attrs, slog.String("request_id", *a.body.RequestID))
+		attrs := []slog.Attr{slog.String("outcome", a.Outcome), slog.String("source", a.Source), slog.String("message_id", a.MessageID),
+			slog.String("stream", a.Body.Stream), slog.Int64("sequence", a.Body.Sequence)}
+		if a.Body.RequestID != nil {
+			attrs = append(attrs, slog.String("request_id", *a.Body.RequestID))
 		}
-		if a.traceparent != nil && request.TraceID(*a.traceparent) != "" {
-			attrs = append(attrs, slog.String("trace_id", request.TraceID(*a.traceparent)))
+		if a.Traceparent != nil && request.TraceID(*a.Traceparent) != "" {
+			attrs = append(attrs, slog.String("trace_id", request.TraceID(*a.Traceparent)))
 		}
 		p.Log.LogAttrs(ctx, slog.LevelDebug, "published", attrs...)
 	}
@@ -259,7 +259,7 @@ func tooLarge(err error) bool {
 
 // await waits for the stream's acknowledgements: which answers it took, which
 // are too large for it and have to be sent in short, and why others failed.
-func await(answers []answer, futures []jetstream.PubAckFuture) (acked, large []answer, failed error) {
+func await(answers []Answer, futures []jetstream.PubAckFuture) (acked, large []Answer, failed error) {
 	ctx, cancel := context.WithTimeout(context.Background(), ackLimit)
 	defer cancel()
 	for i, f := range futures {
@@ -270,7 +270,7 @@ func await(answers []answer, futures []jetstream.PubAckFuture) (acked, large []a
 		case err == nil:
 			acked = append(acked, a)
 		case tooLarge(err) && !a.short:
-			a.body, a.short = reduced(a.body), true
+			a.Body, a.short = reduced(a.Body), true
 			large = append(large, a)
 		default:
 			failed = err
@@ -300,30 +300,39 @@ func acknowledged(ctx context.Context, f jetstream.PubAckFuture) error {
 
 // send hands one answer to the stream; a body that no stream would take is
 // reduced first, since an answer in short is better than none.
-func (p *Publisher) send(a answer) (jetstream.PubAckFuture, error) {
-	body, err := encode(a.body)
+func (p *Publisher) Send(a Answer) (jetstream.PubAckFuture, error) {
+	body, err := Encode(a.Body)
 	if err != nil {
 		return nil, err
 	}
 	if most := p.Largest(); most > 0 && int64(len(body)) > most-headerRoom {
-		if body, err = encode(reduced(a.body)); err != nil {
+		if body, err = Encode(reduced(a.Body)); err != nil {
 			return nil, err
 		}
 	}
-	m := nats.NewMsg(ResultSubject(p.Subject, a.outcome, a.source))
+	m := nats.NewMsg(Subject(p.Subject, a.Outcome, a.Source))
 	m.Data = body
 	m.Header.Set("Content-Type", "application/json")
-	m.Header.Set(jetstream.MsgIDHeader, a.messageID)
-	for name, value := range map[string]*string{"traceparent": a.traceparent, "tracestate": a.tracestate} {
+	m.Header.Set(jetstream.MsgIDHeader, a.MessageID)
+	for name, value := range map[string]*string{"traceparent": a.Traceparent, "tracestate": a.Tracestate} {
 		if value != nil {
 			m.Header.Set(name, *value)
 		}
 	}
 	future, err := p.Stream.PublishMsgAsync(m)
 	if errors.Is(err, nats.ErrMaxPayload) {
-		if m.Data, err = encode(reduced(a.body)); err == nil {
+		if m.Data, err = Encode(reduced(a.Body)); err == nil {
 			future, err = p.Stream.PublishMsgAsync(m)
 		}
 	}
 	return future, err
+}
+
+// batchMost is how many answers are read, published or marked together.
+const batchMost = 256
+
+// PublishCounters count what a Publisher did since it started. The zero value is ready.
+type Counters struct {
+	Published atomic.Int64
+	Failed    atomic.Int64 // publishes that the stream did not acknowledge
 }

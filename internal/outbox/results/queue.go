@@ -1,4 +1,4 @@
-package outbox
+package results
 
 import (
 	"cmp"
@@ -14,51 +14,51 @@ import (
 
 // hints carries what was settled in this process to its Publisher: whole as long
 // as there is room, then by number alone, to be read from the table.
-type hints struct {
-	queue chan *settlement
+type queue struct {
+	Queue chan *Settled
 	more  loop.Signal // there are numbers
 
 	mu      sync.Mutex
-	numbers []int64
+	Numbers []int64
 }
 
 // maxNumbers is how many settled requests are remembered by number; of those beyond,
 // as while NATS is away for long, the strays tell.
 const maxNumbers = 1 << 16
 
-func newHints() *hints {
-	return &hints{queue: make(chan *settlement, 4*batchSize), more: loop.NewSignal()}
+func newQueue() *queue {
+	return &queue{Queue: make(chan *Settled, 4*batchMost), more: loop.NewSignal()}
 }
 
 // offer hands one over. A request that waits for a person goes by number alone: it is
 // read again before anybody hears of it. While the stream is away for this process
 // another may have found what it was, and said so.
-func (h *hints) offer(s *settlement) {
+func (h *queue) offer(s *Settled) {
 	if !s.waits {
 		select {
-		case h.queue <- s:
+		case h.Queue <- s:
 			return
 		default:
 		}
 	}
 	h.mu.Lock()
-	if len(h.numbers) < maxNumbers {
-		h.numbers = append(h.numbers, s.id)
+	if len(h.Numbers) < maxNumbers {
+		h.Numbers = append(h.Numbers, s.Id)
 	}
 	h.mu.Unlock()
 	h.more.Raise()
 }
 
 // take gives first and what else is there now, up to a batch.
-func (h *hints) take(first *settlement) []answer {
-	var answers []answer
+func (h *queue) take(first *Settled) []Answer {
+	var answers []Answer
 	if first != nil {
-		answers = append(answers, first.answer())
+		answers = append(answers, first.Answer())
 	}
-	for len(answers) < batchSize {
+	for len(answers) < batchMost {
 		select {
-		case s := <-h.queue:
-			answers = append(answers, s.answer())
+		case s := <-h.Queue:
+			answers = append(answers, s.Answer())
 		default:
 			return answers
 		}
@@ -67,31 +67,31 @@ func (h *hints) take(first *settlement) []answer {
 }
 
 // takeNumbers gives up to a batch of numbers, those first that were offered first.
-func (h *hints) takeNumbers() []int64 {
+func (h *queue) takeNumbers() []int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	n := min(len(h.numbers), batchSize)
-	taken := h.numbers[:n:n]
-	if h.numbers = h.numbers[n:]; len(h.numbers) > 0 {
+	n := min(len(h.Numbers), batchMost)
+	taken := h.Numbers[:n:n]
+	if h.Numbers = h.Numbers[n:]; len(h.Numbers) > 0 {
 		h.more.Raise()
 	}
 	return taken
 }
 
 // answer is the message about a settled request, or one that waits for a person.
-func (s *settlement) answer() answer {
-	a := answer{kind: final, id: s.id, number: s.number, outcome: string(s.state), source: s.source,
-		messageID: s.messageID(), traceparent: s.asked.traceparent, tracestate: s.asked.tracestate, body: s.result()}
+func (s *Settled) Answer() Answer {
+	a := Answer{Kind: Final, Id: s.Id, Number: s.Revision, Outcome: string(s.State), Source: s.Source,
+		MessageID: s.MessageID(), Traceparent: s.Asked.Traceparent, Tracestate: s.Asked.Tracestate, Body: s.result()}
 	if s.waits {
-		a.kind, a.number = announcement, s.attempt
+		a.Kind, a.Number = Announcement, s.Attempt
 	}
 	return a
 }
 
 // markSQL marks final results.
 const (
-	markParameters = 2
-	markSQL        = `/* mark */
+	MarkParameters = 2
+	MarkSQL        = `/* mark */
 	WITH told AS MATERIALIZED (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS number)
 	UPDATE outbox o SET published_at = clock_timestamp()
 	  FROM told WHERE o.id = told.id AND o.settlement = told.number AND published_at IS NULL`
@@ -103,15 +103,15 @@ const (
 // A settlement that was published is settled; to say so would let the planner read
 // all that is unpublished for each row, by an index whose second column is the id. What
 // somebody holds locked stays unmarked, and is published again.
-func (s *Store) markPublished(ctx context.Context, acked []answer) error {
+func (s *Outgoing) MarkPublished(ctx context.Context, acked []Answer) error {
 	if len(acked) == 0 {
 		return nil
 	}
-	slices.SortFunc(acked, func(a, b answer) int { return cmp.Compare(a.id, b.id) })
+	slices.SortFunc(acked, func(a, b Answer) int { return cmp.Compare(a.Id, b.Id) })
 	defer s.turn.Take()()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	if s.waryMarks.Now() {
+	if s.wary.Now() {
 		return database.Wrap("mark published", s.markApart(ctx, acked))
 	}
 	var b pgx.Batch
@@ -119,23 +119,23 @@ func (s *Store) markPublished(ctx context.Context, acked []answer) error {
 	queueMarks(&b, acked)
 	err := s.pool.SendBatch(ctx, &b).Close()
 	if database.RowsLocked(ctx, s.pool, err) {
-		s.waryMarks.Met()
+		s.wary.Met()
 		err = s.markApart(ctx, acked)
 	}
 	return database.Wrap("mark published", err)
 }
 
 // markApart marks all but those whose row somebody holds locked.
-func (s *Store) markApart(ctx context.Context, acked []answer) error {
+func (s *Outgoing) markApart(ctx context.Context, acked []Answer) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT set_config('synchronous_commit', 'off', true)`); err != nil {
 			return err
 		}
-		for kind, table := range [...]string{final: "outbox", announcement: "outbox", repetition: "outbox_repeats", malformation: "outbox_malformed"} {
+		for kind, table := range [...]string{Final: "outbox", Announcement: "outbox", Repetition: "outbox_repeats", Malformation: "outbox_malformed"} {
 			var ids []int64
 			for _, a := range acked {
-				if a.kind == answerKind(kind) {
-					ids = append(ids, a.id)
+				if a.Kind == AnswerKind(kind) {
+					ids = append(ids, a.Id)
 				}
 			}
 			if len(ids) == 0 {
@@ -146,9 +146,9 @@ func (s *Store) markApart(ctx context.Context, acked []answer) error {
 				return err
 			}
 			if len(held) > 0 {
-				s.waryMarks.Met()
+				s.wary.Met()
 			}
-			acked = slices.DeleteFunc(slices.Clone(acked), func(a answer) bool { return a.kind == answerKind(kind) && held[a.id] })
+			acked = slices.DeleteFunc(slices.Clone(acked), func(a Answer) bool { return a.Kind == AnswerKind(kind) && held[a.Id] })
 		}
 		if len(acked) == 0 {
 			return nil
@@ -159,16 +159,16 @@ func (s *Store) markApart(ctx context.Context, acked []answer) error {
 	})
 }
 
-func queueMarks(b *pgx.Batch, acked []answer) {
+func queueMarks(b *pgx.Batch, acked []Answer) {
 	var ids, numbers [4][]int64
 	for _, a := range acked {
-		ids[a.kind] = append(ids[a.kind], a.id)
-		numbers[a.kind] = append(numbers[a.kind], int64(a.number))
+		ids[a.Kind] = append(ids[a.Kind], a.Id)
+		numbers[a.Kind] = append(numbers[a.Kind], int64(a.Number))
 	}
-	if len(ids[final]) > 0 {
-		b.Queue(markSQL, ids[final], numbers[final])
+	if len(ids[Final]) > 0 {
+		b.Queue(MarkSQL, ids[Final], numbers[Final])
 	}
-	if len(ids[announcement]) > 0 {
+	if len(ids[Announcement]) > 0 {
 		b.Queue(`
 			WITH told AS (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS number),
 			locked AS MATERIALIZED (
@@ -177,12 +177,12 @@ func queueMarks(b *pgx.Batch, acked []answer) {
 				 ORDER BY o.id FOR UPDATE OF o)
 			UPDATE outbox o SET announced_at = clock_timestamp() FROM locked
 			 WHERE o.id = locked.id AND o.state = 'uncertain' AND o.for_person_since IS NOT NULL`,
-			ids[announcement], numbers[announcement])
+			ids[Announcement], numbers[Announcement])
 	}
-	if len(ids[repetition]) > 0 {
-		b.Queue(`UPDATE outbox_repeats SET published_at = clock_timestamp() WHERE id = ANY($1) AND published_at IS NULL`, ids[repetition])
+	if len(ids[Repetition]) > 0 {
+		b.Queue(`UPDATE outbox_repeats SET published_at = clock_timestamp() WHERE id = ANY($1) AND published_at IS NULL`, ids[Repetition])
 	}
-	if len(ids[malformation]) > 0 {
-		b.Queue(`UPDATE outbox_malformed SET published_at = clock_timestamp() WHERE id = ANY($1) AND published_at IS NULL`, ids[malformation])
+	if len(ids[Malformation]) > 0 {
+		b.Queue(`UPDATE outbox_malformed SET published_at = clock_timestamp() WHERE id = ANY($1) AND published_at IS NULL`, ids[Malformation])
 	}
 }

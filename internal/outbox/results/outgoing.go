@@ -1,0 +1,50 @@
+package results
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"flexworker/internal/database"
+	"flexworker/internal/group"
+	"flexworker/internal/loop"
+)
+
+// Outgoing is what the outbox owes: results, announcements and answers to messages. Whoever settles a
+// request offers its result here, and the Publisher of the same process takes it. What is lost on the way,
+// by a crash or a full queue, stands in the tables as unpublished, and any Publisher of the fleet finds it.
+// Make one with NewOutgoing. It is safe for concurrent use.
+type Outgoing struct {
+	pool  *pgxpool.Pool
+	turn  *group.Turn
+	wary  database.Wary
+	Queue *queue
+
+	Stray loop.Signal // a result that nobody has published
+	Asked loop.Signal // a repeat or a malformed message waits for its answer
+}
+
+// NewOutgoing gives what is owed in the tables that pool leads to. Marks take turns with the other writes of turn.
+func NewOutgoing(pool *pgxpool.Pool, turn *group.Turn) *Outgoing {
+	return &Outgoing{pool: pool, turn: turn, Queue: newQueue(), Stray: loop.NewSignal(), Asked: loop.NewSignal()}
+}
+
+// Offer hands a settled request, or one that waits for a person, to this process's Publisher.
+func (s *Outgoing) Offer(r *Settled) { s.Queue.offer(r) }
+
+// OfferRead offers the requests with these ids as the table has them. An error is ignored: any Publisher
+// finds them later.
+func (s *Outgoing) OfferRead(ctx context.Context, requestIDs []string) {
+	if len(requestIDs) == 0 {
+		return
+	}
+	rows, err := s.pool.Query(ctx, `SELECT `+SettledColumns+` FROM outbox o WHERE request_id = ANY($1)`, requestIDs)
+	if err != nil {
+		return
+	}
+	settled, _ := pgx.CollectRows(rows, ScanSettled)
+	for i := range settled {
+		s.Offer(&settled[i])
+	}
+}
