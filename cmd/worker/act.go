@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
 )
@@ -320,24 +321,24 @@ func gateCommand(name, short string, do func(*outbox.Store, context.Context, out
 		if err := actFault(a); err != nil {
 			return err
 		}
-		before, err := o.store.Gate(ctx)
+		before, err := gate.Read(ctx, o.pool)
 		if err != nil {
 			return err
 		}
 		if err := do(o.store, ctx, a); err != nil {
 			return err
 		}
-		gate, err := o.store.Gate(ctx)
+		g, err := gate.Read(ctx, o.pool)
 		if err != nil {
 			return err
 		}
 		was := ""
-		if before.State == gate.State {
+		if before.State == g.State {
 			was = ", as before"
 		}
-		return o.answer(gate, func() error {
-			word := string(gate.State)
-			if gate.State == outbox.GateOpen {
+		return o.answer(g, func() error {
+			word := string(g.State)
+			if g.State == gate.Open {
 				word = "open"
 			}
 			return report(o.cmd, nil, "%s: the gate is now %s%s\n", name, word, was)

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/gate"
 )
 
 // publishedRate is what Twilio publishes for each endpoint of Flex and each account,
@@ -33,7 +34,7 @@ func rateWarning(rate float64) string {
 func fleetCommand() *cobra.Command {
 	return verb(&cobra.Command{Use: "fleet", Short: "Show the workers of the fleet, where their settings differ, and the rate in force", Args: noArgs},
 		func(ctx context.Context, o office, _ []string) error {
-			fleet, err := o.store.Fleet(ctx)
+			fleet, err := gate.ReadFleet(ctx, o.pool)
 			if err != nil {
 				return err
 			}
@@ -41,7 +42,7 @@ func fleetCommand() *cobra.Command {
 		})
 }
 
-func printFleet(o office, fleet outbox.Fleet) error {
+func printFleet(o office, fleet gate.Fleet) error {
 	var b bytes.Buffer
 	var below []string
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -75,7 +76,7 @@ func printFleet(o office, fleet outbox.Fleet) error {
 }
 
 // fleetNotes are the sentences below the table.
-func fleetNotes(fleet outbox.Fleet) []string {
+func fleetNotes(fleet gate.Fleet) []string {
 	rate := fmt.Sprintf("%v attempts a second", fleet.Rate)
 	if fleet.Rate == 0 {
 		rate = "no limit"

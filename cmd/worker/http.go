@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/gate"
 )
 
 // state is what health and metrics are read from.
@@ -22,9 +23,9 @@ type state struct {
 	schema   atomic.Bool // the database has our tables
 	streams  atomic.Bool // both streams were there, so that the loops could begin
 	draining atomic.Bool
-	word     atomic.Pointer[outbox.Word]      // as /readyz or the poll found it last; nil: neither has
-	gate     atomic.Pointer[outbox.GateState] // likewise
-	tracing  bool                             // attempts are written as spans; set before the loops begin
+	word     atomic.Pointer[gate.Word]  // as /readyz or the poll found it last; nil: neither has
+	gate     atomic.Pointer[gate.State] // likewise
+	tracing  bool                       // attempts are written as spans; set before the loops begin
 	metrics  *metrics
 }
 
@@ -86,74 +87,74 @@ func (a *app) readyz(w http.ResponseWriter, r *http.Request) {
 }
 
 // standing is what this worker says of itself, on /readyz and in outbox_replicas.
-func (a *app) standing(ctx context.Context) outbox.Standing {
+func (a *app) standing(ctx context.Context) gate.Standing {
 	word, reason := a.why(ctx)
 	a.state.word.Store(&word)
-	return outbox.Standing{Word: word, Reason: reason, Last: a.deliverer.LastCreated()}
+	return gate.Standing{Word: word, Reason: reason, Last: a.deliverer.LastCreated()}
 }
 
-func (a *app) why(ctx context.Context) (outbox.Word, string) {
+func (a *app) why(ctx context.Context) (gate.Word, string) {
 	if a.state.draining.Load() {
-		return outbox.WordDraining, "it was told to stop"
+		return gate.WordDraining, "it was told to stop"
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	stall, stalled := a.consumer.Stalled()
 	failure, failing := a.publisher.Failing()
-	gate, err := a.readGate(ctx)
+	g, err := a.readGate(ctx)
 	word, reason, stopped := a.deliverer.Stopped()
 	stuck := a.deliverer.Stalled()
 	unavailing := cmp.Or(a.deliverer.Failing(), a.resolver.Failing())
 	if err == nil {
-		now := gate.State
-		if now == outbox.GateOpen {
+		now := g.State
+		if now == gate.Open {
 			now = a.deliverer.Gate()
 		}
 		a.state.gate.Store(&now)
 	}
 	switch {
 	case err != nil:
-		return outbox.WordDatabase, "the gate cannot be read"
-	case gate.ReadOnly:
-		return outbox.WordDatabase, "the database is read-only"
+		return gate.WordDatabase, "the gate cannot be read"
+	case g.ReadOnly:
+		return gate.WordDatabase, "the database is read-only"
 	case !a.state.schema.Load():
-		return outbox.WordDatabase, "the schema is not up to date yet"
+		return gate.WordDatabase, "the schema is not up to date yet"
 	case !a.state.streams.Load():
-		return outbox.WordNATS, "the streams were not reached yet"
+		return gate.WordNATS, "the streams were not reached yet"
 	case a.health.denied.Load():
-		return outbox.WordNATS, "NATS refuses a subject"
+		return gate.WordNATS, "NATS refuses a subject"
 	case failing:
-		return outbox.WordNATS, "results cannot be published: " + failure
+		return gate.WordNATS, "results cannot be published: " + failure
 	case !a.natsAnswers(ctx):
-		return outbox.WordNATS, "NATS does not answer"
+		return gate.WordNATS, "NATS does not answer"
 	case stalled:
-		return outbox.WordNATS, stall
+		return gate.WordNATS, stall
 	case stopped:
 		return word, reason
-	case gate.State != outbox.GateOpen:
-		return outbox.Word(gate.State), gate.Reason
+	case g.State != gate.Open:
+		return gate.Word(g.State), g.Reason
 	case stuck != "":
 		// Postgres answers reads, but not what it is asked to write: so it is `database`, and not
 		// `failing`, which is said of calls that do not succeed. Here no call is made.
-		return outbox.WordDatabase, stuck
+		return gate.WordDatabase, stuck
 	case unavailing != "":
-		return outbox.WordFailing, unavailing
+		return gate.WordFailing, unavailing
 	default:
-		return outbox.Word(a.deliverer.Gate()), ""
+		return gate.Word(a.deliverer.Gate()), ""
 	}
 }
 
 // readGate reads the gate, once for all who ask meanwhile, and waits for it no longer
 // than ctx. The read itself goes on: one that is cut costs the pool a connection, and
 // probers would cut many while Postgres is slow.
-func (a *app) readGate(ctx context.Context) (outbox.Gate, error) {
-	read := a.gateReads.DoChan("", func() (any, error) { return a.store.Gate(context.WithoutCancel(ctx)) })
+func (a *app) readGate(ctx context.Context) (gate.Status, error) {
+	read := a.gateReads.DoChan("", func() (any, error) { return gate.Read(context.WithoutCancel(ctx), a.pool) })
 	select {
 	case r := <-read:
-		gate, _ := r.Val.(outbox.Gate)
-		return gate, r.Err
+		g, _ := r.Val.(gate.Status)
+		return g, r.Err
 	case <-ctx.Done():
-		return outbox.Gate{}, ctx.Err()
+		return gate.Status{}, ctx.Err()
 	}
 }
 

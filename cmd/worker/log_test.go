@@ -155,8 +155,8 @@ func TestListIntoHead(t *testing.T) {
 	}
 }
 
-// gate is a writer that waits until it is opened, and then keeps what it is given.
-type gate struct {
+// slowPipe is a writer that waits until it is opened, and then keeps what it is given.
+type slowPipe struct {
 	open    chan struct{}
 	entered chan struct{} // gets one when a write waits for the first time
 	once    sync.Once
@@ -166,7 +166,7 @@ type gate struct {
 	fail error
 }
 
-func (g *gate) Write(p []byte) (int, error) {
+func (g *slowPipe) Write(p []byte) (int, error) {
 	g.once.Do(func() { close(g.entered) })
 	<-g.open
 	g.mu.Lock()
@@ -185,7 +185,7 @@ func TestLogBufferCounts(t *testing.T) {
 	for name, length := range map[string]int{"many lines": 10, "long lines": 2000} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			out := &gate{open: make(chan struct{}), entered: make(chan struct{})}
+			out := &slowPipe{open: make(chan struct{}), entered: make(chan struct{})}
 			b := newLogBuffer(out, "info", "text")
 			const lines = 5000
 			for i := range lines {
@@ -233,7 +233,7 @@ func TestLogBufferCounts(t *testing.T) {
 // TestLogBufferRefused: what standard error refuses is counted, and nothing else happens.
 func TestLogBufferRefused(t *testing.T) {
 	t.Parallel()
-	out := &gate{open: make(chan struct{}), entered: make(chan struct{}), fail: syscall.EBADF}
+	out := &slowPipe{open: make(chan struct{}), entered: make(chan struct{}), fail: syscall.EBADF}
 	close(out.open)
 	b := newLogBuffer(out, "info", "json")
 	log := newLog(b, "info", "json")

@@ -10,6 +10,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/trouble"
 )
@@ -140,14 +141,14 @@ func (e *exporter) collectFleet(gauge func(*prometheus.Desc, float64, ...string)
 		return 0
 	}
 	now := e.app.state.word.Load()
-	for _, word := range outbox.Words {
+	for _, word := range gate.Words {
 		gauge(replicaDesc, is(now != nil && *now == word), string(word))
 	}
-	gate := e.app.state.gate.Load()
-	for _, state := range []outbox.GateState{outbox.GateOpen, outbox.GateLimited, outbox.GatePaused, outbox.GateHeld} {
-		gauge(gateDesc, is(gate != nil && *gate == state), string(state))
+	shut := e.app.state.gate.Load()
+	for _, state := range []gate.State{gate.Open, gate.Limited, gate.Paused, gate.Held} {
+		gauge(gateDesc, is(shut != nil && *shut == state), string(state))
 	}
-	known := e.app.store.Known()
+	known := e.app.fleet.Known()
 	gauge(rateDesc, known.Rate)
 	gauge(differDesc, float64(len(known.Differences)))
 	for desc, at := range map[*prometheus.Desc]time.Time{createdDesc: e.app.deliverer.LastCreated(), lookedUpDesc: e.app.resolver.LastAnswered()} {

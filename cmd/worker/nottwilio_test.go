@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/gate"
 )
 
 // TestNotTwilio: the way to Flex leads to something that is not Twilio, from the start or from
@@ -66,7 +66,7 @@ func TestNotTwilio(t *testing.T) {
 			eventually(t, func() error { return is("final results", len(in.final()), 5) })
 			strange.Store(true)
 			r.send("lost", 0, 30)
-			r.says(cfg.AdminAddr, string(outbox.WordUnreachable), 503)
+			r.says(cfg.AdminAddr, string(gate.WordUnreachable), 503)
 			if n := r.count(`SELECT count(*) FROM outbox WHERE settled_at IS NOT NULL`); n != 5 {
 				t.Errorf("%d are settled by the word of a stranger: %s", n-5, r.states())
 			}
@@ -78,7 +78,7 @@ func TestNotTwilio(t *testing.T) {
 			w.wait()
 			// One that starts so takes nothing.
 			w = r.start(cfg)
-			r.says(cfg.AdminAddr, string(outbox.WordUnreachable), 503)
+			r.says(cfg.AdminAddr, string(gate.WordUnreachable), 503)
 			w.stop()
 			w.wait()
 			if n := r.count(`SELECT count(DISTINCT outbox_id) FROM outbox_attempts WHERE outcome = 'uncertain'`); n > met+1 {
@@ -157,9 +157,9 @@ func TestWrongPathAtTwilio(t *testing.T) {
 			eventually(t, func() error { return is("final results", len(in.final()), 5) })
 			astray.Store(true)
 			r.send("lost", 0, 30)
-			r.says(cfg.AdminAddr, string(outbox.WordUnreachable), 503)
+			r.says(cfg.AdminAddr, string(gate.WordUnreachable), 503)
 			// It asks, tries one call after each good read, and says all the while that it is not ready.
-			stop := r.watch(cfg.AdminAddr, string(outbox.WordUnreachable)+" 503")
+			stop := r.watch(cfg.AdminAddr, string(gate.WordUnreachable)+" 503")
 			before := posts.Load()
 			eventually(t, func() error {
 				if posts.Load() < before+2 {

@@ -12,9 +12,11 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
 )
@@ -26,6 +28,7 @@ const heldLong = 250 * time.Millisecond
 // office is what the operators' verbs share: the table, and how to answer.
 type office struct {
 	cmd    *cobra.Command
+	pool   *pgxpool.Pool
 	store  *outbox.Store
 	asJSON bool
 }
@@ -60,7 +63,7 @@ func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []stri
 		}
 		defer pool.Close()
 		store := outbox.NewStore(pool, workerName(), time.Minute)
-		err = do(cmd.Context(), office{cmd, store, *asJSON}, args)
+		err = do(cmd.Context(), office{cmd, pool, store, *asJSON}, args)
 		if outbox.LocksAreHeld(err) {
 			if holders, _ := store.Holders(cmd.Context(), heldLong); len(holders) > 0 { // who cannot be named is left out
 				err = fmt.Errorf("%w. %s", err, terminal.Line(outbox.Named(holders)))
@@ -226,15 +229,15 @@ func explainCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			gate, err := o.store.Gate(ctx)
+			g, err := gate.Read(ctx, o.pool)
 			if err != nil {
 				return err
 			}
-			fleet, err := o.store.Fleet(ctx)
+			fleet, err := gate.ReadFleet(ctx, o.pool)
 			if err != nil {
 				return err
 			}
-			text := outbox.Explain(d, gate, fleet)
+			text := outbox.Explain(d, g, fleet)
 			return o.answer(map[string]string{"request_id": d.RequestID, "explanation": text}, func() error {
 				_, err := fmt.Fprint(o.cmd.OutOrStdout(), text)
 				return err

@@ -19,6 +19,7 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/trouble"
@@ -41,7 +42,7 @@ type app struct {
 	sweeper   *outbox.Sweeper
 	pruner    *outbox.Pruner
 	lookout   *outbox.Lookout
-	fleet     *outbox.Registry
+	fleet     *gate.Registry
 	publisher *results.Publisher
 	state     *state
 	gateReads singleflight.Group // of who asks /readyz
@@ -148,8 +149,11 @@ func (a *app) build(ctx context.Context, name string) error {
 		Names: consumer.Names{Stream: cfg.RequestsStream, Subject: cfg.RequestsSubject, Consumer: cfg.RequestsConsumer, Create: cfg.CreateStreams, MaxAge: maxAge},
 		Log:   a.log, Counters: &consumer.Counters{},
 	}
+	a.fleet = &gate.Registry{Pool: a.pool, Name: name, WentBack: a.store.WentBack, Version: version, Log: a.log, Standing: a.standing, Settings: gate.Settings{
+		Account: cmp.Or(cfg.TwilioAPIKey, cfg.TwilioAccountSID).String(), LookupAttribute: cfg.LookupAttribute, LookupSettle: cfg.LookupSettle,
+		FlexTimeout: cfg.FlexTimeout, FlexRate: cfg.FlexRate, UncertainPolicy: cfg.UncertainPolicy, Retention: cfg.Retention}}
 	a.deliverer = &outbox.Deliverer{
-		Store: a.store, Flex: client, Slots: cfg.FlexConcurrency, Limit: cfg.FlexTimeout, Log: a.log, Counters: counters,
+		Store: a.store, Fleet: a.fleet, Flex: client, Slots: cfg.FlexConcurrency, Limit: cfg.FlexTimeout, Log: a.log, Counters: counters,
 		Policy: policy, Attempted: a.state.attempted,
 	}
 	a.deliverer.AskFirst()
@@ -157,9 +161,6 @@ func (a *app) build(ctx context.Context, name string) error {
 	a.resolver = &outbox.Resolver{MayLookUp: a.deliverer.MayLookUp, Store: a.store, Flex: client, Policy: policy, Log: a.log, Counters: counters}
 	a.sweeper = &outbox.Sweeper{Store: a.store, Log: a.log, Counters: counters}
 	a.pruner = &outbox.Pruner{Store: a.store, Retention: cfg.Retention, Log: a.log, Counters: counters}
-	a.fleet = &outbox.Registry{Store: a.store, Version: version, Log: a.log, Standing: a.standing, Settings: outbox.FleetSettings{
-		Account: cmp.Or(cfg.TwilioAPIKey, cfg.TwilioAccountSID).String(), LookupAttribute: cfg.LookupAttribute, LookupSettle: cfg.LookupSettle,
-		FlexTimeout: cfg.FlexTimeout, FlexRate: cfg.FlexRate, UncertainPolicy: cfg.UncertainPolicy, Retention: cfg.Retention}}
 	a.lookout = &outbox.Lookout{Store: a.store, Registry: a.fleet, Log: a.log}
 	a.publisher = &results.Publisher{Outgoing: a.store.Results, Stream: stream, Subject: cfg.ResultsSubject, Largest: a.nats.MaxPayload, Missing: a.resultsStream, Log: a.log, Counters: &counters.Results}
 	return nil

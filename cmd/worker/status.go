@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/terminal"
 )
 
@@ -37,14 +38,14 @@ func statusText(all outbox.Status) string {
 	when := func(at time.Time) string { return at.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 	switch g := all.Gate; {
-	case g.State == outbox.GateHeld:
+	case g.State == gate.Held:
 		say("Gate: held by %s since %s", short(g.ChangedBy, 30), when(g.HeldSince))
-	case g.State == outbox.GatePaused:
+	case g.State == gate.Paused:
 		say("Gate: paused by %s since %s until %s", short(g.ChangedBy, 20), when(g.ChangedAt), when(now.Add(g.PausedFor)))
 	default:
 		say("Gate: open")
 	}
-	if all.Gate.State != outbox.GateOpen {
+	if all.Gate.State != gate.Open {
 		say("    %s", short(all.Gate.Reason, 96))
 		say("    %s", terminal.Command("worker", "release", "--why", "..."))
 	}

@@ -59,9 +59,9 @@ func TestAnswers(t *testing.T) {
 	eventually(t, func() error { return is("created", in.subjects()["interactions.results.created.crm"], 1) })
 	send("shop.eu", string(requestOf("a")), nil)                                           // the same question by another
 	send("web", strings.Replace(string(requestOf("a")), "+15550100", "+15550101", 1), nil) // another request
-	send("bad", `{"request_id":"b","channel":{},"oops":1}`, nil)                         // faults
-	send("worse", "hello", nil)                                                          // no request at all
-	send("bad", `{"request_id":"b","channel":{},"oops":1}`, nil)                         // asked again
+	send("bad", `{"request_id":"b","channel":{},"oops":1}`, nil)                           // faults
+	send("worse", "hello", nil)                                                            // no request at all
+	send("bad", `{"request_id":"b","channel":{},"oops":1}`, nil)                           // asked again
 	send("late", strings.Replace(string(requestOf("c")), `"channel"`, `"expires_at":"2026-01-01T00:00:00Z","channel"`, 1), nil)
 	want := map[string]int{
 		"interactions.results.created.crm": 1, "interactions.results.created.shop.eu": 1, "interactions.results.conflict.web": 1,

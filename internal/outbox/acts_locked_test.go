@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/gate"
 )
 
 // TestActLocked: an act on many goes on without a row that somebody holds, names it, and takes it
@@ -111,7 +112,7 @@ func TestReleaseLocked(t *testing.T) {
 		t.Errorf("release: %v", err)
 	}
 	due("a-1 a-3")
-	if g := gate(t, s); g.State != GateOpen {
+	if g := readGate(t, s); g.State != gate.Open {
 		t.Errorf("%+v", g)
 	}
 	done()

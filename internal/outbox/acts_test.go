@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 
 	osexec "os/exec"
@@ -209,7 +210,7 @@ func TestReleaseMakesDue(t *testing.T) {
 	if err := s.Release(t.Context(), ann); err != nil {
 		t.Fatal(err)
 	}
-	if g := gate(t, s); g.State != GateOpen {
+	if g := readGate(t, s); g.State != gate.Open {
 		t.Errorf("the gate is %+v", g)
 	}
 	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE due_at <= now() AND request_id LIKE 'limited-%'`); n != releaseBatch+3 {
@@ -273,7 +274,7 @@ func TestPrintedCommandsSurviveTheShell(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := Explain(d, gate(t, s), Fleet{})
+		text := Explain(d, readGate(t, s), gate.Fleet{})
 		var got [][]string
 		for line := range strings.Lines(text) {
 			if strings.HasPrefix(line, "    ") {
@@ -329,7 +330,7 @@ func TestReleaseForgetsWhyItWasShut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if g := gate(t, s); g.Reason != "three; before: two" {
+	if g := readGate(t, s); g.Reason != "three; before: two" {
 		t.Error(g.Reason)
 	}
 	if err := s.Release(t.Context(), Act{Who: "ann", Why: "over"}); err != nil {

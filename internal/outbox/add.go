@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 )
 
@@ -117,7 +118,7 @@ func (s *Store) addBatch(ctx context.Context, events []request.Event) (answers [
 		return nil, err
 	}
 	if len(leases) > 0 {
-		s.claims.goesOn(time.Now())
+		s.claims.GoesOn(time.Now())
 	}
 	return s.added(ctx, events, make([]Added, len(events)), fresh, reserved, leases)
 }
@@ -127,13 +128,13 @@ func (s *Store) addBatch(ctx context.Context, events []request.Event) (answers [
 func (s *Store) stored(ctx context.Context, began time.Time, err error) {
 	switch {
 	case err == nil:
-		s.stores.goesOn(time.Now())
+		s.stores.GoesOn(time.Now())
 	case Away(err):
 		why := err.Error()
 		if held := Named(s.heldFor(ctx, time.Since(began), err)); held != "" {
 			why = held
 		}
-		s.stores.failed(began, why)
+		s.stores.Failed(began, why)
 	}
 }
 
@@ -249,7 +250,7 @@ func place(m request.Message) spot { return spot{int64(m.Sequence), m.Time.UnixM
 const (
 	addParameters = 25
 	addSQL        = `/* add */
-	WITH` + freeGateSQL + `,
+	WITH` + gate.TryLockSQL + `,
 	added AS (
 		INSERT INTO outbox (request_id, source, state, priority, request, raw, due_at, expires_at, lookup_key,
 		       error_kind, error_message, faults, traceparent, stream_sequence, stream_time, received_at, settled_at,
@@ -277,7 +278,7 @@ const (
 		        WHERE m.stream = e.stream AND m.stream_sequence = e.stream_sequence AND m.stream_time = e.stream_time) IS NULL)
 		ON CONFLICT (request_id) DO NOTHING
 		RETURNING id, request_id, stream_sequence, stream_time, received_at, state),
-	used AS (SELECT FROM added WHERE state = 'sending'),` + spendSQL + `
+	used AS (SELECT FROM added WHERE state = 'sending'),` + gate.SpendSQL + `
 	SELECT id, request_id, stream_sequence, stream_time, received_at, state = 'sending' FROM added`
 )
 
@@ -293,7 +294,7 @@ func (s *Store) insert(ctx context.Context, wait, signature string, events []req
 	}
 	until := time.Now().Add(s.leaseFor)
 	rows, err := s.pool.Query(ctx, addSQL,
-		slots, burstTime.Seconds(),
+		slots, gate.BurstTime.Seconds(),
 		c.requestID, c.source, c.priority, c.request, c.raw, c.notBefore,
 		c.expiresAt, c.lookupKey, c.errorMessage, c.faults, c.traceparent, c.sequence, c.time, turns(events, c.from, slots),
 		signature, s.leaseFor, s.Attribute, c.stream, c.tracestate, c.warnings, s.newest(), replayAge, wait)

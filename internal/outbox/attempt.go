@@ -11,6 +11,7 @@ import (
 
 	"flexworker/internal/crash"
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/rawjson"
@@ -23,7 +24,7 @@ const recordLimit = 10 * time.Minute
 // deliver makes the attempt that a lease allows and records what came of it.
 // The slot is given back as soon as the call is over.
 func (d *Deliverer) deliver(ctx context.Context, l Lease) {
-	if ctx.Err() != nil || d.breaker.isOpen() || !l.covers(d.Limit+sendMargin, time.Now()) {
+	if ctx.Err() != nil || d.breaker.IsOpen() || !l.covers(d.Limit+sendMargin, time.Now()) {
 		d.slots.give()
 		d.putBack(ctx, l)
 		return
@@ -34,7 +35,7 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	outcome := d.Flex.Create(context.WithoutCancel(ctx), interactionOf(l))
 	r := decide(d.Policy, l, outcome, rand.Float64())
 	d.slots.adapt(outcome, time.Now())
-	d.turned(d.breaker.observe(l, outcome, time.Now()))
+	d.turned(d.breaker.Observe(callOf(l), outcome, time.Now()))
 	d.seen(outcome, time.Now())
 	d.slots.ended()
 	d.note(r)
@@ -56,7 +57,7 @@ func (l Lease) covers(limit time.Duration, now time.Time) bool {
 // decide is what becomes of a lease under which a call was made.
 func decide(p request.Policy, l Lease, o flex.Outcome, random float64) record {
 	r := record{lease: l, outcome: o.Kind.String(), told: o, move: p.After(l.Attempt, o, random)}
-	if oneTenants(o) {
+	if flex.MayBeOneTenants(o) {
 		r.move = p.BlockedAlone(l.Attempt, l.Uncounted, r.move)
 	}
 	if l.Undecided && (r.move.To == request.Rejected || r.move.To == request.Abandoned) {
@@ -190,4 +191,9 @@ func interactionOf(l Lease) flex.Interaction {
 func stringMember(members rawjson.Object, name string) string {
 	text, _ := rawjson.Text(members.Get(name))
 	return string(text)
+}
+
+// callOf is what the breaker is told of a lease.
+func callOf(l Lease) gate.Call {
+	return gate.Call{RequestID: l.RequestID, Source: l.Source, Request: l.Request}
 }

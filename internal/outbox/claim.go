@@ -12,6 +12,7 @@ import (
 
 	"flexworker/internal/crash"
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/gate"
 )
 
 // leaseMargin is what a lease lasts beyond the longest call: time to start the
@@ -53,7 +54,7 @@ type Lease struct {
 type claimed struct {
 	leases []Lease
 	// gate is why there are no more of them, as far as the gate is the reason.
-	gate GateState
+	gate gate.State
 	// rest is how long it makes sense to wait for more.
 	rest time.Duration
 	// drained: nothing that is due was left.
@@ -71,7 +72,7 @@ func (s *Store) claim(ctx context.Context, slots int, avoid ...string) (claimed,
 		s.notTold(signature, err)
 		return claimed{}, database.Wrap("claim", err)
 	}
-	s.claims.goesOn(time.Now())
+	s.claims.GoesOn(time.Now())
 	return c, nil
 }
 
@@ -90,7 +91,7 @@ func (s *Store) claimAs(ctx context.Context, signature string, slots int, avoid 
 		return claimed{}, err
 	}
 	c := claimed{leases: leases}
-	if c.gate, c.rest = p.state(); c.gate != GateOpen {
+	if c.gate, c.rest = p.State(); c.gate != gate.Open {
 		return c, nil
 	}
 	retried := 0
@@ -101,12 +102,12 @@ func (s *Store) claimAs(ctx context.Context, signature string, slots int, avoid 
 	}
 	s.share.again.Store(retried > 0)
 	switch {
-	case len(leases) == p.n:
-		if p.n < slots {
-			p.tokens -= float64(p.n)
-			c.gate, c.rest = GateLimited, p.untilNext()
+	case len(leases) == p.N:
+		if p.N < slots {
+			p.Tokens -= float64(p.N)
+			c.gate, c.rest = gate.Limited, p.UntilNext()
 		}
-	case half && len(leases)-retried == (p.n+odd)/2: // as in the statement
+	case half && len(leases)-retried == (p.N+odd)/2: // as in the statement
 		// There were fewer to try again than their share; new ones may have it.
 	default:
 		c.drained = true
@@ -144,8 +145,8 @@ func (s *share) split() (half bool, odd int) {
 // that lookups are made for begins with the earliest attempt that is undecided; where
 // those carried their keys under different attributes, no search finds both, and finding
 // nothing proves nothing.
-func (s *Store) lease(ctx context.Context, signature string, slots int, half bool, odd int, before time.Time, avoid []string) (p passes, leases []Lease, err error) {
-	sql, args := claimSQL, []any{slots, burstTime.Seconds(), half, odd, signature, s.leaseFor, s.Attribute}
+func (s *Store) lease(ctx context.Context, signature string, slots int, half bool, odd int, before time.Time, avoid []string) (p gate.Tokens, leases []Lease, err error) {
+	sql, args := claimSQL, []any{slots, gate.BurstTime.Seconds(), half, odd, signature, s.leaseFor, s.Attribute}
 	if avoid != nil {
 		sql, args = chooseSQL, append(args, avoid)
 	}
@@ -155,7 +156,7 @@ func (s *Store) lease(ctx context.Context, signature string, slots int, half boo
 	}
 	gates := 0
 	l, left := Lease{}, (*time.Duration)(nil)
-	_, err = pgx.ForEachRow(rows, append(p.targets(), &l.ID, &l.RequestID, &l.Source, (*[]byte)(&l.Request), &l.LookupKey,
+	_, err = pgx.ForEachRow(rows, append(p.Targets(), &l.ID, &l.RequestID, &l.Source, (*[]byte)(&l.Request), &l.LookupKey,
 		&l.Attempt, &l.Uncounted, &l.Undecided, &l.ReceivedAt, &l.Traceparent, &l.Tracestate,
 		&l.Stream, &l.Sequence, (*[]byte)(&l.Warnings), &left), func() error {
 		if gates++; l.ID == 0 {
@@ -235,7 +236,7 @@ func chosenSQL(looked, kind string) string {
 // leaseSQL is a statement of lease that takes what the queries fresh and again give.
 func leaseSQL(looked, fresh, again string) string {
 	return `/* claim */
-		WITH` + gateSQL + `,` + looked + `
+		WITH` + gate.LockSQL + `,` + looked + `
 		fresh AS MATERIALIZED (` + fresh + `
 			 LIMIT coalesce((SELECT CASE WHEN $3 THEN (n + $4) / 2 ELSE n END FROM passes), 0)),
 		again AS MATERIALIZED (` + again + `
@@ -250,8 +251,8 @@ func leaseSQL(looked, fresh, again string) string {
 			       lookup_attribute = CASE WHEN lookup_key IS NOT NULL THEN nullif($7, '') END
 			  FROM due WHERE outbox.id = due.id
 			RETURNING outbox.id, request_id, source, request, lookup_key, attempt, spared, undecided, received_at, traceparent, tracestate,
-			          stream, stream_sequence, warnings, least(expires_at - clock_timestamp(), '8760 h') AS time_left),` + spendSQL + `
-		SELECT ` + passesColumns + `, coalesce(used.id, 0), coalesce(request_id, ''), coalesce(source, ''), request, coalesce(lookup_key, ''),
+			          stream, stream_sequence, warnings, least(expires_at - clock_timestamp(), '8760 h') AS time_left),` + gate.SpendSQL + `
+		SELECT ` + gate.TokensColumns + `, coalesce(used.id, 0), coalesce(request_id, ''), coalesce(source, ''), request, coalesce(lookup_key, ''),
 		       coalesce(attempt, 0), coalesce(spared, 0), coalesce(undecided, false), coalesce(received_at, now()), coalesce(traceparent, ''), coalesce(tracestate, ''),
 		       coalesce(stream, ''), coalesce(stream_sequence, 0), warnings, time_left
 		  FROM passes LEFT JOIN used ON true`

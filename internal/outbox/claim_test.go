@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 )
 
@@ -152,7 +153,7 @@ func TestClaimRest(t *testing.T) {
 	rest := func(what string, least, most time.Duration) {
 		t.Helper()
 		c, err := s.claim(t.Context(), 5)
-		if err != nil || c.gate != GateOpen || c.rest < least || c.rest > most {
+		if err != nil || c.gate != gate.Open || c.rest < least || c.rest > most {
 			t.Errorf("%s: rests %v, want %v to %v (gate %s, %v)", what, c.rest, least, most, c.gate, err)
 		}
 	}

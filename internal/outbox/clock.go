@@ -24,10 +24,6 @@ const (
 	longestLookup = request.MaxBesidePerson + lookupLimit*2 // a lookup waits no longer, whoever waits for it
 )
 
-// ahead is later than any moment of the past: the clock has gone back since it said so.
-// A clock that is set right by less is none that went back.
-const ahead = `> now() + interval '10 seconds'`
-
 // untilNow is a column that no later than now can have been, or is wanted; null stays null.
 func untilNow(column string) string {
 	return `CASE WHEN ` + column + ` > clock_timestamp() THEN clock_timestamp() ELSE ` + column + ` END`
@@ -39,7 +35,7 @@ const earliest = `least(o.stream_time, o.received_at, o.uncertain_since, clock_t
 
 // rightReceived is received_at; where the clock has gone back since, when the stream got the
 // message. A task that is older than that is another request's.
-const rightReceived = `CASE WHEN o.received_at ` + ahead + ` OR o.received_at > o.attempt_began_at + interval '10 seconds'
+const rightReceived = `CASE WHEN o.received_at ` + database.Ahead + ` OR o.received_at > o.attempt_began_at + interval '10 seconds'
 	                         THEN least(o.stream_time, o.received_at, clock_timestamp()) ELSE o.received_at END`
 
 // These statements set right what the database's clock said before it went back, and what would last as
@@ -55,55 +51,55 @@ const rightReceived = `CASE WHEN o.received_at ` + ahead + ` OR o.received_at > 
 var (
 	clockGateSQL = `/* clock, gate */
 	UPDATE outbox_gate
-	   SET paused_until = CASE WHEN changed_at ` + ahead + ` AND held_since IS NULL THEN clock_timestamp() + (paused_until - changed_at) ELSE paused_until END,
+	   SET paused_until = CASE WHEN changed_at ` + database.Ahead + ` AND held_since IS NULL THEN clock_timestamp() + (paused_until - changed_at) ELSE paused_until END,
 	       lookup_at = CASE WHEN back THEN ` + untilNow(`lookup_at`) + ` ELSE lookup_at END,
 	       changed_at = ` + untilNow(`changed_at`) + `, held_since = ` + untilNow(`held_since`) + `
-	  FROM (SELECT $1::boolean OR EXISTS (SELECT FROM outbox_replicas WHERE seen_at ` + ahead + `)) AS known (back)
-	 WHERE changed_at ` + ahead + ` OR held_since ` + ahead + ` OR back AND lookup_at > clock_timestamp()`
+	  FROM (SELECT $1::boolean OR EXISTS (SELECT FROM outbox_replicas WHERE seen_at ` + database.Ahead + `)) AS known (back)
+	 WHERE changed_at ` + database.Ahead + ` OR held_since ` + database.Ahead + ` OR back AND lookup_at > clock_timestamp()`
 	clockFreshSQL = `/* clock, fresh */
 	WITH back AS MATERIALIZED (
 		SELECT id FROM outbox
-		 WHERE state = 'pending' AND attempt = 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at ` + ahead + ` AND received_at ` + ahead + `
+		 WHERE state = 'pending' AND attempt = 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at ` + database.Ahead + ` AND received_at ` + database.Ahead + `
 		 LIMIT $1 FOR UPDATE SKIP LOCKED)
 	UPDATE outbox o SET due_at = greatest(clock_timestamp(), ` + notBefore + `), received_at = ` + rightReceived + `
 	  FROM back WHERE o.id = back.id`
 	clockAgainSQL = `/* clock, again */
 	WITH back AS MATERIALIZED (
 		SELECT id FROM outbox
-		 WHERE state = 'pending' AND attempt > 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at ` + ahead + `
-		   AND (attempt_began_at ` + ahead + ` OR received_at ` + ahead + ` OR due_at > now() + $2::interval) AND due_at > greatest(clock_timestamp(), ` + notBefore + `)
+		 WHERE state = 'pending' AND attempt > 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at ` + database.Ahead + `
+		   AND (attempt_began_at ` + database.Ahead + ` OR received_at ` + database.Ahead + ` OR due_at > now() + $2::interval) AND due_at > greatest(clock_timestamp(), ` + notBefore + `)
 		 LIMIT $1 FOR UPDATE SKIP LOCKED)
 	UPDATE outbox o SET due_at = greatest(clock_timestamp(), ` + notBefore + `), received_at = ` + rightReceived + `,
-	       attempt_began_at = CASE WHEN o.attempt_began_at ` + ahead + ` THEN ` + earliest + ` ELSE o.attempt_began_at END,
+	       attempt_began_at = CASE WHEN o.attempt_began_at ` + database.Ahead + ` THEN ` + earliest + ` ELSE o.attempt_began_at END,
 	       uncertain_since = ` + untilNow(`o.uncertain_since`) + `
 	  FROM back WHERE o.id = back.id`
 	clockSendingSQL = `/* clock, sending */
 	WITH back AS MATERIALIZED (
 		SELECT id FROM outbox
-		 WHERE state = 'sending' AND (attempt_began_at ` + ahead + ` OR received_at ` + ahead + ` OR leased_until > now() + $2::interval)
+		 WHERE state = 'sending' AND (attempt_began_at ` + database.Ahead + ` OR received_at ` + database.Ahead + ` OR leased_until > now() + $2::interval)
 		 LIMIT $1 FOR UPDATE SKIP LOCKED)
 	UPDATE outbox o SET received_at = ` + rightReceived + `,
-	       leased_until = CASE WHEN o.leased_until > clock_timestamp() + $2::interval OR o.attempt_began_at ` + ahead + `
-	           THEN clock_timestamp() + least(CASE WHEN o.attempt_began_at ` + ahead + ` THEN o.leased_until - o.attempt_began_at END, $2::interval)
+	       leased_until = CASE WHEN o.leased_until > clock_timestamp() + $2::interval OR o.attempt_began_at ` + database.Ahead + `
+	           THEN clock_timestamp() + least(CASE WHEN o.attempt_began_at ` + database.Ahead + ` THEN o.leased_until - o.attempt_began_at END, $2::interval)
 	           ELSE o.leased_until END,
-	       attempt_began_at = CASE WHEN o.attempt_began_at ` + ahead + ` THEN ` + earliest + ` ELSE o.attempt_began_at END,
+	       attempt_began_at = CASE WHEN o.attempt_began_at ` + database.Ahead + ` THEN ` + earliest + ` ELSE o.attempt_began_at END,
 	       uncertain_since = ` + untilNow(`o.uncertain_since`) + `
 	  FROM back WHERE o.id = back.id`
 	clockUncertainSQL = `/* clock, uncertain */
 	WITH back AS MATERIALIZED (
 		SELECT id FROM outbox
-		 WHERE state = 'uncertain' AND (greatest(attempt_began_at, uncertain_since, received_at, for_person_since) ` + ahead + `
+		 WHERE state = 'uncertain' AND (greatest(attempt_began_at, uncertain_since, received_at, for_person_since) ` + database.Ahead + `
 		       OR due_at > now() + $2::interval OR attempt_began_at > uncertain_since + interval '10 seconds'
 		       OR received_at > stream_time AND received_at > attempt_began_at + interval '10 seconds')
 		 LIMIT $1 FOR UPDATE SKIP LOCKED)
 	UPDATE outbox o SET received_at = ` + rightReceived + `,
-	       attempt_began_at = CASE WHEN o.attempt_began_at ` + ahead + ` OR o.attempt_began_at > o.uncertain_since + interval '10 seconds' THEN ` + earliest + ` ELSE o.attempt_began_at END,
+	       attempt_began_at = CASE WHEN o.attempt_began_at ` + database.Ahead + ` OR o.attempt_began_at > o.uncertain_since + interval '10 seconds' THEN ` + earliest + ` ELSE o.attempt_began_at END,
 	       uncertain_since = ` + untilNow(`o.uncertain_since`) + `, for_person_since = ` + untilNow(`o.for_person_since`) + `,
 	       due_at = ` + untilNow(`o.due_at`) + `, lookups = lookups + 1
 	  FROM back WHERE o.id = back.id`
 	clockResultsSQL = `/* clock, results */
 	WITH back AS MATERIALIZED (
-		SELECT id FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at ` + ahead + ` LIMIT $1 FOR UPDATE SKIP LOCKED)
+		SELECT id FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at ` + database.Ahead + ` LIMIT $1 FOR UPDATE SKIP LOCKED)
 	UPDATE outbox o SET settled_at = clock_timestamp() FROM back WHERE o.id = back.id`
 )
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
@@ -159,7 +160,7 @@ func TestClockBackGate(t *testing.T) {
 	exec(t, s.pool, `UPDATE outbox_gate SET changed_at = clock_timestamp(), paused_until = clock_timestamp() + interval '20 seconds', reason = 'limited', lookup_at = clock_timestamp()`)
 	jump(t, s, 40*time.Minute)
 	mustSetBack(t, s, true, 1)
-	if g := gate(t, s); g.State != GatePaused || g.PausedFor > 20*time.Second || g.ChangedAt.After(time.Now().Add(time.Second)) {
+	if g := readGate(t, s); g.State != gate.Paused || g.PausedFor > 20*time.Second || g.ChangedAt.After(time.Now().Add(time.Second)) {
 		t.Errorf("%+v", g)
 	}
 	if !one[bool](t, s.pool, `SELECT lookup_at <= clock_timestamp() FROM outbox_gate`) {
@@ -170,7 +171,7 @@ func TestClockBackGate(t *testing.T) {
 	}
 	jump(t, s, 40*time.Minute)
 	mustSetBack(t, s, false, 1)
-	if g := gate(t, s); g.State != GateHeld || g.HeldSince.After(time.Now().Add(time.Second)) {
+	if g := readGate(t, s); g.State != gate.Held || g.HeldSince.After(time.Now().Add(time.Second)) {
 		t.Errorf("%+v", g)
 	}
 }
@@ -198,14 +199,14 @@ func TestClockBackIsNoticed(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	uncertainKeyed(t, s, "n")
-	r := Registry{Store: s, Version: "v", Standing: standingOK, Log: quiet}
+	r := gate.Registry{Pool: s.pool, Name: s.worker, WentBack: s.WentBack, Version: "v", Standing: standingOK, Log: quiet}
 	for range 2 {
 		if err := r.Renew(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	select {
-	case <-s.wentBack:
+	case <-s.WentBack:
 		t.Fatal("it went back, though nothing happened")
 	default:
 	}
@@ -230,7 +231,7 @@ func TestClockBackIsNoticed(t *testing.T) {
 	}
 }
 
-func standingOK(context.Context) Standing { return Standing{Word: WordOK} }
+func standingOK(context.Context) gate.Standing { return gate.Standing{Word: gate.WordOK} }
 
 // sweeping runs a Sweeper until the test ends.
 func sweeping(t testing.TB, s *Store) {

@@ -2,12 +2,14 @@ package outbox
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
 
 	"flexworker/internal/flex"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/trouble"
 )
@@ -33,6 +35,7 @@ type creator interface {
 // Deliverer claims what is due and makes one call for each lease.
 type Deliverer struct {
 	Store    *Store
+	Fleet    *gate.Registry // what is known of the other replicas; nil: this one is alone
 	Flex     creator
 	Policy   request.Policy
 	Slots    int           // calls in flight, at most
@@ -44,8 +47,8 @@ type Deliverer struct {
 	Attempted func(Attempt)
 
 	slots    *slots
-	breaker  breaker
-	creates  progress
+	breaker  gate.Breaker
+	creates  gate.Progress
 	said     time.Time    // when it was last logged that this replica is stopped; of the loop alone
 	gate     atomic.Value // GateState of the latest claim
 	claiming trouble.Trouble
@@ -62,8 +65,8 @@ type Attempt struct {
 // begun has ended and its outcome is recorded, or given up.
 func (d *Deliverer) Run(ctx context.Context) {
 	d.slots = newSlots(d.Slots)
-	d.slots.barred = func() bool { return !d.breaker.isClosed() }
-	d.breaker.peerStopped = d.Store.peerUnreachable
+	d.slots.barred = func() bool { return !d.breaker.IsClosed() }
+	d.breaker.PeerStopped = d.Fleet.PeerUnreachable
 	crew := newCrew(d.Slots, func(l Lease) { d.deliver(ctx, l) })
 	d.Store.shortcut.open(d.slots, crew.begin)
 	for ctx.Err() == nil {
@@ -77,8 +80,8 @@ func (d *Deliverer) Run(ctx context.Context) {
 // turn claims once, begins what it has leased, and rests for as long as that says.
 func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 	d.takeBack(ctx, idlePoll)
-	if in, stopped := d.breaker.asksIn(time.Now()); stopped {
-		d.Store.claims.goesOn(time.Now()) // nothing is claimed, and the breaker says why
+	if in, stopped := d.breaker.AsksIn(time.Now()); stopped {
+		d.Store.claims.GoesOn(time.Now()) // nothing is claimed, and the breaker says why
 		if in > 0 {
 			loop.Rest(ctx, min(in, idlePoll), nil) // and takes back meanwhile
 		} else {
@@ -91,7 +94,7 @@ func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 		loop.Rest(ctx, loop.Jittered(idlePoll), d.slots.freed)
 		return
 	}
-	avoid, one := d.breaker.avoid()
+	avoid, one := d.breaker.Avoid()
 	began := time.Now()
 	c, err := d.Store.claim(ctx, free, avoid...)
 	for range free - len(c.leases) {
@@ -100,7 +103,7 @@ func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 	if err != nil {
 		d.claimFailed(ctx, began, err)
 		if one {
-			d.turned(d.breaker.claimFailed(time.Now()))
+			d.turned(d.breaker.ClaimFailed(time.Now()))
 		}
 		loop.Rest(ctx, loop.Jittered(idlePoll), nil)
 		return
@@ -112,14 +115,14 @@ func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 	}
 	d.slots.setBacklog(!c.drained || len(avoid) > 0)
 	switch {
-	case c.gate == GateHeld || c.gate == GatePaused:
-		d.turned(d.breaker.gateShut(time.Now()))
+	case c.gate == gate.Held || c.gate == gate.Paused:
+		d.turned(d.breaker.GateShut(time.Now()))
 		loop.Rest(ctx, loop.Jittered(c.rest), nil)
 	case one && c.drained && len(c.leases) == 0:
-		d.turned(d.breaker.nothingDue(time.Now()))
+		d.turned(d.breaker.NothingDue(time.Now()))
 	case len(c.leases) == free:
 		// There may be more; the next turn waits for a slot.
-	case c.gate == GateLimited:
+	case c.gate == gate.Limited:
 		loop.Rest(ctx, c.rest, nil)
 	default:
 		if d.Store.untold.any() {
@@ -162,64 +165,121 @@ func (d *Deliverer) LastCreated() time.Time {
 
 // Gate is why the latest claim brought no more; GateOpen when the gate was not
 // the reason.
-func (d *Deliverer) Gate() GateState {
-	if g, ok := d.gate.Load().(GateState); ok {
+func (d *Deliverer) Gate() gate.State {
+	if g, ok := d.gate.Load().(gate.State); ok {
 		return g
 	}
-	return GateOpen
+	return gate.Open
 }
 
 // AskFirst has Run begin stopped, until a read has succeeded: a new replica with a bad
 // secret is never ready, so that a rollout stops at it.
-func (d *Deliverer) AskFirst() { d.breaker.askFirst() }
+func (d *Deliverer) AskFirst() { d.breaker.AskFirst() }
 
 // ask finds out, by a read that creates nothing, whether this replica can go on.
 func (d *Deliverer) ask(ctx context.Context) {
 	o := d.Flex.Check(ctx)
 	switch {
 	case ctx.Err() != nil: // it was cut, and says nothing
-	case d.breaker.asked(o, time.Now()):
-		if !d.breaker.isClosed() {
+	case d.breaker.Asked(o, time.Now()):
+		if !d.breaker.IsClosed() {
 			d.slots.restart()
 			d.Log.Info("Flex can be read again; one call is tried")
 		}
 	case time.Since(d.said) >= time.Minute: // the trouble goes on: a line a minute
 		d.said = time.Now()
-		word, reason, _ := d.breaker.stopped()
+		word, reason, _ := d.breaker.Stopped()
 		d.Log.Warn("this replica is stopped: Flex cannot be read", "state", string(word), "reason", reason)
 	}
 }
 
 // turned does what follows when the breaker has turned from one state to another.
-func (d *Deliverer) turned(was, is breakerState) {
+func (d *Deliverer) turned(was, is gate.BreakerState) {
 	if was == is {
 		return
 	}
-	switch word, reason, _ := d.breaker.stopped(); {
-	case is == breakerOpen:
+	switch word, reason, _ := d.breaker.Stopped(); {
+	case is == gate.BreakerOpen:
 		d.slots.restart()
 		d.Log.Warn("this replica is stopped; it asks every two seconds, by a read, whether it can go on", "state", string(word), "reason", reason)
-	case is == breakerChoosing:
+	case is == gate.BreakerChoosing:
 		d.slots.choose()
 		d.Log.Info("calls of one source and workspace have failed in a row; another's is tried before this replica stops")
-	case is == breakerClosed && was == breakerTrying:
+	case is == gate.BreakerClosed && was == gate.BreakerTrying:
 		d.Log.Info("this replica goes on")
-	case was == breakerChoosing:
+	case was == gate.BreakerChoosing:
 		d.slots.chosen()
 	}
 	d.Store.due.Raise()
 }
 
 // Stopped is why this replica makes no calls but one to try; ok is false when it does.
-func (d *Deliverer) Stopped() (word Word, reason string, ok bool) { return d.breaker.stopped() }
+func (d *Deliverer) Stopped() (word gate.Word, reason string, ok bool) { return d.breaker.Stopped() }
 
 // Yields says whether this replica leaves messages to the others: it is stopped, and
 // another is not. When all are stopped each still stores what comes.
-func (d *Deliverer) Yields() bool { return !d.breaker.works() && d.Store.peerWorks() }
+func (d *Deliverer) Yields() bool { return !d.breaker.Works() && d.Fleet.PeerWorks() }
 
 // MayLookUp says whether this replica may ask TaskRouter: not without credentials, and
 // not when it is stopped while another is not. A lookup that fails postpones the next.
 func (d *Deliverer) MayLookUp() bool {
-	word, _, stopped := d.breaker.stopped()
-	return d.breaker.works() || (!stopped || word != WordUnauthorized) && !d.Store.peerWorks()
+	word, _, stopped := d.breaker.Stopped()
+	return d.breaker.Works() || (!stopped || word != gate.WordUnauthorized) && !d.Fleet.PeerWorks()
+}
+
+// seen takes what a create call has brought. A refusal that may be one tenant's says
+// nothing about the others.
+func (d *Deliverer) seen(o flex.Outcome, now time.Time) {
+	switch {
+	case o.Kind == flex.Created:
+		d.creates.Succeeded(now)
+		d.created.Store(now.UnixNano())
+	case o.Kind == flex.Rejected: // Flex has decided
+		d.creates.Succeeded(now)
+	case flex.MayBeOneTenants(o):
+	case o.ErrorKind == "timeout":
+		d.creates.Failed(fmt.Sprintf("no answer within FLEX_TIMEOUT, %v: %s", d.Limit, o.Message), now)
+	default:
+		d.creates.Failed(o.Message, now)
+	}
+}
+
+// Failing says why nothing succeeds although calls are made; "": it does, or none is made.
+func (d *Deliverer) Failing() string {
+	if why := d.breaker.Failing(); why != "" {
+		return "creates fail, though Flex can be read: " + why
+	}
+	if why := d.creates.Failing(2, gate.FailingAfter, 2*gate.FailingAfter, time.Now()); why != "" {
+		return "no create call succeeds: " + why
+	}
+	return ""
+}
+
+// Stalled says why Postgres, which may answer every read, does not let this replica work; "": it
+// does, or nothing is tried.
+func (d *Deliverer) Stalled() string { return d.stalled(gate.StalledAfter) }
+
+func (d *Deliverer) stalled(after time.Duration) string {
+	now := time.Now()
+	if lasts, why := d.Store.claims.Lasts(now); lasts >= after {
+		return fmt.Sprintf("nothing could be claimed for %v: %s", lasts.Round(time.Second), why)
+	}
+	if lasts, why := d.Store.stores.Lasts(now); lasts >= after {
+		return fmt.Sprintf("no message could be stored for %v: %s", lasts.Round(time.Second), why)
+	}
+	return ""
+}
+
+// claimFailed notes that nothing could be claimed, and says it. Where nothing is due nobody misses it.
+func (d *Deliverer) claimFailed(ctx context.Context, began time.Time, err error) {
+	why, more := err.Error(), []any(nil)
+	if held := Named(d.Store.heldFor(ctx, time.Since(began), err)); held != "" {
+		why, more = held, []any{"held_by", held}
+	}
+	d.claiming.Tell(d.Log, claimTrouble, err, more...)
+	if d.Store.anyDue(ctx) {
+		d.Store.claims.Failed(began, why)
+	} else {
+		d.Store.claims.GoesOn(time.Now())
+	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/outboxtest"
 	"flexworker/internal/outbox/request"
 )
@@ -81,35 +82,35 @@ func TestDeliver(t *testing.T) {
 		fault   flextest.Fault
 		state   request.State
 		spared  int
-		word    Word // of the replica; paused: of the gate
+		word    gate.Word // of the replica; paused: of the gate
 		created int
 	}{
-		{flextest.None, request.Created, 0, WordOK, 1},
-		{flextest.CreateThenClose, request.Created, 0, WordOK, 1},
-		{flextest.Status(400), request.Rejected, 0, WordOK, 0},
-		{flextest.Status(429), request.Pending, 1, WordOK, 0},
-		{flextest.Status(429).RetryAfter("3600"), request.Pending, 1, WordPaused, 0},
-		{flextest.Status(429).RetryAfter("soon"), request.Pending, 1, WordOK, 0},
-		{flextest.Reset, request.Uncertain, 0, WordOK, 0},
-		{flextest.CreateThenReset, request.Uncertain, 0, WordOK, 1},
-		{flextest.EOF, request.Uncertain, 0, WordOK, 0},
-		{flextest.CreateThenEOF, request.Uncertain, 0, WordOK, 1},
-		{flextest.Status(500), request.Uncertain, 0, WordOK, 0},
-		{flextest.CreateThen(flextest.Status(500)), request.Uncertain, 0, WordOK, 1},
-		{flextest.Status(503).RetryAfter("3600"), request.Uncertain, 0, WordOK, 0},
-		{flextest.Hang, request.Uncertain, 0, WordOK, 0},
-		{flextest.CreateThenHang, request.Uncertain, 0, WordOK, 1},
-		{flextest.NoSID, request.Uncertain, 0, WordOK, 0},
-		{flextest.CreateThenNoSID, request.Uncertain, 0, WordOK, 1},
-		{flextest.Cut, request.Uncertain, 0, WordOK, 0},
-		{flextest.CreateThenCut, request.Created, 0, WordOK, 1}, // the sid is in the half that came
-		{flextest.Status(401), request.Pending, 1, WordUnauthorized, 0},
-		{flextest.Status(403), request.Pending, 1, WordOK, 0}, // may be this request's alone
-		{flextest.Status(403).Code(20005), request.Pending, 1, WordUnauthorized, 0},
-		{flextest.Status(302), request.Uncertain, 0, WordUnreachable, 0},
-		{flextest.CreateThen(flextest.Status(302)), request.Uncertain, 0, WordUnreachable, 1},
-		{flextest.Status(307), request.Uncertain, 0, WordUnreachable, 0},
-		{flextest.CreateThen(flextest.Status(307)), request.Uncertain, 0, WordUnreachable, 1},
+		{flextest.None, request.Created, 0, gate.WordOK, 1},
+		{flextest.CreateThenClose, request.Created, 0, gate.WordOK, 1},
+		{flextest.Status(400), request.Rejected, 0, gate.WordOK, 0},
+		{flextest.Status(429), request.Pending, 1, gate.WordOK, 0},
+		{flextest.Status(429).RetryAfter("3600"), request.Pending, 1, gate.WordPaused, 0},
+		{flextest.Status(429).RetryAfter("soon"), request.Pending, 1, gate.WordOK, 0},
+		{flextest.Reset, request.Uncertain, 0, gate.WordOK, 0},
+		{flextest.CreateThenReset, request.Uncertain, 0, gate.WordOK, 1},
+		{flextest.EOF, request.Uncertain, 0, gate.WordOK, 0},
+		{flextest.CreateThenEOF, request.Uncertain, 0, gate.WordOK, 1},
+		{flextest.Status(500), request.Uncertain, 0, gate.WordOK, 0},
+		{flextest.CreateThen(flextest.Status(500)), request.Uncertain, 0, gate.WordOK, 1},
+		{flextest.Status(503).RetryAfter("3600"), request.Uncertain, 0, gate.WordOK, 0},
+		{flextest.Hang, request.Uncertain, 0, gate.WordOK, 0},
+		{flextest.CreateThenHang, request.Uncertain, 0, gate.WordOK, 1},
+		{flextest.NoSID, request.Uncertain, 0, gate.WordOK, 0},
+		{flextest.CreateThenNoSID, request.Uncertain, 0, gate.WordOK, 1},
+		{flextest.Cut, request.Uncertain, 0, gate.WordOK, 0},
+		{flextest.CreateThenCut, request.Created, 0, gate.WordOK, 1}, // the sid is in the half that came
+		{flextest.Status(401), request.Pending, 1, gate.WordUnauthorized, 0},
+		{flextest.Status(403), request.Pending, 1, gate.WordOK, 0}, // may be this request's alone
+		{flextest.Status(403).Code(20005), request.Pending, 1, gate.WordUnauthorized, 0},
+		{flextest.Status(302), request.Uncertain, 0, gate.WordUnreachable, 0},
+		{flextest.CreateThen(flextest.Status(302)), request.Uncertain, 0, gate.WordUnreachable, 1},
+		{flextest.Status(307), request.Uncertain, 0, gate.WordUnreachable, 0},
+		{flextest.CreateThen(flextest.Status(307)), request.Uncertain, 0, gate.WordUnreachable, 1},
 	} {
 		t.Run(string(tt.fault), func(t *testing.T) {
 			t.Parallel()
@@ -131,9 +132,9 @@ func TestDeliver(t *testing.T) {
 				t.Errorf("%s, %d attempts, %d spared, want %s, %d spared: %s", r.State, r.Attempt, r.Spared, tt.state, tt.spared, deref(r.ErrorMessage))
 			}
 			word, reason, _ := d.Stopped()
-			if g := gate(t, s); g.State == GatePaused {
-				word, reason = WordPaused, g.Reason
-			} else if g.State != GateOpen {
+			if g := readGate(t, s); g.State == gate.Paused {
+				word, reason = gate.WordPaused, g.Reason
+			} else if g.State != gate.Open {
 				t.Errorf("the gate is %s: %s", g.State, g.Reason)
 			}
 			if word != tt.word {
@@ -157,15 +158,15 @@ func TestDeliverUnreached(t *testing.T) {
 	srv := flextest.New(t)
 	srv.Down()
 	s := newStore(t)
-	mustAdd(t, s, "u", failuresMost-1)
+	mustAdd(t, s, "u", gate.FailuresMost-1)
 	start(t, newDeliverer(t, s, srv))
 	eventually(t, func() error {
-		if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND attempt = 1 AND spared = 1`); n != failuresMost-1 {
+		if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND attempt = 1 AND spared = 1`); n != gate.FailuresMost-1 {
 			return fmt.Errorf("%d were refused", n)
 		}
 		return nil
 	})
-	if g := gate(t, s); g.State != GateOpen {
+	if g := readGate(t, s); g.State != gate.Open {
 		t.Errorf("%+v", g)
 	}
 }
@@ -353,7 +354,7 @@ func TestBreaker(t *testing.T) {
 	d.Slots, d.Policy.MinDelay, d.Policy.MaxDelay = 1, time.Millisecond, time.Millisecond
 	start(t, d)
 	eventually(t, func() error {
-		if word, reason, _ := d.Stopped(); word != WordUnreachable || !strings.Contains(reason, "refused") {
+		if word, reason, _ := d.Stopped(); word != gate.WordUnreachable || !strings.Contains(reason, "refused") {
 			return fmt.Errorf("it is %s: %s", word, reason)
 		}
 		return nil
@@ -364,13 +365,13 @@ func TestBreaker(t *testing.T) {
 		}
 		return nil
 	})
-	if n := one[int](t, s.pool, `SELECT sum(attempt)::int FROM outbox`); n < failuresMost || n > failuresMost+1 { // one may have been leased meanwhile, and is put back
-		t.Errorf("%d attempts until it stopped, want %d", n, failuresMost)
+	if n := one[int](t, s.pool, `SELECT sum(attempt)::int FROM outbox`); n < gate.FailuresMost || n > gate.FailuresMost+1 { // one may have been leased meanwhile, and is put back
+		t.Errorf("%d attempts until it stopped, want %d", n, gate.FailuresMost)
 	}
 	// What is added meanwhile is stored, and not leased.
 	mustAdd(t, s, "meanwhile", 10, func(e *request.Event) { e.Sequence += 1000 })
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE request_id LIKE 'mean%' AND state = 'pending' AND attempt = 0`); n != 10 || gate(t, s).State != GateOpen {
-		t.Errorf("%d of 10 wait, the gate is %s", n, gate(t, s).State)
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE request_id LIKE 'mean%' AND state = 'pending' AND attempt = 0`); n != 10 || readGate(t, s).State != gate.Open {
+		t.Errorf("%d of 10 wait, the gate is %s", n, readGate(t, s).State)
 	}
 	if err := srv.Up(); err != nil {
 		t.Fatal(err)
@@ -405,7 +406,7 @@ func TestBlocked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, d := range both {
-		if word, reason, _ := d.Stopped(); word != WordUnauthorized || !strings.Contains(reason, "HTTP 401") {
+		if word, reason, _ := d.Stopped(); word != gate.WordUnauthorized || !strings.Contains(reason, "HTTP 401") {
 			t.Errorf("replica %d is %s: %s", i+1, word, reason)
 		}
 		if d.MayLookUp() {
@@ -420,8 +421,8 @@ func TestBlocked(t *testing.T) {
 	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 {
 		t.Errorf("%d requests paid for the credentials", n)
 	}
-	if len(srv.Ledger()) != requests || gate(t, s).State != GateOpen {
-		t.Errorf("%d created, gate %s", len(srv.Ledger()), gate(t, s).State)
+	if len(srv.Ledger()) != requests || readGate(t, s).State != gate.Open {
+		t.Errorf("%d created, gate %s", len(srv.Ledger()), readGate(t, s).State)
 	}
 	checkOutbox(t, s.pool)
 }
@@ -454,18 +455,18 @@ func TestChoosingKeepsTheLimit(t *testing.T) {
 			t.Errorf("%s: %d calls may be in flight, want %d", when, got, want)
 		}
 	}
-	d.turned(breakerClosed, breakerChoosing)
+	d.turned(gate.BreakerClosed, gate.BreakerChoosing)
 	check("choosing", 1)
-	d.turned(breakerChoosing, breakerClosed)
+	d.turned(gate.BreakerChoosing, gate.BreakerClosed)
 	check("chosen", 16)
-	d.turned(breakerClosed, breakerChoosing)
+	d.turned(gate.BreakerClosed, gate.BreakerChoosing)
 	d.slots.adapt(isLimited, time.Now())
-	d.turned(breakerChoosing, breakerClosed)
+	d.turned(gate.BreakerChoosing, gate.BreakerClosed)
 	check("a 429 while it chose", 9)
-	d.turned(breakerClosed, breakerChoosing)
-	d.turned(breakerChoosing, breakerOpen)
+	d.turned(gate.BreakerClosed, gate.BreakerChoosing)
+	d.turned(gate.BreakerChoosing, gate.BreakerOpen)
 	check("stopped", 1)
-	d.turned(breakerTrying, breakerClosed)
+	d.turned(gate.BreakerTrying, gate.BreakerClosed)
 	check("it goes on", 1)
 }
 
@@ -484,14 +485,14 @@ func TestChoosingEndsWhenClaimsFail(t *testing.T) {
 	t.Cleanup(pool.Close)
 	d := newDeliverer(t, NewStore(pool, "w1", testLimit), flextest.New(t))
 	d.slots = newSlots(4)
-	for i := range failuresMost {
-		d.turned(d.breaker.observe(of("a", i), isFailing, time.Now()))
+	for i := range gate.FailuresMost {
+		d.turned(d.breaker.Observe(of("a", i), isFailing, time.Now()))
 	}
-	if !d.breaker.is(breakerChoosing) {
+	if !d.breaker.Is(gate.BreakerChoosing) {
 		t.Fatal("it does not choose")
 	}
 	d.turn(t.Context(), func(Lease) { t.Error("it leased") })
-	if word, _, stopped := d.Stopped(); !d.breaker.isOpen() || !stopped || word != WordUnreachable {
+	if word, _, stopped := d.Stopped(); !d.breaker.IsOpen() || !stopped || word != gate.WordUnreachable {
 		t.Errorf("it is %s", word)
 	}
 }

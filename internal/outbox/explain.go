@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
 )
@@ -14,7 +15,7 @@ import (
 // next: a sentence a line, and commands, which are indented and can be pasted, on lines of
 // their own. Nothing that others wrote reaches the terminal unseen. It is pure: the same
 // values give the same sentences. The zero Fleet is one of which nothing is known.
-func Explain(d Detail, g Gate, f Fleet) string {
+func Explain(d Detail, g gate.Status, f gate.Fleet) string {
 	var b strings.Builder
 	say := func(format string, args ...any) { b.WriteString(terminal.Line(fmt.Sprintf(format, args...)) + "\n") }
 	say("%s was asked for by %s at %s (message %d of the request stream).", d.RequestID, d.Source, clock(d.ReceivedAt), d.StreamSequence)
@@ -132,7 +133,7 @@ var releases = terminal.Command("worker", "release", "--why", "...")
 var fleetShows = terminal.Command("worker", "fleet")
 
 // standing says where the request is now and what comes next, and which commands there are.
-func standing(d Detail, g Gate, f Fleet) (text string, commands []string) {
+func standing(d Detail, g gate.Status, f gate.Fleet) (text string, commands []string) {
 	switch d.State {
 	case request.Pending:
 		return pendingNow(d, g, f)
@@ -197,7 +198,7 @@ func since(t *time.Time) string {
 	return " since " + clock(*t)
 }
 
-func pendingNow(d Detail, g Gate, f Fleet) (string, []string) {
+func pendingNow(d Detail, g gate.Status, f gate.Fleet) (string, []string) {
 	var b strings.Builder
 	var commands []string
 	waits := d.DueAt != nil && d.DueAt.After(d.Now)
@@ -221,11 +222,11 @@ func pendingNow(d Detail, g Gate, f Fleet) (string, []string) {
 	if d.HTTPStatus != nil && *d.HTTPStatus == 403 {
 		fmt.Fprintf(&b, " Flex refused it with HTTP status 403: that may concern what this request shares with others of source %s and workspace %s alone.", d.Source, said(d.Workspace))
 	}
-	if g.State == GateHeld || g.State == GatePaused {
+	if g.State == gate.Held || g.State == gate.Paused {
 		b.WriteString(gateNow(d, g))
 		commands = append(commands, releases)
 	}
-	if idle := f.idle(); idle != "" {
+	if idle := idle(f); idle != "" {
 		b.WriteString(" But " + idle)
 		commands = append(commands, fleetShows)
 	}
@@ -240,7 +241,7 @@ func pendingNow(d Detail, g Gate, f Fleet) (string, []string) {
 }
 
 // idle says why no worker sends, each by its latest reason; "": one does, or nothing is known.
-func (f Fleet) idle() string {
+func idle(f gate.Fleet) string {
 	if f.Now.IsZero() {
 		return ""
 	}
@@ -248,7 +249,7 @@ func (f Fleet) idle() string {
 	for _, r := range f.Replicas {
 		switch {
 		case !r.Alive:
-		case r.State.Ready() && r.State != WordFailing:
+		case r.State.Ready() && r.State != gate.WordFailing:
 			return ""
 		default:
 			why = append(why, fmt.Sprintf("%s is %s since %s (%s)", r.Name, r.State, clock(r.Since), said(r.Reason)))
@@ -270,8 +271,8 @@ func timedOut(d Detail) string {
 
 // gateNow is what a shut gate means for what would otherwise be sent: why, since when or
 // until when, by whom, and what opens it.
-func gateNow(d Detail, g Gate) string {
-	if g.State == GatePaused {
+func gateNow(d Detail, g gate.Status) string {
+	if g.State == gate.Paused {
 		s := fmt.Sprintf(" But the gate is paused by %s since %s: %s. Nothing is sent ", g.ChangedBy, clock(g.ChangedAt), g.Reason)
 		return s + fmt.Sprintf("until %s, when it opens by itself, or until a release opens it at once.", clock(d.Now.Add(g.PausedFor)))
 	}

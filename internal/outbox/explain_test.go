@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 )
 
@@ -36,16 +37,16 @@ func TestExplain(t *testing.T) {
 	const release = "    worker release --why ...\n"
 	const retry, cancel = "    worker retry --attempt %d --why ... -- crm-42\n", "    worker cancel --attempt 1 --why ... -- crm-42\n"
 	const decide = "    worker resolve --created KD... --attempt 1 --why ... -- crm-42\n    worker resolve --absent --attempt 1 --why ... -- crm-42\n"
-	open := Gate{State: GateOpen}
+	open := gate.Status{State: gate.Open}
 	for _, tt := range []struct {
 		name string
 		d    Detail
-		g    Gate
+		g    gate.Status
 		want string
 	}{
 		{"pending, due", detail(request.Pending, func(d *Detail) { d.DueAt = when(-time.Second) }), open,
 			"It is due: attempt 1 is made as soon as a worker has a free slot.\n"},
-		{"pending, limited", detail(request.Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateOpen, Rate: 2.5},
+		{"pending, limited", detail(request.Pending, func(d *Detail) { d.DueAt = when(0) }), gate.Status{State: gate.Open, Rate: 2.5},
 			"It is due: attempt 1 is made as soon as a worker has a free slot and the fleet's rate, 2.5 a second, leaves one.\n"},
 		{"pending, for tomorrow", detail(request.Pending, func(d *Detail) { d.DueAt = when(24 * time.Hour) }), open,
 			"It waits: attempt 1 is due at 2026-11-23 03:00:00.000 UTC.\n"},
@@ -58,11 +59,11 @@ func TestExplain(t *testing.T) {
 		}), open,
 			"Attempt 1 at 2026-11-22 02:59:00.000 UTC by w1: refused after 120 ms, HTTP status 429, Twilio code 20429 (too many requests).\n" +
 				"It waits: attempt 2 is due in 1.5s (before: too many requests). A retry makes it due now.\n" + fmt.Sprintf(retry, 1)},
-		{"pending, held by a person", detail(request.Pending, func(d *Detail) { d.DueAt = when(0) }), Gate{State: GateHeld, HeldSince: now, Reason: "a wrong campaign", ChangedBy: "ann"},
+		{"pending, held by a person", detail(request.Pending, func(d *Detail) { d.DueAt = when(0) }), gate.Status{State: gate.Held, HeldSince: now, Reason: "a wrong campaign", ChangedBy: "ann"},
 			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is held by ann since 2026-11-22 03:00:00.000 UTC: a wrong campaign. " +
 				"Nothing is sent until a release opens it.\n" + release},
 		{"pending, paused", detail(request.Pending, func(d *Detail) { d.DueAt = when(0) }),
-			Gate{State: GatePaused, Reason: "HTTP status 429", PausedFor: 10 * time.Minute, ChangedBy: "w2", ChangedAt: now.Add(-time.Minute)},
+			gate.Status{State: gate.Paused, Reason: "HTTP status 429", PausedFor: 10 * time.Minute, ChangedBy: "w2", ChangedAt: now.Add(-time.Minute)},
 			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is paused by w2 since 2026-11-22 02:59:00.000 UTC: HTTP status 429. " +
 				"Nothing is sent until 2026-11-22 03:10:00.000 UTC, when it opens by itself, or until a release opens it at once.\n" + release},
 		{"pending, refused to one tenant", detail(request.Pending, func(d *Detail) {
@@ -134,7 +135,7 @@ func TestExplain(t *testing.T) {
 			"It may exist: attempt 1 could have been under way until 2026-11-22 03:00:00.000 UTC (nothing is recorded). The next lookup is due now. " +
 				"It was cancelled at 2026-11-22 02:59:59.000 UTC: it is never sent again; what exists already is adopted all the same.\n"},
 		{"uncertain, held", detail(request.Uncertain, func(d *Detail) { d.Attempt, d.DueAt, d.UncertainSince = 1, when(-time.Second), when(0) }),
-			Gate{State: GateHeld, HeldSince: now, Reason: "a wrong campaign", ChangedBy: "ann"},
+			gate.Status{State: gate.Held, HeldSince: now, Reason: "a wrong campaign", ChangedBy: "ann"},
 			"It may exist: attempt 1 could have been under way until 2026-11-22 03:00:00.000 UTC (nothing is recorded). The next lookup is due now. " +
 				"This cancels it: it is not sent again.\n" + cancel},
 		{"uncertain, a person", detail(request.Uncertain, func(d *Detail) { d.Attempt, d.ErrorMessage = 1, word("there is no task to look for") }), open,
@@ -182,7 +183,7 @@ func TestExplain(t *testing.T) {
 			if tt.d.RequestID != "crm-42" {
 				begin = strings.NewReplacer("crm-42", tt.d.RequestID, "by crm", `by crm\x1b[2J`).Replace(begin)
 			}
-			if got := Explain(tt.d, tt.g, Fleet{}); got != begin+tt.want {
+			if got := Explain(tt.d, tt.g, gate.Fleet{}); got != begin+tt.want {
 				t.Errorf("it says\n%s\nwant\n%s", strings.TrimPrefix(got, begin), tt.want)
 			}
 		})
@@ -203,12 +204,12 @@ func TestExplainWhatIs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := Explain(d, gate(t, s), Fleet{}); !strings.Contains(got, "\n"+want) || strings.Contains(got, "%!") {
+		if got := Explain(d, readGate(t, s), gate.Fleet{}); !strings.Contains(got, "\n"+want) || strings.Contains(got, "%!") {
 			t.Errorf("%s: %s", state, got)
 		}
 	}
 	d, err := s.Show(t.Context(), "faulty")
-	if got := Explain(d, gate(t, s), Fleet{}); err != nil || !strings.Contains(got, "channel: is no channel. It failed the check before Flex") {
+	if got := Explain(d, readGate(t, s), gate.Fleet{}); err != nil || !strings.Contains(got, "channel: is no channel. It failed the check before Flex") {
 		t.Errorf("faulty: %s %v", got, err)
 	}
 }
@@ -220,19 +221,19 @@ func TestExplainNamesWhoIsStopped(t *testing.T) {
 	now := time.Date(2026, 11, 29, 3, 0, 0, 0, time.UTC)
 	old, latest, away := "credentials or account are at fault: HTTP 401", "FLEX_URL or a proxy is at fault: HTTP 302", "Flex does not answer"
 	d := Detail{Row: Row{RequestID: "r", Source: "crm", State: request.Pending, Attempt: 1, DueAt: &now, ReceivedAt: now, ErrorMessage: &old}, Now: now}
-	stopped := Replica{Name: "w1", Alive: true, State: WordUnreachable, Reason: &latest, Since: now}
-	failing := Replica{Name: "w2", Alive: true, State: WordFailing, Reason: &away, Since: now}
-	works, dead := Replica{Name: "w3", Alive: true, State: WordLimited}, Replica{Name: "w4", State: WordOK}
+	stopped := gate.Replica{Name: "w1", Alive: true, State: gate.WordUnreachable, Reason: &latest, Since: now}
+	failing := gate.Replica{Name: "w2", Alive: true, State: gate.WordFailing, Reason: &away, Since: now}
+	works, dead := gate.Replica{Name: "w3", Alive: true, State: gate.WordLimited}, gate.Replica{Name: "w4", State: gate.WordOK}
 	for _, tt := range []struct {
 		name     string
-		replicas []Replica
+		replicas []gate.Replica
 		want     string // "": nothing about workers
 	}{
-		{"all are stopped", []Replica{stopped, failing, dead}, "But no worker gets on: w1 is unreachable since 2026-11-29 03:00:00.000 UTC (" + latest + "); w2 is failing since 2026-11-29 03:00:00.000 UTC (" + away + ")."},
-		{"one works", []Replica{stopped, works}, ""},
-		{"none runs", []Replica{dead}, "But no worker runs."},
+		{"all are stopped", []gate.Replica{stopped, failing, dead}, "But no worker gets on: w1 is unreachable since 2026-11-29 03:00:00.000 UTC (" + latest + "); w2 is failing since 2026-11-29 03:00:00.000 UTC (" + away + ")."},
+		{"one works", []gate.Replica{stopped, works}, ""},
+		{"none runs", []gate.Replica{dead}, "But no worker runs."},
 	} {
-		got := Explain(d, Gate{State: GateOpen}, Fleet{Now: now, Replicas: tt.replicas})
+		got := Explain(d, gate.Status{State: gate.Open}, gate.Fleet{Now: now, Replicas: tt.replicas})
 		if said := strings.Contains(got, "But no worker"); said != (tt.want != "") || !strings.Contains(got, tt.want) || said != strings.Contains(got, "\n    worker fleet\n") {
 			t.Errorf("%s:\n%s", tt.name, got)
 		}

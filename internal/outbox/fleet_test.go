@@ -16,6 +16,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 )
 
@@ -108,7 +109,7 @@ func rateUsed(t *testing.T, replicas int, rate float64, backlog int) float64 {
 	}
 	exec(t, s.pool, `CREATE TABLE stamps (at timestamptz, passed int)`)
 	exec(t, s.pool, `CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-		INSERT INTO stamps VALUES (NEW.refilled_at, round(least(`+fmt.Sprint(burst(rate))+`, OLD.tokens +
+		INSERT INTO stamps VALUES (NEW.refilled_at, round(least(`+fmt.Sprint(gate.Burst(rate))+`, OLD.tokens +
 			OLD.rate * extract(epoch FROM NEW.refilled_at - OLD.refilled_at)) - NEW.tokens)); RETURN NEW; END $$`)
 	exec(t, s.pool, `CREATE TRIGGER stamp BEFORE UPDATE OF tokens, refilled_at ON outbox_gate FOR EACH ROW EXECUTE FUNCTION stamp()`)
 	c := &clerk{}
@@ -118,12 +119,12 @@ func rateUsed(t *testing.T, replicas int, rate float64, backlog int) float64 {
 	if len(claims) != backlog || len(c.calls) != backlog {
 		t.Fatalf("%d claims, %d calls", len(claims), len(c.calls))
 	}
-	if over := worst(claims, rate); over > burst(rate)+0.01 { // what microseconds round off
-		t.Errorf("a window has %.2f claims more than the rate allows, a burst is %.1f", over, burst(rate))
+	if over := worst(claims, rate); over > gate.Burst(rate)+0.01 { // what microseconds round off
+		t.Errorf("a window has %.2f claims more than the rate allows, a burst is %.1f", over, gate.Burst(rate))
 	}
 	// How close together the calls themselves come is up to the machine; it is told, not judged.
 	over := worst(c.calls, rate)
-	first := int(burst(rate)) // what was saved up is not counted as used
+	first := int(gate.Burst(rate)) // what was saved up is not counted as used
 	used := float64(backlog-1-first) / (rate * claims[backlog-1].Sub(claims[first]).Seconds())
 	t.Logf("%d replicas: %.1f %% of the rate used, at most %.1f claims over, %.1f calls", replicas, 100*used, worst(claims, rate), over)
 	return used
@@ -140,7 +141,7 @@ func TestFleetPauses(t *testing.T) {
 	client := newDeliverer(t, s, srv).Flex
 	fleet(t, s, 3, client, nil)
 	eventually(t, func() error {
-		if g := gate(t, s); g.State != GatePaused {
+		if g := readGate(t, s); g.State != gate.Paused {
 			return fmt.Errorf("%+v", g)
 		}
 		return nil
@@ -159,7 +160,7 @@ func TestFleetPauses(t *testing.T) {
 }
 
 // stops waits until each replica is stopped with this word.
-func stops(t *testing.T, word Word, all ...*Deliverer) {
+func stops(t *testing.T, word gate.Word, all ...*Deliverer) {
 	t.Helper()
 	eventually(t, func() error {
 		for _, d := range all {
@@ -202,8 +203,8 @@ func TestFleetForbidden(t *testing.T) {
 		mustAdd(t, s, "f", 25)
 		mustAdd(t, s, "g", 25, func(e *request.Event) { e.Sequence += 1000 }, from("shop"))
 		exec(t, s.pool, `UPDATE outbox SET priority = stream_sequence % 10`) // mixed
-		stops(t, WordUnauthorized, fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Deliverer) { d.Slots = 1 })...)
-		if n := srv.Calls().Received; n < refusedMost || n > 10 {
+		stops(t, gate.WordUnauthorized, fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Deliverer) { d.Slots = 1 })...)
+		if n := srv.Calls().Received; n < gate.RefusedMost || n > 10 {
 			t.Errorf("%d calls until it stopped", n)
 		}
 	})
@@ -213,7 +214,7 @@ func TestFleetForbidden(t *testing.T) {
 		srv.Suspend()
 		s := newStore(t)
 		mustAdd(t, s, "f", 50)
-		stops(t, WordUnauthorized, fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Deliverer) { d.Slots = 1 })...)
+		stops(t, gate.WordUnauthorized, fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Deliverer) { d.Slots = 1 })...)
 		if n := srv.Calls().Received; n != 1 {
 			t.Errorf("%d calls until it stopped", n)
 		}
@@ -309,7 +310,7 @@ func TestOneTenantAtARate(t *testing.T) {
 				// What was put back took a pass of the rate as well.
 				back := one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE outcome = 'put_back'`)
 				t.Logf("%d calls until the last good one, %d put back", calls, back)
-				if most := 2*each + each + int(burst(rate)); calls+back > most {
+				if most := 2*each + each + int(gate.Burst(rate)); calls+back > most {
 					t.Errorf("%d calls and %d put back until the last good one was created, want at most %d", calls, back, most)
 				}
 			})
@@ -338,7 +339,7 @@ func TestFailuresOfOneTenantAlone(t *testing.T) {
 	if word, _, stopped := all[0].Stopped(); stopped { // reads succeed
 		t.Errorf("it is %s", word)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`); n > failuresMost+testSlots+4 {
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`); n > gate.FailuresMost+testSlots+4 {
 		t.Errorf("%d are uncertain", n)
 	}
 }
@@ -371,15 +372,15 @@ func TestNotTwilio(t *testing.T) {
 			address := &switched{}
 			address.to.Store(wrong)
 			d := fleet(t, s, 1, address, nil)
-			stops(t, WordUnreachable, d...)
+			stops(t, gate.WordUnreachable, d...)
 			uncertain := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`)
-			if uncertain > failuresMost+testSlots {
+			if uncertain > gate.FailuresMost+testSlots {
 				t.Errorf("%d are uncertain", uncertain)
 			}
 			if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state NOT IN ('pending', 'sending', 'uncertain')`); n != 0 {
 				t.Errorf("%d are decided by somebody who is not Twilio", n)
 			}
-			if g := gate(t, s); g.State != GateOpen {
+			if g := readGate(t, s); g.State != gate.Open {
 				t.Errorf("the fleet is %s by somebody who is not Twilio", g.State)
 			}
 			address.to.Store(right)
@@ -420,7 +421,7 @@ func TestFleetOutage(t *testing.T) {
 		{"503", func(srv *flextest.Server) {
 			srv.Inject(flextest.Rule{Fault: flextest.Status(503)})
 			srv.Set(flextest.Settings{FetchTrouble: flextest.Status(503)})
-		}, func(srv *flextest.Server) error { srv.Clear(); srv.Set(flextest.Settings{}); return nil }, replicas * (failuresMost + testSlots)},
+		}, func(srv *flextest.Server) error { srv.Clear(); srv.Set(flextest.Settings{}); return nil }, replicas * (gate.FailuresMost + testSlots)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -429,15 +430,15 @@ func TestFleetOutage(t *testing.T) {
 			s := newStore(t)
 			mustAdd(t, s, "o", waiting)
 			all := fleet(t, s, replicas, newDeliverer(t, s, srv).Flex, nil)
-			stops(t, WordUnreachable, all...)
+			stops(t, gate.WordUnreachable, all...)
 			calls := srv.Calls()
 			asked := make([]time.Time, len(all))
 			for i, d := range all {
-				asked[i] = d.breaker.next()
+				asked[i] = d.breaker.NextAsk()
 			}
 			eventually(t, func() error { // each has asked once more, in vain
 				for i, d := range all {
-					if !d.breaker.next().After(asked[i].Add(askEvery / 2)) {
+					if !d.breaker.NextAsk().After(asked[i].Add(gate.AskEvery / 2)) {
 						return fmt.Errorf("replica %d has not asked again", i+1)
 					}
 				}
@@ -461,20 +462,6 @@ func TestFleetOutage(t *testing.T) {
 			checkOutbox(t, s.pool)
 		})
 	}
-}
-
-// reset closes the breaker.
-func (b *breaker) reset() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.close()
-}
-
-// next is when a stopped replica asks next.
-func (b *breaker) next() time.Time {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.askAt
 }
 
 // TestFleetNewBeforeOld: 500 requests that are tried again, due for hours, do not

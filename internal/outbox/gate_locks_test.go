@@ -9,6 +9,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 )
 
@@ -159,7 +160,7 @@ func TestGateBeforeRows(t *testing.T) {
 	blockedBy(t, s, recording)
 	done()
 	both.Wait()
-	if g := gate(t, s); g.State != GatePaused {
+	if g := readGate(t, s); g.State != gate.Paused {
 		t.Errorf("%+v", g)
 	}
 }

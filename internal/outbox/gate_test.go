@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 )
 
@@ -23,16 +24,14 @@ func pause(t testing.TB, s *Store, asked ...time.Duration) {
 	for i, d := range asked {
 		records[i] = record{pause: d, told: flex.Outcome{Message: "429 " + d.String()}}
 	}
-	var b pgx.Batch
-	pauseGate(&b, s.worker, records)
-	if err := s.pool.SendBatch(t.Context(), &b).Close(); err != nil {
+	if err := s.pause(t.Context(), records); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func gate(t testing.TB, s *Store) Gate {
+func readGate(t testing.TB, s *Store) gate.Status {
 	t.Helper()
-	g, err := s.Gate(t.Context())
+	g, err := gate.Read(t.Context(), s.pool)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +67,7 @@ func TestGateRate(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				if len(c.leases) == 0 && (c.gate != GateLimited || c.rest > idlePoll || c.rest < 0) {
+				if len(c.leases) == 0 && (c.gate != gate.Limited || c.rest > idlePoll || c.rest < 0) {
 					t.Errorf("nothing passed: gate %s, rests %v", c.gate, c.rest)
 				}
 				passed.Add(int64(len(c.leases)))
@@ -76,7 +75,7 @@ func TestGateRate(t *testing.T) {
 		}
 		all.Wait()
 		real := one[time.Time](t, s.pool, `SELECT clock_timestamp()`).Sub(begun)
-		if most := burst(rate) + rate*(aged+real).Seconds(); float64(passed.Load()) > most {
+		if most := gate.Burst(rate) + rate*(aged+real).Seconds(); float64(passed.Load()) > most {
 			t.Fatalf("turn %d: %d passed, at most %.1f may", turn, passed.Load(), most)
 		}
 	}
@@ -103,7 +102,7 @@ func TestGateUnusedPasses(t *testing.T) {
 	mustAdd(t, s, "u", 2)
 	mustClaim(t, s, 1)
 	c, err := s.claim(t.Context(), 1)
-	if err != nil || len(c.leases) != 0 || c.gate != GateLimited || c.rest != idlePoll {
+	if err != nil || len(c.leases) != 0 || c.gate != gate.Limited || c.rest != idlePoll {
 		t.Errorf("%+v, %v", c, err)
 	}
 }
@@ -154,11 +153,11 @@ func TestGateShut(t *testing.T) {
 		exec(t, s.pool, `UPDATE outbox_gate SET tokens = 1`)
 		for _, tt := range []struct {
 			set   string
-			state GateState
+			state gate.State
 			rest  time.Duration
 		}{
-			{"paused_until = clock_timestamp() + interval '1 hour'", GatePaused, idlePoll},
-			{"held_since = clock_timestamp()", GateHeld, idlePoll},
+			{"paused_until = clock_timestamp() + interval '1 hour'", gate.Paused, idlePoll},
+			{"held_since = clock_timestamp()", gate.Held, idlePoll},
 		} {
 			exec(t, s.pool, `UPDATE outbox_gate SET reason = 'because', paused_until = NULL, held_since = NULL`)
 			exec(t, s.pool, `UPDATE outbox_gate SET `+tt.set)
@@ -166,12 +165,12 @@ func TestGateShut(t *testing.T) {
 			if err != nil || len(c.leases) != 0 || c.gate != tt.state || c.rest != tt.rest {
 				t.Errorf("rate %v, %s: %d leases, gate %s, rests %v, %v", rate, tt.set, len(c.leases), c.gate, c.rest, err)
 			}
-			if g := gate(t, s); g.State != tt.state || g.Reason != "because" {
+			if g := readGate(t, s); g.State != tt.state || g.Reason != "because" {
 				t.Errorf("rate %v, %s: %+v", rate, tt.set, g)
 			}
 		}
 		exec(t, s.pool, `UPDATE outbox_gate SET held_since = NULL, paused_until = clock_timestamp() - interval '1 ms'`)
-		if g := gate(t, s); g.State != GateOpen || g.Reason != "" {
+		if g := readGate(t, s); g.State != gate.Open || g.Reason != "" {
 			t.Errorf("%+v", g)
 		}
 		mustClaim(t, s, 1)
@@ -190,7 +189,7 @@ func TestGateLost(t *testing.T) {
 	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'sending'`); n != 0 {
 		t.Errorf("%d leased without a gate", n)
 	}
-	if g, err := s.Gate(t.Context()); err == nil || g.State != GateHeld {
+	if g, err := gate.Read(t.Context(), s.pool); err == nil || g.State != gate.Held {
 		t.Errorf("%+v, %v", g, err)
 	}
 	if err := s.Ready(t.Context()); err == nil {
@@ -205,15 +204,15 @@ func TestPause(t *testing.T) {
 		name   string
 		asked  []time.Duration // one after the other
 		hold   bool            // by a person, before
-		state  GateState
+		state  gate.State
 		reason string
 		pause  time.Duration
 	}{
-		{"nothing", []time.Duration{0}, false, GateOpen, "", 0},
-		{"one", []time.Duration{time.Minute}, false, GatePaused, "429 1m0s", time.Minute},
-		{"longer stays", []time.Duration{time.Hour, time.Minute}, false, GatePaused, "429 1h0m0s", time.Hour},
-		{"longer wins", []time.Duration{time.Minute, time.Hour}, false, GatePaused, "429 1h0m0s", time.Hour},
-		{"behind a hold", []time.Duration{time.Minute}, true, GateHeld, ann.Why, time.Minute}, // for when the hold is over
+		{"nothing", []time.Duration{0}, false, gate.Open, "", 0},
+		{"one", []time.Duration{time.Minute}, false, gate.Paused, "429 1m0s", time.Minute},
+		{"longer stays", []time.Duration{time.Hour, time.Minute}, false, gate.Paused, "429 1h0m0s", time.Hour},
+		{"longer wins", []time.Duration{time.Minute, time.Hour}, false, gate.Paused, "429 1h0m0s", time.Hour},
+		{"behind a hold", []time.Duration{time.Minute}, true, gate.Held, ann.Why, time.Minute}, // for when the hold is over
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -229,11 +228,11 @@ func TestPause(t *testing.T) {
 				pause(t, s, d)
 			}
 			pause(t, one, tt.asked...) // in one write
-			for _, g := range []Gate{gate(t, s), gate(t, one)} {
+			for _, g := range []gate.Status{readGate(t, s), readGate(t, one)} {
 				if g.State != tt.state || g.Reason != tt.reason || g.PausedFor > tt.pause || g.PausedFor < tt.pause-soon {
 					t.Errorf("%+v", g)
 				}
-				if by := map[GateState]string{GatePaused: "w1", GateHeld: ann.Who, GateOpen: "migration"}[tt.state]; g.ChangedBy != by {
+				if by := map[gate.State]string{gate.Paused: "w1", gate.Held: ann.Who, gate.Open: "migration"}[tt.state]; g.ChangedBy != by {
 					t.Errorf("changed by %s, want %s", g.ChangedBy, by)
 				}
 			}
@@ -250,14 +249,14 @@ func TestRecordPauses(t *testing.T) {
 	leases := mustClaim(t, s, 3)
 	for i, o := range []flex.Outcome{{Kind: flex.Blocked, HTTPStatus: 401, ErrorKind: "http_401", Message: "Authenticate"}, {ErrorKind: "timeout"},
 		{Kind: flex.Refused, Limited: true, HTTPStatus: 429, RetryAfter: 1e6 * time.Hour, ErrorKind: "http_429", Message: "nul \x00 \xff"}} {
-		if g := gate(t, s); g.State != GateOpen {
+		if g := readGate(t, s); g.State != gate.Open {
 			t.Fatalf("before %d: %+v", i, g)
 		}
 		if _, err := s.record(t.Context(), decide(testPolicy, leases[i], o, 0)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if g := gate(t, s); g.State != GatePaused || g.Reason != "nul \uFFFD \uFFFD" || g.PausedFor > request.MaxRetryAfter || g.PausedFor < request.MaxRetryAfter-soon {
+	if g := readGate(t, s); g.State != gate.Paused || g.Reason != "nul \uFFFD \uFFFD" || g.PausedFor > request.MaxRetryAfter || g.PausedFor < request.MaxRetryAfter-soon {
 		t.Errorf("%+v", g)
 	}
 }
@@ -270,10 +269,10 @@ func TestSetRate(t *testing.T) {
 		if err := s.SetRate(t.Context(), rate); err != nil {
 			t.Fatal(err)
 		}
-		if g := gate(t, s); g.Rate != rate {
+		if g := readGate(t, s); g.Rate != rate {
 			t.Errorf("%+v, want %v", g, rate)
 		}
-		if tokens := one[float64](t, s.pool, `SELECT tokens FROM outbox_gate`); tokens > burst(5) {
+		if tokens := one[float64](t, s.pool, `SELECT tokens FROM outbox_gate`); tokens > gate.Burst(5) {
 			t.Errorf("%v passes saved up at rate %v", tokens, rate)
 		}
 	}
@@ -297,8 +296,8 @@ func TestUntilNext(t *testing.T) {
 		{0, 50, 20 * time.Millisecond}, {0.5, 50, 10 * time.Millisecond}, {3, 50, 0},
 		{0, 0.001, idlePoll}, {0, 1e-10, idlePoll}, {0, 5e-324, idlePoll},
 	} {
-		p := passes{tokens: tt.tokens, rate: tt.rate}
-		if got := p.untilNext(); got != tt.want {
+		p := gate.Tokens{Tokens: tt.tokens, Rate: tt.rate}
+		if got := p.UntilNext(); got != tt.want {
 			t.Errorf("%v passes, %v a second: %v, want %v", tt.tokens, tt.rate, got, tt.want)
 		}
 	}
@@ -312,12 +311,12 @@ func TestPauseOfAnotherTime(t *testing.T) {
 		s := newStore(t)
 		mustAdd(t, s, "p", 1)
 		exec(t, s.pool, `UPDATE outbox_gate SET rate = $1, tokens = 1, reason = 'x', paused_until = clock_timestamp() + interval '2 hours'`, rate)
-		if g := gate(t, s); g.State != GateOpen || g.PausedFor != 0 {
+		if g := readGate(t, s); g.State != gate.Open || g.PausedFor != 0 {
 			t.Errorf("rate %v: %+v", rate, g)
 		}
 		mustClaim(t, s, 1)
 		pause(t, s, time.Minute)
-		if g := gate(t, s); g.State != GatePaused || g.PausedFor > time.Minute {
+		if g := readGate(t, s); g.State != gate.Paused || g.PausedFor > time.Minute {
 			t.Errorf("rate %v, paused anew: %+v", rate, g)
 		}
 	}

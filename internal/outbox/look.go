@@ -3,17 +3,13 @@ package outbox
 import (
 	"context"
 	"log/slog"
-	"time"
 
 	"flexworker/internal/database"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/trouble"
 )
-
-// lookEvery is the time between two looks of one process, give or take a quarter,
-// so that replicas which started together do not look together.
-const lookEvery = 1500 * time.Millisecond
 
 // Lookout asks the table, for all loops of this process in one statement, whether
 // there is something for them, and wakes those for whom there is. Hints within
@@ -22,7 +18,7 @@ const lookEvery = 1500 * time.Millisecond
 type Lookout struct {
 	Store *Store
 	// Registry is renewed with each look; nil: this process is no worker of a fleet.
-	Registry *Registry
+	Registry *gate.Registry
 	Log      *slog.Logger
 
 	looking, renewing trouble.Trouble
@@ -37,7 +33,7 @@ func (l *Lookout) Run(ctx context.Context) {
 		if (err == nil || database.IsLockTrouble(err)) && l.Registry != nil {
 			l.renewing.Tell(l.Log, "this worker's row of outbox_replicas cannot be renewed; trying again", l.Registry.Renew(ctx))
 		}
-		loop.Rest(ctx, loop.Jittered(lookEvery), nil)
+		loop.Rest(ctx, loop.Jittered(gate.RenewEvery), nil)
 	}
 }
 

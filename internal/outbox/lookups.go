@@ -8,13 +8,14 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
 
 // searchable: the fleet may search for tasks, at the latest in $1. No pause is longer
 // than maxRetryAfter: what is later was said by a clock that has gone back since.
-const searchable = `NOT lookup_at BETWEEN clock_timestamp() + $1::interval AND clock_timestamp() + ` + longestPause
+const searchable = `NOT lookup_at BETWEEN clock_timestamp() + $1::interval AND clock_timestamp() + ` + gate.LongestPause
 
 // lookable: a request that has no task to look for, or whose task may be searched for.
 const lookable = `(lookup_attribute IS NULL OR ` + searchable + `)`

@@ -12,6 +12,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 )
 
@@ -146,8 +147,8 @@ func TestActWantsWhoAndWhy(t *testing.T) {
 			t.Errorf("hold by %+v", bad)
 		}
 	}
-	if r := s.row(t, "c-1"); r.State != request.Pending || gate(t, s).State != GateOpen {
-		t.Errorf("it is %s, the gate %s", r.State, gate(t, s).State)
+	if r := s.row(t, "c-1"); r.State != request.Pending || readGate(t, s).State != gate.Open {
+		t.Errorf("it is %s, the gate %s", r.State, readGate(t, s).State)
 	}
 }
 
@@ -386,7 +387,7 @@ func TestHoldAndRelease(t *testing.T) {
 	}
 	mustAdd(t, s, "held", 20, func(e *request.Event) { e.Sequence += 100 })
 	pause(t, s, time.Millisecond) // does not make it open by itself
-	if g := gate(t, s); g.State != GateHeld || g.Reason != ann.Why || g.ChangedBy != ann.Who {
+	if g := readGate(t, s); g.State != gate.Held || g.Reason != ann.Why || g.ChangedBy != ann.Who {
 		t.Errorf("%+v", g)
 	}
 	eventually(t, func() error { // both have asked the gate since
@@ -402,7 +403,7 @@ func TestHoldAndRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	inState(t, s, request.Created, 40)
-	if g := gate(t, s); g.State != GateOpen || g.Reason != "" || g.ChangedBy != "bob" {
+	if g := readGate(t, s); g.State != gate.Open || g.Reason != "" || g.ChangedBy != "bob" {
 		t.Errorf("%+v", g)
 	}
 	if got := acts(t, s); got != "ann@desk a test hold open; bob over release held" {
@@ -419,7 +420,7 @@ func TestHoldOverPause(t *testing.T) {
 	if err := s.Hold(t.Context(), ann); err != nil {
 		t.Fatal(err)
 	}
-	if g := gate(t, s); g.State != GateHeld || g.Reason != ann.Why+"; before: 429 1h0m0s" {
+	if g := readGate(t, s); g.State != gate.Held || g.Reason != ann.Why+"; before: 429 1h0m0s" {
 		t.Errorf("%+v", g)
 	}
 }

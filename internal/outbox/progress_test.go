@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/gate"
 )
 
 // TestFailingCreates: a replica says that nothing succeeds when that lasts for a minute
@@ -39,7 +40,7 @@ func TestFailingCreates(t *testing.T) {
 			}
 			d.seen(o, at)
 		}
-		got := d.creates.failing(2, failingAfter, 2*failingAfter, at.Add(tt.later))
+		got := d.creates.Failing(2, gate.FailingAfter, 2*gate.FailingAfter, at.Add(tt.later))
 		if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
@@ -73,8 +74,8 @@ func TestFailingIsSaidOnce(t *testing.T) {
 	w1 := enrolled(t, s, "w1", 5)
 	var said strings.Builder
 	w1.Log = textLog(&said)
-	for _, word := range []Word{WordOK, WordFailing, WordFailing, WordLimited, WordOK} {
-		w1.Standing = func(context.Context) Standing { return Standing{Word: word, Reason: "a reason"} }
+	for _, word := range []gate.Word{gate.WordOK, gate.WordFailing, gate.WordFailing, gate.WordLimited, gate.WordOK} {
+		w1.Standing = func(context.Context) gate.Standing { return gate.Standing{Word: word, Reason: "a reason"} }
 		renewed(t, w1)
 	}
 	if begin, end := strings.Count(said.String(), "level=WARN"), strings.Count(said.String(), "no longer failing"); begin != 1 || end != 1 || !strings.Contains(said.String(), "a reason") {

@@ -12,6 +12,7 @@ import (
 	"flexworker/internal/crash"
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
@@ -355,4 +356,18 @@ func reason(r *record) *string {
 		return database.OrNull(database.Text(o.ErrorKind))
 	}
 	return database.OrNull("unknown")
+}
+
+// pause pauses the gate as far as the outcomes ask for it.
+func (s *Store) pause(ctx context.Context, records []record) error {
+	longest := record{}
+	for i := range records {
+		if records[i].pause > longest.pause {
+			longest = records[i]
+		}
+	}
+	if longest.pause == 0 {
+		return nil
+	}
+	return gate.Pause(ctx, s.pool, s.worker, longest.pause, longest.told.Message)
 }

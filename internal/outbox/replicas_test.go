@@ -6,19 +6,21 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"flexworker/internal/outbox/gate"
 )
 
 // enrolled is the Registry of a worker with this FLEX_RATE on the same tables.
-func enrolled(t testing.TB, s *Store, name string, rate float64) *Registry {
+func enrolled(t testing.TB, s *Store, name string, rate float64) *gate.Registry {
 	t.Helper()
-	r := &Registry{Store: s.another(name), Version: "v1", Log: logger(t), Standing: func(context.Context) Standing { return Standing{Word: WordOK} },
-		Settings: FleetSettings{Account: "AC1", LookupAttribute: "interaction_request", LookupSettle: time.Minute, FlexTimeout: 15 * time.Second,
+	r := &gate.Registry{Pool: s.pool, Name: name, WentBack: s.WentBack, Version: "v1", Log: logger(t), Standing: func(context.Context) gate.Standing { return gate.Standing{Word: gate.WordOK} },
+		Settings: gate.Settings{Account: "AC1", LookupAttribute: "interaction_request", LookupSettle: time.Minute, FlexTimeout: 15 * time.Second,
 			FlexRate: rate, UncertainPolicy: "hold", Retention: 720 * time.Hour}}
 	renewed(t, r)
 	return r
 }
 
-func renewed(t testing.TB, all ...*Registry) {
+func renewed(t testing.TB, all ...*gate.Registry) {
 	t.Helper()
 	for _, r := range all {
 		if err := r.Renew(t.Context()); err != nil {
@@ -27,9 +29,9 @@ func renewed(t testing.TB, all ...*Registry) {
 	}
 }
 
-func fleetOf(t testing.TB, s *Store) Fleet {
+func fleetOf(t testing.TB, s *Store) gate.Fleet {
 	t.Helper()
-	f, err := s.Fleet(t.Context())
+	f, err := gate.ReadFleet(t.Context(), s.pool)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +51,7 @@ func TestRateStaysWhileWorkersDiffer(t *testing.T) {
 	s := newStore(t)
 	check := func(when string, want float64, did string) {
 		t.Helper()
-		if g := gate(t, s); g.Rate != want {
+		if g := readGate(t, s); g.Rate != want {
 			t.Errorf("%s: the rate is %v, want %v", when, g.Rate, want)
 		}
 		if got := rateActs(t, s); got != did {
@@ -84,7 +86,7 @@ func TestRateStaysWhileWorkersDiffer(t *testing.T) {
 	check("automatic, before the next look", 12, "w1: 0; w2: 30; "+ann.Who+": 5, now 12; "+ann.Who+": 12 by "+ann.Who+", now auto")
 	renewed(t, w1, old)
 	check("automatic", 30, "w1: 0; w2: 30; "+ann.Who+": 5, now 12; "+ann.Who+": 12 by "+ann.Who+", now auto; w1: 12")
-	if tokens := one[float64](t, s.pool, `SELECT tokens FROM outbox_gate`); tokens > burst(30) {
+	if tokens := one[float64](t, s.pool, `SELECT tokens FROM outbox_gate`); tokens > gate.Burst(30) {
 		t.Errorf("%v tokens are saved up", tokens)
 	}
 }
@@ -119,16 +121,16 @@ func TestReplicaRow(t *testing.T) {
 	exec(t, s.pool, `UPDATE outbox_replicas SET state_since = state_since - interval '1 minute'`)
 	renewed(t, w1)
 	first := fleetOf(t, s).Replicas[0]
-	if first.Name != "w1" || first.Version != "v1" || !first.Alive || first.State != WordOK || first.Reason != nil || first.Last != nil ||
+	if first.Name != "w1" || first.Version != "v1" || !first.Alive || first.State != gate.WordOK || first.Reason != nil || first.Last != nil ||
 		first.Settings != w1.Settings || time.Since(first.Since) < 30*time.Second {
 		t.Errorf("%+v", first)
 	}
-	w1.Standing = func(context.Context) Standing {
-		return Standing{Word: WordUnreachable, Reason: "no \x00 way", Last: time.Now().Add(-time.Minute)}
+	w1.Standing = func(context.Context) gate.Standing {
+		return gate.Standing{Word: gate.WordUnreachable, Reason: "no \x00 way", Last: time.Now().Add(-time.Minute)}
 	}
 	renewed(t, w1)
 	now := fleetOf(t, s).Replicas[0]
-	if now.State != WordUnreachable || deref(now.Reason) != "no \uFFFD way" || !now.Since.After(first.Since) || now.Last == nil || !now.StartedAt.Equal(first.StartedAt) {
+	if now.State != gate.WordUnreachable || deref(now.Reason) != "no \uFFFD way" || !now.Since.After(first.Since) || now.Last == nil || !now.StartedAt.Equal(first.StartedAt) {
 		t.Errorf("%+v", now)
 	}
 	for _, tt := range []struct {
@@ -180,14 +182,14 @@ func TestWordsAreOneList(t *testing.T) {
 	s := newStore(t)
 	w1 := enrolled(t, s, "w1", 5)
 	ready := 0
-	for _, word := range Words {
-		w1.Standing = func(context.Context) Standing { return Standing{Word: word} }
+	for _, word := range gate.Words {
+		w1.Standing = func(context.Context) gate.Standing { return gate.Standing{Word: word} }
 		renewed(t, w1)
 		if word.Ready() {
 			ready++
 		}
 	}
-	if ready != 5 || Word("").Ready() {
+	if ready != 5 || gate.Word("").Ready() {
 		t.Errorf("%d words are ready", ready)
 	}
 }
@@ -204,7 +206,7 @@ func TestNewWorkersDiffer(t *testing.T) {
 		exec(t, s.pool, `UPDATE outbox_gate SET rate = 0`)
 		exec(t, s.pool, `DELETE FROM outbox_acts`)
 		renewed(t, w1, w2, w1)
-		if g := gate(t, s); g.Rate != rates[2] {
+		if g := readGate(t, s); g.Rate != rates[2] {
 			t.Errorf("%v: the rate is %v", rates, g.Rate)
 		}
 	}
@@ -214,7 +216,7 @@ func TestNewWorkersDiffer(t *testing.T) {
 	renewed(t, w1)
 	w2 := enrolled(t, s, "w2", 5)
 	renewed(t, w1, w2)
-	if g := gate(t, s); g.Rate != 0 {
+	if g := readGate(t, s); g.Rate != 0 {
 		t.Errorf("no limit was agreed upon, and the rate is %v", g.Rate)
 	}
 }

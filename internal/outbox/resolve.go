@@ -16,6 +16,7 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/trouble"
 )
@@ -50,7 +51,7 @@ type Resolver struct {
 	Log       *slog.Logger
 	Counters  *Counters
 
-	searches progress
+	searches gate.Progress
 
 	mu    sync.Mutex
 	alone int            // searches that have to be made for one key each
@@ -235,9 +236,9 @@ func (r *Resolver) seen(err error) {
 	e := (*flex.LookupError)(nil)
 	switch {
 	case err == nil, errors.As(err, &e) && e.Limited:
-		r.searches.succeeded(time.Now())
+		r.searches.Succeeded(time.Now())
 	default:
-		r.searches.failed(err.Error(), time.Now())
+		r.searches.Failed(err.Error(), time.Now())
 	}
 }
 
@@ -300,3 +301,14 @@ func (r *Resolver) note(u uncertain, f request.Finding, m request.Move, took tim
 		"interaction_sid", f.Outcome.InteractionSID, "others", f.Others, "why", f.Why, "age_ms", u.age.Milliseconds(),
 		"took_ms", took.Milliseconds(), "to", string(m.To), "delay_ms", m.Delay.Milliseconds(), "person", m.Person)
 }
+
+// Failing says why TaskRouter cannot be asked; "": it can, or nothing is asked.
+func (r *Resolver) Failing() string {
+	if why := r.searches.Failing(gate.LookupsFailing, 0, gate.ForgottenAfter, time.Now()); why != "" {
+		return "TaskRouter cannot be asked: " + why
+	}
+	return ""
+}
+
+// LastAnswered is when TaskRouter last answered a search; zero: never.
+func (r *Resolver) LastAnswered() time.Time { return r.searches.Last() }

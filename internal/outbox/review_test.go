@@ -14,6 +14,7 @@ import (
 	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/flex"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 )
 
@@ -142,7 +143,7 @@ func TestStraysUnderLoad(t *testing.T) {
 	running.Go(func() {
 		for ctx.Err() == nil { // a hint far more often than strays are looked for
 			s.Results.Asked.Raise()
-			loop.Rest(ctx, lookEvery/50, nil)
+			loop.Rest(ctx, gate.RenewEvery/50, nil)
 		}
 	})
 	eventually(t, func() error {

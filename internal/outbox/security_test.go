@@ -14,6 +14,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 )
 
@@ -155,7 +156,7 @@ func TestSecretsStayHidden(t *testing.T) {
 		if _, reason, stopped := d.Stopped(); stopped {
 			reasons = append(reasons, reason)
 		}
-		d.breaker.reset()
+		d.breaker = gate.Breaker{}
 		var n int
 		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM outbox_attempts`).Scan(&n); err != nil || n < 2*len(status) {
 			return fmt.Errorf("%d attempts, %w", n, err)

@@ -105,7 +105,7 @@ func (s *sim) checkRecord(l *simLease, row *simRow) {
 	case row.state == request.Uncertain && l.outcome.Unreached:
 		s.fail("I6: request %d is uncertain, and not a byte was written", row.id)
 	case l.outcome.Kind == flex.Blocked && row.state == request.Pending && s.ghosts[row.id].state != "" && !l.decided.move.Uncounted &&
-		(!oneTenants(l.outcome) || l.lease.Uncounted < s.policy.MaxAttempts):
+		(!flex.MayBeOneTenants(l.outcome) || l.lease.Uncounted < s.policy.MaxAttempts):
 		s.fail("I9: a blocked attempt of request %d is counted", row.id)
 	}
 }

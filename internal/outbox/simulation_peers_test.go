@@ -144,10 +144,10 @@ func TestPeers_04_EveryStatementEnds(t *testing.T) {
 			return s.Results.MarkPublished(ctx, []results.Answer{{Kind: results.Final, Id: 1, Number: 1}})
 		},
 		"renew": func(ctx context.Context) error {
-			_, err := s.renew(ctx, "v", FleetSettings{}, Standing{Word: WordOK})
+			err := enrolled(t, s, "w1", 0).Renew(ctx)
 			return err
 		},
-		"follow rate": func(ctx context.Context) error { _, _, err := s.followRate(ctx); return err },
+		"follow rate": func(ctx context.Context) error { _, _, err := enrolled(t, s, "w1", 0).FollowRate(ctx); return err },
 		"backlog":     func(ctx context.Context) error { _, err := s.Backlog(ctx); return err },
 		"ready":       func(ctx context.Context) error { return s.Ready(ctx) },
 		"set rate":    func(ctx context.Context) error { return s.SetRate(ctx, 1) },

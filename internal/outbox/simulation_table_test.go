@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
@@ -76,7 +77,7 @@ func (s *sim) insert(m *simMessage, by, signature int) (fresh bool, leased *simR
 	}
 	if m.faults {
 		r.state, r.dueAt, r.settledAt = request.Rejected, never, s.now
-	} else if by != 0 && m.expiresAt == never && s.passes() == GateOpen {
+	} else if by != 0 && m.expiresAt == never && s.passes() == gate.Open {
 		r.state, r.dueAt, r.attempt, r.leasedBy, r.signature, r.leasedUntil = request.Sending, never, 1, by, signature, s.now+s.leaseOf(by)
 		r.beganAt, r.attribute = s.now, s.attributeOf(by)
 	}
@@ -111,21 +112,21 @@ func (s *sim) row(id int) *simRow {
 }
 
 // passes: gateSQL, without a rate.
-func (s *sim) passes() GateState {
+func (s *sim) passes() gate.State {
 	switch g := &s.gate; {
 	case g.heldSince != never:
-		return GateHeld
+		return gate.Held
 	case g.pausedUntil > s.now:
-		return GatePaused
+		return gate.Paused
 	default:
-		return GateOpen
+		return gate.Open
 	}
 }
 
 // claim: Store.claim. pending -> sending.
-func (s *sim) claim(by, signature, slots int) (leased []*simRow, gate GateState) {
-	if gate := s.passes(); gate != GateOpen {
-		return nil, gate
+func (s *sim) claim(by, signature, slots int) (leased []*simRow, state gate.State) {
+	if shut := s.passes(); shut != gate.Open {
+		return nil, shut
 	}
 	for _, row := range s.inOrder(func(r *simRow) (bool, instant) {
 		return r.state == request.Pending && r.dueAt <= s.now && (r.expiresAt == never || r.expiresAt > s.now), r.dueAt
@@ -140,7 +141,7 @@ func (s *sim) claim(by, signature, slots int) (leased []*simRow, gate GateState)
 		row.attribute = s.attributeOf(by)
 		leased = append(leased, row)
 	}
-	return leased, GateOpen
+	return leased, gate.Open
 }
 
 // takeBack: Store.takeBack. sending, or lapsed -> pending, for what bears the signature.

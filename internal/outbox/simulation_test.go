@@ -223,7 +223,7 @@ func (s *sim) nextInstant() instant {
 		for i := range r.leases {
 			at(r.leases[i].backAt)
 		}
-		if in, stopped := r.breaker.asksIn(s.clock()); stopped && waits {
+		if in, stopped := r.breaker.AsksIn(s.clock()); stopped && waits {
 			at(s.now + in)
 		}
 	}

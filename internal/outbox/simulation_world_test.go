@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
@@ -110,7 +111,7 @@ type simReplica struct {
 	asking   *simAsking
 	alone    int
 	mute     bool
-	breaker  breaker
+	breaker  gate.Breaker
 	controls controls
 	hints    []simAnswer
 	sending  []simAnswer // read for publishing
@@ -122,7 +123,7 @@ func unjittered(d time.Duration) time.Duration { return d }
 
 func (s *sim) crash(r *simReplica) {
 	s.born++
-	*r = simReplica{number: s.born, breaker: breaker{jitter: unjittered}, inHand: r.inHand[:0], stored: r.stored[:0], leases: r.leases[:0], untold: r.untold[:0], hints: r.hints[:0],
+	*r = simReplica{number: s.born, breaker: gate.Breaker{Jitter: unjittered}, inHand: r.inHand[:0], stored: r.stored[:0], leases: r.leases[:0], untold: r.untold[:0], hints: r.hints[:0],
 		sending: r.sending[:0], acked: r.acked[:0]}
 }
 
@@ -164,7 +165,7 @@ func (s *sim) stepAdd(r *simReplica) bool {
 		m.acked = true
 	}
 	by := 0
-	if !r.draining && len(r.leases) <= 2 && s.r.IntN(2) == 0 && r.breaker.isClosed() {
+	if !r.draining && len(r.leases) <= 2 && s.r.IntN(2) == 0 && r.breaker.IsClosed() {
 		by = r.number // a slot is free, and nothing that is due waits
 	}
 	signature := s.sign()
@@ -205,12 +206,12 @@ func (s *sim) stepAck(r *simReplica) bool {
 }
 
 func (s *sim) stepClaim(r *simReplica) bool {
-	if s.away || r.draining || len(r.leases) > 2 || r.breaker.isOpen() {
+	if s.away || r.draining || len(r.leases) > 2 || r.breaker.IsOpen() {
 		return false
 	}
 	slots := 2
-	if avoid, one := r.breaker.avoid(); len(avoid) > 0 { // all are of one tenant here
-		r.breaker.nothingDue(s.clock())
+	if avoid, one := r.breaker.Avoid(); len(avoid) > 0 { // all are of one tenant here
+		r.breaker.NothingDue(s.clock())
 		return true
 	} else if one {
 		slots = 1
@@ -226,11 +227,11 @@ func (s *sim) stepClaim(r *simReplica) bool {
 		r.untold = append(r.untold, signature)
 		return true
 	}
-	rows, gate := s.claim(r.number, signature, slots)
-	if gate != GateOpen {
-		r.breaker.gateShut(s.clock())
+	rows, shut := s.claim(r.number, signature, slots)
+	if shut != gate.Open {
+		r.breaker.GateShut(s.clock())
 	} else if len(rows) == 0 {
-		r.breaker.nothingDue(s.clock())
+		r.breaker.NothingDue(s.clock())
 	}
 	if len(rows) == 0 {
 		return false
@@ -284,7 +285,7 @@ func (s *sim) stepDeliver(r *simReplica) bool {
 		if l.sent || l.decided != nil {
 			continue
 		}
-		if r.draining || r.breaker.isOpen() || l.until-s.now < s.limitOf(r.number)+sendMargin && !s.broken(sendNotFenced) {
+		if r.draining || r.breaker.IsOpen() || l.until-s.now < s.limitOf(r.number)+sendMargin && !s.broken(sendNotFenced) {
 			l.decided = &record{lease: l.lease, outcome: "put_back", move: request.Move{To: request.Pending, Uncounted: true}}
 			s.log("%d puts %d back", r.number, l.lease.ID)
 			return true
@@ -392,7 +393,7 @@ func (s *sim) stepAnswered(r *simReplica) bool {
 		if !l.sent || l.decided != nil || l.backAt > s.now {
 			continue
 		}
-		r.breaker.observe(l.lease, l.outcome, s.clock())
+		r.breaker.Observe(callOf(l.lease), l.outcome, s.clock())
 		decided := decide(s.policy, l.lease, l.outcome, s.r.Float64())
 		if s.broken(blockedCounts) && l.outcome.Kind == flex.Blocked {
 			decided.move.Uncounted = false
@@ -609,14 +610,14 @@ func (s *sim) stepMark(r *simReplica) bool {
 
 // stepProbe: Deliverer.ask. A read finds out whether a stopped replica can go on.
 func (s *sim) stepProbe(r *simReplica) bool {
-	if in, stopped := r.breaker.asksIn(s.clock()); r.draining || !stopped || in > 0 {
+	if in, stopped := r.breaker.AsksIn(s.clock()); r.draining || !stopped || in > 0 {
 		return false
 	}
 	o := flex.Outcome{Kind: flex.Rejected}
 	if s.flex.denied {
 		o = flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401}
 	}
-	r.breaker.asked(o, s.clock())
+	r.breaker.Asked(o, s.clock())
 	return true
 }
 

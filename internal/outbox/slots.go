@@ -167,7 +167,7 @@ func (s *slots) adapt(o flex.Outcome, now time.Time) {
 			s.limit, s.good, s.cutAt = max(s.limit*cutFactor, 1), 0, now
 			s.kept *= cutFactor
 		}
-	case !noAnswer(o):
+	case !flex.Unanswered(o):
 		if s.good++; s.good >= int(s.limit) && int(s.limit) < s.ceiling {
 			s.limit, s.good = min(s.limit+1, float64(s.ceiling)), 0
 		}

@@ -159,3 +159,43 @@ func TestBacklogNotedMeanwhile(t *testing.T) {
 		t.Errorf("%d slots once nothing waits", n)
 	}
 }
+
+// TestSlots: calls in flight fall with a wave of 429, once, never below one, and
+// rise again to the ceiling and no further.
+func TestSlots(t *testing.T) {
+	t.Parallel()
+	limited, fine := flex.Outcome{Kind: flex.Refused, Limited: true}, flex.Outcome{Kind: flex.Created}
+	s := newSlots(10)
+	now := time.Now()
+	check := func(when string, want int) {
+		t.Helper()
+		if got := s.free(); got != want {
+			t.Errorf("%s: %d free, want %d", when, got, want)
+		}
+	}
+	s.take(10)
+	check("all taken", 0)
+	for range 10 {
+		s.adapt(limited, now)
+		s.give()
+	}
+	check("one wave", 6)
+	for range 100 {
+		now = now.Add(cutEvery)
+		s.adapt(limited, now)
+	}
+	check("many waves", 1)
+	s.adapt(flex.Outcome{}, now)
+	s.adapt(flex.Outcome{Kind: flex.Refused, Unreached: true}, now)
+	check("no answers", 1)
+	s.adapt(fine, now)
+	check("one good", 2)
+	for range 1000 {
+		s.adapt(fine, now)
+	}
+	check("many good", 10)
+	s.restart()
+	check("one tries again", 1)
+	s.take(1)
+	check("and no other", 0)
+}

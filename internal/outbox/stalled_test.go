@@ -9,31 +9,32 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/gate"
 )
 
 // TestStall: nothing gets through from the begin of the first try that failed on, until one succeeds;
 // a try that began before the latest success does not count from its begin.
 func TestStall(t *testing.T) {
 	t.Parallel()
-	var s stall
+	var s gate.Stall
 	at := func(seconds int) time.Time { return time.Unix(int64(1e9+seconds), 0) }
 	lasts := func(now, want int) {
 		t.Helper()
-		if d, _ := s.lasts(at(now)); d != time.Duration(want)*time.Second {
+		if d, _ := s.Lasts(at(now)); d != time.Duration(want)*time.Second {
 			t.Errorf("at %d it lasts %v, want %d s", now, d, want)
 		}
 	}
 	lasts(5, 0)
-	s.failed(at(5), "a")
+	s.Failed(at(5), "a")
 	lasts(9, 4)
-	s.failed(at(9), "b")
+	s.Failed(at(9), "b")
 	lasts(15, 10)
-	if _, why := s.lasts(at(15)); why != "b" {
+	if _, why := s.Lasts(at(15)); why != "b" {
 		t.Errorf("the reason is %q", why)
 	}
-	s.goesOn(at(16))
+	s.GoesOn(at(16))
 	lasts(30, 0)
-	s.failed(at(10), "c") // it was under way
+	s.Failed(at(10), "c") // it was under way
 	lasts(17, 1)
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/gate"
 )
 
 // Unfinished is a row of outbox_backlog.
@@ -42,8 +43,8 @@ type Failure struct {
 
 // Status is the fleet and its work at one glance.
 type Status struct {
-	Gate  Gate  `json:"gate"`
-	Fleet Fleet `json:"fleet"`
+	Gate  gate.Status `json:"gate"`
+	Fleet gate.Fleet  `json:"fleet"`
 	// Holders are the sessions that may keep the workers waiting.
 	Holders    []Holder     `json:"holders"`
 	Unfinished []Unfinished `json:"unfinished"`
@@ -65,10 +66,10 @@ const StatusMost = 20
 // Status reads all of it. The time that it takes grows with what is not finished. Where a table
 // is locked it returns, with the error, what could be read, and who has locked it.
 func (s *Store) Status(ctx context.Context) (all Status, err error) {
-	if all.Gate, err = s.Gate(ctx); err != nil {
+	if all.Gate, err = gate.Read(ctx, s.pool); err != nil {
 		return all, err
 	}
-	if all.Fleet, err = s.Fleet(ctx); err != nil {
+	if all.Fleet, err = gate.ReadFleet(ctx, s.pool); err != nil {
 		return all, err
 	}
 	if all.Holders, err = s.Holders(ctx, heldLong); err != nil {

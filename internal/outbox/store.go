@@ -11,6 +11,7 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/group"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
@@ -46,11 +47,10 @@ type Store struct {
 	signed   atomic.Uint64 // statements that lease
 	untold   untold
 
-	claims, stores stall // whether Postgres lets claims through, and what is added
+	claims, stores gate.Stall // whether Postgres lets claims through, and what is added
 
 	locked                           lockedIDs // known to Add
 	waryAdds, waryAsked, waryRecords database.Wary
-	fleet                            atomic.Pointer[Fleet] // as the latest look found it; nil before the first
 
 	adds      *group.Group[request.Event, Added]
 	addsApart *group.Group[request.Event, Added] // of those whose row was found locked, one at a time
@@ -64,7 +64,7 @@ type Store struct {
 	// the Lookout raises it again.
 	due      loop.Signal // something may be due: Deliverer
 	overdue  loop.Signal // a lease or a deadline has passed: Sweeper
-	wentBack loop.Signal // the database's clock went back: Sweeper
+	WentBack loop.Signal // the database's clock went back: Sweeper
 	doubtful loop.Signal // a lookup is due: Resolver
 
 	// Results is what this outbox owes; the Publisher takes it from there.
@@ -79,7 +79,7 @@ type Store struct {
 func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
 	s := &Store{
 		pool: pool, worker: worker, Attribute: "interaction_request", leaseFor: attemptLimit + leaseMargin,
-		due: loop.NewSignal(), overdue: loop.NewSignal(), wentBack: loop.NewSignal(), doubtful: loop.NewSignal(),
+		due: loop.NewSignal(), overdue: loop.NewSignal(), WentBack: loop.NewSignal(), doubtful: loop.NewSignal(),
 	}
 	s.adds = group.New(batchSize, s.addBatch)
 	s.adds.Room, s.adds.Split = s.shortcut.room, database.IsDataError
@@ -110,7 +110,7 @@ var ErrReadOnly = errors.New("outbox: the database is read-only")
 
 // Ready asks Postgres whether it answers, has our tables and can write.
 func (s *Store) Ready(ctx context.Context) error {
-	g, err := s.Gate(ctx)
+	g, err := gate.Read(ctx, s.pool)
 	if err == nil && g.ReadOnly {
 		err = ErrReadOnly
 	}

@@ -44,7 +44,7 @@ func (w *Sweeper) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.Store.wentBack:
+		case <-w.Store.WentBack:
 			w.setBack(ctx, true)
 		case <-clock.C:
 			w.setBack(ctx, false)

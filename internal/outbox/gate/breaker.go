@@ -1,6 +1,7 @@
-package outbox
+package gate
 
 import (
+	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
@@ -30,14 +31,14 @@ import (
 // cost an uncertain request. So before a breaker opens over one tenant it has another
 // tenant's request tried first, where one is due. A tenant that was found to fail alone
 // is excused: its failures are not counted for as long as others' calls are answered.
-type breaker struct {
+type Breaker struct {
 	// peerStopped says whether another replica is stopped as unreachable; nil: none is.
-	peerStopped func() bool
+	PeerStopped func() bool
 	// jitter spreads the times of reads; nil: jittered.
-	jitter func(time.Duration) time.Duration
+	Jitter func(time.Duration) time.Duration
 
 	mu        sync.Mutex
-	state     breakerState
+	state     BreakerState
 	changedAt time.Time
 	word      Word // why it is open, or tries: WordUnreachable or WordUnauthorized
 	reason    string
@@ -60,24 +61,24 @@ type breaker struct {
 	astray bool
 }
 
-type breakerState int
+type BreakerState int
 
 const (
-	breakerClosed   breakerState = iota
-	breakerChoosing              // one call at a time, first of tenants that have not failed
-	breakerTrying                // likewise, after a read that succeeded
-	breakerOpen                  // no calls
+	BreakerClosed   BreakerState = iota
+	BreakerChoosing              // one call at a time, first of tenants that have not failed
+	BreakerTrying                // likewise, after a read that succeeded
+	BreakerOpen                  // no calls
 )
 
 const (
 	// failuresMost is how many calls in a row may fail until the breaker opens. Each of
 	// them may cost an uncertain request, so it is low; a single one is everyday life.
-	failuresMost = 5
+	FailuresMost = 5
 	// refusedMost is how many different requests in a row, of more than one tenant,
 	// may be refused until a read has to say whether everybody is.
-	refusedMost = 3
+	RefusedMost = 3
 	// askEvery is the time between two reads of a replica that is stopped, give or take a quarter.
-	askEvery = 2 * time.Second
+	AskEvery = 2 * time.Second
 	// excuseFor is how long a tenant's failures are not counted after another tenant's
 	// call was answered.
 	excuseFor = 10 * time.Second
@@ -85,35 +86,17 @@ const (
 	contradictedFor = time.Minute
 )
 
-// suspended are the codes that concern the account whoever asks.
-// https://www.twilio.com/docs/api/errors/20005
-var suspended = map[int]bool{20003: true, 20005: true, 20006: true, 20008: true, 20101: true}
-
-// oneTenants says whether a refusal may concern those alone who share something with
-// this request, such as a workspace: a 403, or another 4xx with a code that says so.
-// A 401 or a 407, a redirect, a path that Twilio does not know and missing credentials
-// concern every call of this replica.
-func oneTenants(o flex.Outcome) bool {
-	s := o.HTTPStatus
-	return o.Kind == flex.Blocked && 400 <= s && s < 500 && s != 401 && s != 407 && !suspended[o.TwilioCode] && !o.UnknownPath
+// A Call is what the breaker is told of the request that a create call was for.
+type Call struct {
+	RequestID, Source string
+	Request           json.RawMessage
 }
 
-// noAnswer says whether a call brought nothing that Flex itself decided: Flex was
-// not reached, or did not answer in time, or failed, or somebody else answered. A
-// redirect is apart: one is enough to stop this replica.
-func noAnswer(o flex.Outcome) bool {
-	return o.Kind == flex.Refused && o.Unreached || o.Kind == flex.Uncertain && !redirected(o)
-}
-
-// redirected says whether somebody sent this replica elsewhere. Flex does not: FLEX_URL, or
-// who stands before Flex, is at fault. Whether the request was passed on before is not known.
-func redirected(o flex.Outcome) bool { return o.HTTPStatus/100 == 3 }
-
-// tenantOf names who shares a fate with a request; as in the statement that claims.
-func tenantOf(l Lease) string {
-	workspace, _ := rawjson.Member(l.Request, "routing", "properties", "workspace_sid")
+// tenant names who shares a fate with a request; as in the statement that claims.
+func (c Call) tenant() string {
+	workspace, _ := rawjson.Member(c.Request, "routing", "properties", "workspace_sid")
 	sid, _ := rawjson.Text(workspace)
-	return l.Source + " " + string(sid)
+	return c.Source + " " + string(sid)
 }
 
 // blame says in words what stops this replica, for people who read nothing else.
@@ -122,11 +105,11 @@ func blame(o flex.Outcome) (Word, string) {
 	switch s := o.HTTPStatus; {
 	case o.UnknownPath:
 		return WordUnreachable, fmt.Sprintf("%s (HTTP %d, code %d)", o.Message, s, o.TwilioCode)
-	case redirected(o) || s == 407:
+	case flex.Redirected(o) || s == 407:
 		word, what = WordUnreachable, "FLEX_URL or a proxy is at fault"
-	case noAnswer(o) && o.FromTwilio: // its 5xx: not well, whatever the credentials are
+	case flex.Unanswered(o) && o.FromTwilio: // its 5xx: not well, whatever the credentials are
 		word, what = WordUnreachable, "Flex answers that it has failed"
-	case noAnswer(o):
+	case flex.Unanswered(o):
 		word, what = WordUnreachable, "Flex does not answer"
 	}
 	if o.HTTPStatus == 0 {
@@ -136,40 +119,40 @@ func blame(o flex.Outcome) (Word, string) {
 }
 
 // observe takes what a call brought. It returns the states before and after.
-func (b *breaker) observe(l Lease, o flex.Outcome, now time.Time) (was, is breakerState) {
+func (b *Breaker) Observe(c Call, o flex.Outcome, now time.Time) (was, is BreakerState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	was = b.state
 	early := now.Add(-o.Took).Before(b.changedAt) // the call began before the state did
 	switch {
-	case b.state == breakerOpen, b.state == breakerTrying && early:
+	case b.state == BreakerOpen, b.state == BreakerTrying && early:
 	case o.Limited: // an answer, which says nothing about the other calls
-	case oneTenants(o):
-		b.refusal(l, o, now)
-	case o.Kind == flex.Blocked, redirected(o):
+	case flex.MayBeOneTenants(o):
+		b.refusal(c, o, now)
+	case o.Kind == flex.Blocked, flex.Redirected(o):
 		b.open(o, now)
-	case noAnswer(o):
-		b.failure(tenantOf(l), o, now)
-	case b.state != breakerClosed && early: // Flex may have gone since
+	case flex.Unanswered(o):
+		b.failure(c.tenant(), o, now)
+	case b.state != BreakerClosed && early: // Flex may have gone since
 	default:
-		b.success(l, now)
+		b.success(c, now)
 	}
 	b.moved(was, now)
 	return was, b.state
 }
 
 // moved notes when the state became another than was.
-func (b *breaker) moved(was breakerState, now time.Time) {
+func (b *Breaker) moved(was BreakerState, now time.Time) {
 	if b.state != was {
 		b.changedAt = now
 	}
 }
 
-func (b *breaker) success(l Lease, now time.Time) {
+func (b *Breaker) success(c Call, now time.Time) {
 	if len(b.failed) > 0 || len(b.excused) > 0 { // else nobody has to know whose it is
-		tenant := tenantOf(l)
+		tenant := c.tenant()
 		delete(b.excused, tenant)
-		if b.state != breakerClosed { // its failures were others' own
+		if b.state != BreakerClosed { // its failures were others' own
 			for failed := range b.failed {
 				b.excuse(failed)
 			}
@@ -187,7 +170,7 @@ func (b *breaker) success(l Lease, now time.Time) {
 	b.close()
 }
 
-func (b *breaker) excuse(tenant string) {
+func (b *Breaker) excuse(tenant string) {
 	if b.excused == nil {
 		b.excused = map[string]time.Time{}
 	}
@@ -195,14 +178,14 @@ func (b *breaker) excuse(tenant string) {
 }
 
 // close begins the counts anew.
-func (b *breaker) close() {
-	b.state, b.failures, b.astray = breakerClosed, 0, false
+func (b *Breaker) close() {
+	b.state, b.failures, b.astray = BreakerClosed, 0, false
 	clear(b.failed)
 	clear(b.refused)
 }
 
-func (b *breaker) failure(tenant string, o flex.Outcome, now time.Time) {
-	if b.state == breakerClosed && !o.Unreached && now.Before(b.excused[tenant]) {
+func (b *Breaker) failure(tenant string, o flex.Outcome, now time.Time) {
+	if b.state == BreakerClosed && !o.Unreached && now.Before(b.excused[tenant]) {
 		return
 	}
 	if b.failed == nil {
@@ -210,22 +193,22 @@ func (b *breaker) failure(tenant string, o flex.Outcome, now time.Time) {
 	}
 	b.failures++
 	b.failed[tenant] = true
-	most := failuresMost
-	if b.probation || b.peerStopped != nil && b.peerStopped() {
+	most := FailuresMost
+	if b.probation || b.PeerStopped != nil && b.PeerStopped() {
 		most = 1
 	}
 	switch {
-	case b.state == breakerTrying, b.failures >= most && (o.Unreached || len(b.failed) > 1):
+	case b.state == BreakerTrying, b.failures >= most && (o.Unreached || len(b.failed) > 1):
 		b.open(o, now)
-	case b.state == breakerClosed && b.failures >= most:
-		b.state = breakerChoosing
+	case b.state == BreakerClosed && b.failures >= most:
+		b.state = BreakerChoosing
 		b.word, b.reason = blame(o)
 	}
 }
 
 // refusal: by itself it costs its request a backoff and nobody else anything.
-func (b *breaker) refusal(l Lease, o flex.Outcome, now time.Time) {
-	if b.state != breakerClosed { // Flex has answered
+func (b *Breaker) refusal(c Call, o flex.Outcome, now time.Time) {
+	if b.state != BreakerClosed { // Flex has answered
 		b.close()
 	}
 	if now.Before(b.contradicted) {
@@ -234,9 +217,9 @@ func (b *breaker) refusal(l Lease, o flex.Outcome, now time.Time) {
 	if b.refused == nil {
 		b.refused = map[string]string{}
 	}
-	tenant := tenantOf(l)
-	b.refused[l.RequestID] = tenant
-	if len(b.refused) < refusedMost {
+	tenant := c.tenant()
+	b.refused[c.RequestID] = tenant
+	if len(b.refused) < RefusedMost {
 		return
 	}
 	for _, other := range b.refused {
@@ -245,17 +228,17 @@ func (b *breaker) refusal(l Lease, o flex.Outcome, now time.Time) {
 			return
 		}
 	}
-	delete(b.refused, l.RequestID) // all of one tenant; it need not be remembered of how many
+	delete(b.refused, c.RequestID) // all of one tenant; it need not be remembered of how many
 }
 
 // open stops this replica. Whoever was excused has to show it anew.
-func (b *breaker) open(o flex.Outcome, now time.Time) {
-	if b.state != breakerTrying || !noAnswer(o) || o.Unreached {
+func (b *Breaker) open(o flex.Outcome, now time.Time) {
+	if b.state != BreakerTrying || !flex.Unanswered(o) || o.Unreached {
 		b.readable = false
 	}
-	b.state, b.failures = breakerOpen, 0
+	b.state, b.failures = BreakerOpen, 0
 	b.word, b.reason = blame(o)
-	b.astray = b.astray || o.UnknownPath || redirected(o)
+	b.astray = b.astray || o.UnknownPath || flex.Redirected(o)
 	clear(b.excused)
 	clear(b.refused)
 	if b.askAt.Before(now) {
@@ -264,29 +247,29 @@ func (b *breaker) open(o flex.Outcome, now time.Time) {
 }
 
 // askFirst stops a replica that has just started until a read has succeeded.
-func (b *breaker) askFirst() {
+func (b *Breaker) AskFirst() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.state, b.first, b.word, b.reason = breakerOpen, true, WordUnreachable, "it has just started and asks Flex for the first time"
+	b.state, b.first, b.word, b.reason = BreakerOpen, true, WordUnreachable, "it has just started and asks Flex for the first time"
 }
 
 // nothingDue notes that a claim found no request to try, of tenants that have not
 // failed or of anybody. It returns the states before and after.
-func (b *breaker) nothingDue(now time.Time) (was, is breakerState) {
+func (b *Breaker) NothingDue(now time.Time) (was, is BreakerState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	was = b.state
 	switch {
-	case b.state == breakerChoosing: // stopping harms nobody else
-		b.state, b.readable = breakerOpen, false
+	case b.state == BreakerChoosing: // stopping harms nobody else
+		b.state, b.readable = BreakerOpen, false
 		if b.askAt.Before(now) {
 			b.askAt = now
 		}
-	case b.state == breakerTrying && len(b.failed) > 0:
+	case b.state == BreakerTrying && len(b.failed) > 0:
 		clear(b.failed) // then one of theirs is tried
-	case b.state == breakerTrying && b.astray:
-		b.state = breakerOpen
-	case b.state == breakerTrying:
+	case b.state == BreakerTrying && b.astray:
+		b.state = BreakerOpen
+	case b.state == BreakerTrying:
 		b.probation = true
 		b.close()
 	}
@@ -296,26 +279,26 @@ func (b *breaker) nothingDue(now time.Time) (was, is breakerState) {
 
 // claimFailed notes that it could not be found out whether there is a request to try. That
 // may never be found out by the same claim, so it leads on as nothingDue does, but closes nothing.
-func (b *breaker) claimFailed(now time.Time) (was, is breakerState) {
+func (b *Breaker) ClaimFailed(now time.Time) (was, is BreakerState) {
 	b.mu.Lock()
-	if b.state == breakerTrying && len(b.failed) == 0 {
+	if b.state == BreakerTrying && len(b.failed) == 0 {
 		defer b.mu.Unlock()
-		b.state, b.changedAt = breakerOpen, now
-		return breakerTrying, breakerOpen
+		b.state, b.changedAt = BreakerOpen, now
+		return BreakerTrying, BreakerOpen
 	}
 	b.mu.Unlock()
-	return b.nothingDue(now)
+	return b.NothingDue(now)
 }
 
 // gateShut notes that no call can be tried for now.
-func (b *breaker) gateShut(now time.Time) (was, is breakerState) {
+func (b *Breaker) GateShut(now time.Time) (was, is BreakerState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	was = b.state
 	switch {
-	case b.state == breakerTrying && b.astray:
-		b.state = breakerOpen
-	case b.state == breakerTrying:
+	case b.state == BreakerTrying && b.astray:
+		b.state = BreakerOpen
+	case b.state == BreakerTrying:
 		b.probation = true
 		b.close()
 	}
@@ -324,12 +307,12 @@ func (b *breaker) gateShut(now time.Time) (was, is breakerState) {
 }
 
 // isOpen says whether no call may begin.
-func (b *breaker) isOpen() bool { return b.is(breakerOpen) }
+func (b *Breaker) IsOpen() bool { return b.Is(BreakerOpen) }
 
 // isClosed says whether this replica works as usual.
-func (b *breaker) isClosed() bool { return b.is(breakerClosed) }
+func (b *Breaker) IsClosed() bool { return b.Is(BreakerClosed) }
 
-func (b *breaker) is(state breakerState) bool {
+func (b *Breaker) Is(state BreakerState) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.state == state
@@ -337,21 +320,21 @@ func (b *breaker) is(state breakerState) bool {
 
 // asked notes what a read has brought: whether this replica may go on, with one call.
 // Flex's 429 is an answer: the gate and the slots slow calls down, as they do for the others.
-func (b *breaker) asked(o flex.Outcome, now time.Time) (goesOn bool) {
+func (b *Breaker) Asked(o flex.Outcome, now time.Time) (goesOn bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	jitter := b.jitter
+	jitter := b.Jitter
 	if jitter == nil {
 		jitter = loop.Jittered
 	}
-	b.askAt = now.Add(jitter(askEvery))
+	b.askAt = now.Add(jitter(AskEvery))
 	if o.Kind != flex.Created && o.Kind != flex.Rejected && !o.Limited {
 		b.word, b.reason = blame(o)
 		b.readable = false
 		return false
 	}
 	b.readable = !b.astray
-	b.state, b.changedAt, b.contradicted = breakerTrying, now, now.Add(contradictedFor)
+	b.state, b.changedAt, b.contradicted = BreakerTrying, now, now.Add(contradictedFor)
 	if b.first { // no call has failed
 		b.first, b.contradicted = false, time.Time{}
 		b.close()
@@ -360,17 +343,24 @@ func (b *breaker) asked(o flex.Outcome, now time.Time) (goesOn bool) {
 }
 
 // asksIn is how long this replica rests until its next read; ok: it is stopped.
-func (b *breaker) asksIn(now time.Time) (d time.Duration, ok bool) {
+func (b *Breaker) AsksIn(now time.Time) (d time.Duration, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return max(b.askAt.Sub(now), 0), b.state == breakerOpen
+	return max(b.askAt.Sub(now), 0), b.state == BreakerOpen
+}
+
+// NextAsk is when a stopped replica asks next.
+func (b *Breaker) NextAsk() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.askAt
 }
 
 // avoid are the tenants whose requests are tried last; none while the breaker is closed.
-func (b *breaker) avoid() (tenants []string, one bool) {
+func (b *Breaker) Avoid() (tenants []string, one bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.state != breakerChoosing && b.state != breakerTrying {
+	if b.state != BreakerChoosing && b.state != BreakerTrying {
 		return nil, false
 	}
 	for tenant := range b.failed {
@@ -380,7 +370,7 @@ func (b *breaker) avoid() (tenants []string, one bool) {
 }
 
 // stopped says whether this replica makes no calls, and why.
-func (b *breaker) stopped() (word Word, reason string, ok bool) {
+func (b *Breaker) Stopped() (word Word, reason string, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.calling() || b.readable {
@@ -390,7 +380,7 @@ func (b *breaker) stopped() (word Word, reason string, ok bool) {
 }
 
 // failing says why creates fail one by one, though reads succeed; "": they do not.
-func (b *breaker) failing() string {
+func (b *Breaker) Failing() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.calling() || !b.readable {
@@ -400,11 +390,11 @@ func (b *breaker) failing() string {
 }
 
 // works says whether this replica makes calls other than one to try after it was stopped.
-func (b *breaker) works() bool {
+func (b *Breaker) Works() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.calling()
 }
 
 // calling is works; b.mu is held.
-func (b *breaker) calling() bool { return b.state == breakerClosed || b.state == breakerChoosing }
+func (b *Breaker) calling() bool { return b.state == BreakerClosed || b.state == BreakerChoosing }

@@ -1,4 +1,4 @@
-package outbox
+package gate
 
 import (
 	"context"
@@ -8,11 +8,14 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/database"
+	"flexworker/internal/loop"
 )
 
 // Word says in one word whether a replica can work, and why requests are not moving
@@ -50,7 +53,11 @@ func (w Word) Ready() bool {
 // It renews it with every look. outbox_attention has the same time. Apart from it, a row
 // stays for an hour, and for as long its LOOKUP_SETTLE counts (longestSettle): what a
 // worker that has died began may still be under way.
-const aliveFor = 10 * lookEvery
+const aliveFor = 10 * RenewEvery
+
+// renewEvery is the time between two looks of one process, in each of which its row is renewed, give or
+// take a quarter, so that replicas which started together do not look together.
+const RenewEvery = 1500 * time.Millisecond
 
 // alive is the condition for a row of outbox_replicas that a living worker renews.
 // A row from the future was written before the database's clock went back.
@@ -61,7 +68,7 @@ var alive = fmt.Sprintf(`seen_at BETWEEN clock_timestamp() - interval '%[1]v' AN
 const leaveLimit = 2 * time.Second
 
 // FleetSettings are the settings that should be equal in all workers of a fleet.
-type FleetSettings struct {
+type Settings struct {
 	Account         string // account sid or API key
 	LookupAttribute string // "": no lookups
 	LookupSettle    time.Duration
@@ -75,14 +82,14 @@ type FleetSettings struct {
 type Setting struct{ Name, Value string }
 
 // Named are the settings by their names.
-func (s FleetSettings) Named() []Setting {
+func (s Settings) Named() []Setting {
 	return []Setting{{"TWILIO_ACCOUNT_SID or TWILIO_API_KEY", s.Account}, {"LOOKUP_ATTRIBUTE", s.LookupAttribute},
 		{"LOOKUP_SETTLE", s.LookupSettle.String()}, {"FLEX_TIMEOUT", s.FlexTimeout.String()}, {"FLEX_RATE", fmt.Sprint(s.FlexRate)},
 		{"UNCERTAIN_POLICY", s.UncertainPolicy}, {"RETENTION", s.Retention.String()}}
 }
 
 // MarshalJSON gives the settings by their names.
-func (s FleetSettings) MarshalJSON() ([]byte, error) {
+func (s Settings) MarshalJSON() ([]byte, error) {
 	byName := map[string]string{}
 	for _, setting := range s.Named() {
 		byName[setting.Name] = setting.Value
@@ -109,7 +116,7 @@ type Replica struct {
 	SeenAt    time.Time  `json:"seen_at"`
 	Last      *time.Time `json:"last_created_at"` // null: none yet
 
-	Settings FleetSettings `json:"settings"`
+	Settings Settings `json:"settings"`
 }
 
 // Difference is a setting that is not equal in all living workers.
@@ -203,11 +210,11 @@ func scanFleet(rows pgx.Rows) (Fleet, error) {
 	return f, err
 }
 
-// Fleet reads all workers, the dead of the last hour included.
-func (s *Store) Fleet(ctx context.Context) (Fleet, error) {
+// ReadFleet reads all workers, the dead of the last hour included.
+func ReadFleet(ctx context.Context, pool *pgxpool.Pool) (Fleet, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, fleetSQL)
+	rows, err := pool.Query(ctx, fleetSQL)
 	if err != nil {
 		return Fleet{}, database.Wrap("fleet", err)
 	}
@@ -218,16 +225,17 @@ func (s *Store) Fleet(ctx context.Context) (Fleet, error) {
 // renew writes this worker's row, removes the rows of those that are dead for an
 // hour, and reads all: one round trip and one transaction, which waits for no disk.
 // What a crash of Postgres loses of it is written again by the next look.
-func (s *Store) renew(ctx context.Context, version string, set FleetSettings, now Standing) (Fleet, error) {
+func (r *Registry) renew(ctx context.Context, now Standing) (Fleet, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
+	set := r.Settings
 	var last *time.Duration
 	if !now.Last.IsZero() {
 		ago := time.Since(now.Last)
 		last = &ago
 	}
 	var b pgx.Batch
-	b.Queue(`SELECT set_config('synchronous_commit', 'off', true), EXISTS (SELECT FROM outbox_replicas WHERE name = $1 AND seen_at `+ahead+`)`, s.worker)
+	b.Queue(`SELECT set_config('synchronous_commit', 'off', true), EXISTS (SELECT FROM outbox_replicas WHERE name = $1 AND seen_at `+database.Ahead+`)`, r.Name)
 	b.Queue(`
 		INSERT INTO outbox_replicas AS r (name, version, state, reason, last_created_at, account, lookup_attribute, lookup_settle,
 		       flex_timeout, flex_rate, uncertain_policy, retention)
@@ -238,21 +246,21 @@ func (s *Store) renew(ctx context.Context, version string, set FleetSettings, no
 		       last_created_at = excluded.last_created_at, account = excluded.account, lookup_attribute = excluded.lookup_attribute,
 		       lookup_settle = excluded.lookup_settle, flex_timeout = excluded.flex_timeout, flex_rate = excluded.flex_rate,
 		       uncertain_policy = excluded.uncertain_policy, retention = excluded.retention`,
-		s.worker, version, string(now.Word), database.OrNull(database.Text(now.Reason)), last, set.Account, set.LookupAttribute, set.LookupSettle,
+		r.Name, r.Version, string(now.Word), database.OrNull(database.Text(now.Reason)), last, set.Account, set.LookupAttribute, set.LookupSettle,
 		set.FlexTimeout, set.FlexRate, set.UncertainPolicy, set.Retention)
 	b.Queue(`
 		DELETE FROM outbox_replicas WHERE name IN (
 			SELECT name FROM outbox_replicas WHERE seen_at NOT BETWEEN clock_timestamp() - interval '1 hour' AND clock_timestamp() + interval '1 hour'
 			   FOR UPDATE SKIP LOCKED)`)
 	b.Queue(fleetSQL)
-	sent := s.pool.SendBatch(ctx, &b)
+	sent := r.Pool.SendBatch(ctx, &b)
 	var off string
 	var wentBack bool // this worker was last seen at a time that is not yet
 	if err := sent.QueryRow().Scan(&off, &wentBack); err != nil {
 		return Fleet{}, database.Wrap("renew", errors.Join(err, sent.Close()))
 	}
 	if wentBack {
-		s.wentBack.Raise()
+		r.WentBack.Raise()
 	}
 	for range b.Len() - 2 {
 		if _, err := sent.Exec(); err != nil {
@@ -268,10 +276,10 @@ func (s *Store) renew(ctx context.Context, version string, set FleetSettings, no
 }
 
 // leave removes this worker's row: it has stopped.
-func (s *Store) leave(ctx context.Context) error {
+func (r *Registry) leave(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveLimit)
 	defer cancel()
-	_, err := s.pool.Exec(ctx, `DELETE FROM outbox_replicas WHERE name = $1`, s.worker)
+	_, err := r.Pool.Exec(ctx, `DELETE FROM outbox_replicas WHERE name = $1`, r.Name)
 	return database.Wrap("leave", err)
 }
 
@@ -279,10 +287,10 @@ func (s *Store) leave(ctx context.Context) error {
 // agree and no person has set another; it is recorded as an act of this worker. Where the
 // rate was never set at all, as on a new database, the lowest counts while they differ. It
 // returns the rate before, and whether it changed.
-func (s *Store) followRate(ctx context.Context) (was float64, changed bool, err error) {
+func (r *Registry) FollowRate(ctx context.Context) (was float64, changed bool, err error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	err = s.pool.QueryRow(ctx, `
+	err = r.Pool.QueryRow(ctx, `
 		WITH agreed AS MATERIALIZED (
 			SELECT coalesce(min(nullif(flex_rate, 0)), 0) AS rate FROM outbox_replicas WHERE `+alive+`
 			HAVING min(flex_rate) = max(flex_rate)
@@ -295,48 +303,27 @@ func (s *Store) followRate(ctx context.Context) (was float64, changed bool, err 
 		acts AS (
 			INSERT INTO outbox_acts (who, why, act, was)
 			SELECT $1, 'the lowest FLEX_RATE of the living workers is ' || rate, 'rate', was FROM moved)
-		SELECT was FROM moved`, s.worker, burstTime.Seconds()).Scan(&was)
+		SELECT was FROM moved`, r.Name, BurstTime.Seconds()).Scan(&was)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, false, nil
 	}
 	return was, err == nil, database.Wrap("rate", err)
 }
 
-// Rate sets the fleet's rate by hand: attempts a second, 0 for no limit. It stays
-// until RateAuto.
-func (s *Store) Rate(ctx context.Context, a Act, rate float64) error {
-	return s.actOnRate(ctx, a, `rate = $4, tokens = least(g.tokens, 1 + $4 * $3::double precision), rate_by = $1`, rate)
-}
-
-// RateAuto lets the rate follow FLEX_RATE again, where the living workers agree;
-// the next look of one of them sets it.
-func (s *Store) RateAuto(ctx context.Context, a Act) error {
-	return s.actOnRate(ctx, a, `rate_by = NULL`)
-}
-
-func (s *Store) actOnRate(ctx context.Context, a Act, set string, args ...any) error {
-	ctx, cancel := database.Bounded(ctx)
-	defer cancel()
-	_, err := s.pool.Exec(ctx, `
-		WITH was AS MATERIALIZED (SELECT rate, rate_by FROM outbox_gate FOR UPDATE),
-		moved AS (UPDATE outbox_gate g SET `+set+` FROM was RETURNING was.rate, was.rate_by, g.rate AS new, g.rate_by IS NULL AS auto)
-		INSERT INTO outbox_acts (who, why, act, was)
-		SELECT $1, $2, 'rate', rate || coalesce(' by ' || rate_by, '') || CASE WHEN auto THEN ', now auto' ELSE ', now ' || new END
-		  FROM moved WHERE $3::double precision > 0`, append([]any{a.Who, a.Why, burstTime.Seconds()}, args...)...)
-	return database.Wrap("rate", err)
-}
-
 // Registry is this worker's place in the fleet: its row, what it knows of the
 // others, and the rate that follows from all. Set the exported fields before Renew.
 type Registry struct {
-	Store    *Store
+	Pool     *pgxpool.Pool
+	Name     string      // this worker's, which no other process has
+	WentBack loop.Signal // raised when the database's clock went back
 	Version  string
-	Settings FleetSettings
+	Settings Settings
 	// Standing is asked before each renewal.
 	Standing func(context.Context) Standing
 	Log      *slog.Logger
 
-	differ  string // as it was last logged
+	known   atomic.Pointer[Fleet] // as the latest renewal found it; nil before the first
+	differ  string                // as it was last logged
 	failing bool
 }
 
@@ -344,17 +331,17 @@ type Registry struct {
 func (r *Registry) Renew(ctx context.Context) error {
 	now := r.Standing(ctx)
 	r.tell(now)
-	fleet, err := r.Store.renew(ctx, r.Version, r.Settings, now)
+	fleet, err := r.renew(ctx, now)
 	if err != nil {
 		return err
 	}
-	r.Store.fleet.Store(&fleet)
+	r.known.Store(&fleet)
 	r.compare(fleet.Differences)
 	rate, ok := agreed(fleet.Replicas)
 	if fleet.RateBy != nil || ok && rate == fleet.Rate || !ok && fleet.Rate != 0 {
 		return nil // as it is, until they agree; no rate at all may be one that nobody has set yet
 	}
-	was, changed, err := r.Store.followRate(ctx)
+	was, changed, err := r.FollowRate(ctx)
 	if changed {
 		r.Log.Info("the fleet's rate follows FLEX_RATE of the living workers", "rate", rate, "was", was)
 	}
@@ -362,7 +349,7 @@ func (r *Registry) Renew(ctx context.Context) error {
 }
 
 // Leave removes this worker's row.
-func (r *Registry) Leave(ctx context.Context) error { return r.Store.leave(ctx) }
+func (r *Registry) Leave(ctx context.Context) error { return r.leave(ctx) }
 
 // tell logs once when this worker begins to fail, and when that is over.
 func (r *Registry) tell(now Standing) {
@@ -393,23 +380,26 @@ func (r *Registry) compare(found []Difference) {
 }
 
 // peerUnreachable says whether another living worker is stopped, as it has no way to Flex.
-func (s *Store) peerUnreachable() bool {
-	return s.anyPeer(func(r Replica) bool { return r.State == WordUnreachable })
+func (r *Registry) PeerUnreachable() bool {
+	return r.anyPeer(func(r Replica) bool { return r.State == WordUnreachable })
 }
 
 // peerWorks says whether another living worker takes requests and is not failing itself.
-func (s *Store) peerWorks() bool {
-	return s.anyPeer(func(r Replica) bool { return r.State.Ready() && r.State != WordFailing })
+func (r *Registry) PeerWorks() bool {
+	return r.anyPeer(func(r Replica) bool { return r.State.Ready() && r.State != WordFailing })
 }
 
-func (s *Store) anyPeer(is func(Replica) bool) bool {
-	return slices.ContainsFunc(s.Known().Replicas, func(r Replica) bool { return r.Alive && r.Name != s.worker && is(r) })
+func (r *Registry) anyPeer(is func(Replica) bool) bool {
+	return slices.ContainsFunc(r.Known().Replicas, func(other Replica) bool { return other.Alive && other.Name != r.Name && is(other) })
 }
 
 // Known is the fleet as the latest look of this process found it; the zero value
-// before the first.
-func (s *Store) Known() Fleet {
-	if f := s.fleet.Load(); f != nil {
+// before the first, and of no Registry.
+func (r *Registry) Known() Fleet {
+	if r == nil {
+		return Fleet{}
+	}
+	if f := r.known.Load(); f != nil {
 		return *f
 	}
 	return Fleet{}

@@ -1,9 +1,11 @@
-package outbox
+package gate
 
 import (
 	"context"
 	"encoding/json"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/jackc/pgx/v5"
 
@@ -13,19 +15,19 @@ import (
 
 // GateState says in one word whether the gate lets requests pass, and if not
 // why: the words of /readyz.
-type GateState string
+type State string
 
 // The states of the gate.
 const (
-	GateOpen    GateState = "ok"
-	GateLimited GateState = "limited" // the fleet's rate is used up for the moment
-	GatePaused  GateState = "paused"  // Flex asked for a pause: 429 with Retry-After
-	GateHeld    GateState = "held"    // until a person releases it
+	Open    State = "ok"
+	Limited State = "limited" // the fleet's rate is used up for the moment
+	Paused  State = "paused"  // Flex asked for a pause: 429 with Retry-After
+	Held    State = "held"    // until a person releases it
 )
 
 // Gate is the row of outbox_gate as people see it.
-type Gate struct {
-	State     GateState
+type Status struct {
+	State     State
 	Rate      float64       // attempts a second, all replicas; 0: no limit
 	PausedFor time.Duration // from now; 0: not paused
 	HeldSince time.Time     // zero: not held
@@ -36,9 +38,9 @@ type Gate struct {
 }
 
 // MarshalJSON gives names and nulls as everywhere: what does not apply is null.
-func (g Gate) MarshalJSON() ([]byte, error) {
+func (g Status) MarshalJSON() ([]byte, error) {
 	out := struct {
-		State     GateState  `json:"state"`
+		State     State      `json:"state"`
 		Rate      float64    `json:"rate"`
 		PausedFor *float64   `json:"paused_for_seconds"`
 		HeldSince *time.Time `json:"held_since"`
@@ -59,17 +61,20 @@ func (g Gate) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
+// restMost bounds how long a claim rests for the gate: another replica, or a person, may open it.
+const restMost = time.Second
+
 // burstTime is how much unused rate may be kept: the most that passes at
 // once is the rate times burstTime, plus one. It has to cover how late a
 // claim can come after its pass was due.
-const burstTime = 100 * time.Millisecond
+const BurstTime = 100 * time.Millisecond
 
 // longestPause is longer than any pause that Flex can ask for, maxRetryAfter, by a minute: what ends later was
 // said by a database's clock that has gone back since, and is over.
-const longestPause = `interval '61 minutes'`
+const LongestPause = `interval '61 minutes'`
 
 // burst is the most passes that can have been saved up.
-func burst(rate float64) float64 { return 1 + rate*burstTime.Seconds() }
+func Burst(rate float64) float64 { return 1 + rate*BurstTime.Seconds() }
 
 // gateSQL are the first CTEs of a statement that claims: passes is one row, of
 // which n is how many calls may begin now, at most $1. Where a rate is set the
@@ -78,12 +83,12 @@ func burst(rate float64) float64 { return 1 + rate*burstTime.Seconds() }
 // waits. Gate and requests are read in one snapshot, or the gate's later: a pause
 // that is committed together with a request's return to pending is never missed.
 // spendSQL has to follow behind what claims.
-const gateSQL = `
+const LockSQL = `
 	locked AS MATERIALIZED (SELECT * FROM outbox_gate WHERE rate > 0 AND $1::integer > 0 FOR UPDATE),` + refillSQL
 
 // freeGateSQL are the same for a statement that can do without passes: where it
 // would have to wait for the gate's row, passes has no row.
-const freeGateSQL = `
+const TryLockSQL = `
 	locked AS MATERIALIZED (SELECT * FROM outbox_gate WHERE rate > 0 AND $1::integer > 0 FOR UPDATE SKIP LOCKED),` + refillSQL
 
 const refillSQL = `
@@ -97,116 +102,102 @@ const refillSQL = `
 		            ELSE least(1 + rate * $2::double precision, tokens + rate * greatest(extract(epoch FROM at - refilled_at), 0)) END AS tokens
 		  FROM gate),
 	passes AS MATERIALIZED (
-		SELECT *, CASE WHEN held OR paused > '0' AND paused <= ` + longestPause + ` THEN 0 ELSE least($1, floor(tokens)::integer) END AS n FROM refilled)`
+		SELECT *, CASE WHEN held OR paused > '0' AND paused <= ` + LongestPause + ` THEN 0 ELSE least($1, floor(tokens)::integer) END AS n FROM refilled)`
 
 // spendSQL notes the passes that were used: a row of used each. Where the
 // database's clock went back, what was saved up counts from now. Who asked for no
 // passes has not locked the gate and leaves it alone.
-const spendSQL = `
+const SpendSQL = `
 	spent AS (
 		UPDATE outbox_gate SET tokens = passes.tokens - (SELECT count(*) FROM used), refilled_at = passes.at
 		  FROM passes WHERE passes.rate > 0 AND $1 > 0 AND (passes.late OR EXISTS (SELECT FROM used)))`
 
 // passes is that row.
-type passes struct {
-	n            int
-	rate, tokens float64
+type Tokens struct {
+	N            int
+	Rate, Tokens float64
 	held         bool
 	paused       *time.Duration
 }
 
 // passesColumns are what targets reads.
-const passesColumns = `passes.n, passes.rate, passes.tokens, passes.held, passes.paused`
+const TokensColumns = `passes.n, passes.rate, passes.tokens, passes.held, passes.paused`
 
-func (p *passes) targets() []any {
-	return []any{&p.n, &p.rate, &p.tokens, &p.held, &p.paused}
+func (p *Tokens) Targets() []any {
+	return []any{&p.N, &p.Rate, &p.Tokens, &p.held, &p.paused}
 }
 
 // state is why there were no more passes, and how long it makes sense to wait
 // for the next; GateOpen when the gate was not the reason.
-func (p *passes) state() (GateState, time.Duration) {
+func (p *Tokens) State() (State, time.Duration) {
 	switch {
 	case p.held:
-		return GateHeld, idlePoll
+		return Held, restMost
 	case p.paused != nil && *p.paused > 0 && *p.paused <= request.MaxRetryAfter+time.Minute:
-		return GatePaused, min(*p.paused, idlePoll)
-	case p.n == 0 && p.rate > 0:
-		return GateLimited, p.untilNext()
+		return Paused, min(*p.paused, restMost)
+	case p.N == 0 && p.Rate > 0:
+		return Limited, p.UntilNext()
 	default:
-		return GateOpen, 0
+		return Open, 0
 	}
 }
 
 // untilNext is the time until there is a whole pass again, where a rate is set; of a
 // rate near 0 that is more than a time.Duration holds.
-func (p *passes) untilNext() time.Duration {
-	seconds := (1 - min(p.tokens, 1)) / p.rate
-	return time.Duration(min(seconds, idlePoll.Seconds()) * float64(time.Second))
+func (p *Tokens) UntilNext() time.Duration {
+	seconds := (1 - min(p.Tokens, 1)) / p.Rate
+	return time.Duration(min(seconds, restMost.Seconds()) * float64(time.Second))
 }
 
 // pause pauses the gate as far as the outcomes ask for it, before they are recorded and
 // apart from that: who has the gate may wait for a row, so who has rows never waits for
 // the gate. Where somebody holds the gate's row for longer than patience the outcomes go
 // on without: their own requests wait for Retry-After, and the next 429 asks again.
-func (s *Store) pause(ctx context.Context, records []record) error {
+func Pause(ctx context.Context, pool *pgxpool.Pool, by string, d time.Duration, why string) error {
 	var b pgx.Batch
 	b.Queue(`SELECT ` + database.Patiently)
-	if pauseGate(&b, s.worker, records); b.Len() == 1 {
-		return nil
-	}
-	if err := s.pool.SendBatch(ctx, &b).Close(); !database.IsLockTrouble(err) {
+	b.Queue(pauseSQL, d, database.Text(why), by)
+	if err := pool.SendBatch(ctx, &b).Close(); !database.IsLockTrouble(err) {
 		return err
 	}
 	return nil
 }
 
-// pauseGate queues the pause that the outcomes ask for, if any does. The longer pause stands, also behind a hold: it
+// pauseSQL: The longer pause stands, also behind a hold: it
 // goes on when the hold is over.
-func pauseGate(b *pgx.Batch, worker string, records []record) {
-	var longest *record
-	for i := range records {
-		if r := &records[i]; r.pause > 0 && (longest == nil || r.pause > longest.pause) {
-			longest = r
-		}
-	}
-	if longest == nil {
-		return
-	}
-	b.Queue(`
+const pauseSQL = `
 		UPDATE outbox_gate
 		   SET paused_until = clock_timestamp() + $1::interval,
 		       reason = CASE WHEN held_since IS NULL THEN $2 ELSE reason END,
 		       changed_by = CASE WHEN held_since IS NULL THEN $3 ELSE changed_by END,
 		       changed_at = CASE WHEN held_since IS NULL THEN clock_timestamp() ELSE changed_at END
-		 WHERE clock_timestamp() + $1::interval > coalesce(paused_until, '-infinity') OR paused_until > clock_timestamp() + `+longestPause,
-		longest.pause, database.Text(longest.told.Message), worker)
-}
+		 WHERE clock_timestamp() + $1::interval > coalesce(paused_until, '-infinity') OR paused_until > clock_timestamp() + ` + LongestPause
 
-// Gate reads the gate. It is also the cheapest question that shows whether
+// ReadGate reads the gate. It is also the cheapest question that shows whether
 // Postgres answers.
-func (s *Store) Gate(ctx context.Context) (Gate, error) {
+func Read(ctx context.Context, pool *pgxpool.Pool) (Status, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	var g Gate
+	var g Status
 	var held *time.Time
 	var reason *string
-	err := s.pool.QueryRow(ctx, `
-		SELECT rate, CASE WHEN paused_until - clock_timestamp() BETWEEN '0' AND `+longestPause+` THEN paused_until - clock_timestamp() ELSE '0' END, held_since, reason, changed_by, changed_at,
+	err := pool.QueryRow(ctx, `
+		SELECT rate, CASE WHEN paused_until - clock_timestamp() BETWEEN '0' AND `+LongestPause+` THEN paused_until - clock_timestamp() ELSE '0' END, held_since, reason, changed_by, changed_at,
 		       current_setting('transaction_read_only') = 'on'
 		  FROM outbox_gate`).Scan(&g.Rate, &g.PausedFor, &held, &reason, &g.ChangedBy, &g.ChangedAt, &g.ReadOnly)
 	if err != nil {
-		return Gate{State: GateHeld, Reason: "the gate cannot be read"}, database.Wrap("gate", err)
+		return Status{State: Held, Reason: "the gate cannot be read"}, database.Wrap("gate", err)
 	}
 	if g.ReadOnly {
-		s.pool.Reset() // its other sessions are likely to be as this one, and who only reads would never find out
+		pool.Reset() // its other sessions are likely to be as this one, and who only reads would never find out
 	}
-	g.State = GateOpen
+	g.State = Open
 	if held != nil {
-		g.State, g.HeldSince = GateHeld, *held
+		g.State, g.HeldSince = Held, *held
 	} else if g.PausedFor > 0 {
-		g.State = GatePaused
+		g.State = Paused
 	}
-	if reason != nil && g.State != GateOpen {
+	if reason != nil && g.State != Open {
 		g.Reason = *reason
 	}
 	return g, nil
