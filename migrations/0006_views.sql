@@ -32,7 +32,7 @@ CREATE VIEW outbox_attention AS
     UNION ALL
     SELECT 'replica', name, '', state_since, state || coalesce(': ' || reason, ''), 'worker fleet'
       FROM outbox_replicas WHERE state IN ('unauthorized', 'unreachable') 
-       AND seen_at BETWEEN clock_timestamp() - interval '15 seconds' AND clock_timestamp() + interval '15 seconds' -- it lives, as replicas.go has it
+       AND seen_at BETWEEN clock_timestamp() - interval '15 seconds' AND clock_timestamp() + interval '15 seconds' -- it lives, as internal/outbox/gate has it
     UNION ALL
     SELECT 'result', request_id, source, settled_at,
            'settled for over 5 minutes, but the result stream has not taken the result: is the stream there, full, bound to the subject?',

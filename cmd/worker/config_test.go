@@ -410,10 +410,8 @@ func TestUnknownSettings(t *testing.T) {
 // for `worker config` and all at once: what only `worker run` found would be found in production.
 func TestNothingIsFoundLate(t *testing.T) {
 	attributes := []string{"", "a", "_a", "a_1", "1a", "a-b", "a.b", "ä", strings.Repeat("a", 64), strings.Repeat("a", 65)}
-	for _, name := range []string{"channelType", "conversationSid", "conversations", "customerAddress", "customerName", "customers", "direction",
-		"flexChannelInviteSid", "flexInteractionChannelSid", "flexInteractionSid", "initiatedBy", "taskCreateSource", "AND", "not", "null", "true"} {
-		attributes = append(attributes, name)
-	}
+	attributes = append(attributes, "channelType", "conversationSid", "conversations", "customerAddress", "customerName", "customers", "direction",
+		"flexChannelInviteSid", "flexInteractionChannelSid", "flexInteractionSid", "initiatedBy", "taskCreateSource", "AND", "not", "null", "true")
 	for _, attribute := range attributes {
 		for _, address := range []string{"https://flex-api.twilio.com", "https://flex-api.twilio.com/v1", "https://:443", "https://h?", "https://h#", "https:h", "http://h", "http://127.0.0.1:9"} {
 			setEnv(t, required("LOOKUP_ATTRIBUTE", attribute, "FLEX_URL", address))

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"go/parser"
-	"go/token"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -213,25 +211,24 @@ func imports(t *testing.T, pkg string, direct bool) []string {
 	return strings.Fields(string(out))
 }
 
-// TestImportsOfOutboxFiles: what is published is the business of one file, and
-// another holds the streams against the table.
-func TestImportsOfOutboxFiles(t *testing.T) {
+// TestImportsWithinOutbox holds what the parts of the outbox know of each other: whoever decides knows no
+// table, and no part knows the outbox that joins them.
+func TestImportsWithinOutbox(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("../../internal/outbox/*.go")
-	if err != nil || len(files) == 0 {
-		t.Fatal(fmt.Sprint(files, err))
-	}
-	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") || slices.Contains([]string{"publish.go", "audit.go"}, filepath.Base(file)) {
-			continue
-		}
-		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, i := range parsed.Imports {
-			if strings.Contains(i.Path.Value, "nats-io") {
-				t.Errorf("%s imports %s: only publish.go and audit.go know a stream", file, i.Path.Value)
+	const own = "flexworker/internal/"
+	for part, may := range map[string][]string{
+		"request": {"flex", "rawjson"},
+		"gate":    {"database", "flex", "loop", "outbox/request", "rawjson"},
+		"results": {"crash", "database", "flex", "group", "loop", "outbox/request", "rawjson", "trouble"},
+		"lookup":  {"crash", "database", "flex", "loop", "outbox/gate", "outbox/request", "outbox/results", "rawjson", "trouble"},
+	} {
+		for _, imported := range imports(t, own+"outbox/"+part, true) {
+			if name, ours := strings.CutPrefix(imported, own); ours && !slices.Contains(may, name) {
+				t.Errorf("outbox/%s imports %s; of our own packages it may know %q", part, name, may)
+			}
+			stream, database := strings.Contains(imported, "nats-io"), strings.Contains(imported, "jackc")
+			if stream && part != "results" || database && part == "request" {
+				t.Errorf("outbox/%s imports %s: only results knows a stream, and request knows no table", part, imported)
 			}
 		}
 	}

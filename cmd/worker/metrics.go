@@ -104,10 +104,10 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 	}
 	count(sparedDesc, c.Spared.Load())
 	count(putBackDesc, c.PutBack.Load())
-	for kind := range c.Lookups {
-		count(lookupsDesc, c.Lookups[kind].Load(), request.FindingKind(kind).String())
+	for kind := range c.Lookups.Findings {
+		count(lookupsDesc, c.Lookups.Findings[kind].Load(), request.FindingKind(kind).String())
 	}
-	count(twiceDesc, c.Duplicates.Load())
+	count(twiceDesc, c.Duplicates.Load()+c.Lookups.Duplicates.Load())
 	count(lapsedDesc, c.Lapsed.Load())
 	count(expiredDesc, c.Expired.Load())
 	count(prunedDesc, c.Pruned.Load())

@@ -20,6 +20,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/trouble"
@@ -38,7 +39,7 @@ type app struct {
 	store     *outbox.Store
 	consumer  *consumer.Consumer
 	deliverer *outbox.Deliverer
-	resolver  *outbox.Resolver
+	resolver  *lookup.Resolver
 	sweeper   *outbox.Sweeper
 	pruner    *outbox.Pruner
 	lookout   *outbox.Lookout
@@ -138,7 +139,7 @@ func (a *app) build(ctx context.Context, name string) error {
 	policy := request.Policy{MinDelay: cfg.RetryMinDelay, MaxDelay: cfg.RetryMaxDelay, MaxAttempts: cfg.RetryMaxAttempts,
 		Settle: cfg.LookupSettle, Undecided: request.Undecided(cfg.UncertainPolicy)}
 	a.store = outbox.NewStore(a.pool, name, cfg.FlexTimeout)
-	a.store.Attribute, a.store.Retention = cfg.LookupAttribute, cfg.Retention
+	a.store.Lookups.Attribute, a.store.Retention = cfg.LookupAttribute, cfg.Retention
 	maxAge := 7 * 24 * time.Hour
 	if cfg.Retention > 0 {
 		maxAge = min(maxAge, cfg.Retention/2) // what is replayed is still known
@@ -158,7 +159,7 @@ func (a *app) build(ctx context.Context, name string) error {
 	}
 	a.deliverer.AskFirst()
 	a.consumer.Yields = a.deliverer.Yields
-	a.resolver = &outbox.Resolver{MayLookUp: a.deliverer.MayLookUp, Store: a.store, Flex: client, Policy: policy, Log: a.log, Counters: counters}
+	a.resolver = &lookup.Resolver{MayLookUp: a.deliverer.MayLookUp, Requests: a.store.Lookups, Results: a.store.Results, Due: a.store.Due, Flex: client, Policy: policy, Log: a.log, Counters: &counters.Lookups}
 	a.sweeper = &outbox.Sweeper{Store: a.store, Log: a.log, Counters: counters}
 	a.pruner = &outbox.Pruner{Store: a.store, Retention: cfg.Retention, Log: a.log, Counters: counters}
 	a.lookout = &outbox.Lookout{Store: a.store, Registry: a.fleet, Log: a.log}

@@ -37,10 +37,10 @@ func statusText(all outbox.Status) string {
 	now := all.Fleet.Now
 	when := func(at time.Time) string { return at.UTC().Format("2006-01-02 15:04:05 UTC") }
 
-	switch g := all.Gate; {
-	case g.State == gate.Held:
+	switch g := all.Gate; g.State {
+	case gate.Held:
 		say("Gate: held by %s since %s", short(g.ChangedBy, 30), when(g.HeldSince))
-	case g.State == gate.Paused:
+	case gate.Paused:
 		say("Gate: paused by %s since %s until %s", short(g.ChangedBy, 20), when(g.ChangedAt), when(now.Add(g.PausedFor)))
 	default:
 		say("Gate: open")

@@ -1,4 +1,5 @@
-// Package database opens sessions of Postgres. It has the one parser of DATABASE_URL, for the worker's
+// Package database opens sessions of Postgres, and knows how a statement is bounded, what its error means and
+// how a value is written. It has the one parser of DATABASE_URL, for the worker's
 // pool, the migrations and the verbs alike, and it sees to what every session of ours must be: of a
 // database that holds text as UTF-8, with values written in one form whatever a role has for other
 // programs, and never kept once it can only read.

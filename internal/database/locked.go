@@ -12,16 +12,16 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// patiently is an expression that makes what follows in its transaction wait for patience.
+// Patiently is an expression that makes what follows in its transaction wait for patience.
 const Patiently = `set_config('lock_timeout', '` + Patience + `', true)`
 
-// isLockTrouble says whether a statement has waited too long, by its lock_timeout or by its statement_timeout.
+// IsLockTrouble says whether a statement has waited too long, by its lock_timeout or by its statement_timeout.
 func IsLockTrouble(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code == "55P03" || pg.Code == "57014")
 }
 
-// rowsLocked says whether err, of a statement that wrote rows of ours, means that another
+// RowsLocked says whether err, of a statement that wrote rows of ours, means that another
 // transaction holds some of them, and not a table or an index of ours.
 func RowsLocked(ctx context.Context, pool *pgxpool.Pool, err error) bool {
 	if !IsLockTrouble(err) {
@@ -39,14 +39,16 @@ func RowsLocked(ctx context.Context, pool *pgxpool.Pool, err error) bool {
 	return err == nil && !whole
 }
 
-// wary remembers that one kind of write has met a locked row. The zero value has met none.
+// Wary remembers that one kind of write has met a locked row. The zero value has met none.
 type Wary struct{ until atomic.Int64 } // in unix nanoseconds
 
+// Met notes a locked row.
 func (w *Wary) Met() { w.until.Store(time.Now().Add(warySpan).UnixNano()) }
 
+// Now says whether a locked row was met lately.
 func (w *Wary) Now() bool { return time.Now().UnixNano() < w.until.Load() }
 
-// free locks those of the rows of a table that nobody else holds, in the order of ids, and says
+// LockFree locks those of the rows of a table that nobody else holds, in the order of ids, and says
 // which others hold. A row that is not there counts as neither.
 func LockFree(ctx context.Context, tx pgx.Tx, table string, ids []int64) (held map[int64]bool, err error) {
 	there, err := IDs(ctx, tx, `SELECT id FROM `+table+` WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED`, ids)
@@ -64,6 +66,7 @@ func LockFree(ctx context.Context, tx pgx.Tx, table string, ids []int64) (held m
 	return held, nil
 }
 
+// IDs are the ids that a statement gives for the parameter ids.
 func IDs(ctx context.Context, tx pgx.Tx, sql string, ids []int64) ([]int64, error) {
 	rows, err := tx.Query(ctx, sql, ids)
 	if err != nil {
@@ -73,10 +76,10 @@ func IDs(ctx context.Context, tx pgx.Tx, sql string, ids []int64) ([]int64, erro
 }
 
 const (
-	// patience is how long a write of many waits for one row. Where our own statements meet, as
+	// Patience is how long a write of many waits for one row. Where our own statements meet, as
 	// when a message comes to two replicas, they wait for one commit.
 	Patience = "500ms"
-	// noPatience is the same of one that is carried out again: who is waited for by then is slow.
+	// NoPatience is the same of one that is carried out again: who is waited for by then is slow.
 	NoPatience = "50ms"
 	// warySpan is for how long a kind of write looks for locked rows first, after it met one.
 	warySpan = 10 * time.Second

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// bounded is the context of one write: no caller cuts it, since a statement
+// Bounded is the context of one write: no caller cuts it, since a statement
 // that was cut may have committed; writeLimit does.
 func Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(context.WithoutCancel(ctx), WriteLimit, errWriteLimit)
@@ -17,7 +17,7 @@ func Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 
 var errWriteLimit = fmt.Errorf("outbox: a statement took longer than %v", WriteLimit)
 
-// isDataError says whether Postgres refused what was written, rather than the
+// IsDataError says whether Postgres refused what was written, rather than the
 // writing: class 22 (data), 23 (a constraint), 54 (too large, too deep).
 func IsDataError(err error) bool {
 	var pg *pgconn.PgError
@@ -32,7 +32,7 @@ func IsDataError(err error) bool {
 	}
 }
 
-// wrap names the step that failed.
+// Wrap names the step that failed.
 func Wrap(step string, err error) error {
 	if err == nil {
 		return nil
@@ -53,5 +53,7 @@ func Wrap(step string, err error) error {
 	return fmt.Errorf("outbox: %s: %w", step, err)
 }
 
-// WL
+// WriteLimit bounds one statement of the worker on its own side. The
+// server's statement_timeout has to be shorter, because a context that ends
+// in mid-query costs the connection.
 const WriteLimit = 10 * time.Second

@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// registerTexts lets a connection write arrays of texts in one piece. pgx writes every
+// RegisterTexts lets a connection write arrays of texts in one piece. pgx writes every
 // array element by element, by reflection, into a buffer that doubles as it grows: that
 // was a quarter of what the worker allocated. Without this all works the same, slower; so
 // it does in the modes exec and simple_protocol, where pgx does not know what a parameter

@@ -2,10 +2,10 @@ package database
 
 import (
 	"encoding/json"
-	"strings"
 	"time"
 )
 
+// OrNull is s; null where s is "".
 func OrNull(s string) *string {
 	if s == "" {
 		return nil
@@ -13,6 +13,7 @@ func OrNull(s string) *string {
 	return &s
 }
 
+// Int32OrNull is n; null where n is 0.
 func Int32OrNull(n int) *int32 {
 	if n == 0 {
 		return nil
@@ -21,6 +22,7 @@ func Int32OrNull(n int) *int32 {
 	return &v
 }
 
+// IntOrNull is n; null where n is 0.
 func IntOrNull(n int) *int {
 	if n == 0 {
 		return nil
@@ -28,6 +30,7 @@ func IntOrNull(n int) *int {
 	return &n
 }
 
+// TimeOrNull is t; null where t is zero.
 func TimeOrNull(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -35,9 +38,5 @@ func TimeOrNull(t time.Time) *time.Time {
 	return &t
 }
 
-func JsonOrNull(raw json.RawMessage) *string { return OrNull(string(raw)) }
-
-// text makes s fit for a text column, which holds neither NUL nor bad UTF-8.
-func Text(s string) string {
-	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
-}
+// JSONOrNull is raw as text; null where raw is empty.
+func JSONOrNull(raw json.RawMessage) *string { return OrNull(string(raw)) }

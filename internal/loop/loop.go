@@ -1,3 +1,6 @@
+// Package loop has what every loop of the worker is made of: a signal that wakes it, a rest that ends
+// with the signal, and jitter. A loop takes what is there, starts it, and rests until it is woken. A
+// signal may be lost with its process, so each loop also wakes by itself.
 package loop
 
 import (
@@ -6,11 +9,13 @@ import (
 	"time"
 )
 
-// A signal wakes one loop; signals that come while it is awake become one.
+// A Signal wakes one loop; signals that come while it is awake become one.
 type Signal chan struct{}
 
+// NewSignal gives a signal that was not raised yet.
 func NewSignal() Signal { return make(Signal, 1) }
 
+// Raise wakes the loop that rests on s, or the next that will. It never blocks.
 func (s Signal) Raise() {
 	select {
 	case s <- struct{}{}:
@@ -18,7 +23,7 @@ func (s Signal) Raise() {
 	}
 }
 
-// wait rests until the time is over, a signal comes or ctx ends.
+// Rest returns when d is over, s is raised or ctx ends; a nil s is never raised.
 func Rest(ctx context.Context, d time.Duration, s <-chan struct{}) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -29,7 +34,7 @@ func Rest(ctx context.Context, d time.Duration, s <-chan struct{}) {
 	}
 }
 
-// jittered is d give or take a quarter, so that replicas which started together do
+// Jittered is d give or take a quarter, so that replicas which started together do
 // not act together.
 func Jittered(d time.Duration) time.Duration {
 	return time.Duration((0.75 + rand.Float64()/2) * float64(d))

@@ -223,7 +223,7 @@ func (s *Store) added(ctx context.Context, events []request.Event, answers []Add
 	}
 	reserved.use(leases, due > len(leases)) // only what is due is leased
 	if accepted > len(leases) {
-		s.due.Raise() // also for what is due later: the Deliverer rests until the next that it knows of
+		s.Due.Raise() // also for what is due later: the Deliverer rests until the next that it knows of
 	}
 	s.Results.OfferRead(ctx, refused)
 	if len(known) == 0 {
@@ -297,7 +297,7 @@ func (s *Store) insert(ctx context.Context, wait, signature string, events []req
 		slots, gate.BurstTime.Seconds(),
 		c.requestID, c.source, c.priority, c.request, c.raw, c.notBefore,
 		c.expiresAt, c.lookupKey, c.errorMessage, c.faults, c.traceparent, c.sequence, c.time, turns(events, c.from, slots),
-		signature, s.leaseFor, s.Attribute, c.stream, c.tracestate, c.warnings, s.newest(), replayAge, wait)
+		signature, s.leaseFor, s.Lookups.Attribute, c.stream, c.tracestate, c.warnings, s.newest(), replayAge, wait)
 	if err != nil {
 		return nil, nil, database.Wrap("add", err)
 	}
@@ -311,7 +311,7 @@ func (s *Store) insert(ctx context.Context, wait, signature string, events []req
 		fresh[requestID] = spot{sequence, at.UnixMicro()}
 		if leased {
 			e := &events[c.byID[requestID]]
-			leases = append(leases, Lease{ID: id, RequestID: requestID, Source: database.Text(e.Source), Request: e.Request, LookupKey: e.LookupKey,
+			leases = append(leases, Lease{ID: id, RequestID: requestID, Source: request.Text(e.Source), Request: e.Request, LookupKey: e.LookupKey,
 				Attempt: 1, ReceivedAt: receivedAt, Traceparent: request.Traceparent(e.Traceparent),
 				Tracestate: e.KeptTracestate(), Stream: e.Stream, Sequence: sequence, Warnings: request.FaultsJSON(e.Warnings), until: until})
 		}

@@ -115,10 +115,10 @@ func (d *Deliverer) record(ctx context.Context, r record) {
 		d.Log.Error("the outcome could not be recorded; the lease lapses and the request becomes uncertain",
 			"request_id", r.lease.RequestID, "attempt", r.lease.Attempt, "outcome", r.outcome, "interaction_sid", r.told.InteractionSID, "error", err)
 	case r.move.To == request.Pending:
-		d.Store.due.Raise() // it may be the next that is due
+		d.Store.Due.Raise() // it may be the next that is due
 	case done != nil:
 		if done.State == request.Created {
-			d.Store.controls.saw(r.lease, time.Now())
+			d.Store.Lookups.Controls.Saw(r.lease.LookupKey, r.lease.Request, time.Now())
 		}
 		d.Store.Results.Offer(done)
 	}

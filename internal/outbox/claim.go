@@ -146,7 +146,7 @@ func (s *share) split() (half bool, odd int) {
 // those carried their keys under different attributes, no search finds both, and finding
 // nothing proves nothing.
 func (s *Store) lease(ctx context.Context, signature string, slots int, half bool, odd int, before time.Time, avoid []string) (p gate.Tokens, leases []Lease, err error) {
-	sql, args := claimSQL, []any{slots, gate.BurstTime.Seconds(), half, odd, signature, s.leaseFor, s.Attribute}
+	sql, args := claimSQL, []any{slots, gate.BurstTime.Seconds(), half, odd, signature, s.leaseFor, s.Lookups.Attribute}
 	if avoid != nil {
 		sql, args = chooseSQL, append(args, avoid)
 	}

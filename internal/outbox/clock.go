@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 )
 
@@ -19,9 +20,9 @@ const (
 
 	// The longest spans from now at which something can be due. What is later was said by a
 	// clock that has gone back since.
-	longestLease  = 5*time.Minute + leaseMargin             // of the longest FLEX_TIMEOUT that is allowed
-	longestRetry  = 24*time.Hour + request.MaxRetryAfter    // of the longest RETRY_MAX_DELAY that is allowed, or a 429
-	longestLookup = request.MaxBesidePerson + lookupLimit*2 // a lookup waits no longer, whoever waits for it
+	longestLease  = 5*time.Minute + leaseMargin                    // of the longest FLEX_TIMEOUT that is allowed
+	longestRetry  = 24*time.Hour + request.MaxRetryAfter           // of the longest RETRY_MAX_DELAY that is allowed, or a 429
+	longestLookup = request.MaxBesidePerson + lookup.LookupLimit*2 // a lookup waits no longer, whoever waits for it
 )
 
 // untilNow is a column that no later than now can have been, or is wanted; null stays null.

@@ -123,11 +123,11 @@ func TestClockBackLookups(t *testing.T) {
 	// An attempt that was under way while the clock went back began later than it ended.
 	began := one[time.Time](t, s.pool, `UPDATE outbox SET uncertain_since = clock_timestamp() - interval '2 minutes', due_at = clock_timestamp() RETURNING attempt_began_at`)
 	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = clock_timestamp() - interval '1 s'`)
-	q, err := s.takeLookups(t.Context(), 10, settle, nil)
-	if err != nil || len(q.asked) != 1 {
-		t.Fatalf("%d to look up, %v", len(q.asked), err)
+	q, err := s.Lookups.Take(t.Context(), 10, settle, nil)
+	if err != nil || len(q.Asked) != 1 {
+		t.Fatalf("%d to look up, %v", len(q.Asked), err)
 	}
-	findings, err := q.lookUp(t.Context(), logReader{})
+	findings, err := q.LookUp(t.Context(), logReader{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestClockBackLookups(t *testing.T) {
 		t.Errorf("%+v, it began at %v", s.row(t, "u-1"), began)
 	}
 	// What was found by the times from before is not obeyed.
-	done, err := s.resolve(t.Context(), q.asked[0], request.Finding{Kind: request.Absent}, request.Move{To: request.Pending}, 0)
+	done, err := s.Lookups.Resolve(t.Context(), q.Asked[0], request.Finding{Kind: request.Absent}, request.Move{To: request.Pending}, 0)
 	if err != nil || done != nil {
 		t.Errorf("%+v, %v", done, err)
 	}

@@ -33,16 +33,16 @@ func (c *addColumns) append(e *request.Event, i int) {
 	}
 	c.from = append(c.from, i)
 	c.requestID = append(c.requestID, e.RequestID)
-	c.source = append(c.source, database.Text(e.Source))
+	c.source = append(c.source, request.Text(e.Source))
 	c.priority = append(c.priority, int16(e.Priority))
-	c.request = append(c.request, database.JsonOrNull(e.Request))
+	c.request = append(c.request, database.JSONOrNull(e.Request))
 	c.notBefore = append(c.notBefore, database.TimeOrNull(e.NotBefore))
 	c.expiresAt = append(c.expiresAt, database.TimeOrNull(e.ExpiresAt))
 	c.lookupKey = append(c.lookupKey, database.OrNull(e.LookupKey))
 	c.traceparent = append(c.traceparent, database.OrNull(request.Traceparent(e.Traceparent)))
 	c.tracestate = append(c.tracestate, database.OrNull(e.KeptTracestate()))
-	c.stream = append(c.stream, database.Text(e.Stream))
-	c.warnings = append(c.warnings, database.JsonOrNull(request.FaultsJSON(e.Warnings)))
+	c.stream = append(c.stream, request.Text(e.Stream))
+	c.warnings = append(c.warnings, database.JSONOrNull(request.FaultsJSON(e.Warnings)))
 	c.sequence = append(c.sequence, int64(e.Sequence))
 	c.time = append(c.time, e.Time)
 	if len(e.Faults) == 0 {
@@ -56,6 +56,6 @@ func (c *addColumns) append(e *request.Event, i int) {
 		raw = []byte{}
 	}
 	c.raw = append(c.raw, raw)
-	c.errorMessage = append(c.errorMessage, database.OrNull(database.Text(request.FaultText(e.Faults))))
-	c.faults = append(c.faults, database.JsonOrNull(request.FaultsJSON(e.Faults)))
+	c.errorMessage = append(c.errorMessage, database.OrNull(request.Text(request.FaultText(e.Faults))))
+	c.faults = append(c.faults, database.JSONOrNull(request.FaultsJSON(e.Faults)))
 }

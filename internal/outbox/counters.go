@@ -3,6 +3,7 @@ package outbox
 import (
 	"sync/atomic"
 
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/results"
 )
 
@@ -15,8 +16,8 @@ type Counters struct {
 	Attempts   [5]counter // by flex.Kind
 	Spared     counter
 	PutBack    counter
-	Lookups    [3]counter // by FindingKind
-	Duplicates counter    // requests with more than the one interaction they may have
+	Lookups    lookup.Counters
+	Duplicates counter // requests with more than the one interaction they may have
 	Lapsed     counter
 	Expired    counter
 	Pruned     counter

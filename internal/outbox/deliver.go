@@ -128,7 +128,7 @@ func (d *Deliverer) turn(ctx context.Context, begin func(Lease)) {
 		if d.Store.untold.any() {
 			c.rest = min(c.rest, idlePoll)
 		}
-		loop.Rest(ctx, c.rest, d.Store.due)
+		loop.Rest(ctx, c.rest, d.Store.Due)
 	}
 }
 
@@ -210,7 +210,7 @@ func (d *Deliverer) turned(was, is gate.BreakerState) {
 	case was == gate.BreakerChoosing:
 		d.slots.chosen()
 	}
-	d.Store.due.Raise()
+	d.Store.Due.Raise()
 }
 
 // Stopped is why this replica makes no calls but one to try; ok is false when it does.

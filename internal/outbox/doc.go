@@ -3,11 +3,17 @@ Package outbox owns a request from the moment it is stored until its result is
 published: its states, the policy, every statement that touches the tables, and
 the loops that move it.
 
-Read one request's way first: request.go (the states, and the policy, which is pure),
-add.go, claim.go, deliver.go, attempt.go, record.go, publish.go. Then what may go
-wrong: untold.go, again.go, locked.go, holders.go, sweep.go, clock.go, resolve.go, lookups.go, finding.go, hearing.go, strays.go.
-Then the fleet: gate.go, replicas.go, breaker.go, progress.go, slots.go, shortcut.go. What people ask and do is
-in show.go, explain.go, operator.go and audit.go.
+Its parts are packages of their own, and none of them knows this one, which joins them:
+
+	outbox/request  the states, and the policy: where an outcome or a finding leads. Pure
+	outbox/gate     whether calls may be made: the fleet's gate, this replica's breaker, the fleet
+	outbox/lookup   what became of an attempt whose outcome is not known
+	outbox/results  what is owed, and its publishing
+
+Read one request's way first: request/state.go and request/policy.go, add.go, claim.go, deliver.go, attempt.go,
+record.go, results/publisher.go. Then what may go wrong: untold.go, again.go, locked.go, holders.go, sweep.go,
+clock.go, lookup/resolver.go and lookup/evidence.go, results/unpublished.go. Then slots.go, shortcut.go. What people
+ask and do is in show.go, explain.go, operator.go and audit.go.
 
 # The states
 
@@ -41,7 +47,7 @@ published_at is set once the stream has acknowledged it. A request that begins
 to wait for a person is announced with a result "uncertain"; a final one follows.
 
 A result goes to RESULTS_SUBJECT.outcome.source. A source of more than 1,024 bytes,
-which the request stream takes, is cut there and ends with a hash (subject.go).
+which the request stream takes, is cut there and ends with a hash (results/subject.go).
 
 Every answer has the shape of Result and names the message that it is to. What was decided
 about a message is not decided again while it may be replayed: its request stays while its
@@ -54,17 +60,17 @@ the clock of Postgres and the time that the stream gave the message.
 	Store.Add     an event becomes a row; returns after the commit          (add.go, repeat.go)
 	Deliverer     claim, one create call a lease, record                    (deliver.go, crew.go, claim.go, attempt.go, record.go, again.go)
 	the shortcut  hands what Add has leased to the Deliverer                (shortcut.go)
-	Resolver      looks for the task of an uncertain request                (resolve.go, lookups.go, finding.go, hearing.go)
+	Resolver      looks for the task of an uncertain request                (package lookup)
 	take back     what was leased by a statement whose answer did not come  (untold.go, by the Deliverer)
 	Sweeper       lapse, expire; sets right what the database's clock had   (sweep.go, clock.go)
 	              said before it went back
 	Pruner        prune                                                     (prune.go)
 	Lookout       asks for all of them whether something waits              (look.go)
-	Publisher     results, announcements, repeats, malformed; mark          (publish.go, body.go, strays.go, answers.go, subject.go)
-	Policy        where an outcome leads: pure                              (request.go)
-	the gate      how many calls the whole fleet may begin now              (gate.go)
-	the breaker   whether this replica may make calls at all                (breaker.go)
-	Registry      this worker's row, what it knows of the others, the rate  (replicas.go)
+	Publisher     results, announcements, repeats, malformed; mark          (package results)
+	Policy        where an outcome leads: pure                              (package request)
+	the gate      how many calls the whole fleet may begin now              (gate/gate.go)
+	the breaker   whether this replica may make calls at all                (gate/breaker.go)
+	Registry      this worker's row, what it knows of the others, the rate  (gate/replicas.go)
 	people        retry, cancel, lookup, resolve, republish, hold, release  (operator.go, evidence.go)
 	after a loss  recheck                                                   (recheck.go)
 	questions     list and show, explain, audit                             (show.go, explain.go, audit.go)
@@ -120,7 +126,7 @@ answered with a 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY
 a recheck, and while a person holds the fleet, to a person.
 
 What waits for a person (for_person_since) is still looked up, behind all others and at
-most every ten minutes, and at once when TaskRouter answers again (hearing.go). What was sent again
+most every ten minutes, and at once when TaskRouter answers again (lookup/hearing.go). What was sent again
 though nobody knows (undecided) is looked for from the earliest such attempt on; what its
 latest attempt came to waits in ends_as for a proof over all of them. What a person
 cancelled meanwhile (cancel_requested_at) is never pending again.

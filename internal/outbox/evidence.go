@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
 )
@@ -24,21 +25,21 @@ type Evidence struct {
 
 // Ask makes a lookup of one uncertain request for a person, and decides nothing. What
 // proves absence is what proves it to a lookup: settle is this process's LOOKUP_SETTLE.
-func (s *Store) Ask(ctx context.Context, f finder, d Detail, settle time.Duration) Evidence {
+func (s *Store) Ask(ctx context.Context, f lookup.Finder, d Detail, settle time.Duration) Evidence {
 	if d.LookupKey == nil || d.LookupAttribute == nil || d.Workspace == nil || d.UncertainSince == nil || d.AttemptBeganAt == nil {
 		return Evidence{Said: []string{"There is no task to look for: its call carried no lookup key, or named no workspace."}}
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookupLimit)
+	ctx, cancel := context.WithTimeout(ctx, lookup.LookupLimit)
 	defer cancel()
-	u := uncertain{requestID: d.RequestID, lookupKey: *d.LookupKey, attempt: d.Attempt, received: d.ReceivedAt,
-		began: *d.AttemptBeganAt, since: *d.UncertainSince, lasted: d.Now.Sub(*d.AttemptBeganAt), age: d.Now.Sub(*d.UncertainSince)}
-	q := inquiry{workspace: *d.Workspace, attribute: *d.LookupAttribute, asked: []uncertain{u}}
-	if err := s.pool.QueryRow(ctx, `SELECT `+longestSettle("$1"), settle).Scan(&q.settle); err != nil {
+	u := lookup.Input{RequestID: d.RequestID, LookupKey: *d.LookupKey, Attempt: d.Attempt, Received: d.ReceivedAt,
+		Began: *d.AttemptBeganAt, Since: *d.UncertainSince, Lasted: d.Now.Sub(*d.AttemptBeganAt), Age: d.Now.Sub(*d.UncertainSince)}
+	q := lookup.Batch{Workspace: *d.Workspace, Attribute: *d.LookupAttribute, Asked: []lookup.Input{u}}
+	if err := s.pool.QueryRow(ctx, `SELECT `+lookup.LongestSettle("$1"), settle).Scan(&q.Settle); err != nil {
 		return Evidence{Said: []string{fmt.Sprintf("The settle times of the fleet could not be read: %v.", err)}}
 	}
-	q.later = s.laterCreation(ctx, q)
-	w := &witnesses{finder: f, of: u}
-	findings, _ := q.lookUp(ctx, w) // the finding says why
+	q.Later = lookup.LaterCreation(ctx, s.pool, q)
+	w := &witnesses{Finder: f, of: u}
+	findings, _ := q.LookUp(ctx, w) // the finding says why
 	found := findings[0]
 	e := Evidence{Found: w.found, Said: w.said}
 	switch {
@@ -59,8 +60,8 @@ func (s *Store) Ask(ctx context.Context, f finder, d Detail, settle time.Duratio
 // that is older than the request is of an earlier one with its id: that is said, and the
 // task is left out.
 type witnesses struct {
-	finder
-	of    uncertain
+	lookup.Finder
+	of    lookup.Input
 	found []flex.Task
 	said  []string
 }
@@ -71,23 +72,23 @@ func (w *witnesses) say(format string, args ...any) {
 
 // SearchTasks is the first witness.
 func (w *witnesses) SearchTasks(ctx context.Context, workspace, attribute string, keys []string) ([]flex.Task, error) {
-	tasks, err := w.finder.SearchTasks(ctx, workspace, attribute, keys)
+	tasks, err := w.Finder.SearchTasks(ctx, workspace, attribute, keys)
 	if err != nil {
 		w.say("TaskRouter's tasks could not be searched: %v.", err)
 		return nil, err
 	}
-	w.say("TaskRouter's search in %s for %s = %s finds %s.", workspace, attribute, w.of.lookupKey, tasksSaid(w.its(tasks)))
+	w.say("TaskRouter's search in %s for %s = %s finds %s.", workspace, attribute, w.of.LookupKey, tasksSaid(w.its(tasks)))
 	return w.younger(tasks), nil
 }
 
 // Events is the second witness.
 func (w *witnesses) Events(ctx context.Context, workspace, attribute string, keys []string, from, to time.Time) ([]flex.Task, bool, error) {
-	tasks, complete, err := w.finder.Events(ctx, workspace, attribute, keys, from, to)
+	tasks, complete, err := w.Finder.Events(ctx, workspace, attribute, keys, from, to)
 	switch {
 	case err != nil:
 		w.say("TaskRouter's event log could not be asked: %v.", err)
-	case keys[0] == w.of.lookupKey:
-		w.say("TaskRouter's event log from %s to %s shows %s.", clock(from), clock(to), tasksSaid(w.its(tasks)))
+	case keys[0] == w.of.LookupKey:
+		w.say("TaskRouter's event log from %s to %s shows %s.", request.ShowTime(from), request.ShowTime(to), tasksSaid(w.its(tasks)))
 	}
 	return w.younger(tasks), complete, err
 }
@@ -95,7 +96,7 @@ func (w *witnesses) Events(ctx context.Context, workspace, attribute string, key
 // its are the tasks that carry the request's key.
 func (w *witnesses) its(tasks []flex.Task) (its []flex.Task) {
 	for _, t := range tasks {
-		if t.Key == w.of.lookupKey {
+		if t.Key == w.of.LookupKey {
 			its = append(its, t)
 		}
 	}
@@ -106,9 +107,9 @@ func (w *witnesses) its(tasks []flex.Task) (its []flex.Task) {
 func (w *witnesses) younger(tasks []flex.Task) (younger []flex.Task) {
 	for _, t := range tasks {
 		switch {
-		case t.Key != w.of.lookupKey:
-		case older(t.DateCreated, w.of.received):
-			w.say("But %s.", foreignTask(t, w.of.received).Why)
+		case t.Key != w.of.LookupKey:
+		case lookup.Older(t.DateCreated, w.of.Received):
+			w.say("But %s.", lookup.ForeignTask(t, w.of.Received).Why)
 			continue
 		default:
 			w.found = append(w.found, t)
@@ -122,11 +123,11 @@ func (w *witnesses) younger(tasks []flex.Task) (younger []flex.Task) {
 // created before the request was received, for an earlier one with the same id; "" where
 // nothing shows that.
 func OfEarlier(d Detail, seen flex.Outcome) string {
-	created := shownCreated(seen)
-	if !older(created, d.ReceivedAt) {
+	created := lookup.ShownCreated(seen)
+	if !lookup.Older(created, d.ReceivedAt) {
 		return ""
 	}
-	return foreignTask(flex.Task{TaskSID: seen.TaskSID, InteractionSID: seen.InteractionSID, DateCreated: created}, d.ReceivedAt).Why
+	return lookup.ForeignTask(flex.Task{TaskSID: seen.TaskSID, InteractionSID: seen.InteractionSID, DateCreated: created}, d.ReceivedAt).Why
 }
 
 func tasksSaid(tasks []flex.Task) string {
@@ -135,7 +136,7 @@ func tasksSaid(tasks []flex.Task) string {
 	}
 	said := make([]string, len(tasks))
 	for i, t := range tasks {
-		said[i] = fmt.Sprintf("task %s of interaction %s, created at %s", t.TaskSID, orNone(t.InteractionSID), clock(t.DateCreated))
+		said[i] = fmt.Sprintf("task %s of interaction %s, created at %s", t.TaskSID, orNone(t.InteractionSID), request.ShowTime(t.DateCreated))
 	}
 	return strings.Join(said, "; ")
 }

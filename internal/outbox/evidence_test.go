@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
@@ -52,30 +53,30 @@ func logOf(tasks ...flex.Task) func([]string, time.Time, time.Time) ([]flex.Task
 	}
 }
 
-func resolver(t *testing.T, s *Store, f finder, change ...func(*request.Policy)) *Resolver {
+func resolver(t *testing.T, s *Store, f lookup.Finder, change ...func(*request.Policy)) *lookup.Resolver {
 	p := testPolicy
 	p.MaxAttempts, p.Settle = 10, time.Minute
 	for _, c := range change {
 		c(&p)
 	}
-	return &Resolver{Store: s, Flex: f, Policy: p, Log: logger(t), Counters: &Counters{}}
+	return &lookup.Resolver{Requests: s.Lookups, Results: s.Results, Due: s.Due, Flex: f, Policy: p, Log: logger(t), Counters: &lookup.Counters{}}
 }
 
 // lookUp has what is due looked up, once.
-func (r *Resolver) lookUp(t *testing.T) {
+func lookUp(t *testing.T, r *lookup.Resolver) {
 	t.Helper()
-	exec(t, r.Store.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
-	exec(t, r.Store.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'uncertain' AND due_at IS NOT NULL`)
+	exec(t, r.Requests.Pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+	exec(t, r.Requests.Pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'uncertain' AND due_at IS NOT NULL`)
 	for {
-		waiting, err := r.turn(t.Context())
-		r.ended.Wait()
+		waiting, err := r.Turn(t.Context())
+		r.Ended.Wait()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !waiting {
 			return
 		}
-		exec(t, r.Store.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+		exec(t, r.Requests.Pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
 	}
 }
 
@@ -125,7 +126,7 @@ func TestLookupKnowsTheAttempt(t *testing.T) {
 	}
 	began := one[time.Time](t, s.pool, `SELECT attempt_began_at FROM outbox`)
 	task := flex.Task{TaskSID: "WT1", Key: flex.LookupKey(id), InteractionSID: sidA, DateCreated: began.Add(400 * time.Millisecond)}
-	resolver(t, s, taskRouter{log: logOf(task)}).lookUp(t)
+	lookUp(t, resolver(t, s, taskRouter{log: logOf(task)}))
 	if r := s.row(t, id); r.State != request.Created || deref(r.InteractionSID) != sidA {
 		t.Errorf("%s: %s; the task was created in the first moment of the attempt", r.State, deref(r.ErrorMessage))
 	}
@@ -168,7 +169,7 @@ func TestLogAloneNeedsALaterCreation(t *testing.T) {
 					shown = append(shown, flex.Task{TaskSID: "WT7", Key: later.LookupKey, InteractionSID: sidA, DateCreated: time.Now()})
 				}
 			}
-			resolver(t, s, taskRouter{log: logOf(shown...)}).lookUp(t)
+			lookUp(t, resolver(t, s, taskRouter{log: logOf(shown...)}))
 			if r := s.row(t, id); r.State != tt.want {
 				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
 			}
@@ -203,7 +204,7 @@ func TestLongestSettleCounts(t *testing.T) {
 			id := mustAdd(t, s, "doubt", 1, tt.change)[0]
 			s.timeout(t, tt.sent)
 			s.grow(t, 90*time.Second)
-			resolver(t, s, taskRouter{}, func(p *request.Policy) { p.Undecided = request.Fail }).lookUp(t)
+			lookUp(t, resolver(t, s, taskRouter{}, func(p *request.Policy) { p.Undecided = request.Fail }))
 			if r := s.row(t, id); r.State != tt.want || r.State == request.Uncertain && one[bool](t, s.pool, `SELECT for_person_since IS NOT NULL FROM outbox`) {
 				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
 			}
@@ -235,7 +236,7 @@ func TestLateAnswerStopsTheNextAttempt(t *testing.T) {
 			if n, err := s.lapse(t.Context()); err != nil || n != 1 {
 				t.Fatal(n, err)
 			}
-			resolver(t, s, taskRouter{}).lookUp(t)
+			lookUp(t, resolver(t, s, taskRouter{}))
 			if r := s.row(t, id); r.State != request.Pending {
 				t.Fatalf("not proved absent: %s, %s", r.State, deref(r.ErrorMessage))
 			}
@@ -281,7 +282,7 @@ func TestUndecidedAttemptIsNotForgotten(t *testing.T) {
 			s.grow(t, 20*time.Minute)
 			exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
 			mute := taskRouter{log: func([]string, time.Time, time.Time) ([]flex.Task, bool, error) { return nil, false, nil }}
-			resolver(t, s, mute, func(p *request.Policy) { p.Undecided = request.Retry }).lookUp(t)
+			lookUp(t, resolver(t, s, mute, func(p *request.Policy) { p.Undecided = request.Retry }))
 			if r := s.row(t, id); r.State != request.Pending || !one[bool](t, s.pool, `SELECT undecided FROM outbox`) {
 				t.Fatalf("%s: %s", r.State, deref(r.ErrorMessage))
 			}
@@ -310,7 +311,7 @@ func TestUndecidedAttemptIsNotForgotten(t *testing.T) {
 				router = mute
 				exec(t, s.pool, `UPDATE outbox SET lookups = 10 WHERE state = 'uncertain'`)
 			}
-			resolver(t, s, router, func(p *request.Policy) { p.Undecided = tt.policy }).lookUp(t)
+			lookUp(t, resolver(t, s, router, func(p *request.Policy) { p.Undecided = tt.policy }))
 			r := s.row(t, id)
 			if r.State != tt.want || deref(r.ErrorKind) != tt.kind {
 				t.Errorf("%s, %s: %s; want %s, %s", r.State, deref(r.ErrorKind), deref(r.ErrorMessage), tt.want, tt.kind)
@@ -325,7 +326,7 @@ func TestUndecidedAttemptIsNotForgotten(t *testing.T) {
 				return
 			}
 			// A person waits, and TaskRouter answers again: the answer is given as it came.
-			resolver(t, s, taskRouter{log: logOf(shown...)}).lookUp(t)
+			lookUp(t, resolver(t, s, taskRouter{log: logOf(shown...)}))
 			r = s.row(t, id)
 			if want := map[bool]request.State{false: request.Rejected, true: request.Expired}[tt.expires]; r.State != want || !tt.expires && (deref(r.ErrorKind) != "http_400" || deref(r.ErrorMessage) != "Invalid Channel") {
 				t.Errorf("then %s, %s: %s; want %s as it was said", r.State, deref(r.ErrorKind), deref(r.ErrorMessage), want)
@@ -369,7 +370,7 @@ func TestCancelledIsNeverSentAgain(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			resolver(t, s, tt.router, func(p *request.Policy) { p.Undecided, p.Settle = tt.policy, 10*time.Second }).lookUp(t)
+			lookUp(t, resolver(t, s, tt.router, func(p *request.Policy) { p.Undecided, p.Settle = tt.policy, 10*time.Second }))
 			if r := s.row(t, id); r.State != tt.want {
 				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
 			}
@@ -405,7 +406,7 @@ func TestLookupBesideThePerson(t *testing.T) {
 	r := resolver(t, s, taskRouter{search: func(context.Context, string, string, []string) ([]flex.Task, error) { return nil, down }},
 		func(p *request.Policy) { p.Settle = 10 * time.Second })
 	for range 2 {
-		r.lookUp(t)
+		lookUp(t, r)
 	}
 	waiting := func() int {
 		return one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain' AND for_person_since IS NOT NULL
@@ -422,7 +423,7 @@ func TestLookupBesideThePerson(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.grow(t, time.Hour)
-	r.lookUp(t)
+	lookUp(t, r)
 	if answers, err := s.Results.Unpublished(t.Context(), &results.Cursor{}); err != nil || len(answers) > 0 || waiting() != 3 {
 		t.Errorf("they are announced again, %v, or no longer looked up: %v", answers, err)
 	}
@@ -431,10 +432,10 @@ func TestLookupBesideThePerson(t *testing.T) {
 	exec(t, s.pool, `UPDATE outbox SET received_at = clock_timestamp() - interval '1 hour'`)
 	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
 	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE request_id = $1`, ids[1])
-	if _, err := r.turn(t.Context()); err != nil {
+	if _, err := r.Turn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r.ended.Wait()
+	r.Ended.Wait()
 	if row := s.row(t, ids[1]); row.State != request.Created || deref(row.InteractionSID) != sidA {
 		t.Errorf("%s: %s", row.State, deref(row.ErrorMessage))
 	}
@@ -459,9 +460,9 @@ func TestPersonsWaitBehindTheRest(t *testing.T) {
 	}
 	s.timeout(t)
 	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE request_id = 'fresh'`)
-	q, err := s.takeLookups(t.Context(), 5, time.Minute, nil)
-	if err != nil || len(q.asked) != 5 || !slices.ContainsFunc(q.asked, func(u uncertain) bool { return u.requestID == "fresh" }) {
-		t.Errorf("%+v, %v: the fresh one is not among the first", q.asked, err)
+	q, err := s.Lookups.Take(t.Context(), 5, time.Minute, nil)
+	if err != nil || len(q.Asked) != 5 || !slices.ContainsFunc(q.Asked, func(u lookup.Input) bool { return u.RequestID == "fresh" }) {
+		t.Errorf("%+v, %v: the fresh one is not among the first", q.Asked, err)
 	}
 }
 
@@ -524,12 +525,12 @@ func TestLookupOfAStoppedProcess(t *testing.T) {
 	s.grow(t, 2*time.Minute)
 	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
 	r := resolver(t, s, taskRouter{search: func(ctx context.Context, _, _ string, _ []string) ([]flex.Task, error) { return nil, ctx.Err() }})
-	for stopped, want := range map[time.Duration]request.State{lookupLimit: request.Uncertain, 0: request.Pending} {
-		q, err := s.takeLookups(t.Context(), 19, time.Minute, nil)
-		if err != nil || len(q.asked) != 1 {
+	for stopped, want := range map[time.Duration]request.State{lookup.LookupLimit: request.Uncertain, 0: request.Pending} {
+		q, err := s.Lookups.Take(t.Context(), 19, time.Minute, nil)
+		if err != nil || len(q.Asked) != 1 {
 			t.Fatal(q, err)
 		}
-		if err := r.ask(t.Context(), q, time.Now().Add(-stopped)); err != nil {
+		if err := r.Ask(t.Context(), q, time.Now().Add(-stopped)); err != nil {
 			t.Fatal(err)
 		}
 		if row := s.row(t, id); row.State != want {

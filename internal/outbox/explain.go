@@ -18,7 +18,7 @@ import (
 func Explain(d Detail, g gate.Status, f gate.Fleet) string {
 	var b strings.Builder
 	say := func(format string, args ...any) { b.WriteString(terminal.Line(fmt.Sprintf(format, args...)) + "\n") }
-	say("%s was asked for by %s at %s (message %d of the request stream).", d.RequestID, d.Source, clock(d.ReceivedAt), d.StreamSequence)
+	say("%s was asked for by %s at %s (message %d of the request stream).", d.RequestID, d.Source, request.ShowTime(d.ReceivedAt), d.StreamSequence)
 	if d.Repeats > 0 {
 		say("It was asked for again (%d more); each is answered with the same result.", d.Repeats)
 	}
@@ -55,7 +55,7 @@ func happened(d Detail) []string {
 		if a.Attempt != nil {
 			of = fmt.Sprintf(" of attempt %d", *a.Attempt)
 		}
-		events = append(events, event{at: a.At, sentence: fmt.Sprintf("At %s %s did: %s%s (it was %s). Why: %s.", clock(a.At), a.Who, a.Act, of, a.Was, a.Why)})
+		events = append(events, event{at: a.At, sentence: fmt.Sprintf("At %s %s did: %s%s (it was %s). Why: %s.", request.ShowTime(a.At), a.Who, a.Act, of, a.Was, a.Why)})
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return a.at.Compare(b.at) })
 	var sentences []string
@@ -69,7 +69,7 @@ func happened(d Detail) []string {
 		} else {
 			first, last := events[i].lookup, events[i+n-1].lookup
 			sentences = append(sentences, fmt.Sprintf("Lookups %d to %d, %d in all, from %s to %s: each %s.",
-				first.Number, last.Number, n, clock(first.StartedAt), clock(last.StartedAt), first.found()))
+				first.Number, last.Number, n, request.ShowTime(first.StartedAt), request.ShowTime(last.StartedAt), first.found()))
 		}
 		i += n
 	}
@@ -94,9 +94,9 @@ func (h *History) found() string {
 func (h *History) sentence() string {
 	var b strings.Builder
 	if h.Kind == "lookup" {
-		fmt.Fprintf(&b, "Lookup %d at %s by %s: %s", h.Number, clock(h.StartedAt), h.Worker, h.Outcome)
+		fmt.Fprintf(&b, "Lookup %d at %s by %s: %s", h.Number, request.ShowTime(h.StartedAt), h.Worker, h.Outcome)
 	} else {
-		fmt.Fprintf(&b, "Attempt %d at %s by %s: %s", h.Number, clock(h.StartedAt), h.Worker, words(h.Outcome))
+		fmt.Fprintf(&b, "Attempt %d at %s by %s: %s", h.Number, request.ShowTime(h.StartedAt), h.Worker, words(h.Outcome))
 	}
 	if h.TookMS != nil {
 		fmt.Fprintf(&b, " after %d ms", *h.TookMS)
@@ -195,7 +195,7 @@ func since(t *time.Time) string {
 	if t == nil {
 		return ""
 	}
-	return " since " + clock(*t)
+	return " since " + request.ShowTime(*t)
 }
 
 func pendingNow(d Detail, g gate.Status, f gate.Fleet) (string, []string) {
@@ -231,7 +231,7 @@ func pendingNow(d Detail, g gate.Status, f gate.Fleet) (string, []string) {
 		commands = append(commands, fleetShows)
 	}
 	if d.ExpiresAt != nil {
-		fmt.Fprintf(&b, " It is not sent after %s.", clock(*d.ExpiresAt))
+		fmt.Fprintf(&b, " It is not sent after %s.", request.ShowTime(*d.ExpiresAt))
 	}
 	if waits && d.Attempt > 0 && !mayNotYet {
 		b.WriteString(" A retry makes it due now.")
@@ -252,7 +252,7 @@ func idle(f gate.Fleet) string {
 		case r.State.Ready() && r.State != gate.WordFailing:
 			return ""
 		default:
-			why = append(why, fmt.Sprintf("%s is %s since %s (%s)", r.Name, r.State, clock(r.Since), said(r.Reason)))
+			why = append(why, fmt.Sprintf("%s is %s since %s (%s)", r.Name, r.State, request.ShowTime(r.Since), said(r.Reason)))
 		}
 	}
 	if len(why) == 0 {
@@ -273,10 +273,10 @@ func timedOut(d Detail) string {
 // until when, by whom, and what opens it.
 func gateNow(d Detail, g gate.Status) string {
 	if g.State == gate.Paused {
-		s := fmt.Sprintf(" But the gate is paused by %s since %s: %s. Nothing is sent ", g.ChangedBy, clock(g.ChangedAt), g.Reason)
-		return s + fmt.Sprintf("until %s, when it opens by itself, or until a release opens it at once.", clock(d.Now.Add(g.PausedFor)))
+		s := fmt.Sprintf(" But the gate is paused by %s since %s: %s. Nothing is sent ", g.ChangedBy, request.ShowTime(g.ChangedAt), g.Reason)
+		return s + fmt.Sprintf("until %s, when it opens by itself, or until a release opens it at once.", request.ShowTime(d.Now.Add(g.PausedFor)))
 	}
-	return fmt.Sprintf(" But the gate is held by %s since %s: %s. Nothing is sent until a release opens it.", g.ChangedBy, clock(g.HeldSince), g.Reason)
+	return fmt.Sprintf(" But the gate is held by %s since %s: %s. Nothing is sent until a release opens it.", g.ChangedBy, request.ShowTime(g.HeldSince), g.Reason)
 }
 
 // remedy is what can be done about a request that settled without an interaction. What
@@ -303,22 +303,20 @@ func publication(d Detail) string {
 	if d.PublishedAt == nil {
 		return "Its result is not yet on the result stream; it is published again until the stream takes it."
 	}
-	return fmt.Sprintf("The result stream acknowledged its result at %s.", clock(*d.PublishedAt))
+	return fmt.Sprintf("The result stream acknowledged its result at %s.", request.ShowTime(*d.PublishedAt))
 }
-
-func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 UTC") }
 
 func at(t *time.Time) string {
 	if t == nil {
 		return "an unknown time"
 	}
-	return clock(*t)
+	return request.ShowTime(*t)
 }
 
 func due(t *time.Time, now time.Time) string {
 	if left := t.Sub(now).Round(100 * time.Millisecond); left > 0 {
 		if left > time.Hour {
-			return "at " + clock(*t)
+			return "at " + request.ShowTime(*t)
 		}
 		return "in " + left.String()
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 )
 
@@ -40,10 +41,10 @@ func (l logReader) Events(_ context.Context, _, _ string, keys []string, from, t
 func TestAbsenceIsProvedOnABusyAccount(t *testing.T) {
 	t.Parallel()
 	for _, age := range []time.Duration{time.Minute, 4 * time.Minute, 20 * time.Minute} {
-		q := inquiry{workspace: "WS", settle: time.Minute,
-			later: creation{key: "later", began: time.Now().Add(65*time.Second - age), settled: time.Now().Add(66*time.Second - age)},
-			asked: []uncertain{{lookupKey: "key", began: time.Now().Add(-age - 20*time.Second), since: time.Now().Add(-age), age: age, lasted: age + 20*time.Second}}}
-		findings, err := q.lookUp(t.Context(), logReader{perSecond: 120})
+		q := lookup.Batch{Workspace: "WS", Settle: time.Minute,
+			Later: lookup.Creation{Key: "later", Began: time.Now().Add(65*time.Second - age), Settled: time.Now().Add(66*time.Second - age)},
+			Asked: []lookup.Input{{LookupKey: "key", Began: time.Now().Add(-age - 20*time.Second), Since: time.Now().Add(-age), Age: age, Lasted: age + 20*time.Second}}}
+		findings, err := q.LookUp(t.Context(), logReader{perSecond: 120})
 		if err != nil || findings[0].Kind != request.Absent {
 			t.Errorf("%v after the attempt: %v (%s), %v; want absent", age, findings[0].Kind, findings[0].Why, err)
 		}
@@ -76,11 +77,11 @@ func TestSlowDown(t *testing.T) {
 				t.Fatal(err)
 			}
 			exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s', uncertain_since = now() - interval '2 minutes', attempt_began_at = now() - interval '2 minutes'`)
-			r := &Resolver{Store: s, Flex: f, Policy: testPolicy, Log: logger(t), Counters: &Counters{}}
-			if _, err := r.turn(t.Context()); err != nil {
+			r := &lookup.Resolver{Requests: s.Lookups, Results: s.Results, Due: s.Due, Flex: f, Policy: testPolicy, Log: logger(t), Counters: &lookup.Counters{}}
+			if _, err := r.Turn(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			r.ended.Wait()
+			r.Ended.Wait()
 			if rest := one[int](t, s.pool, `SELECT extract(epoch FROM lookup_at - clock_timestamp())::int FROM outbox_gate`); rest < 50 {
 				t.Errorf("the fleet searches again in %d s", rest)
 			}
@@ -97,12 +98,12 @@ func TestOldestIsAdopted(t *testing.T) {
 	}
 	undated, first, second := task("KDundated", time.Time{}), task("KDfirst", at), task("KDsecond", at.Add(time.Second))
 	for _, tasks := range [][]flex.Task{{undated, first, second}, {second, first, undated}, {first, undated, second}} {
-		f := adopt(t.Context(), shower{}, tasks, at)
+		f := lookup.Adopt(t.Context(), shower{}, tasks, at)
 		if f.Kind != request.Found || f.TaskSID != "WTKDfirst" || len(f.Others) != 2 {
 			t.Errorf("%+v: %s is adopted, %v left", tasks, f.TaskSID, f.Others)
 		}
 	}
-	if f := adopt(t.Context(), shower{created: at}, []flex.Task{undated}, at); f.Kind != request.Found || f.TaskSID != "WTKDundated" {
+	if f := lookup.Adopt(t.Context(), shower{created: at}, []flex.Task{undated}, at); f.Kind != request.Found || f.TaskSID != "WTKDundated" {
 		t.Errorf("%+v", f)
 	}
 }
@@ -126,12 +127,12 @@ func TestTaskOfAnEarlierRequest(t *testing.T) {
 		"old":                          {[]flex.Task{task("KD1", old)}, young, "", true},
 		"old, without its interaction": {[]flex.Task{task("", old)}, young, "", true},
 		"old and new":                  {[]flex.Task{task("KD1", old), task("KD2", young)}, young, "KD2", false},
-		"within the clocks' slack":     {[]flex.Task{task("KD1", received.Add(-clockSlack))}, young, "KD1", false},
+		"within the clocks' slack":     {[]flex.Task{task("KD1", received.Add(-lookup.ClockSlack))}, young, "KD1", false},
 		"undated, shown old":           {[]flex.Task{task("KD1", time.Time{})}, old, "", true},
 		"undated, shown new":           {[]flex.Task{task("KD1", time.Time{})}, young, "KD1", false},
 		"undated":                      {[]flex.Task{task("KD1", time.Time{})}, time.Time{}, "", false},
 	} {
-		f := adopt(t.Context(), shower{created: tt.shows}, tt.tasks, received)
+		f := lookup.Adopt(t.Context(), shower{created: tt.shows}, tt.tasks, received)
 		if f.Outcome.InteractionSID != tt.adopted || (f.Kind == request.Found) != (tt.adopted != "") || f.Foreign != tt.foreign || len(f.Others) > 0 {
 			t.Errorf("%s: %+v", name, f)
 		}
@@ -153,7 +154,7 @@ func TestTaskOfAnEarlierRequest(t *testing.T) {
 // shower is a Flex that shows every interaction, created at that time; zero: it does
 // not say when.
 type shower struct {
-	finder
+	lookup.Finder
 	created time.Time
 }
 

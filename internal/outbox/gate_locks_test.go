@@ -71,7 +71,7 @@ func TestAddBesideGate(t *testing.T) {
 				t.Errorf("%d slots are free, or what waits does not come first", slots.free())
 			}
 			select {
-			case <-adder.due:
+			case <-adder.Due:
 			default:
 				t.Error("the claim is not woken")
 			}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
@@ -307,15 +308,15 @@ func TestLookupsLocked(t *testing.T) {
 	exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 minute' + id * interval '1 s', uncertain_since = now() - (3 - id) * interval '2 minutes'`)
 	_, release := holding(t, s, `SELECT FROM outbox WHERE request_id = 'u-1' FOR UPDATE`)
 	var keys []string
-	r := &Resolver{Store: s, Flex: searched{keys: &keys}, Policy: testPolicy, Log: logger(t), Counters: &Counters{}}
+	r := &lookup.Resolver{Requests: s.Lookups, Results: s.Results, Due: s.Due, Flex: searched{keys: &keys}, Policy: testPolicy, Log: logger(t), Counters: &lookup.Counters{}}
 	turns := func(n int) {
 		t.Helper()
 		for range n {
 			exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
-			if _, err := r.turn(t.Context()); err != nil {
+			if _, err := r.Turn(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			r.ended.Wait()
+			r.Ended.Wait()
 		}
 	}
 	turns(4)

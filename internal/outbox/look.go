@@ -60,7 +60,7 @@ func (s *Store) look(ctx context.Context) error {
 	for _, l := range []struct {
 		waits bool
 		loop  loop.Signal
-	}{{due, s.due}, {overdue, s.overdue}, {doubtful, s.doubtful}, {stray, s.Results.Stray}, {unanswered, s.Results.Asked}} {
+	}{{due, s.Due}, {overdue, s.overdue}, {doubtful, s.Lookups.Waiting}, {stray, s.Results.Stray}, {unanswered, s.Results.Asked}} {
 		if l.waits {
 			l.loop.Raise()
 		}

@@ -16,13 +16,13 @@ func TestLook(t *testing.T) {
 		name, make string
 		wakes      func(*Store) loop.Signal
 	}{
-		{"due", `UPDATE outbox SET ` + ago("due_at"), func(s *Store) loop.Signal { return s.due }},
-		{"due again", `UPDATE outbox SET attempt = 3, spared = 3, priority = 7, ` + ago("due_at"), func(s *Store) loop.Signal { return s.due }},
+		{"due", `UPDATE outbox SET ` + ago("due_at"), func(s *Store) loop.Signal { return s.Due }},
+		{"due again", `UPDATE outbox SET attempt = 3, spared = 3, priority = 7, ` + ago("due_at"), func(s *Store) loop.Signal { return s.Due }},
 		{"not yet due", `UPDATE outbox SET due_at = clock_timestamp() + interval '1 hour'`, nil},
 		{"leased", `UPDATE outbox SET state = 'sending', attempt = 1, due_at = NULL, leased_by = 'w', leased_until = clock_timestamp() + interval '1 hour'`, nil},
 		{"lapsed", `UPDATE outbox SET state = 'sending', attempt = 1, due_at = NULL, leased_by = 'w', ` + ago("leased_until"), func(s *Store) loop.Signal { return s.overdue }},
 		{"expired", `UPDATE outbox SET due_at = clock_timestamp() + interval '1 hour', ` + ago("expires_at"), func(s *Store) loop.Signal { return s.overdue }},
-		{"lookup due", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), ` + ago("due_at"), func(s *Store) loop.Signal { return s.doubtful }},
+		{"lookup due", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), ` + ago("due_at"), func(s *Store) loop.Signal { return s.Lookups.Waiting }},
 		{"lookup later", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), due_at = clock_timestamp() + interval '1 hour'`, nil},
 		{"for a person", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), for_person_since = now(), due_at = NULL`, func(s *Store) loop.Signal { return s.Results.Stray }},
 		{"announced", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), for_person_since = now(), due_at = NULL, announced_at = now()`, nil},
@@ -40,7 +40,7 @@ func TestLook(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
 			mustAdd(t, s, "a", 1, func(e *request.Event) { e.NotBefore = time.Now().Add(time.Hour) })
-			all := map[string]loop.Signal{"due": s.due, "overdue": s.overdue, "doubtful": s.doubtful, "stray": s.Results.Stray, "unanswered": s.Results.Asked}
+			all := map[string]loop.Signal{"due": s.Due, "overdue": s.overdue, "doubtful": s.Lookups.Waiting, "stray": s.Results.Stray, "unanswered": s.Results.Asked}
 			for _, l := range all {
 				select {
 				case <-l:

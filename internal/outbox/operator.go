@@ -292,7 +292,7 @@ func (s *Store) ResolveCreated(ctx context.Context, a Act, requestID, sid string
 		state = 'created', due_at = NULL, interaction_sid = $6, task_sid = coalesce(nullif($7, ''), task_sid),
 		assignment_status = nullif($8, ''), response = coalesce($9::text::json, response), for_person_since = NULL, ends_as = NULL,
 		resolved_by = 'operator', error_kind = NULL, error_message = NULL, settled_at = clock_timestamp()`,
-		sid, seen.TaskSID, seen.AssignmentStatus, database.JsonOrNull(seen.Response))
+		sid, seen.TaskSID, seen.AssignmentStatus, database.JSONOrNull(seen.Response))
 }
 
 // absentEnd is what becomes of an uncertain request that does not exist.
@@ -409,7 +409,7 @@ func (d Detail) Since(seen int) string {
 			if from.IsZero() || h.StartedAt.Before(from) {
 				from = h.StartedAt
 			}
-			after = append(after, fmt.Sprintf("attempt %d by %s at %s: %s", h.Number, h.Worker, clock(h.StartedAt), words(h.Outcome)))
+			after = append(after, fmt.Sprintf("attempt %d by %s at %s: %s", h.Number, h.Worker, request.ShowTime(h.StartedAt), words(h.Outcome)))
 		}
 	}
 	if d.State == request.Sending {
@@ -417,7 +417,7 @@ func (d Detail) Since(seen int) string {
 	}
 	for _, act := range d.Acts {
 		if act.Attempt != nil && *act.Attempt >= seen || !from.IsZero() && act.At.After(from) {
-			after = append([]string{fmt.Sprintf("%s by %s at %s (%s)", act.Act, act.Who, clock(act.At), act.Why)}, after...)
+			after = append([]string{fmt.Sprintf("%s by %s at %s (%s)", act.Act, act.Who, request.ShowTime(act.At), act.Why)}, after...)
 		}
 	}
 	return strings.Join(after, "; ")

@@ -12,7 +12,6 @@ var (
 	isCreated   = flex.Outcome{Kind: flex.Created, FromTwilio: true}
 	isRejected  = flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, FromTwilio: true}
 	isForbidden = flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, TwilioCode: 20403, FromTwilio: true, Message: "m"}
-	isDenied    = flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401, TwilioCode: 20003, FromTwilio: true, Message: "m"}
 	isRefusing  = flex.Outcome{Kind: flex.Refused, Unreached: true, Message: "connection refused"}
 	isFailing   = flex.Outcome{HTTPStatus: 500, FromTwilio: true, Message: "m"}
 	isForeign   = flex.Outcome{HTTPStatus: 404, Message: "<html>"}

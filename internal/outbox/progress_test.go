@@ -8,6 +8,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/lookup"
 )
 
 // TestFailingCreates: a replica says that nothing succeeds when that lasts for a minute
@@ -51,13 +52,13 @@ func TestFailingCreates(t *testing.T) {
 // TaskRouter cannot be asked, until it answers. A 429 is an answer.
 func TestFailingLookups(t *testing.T) {
 	t.Parallel()
-	var r Resolver
+	var r lookup.Resolver
 	down := &flex.LookupError{HTTPStatus: 500, Message: "m"}
 	for i, tt := range []struct {
 		err  error
 		want bool
 	}{{down, false}, {down, false}, {context.DeadlineExceeded, true}, {down, true}, {&flex.LookupError{Limited: true}, false}, {down, false}, {down, false}, {down, true}, {nil, false}} {
-		r.seen(tt.err)
+		r.Seen(tt.err)
 		if why := r.Failing(); (why != "") != tt.want {
 			t.Errorf("after %d, %v: %q", i+1, tt.err, why)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/request"
 )
 
 // recheckBatch is how many requests Recheck moves in one transaction.
@@ -81,7 +82,7 @@ func (s *Store) Recheck(ctx context.Context, a Act, since time.Time, attribute s
 	case !held:
 		return Rechecked{}, ErrNotHeld
 	case leases != nil:
-		return Rechecked{}, fmt.Errorf("%w: calls are still under way; their leases end at %s: try again then", ErrRefused, clock(*leases))
+		return Rechecked{}, fmt.Errorf("%w: calls are still under way; their leases end at %s: try again then", ErrRefused, request.ShowTime(*leases))
 	}
 	var would, sum Rechecked
 	var ids []int64

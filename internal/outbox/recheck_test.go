@@ -205,7 +205,7 @@ func TestRetryAfterRecheck(t *testing.T) {
 			}
 			s.grow(t, 20*time.Minute) // ten settle times, and more than the list remembers
 			exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
-			resolver(t, s, tt.router, func(p *request.Policy) { p.Undecided = request.Retry }).lookUp(t)
+			lookUp(t, resolver(t, s, tt.router, func(p *request.Policy) { p.Undecided = request.Retry }))
 			if r := s.row(t, id); r.State != tt.want {
 				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
 			}
@@ -234,7 +234,7 @@ func TestExpireAfterRecheck(t *testing.T) {
 				t.Fatalf("%d expired, %v: %s", n, err, s.row(t, id).State)
 			}
 			exec(t, s.pool, `UPDATE outbox SET uncertain_since = uncertain_since - interval '2 minutes'`)
-			resolver(t, s, tt.router).lookUp(t)
+			lookUp(t, resolver(t, s, tt.router))
 			if _, err := s.expire(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -255,16 +255,16 @@ func TestRecheckDuringLookup(t *testing.T) {
 	s.grow(t, 2*time.Minute)
 	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
 	r := resolver(t, s, taskRouter{})
-	early, err := s.takeLookups(t.Context(), 19, time.Minute, nil)
-	if err != nil || len(early.asked) != 1 {
+	early, err := s.Lookups.Take(t.Context(), 19, time.Minute, nil)
+	if err != nil || len(early.Asked) != 1 {
 		t.Fatal(early, err)
 	}
 	s.recheck(t, time.Now().Add(-time.Hour), "")
 	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
-	if q, err := s.takeLookups(t.Context(), 19, time.Minute, nil); err != nil || len(q.asked) != 1 { // which is under way when the early one ends
+	if q, err := s.Lookups.Take(t.Context(), 19, time.Minute, nil); err != nil || len(q.Asked) != 1 { // which is under way when the early one ends
 		t.Fatal(q, err)
 	}
-	if err := r.ask(t.Context(), early, time.Now()); err != nil {
+	if err := r.Ask(t.Context(), early, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if row := s.row(t, id); row.State != request.Uncertain {

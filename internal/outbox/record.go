@@ -232,10 +232,10 @@ func (s *Store) recordTogether(ctx context.Context, db interface {
 func (r *record) settlement(number int, at time.Time) *results.Settled {
 	o, l := &r.told, &r.lease
 	s := &results.Settled{
-		Id: l.ID, RequestID: l.RequestID, Source: l.Source, State: r.move.To, Attempt: l.Attempt, Revision: number, Request: l.Request,
-		InteractionSID: database.OrNull(o.InteractionSID), TaskSID: database.OrNull(database.Text(o.TaskSID)), AssignmentStatus: database.OrNull(database.Text(o.AssignmentStatus)),
-		Response: o.Response, ErrorKind: reason(r), ErrorMessage: database.OrNull(database.Text(o.Message)),
-		HttpStatus: database.IntOrNull(o.HTTPStatus), TwilioCode: database.IntOrNull(o.TwilioCode), TwilioRequestID: database.OrNull(database.Text(o.RequestID)),
+		ID: l.ID, RequestID: l.RequestID, Source: l.Source, State: r.move.To, Attempt: l.Attempt, Revision: number, Request: l.Request,
+		InteractionSID: database.OrNull(o.InteractionSID), TaskSID: database.OrNull(request.Text(o.TaskSID)), AssignmentStatus: database.OrNull(request.Text(o.AssignmentStatus)),
+		Response: o.Response, ErrorKind: reason(r), ErrorMessage: database.OrNull(request.Text(o.Message)),
+		HttpStatus: database.IntOrNull(o.HTTPStatus), TwilioCode: database.IntOrNull(o.TwilioCode), TwilioRequestID: database.OrNull(request.Text(o.RequestID)),
 		Warnings: l.Warnings, ReceivedAt: l.ReceivedAt, SettledAt: &at,
 		Asked: results.Asked{Stream: l.Stream, Sequence: l.Sequence, Traceparent: database.OrNull(l.Traceparent), Tracestate: database.OrNull(l.Tracestate)},
 	}
@@ -337,14 +337,14 @@ func (c *recordColumns) append(r *record) {
 	}
 	c.took = append(c.took, took)
 	c.interactionSID = append(c.interactionSID, database.OrNull(o.InteractionSID))
-	c.taskSID = append(c.taskSID, database.OrNull(database.Text(o.TaskSID)))
-	c.assignmentStatus = append(c.assignmentStatus, database.OrNull(database.Text(o.AssignmentStatus)))
-	c.response = append(c.response, database.JsonOrNull(o.Response))
+	c.taskSID = append(c.taskSID, database.OrNull(request.Text(o.TaskSID)))
+	c.assignmentStatus = append(c.assignmentStatus, database.OrNull(request.Text(o.AssignmentStatus)))
+	c.response = append(c.response, database.JSONOrNull(o.Response))
 	c.errorKind = append(c.errorKind, reason(r))
-	c.errorMessage = append(c.errorMessage, database.OrNull(database.Text(o.Message)))
+	c.errorMessage = append(c.errorMessage, database.OrNull(request.Text(o.Message)))
 	c.httpStatus = append(c.httpStatus, database.Int32OrNull(o.HTTPStatus))
 	c.twilioCode = append(c.twilioCode, database.Int32OrNull(o.TwilioCode))
-	c.twilioRequestID = append(c.twilioRequestID, database.OrNull(database.Text(o.RequestID)))
+	c.twilioRequestID = append(c.twilioRequestID, database.OrNull(request.Text(o.RequestID)))
 	c.answered = append(c.answered, o.Answered && o.Kind == flex.Uncertain)
 	c.endsAs = append(c.endsAs, database.OrNull(string(r.move.EndsAs)))
 }
@@ -353,7 +353,7 @@ func (c *recordColumns) append(r *record) {
 // the schema refuses a request that stands still for no reason.
 func reason(r *record) *string {
 	if o := &r.told; o.ErrorKind != "" || o.Kind == flex.Created || r.outcome == "put_back" {
-		return database.OrNull(database.Text(o.ErrorKind))
+		return database.OrNull(request.Text(o.ErrorKind))
 	}
 	return database.OrNull("unknown")
 }

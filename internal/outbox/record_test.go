@@ -244,7 +244,7 @@ func TestRecordBesideMark(t *testing.T) {
 	pid, release := holding(t, s, `SELECT FROM outbox WHERE id = $1 FOR UPDATE`, id)
 	marked := make(chan error, 1)
 	go func() {
-		marked <- s.Results.MarkPublished(t.Context(), []results.Answer{{Kind: results.Final, Id: id, Number: 1}})
+		marked <- s.Results.MarkPublished(t.Context(), []results.Answer{{Kind: results.Final, ID: id, Number: 1}})
 	}()
 	blockedBy(t, s, pid)
 	settle(t, s, event("b-1", 2), good)
@@ -272,7 +272,7 @@ func TestSyncedWrites(t *testing.T) {
 	exec(t, s.pool, `CREATE TRIGGER see AFTER INSERT OR UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION see()`)
 	for i, id := range []string{"a-1", "a-2"} {
 		settle(t, s, event(id, uint64(i+1)), good)
-		if err := s.Results.MarkPublished(t.Context(), []results.Answer{{Kind: results.Final, Id: s.row(t, id).ID, Number: 1}}); err != nil {
+		if err := s.Results.MarkPublished(t.Context(), []results.Answer{{Kind: results.Final, ID: s.row(t, id).ID, Number: 1}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -103,7 +103,7 @@ type past struct {
 func (s *Store) pasts(ctx context.Context, events []request.Event, at []int) (map[int]past, error) {
 	streams, sequences, times := make([]string, len(at)), make([]int64, len(at)), make([]time.Time, len(at))
 	for n, i := range at {
-		streams[n], sequences[n], times[n] = database.Text(events[i].Stream), int64(events[i].Sequence), events[i].Time
+		streams[n], sequences[n], times[n] = request.Text(events[i].Stream), int64(events[i].Sequence), events[i].Time
 	}
 	rows, err := s.pool.Query(ctx, `
 		SELECT n, coalesce((SELECT kind FROM outbox_malformed m WHERE m.stream = e.stream AND m.stream_sequence = e.sequence AND m.stream_time = e.at), ''),
@@ -228,7 +228,7 @@ func queueRepeat(b *pgx.Batch, id int64, m request.Message) {
 	b.Queue(`INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time, traceparent, stream, tracestate)
 		SELECT id, $2::text, $3::bigint, $4::timestamptz, nullif($5::text, ''), $6::text, nullif($7::text, '') FROM outbox WHERE id = $1 FOR KEY SHARE SKIP LOCKED
 		ON CONFLICT ON CONSTRAINT repeat_is_kept_once DO NOTHING`,
-		id, database.Text(m.Source), int64(m.Sequence), m.Time, request.Traceparent(m.Traceparent), m.Stream, m.KeptTracestate())
+		id, request.Text(m.Source), int64(m.Sequence), m.Time, request.Traceparent(m.Traceparent), m.Stream, m.KeptTracestate())
 }
 
 // queueMalformed queues them in the order of the stream.
@@ -244,7 +244,7 @@ func queueMalformed(b *pgx.Batch, kind string, all []request.Malformed) {
 		}
 		b.Queue(`INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, request_id, headers, raw, error, traceparent, tracestate)
 			VALUES ($1, $2, $3, $4, $5, $6, nullif($7, ''), $8, $9, $10, nullif($11, ''), nullif($12, '')) ON CONFLICT ON CONSTRAINT message_is_kept_once DO NOTHING`,
-			kind, m.Stream, int64(m.Sequence), m.Time, database.Text(m.Subject), database.Text(m.Source), m.RequestID, headersJSON(m.Headers), raw, database.Text(m.Err),
+			kind, m.Stream, int64(m.Sequence), m.Time, request.Text(m.Subject), request.Text(m.Source), m.RequestID, headersJSON(m.Headers), raw, request.Text(m.Err),
 			request.Traceparent(m.Traceparent), m.KeptTracestate())
 	}
 }
@@ -340,7 +340,7 @@ func (f *first) conflict(requestID string, differs []string) string {
 
 func orJSONNull(value []byte) []byte {
 	if value == nil {
-		return results.JsonNull
+		return results.JSONNull
 	}
 	return value
 }
@@ -355,7 +355,7 @@ func headersJSON(h map[string][]string) []byte {
 	clean := make(map[string][]string, len(h))
 	for name, values := range h {
 		for _, v := range values {
-			clean[database.Text(name)] = append(clean[database.Text(name)], database.Text(v))
+			clean[request.Text(name)] = append(clean[request.Text(name)], request.Text(v))
 		}
 	}
 	out, err := json.Marshal(clean)

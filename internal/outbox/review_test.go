@@ -15,6 +15,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 )
 
@@ -25,16 +26,16 @@ func TestAnotherLookupAttribute(t *testing.T) {
 	t.Parallel()
 	for _, attribute := range []string{"another_name", ""} {
 		s := newStore(t)
-		s.Attribute = attribute
+		s.Lookups.Attribute = attribute
 		mustAdd(t, s, "a", 1, keyed)
 		l := mustClaim(t, s, 1)[0]
 		if _, err := s.record(t.Context(), told(l, flex.Outcome{ErrorKind: "timeout"})); err != nil {
 			t.Fatal(err)
 		}
 		exec(t, s.pool, `UPDATE outbox SET due_at = now(), uncertain_since = now() - interval '10 minutes'`)
-		q, err := s.another("with the usual name").takeLookups(t.Context(), 19, 0, nil)
-		if err != nil || len(q.asked) != 1 || q.attribute != attribute || (q.workspace == "") != (attribute == "") ||
-			(q.asked[0].lookupKey == "") != (attribute == "") {
+		q, err := s.another("with the usual name").Lookups.Take(t.Context(), 19, 0, nil)
+		if err != nil || len(q.Asked) != 1 || q.Attribute != attribute || (q.Workspace == "") != (attribute == "") ||
+			(q.Asked[0].LookupKey == "") != (attribute == "") {
 			t.Errorf("attribute %q: %+v, %v", attribute, q, err)
 		}
 	}
@@ -47,7 +48,7 @@ func TestLookupsOfTwoAttributes(t *testing.T) {
 	s := newStore(t)
 	mine, theirs := "interaction_request", "another_name"
 	for n, attribute := range []string{mine, theirs, mine, theirs} {
-		s.Attribute = attribute
+		s.Lookups.Attribute = attribute
 		if _, err := s.Add(t.Context(), event(fmt.Sprintf("a-%d", n), uint64(n+1), keyed)); err != nil {
 			t.Fatal(err)
 		}
@@ -57,13 +58,13 @@ func TestLookupsOfTwoAttributes(t *testing.T) {
 	}
 	exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s'`)
 	for range 2 {
-		q, err := s.takeLookups(t.Context(), 19, 0, nil)
-		if err != nil || len(q.asked) != 2 || q.workspace == "" {
+		q, err := s.Lookups.Take(t.Context(), 19, 0, nil)
+		if err != nil || len(q.Asked) != 2 || q.Workspace == "" {
 			t.Fatalf("%+v, %v", q, err)
 		}
-		for _, u := range q.asked {
-			if u.requestID != "a-0" && u.requestID != "a-2" && q.attribute == mine || u.requestID != "a-1" && u.requestID != "a-3" && q.attribute == theirs {
-				t.Errorf("%s is asked for under %s", u.requestID, q.attribute)
+		for _, u := range q.Asked {
+			if u.RequestID != "a-0" && u.RequestID != "a-2" && q.Attribute == mine || u.RequestID != "a-1" && u.RequestID != "a-3" && q.Attribute == theirs {
+				t.Errorf("%s is asked for under %s", u.RequestID, q.Attribute)
 			}
 		}
 		exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
@@ -76,7 +77,7 @@ func TestLookupsOfTwoAttributes(t *testing.T) {
 func TestLookupsWhileHeld(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	s.Attribute = "interaction_request"
+	s.Lookups.Attribute = "interaction_request"
 	for n, key := range []string{"5f2c9a7e41d84b0c9e6d3a1b7c8f0e22", "6f2c9a7e41d84b0c9e6d3a1b7c8f0e22"} {
 		mustAdd(t, s, fmt.Sprint("task", n), 1, func(e *request.Event) { e.LookupKey = key })
 	}
@@ -86,14 +87,14 @@ func TestLookupsWhileHeld(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	take := func() (string, inquiry) {
-		q, err := s.takeLookups(t.Context(), 19, 0, nil)
+	take := func() (string, lookup.Batch) {
+		q, err := s.Lookups.Take(t.Context(), 19, 0, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ids := make([]string, len(q.asked))
-		for i, u := range q.asked {
-			ids[i] = u.requestID
+		ids := make([]string, len(q.Asked))
+		for i, u := range q.Asked {
+			ids[i] = u.RequestID
 		}
 		slices.Sort(ids)
 		return strings.Join(ids, " "), q
@@ -105,20 +106,20 @@ func TestLookupsWhileHeld(t *testing.T) {
 	} {
 		exec(t, s.pool, due)
 		exec(t, s.pool, `UPDATE outbox_gate SET reason = 'x', `+tt.gate)
-		if got, q := take(); got != tt.want || !q.waiting || (q.workspace == "") != (got == "none-1") {
+		if got, q := take(); got != tt.want || !q.Waiting || (q.Workspace == "") != (got == "none-1") {
 			t.Errorf("%s: %q is taken, want %q: %+v", tt.why, got, tt.want, q)
 		}
 		if tt.want != "none-1" {
 			break
 		}
-		if got, q := take(); got != "" || q.waiting {
-			t.Errorf("%s: %q is taken, waiting %v: nothing can be done", tt.why, got, q.waiting)
+		if got, q := take(); got != "" || q.Waiting {
+			t.Errorf("%s: %q is taken, waiting %v: nothing can be done", tt.why, got, q.Waiting)
 		}
 	}
 	// The fleet may search again in a moment.
 	exec(t, s.pool, due)
-	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = clock_timestamp() + $1::interval`, lookupEvery)
-	if _, q := take(); !q.waiting {
+	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = clock_timestamp() + $1::interval`, lookup.LookupEvery)
+	if _, q := take(); !q.Waiting {
 		t.Error("what may be asked in a moment is not waited for")
 	}
 }

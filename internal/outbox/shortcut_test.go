@@ -72,7 +72,7 @@ func TestShortcut(t *testing.T) {
 	if l := got["mid"]; l.LookupKey == "" || l.Traceparent == "" || string(l.Request) == "" {
 		t.Errorf("%+v", l)
 	}
-	if attribute := one[string](t, s.pool, `SELECT lookup_attribute FROM outbox WHERE request_id = 'mid'`); attribute != s.Attribute {
+	if attribute := one[string](t, s.pool, `SELECT lookup_attribute FROM outbox WHERE request_id = 'mid'`); attribute != s.Lookups.Attribute {
 		t.Errorf("its call carries %q", attribute)
 	}
 	if slots.free() != 0 || slots.reserve(1) != 0 {
@@ -295,5 +295,5 @@ func asJSON(t *testing.T, a results.Answer) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("%d %d %d %s %s %s %s %s %s", a.Kind, a.Id, a.Number, a.Outcome, a.Source, a.MessageID, deref(a.Traceparent), deref(a.Tracestate), body)
+	return fmt.Sprintf("%d %d %d %s %s %s %s %s %s", a.Kind, a.ID, a.Number, a.Outcome, a.Source, a.MessageID, deref(a.Traceparent), deref(a.Tracestate), body)
 }

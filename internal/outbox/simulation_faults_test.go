@@ -10,6 +10,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 )
 
@@ -57,8 +58,8 @@ func (twice) Fetch(_ context.Context, sid string) flex.Outcome {
 // interaction is the request's, and the other is named.
 func TestOldestOfTwoIsAdopted(t *testing.T) {
 	t.Parallel()
-	q := inquiry{workspace: "WS", asked: []uncertain{{lookupKey: "k"}}, settle: time.Minute}
-	findings, err := q.lookUp(t.Context(), twice{})
+	q := lookup.Batch{Workspace: "WS", Asked: []lookup.Input{{LookupKey: "k"}}, Settle: time.Minute}
+	findings, err := q.LookUp(t.Context(), twice{})
 	if err != nil {
 		t.Fatal(err)
 	}

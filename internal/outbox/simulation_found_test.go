@@ -58,8 +58,8 @@ func TestLateRecordOutdatesLookups(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`) // its rest is over
-	slow, err := s.takeLookups(t.Context(), 19, 0, nil)
-	if err != nil || len(slow.asked) != 1 {
+	slow, err := s.Lookups.Take(t.Context(), 19, 0, nil)
+	if err != nil || len(slow.Asked) != 1 {
 		t.Fatal(slow, err)
 	}
 	o := flex.Outcome{Answered: true, ErrorKind: "no_sid"}
@@ -68,10 +68,10 @@ func TestLateRecordOutdatesLookups(t *testing.T) {
 	}
 	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
 	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
-	if again, err := s.takeLookups(t.Context(), 19, 0, nil); err != nil || len(again.asked) != 1 {
+	if again, err := s.Lookups.Take(t.Context(), 19, 0, nil); err != nil || len(again.Asked) != 1 {
 		t.Fatal(again, err)
 	}
-	done, err := s.resolve(t.Context(), slow.asked[0], request.Finding{Kind: request.Absent}, request.Move{To: request.Pending}, time.Second)
+	done, err := s.Lookups.Resolve(t.Context(), slow.Asked[0], request.Finding{Kind: request.Absent}, request.Move{To: request.Pending}, time.Second)
 	if err != nil || done != nil || s.row(t, id).State != request.Uncertain {
 		t.Errorf("a finding from before the answer was obeyed: %s, %v", s.row(t, id).State, err)
 	}

@@ -14,6 +14,8 @@ import (
 	"flexworker/internal/faultproxy"
 	"flexworker/internal/flex"
 	"flexworker/internal/flex/flextest"
+	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
@@ -129,28 +131,30 @@ func TestPeers_04_EveryStatementEnds(t *testing.T) {
 			_, err := s.record(ctx, record{move: request.Move{To: request.Pending}})
 			return err
 		},
-		"take lookups": func(ctx context.Context) error { _, err := s.takeLookups(ctx, 1, 0, nil); return err },
+		"take lookups": func(ctx context.Context) error { _, err := s.Lookups.Take(ctx, 1, 0, nil); return err },
 		"resolve": func(ctx context.Context) error {
-			_, err := s.resolve(ctx, uncertain{}, request.Finding{}, request.Move{To: request.Uncertain}, 0)
+			_, err := s.Lookups.Resolve(ctx, lookup.Input{}, request.Finding{}, request.Move{To: request.Uncertain}, 0)
 			return err
 		},
-		"pause lookups": func(ctx context.Context) error { return s.pauseLookups(ctx, time.Second) },
+		"pause lookups": func(ctx context.Context) error { return s.Lookups.Pause(ctx, time.Second) },
 		"lapse":         func(ctx context.Context) error { _, err := s.lapse(ctx); return err },
 		"expire":        func(ctx context.Context) error { _, err := s.expire(ctx); return err },
 		"prune":         func(ctx context.Context) error { _, err := s.prune(ctx, time.Hour); return err },
 		"strays":        func(ctx context.Context) error { _, err := s.Results.Unpublished(ctx, &results.Cursor{}); return err },
 		"asking":        func(ctx context.Context) error { _, err := s.Results.Asking(ctx, &results.Cursor{}); return err },
 		"mark": func(ctx context.Context) error {
-			return s.Results.MarkPublished(ctx, []results.Answer{{Kind: results.Final, Id: 1, Number: 1}})
+			return s.Results.MarkPublished(ctx, []results.Answer{{Kind: results.Final, ID: 1, Number: 1}})
 		},
 		"renew": func(ctx context.Context) error {
-			err := enrolled(t, s, "w1", 0).Renew(ctx)
+			return (&gate.Registry{Pool: s.pool, Name: s.worker, WentBack: s.WentBack, Standing: standingOK, Log: quiet}).Renew(ctx)
+		},
+		"follow rate": func(ctx context.Context) error {
+			_, _, err := (&gate.Registry{Pool: s.pool, Name: s.worker}).FollowRate(ctx)
 			return err
 		},
-		"follow rate": func(ctx context.Context) error { _, _, err := enrolled(t, s, "w1", 0).FollowRate(ctx); return err },
-		"backlog":     func(ctx context.Context) error { _, err := s.Backlog(ctx); return err },
-		"ready":       func(ctx context.Context) error { return s.Ready(ctx) },
-		"set rate":    func(ctx context.Context) error { return s.SetRate(ctx, 1) },
+		"backlog":  func(ctx context.Context) error { _, err := s.Backlog(ctx); return err },
+		"ready":    func(ctx context.Context) error { return s.Ready(ctx) },
+		"set rate": func(ctx context.Context) error { return s.SetRate(ctx, 1) },
 	} {
 		calls.Go(func() { // all at once: each waits for its limit
 			// The loops' contexts end with the process only; this one ends so

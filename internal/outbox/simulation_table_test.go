@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
@@ -289,8 +290,8 @@ func (s *sim) expire() (n int) {
 
 // takeLookups: Store.takeLookups with postpone. There is one workspace; what
 // has no task comes alone.
-func (s *sim) takeLookups(seen *controls, most int, settle time.Duration, own string) (q inquiry) {
-	q.settle = settle
+func (s *sim) takeLookups(seen *lookup.CanaryKeys, most int, settle time.Duration, own string) (q lookup.Batch) {
+	q.Settle = settle
 	due := func(r *simRow) (bool, instant) {
 		return r.state == request.Uncertain && r.dueAt != never && r.dueAt <= s.now && (r.key == "" || s.gate.lookupAt <= s.now), r.dueAt + (r.forPerson+1)<<20
 	}
@@ -299,51 +300,51 @@ func (s *sim) takeLookups(seen *controls, most int, settle time.Duration, own st
 		return q
 	}
 	if first[0].key != "" {
-		q.workspace, q.attribute = "WS", first[0].attribute
-		if q.attribute == own {
-			q.control = seen.key(q.workspace, simStart.Add(s.now))
+		q.Workspace, q.Attribute = "WS", first[0].attribute
+		if q.Attribute == own {
+			q.Control = seen.Key(q.Workspace, simStart.Add(s.now))
 		}
 	}
 	at := *first[0]
 	for _, r := range s.inOrder(func(r *simRow) (bool, instant) {
 		ok, when := due(r)
-		return ok && (r.key == "") == (q.workspace == "") && (r.key == "" || r.attribute == q.attribute) && r.beganAt >= at.beganAt-lookupSpan &&
-			r.uncertainSince >= at.uncertainSince-lookupSpan && r.uncertainSince <= at.uncertainSince+lookupSpan, when
+		return ok && (r.key == "") == (q.Workspace == "") && (r.key == "" || r.attribute == q.Attribute) && r.beganAt >= at.beganAt-lookup.LookupSpan &&
+			r.uncertainSince >= at.uncertainSince-lookup.LookupSpan && r.uncertainSince <= at.uncertainSince+lookup.LookupSpan, when
 	}, most) {
-		r.dueAt = s.now + lookupLimit
+		r.dueAt = s.now + lookup.LookupLimit
 		r.lookups++
 		r.lookedAt = s.now
-		if r.key == q.control {
-			q.control = ""
+		if r.key == q.Control {
+			q.Control = ""
 		}
-		u := uncertain{id: int64(r.id), lookupKey: r.key, attempt: r.attempt, uncounted: r.spared, lookups: r.lookups,
-			answered: r.answered, received: simStart.Add(r.receivedAt), began: simStart.Add(r.beganAt), since: simStart.Add(r.uncertainSince),
-			lasted: s.now - r.beganAt, age: s.now - r.uncertainSince, waits: r.forPerson != never, endsAs: r.endsAs}
-		if u.waits {
-			u.waited = s.now - r.forPerson
+		u := lookup.Input{ID: int64(r.id), LookupKey: r.key, Attempt: r.attempt, Uncounted: r.spared, Lookups: r.lookups,
+			Answered: r.answered, Received: simStart.Add(r.receivedAt), Began: simStart.Add(r.beganAt), Since: simStart.Add(r.uncertainSince),
+			Lasted: s.now - r.beganAt, Age: s.now - r.uncertainSince, Waits: r.forPerson != never, EndsAs: r.endsAs}
+		if u.Waits {
+			u.Waited = s.now - r.forPerson
 		}
 		if r.cancelled && !s.broken(cancelledIsSent) {
-			u.endsAs = request.Cancelled
+			u.EndsAs = request.Cancelled
 		}
-		q.asked = append(q.asked, u)
+		q.Asked = append(q.Asked, u)
 	}
-	if q.workspace != "" {
-		s.gate.lookupAt = s.now + lookupEvery
-		q.later = s.laterCreation(q)
+	if q.Workspace != "" {
+		s.gate.lookupAt = s.now + lookup.LookupEvery
+		q.Later = s.laterCreation(q)
 	}
 	return q
 }
 
 // laterCreation: laterCreation.
-func (s *sim) laterCreation(q inquiry) (c creation) {
+func (s *sim) laterCreation(q lookup.Batch) (c lookup.Creation) {
 	after := instant(0)
-	for _, u := range q.asked {
-		after = max(after, u.since.Sub(simStart))
+	for _, u := range q.Asked {
+		after = max(after, u.Since.Sub(simStart))
 	}
 	for _, r := range s.inOrder(func(r *simRow) (bool, instant) {
-		return r.state == request.Created && r.byResponse && r.key != "" && r.attribute == q.attribute && r.settledAt > after+q.settle && r.beganAt > after+q.settle && !r.undecided, r.settledAt
+		return r.state == request.Created && r.byResponse && r.key != "" && r.attribute == q.Attribute && r.settledAt > after+q.Settle && r.beganAt > after+q.Settle && !r.undecided, r.settledAt
 	}, 1) {
-		c = creation{key: r.key, began: simStart.Add(r.beganAt), settled: simStart.Add(r.settledAt), ripe: r.settledAt < s.now-q.settle}
+		c = lookup.Creation{Key: r.key, Began: simStart.Add(r.beganAt), Settled: simStart.Add(r.settledAt), Ripe: r.settledAt < s.now-q.Settle}
 	}
 	return c
 }
@@ -351,23 +352,23 @@ func (s *sim) laterCreation(q inquiry) (c creation) {
 // wakeWaiting: Store.wakeWaiting.
 func (s *sim) wakeWaiting() {
 	for i := range s.rows {
-		if r := &s.rows[i]; r.state == request.Uncertain && r.forPerson != never && r.dueAt > s.now+lookupLimit {
+		if r := &s.rows[i]; r.state == request.Uncertain && r.forPerson != never && r.dueAt > s.now+lookup.LookupLimit {
 			r.dueAt = s.now
 		}
 	}
 }
 
 // resolve: Store.resolve. uncertain -> what the policy made of the finding.
-func (s *sim) resolve(u uncertain, f request.Finding, m request.Move) *simRow {
-	row := s.row(int(u.id))
-	if row.attempt != u.attempt || row.state != request.Uncertain || row.lookups != u.lookups && !s.broken(resolveNotFenced) {
+func (s *sim) resolve(u lookup.Input, f request.Finding, m request.Move) *simRow {
+	row := s.row(int(u.ID))
+	if row.attempt != u.Attempt || row.state != request.Uncertain || row.lookups != u.Lookups && !s.broken(resolveNotFenced) {
 		return nil
 	}
 	if m.To == request.Pending && row.cancelled && !s.broken(cancelledIsSent) {
 		return nil
 	}
 	row.state, row.dueAt = m.To, never
-	if (m.To == request.Pending || m.To == request.Uncertain) && (!m.Person || u.lookupKey != "") {
+	if (m.To == request.Pending || m.To == request.Uncertain) && (!m.Person || u.LookupKey != "") {
 		row.dueAt = s.now + m.Delay
 	}
 	row.sid, row.byResponse = f.Outcome.InteractionSID, m.To == request.Rejected

@@ -10,6 +10,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
@@ -92,7 +93,7 @@ type simLease struct {
 
 // simAsking is an inquiry in the hands of a replica.
 type simAsking struct {
-	q        inquiry
+	q        lookup.Batch
 	findings []request.Finding
 	taken    instant
 	asked    bool
@@ -112,7 +113,7 @@ type simReplica struct {
 	alone    int
 	mute     bool
 	breaker  gate.Breaker
-	controls controls
+	controls lookup.CanaryKeys
 	hints    []simAnswer
 	sending  []simAnswer // read for publishing
 	acked    []simAnswer // acknowledged, not yet marked
@@ -379,7 +380,7 @@ func (s *sim) create() {
 		}
 		t := simTask{request: c.request, key: c.key, sid: c.sid, attr: c.attr, createdAt: c.createAt, listedAt: c.createAt + lag(1), log: c.createAt + lag(2), goneAt: 1 << 62}
 		if s.r.IntN(2) == 0 { // it ends soon
-			t.goneAt = c.createAt + time.Duration(s.r.Int64N(int64(time.Minute))) + taskMemory
+			t.goneAt = c.createAt + time.Duration(s.r.Int64N(int64(time.Minute))) + lookup.TaskMemory
 		}
 		f.tasks = append(f.tasks, t)
 		s.log("Flex creates %s for %d", t.sid, t.request)
@@ -430,7 +431,7 @@ func (s *sim) stepRecord(r *simReplica) bool {
 		}
 		if row != nil && row.state.Final() {
 			if row.state == request.Created {
-				r.controls.saw(l.lease, simStart.Add(s.now))
+				r.controls.Saw(l.lease.LookupKey, l.lease.Request, simStart.Add(s.now))
 			}
 			s.hint(r, row)
 		}
@@ -457,24 +458,24 @@ func (s *sim) stepTake(r *simReplica) bool {
 		settle = s.settleOf(r.number)
 	}
 	q := s.takeLookups(&r.controls, most, settle, s.attributeOf(r.number))
-	if len(q.asked) == 0 {
+	if len(q.Asked) == 0 {
 		return false
 	}
 	r.alone = max(r.alone-1, 0)
 	if s.broken(absentAtOnce) {
-		q.settle = 0
+		q.Settle = 0
 	}
-	for i := range q.asked {
-		u := &q.asked[i]
+	for i := range q.Asked {
+		u := &q.Asked[i]
 		if s.broken(ownLease) {
-			u.began, u.lasted = u.since.Add(-s.leaseOf(r.number)), u.age+s.leaseOf(r.number)
+			u.Began, u.Lasted = u.Since.Add(-s.leaseOf(r.number)), u.Age+s.leaseOf(r.number)
 		}
 		if s.broken(olderIsAdopted) {
-			u.received = simStart
+			u.Received = simStart
 		}
 	}
 	if s.broken(ownAttribute) {
-		q.attribute = s.attributeOf(r.number)
+		q.Attribute = s.attributeOf(r.number)
 	}
 	r.asking = &simAsking{q: q, taken: s.now}
 	return true
@@ -487,20 +488,20 @@ func (s *sim) stepAsk(r *simReplica) bool {
 		return false
 	}
 	a.asked = true
-	if a.q.workspace == "" {
-		a.findings = make([]request.Finding, len(a.q.asked))
+	if a.q.Workspace == "" {
+		a.findings = make([]request.Finding, len(a.q.Asked))
 		return true
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	if s.now-a.taken > lookupLimit {
+	if s.now-a.taken > lookup.LookupLimit {
 		cancel() // the limit counts from when they were taken
 	}
 	var err error
-	a.findings, err = a.q.lookUp(ctx, s)
+	a.findings, err = a.q.LookUp(ctx, s)
 	if s.broken(logAloneCounts) {
-		for i, u := range a.q.asked {
-			if f := &a.findings[i]; u.forgotten() && f.Kind == request.Unclear && strings.Contains(f.Why, "alone proves nothing") {
+		for i, u := range a.q.Asked {
+			if f := &a.findings[i]; u.Forgotten() && f.Kind == request.Unclear && strings.Contains(f.Why, "alone proves nothing") {
 				f.Kind = request.Absent
 			}
 		}
@@ -522,14 +523,14 @@ func (s *sim) stepResolve(r *simReplica) bool {
 		r.asking = nil
 		return true
 	}
-	u, f := a.q.asked[a.next], a.findings[a.next]
+	u, f := a.q.Asked[a.next], a.findings[a.next]
 	a.next++
 	if f.Alone {
 		r.alone++
 	}
-	d := u.doubt()
+	d := u.Doubt()
 	p := s.policy
-	p.Settle = a.q.settle
+	p.Settle = a.q.Settle
 	if s.broken(absentAtOnce) {
 		p.Settle = 0
 	}
@@ -537,9 +538,9 @@ func (s *sim) stepResolve(r *simReplica) bool {
 	if s.broken(absentAfterAnswer) && f.Kind == request.Absent && d.Answered {
 		m = request.Move{To: request.Pending}
 	}
-	d.Answered = s.row(int(u.id)).answered
+	d.Answered = s.row(int(u.ID)).answered
 	row := s.resolve(u, f, m)
-	s.log("%d resolves %d, attempt %d, lookup %d: %s %s -> %s, applied %t", r.number, u.id, u.attempt, u.lookups, f.Kind, f.Why, m.To, row != nil)
+	s.log("%d resolves %d, attempt %d, lookup %d: %s %s -> %s, applied %t", r.number, u.ID, u.Attempt, u.Lookups, f.Kind, f.Why, m.To, row != nil)
 	if row == nil {
 		return true
 	}

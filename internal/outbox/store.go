@@ -12,6 +12,7 @@ import (
 	"flexworker/internal/group"
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
@@ -33,10 +34,6 @@ const (
 type Store struct {
 	pool   *pgxpool.Pool
 	worker string
-	// Attribute is the task attribute in which this process's calls carry the
-	// lookup key; "": they carry none. It is noted with each attempt: under
-	// another name nothing would be found, which must not pass for absence.
-	Attribute string
 	// Retention is RETENTION: settled and published rows older than this are removed by
 	// some replica, so that a message as old is no new request; 0: for ever.
 	Retention time.Duration
@@ -62,15 +59,15 @@ type Store struct {
 
 	// Hints to the loops of this process. Losing one costs time, never a request:
 	// the Lookout raises it again.
-	due      loop.Signal // something may be due: Deliverer
+	Due      loop.Signal // something may be due: Deliverer
 	overdue  loop.Signal // a lease or a deadline has passed: Sweeper
 	WentBack loop.Signal // the database's clock went back: Sweeper
-	doubtful loop.Signal // a lookup is due: Resolver
 
 	// Results is what this outbox owes; the Publisher takes it from there.
 	Results *results.Outgoing
 
-	controls controls
+	// Lookups are its uncertain requests.
+	Lookups *lookup.Requests
 }
 
 // NewStore gives a Store that signs its leases with worker, a name that no
@@ -78,8 +75,8 @@ type Store struct {
 // call may take, and leaseMargin more.
 func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
 	s := &Store{
-		pool: pool, worker: worker, Attribute: "interaction_request", leaseFor: attemptLimit + leaseMargin,
-		due: loop.NewSignal(), overdue: loop.NewSignal(), WentBack: loop.NewSignal(), doubtful: loop.NewSignal(),
+		pool: pool, worker: worker, leaseFor: attemptLimit + leaseMargin,
+		Due: loop.NewSignal(), overdue: loop.NewSignal(), WentBack: loop.NewSignal(),
 	}
 	s.adds = group.New(batchSize, s.addBatch)
 	s.adds.Room, s.adds.Split = s.shortcut.room, database.IsDataError
@@ -94,6 +91,7 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	s.turn = group.NewTurn(turnWait)
 	s.records.Turn = s.turn
 	s.Results = results.NewOutgoing(pool, s.turn)
+	s.Lookups = &lookup.Requests{Pool: pool, Worker: worker, Attribute: "interaction_request", Controls: &lookup.CanaryKeys{}, Waiting: loop.NewSignal()}
 	return s
 }
 

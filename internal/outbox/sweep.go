@@ -69,8 +69,8 @@ func (w *Sweeper) setBack(ctx context.Context, back bool) {
 		}
 		if n > 0 {
 			w.Log.Warn("the database's clock went back: what it had said before is set right", "rows", n)
-			w.Store.due.Raise()
-			w.Store.doubtful.Raise()
+			w.Store.Due.Raise()
+			w.Store.Lookups.Waiting.Raise()
 		}
 	}
 }

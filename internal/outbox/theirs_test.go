@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 )
 
@@ -56,7 +57,7 @@ func TestPolicyDoesNotDecideWhatWasLost(t *testing.T) {
 			}
 			s.grow(t, 20*time.Minute) // ten settle times, and more than the list remembers
 			exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
-			resolver(t, s, taskRouter{}, func(p *request.Policy) { p.Undecided = tt.policy }).lookUp(t)
+			lookUp(t, resolver(t, s, taskRouter{}, func(p *request.Policy) { p.Undecided = tt.policy }))
 			waits := one[bool](t, s.pool, `SELECT for_person_since IS NOT NULL AND due_at > clock_timestamp() FROM outbox`)
 			if r := s.row(t, id); r.State != tt.want || waits != (tt.want == request.Uncertain) {
 				t.Errorf("%s, waits for a person and is looked up %t: %s; want %s", r.State, waits, deref(r.ErrorMessage), tt.want)
@@ -80,12 +81,12 @@ func TestAnotherWorkspaceHidesNoCreation(t *testing.T) {
 			INSERT INTO outbox (request_id, source, state, request, attempt, attempt_began_at, lookup_key, lookup_attribute, interaction_sid, resolved_by, stream_sequence, stream_time, settled_at)
 			SELECT 'busy-' || n, 'crm', 'created', '{"routing":{"properties":{"workspace_sid":"WS00000000000000000000000000000009"}}}', 1,
 			       clock_timestamp() - interval '10 minutes', lpad(to_hex(n), 32, '0'), 'interaction_request', 'KD' || lpad(to_hex(n), 32, '0'), 'response', n, clock_timestamp(), clock_timestamp() - interval '9 minutes'
-			  FROM generate_series(1, $1) AS n`, laterMost+1)
+			  FROM generate_series(1, $1) AS n`, lookup.LaterMost+1)
 		if published {
 			exec(t, s.pool, `UPDATE outbox SET published_at = clock_timestamp() WHERE settled_at IS NOT NULL`)
 		}
 		shown := flex.Task{TaskSID: "WT7", Key: later.LookupKey, InteractionSID: sidA, DateCreated: time.Now()}
-		resolver(t, s, taskRouter{log: logOf(shown)}).lookUp(t)
+		lookUp(t, resolver(t, s, taskRouter{log: logOf(shown)}))
 		if r := s.row(t, id); r.State != request.Pending {
 			t.Errorf("published %t: %s, %s; want proved absent", published, r.State, deref(r.ErrorMessage))
 		}
@@ -113,14 +114,14 @@ func TestAbsenceThatIsStoredTooLate(t *testing.T) {
 			s.grow(t, 2*time.Minute)
 			exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
 			r := resolver(t, s, tt.router)
-			q, err := s.takeLookups(t.Context(), 19, time.Minute, nil)
-			if err != nil || len(q.asked) != 1 {
+			q, err := s.Lookups.Take(t.Context(), 19, time.Minute, nil)
+			if err != nil || len(q.Asked) != 1 {
 				t.Fatal(q, err)
 			}
 			if tt.late {
-				exec(t, s.pool, `UPDATE outbox SET due_at = due_at - $1::interval`, lookupLimit)
+				exec(t, s.pool, `UPDATE outbox SET due_at = due_at - $1::interval`, lookup.LookupLimit)
 			}
-			if err := r.ask(t.Context(), q, time.Now()); err != nil {
+			if err := r.Ask(t.Context(), q, time.Now()); err != nil {
 				t.Fatal(err)
 			}
 			if row := s.row(t, id); row.State != tt.want {

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 )
 
@@ -45,17 +46,17 @@ func TestUnreadableRequest(t *testing.T) {
 			}
 			exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s'`)
 			exec(t, s.pool, `UPDATE outbox SET request = $1::text::json WHERE request_id = 'u-3'`, text)
-			if said := (*pgconn.PgError)(nil); !errors.As(s.pool.QueryRow(t.Context(), `SELECT max(`+workspaceOf+`) FROM outbox`).Scan(new(string)), &said) {
+			if said := (*pgconn.PgError)(nil); !errors.As(s.pool.QueryRow(t.Context(), `SELECT max(`+lookup.WorkspaceOf+`) FROM outbox`).Scan(new(string)), &said) {
 				t.Fatal("Postgres can read it: this shows nothing")
 			}
 			var keys []string
-			r := &Resolver{Store: s, Flex: searched{keys: &keys}, Policy: testPolicy, Log: logger(t), Counters: &Counters{}}
+			r := &lookup.Resolver{Requests: s.Lookups, Results: s.Results, Due: s.Due, Flex: searched{keys: &keys}, Policy: testPolicy, Log: logger(t), Counters: &lookup.Counters{}}
 			for range 4 {
 				exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
-				if _, err := r.turn(t.Context()); err != nil {
+				if _, err := r.Turn(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				r.ended.Wait()
+				r.Ended.Wait()
 			}
 			slices.Sort(keys)
 			for i := 1; i <= 5; i++ {

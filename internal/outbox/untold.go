@@ -51,7 +51,7 @@ func (s *Store) notTold(signature string, err error) {
 		s.untold.signatures = map[string]time.Time{}
 	}
 	s.untold.signatures[signature] = time.Time{}
-	s.due.Raise() // the Deliverer may rest for long
+	s.Due.Raise() // the Deliverer may rest for long
 }
 
 // notCommitted says whether a statement that failed is surely not committed: it never

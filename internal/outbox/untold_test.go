@@ -290,7 +290,7 @@ func TestUntold(t *testing.T) {
 	s.notTold(s.sign(), io.ErrUnexpectedEOF)
 	s.notTold(s.sign(), context.DeadlineExceeded)
 	select {
-	case <-s.due:
+	case <-s.Due:
 	default:
 		t.Error("the Deliverer is not woken")
 	}

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 )
 
@@ -27,7 +28,7 @@ func TestVerdict(t *testing.T) {
 		{"unclear, hold", request.Finding{}, request.Move{To: request.Uncertain, Person: true, Undecided: true}, "undecided", "a person has to decide"},
 		{"not yet", request.Finding{}, request.Move{To: request.Uncertain}, "", ""},
 	} {
-		kind, why := verdict(uncertain{}, tt.finding, tt.move)
+		kind, why := lookup.Verdict(lookup.Input{}, tt.finding, tt.move)
 		if tt.kind == "" {
 			if kind != nil || why != nil {
 				t.Errorf("%s: %v, %v; the reason that is there was to stay", tt.name, *kind, *why)

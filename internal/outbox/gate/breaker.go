@@ -11,7 +11,7 @@ import (
 	"flexworker/internal/rawjson"
 )
 
-// A breaker stops this replica, and no other, when the replica has trouble of its own:
+// A Breaker stops this replica, and no other, when the replica has trouble of its own:
 // no way to Flex, or credentials that Flex refuses. It knows nothing of Postgres. When
 // all replicas fare so, each stops by its own breaker. The zero value is closed.
 //
@@ -32,9 +32,9 @@ import (
 // tenant's request tried first, where one is due. A tenant that was found to fail alone
 // is excused: its failures are not counted for as long as others' calls are answered.
 type Breaker struct {
-	// peerStopped says whether another replica is stopped as unreachable; nil: none is.
+	// PeerStopped says whether another replica is stopped as unreachable; nil: none is.
 	PeerStopped func() bool
-	// jitter spreads the times of reads; nil: jittered.
+	// Jitter spreads the times of reads; nil: jittered.
 	Jitter func(time.Duration) time.Duration
 
 	mu        sync.Mutex
@@ -61,8 +61,10 @@ type Breaker struct {
 	astray bool
 }
 
+// BreakerState is where a Breaker stands. The zero value is closed.
 type BreakerState int
 
+// Where a Breaker stands; its comment has the picture.
 const (
 	BreakerClosed   BreakerState = iota
 	BreakerChoosing              // one call at a time, first of tenants that have not failed
@@ -71,13 +73,13 @@ const (
 )
 
 const (
-	// failuresMost is how many calls in a row may fail until the breaker opens. Each of
+	// FailuresMost is how many calls in a row may fail until the breaker opens. Each of
 	// them may cost an uncertain request, so it is low; a single one is everyday life.
 	FailuresMost = 5
-	// refusedMost is how many different requests in a row, of more than one tenant,
+	// RefusedMost is how many different requests in a row, of more than one tenant,
 	// may be refused until a read has to say whether everybody is.
 	RefusedMost = 3
-	// askEvery is the time between two reads of a replica that is stopped, give or take a quarter.
+	// AskEvery is the time between two reads of a replica that is stopped, give or take a quarter.
 	AskEvery = 2 * time.Second
 	// excuseFor is how long a tenant's failures are not counted after another tenant's
 	// call was answered.
@@ -118,7 +120,7 @@ func blame(o flex.Outcome) (Word, string) {
 	return word, fmt.Sprintf("%s: HTTP %d, code %d: %s", what, o.HTTPStatus, o.TwilioCode, o.Message)
 }
 
-// observe takes what a call brought. It returns the states before and after.
+// Observe takes what a call brought. It returns the states before and after.
 func (b *Breaker) Observe(c Call, o flex.Outcome, now time.Time) (was, is BreakerState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -246,14 +248,14 @@ func (b *Breaker) open(o flex.Outcome, now time.Time) {
 	}
 }
 
-// askFirst stops a replica that has just started until a read has succeeded.
+// AskFirst stops a replica that has just started until a read has succeeded.
 func (b *Breaker) AskFirst() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.state, b.first, b.word, b.reason = BreakerOpen, true, WordUnreachable, "it has just started and asks Flex for the first time"
 }
 
-// nothingDue notes that a claim found no request to try, of tenants that have not
+// NothingDue notes that a claim found no request to try, of tenants that have not
 // failed or of anybody. It returns the states before and after.
 func (b *Breaker) NothingDue(now time.Time) (was, is BreakerState) {
 	b.mu.Lock()
@@ -277,7 +279,7 @@ func (b *Breaker) NothingDue(now time.Time) (was, is BreakerState) {
 	return was, b.state
 }
 
-// claimFailed notes that it could not be found out whether there is a request to try. That
+// ClaimFailed notes that it could not be found out whether there is a request to try. That
 // may never be found out by the same claim, so it leads on as nothingDue does, but closes nothing.
 func (b *Breaker) ClaimFailed(now time.Time) (was, is BreakerState) {
 	b.mu.Lock()
@@ -290,7 +292,7 @@ func (b *Breaker) ClaimFailed(now time.Time) (was, is BreakerState) {
 	return b.NothingDue(now)
 }
 
-// gateShut notes that no call can be tried for now.
+// GateShut notes that no call can be tried for now.
 func (b *Breaker) GateShut(now time.Time) (was, is BreakerState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -306,19 +308,20 @@ func (b *Breaker) GateShut(now time.Time) (was, is BreakerState) {
 	return was, b.state
 }
 
-// isOpen says whether no call may begin.
+// IsOpen says whether no call may begin.
 func (b *Breaker) IsOpen() bool { return b.Is(BreakerOpen) }
 
-// isClosed says whether this replica works as usual.
+// IsClosed says whether this replica works as usual.
 func (b *Breaker) IsClosed() bool { return b.Is(BreakerClosed) }
 
+// Is says whether the breaker stands there.
 func (b *Breaker) Is(state BreakerState) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.state == state
 }
 
-// asked notes what a read has brought: whether this replica may go on, with one call.
+// Asked notes what a read has brought: whether this replica may go on, with one call.
 // Flex's 429 is an answer: the gate and the slots slow calls down, as they do for the others.
 func (b *Breaker) Asked(o flex.Outcome, now time.Time) (goesOn bool) {
 	b.mu.Lock()
@@ -342,7 +345,7 @@ func (b *Breaker) Asked(o flex.Outcome, now time.Time) (goesOn bool) {
 	return true
 }
 
-// asksIn is how long this replica rests until its next read; ok: it is stopped.
+// AsksIn is how long this replica rests until its next read; ok: it is stopped.
 func (b *Breaker) AsksIn(now time.Time) (d time.Duration, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -356,7 +359,7 @@ func (b *Breaker) NextAsk() time.Time {
 	return b.askAt
 }
 
-// avoid are the tenants whose requests are tried last; none while the breaker is closed.
+// Avoid are the tenants whose requests are tried last; none while the breaker is closed.
 func (b *Breaker) Avoid() (tenants []string, one bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -369,7 +372,7 @@ func (b *Breaker) Avoid() (tenants []string, one bool) {
 	return tenants, true
 }
 
-// stopped says whether this replica makes no calls, and why.
+// Stopped says whether this replica makes no calls, and why.
 func (b *Breaker) Stopped() (word Word, reason string, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -379,7 +382,7 @@ func (b *Breaker) Stopped() (word Word, reason string, ok bool) {
 	return b.word, b.reason, true
 }
 
-// failing says why creates fail one by one, though reads succeed; "": they do not.
+// Failing says why creates fail one by one, though reads succeed; "": they do not.
 func (b *Breaker) Failing() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -389,7 +392,7 @@ func (b *Breaker) Failing() string {
 	return b.reason
 }
 
-// works says whether this replica makes calls other than one to try after it was stopped.
+// Works says whether this replica makes calls other than one to try after it was stopped.
 func (b *Breaker) Works() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"flexworker/internal/outbox/request"
 )
 
-// GateState says in one word whether the gate lets requests pass, and if not
+// State says in one word whether the gate lets requests pass, and if not
 // why: the words of /readyz.
 type State string
 
@@ -25,7 +25,7 @@ const (
 	Held    State = "held"    // until a person releases it
 )
 
-// Gate is the row of outbox_gate as people see it.
+// Status is the row of outbox_gate as people see it.
 type Status struct {
 	State     State
 	Rate      float64       // attempts a second, all replicas; 0: no limit
@@ -64,29 +64,29 @@ func (g Status) MarshalJSON() ([]byte, error) {
 // restMost bounds how long a claim rests for the gate: another replica, or a person, may open it.
 const restMost = time.Second
 
-// burstTime is how much unused rate may be kept: the most that passes at
+// BurstTime is how much unused rate may be kept: the most that passes at
 // once is the rate times burstTime, plus one. It has to cover how late a
 // claim can come after its pass was due.
 const BurstTime = 100 * time.Millisecond
 
-// longestPause is longer than any pause that Flex can ask for, maxRetryAfter, by a minute: what ends later was
+// LongestPause is longer than any pause that Flex can ask for, maxRetryAfter, by a minute: what ends later was
 // said by a database's clock that has gone back since, and is over.
 const LongestPause = `interval '61 minutes'`
 
-// burst is the most passes that can have been saved up.
+// Burst is the most passes that can have been saved up.
 func Burst(rate float64) float64 { return 1 + rate*BurstTime.Seconds() }
 
-// gateSQL are the first CTEs of a statement that claims: passes is one row, of
+// LockSQL are the first CTEs of a statement that claims: passes is one row, of
 // which n is how many calls may begin now, at most $1. Where a rate is set the
 // gate's row stays locked until the commit, so that the fleet takes its passes one
 // replica after the other, by the clock after the lock was had. Without one nobody
 // waits. Gate and requests are read in one snapshot, or the gate's later: a pause
 // that is committed together with a request's return to pending is never missed.
-// spendSQL has to follow behind what claims.
+// SpendSQL has to follow behind what claims.
 const LockSQL = `
 	locked AS MATERIALIZED (SELECT * FROM outbox_gate WHERE rate > 0 AND $1::integer > 0 FOR UPDATE),` + refillSQL
 
-// freeGateSQL are the same for a statement that can do without passes: where it
+// TryLockSQL are the same for a statement that can do without passes: where it
 // would have to wait for the gate's row, passes has no row.
 const TryLockSQL = `
 	locked AS MATERIALIZED (SELECT * FROM outbox_gate WHERE rate > 0 AND $1::integer > 0 FOR UPDATE SKIP LOCKED),` + refillSQL
@@ -104,7 +104,7 @@ const refillSQL = `
 	passes AS MATERIALIZED (
 		SELECT *, CASE WHEN held OR paused > '0' AND paused <= ` + LongestPause + ` THEN 0 ELSE least($1, floor(tokens)::integer) END AS n FROM refilled)`
 
-// spendSQL notes the passes that were used: a row of used each. Where the
+// SpendSQL notes the passes that were used: a row of used each. Where the
 // database's clock went back, what was saved up counts from now. Who asked for no
 // passes has not locked the gate and leaves it alone.
 const SpendSQL = `
@@ -112,7 +112,7 @@ const SpendSQL = `
 		UPDATE outbox_gate SET tokens = passes.tokens - (SELECT count(*) FROM used), refilled_at = passes.at
 		  FROM passes WHERE passes.rate > 0 AND $1 > 0 AND (passes.late OR EXISTS (SELECT FROM used)))`
 
-// passes is that row.
+// Tokens is that row: how many calls may begin now, and why no more.
 type Tokens struct {
 	N            int
 	Rate, Tokens float64
@@ -120,14 +120,15 @@ type Tokens struct {
 	paused       *time.Duration
 }
 
-// passesColumns are what targets reads.
+// TokensColumns are what Targets reads.
 const TokensColumns = `passes.n, passes.rate, passes.tokens, passes.held, passes.paused`
 
+// Targets are what TokensColumns are scanned into.
 func (p *Tokens) Targets() []any {
 	return []any{&p.N, &p.Rate, &p.Tokens, &p.held, &p.paused}
 }
 
-// state is why there were no more passes, and how long it makes sense to wait
+// State is why there were no more passes, and how long it makes sense to wait
 // for the next; GateOpen when the gate was not the reason.
 func (p *Tokens) State() (State, time.Duration) {
 	switch {
@@ -142,21 +143,21 @@ func (p *Tokens) State() (State, time.Duration) {
 	}
 }
 
-// untilNext is the time until there is a whole pass again, where a rate is set; of a
+// UntilNext is the time until there is a whole pass again, where a rate is set; of a
 // rate near 0 that is more than a time.Duration holds.
 func (p *Tokens) UntilNext() time.Duration {
 	seconds := (1 - min(p.Tokens, 1)) / p.Rate
 	return time.Duration(min(seconds, restMost.Seconds()) * float64(time.Second))
 }
 
-// pause pauses the gate as far as the outcomes ask for it, before they are recorded and
+// Pause pauses the gate as far as the outcomes ask for it, before they are recorded and
 // apart from that: who has the gate may wait for a row, so who has rows never waits for
 // the gate. Where somebody holds the gate's row for longer than patience the outcomes go
 // on without: their own requests wait for Retry-After, and the next 429 asks again.
 func Pause(ctx context.Context, pool *pgxpool.Pool, by string, d time.Duration, why string) error {
 	var b pgx.Batch
 	b.Queue(`SELECT ` + database.Patiently)
-	b.Queue(pauseSQL, d, database.Text(why), by)
+	b.Queue(pauseSQL, d, request.Text(why), by)
 	if err := pool.SendBatch(ctx, &b).Close(); !database.IsLockTrouble(err) {
 		return err
 	}
@@ -173,7 +174,7 @@ const pauseSQL = `
 		       changed_at = CASE WHEN held_since IS NULL THEN clock_timestamp() ELSE changed_at END
 		 WHERE clock_timestamp() + $1::interval > coalesce(paused_until, '-infinity') OR paused_until > clock_timestamp() + ` + LongestPause
 
-// ReadGate reads the gate. It is also the cheapest question that shows whether
+// Read reads the gate. It is also the cheapest question that shows whether
 // Postgres answers.
 func Read(ctx context.Context, pool *pgxpool.Pool) (Status, error) {
 	ctx, cancel := database.Bounded(ctx)

@@ -7,22 +7,22 @@ import (
 )
 
 const (
-	// failingAfter is how long nothing may have succeeded, although calls are made,
+	// FailingAfter is how long nothing may have succeeded, although calls are made,
 	// until this replica says that it is failing.
 	FailingAfter = time.Minute
-	// lookupsFailing is how many searches in a row TaskRouter must have left without
+	// LookupsFailing is how many searches in a row TaskRouter must have left without
 	// an answer until this replica says so.
 	LookupsFailing = 3
-	// forgottenAfter is how long after the latest call its failure is still told: what
+	// ForgottenAfter is how long after the latest call its failure is still told: what
 	// waits for a person is looked up every ten minutes.
 	ForgottenAfter = 15 * time.Minute
 )
 
-// stalledAfter is how long Postgres may let nothing through of what this replica wants to write
+// StalledAfter is how long Postgres may let nothing through of what this replica wants to write
 // until the replica says so: longer than one wait for a lock, or one statement that is cut off.
 const StalledAfter = 10 * time.Second
 
-// A stall follows whether Postgres lets through what is tried again and again until it does. The
+// A Stall follows whether Postgres lets through what is tried again and again until it does. The
 // zero value is ready.
 type Stall struct {
 	mu     sync.Mutex
@@ -31,7 +31,7 @@ type Stall struct {
 	why    string    // of the latest
 }
 
-// failed notes a try that failed.
+// Failed notes a try that failed.
 func (s *Stall) Failed(began time.Time, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,14 +44,14 @@ func (s *Stall) Failed(began time.Time, why string) {
 	s.why = why
 }
 
-// goesOn notes that a try succeeded, or that there is nothing to try.
+// GoesOn notes that a try succeeded, or that there is nothing to try.
 func (s *Stall) GoesOn(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.passed, s.begun = now, time.Time{}
 }
 
-// lasts says for how long nothing has got through, and why; 0: it does.
+// Lasts says for how long nothing has got through, and why; 0: it does.
 func (s *Stall) Lasts(now time.Time) (d time.Duration, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,7 +61,7 @@ func (s *Stall) Lasts(now time.Time) (d time.Duration, why string) {
 	return now.Sub(s.begun), s.why
 }
 
-// progress follows whether calls of one kind succeed. The zero value is ready.
+// Progress follows whether calls of one kind succeed. The zero value is ready.
 type Progress struct {
 	mu      sync.Mutex
 	success time.Time // of the latest call that succeeded; zero: none
@@ -71,12 +71,14 @@ type Progress struct {
 	why     string
 }
 
+// Succeeded notes a call that succeeded.
 func (p *Progress) Succeeded(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.success, p.since, p.n = now, time.Time{}, 0
 }
 
+// Failed notes a call that failed, and why.
 func (p *Progress) Failed(why string, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,14 +89,14 @@ func (p *Progress) Failed(why string, now time.Time) {
 	p.n++
 }
 
-// last is when a call last succeeded; zero: never.
+// Last is when a call last succeeded; zero: never.
 func (p *Progress) Last() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.success
 }
 
-// failing says why nothing succeeds: there were at least least failures in a row, the
+// Failing says why nothing succeeds: there were at least least failures in a row, the
 // first of them longer ago than after and the latest within recent. "": it does, or
 // nothing was tried.
 func (p *Progress) Failing(least int, after, recent time.Duration, now time.Time) string {

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"flexworker/internal/outbox/request"
+
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -55,7 +57,7 @@ func (w Word) Ready() bool {
 // worker that has died began may still be under way.
 const aliveFor = 10 * RenewEvery
 
-// renewEvery is the time between two looks of one process, in each of which its row is renewed, give or
+// RenewEvery is the time between two looks of one process, in each of which its row is renewed, give or
 // take a quarter, so that replicas which started together do not look together.
 const RenewEvery = 1500 * time.Millisecond
 
@@ -67,7 +69,7 @@ var alive = fmt.Sprintf(`seen_at BETWEEN clock_timestamp() - interval '%[1]v' AN
 // counts as living for aliveFor.
 const leaveLimit = 2 * time.Second
 
-// FleetSettings are the settings that should be equal in all workers of a fleet.
+// Settings are the settings that should be equal in all workers of a fleet.
 type Settings struct {
 	Account         string // account sid or API key
 	LookupAttribute string // "": no lookups
@@ -246,7 +248,7 @@ func (r *Registry) renew(ctx context.Context, now Standing) (Fleet, error) {
 		       last_created_at = excluded.last_created_at, account = excluded.account, lookup_attribute = excluded.lookup_attribute,
 		       lookup_settle = excluded.lookup_settle, flex_timeout = excluded.flex_timeout, flex_rate = excluded.flex_rate,
 		       uncertain_policy = excluded.uncertain_policy, retention = excluded.retention`,
-		r.Name, r.Version, string(now.Word), database.OrNull(database.Text(now.Reason)), last, set.Account, set.LookupAttribute, set.LookupSettle,
+		r.Name, r.Version, string(now.Word), database.OrNull(request.Text(now.Reason)), last, set.Account, set.LookupAttribute, set.LookupSettle,
 		set.FlexTimeout, set.FlexRate, set.UncertainPolicy, set.Retention)
 	b.Queue(`
 		DELETE FROM outbox_replicas WHERE name IN (
@@ -283,7 +285,7 @@ func (r *Registry) leave(ctx context.Context) error {
 	return database.Wrap("leave", err)
 }
 
-// followRate makes FLEX_RATE of the living workers the fleet's rate, where they
+// FollowRate makes FLEX_RATE of the living workers the fleet's rate, where they
 // agree and no person has set another; it is recorded as an act of this worker. Where the
 // rate was never set at all, as on a new database, the lowest counts while they differ. It
 // returns the rate before, and whether it changed.
@@ -379,12 +381,12 @@ func (r *Registry) compare(found []Difference) {
 	}
 }
 
-// peerUnreachable says whether another living worker is stopped, as it has no way to Flex.
+// PeerUnreachable says whether another living worker is stopped, as it has no way to Flex.
 func (r *Registry) PeerUnreachable() bool {
 	return r.anyPeer(func(r Replica) bool { return r.State == WordUnreachable })
 }
 
-// peerWorks says whether another living worker takes requests and is not failing itself.
+// PeerWorks says whether another living worker takes requests and is not failing itself.
 func (r *Registry) PeerWorks() bool {
 	return r.anyPeer(func(r Replica) bool { return r.State.Ready() && r.State != WordFailing })
 }

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"flexworker/internal/database"
 	"flexworker/internal/rawjson"
 )
 
@@ -48,7 +47,7 @@ type Malformed struct {
 	Err       string
 }
 
-// tracestate is the tracestate as it is kept; without a traceparent it has no meaning.
+// KeptTracestate is the tracestate as it is kept; without a traceparent it has no meaning.
 func (m Message) KeptTracestate() string {
 	if Traceparent(m.Traceparent) == "" {
 		return ""
@@ -75,6 +74,7 @@ func TraceID(traceparent string) string {
 	return parts[1]
 }
 
+// Traceparent is a traceparent as it is kept; "" where it is none that can be a header.
 func Traceparent(s string) string { return headerValue(s, maxTraceparent) }
 
 // headerValue is s, or "" where it is longer than most or has another character than
@@ -91,7 +91,7 @@ func headerValue(s string, most int) string {
 	return s
 }
 
-// faultText is all faults in one line.
+// FaultText is all faults in one line.
 func FaultText(faults []rawjson.Fault) string {
 	lines := make([]string, len(faults))
 	for i, f := range faults {
@@ -100,24 +100,25 @@ func FaultText(faults []rawjson.Fault) string {
 	return strings.Join(lines, "; ")
 }
 
-// faultJSON is faults, or warnings, as a result shows them; nil: there are none.
+// FaultsJSON is faults, or warnings, as a result shows them; nil: there are none.
 func FaultsJSON(faults []rawjson.Fault) json.RawMessage {
 	if len(faults) == 0 {
 		return nil
 	}
 	list := make([]ShownFault, len(faults))
 	for i, f := range faults {
-		list[i] = ShownFault{database.Text(f.Path), database.Text(f.Problem)}
+		list[i] = ShownFault{Text(f.Path), Text(f.Problem)}
 	}
 	return FaultList(list)
 }
 
-// A shownFault is a fault, or a warning, as a result shows it.
+// A ShownFault is a fault, or a warning, as a result shows it.
 type ShownFault struct {
 	Path    string `json:"path"`
 	Problem string `json:"problem"`
 }
 
+// FaultList is the list as JSON.
 func FaultList(list []ShownFault) json.RawMessage {
 	out, err := json.Marshal(list)
 	if err != nil { // cannot be: structs of strings

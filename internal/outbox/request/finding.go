@@ -38,7 +38,7 @@ type Finding struct {
 	Hopeless bool
 }
 
-// duplicate is the reason that stands in the result of a request which somebody
+// Duplicate is the reason that stands in the result of a request which somebody
 // had created more than once; "" when there is one interaction.
 func (f Finding) Duplicate() string {
 	if len(f.Others) == 0 {

@@ -31,23 +31,23 @@ const (
 	Fail  Undecided = "fail"  // abandoned: at most once
 )
 
-// maxRetryAfter bounds what an answer may ask us to wait.
+// MaxRetryAfter bounds what an answer may ask us to wait.
 const MaxRetryAfter = time.Hour
 
-// A move is what the policy decided.
+// A Move is what the policy decided.
 type Move struct {
 	To        State
 	Delay     time.Duration // until due_at, where to is Pending or Uncertain
 	Uncounted bool          // the attempt is not held against RETRY_MAX_ATTEMPTS
 	Person    bool          // where to is Uncertain: a person has to look; lookups go on, more seldom
-	// undecided: nothing was proved, Undecided decided.
+	// Undecided: nothing was proved, Undecided decided.
 	Undecided bool
-	// endsAs is set where to is Uncertain: the final state that the request gets once
+	// EndsAs is set where to is Uncertain: the final state that the request gets once
 	// its earlier attempts are proved absent. It is never sent again. "": it is.
 	EndsAs State
 }
 
-// after decides where the outcome of the attempt with this number leads. Only
+// After decides where the outcome of the attempt with this number leads. Only
 // what surely was not created leads back to pending. random is in [0, 1).
 func (p Policy) After(attempt int, o flex.Outcome, random float64) Move {
 	switch o.Kind {
@@ -65,7 +65,7 @@ func (p Policy) After(attempt int, o flex.Outcome, random float64) Move {
 	}
 }
 
-// blockedAlone decides about a request that is blocked, which is m, while that has
+// BlockedAlone decides about a request that is blocked, which is m, while that has
 // not stopped its replica. At first it is spared: the others may fare the same. But where it stays
 // the only one, the fault is its own tenant's: its attempts count then, so that they
 // are used up and it is answered.
@@ -95,7 +95,7 @@ const (
 	MaxBesidePerson   = 10 * time.Minute
 )
 
-// A doubt is what an uncertain request brings to the policy.
+// A Doubt is what an uncertain request brings to the policy.
 type Doubt struct {
 	Attempt  int
 	Counted  int           // attempts that were not spared
@@ -103,18 +103,18 @@ type Doubt struct {
 	Age      time.Duration // since the attempt could last have been under way
 	Answered bool          // finding nothing proves nothing: Flex answered with a 2xx that had no readable sid
 	Askable  bool          // it has a task to look for
-	// waits: a person was asked, that long ago. What a person was asked stays theirs,
+	// Waits: a person was asked, that long ago. What a person was asked stays theirs,
 	// whatever Undecided says now; what is proved still counts.
 	Waits  bool
 	Waited time.Duration
 	EndsAs State // as in move
-	// theirs: whatever Undecided says, a person decides. What wrote it down was lost (recheck),
+	// Theirs: whatever Undecided says, a person decides. What wrote it down was lost (recheck),
 	// or a person holds the fleet: while nobody creates anything, the event log alone cannot
 	// prove absence, and the hold would have the policy decide.
 	Theirs bool
 }
 
-// afterLookup decides where a finding leads. Nothing but what was found is decided
+// AfterLookup decides where a finding leads. Nothing but what was found is decided
 // before the settle time is over. Only proven absence leads back to pending by itself;
 // what nothing can prove is for the Undecided policy.
 func (p Policy) AfterLookup(d Doubt, f Finding, random float64) Move {
@@ -191,7 +191,7 @@ func (p Policy) again(d Doubt, random float64) Move {
 	}
 }
 
-// delay is the wait before the attempt after this one: it doubles from MinDelay
+// Delay is the wait before the attempt after this one: it doubles from MinDelay
 // up to MaxDelay, and jitter takes up to three quarters of it off, so that what
 // failed together does not come back together. Within [MinDelay/4, MaxDelay].
 func (p Policy) Delay(attempt int, random float64) time.Duration {
@@ -214,7 +214,7 @@ func (p Policy) Delay(attempt int, random float64) time.Duration {
 	return delay/4 + time.Duration(random*float64(delay-delay/4))
 }
 
-// retryAfter is the wait that an answer asked for, plus up to a quarter of it
+// RetryAfter is the wait that an answer asked for, plus up to a quarter of it
 // (30 s at most), so that the fleet does not return at one instant.
 func RetryAfter(asked time.Duration, random float64) time.Duration {
 	asked = min(max(asked, 0), MaxRetryAfter)

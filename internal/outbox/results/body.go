@@ -9,7 +9,7 @@ import (
 	"flexworker/internal/outbox/request"
 )
 
-// encode is the body of a message. json.Marshal would write <, > and & with six bytes
+// Encode is the body of a message. json.Marshal would write <, > and & with six bytes
 // each, so that a request which the stream took had a result that it does not take.
 func Encode(body any) ([]byte, error) {
 	var b bytes.Buffer
@@ -34,7 +34,7 @@ const (
 // what was left out, or cut, so that nothing seems not to have been there.
 func reduced(r Result) Result {
 	if len(r.Metadata) > shortMetadata {
-		r.Metadata, r.MetadataLeftOut = JsonNull, true
+		r.Metadata, r.MetadataLeftOut = JSONNull, true
 	}
 	if r.Channel != nil {
 		short := *r.Channel
@@ -84,7 +84,7 @@ func cutAll(most int, texts ...**string) {
 	}
 }
 
-// shorten leaves of a text at most so many bytes, and no half character, and shows
+// Shorten leaves of a text at most so many bytes, and no half character, and shows
 // where it was cut.
 func Shorten(most int, s string) string {
 	if len(s) <= most {

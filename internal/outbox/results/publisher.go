@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// strayAge is how long a result waits until any replica may publish it:
+	// StrayAge is how long a result waits until any replica may publish it:
 	// long enough for the one that settled it to have done so.
 	StrayAge = 3 * time.Second
 	// publishRest is the pause after a batch that was not all published: while
@@ -64,10 +64,10 @@ func (p *Publisher) Failing() (why string, failing bool) {
 	return why, time.Since(time.Unix(0, p.failed.Load())) < failingFor
 }
 
-// An answer is one message that somebody waits for.
+// An Answer is one message that somebody waits for.
 type Answer struct {
 	Kind        AnswerKind
-	Id          int64 // row in the kind's table
+	ID          int64 // row in the kind's table
 	Number      int   // what the mark is fenced by
 	Outcome     string
 	Source      string
@@ -78,8 +78,10 @@ type Answer struct {
 	short       bool // body is reduced
 }
 
+// AnswerKind says in which table an answer is marked as published.
 type AnswerKind int
 
+// The kinds of answer, by the column that marks them.
 const (
 	Final        AnswerKind = iota // a settled request: outbox.published_at
 	Announcement                   // a request that waits for a person: outbox.announced_at
@@ -152,7 +154,7 @@ func (p *Publisher) last(ctx context.Context) {
 	}
 }
 
-// publish puts all answers on the stream and marks those that it took. It returns
+// Publish puts all answers on the stream and marks those that it took. It returns
 // whether that was all of them.
 func (p *Publisher) Publish(ctx context.Context, answers []Answer) bool {
 	acked, all := p.put(answers)
@@ -298,7 +300,7 @@ func acknowledged(ctx context.Context, f jetstream.PubAckFuture) error {
 	}
 }
 
-// send hands one answer to the stream; a body that no stream would take is
+// Send hands one answer to the stream; a body that no stream would take is
 // reduced first, since an answer in short is better than none.
 func (p *Publisher) Send(a Answer) (jetstream.PubAckFuture, error) {
 	body, err := Encode(a.Body)
@@ -331,7 +333,7 @@ func (p *Publisher) Send(a Answer) (jetstream.PubAckFuture, error) {
 // batchMost is how many answers are read, published or marked together.
 const batchMost = 256
 
-// PublishCounters count what a Publisher did since it started. The zero value is ready.
+// Counters count what a Publisher did since it started. The zero value is ready.
 type Counters struct {
 	Published atomic.Int64
 	Failed    atomic.Int64 // publishes that the stream did not acknowledge

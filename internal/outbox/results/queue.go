@@ -43,7 +43,7 @@ func (h *queue) offer(s *Settled) {
 	}
 	h.mu.Lock()
 	if len(h.Numbers) < maxNumbers {
-		h.Numbers = append(h.Numbers, s.Id)
+		h.Numbers = append(h.Numbers, s.ID)
 	}
 	h.mu.Unlock()
 	h.more.Raise()
@@ -78,9 +78,9 @@ func (h *queue) takeNumbers() []int64 {
 	return taken
 }
 
-// answer is the message about a settled request, or one that waits for a person.
+// Answer is the message about a settled request, or one that waits for a person.
 func (s *Settled) Answer() Answer {
-	a := Answer{Kind: Final, Id: s.Id, Number: s.Revision, Outcome: string(s.State), Source: s.Source,
+	a := Answer{Kind: Final, ID: s.ID, Number: s.Revision, Outcome: string(s.State), Source: s.Source,
 		MessageID: s.MessageID(), Traceparent: s.Asked.Traceparent, Tracestate: s.Asked.Tracestate, Body: s.result()}
 	if s.waits {
 		a.Kind, a.Number = Announcement, s.Attempt
@@ -97,7 +97,7 @@ const (
 	  FROM told WHERE o.id = told.id AND o.settlement = told.number AND published_at IS NULL`
 )
 
-// markPublished notes what the stream has acknowledged. Each mark is fenced by
+// MarkPublished notes what the stream has acknowledged. Each mark is fenced by
 // what was published: a later settlement, or a later attempt, keeps its own. The
 // arrays have the order of ids, in which the rows are updated (as in recordBatch).
 // A settlement that was published is settled; to say so would let the planner read
@@ -107,7 +107,7 @@ func (s *Outgoing) MarkPublished(ctx context.Context, acked []Answer) error {
 	if len(acked) == 0 {
 		return nil
 	}
-	slices.SortFunc(acked, func(a, b Answer) int { return cmp.Compare(a.Id, b.Id) })
+	slices.SortFunc(acked, func(a, b Answer) int { return cmp.Compare(a.ID, b.ID) })
 	defer s.turn.Take()()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
@@ -135,7 +135,7 @@ func (s *Outgoing) markApart(ctx context.Context, acked []Answer) error {
 			var ids []int64
 			for _, a := range acked {
 				if a.Kind == AnswerKind(kind) {
-					ids = append(ids, a.Id)
+					ids = append(ids, a.ID)
 				}
 			}
 			if len(ids) == 0 {
@@ -148,7 +148,7 @@ func (s *Outgoing) markApart(ctx context.Context, acked []Answer) error {
 			if len(held) > 0 {
 				s.wary.Met()
 			}
-			acked = slices.DeleteFunc(slices.Clone(acked), func(a Answer) bool { return a.Kind == AnswerKind(kind) && held[a.Id] })
+			acked = slices.DeleteFunc(slices.Clone(acked), func(a Answer) bool { return a.Kind == AnswerKind(kind) && held[a.ID] })
 		}
 		if len(acked) == 0 {
 			return nil
@@ -162,7 +162,7 @@ func (s *Outgoing) markApart(ctx context.Context, acked []Answer) error {
 func queueMarks(b *pgx.Batch, acked []Answer) {
 	var ids, numbers [4][]int64
 	for _, a := range acked {
-		ids[a.Kind] = append(ids[a.Kind], a.Id)
+		ids[a.Kind] = append(ids[a.Kind], a.ID)
 		numbers[a.Kind] = append(numbers[a.Kind], int64(a.Number))
 	}
 	if len(ids[Final]) > 0 {

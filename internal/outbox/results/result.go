@@ -41,12 +41,12 @@ type Result struct {
 	SettledAt  *time.Time `json:"settled_at"`
 }
 
-var (
-	JsonNull = json.RawMessage("null")
-	noneJSON = json.RawMessage("[]")
-)
+// JSONNull is what a member is that does not apply.
+var JSONNull = json.RawMessage("null")
 
-// ResultError is why there is no interaction, or why nobody knows.
+var noneJSON = json.RawMessage("[]")
+
+// Error is why there is no interaction, or why nobody knows.
 type Error struct {
 	Kind            string          `json:"kind"`
 	HTTPStatus      *int            `json:"http_status"`
@@ -57,10 +57,10 @@ type Error struct {
 	Faults          json.RawMessage `json:"faults"`
 }
 
-// A settlement is a row as the Publisher needs it: settled, or waiting for a
+// A Settled is a row as the Publisher needs it: settled, or waiting for a
 // person.
 type Settled struct {
-	Id               int64
+	ID               int64
 	RequestID        string
 	Source           string
 	State            request.State
@@ -85,7 +85,7 @@ type Settled struct {
 	waits            bool // uncertain, and a person has to look; not announced yet
 }
 
-// asked is the message that an answer is to, as far as the answer shows it: the
+// Asked is the message that an answer is to, as far as the answer shows it: the
 // request's own, or one that asked again.
 type Asked struct {
 	Stream                  string
@@ -93,19 +93,20 @@ type Asked struct {
 	Traceparent, Tracestate *string
 }
 
-// settlementColumns are what scanSettlement reads, of outbox as o.
+// SettledColumns are what ScanSettled reads, of outbox as o.
 const SettledColumns = `o.id, o.request_id, o.source, o.state, o.attempt, o.settlement, o.request,
 	o.interaction_sid, o.task_sid, o.assignment_status, o.response, o.resolved_by, o.error_kind, o.error_message,
 	o.http_status, o.twilio_code, o.twilio_request_id, o.faults, o.warnings,
 	o.stream, o.stream_sequence, o.traceparent, o.tracestate, o.received_at, o.settled_at,
 	o.state = 'uncertain' AND o.for_person_since IS NOT NULL AND o.announced_at IS NULL AS waits`
 
-// settlementNames are the same of a statement that returned settlementColumns.
+// SettledNames are the same of a statement that returned SettledColumns.
 const SettledNames = `id, request_id, source, state, attempt, settlement, request,
 	interaction_sid, task_sid, assignment_status, response, resolved_by, error_kind, error_message,
 	http_status, twilio_code, twilio_request_id, faults, warnings,
 	stream, stream_sequence, traceparent, tracestate, received_at, settled_at, waits`
 
+// ScanSettled reads a row of SettledColumns.
 func ScanSettled(row pgx.CollectableRow) (Settled, error) {
 	var s Settled
 	err := row.Scan(s.targets()...)
@@ -113,16 +114,16 @@ func ScanSettled(row pgx.CollectableRow) (Settled, error) {
 }
 
 func (s *Settled) targets() []any {
-	return []any{&s.Id, &s.RequestID, &s.Source, &s.State, &s.Attempt, &s.Revision, &s.Request,
+	return []any{&s.ID, &s.RequestID, &s.Source, &s.State, &s.Attempt, &s.Revision, &s.Request,
 		&s.InteractionSID, &s.TaskSID, &s.AssignmentStatus, &s.Response, &s.ResolvedBy, &s.ErrorKind, &s.ErrorMessage,
 		&s.HttpStatus, &s.TwilioCode, &s.TwilioRequestID, &s.faults, &s.Warnings,
 		&s.Asked.Stream, &s.Asked.Sequence, &s.Asked.Traceparent, &s.Asked.Tracestate, &s.ReceivedAt, &s.SettledAt, &s.waits}
 }
 
-// owed says whether somebody is to hear of it now.
+// Owed says whether somebody is to hear of it now.
 func (s *Settled) Owed() bool { return s.State.Final() || s.waits }
 
-// messageID names this answer for good. A result that changes has another one:
+// MessageID names this answer for good. A result that changes has another one:
 // a stream drops a second message under the same id, whatever its body.
 func (s *Settled) MessageID() string {
 	id := flex.LookupKey(s.RequestID) + "-" + strconv.Itoa(s.Revision)
@@ -136,7 +137,7 @@ func (s *Settled) MessageID() string {
 func (s *Settled) result() Result {
 	r := Result{
 		RequestID: &s.RequestID, Outcome: string(s.State), InteractionSID: s.InteractionSID, TaskSID: s.TaskSID,
-		Attempts: s.Attempt, ResolvedBy: s.ResolvedBy, Metadata: JsonNull, Warnings: noneJSON,
+		Attempts: s.Attempt, ResolvedBy: s.ResolvedBy, Metadata: JSONNull, Warnings: noneJSON,
 		Revision: &s.Revision, Stream: s.Asked.Stream, Sequence: s.Asked.Sequence, ReceivedAt: s.ReceivedAt.UTC(),
 	}
 	if s.Warnings != nil {
@@ -164,7 +165,7 @@ func (s *Settled) resultError() *Error {
 		return nil
 	}
 	e := &Error{Kind: *s.ErrorKind, HTTPStatus: s.HttpStatus, TwilioCode: s.TwilioCode,
-		TwilioRequestID: s.TwilioRequestID, Faults: JsonNull}
+		TwilioRequestID: s.TwilioRequestID, Faults: JSONNull}
 	if s.ErrorMessage != nil {
 		e.Message = *s.ErrorMessage
 	}
@@ -180,6 +181,6 @@ func (s *Settled) resultError() *Error {
 	return e
 }
 
-// forPerson: a person has been asked. An index has this expression; for_person_since IS
+// ForPerson is true where a person has been asked. An index has this expression; for_person_since IS
 // NOT NULL says the same and has none.
 const ForPerson = `coalesce(for_person_since, '-infinity') > '-infinity'`

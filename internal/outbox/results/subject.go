@@ -18,7 +18,7 @@ const (
 	sourceDigits = 32
 )
 
-// ResultSubject is where a result of this outcome goes to for this source, below
+// Subject is where a result of this outcome goes to for this source, below
 // prefix (RESULTS_SUBJECT); with the outcome * it is where all of them are read. A
 // source of more than 1,024 bytes is cut: up to 991 bytes of it, a dot and the first
 // 32 hexadecimal digits of the SHA-256 of the whole. So its first tokens can still

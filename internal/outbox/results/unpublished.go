@@ -11,7 +11,7 @@ import (
 	"flexworker/internal/flex"
 )
 
-// A cursor is how far a Publisher has read of each kind of answer that is not
+// A Cursor is how far a Publisher has read of each kind of answer that is not
 // published yet. What a stream refuses whenever it is asked stays unpublished: a
 // batch of it at the front would be read again and again, and nothing behind it ever.
 // So a read begins behind the last one, and at the front again once it has reached
@@ -25,7 +25,7 @@ type Cursor struct {
 func (c *Cursor) read(kind AnswerKind, batch []Answer) {
 	c.last[kind] = 0
 	if len(batch) == batchMost {
-		c.last[kind] = batch[batchMost-1].Id
+		c.last[kind] = batch[batchMost-1].ID
 	}
 }
 
@@ -43,7 +43,7 @@ const (
 		 ORDER BY id LIMIT $2`
 )
 
-// strays are the answers that whoever owed them did not give: of a process that
+// Unpublished are the answers that whoever owed them did not give: of a process that
 // died, of a hint that was dropped, of a stream that was away. They are read from
 // where the last read ended.
 func (s *Outgoing) Unpublished(ctx context.Context, from *Cursor) ([]Answer, error) {
@@ -89,7 +89,7 @@ func (s *Outgoing) byID(ctx context.Context, numbers []int64) ([]Answer, error) 
 	return answers, err
 }
 
-// settlements are the rows of a statement that reads settlementColumns.
+// Settlements are the rows of a statement that reads settlementColumns.
 func (s *Outgoing) Settlements(ctx context.Context, sql string, args ...any) ([]Settled, error) {
 	rows, err := s.pool.Query(ctx, sql, args...)
 	if err != nil {
@@ -99,7 +99,7 @@ func (s *Outgoing) Settlements(ctx context.Context, sql string, args ...any) ([]
 	return settled, database.Wrap("strays", err)
 }
 
-// asking are the answers to messages that made no request: repeats of a settled
+// Asking are the answers to messages that made no request: repeats of a settled
 // request, malformed ones and conflicts, from where the last read ended.
 func (s *Outgoing) Asking(ctx context.Context, from *Cursor) ([]Answer, error) {
 	ctx, cancel := database.Bounded(ctx)
@@ -115,10 +115,10 @@ func (s *Outgoing) Asking(ctx context.Context, from *Cursor) ([]Answer, error) {
 		return nil, database.Wrap("asking", err)
 	}
 	malformed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Answer, error) {
-		e := Error{Faults: JsonNull}
-		r := Result{Error: &e, Warnings: noneJSON, Metadata: JsonNull}
+		e := Error{Faults: JSONNull}
+		r := Result{Error: &e, Warnings: noneJSON, Metadata: JSONNull}
 		a := Answer{Kind: Malformation}
-		if err := row.Scan(&a.Id, &r.Outcome, &r.Stream, &r.Sequence, &a.Traceparent, &a.Tracestate, &a.Source, &r.RequestID, &e.Message, &r.ReceivedAt); err != nil {
+		if err := row.Scan(&a.ID, &r.Outcome, &r.Stream, &r.Sequence, &a.Traceparent, &a.Tracestate, &a.Source, &r.RequestID, &e.Message, &r.ReceivedAt); err != nil {
 			return a, err
 		}
 		e.Kind, r.ReceivedAt = r.Outcome, r.ReceivedAt.UTC()
@@ -155,7 +155,7 @@ func (s *Outgoing) askingAgain(ctx context.Context, last int64) ([]Answer, error
 		}
 		o.Asked = again
 		a := o.Answer()
-		a.Kind, a.Id, a.Source = Repetition, id, source
+		a.Kind, a.ID, a.Source = Repetition, id, source
 		a.MessageID = fmt.Sprintf("%s-%d-again-%d-%d", flex.LookupKey(o.RequestID), o.Revision, again.Sequence, at.UnixMicro())
 		return a, nil
 	})

@@ -1,13 +1,16 @@
-package outbox
+package lookup
 
 import (
 	"context"
 	"errors"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
+	"flexworker/internal/loop"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
@@ -20,22 +23,22 @@ const searchable = `NOT lookup_at BETWEEN clock_timestamp() + $1::interval AND c
 // lookable: a request that has no task to look for, or whose task may be searched for.
 const lookable = `(lookup_attribute IS NULL OR ` + searchable + `)`
 
-// workspaceOf is the workspace in which a request has a task to look for; ” for none.
-const workspaceOf = `coalesce(CASE WHEN lookup_attribute IS NOT NULL THEN request #>> '{routing,properties,workspace_sid}' END, '')`
+// WorkspaceOf is the workspace in which a request has a task to look for; ” for none.
+const WorkspaceOf = `coalesce(CASE WHEN lookup_attribute IS NOT NULL THEN request #>> '{routing,properties,workspace_sid}' END, '')`
 
 // dueLookup: a lookup is due, and $2 has not the workspace.
-const dueLookup = `state = 'uncertain' AND due_at <= now() AND ` + lookable + ` AND ($2::text[] IS NULL OR ` + workspaceOf + ` <> ALL ($2))`
+const dueLookup = `state = 'uncertain' AND due_at <= now() AND ` + lookable + ` AND ($2::text[] IS NULL OR ` + WorkspaceOf + ` <> ALL ($2))`
 
-// longestSettle is the longest of the settle times in force in the fleet and this
+// LongestSettle is the longest of the settle times in force in the fleet and this
 // process's own, which is a parameter of the statement.
-func longestSettle(own string) string {
+func LongestSettle(own string) string {
 	return `greatest(` + own + `::interval, (SELECT max(lookup_settle) FROM outbox_replicas WHERE seen_at > now() - interval '1 hour'))`
 }
 
 // lookupOrder: those of which no person was asked yet go first, then who is due longest.
 const lookupOrder = `coalesce(for_person_since, '-infinity'), due_at, outbox.id`
 
-// takeLookups takes what may be asked in one search, at most most requests:
+// Take takes what may be asked in one search, at most most requests:
 // uncertain ones that are due, of the workspace, the attribute and the time of the first.
 // Those of the workspaces that are busy stay. It postpones them past the limit of a
 // lookup. Those without a task come
@@ -45,52 +48,52 @@ const lookupOrder = `coalesce(for_person_since, '-infinity'), due_at, outbox.id`
 //
 // settle is this process's LOOKUP_SETTLE. Of those in force in the fleet the longest
 // counts: whoever set it knows that TaskRouter can be that slow.
-func (s *Store) takeLookups(ctx context.Context, most int, settle time.Duration, busy []string) (inquiry, error) {
+func (s *Requests) Take(ctx context.Context, most int, settle time.Duration, busy []string) (Batch, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	var q inquiry
-	err := s.pool.QueryRow(ctx, `
-		SELECT EXISTS (SELECT FROM outbox, outbox_gate WHERE `+dueLookup+`)`, lookupEvery, busy).Scan(&q.waiting)
-	if err != nil || !q.waiting {
+	var q Batch
+	err := s.Pool.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM outbox, outbox_gate WHERE `+dueLookup+`)`, LookupEvery, busy).Scan(&q.Waiting)
+	if err != nil || !q.Waiting {
 		return q, database.Wrap("take lookups", err)
 	}
 	// Not in the transaction: whoever has a request's row must not wait for the gate's. The row is let go
 	// at once; that it could be had shows that nobody holds the first.
 	var began, since time.Time
-	err = s.pool.QueryRow(ctx, `
-		SELECT `+workspaceOf+`, coalesce(lookup_attribute, ''), attempt_began_at, uncertain_since,
-		       `+longestSettle("$3")+`
+	err = s.Pool.QueryRow(ctx, `
+		SELECT `+WorkspaceOf+`, coalesce(lookup_attribute, ''), attempt_began_at, uncertain_since,
+		       `+LongestSettle("$3")+`
 		  FROM outbox, outbox_gate
 		 WHERE `+dueLookup+`
-		 ORDER BY `+lookupOrder+` LIMIT 1 FOR UPDATE OF outbox SKIP LOCKED`, time.Duration(0), busy, settle).Scan(&q.workspace, &q.attribute, &began, &since, &q.settle)
+		 ORDER BY `+lookupOrder+` LIMIT 1 FOR UPDATE OF outbox SKIP LOCKED`, time.Duration(0), busy, settle).Scan(&q.Workspace, &q.Attribute, &began, &since, &q.Settle)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return q, nil
 	}
 	if err != nil {
-		return inquiry{}, database.Wrap("take lookups", err)
+		return Batch{}, database.Wrap("take lookups", err)
 	}
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if q.workspace != "" {
+	err = pgx.BeginFunc(ctx, s.Pool, func(tx pgx.Tx) error {
+		if q.Workspace != "" {
 			tag, err := tx.Exec(ctx, `
-				UPDATE outbox_gate SET lookup_at = clock_timestamp() + $2::interval WHERE `+searchable, time.Duration(0), lookupEvery)
+				UPDATE outbox_gate SET lookup_at = clock_timestamp() + $2::interval WHERE `+searchable, time.Duration(0), LookupEvery)
 			if err != nil || tag.RowsAffected() == 0 {
 				return err
 			}
 		}
-		if q.attribute == s.Attribute {
-			q.control = s.controls.key(q.workspace, time.Now())
+		if q.Attribute == s.Attribute {
+			q.Control = s.Controls.Key(q.Workspace, time.Now())
 		}
 		var err error
-		q.asked, err = s.postpone(ctx, tx, q, began, since, most)
+		q.Asked, err = s.postpone(ctx, tx, q, began, since, most)
 		return err
 	})
 	if err != nil {
-		return inquiry{}, database.Wrap("take lookups", err)
+		return Batch{}, database.Wrap("take lookups", err)
 	}
-	q.later = s.laterCreation(ctx, q)
-	for _, u := range q.asked {
-		if u.lookupKey == q.control {
-			q.control = ""
+	q.Later = LaterCreation(ctx, s.Pool, q)
+	for _, u := range q.Asked {
+		if u.LookupKey == q.Control {
+			q.Control = ""
 		}
 	}
 	return q, nil
@@ -98,12 +101,12 @@ func (s *Store) takeLookups(ctx context.Context, most int, settle time.Duration,
 
 // postpone: the requests of one inquiry, whose attempts were at about the same time as
 // one that began and ended then: the event log is read once for all of them.
-func (s *Store) postpone(ctx context.Context, tx pgx.Tx, q inquiry, began, since time.Time, most int) ([]uncertain, error) {
+func (s *Requests) postpone(ctx context.Context, tx pgx.Tx, q Batch, began, since time.Time, most int) ([]Input, error) {
 	rows, err := tx.Query(ctx, `
 		WITH due AS MATERIALIZED (
 			SELECT id FROM outbox
 			 WHERE state = 'uncertain' AND due_at <= now()
-			   AND `+workspaceOf+` = $1 AND coalesce(lookup_attribute, '') = $2
+			   AND `+WorkspaceOf+` = $1 AND coalesce(lookup_attribute, '') = $2
 			   AND attempt_began_at >= $3::timestamptz - $5::interval
 			   AND uncertain_since BETWEEN $4::timestamptz - $5::interval AND $4::timestamptz + $5::interval
 			 ORDER BY `+lookupOrder+` LIMIT $6 FOR UPDATE SKIP LOCKED)
@@ -114,42 +117,42 @@ func (s *Store) postpone(ctx context.Context, tx pgx.Tx, q inquiry, began, since
 		          for_person_since IS NOT NULL, coalesce(clock_timestamp() - for_person_since, '0'),
 		          coalesce(error_kind = 'lost', false) OR (SELECT held_since IS NOT NULL FROM outbox_gate),
 		          CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE coalesce(ends_as, '') END`,
-		q.workspace, q.attribute, began, since, lookupSpan, most, lookupLimit)
+		q.Workspace, q.Attribute, began, since, LookupSpan, most, LookupLimit)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (uncertain, error) {
-		var u uncertain
-		err := row.Scan(&u.id, &u.requestID, &u.lookupKey, &u.attempt, &u.uncounted, &u.lookups, &u.answered,
-			&u.received, &u.began, &u.since, &u.lasted, &u.age, &u.waits, &u.waited, &u.theirs, &u.endsAs)
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Input, error) {
+		var u Input
+		err := row.Scan(&u.ID, &u.RequestID, &u.LookupKey, &u.Attempt, &u.Uncounted, &u.Lookups, &u.Answered,
+			&u.Received, &u.Began, &u.Since, &u.Lasted, &u.Age, &u.Waits, &u.Waited, &u.theirs, &u.EndsAs)
 		return u, err
 	})
 }
 
-// laterMost is how many settled requests are read for a later creation.
-const laterMost = 1000
+// LaterMost is how many settled requests are read for a later creation.
+const LaterMost = 1000
 
-// laterCreation is the first creation after any moment at which a task of the asked
+// LaterCreation is the first creation after any moment at which a task of the asked
 // attempts could have been created. It is looked for where absence would count now. The
 // two indices are read from that moment on and from now back, and no further than laterMost
 // rows each: what another workspace has created meanwhile hides none for ever. An error is
 // ignored, be it that of a row which Postgres cannot read: then none is known, and less
 // is proved.
-func (s *Store) laterCreation(ctx context.Context, q inquiry) (c creation) {
+func LaterCreation(ctx context.Context, pool *pgxpool.Pool, q Batch) (c Creation) {
 	var after time.Time
 	counts := false
-	for _, u := range q.asked {
-		if u.since.After(after) {
-			after = u.since
+	for _, u := range q.Asked {
+		if u.Since.After(after) {
+			after = u.Since
 		}
-		counts = counts || u.age >= q.settle
+		counts = counts || u.Age >= q.Settle
 	}
-	if q.workspace == "" || !counts {
-		return creation{}
+	if q.Workspace == "" || !counts {
+		return Creation{}
 	}
-	err := s.pool.QueryRow(ctx, laterSQL, after.Add(q.settle), laterMost, q.attribute, q.workspace, q.settle).Scan(&c.key, &c.began, &c.settled, &c.ripe)
+	err := pool.QueryRow(ctx, laterSQL, after.Add(q.Settle), LaterMost, q.Attribute, q.Workspace, q.Settle).Scan(&c.Key, &c.Began, &c.Settled, &c.Ripe)
 	if err != nil {
-		return creation{}
+		return Creation{}
 	}
 	return c
 }
@@ -164,10 +167,10 @@ const laterSQL = `
 	        UNION ALL
 	        (SELECT * FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at > $1 ORDER BY settled_at DESC, id DESC LIMIT $2)) AS o
 	 WHERE state = 'created' AND resolved_by = 'response' AND lookup_attribute = $3 AND attempt_began_at > $1 AND NOT undecided
-	   AND ` + workspaceOf + ` = $4
+	   AND ` + WorkspaceOf + ` = $4
 	 ORDER BY settled_at LIMIT 1`
 
-// resolve stores a finding: the row of history always, the move only while the
+// Resolve stores a finding: the row of history always, the move only while the
 // request still waits for this answer. It returns nil when it does not.
 //
 // What is proved absent, is so for all of the time from attempt_began_at on: no earlier
@@ -176,11 +179,11 @@ const laterSQL = `
 // it came. What a person cancelled while the lookup was made is looked up again. So is what
 // was asked for longer than lookupLimit ago, by Postgres's clock, and found absent: the clocks
 // of a machine that was suspended do not tell.
-func (s *Store) resolve(ctx context.Context, u uncertain, f request.Finding, m request.Move, took time.Duration) (*results.Settled, error) {
+func (s *Requests) Resolve(ctx context.Context, u Input, f request.Finding, m request.Move, took time.Duration) (*results.Settled, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	kind, why := verdict(u, f, m)
-	rows, err := s.pool.Query(ctx, `
+	kind, why := Verdict(u, f, m)
+	rows, err := s.Pool.Query(ctx, `
 		WITH moved AS (
 			UPDATE outbox o
 			   SET state = $4, due_at = CASE WHEN $4 IN ('pending', 'uncertain') AND NOT $5 THEN clock_timestamp() + $6::interval END,
@@ -204,11 +207,11 @@ func (s *Store) resolve(ctx context.Context, u uncertain, f request.Finding, m r
 			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, outcome, error, applied)
 			VALUES ($1, 'lookup', $3, $13, clock_timestamp() - $14::interval, $14, $15, $16, EXISTS (SELECT FROM moved)))
 		SELECT `+results.SettledNames+` FROM moved`,
-		u.id, u.attempt, u.lookups, string(m.To), m.Person && u.lookupKey == "", m.Delay,
-		database.OrNull(f.Outcome.InteractionSID), database.OrNull(database.Text(f.TaskSID)), database.OrNull(database.Text(f.Outcome.AssignmentStatus)), database.JsonOrNull(f.Outcome.Response),
-		kind, why, s.worker, took, f.Kind.String(), database.OrNull(database.Text(f.Why+f.Duplicate())),
+		u.ID, u.Attempt, u.Lookups, string(m.To), m.Person && u.LookupKey == "", m.Delay,
+		database.OrNull(f.Outcome.InteractionSID), database.OrNull(request.Text(f.TaskSID)), database.OrNull(request.Text(f.Outcome.AssignmentStatus)), database.JSONOrNull(f.Outcome.Response),
+		kind, why, s.Worker, took, f.Kind.String(), database.OrNull(request.Text(f.Why+f.Duplicate())),
 		m.Person, m.To != request.Uncertain && m.To != request.Created && !m.Undecided, m.To != request.Uncertain && m.Undecided,
-		!m.Undecided && m.To == u.endsAs && (m.To == request.Rejected || m.To == request.Abandoned), f.Kind == request.Absent)
+		!m.Undecided && m.To == u.EndsAs && (m.To == request.Rejected || m.To == request.Abandoned), f.Kind == request.Absent)
 	if err != nil {
 		return nil, database.Wrap("resolve", err)
 	}
@@ -219,11 +222,11 @@ func (s *Store) resolve(ctx context.Context, u uncertain, f request.Finding, m r
 	return &moved[0], nil
 }
 
-// verdict is the reason that stands in the row after a finding; nil leaves the
+// Verdict is the reason that stands in the row after a finding; nil leaves the
 // one that is there.
-func verdict(u uncertain, f request.Finding, m request.Move) (kind, why *string) {
+func Verdict(u Input, f request.Finding, m request.Move) (kind, why *string) {
 	say := func(kind, why string) (*string, *string) {
-		return database.OrNull(kind), database.OrNull(why + database.Text(f.Why))
+		return database.OrNull(kind), database.OrNull(why + request.Text(f.Why))
 	}
 	// What the latest attempt came to is known where there is an end that waits.
 	earlier := map[request.State]string{
@@ -231,11 +234,11 @@ func verdict(u uncertain, f request.Finding, m request.Move) (kind, why *string)
 		request.Abandoned: "no attempt is left, but an earlier one may have created it; ",
 		request.Expired:   "expires_at has passed, but an earlier attempt may have created it; ",
 		request.Cancelled: "an operator cancelled it, but an attempt may have created it; ",
-	}[u.endsAs]
+	}[u.EndsAs]
 	switch {
 	case f.Kind == request.Found:
 		if d := f.Duplicate(); d != "" {
-			return database.OrNull("duplicate"), database.OrNull(database.Text(d))
+			return database.OrNull("duplicate"), database.OrNull(request.Text(d))
 		}
 		return nil, nil
 	case m.Person:
@@ -244,7 +247,7 @@ func verdict(u uncertain, f request.Finding, m request.Move) (kind, why *string)
 		return say("undecided", "whether it exists cannot be found out, and UNCERTAIN_POLICY=retry sends it again: ")
 	case m.Undecided && m.To == request.Abandoned:
 		return say("undecided", earlier+"whether it exists cannot be found out, and UNCERTAIN_POLICY or the number of attempts ends it; a retry may create it twice: ")
-	case m.To == request.Abandoned && u.endsAs == "":
+	case m.To == request.Abandoned && u.EndsAs == "":
 		return say("attempts_used_up", "the last attempt is proved absent and no attempt is left: ")
 	case m.To == request.Pending:
 		return say("absent", "the attempt did not create it: ")
@@ -259,24 +262,37 @@ func verdict(u uncertain, f request.Finding, m request.Move) (kind, why *string)
 
 // wakeWaiting makes those lookups due for which a person waits, at most wakeMost of one
 // workspace: TaskRouter answers again for it.
-func (s *Store) wakeWaiting(ctx context.Context, workspace, attribute string) (int64, error) {
+func (s *Requests) wakeWaiting(ctx context.Context, workspace, attribute string) (int64, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	tag, err := s.pool.Exec(ctx, `/* wake waiting */
+	tag, err := s.Pool.Exec(ctx, `/* wake waiting */
 		WITH waiting AS MATERIALIZED (
 			SELECT id FROM outbox
 			 WHERE state = 'uncertain' AND `+results.ForPerson+` AND due_at > clock_timestamp() + $4::interval
-			   AND `+workspaceOf+` = $1 AND coalesce(lookup_attribute, '') = $2
+			   AND `+WorkspaceOf+` = $1 AND coalesce(lookup_attribute, '') = $2
 			 ORDER BY `+lookupOrder+` LIMIT $3 FOR UPDATE SKIP LOCKED)
-		UPDATE outbox o SET due_at = clock_timestamp() FROM waiting WHERE o.id = waiting.id`, workspace, attribute, wakeMost, lookupLimit)
+		UPDATE outbox o SET due_at = clock_timestamp() FROM waiting WHERE o.id = waiting.id`, workspace, attribute, wakeMost, LookupLimit)
 	return tag.RowsAffected(), database.Wrap("wake waiting", err)
 }
 
-// pauseLookups keeps the whole fleet from asking TaskRouter for so long.
-func (s *Store) pauseLookups(ctx context.Context, d time.Duration) error {
+// Pause keeps the whole fleet from asking TaskRouter for so long.
+func (s *Requests) Pause(ctx context.Context, d time.Duration) error {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	_, err := s.pool.Exec(ctx, `
+	_, err := s.Pool.Exec(ctx, `
 		UPDATE outbox_gate SET lookup_at = greatest(lookup_at, clock_timestamp() + $1::interval)`, min(d, request.MaxRetryAfter))
 	return database.Wrap("pause lookups", err)
+}
+
+// Requests are the uncertain requests in the tables, as one process looks them up.
+type Requests struct {
+	Pool   *pgxpool.Pool
+	Worker string // this process's name, as the history shows it
+	// Attribute is the task attribute in which this process's calls carry the lookup key;
+	// "": they carry none. It is noted with each attempt: under another name nothing would
+	// be found, which must not pass for absence.
+	Attribute string
+	Controls  *CanaryKeys
+	// Waiting is raised when a lookup may be due.
+	Waiting loop.Signal
 }

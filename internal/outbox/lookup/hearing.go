@@ -1,4 +1,4 @@
-package outbox
+package lookup
 
 import (
 	"context"
@@ -98,20 +98,20 @@ func (h *hearing) of(in scope, now time.Time) *heard {
 // A hearer asks on behalf of one lookup, and keeps what each witness answered last. It is
 // for one goroutine.
 type hearer struct {
-	finder
+	Finder
 	answers map[witness]error
 }
 
 // SearchTasks asks the first witness.
 func (l hearer) SearchTasks(ctx context.Context, workspace, attribute string, keys []string) ([]flex.Task, error) {
-	tasks, err := l.finder.SearchTasks(ctx, workspace, attribute, keys)
+	tasks, err := l.Finder.SearchTasks(ctx, workspace, attribute, keys)
 	l.answers[taskList] = err
 	return tasks, err
 }
 
 // Events asks the second witness.
 func (l hearer) Events(ctx context.Context, workspace, attribute string, keys []string, from, to time.Time) ([]flex.Task, bool, error) {
-	tasks, complete, err := l.finder.Events(ctx, workspace, attribute, keys, from, to)
+	tasks, complete, err := l.Finder.Events(ctx, workspace, attribute, keys, from, to)
 	l.answers[eventLog] = err
 	return tasks, complete, err
 }

@@ -1,22 +1,23 @@
-package outbox
+package lookup
 
 import (
+	"encoding/json"
 	"sync"
 	"time"
 
 	"flexworker/internal/rawjson"
 )
 
-// controls are keys of requests that this process has seen created, by which a search
+// CanaryKeys are keys of requests that this process has seen created, by which a search
 // for several keys can be held: one that finds a control has understood the question
 // for all of them. The zero value is ready.
-type controls struct {
+type CanaryKeys struct {
 	mu sync.Mutex
 	// ripe is old enough to be listed by TaskRouter, young takes its place.
-	ripe, young control
+	ripe, young canaryKey
 }
 
-type control struct {
+type canaryKey struct {
 	key, workspace string
 	at             time.Time // zero: none
 }
@@ -30,24 +31,24 @@ const (
 	controlRipe = 30 * time.Second
 )
 
-// saw notes a lease whose interaction exists since now.
-func (c *controls) saw(l Lease, now time.Time) {
+// Saw notes a request, by its lookup key and its text, whose interaction exists since now.
+func (c *CanaryKeys) Saw(lookupKey string, body json.RawMessage, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if l.LookupKey == "" || !c.young.at.IsZero() && now.Sub(c.young.at) < controlRipe {
+	if lookupKey == "" || !c.young.at.IsZero() && now.Sub(c.young.at) < controlRipe {
 		return
 	}
-	raw, _ := rawjson.Member(l.Request, "routing", "properties", "workspace_sid")
+	raw, _ := rawjson.Member(body, "routing", "properties", "workspace_sid")
 	workspace, _ := rawjson.Text(raw)
-	c.ripe, c.young = c.young, control{l.LookupKey, string(workspace), now}
+	c.ripe, c.young = c.young, canaryKey{lookupKey, string(workspace), now}
 }
 
-// key is the key of a task that surely was in that workspace lately; "" for none
+// Key is the key of a task that surely was in that workspace lately; "" for none
 // that this process knows of.
-func (c *controls) key(workspace string, now time.Time) string {
+func (c *CanaryKeys) Key(workspace string, now time.Time) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, known := range []control{c.ripe, c.young} {
+	for _, known := range []canaryKey{c.ripe, c.young} {
 		if workspace != "" && known.workspace == workspace && now.Sub(known.at) <= controlAge {
 			return known.key
 		}

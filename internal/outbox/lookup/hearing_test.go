@@ -1,6 +1,7 @@
-package outbox
+package lookup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -90,7 +91,6 @@ func TestHearingIsBounded(t *testing.T) {
 func TestHearer(t *testing.T) {
 	t.Parallel()
 	down := errors.New("down")
-	failing := func([]string, time.Time, time.Time) ([]flex.Task, bool, error) { return nil, false, down }
 	for name, tt := range map[string]struct {
 		age  time.Duration
 		want map[witness]error
@@ -99,12 +99,25 @@ func TestHearer(t *testing.T) {
 		"after":                          {2 * time.Minute, map[witness]error{taskList: nil, eventLog: down}},
 	} {
 		now := time.Now()
-		q := inquiry{workspace: "WS1", attribute: "a", settle: time.Minute,
-			asked: []uncertain{{lookupKey: "k", began: now.Add(-tt.age), since: now.Add(-tt.age), lasted: tt.age, age: tt.age}}}
-		h := hearer{taskRouter{log: failing}, map[witness]error{}}
-		_, _ = q.lookUp(t.Context(), h) // what it finds is not the point
+		q := Batch{Workspace: "WS1", Attribute: "a", Settle: time.Minute,
+			Asked: []Input{{LookupKey: "k", Began: now.Add(-tt.age), Since: now.Add(-tt.age), Lasted: tt.age, Age: tt.age}}}
+		h := hearer{noLog{down}, map[witness]error{}}
+		_, _ = q.LookUp(t.Context(), h) // what it finds is not the point
 		if !maps.Equal(h.answers, tt.want) {
 			t.Errorf("%s: %v, want %v", name, h.answers, tt.want)
 		}
 	}
 }
+
+// noLog is a TaskRouter that lists no task, and whose event log fails.
+type noLog struct{ err error }
+
+func (noLog) SearchTasks(context.Context, string, string, []string) ([]flex.Task, error) {
+	return nil, nil
+}
+
+func (l noLog) Events(context.Context, string, string, []string, time.Time, time.Time) ([]flex.Task, bool, error) {
+	return nil, false, l.err
+}
+
+func (noLog) Fetch(context.Context, string) flex.Outcome { return flex.Outcome{} }

@@ -1,4 +1,4 @@
-package outbox
+package lookup
 
 import (
 	"context"
@@ -14,10 +14,10 @@ import (
 
 // skipUnreadable gives up on reading the uncertain requests of which Postgres cannot: they are looked
 // up as requests that name no workspace, and UNCERTAIN_POLICY decides. It returns their ids.
-func (s *Store) skipUnreadable(ctx context.Context) ([]string, error) {
+func (s *Requests) skipUnreadable(ctx context.Context) ([]string, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, `SELECT id FROM outbox WHERE state = 'uncertain' AND due_at <= now() AND lookup_attribute IS NOT NULL`)
+	rows, err := s.Pool.Query(ctx, `SELECT id FROM outbox WHERE state = 'uncertain' AND due_at <= now() AND lookup_attribute IS NOT NULL`)
 	if err != nil {
 		return nil, database.Wrap("read uncertain", err)
 	}
@@ -29,7 +29,7 @@ func (s *Store) skipUnreadable(ctx context.Context) ([]string, error) {
 	if err != nil || len(bad) == 0 {
 		return nil, database.Wrap("read uncertain", err)
 	}
-	rows, err = s.pool.Query(ctx, `
+	rows, err = s.Pool.Query(ctx, `
 		UPDATE outbox SET lookup_attribute = NULL WHERE id = ANY ($1) AND state = 'uncertain' RETURNING request_id`, bad)
 	if err != nil {
 		return nil, database.Wrap("skip unreadable", err)
@@ -39,11 +39,11 @@ func (s *Store) skipUnreadable(ctx context.Context) ([]string, error) {
 }
 
 // unreadable halves the requests until those stand alone that cannot be read.
-func (s *Store) unreadable(ctx context.Context, ids []int64) ([]int64, error) {
+func (s *Requests) unreadable(ctx context.Context, ids []int64) ([]int64, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	_, err := s.pool.Exec(ctx, `SELECT count(`+workspaceOf+`) FROM outbox WHERE id = ANY ($1)`, ids)
+	_, err := s.Pool.Exec(ctx, `SELECT count(`+WorkspaceOf+`) FROM outbox WHERE id = ANY ($1)`, ids)
 	switch {
 	case err == nil:
 		return nil, nil

@@ -1,4 +1,4 @@
-package outbox
+package lookup
 
 import (
 	"cmp"
@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -18,23 +19,26 @@ import (
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 	"flexworker/internal/trouble"
 )
 
 const (
-	// lookupEvery is the least time between two searches of the whole fleet:
+	// LookupEvery is the least time between two searches of the whole fleet:
 	// under the 3 a second that TaskRouter allows for them.
 	// https://twilio.com/en-us/changelog/taskrouter-endpoint-rate-limit-correction
-	lookupEvery = 400 * time.Millisecond
-	// lookupLimit is how long a lookup may take until another replica may make it.
-	lookupLimit = 45 * time.Second
+	LookupEvery = 400 * time.Millisecond
+	// LookupLimit is how long a lookup may take until another replica may make it.
+	LookupLimit = 45 * time.Second
 	// lookupPoll is the pause after a turn that failed.
 	lookupPoll = time.Second
-	// lookupSpan is how far apart the attempts of one inquiry may be: the event
+	// LookupSpan is how far apart the attempts of one inquiry may be: the event
 	// log is read for all of that time.
-	lookupSpan = 10 * time.Second
+	LookupSpan = 10 * time.Second
 	// limitedFor is the pause after a 429 of TaskRouter that names no time.
 	limitedFor = 3 * time.Second
+	// restMost is the longest rest without a signal.
+	restMost = time.Minute
 	// wakeMost is how many lookups for which a person waits are made due at once.
 	wakeMost = 1000
 )
@@ -43,9 +47,11 @@ const (
 // looks up is postponed past the lookup's limit, and should two ask, the first
 // answer counts and the other is recorded, not applied.
 type Resolver struct {
-	Store  *Store
-	Flex   finder
-	Policy request.Policy
+	Requests *Requests
+	Results  *results.Outgoing
+	Due      loop.Signal // raised when a request is pending again
+	Flex     Finder
+	Policy   request.Policy
 	// MayLookUp is asked before each turn; nil: it may.
 	MayLookUp func() bool
 	Log       *slog.Logger
@@ -56,7 +62,7 @@ type Resolver struct {
 	mu    sync.Mutex
 	alone int            // searches that have to be made for one key each
 	busy  []string       // workspaces that are being asked: one inquiry each at a time
-	ended sync.WaitGroup // of inquiries
+	Ended sync.WaitGroup // of inquiries
 
 	hearing hearing
 
@@ -67,35 +73,35 @@ type Resolver struct {
 // hang costs its own requests only.
 const mostInquiries = 8
 
-// An uncertain request as the Resolver takes it.
-type uncertain struct {
-	id        int64
-	requestID string
-	lookupKey string // "": there is no task to look for
-	attempt   int
-	uncounted int
-	lookups   int
-	answered  bool
+// Input is an uncertain request as a lookup takes it.
+type Input struct {
+	ID        int64
+	RequestID string
+	LookupKey string // "": there is no task to look for
+	Attempt   int
+	Uncounted int
+	Lookups   int
+	Answered  bool
 	// All by Postgres's clock: when it was received, when the attempt began, until when
 	// it could have been under way, and how long ago the latter two are.
-	received, began, since time.Time
-	lasted, age            time.Duration
-	waits                  bool          // for a person
-	waited                 time.Duration // since then
+	Received, Began, Since time.Time
+	Lasted, Age            time.Duration
+	Waits                  bool          // for a person
+	Waited                 time.Duration // since then
 	theirs                 bool          // as in doubt
-	endsAs                 request.State // what becomes of it once it is proved absent; "": it is sent again
+	EndsAs                 request.State // what becomes of it once it is proved absent; "": it is sent again
 }
 
 // Run looks up until ctx ends, and until what it has begun has ended; a lookup that is
 // cut is only made later.
 func (r *Resolver) Run(ctx context.Context) {
-	defer r.ended.Wait()
+	defer r.Ended.Wait()
 	for ctx.Err() == nil {
 		if r.MayLookUp != nil && !r.MayLookUp() {
 			loop.Rest(ctx, loop.Jittered(lookupPoll), nil)
 			continue
 		}
-		waiting, err := r.turn(ctx)
+		waiting, err := r.Turn(ctx)
 		if ctx.Err() == nil {
 			r.looking.Tell(r.Log, "uncertain requests cannot be looked up; trying again", err)
 		}
@@ -104,31 +110,31 @@ func (r *Resolver) Run(ctx context.Context) {
 			loop.Rest(ctx, loop.Jittered(lookupPoll), nil)
 		case waiting:
 			// Another inquiry has to wait until the fleet may search again.
-			loop.Rest(ctx, loop.Jittered(lookupEvery), nil)
+			loop.Rest(ctx, loop.Jittered(LookupEvery), nil)
 		default:
-			loop.Rest(ctx, longestRest, r.Store.doubtful)
+			loop.Rest(ctx, restMost, r.Requests.Waiting)
 		}
 	}
 }
 
-// turn takes one inquiry and begins it. waiting: there was something to ask, so that
+// Turn takes one inquiry and begins it. waiting: there was something to ask, so that
 // there may be more.
-func (r *Resolver) turn(ctx context.Context) (waiting bool, err error) {
+func (r *Resolver) Turn(ctx context.Context) (waiting bool, err error) {
 	most, busy := r.room()
 	if len(busy) == mostInquiries {
 		return false, nil // the end of one is a signal
 	}
 	taken := time.Now()
-	q, err := r.Store.takeLookups(ctx, most, r.Policy.Settle, busy)
+	q, err := r.Requests.Take(ctx, most, r.Policy.Settle, busy)
 	if database.IsDataError(err) {
 		err = r.skipUnreadable(ctx, err)
 	}
-	if err != nil || len(q.asked) == 0 {
-		return q.waiting, err
+	if err != nil || len(q.Asked) == 0 {
+		return q.Waiting, err
 	}
 	r.begin(q)
-	r.ended.Go(func() {
-		err := r.ask(ctx, q, taken)
+	r.Ended.Go(func() {
+		err := r.Ask(ctx, q, taken)
 		r.end(q)
 		if err != nil && ctx.Err() == nil {
 			r.Log.Warn("what a lookup found cannot be stored; it is looked up again", "error", err)
@@ -147,51 +153,51 @@ func (r *Resolver) room() (most int, busy []string) {
 	return flex.MaxKeys - 1, slices.Clone(r.busy) // one place is the control's
 }
 
-func (r *Resolver) begin(q inquiry) {
+func (r *Resolver) begin(q Batch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.alone = max(r.alone-1, 0)
-	r.busy = append(r.busy, q.workspace)
+	r.busy = append(r.busy, q.Workspace)
 }
 
-func (r *Resolver) end(q inquiry) {
+func (r *Resolver) end(q Batch) {
 	r.mu.Lock()
-	at := slices.Index(r.busy, q.workspace)
+	at := slices.Index(r.busy, q.Workspace)
 	r.busy = slices.Delete(r.busy, at, at+1)
 	r.mu.Unlock()
-	r.Store.doubtful.Raise() // there may be more of that workspace
+	r.Requests.Waiting.Raise() // there may be more of that workspace
 }
 
-// ask makes one inquiry and stores what came of it. What a process that was stopped in
+// Ask makes one inquiry and stores what came of it. What a process that was stopped in
 // between asks too late tells nothing: how old an attempt is was read when it was taken.
-func (r *Resolver) ask(ctx context.Context, q inquiry, taken time.Time) error {
+func (r *Resolver) Ask(ctx context.Context, q Batch, taken time.Time) error {
 	crash.At("asking")
-	findings := make([]request.Finding, len(q.asked))
+	findings := make([]request.Finding, len(q.Asked))
 	begun := time.Now()
-	if q.workspace == "" {
+	if q.Workspace == "" {
 		for i := range findings {
 			findings[i].Why = "its call carried no lookup key, or named no workspace: there is no task to look for"
 		}
 	} else {
-		limit, cancel := context.WithDeadline(ctx, taken.Add(lookupLimit))
+		limit, cancel := context.WithDeadline(ctx, taken.Add(LookupLimit))
 		defer cancel()
 		var err error
 		heard := hearer{r.Flex, map[witness]error{}}
-		findings, err = q.lookUp(limit, heard)
+		findings, err = q.LookUp(limit, heard)
 		if ctx.Err() != nil {
 			return nil
 		}
-		r.seen(err)
+		r.Seen(err)
 		r.slowDown(ctx, err)
-		if r.hearing.take(scope{q.workspace, q.attribute}, heard.answers, time.Now()) {
+		if r.hearing.take(scope{q.Workspace, q.Attribute}, heard.answers, time.Now()) {
 			r.wake(ctx, q)
 		}
 	}
 	took := time.Since(begun)
 	policy := r.Policy
-	policy.Settle = q.settle
+	policy.Settle = q.Settle
 	var err error
-	for i, u := range q.asked {
+	for i, u := range q.Asked {
 		if findings[i].Alone {
 			r.mu.Lock()
 			r.alone++
@@ -208,31 +214,31 @@ func (r *Resolver) ask(ctx context.Context, q inquiry, taken time.Time) error {
 }
 
 // wake has those looked up at once for which a person waits: TaskRouter answers again.
-func (r *Resolver) wake(ctx context.Context, q inquiry) {
-	switch n, err := r.Store.wakeWaiting(ctx, q.workspace, q.attribute); {
+func (r *Resolver) wake(ctx context.Context, q Batch) {
+	switch n, err := r.Requests.wakeWaiting(ctx, q.Workspace, q.Attribute); {
 	case err != nil:
 		r.Log.Warn("what waits for a person cannot be looked up at once; it is later", "error", err)
 	case n > 0:
-		r.Log.Info("TaskRouter answers again: what waits for a person is looked up", "workspace", q.workspace, "attribute", q.attribute, "requests", n)
+		r.Log.Info("TaskRouter answers again: what waits for a person is looked up", "workspace", q.Workspace, "attribute", q.Attribute, "requests", n)
 	}
 }
 
 // skipUnreadable keeps one request that cannot be read from stopping the lookups of all.
 // It returns why, where it found none.
 func (r *Resolver) skipUnreadable(ctx context.Context, why error) error {
-	skipped, err := r.Store.skipUnreadable(ctx)
+	skipped, err := r.Requests.skipUnreadable(ctx)
 	for _, id := range skipped {
 		r.Log.Error("Postgres cannot read this request's JSON, so that its task cannot be looked for: UNCERTAIN_POLICY decides", "request_id", id, "error", why)
 	}
 	if len(skipped) > 0 {
-		r.Store.doubtful.Raise() // what it has stopped is looked up now
+		r.Requests.Waiting.Raise() // what it has stopped is looked up now
 		return nil
 	}
 	return cmp.Or(err, why)
 }
 
-// seen takes whether TaskRouter has answered. Its 429 is an answer.
-func (r *Resolver) seen(err error) {
+// Seen takes whether TaskRouter has answered. Its 429 is an answer.
+func (r *Resolver) Seen(err error) {
 	e := (*flex.LookupError)(nil)
 	switch {
 	case err == nil, errors.As(err, &e) && e.Limited:
@@ -252,53 +258,53 @@ func (r *Resolver) slowDown(ctx context.Context, err error) {
 	if pause == 0 {
 		pause = limitedFor
 	}
-	if err := r.Store.pauseLookups(ctx, pause); err != nil {
+	if err := r.Requests.Pause(ctx, pause); err != nil {
 		r.Log.Warn("lookups could not be slowed down", "error", err)
 	}
 }
 
 // resolve: uncertain -> what the policy makes of the finding.
-func (r *Resolver) resolve(ctx context.Context, p request.Policy, u uncertain, f request.Finding, took time.Duration) error {
-	m := p.AfterLookup(u.doubt(), f, rand.Float64())
+func (r *Resolver) resolve(ctx context.Context, p request.Policy, u Input, f request.Finding, took time.Duration) error {
+	m := p.AfterLookup(u.Doubt(), f, rand.Float64())
 	r.note(u, f, m, took)
 	crash.At("found")
-	done, err := r.Store.resolve(ctx, u, f, m, took)
+	done, err := r.Requests.Resolve(ctx, u, f, m, took)
 	crash.At("resolved")
 	if err != nil {
 		return err
 	}
 	if done == nil {
-		r.Log.Info("the finding came too late: the request was resolved meanwhile", "request_id", u.requestID)
+		r.Log.Info("the finding came too late: the request was resolved meanwhile", "request_id", u.RequestID)
 		return nil
 	}
 	if done.Owed() {
-		r.Store.Results.Offer(done)
+		r.Results.Offer(done)
 	}
 	if m.To == request.Pending {
-		r.Store.due.Raise()
+		r.Due.Raise()
 	}
 	return nil
 }
 
-// doubt is what the policy is told.
-func (u uncertain) doubt() request.Doubt {
-	return request.Doubt{Attempt: u.attempt, Counted: u.attempt - u.uncounted, Lookups: u.lookups, Age: u.age, Answered: u.answered,
-		Askable: u.lookupKey != "", Waits: u.waits, Waited: u.waited, EndsAs: u.endsAs, Theirs: u.theirs}
+// Doubt is what the policy is told.
+func (u Input) Doubt() request.Doubt {
+	return request.Doubt{Attempt: u.Attempt, Counted: u.Attempt - u.Uncounted, Lookups: u.Lookups, Age: u.Age, Answered: u.Answered,
+		Askable: u.LookupKey != "", Waits: u.Waits, Waited: u.Waited, EndsAs: u.EndsAs, Theirs: u.theirs}
 }
 
 // note writes the one log line of a lookup.
-func (r *Resolver) note(u uncertain, f request.Finding, m request.Move, took time.Duration) {
-	r.Counters.Lookups[f.Kind].Add(1)
+func (r *Resolver) note(u Input, f request.Finding, m request.Move, took time.Duration) {
+	r.Counters.Findings[f.Kind].Add(1)
 	level := slog.LevelInfo
-	if m.Person && !u.waits || len(f.Others) > 0 {
+	if m.Person && !u.Waits || len(f.Others) > 0 {
 		level = slog.LevelWarn
 	}
 	if len(f.Others) > 0 {
 		r.Counters.Duplicates.Add(1)
 	}
 	r.Log.Log(context.Background(), level, "lookup",
-		"request_id", u.requestID, "attempt", u.attempt, "lookup", u.lookups, "finding", f.Kind.String(),
-		"interaction_sid", f.Outcome.InteractionSID, "others", f.Others, "why", f.Why, "age_ms", u.age.Milliseconds(),
+		"request_id", u.RequestID, "attempt", u.Attempt, "lookup", u.Lookups, "finding", f.Kind.String(),
+		"interaction_sid", f.Outcome.InteractionSID, "others", f.Others, "why", f.Why, "age_ms", u.Age.Milliseconds(),
 		"took_ms", took.Milliseconds(), "to", string(m.To), "delay_ms", m.Delay.Milliseconds(), "person", m.Person)
 }
 
@@ -312,3 +318,9 @@ func (r *Resolver) Failing() string {
 
 // LastAnswered is when TaskRouter last answered a search; zero: never.
 func (r *Resolver) LastAnswered() time.Time { return r.searches.Last() }
+
+// Counters count what a Resolver did since it started. The zero value is ready.
+type Counters struct {
+	Findings   [3]atomic.Int64 // by request.FindingKind
+	Duplicates atomic.Int64    // requests that were found to have more than one interaction
+}
