@@ -241,15 +241,13 @@ type spot struct {
 func place(m request.Message) spot { return spot{int64(m.Sequence), m.Time.UnixMicro()} }
 
 // addSQL inserts what is not known and leases what has a turn. For another transaction's row of the
-// same id it waits for $25. Of nulls alone it does nothing.
+// same id it waits for $25.
 //
 // A replay of the stream makes no request: what may have been removed by its age, and
 // what was once answered as malformed or conflict, is not new. Both are judged by the
 // clock of Postgres and the time that the stream gave the message, as retention is: so
 // it does not matter how far the clocks of NATS, Postgres and the worker are apart.
-const (
-	addParameters = 25
-	addSQL        = `/* add */
+const addSQL = `/* add */
 	WITH` + gate.TryLockSQL + `,
 	added AS (
 		INSERT INTO outbox (request_id, source, state, priority, request, raw, due_at, expires_at, lookup_key,
@@ -280,7 +278,6 @@ const (
 		RETURNING id, request_id, stream_sequence, stream_time, received_at, state),
 	used AS (SELECT FROM added WHERE state = 'sending'),` + gate.SpendSQL + `
 	SELECT id, request_id, stream_sequence, stream_time, received_at, state = 'sending' FROM added`
-)
 
 // insert: the new requests become pending, or rejected when they have faults, or
 // sending: up to slots of them are leased at once, as many as the gate lets pass.

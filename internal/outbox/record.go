@@ -259,8 +259,7 @@ func (r *record) settlement(number int, at time.Time) *results.Settled {
 // The arrays are unnested in the SELECT list, where all go on together: in FROM each
 // is first kept in a store of its own, 1.5 us a row.
 const (
-	recordParameters = 19
-	recordSQL        = `/* record */
+	recordSQL = `/* record */
 	WITH told AS MATERIALIZED (
 		SELECT unnest($1::bigint[]) AS id, unnest($2::integer[]) AS attempt, unnest($3::text[]) AS state, unnest($4::interval[]) AS delay,
 		       unnest($5::integer[]) AS spared, unnest($6::text[]) AS interaction_sid, unnest($7::text[]) AS task_sid,

@@ -89,13 +89,10 @@ func (s *Settled) Answer() Answer {
 }
 
 // markSQL marks final results.
-const (
-	MarkParameters = 2
-	MarkSQL        = `/* mark */
+const markSQL = `/* mark */
 	WITH told AS MATERIALIZED (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS number)
 	UPDATE outbox o SET published_at = clock_timestamp()
 	  FROM told WHERE o.id = told.id AND o.settlement = told.number AND published_at IS NULL`
-)
 
 // MarkPublished notes what the stream has acknowledged. Each mark is fenced by
 // what was published: a later settlement, or a later attempt, keeps its own. The
@@ -166,7 +163,7 @@ func queueMarks(b *pgx.Batch, acked []Answer) {
 		numbers[a.Kind] = append(numbers[a.Kind], int64(a.Number))
 	}
 	if len(ids[Final]) > 0 {
-		b.Queue(MarkSQL, ids[Final], numbers[Final])
+		b.Queue(markSQL, ids[Final], numbers[Final])
 	}
 	if len(ids[Announcement]) > 0 {
 		b.Queue(`
