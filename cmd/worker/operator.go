@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
+	"flexworker/internal/database"
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
@@ -65,8 +66,8 @@ func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []stri
 		store := outbox.NewStore(pool, workerName(), time.Minute)
 		err = do(cmd.Context(), office{cmd, pool, store, *asJSON}, args)
 		if outbox.LocksAreHeld(err) {
-			if holders, _ := store.Holders(cmd.Context(), heldLong); len(holders) > 0 { // who cannot be named is left out
-				err = fmt.Errorf("%w. %s", err, terminal.Line(outbox.Named(holders)))
+			if holders, _ := database.Holders(cmd.Context(), pool, heldLong); len(holders) > 0 { // who cannot be named is left out
+				err = fmt.Errorf("%w. %s", err, terminal.Line(database.Named(holders)))
 			}
 		}
 		return fromDatabase(err)

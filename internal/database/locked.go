@@ -21,6 +21,12 @@ func IsLockTrouble(err error) bool {
 	return errors.As(err, &pg) && (pg.Code == "55P03" || pg.Code == "57014")
 }
 
+// WaitedForLock says whether a statement has waited for a lock for as long as its lock_timeout lets it.
+func WaitedForLock(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "55P03"
+}
+
 // RowsLocked says whether err, of a statement that wrote rows of ours, means that another
 // transaction holds some of them, and not a table or an index of ours.
 func RowsLocked(ctx context.Context, pool *pgxpool.Pool, err error) bool {

@@ -131,7 +131,7 @@ func (s *Store) stored(ctx context.Context, began time.Time, err error) {
 		s.stores.GoesOn(time.Now())
 	case Away(err):
 		why := err.Error()
-		if held := Named(s.heldFor(ctx, time.Since(began), err)); held != "" {
+		if held := database.WhoHolds(ctx, s.pool, time.Since(began), err); held != "" {
 			why = held
 		}
 		s.stores.Failed(began, why)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/gate"
@@ -273,7 +274,7 @@ func (d *Deliverer) stalled(after time.Duration) string {
 // claimFailed notes that nothing could be claimed, and says it. Where nothing is due nobody misses it.
 func (d *Deliverer) claimFailed(ctx context.Context, began time.Time, err error) {
 	why, more := err.Error(), []any(nil)
-	if held := Named(d.Store.heldFor(ctx, time.Since(began), err)); held != "" {
+	if held := database.WhoHolds(ctx, d.Store.pool, time.Since(began), err); held != "" {
 		why, more = held, []any{"held_by", held}
 	}
 	d.claiming.Tell(d.Log, claimTrouble, err, more...)

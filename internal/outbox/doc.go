@@ -11,7 +11,7 @@ Its parts are packages of their own, and none of them knows this one, which join
 	outbox/results  what is owed, and its publishing
 
 Read one request's way first: request/state.go and request/policy.go, add.go, claim.go, deliver.go, attempt.go,
-record.go, results/publisher.go. Then what may go wrong: untold.go, again.go, locked.go, holders.go, sweep.go,
+record.go, results/publisher.go. Then what may go wrong: untold.go, again.go, locked.go, sweep.go,
 clock.go, lookup/resolver.go and lookup/evidence.go, results/unpublished.go. Then slots.go, shortcut.go. What people
 ask and do is in show.go, explain.go, operator.go and audit.go.
 

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"sync"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Anybody may hold a row of ours locked for as long as they like: a person in psql who went to
@@ -20,12 +18,6 @@ import (
 // ErrLocked is returned for one request, message or outcome whose row another transaction holds
 // locked. Nothing of it was stored. Try it again later; the others go on.
 var ErrLocked = errors.New("outbox: another transaction holds the row locked")
-
-// waitedTooLong says whether a statement has waited for a lock for as long as its lock_timeout lets it.
-func waitedTooLong(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == "55P03"
-}
 
 // lockedIDs are the request ids whose rows were found locked, until their messages are stored
 // or for lockedSpan: another process may store one that was given back.

@@ -199,7 +199,7 @@ func (s *Store) Matching(ctx context.Context, c Change, a Act, f Filter) (Affect
 // patience is left out, and named: one row must not keep a thousand from what a person decided.
 func (s *Store) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
 	all, _, err := s.do(ctx, c, a, f, "")
-	if waitedTooLong(err) && database.RowsLocked(ctx, s.pool, err) {
+	if database.WaitedForLock(err) && database.RowsLocked(ctx, s.pool, err) {
 		var left []int64
 		if all, left, err = s.do(ctx, c, a, f, "SKIP LOCKED"); len(left) > 0 && err == nil {
 			all.Locked, err = s.stillMatching(ctx, c, left)
@@ -422,3 +422,7 @@ func (d Detail) Since(seen int) string {
 	}
 	return strings.Join(after, "; ")
 }
+
+// LocksAreHeld says whether err means that another session holds locked what was needed: a
+// statement waited for it too long, or went on without it.
+func LocksAreHeld(err error) bool { return database.WaitedForLock(err) || errors.Is(err, ErrLocked) }

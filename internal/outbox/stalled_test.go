@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"flexworker/internal/database"
 	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/gate"
 )
@@ -107,19 +108,19 @@ func TestStalledAdds(t *testing.T) {
 func TestHolders(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	named := func(s *Store, want ...uint32) []Holder {
+	named := func(s *Store, want ...uint32) []database.Holder {
 		t.Helper()
-		holders, err := s.Holders(t.Context(), 0)
+		holders, err := database.Holders(t.Context(), s.pool, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i, h := range holders {
 			if i >= len(want) || h.PID != int32(want[i]) {
-				t.Fatalf("%s, want %v", Named(holders), want)
+				t.Fatalf("%s, want %v", database.Named(holders), want)
 			}
 		}
 		if len(holders) != len(want) {
-			t.Fatalf("%s, want %v", Named(holders), want)
+			t.Fatalf("%s, want %v", database.Named(holders), want)
 		}
 		return holders
 	}
@@ -154,7 +155,7 @@ func TestHolders(t *testing.T) {
 	}
 	holds, _ := holding(t, s, `SELECT FROM outbox_gate FOR UPDATE`)
 	named(s, holds)
-	if all, err := s.Holders(t.Context(), time.Hour); err != nil || len(all) != 0 {
-		t.Errorf("within an hour: %s, %v", Named(all), err)
+	if all, err := database.Holders(t.Context(), s.pool, time.Hour); err != nil || len(all) != 0 {
+		t.Errorf("within an hour: %s, %v", database.Named(all), err)
 	}
 }

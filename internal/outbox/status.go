@@ -46,8 +46,8 @@ type Status struct {
 	Gate  gate.Status `json:"gate"`
 	Fleet gate.Fleet  `json:"fleet"`
 	// Holders are the sessions that may keep the workers waiting.
-	Holders    []Holder     `json:"holders"`
-	Unfinished []Unfinished `json:"unfinished"`
+	Holders    []database.Holder `json:"holders"`
+	Unfinished []Unfinished      `json:"unfinished"`
 	// Attention has the first StatusMost of Waiting rows, the longest waiting first.
 	Attention []Attention `json:"attention"`
 	Waiting   int64       `json:"waiting"`
@@ -72,7 +72,7 @@ func (s *Store) Status(ctx context.Context) (all Status, err error) {
 	if all.Fleet, err = gate.ReadFleet(ctx, s.pool); err != nil {
 		return all, err
 	}
-	if all.Holders, err = s.Holders(ctx, heldLong); err != nil {
+	if all.Holders, err = database.Holders(ctx, s.pool, heldLong); err != nil {
 		return all, err
 	}
 	if err = s.unfinished(ctx, &all); database.IsLockTrouble(err) {

@@ -1,16 +1,14 @@
-package outbox
+package database
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"flexworker/internal/database"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Holder is a session that holds locks on our tables for longer than ours do.
@@ -37,30 +35,22 @@ func (h Holder) String() string {
 	return fmt.Sprintf("pid %d (%s) holds %s%s", h.PID, who, strings.Join(h.Tables, ", "), since)
 }
 
-// Named are holders in one text; "" for none.
-func Named(holders []Holder) string {
-	all := make([]string, len(holders))
-	for i, h := range holders {
-		all[i] = h.String()
-	}
-	return strings.Join(all, "; ")
-}
-
 // holdersMost is how many holders are named.
 const holdersMost = 5
 
-// Holders are the sessions whose transactions hold locks on our tables for longer than that and
-// wait for nobody themselves; those for whom most others wait come first. A lock on a row leaves
-// no trace that others could read without waiting for it; but a session that has one holds its
-// table in a mode that few have for long. Who only reads is named where somebody waits for it, as
-// ALTER TABLE does, and all others behind that.
+// Holders are the sessions that may keep ours waiting. Their transactions have held locks on our tables
+// for longer than longer, and wait for nobody themselves. The session that most others wait for comes first.
 //
-// The question itself waits for no lock of ours. What this role may not see of others' sessions,
-// without pg_read_all_stats, is left out.
-func (s *Store) Holders(ctx context.Context, longer time.Duration) ([]Holder, error) {
-	ctx, cancel := database.Bounded(ctx)
+// A lock on a row leaves no trace that another session could read without waiting for the lock. But a session
+// that locks a row holds the table in a mode that few sessions hold for long. A session that only reads is named
+// where another session waits for it, as ALTER TABLE does, since all others queue behind that one.
+//
+// The query waits for no lock of ours. What a role may not see of other roles' sessions, without
+// pg_read_all_stats, is left out.
+func Holders(ctx context.Context, pool *pgxpool.Pool, longer time.Duration) ([]Holder, error) {
+	ctx, cancel := Bounded(ctx)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, `
+	rows, err := pool.Query(ctx, `
 		WITH locks AS MATERIALIZED (
 			SELECT coalesce(l.pid, 0) AS pid, c.relname::text, l.mode, l.granted
 			  FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
@@ -79,25 +69,30 @@ func (s *Store) Holders(ctx context.Context, longer time.Duration) ([]Holder, er
 		   AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - $1::interval)
 		 ORDER BY waiting DESC, a.xact_start LIMIT $2`, longer, holdersMost)
 	if err != nil {
-		return nil, database.Wrap("holders", err)
+		return nil, Wrap("holders", err)
 	}
 	holders, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Holder])
-	return holders, database.Wrap("holders", err)
+	return holders, Wrap("holders", err)
 }
 
-// heldFor is Holders for the reason of something that has waited so long and failed: who kept it
-// had begun before. Where nobody can be named there is none.
-func (s *Store) heldFor(ctx context.Context, waited time.Duration, err error) []Holder {
-	if !database.IsLockTrouble(err) {
-		return nil
+// WhoHolds names the sessions behind err, the failure of something that has waited so long: a session
+// that kept it waiting had begun before. It is "" where err is no lock's trouble, and where no session can be named.
+func WhoHolds(ctx context.Context, pool *pgxpool.Pool, waited time.Duration, err error) string {
+	if !IsLockTrouble(err) {
+		return ""
 	}
-	holders, err := s.Holders(ctx, waited/2)
+	holders, err := Holders(ctx, pool, waited/2)
 	if err != nil {
-		return nil
+		return ""
 	}
-	return holders
+	return Named(holders)
 }
 
-// LocksAreHeld says whether err means that another session holds locked what was needed: a
-// statement waited for it too long, or went on without it.
-func LocksAreHeld(err error) bool { return waitedTooLong(err) || errors.Is(err, ErrLocked) }
+// Named are holders in one text; "" for none.
+func Named(holders []Holder) string {
+	all := make([]string, len(holders))
+	for i, h := range holders {
+		all[i] = h.String()
+	}
+	return strings.Join(all, "; ")
+}
