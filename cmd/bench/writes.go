@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/group"
+	"flexworker/internal/batch"
 	"flexworker/internal/outbox"
 )
 
@@ -50,8 +50,8 @@ func writes(ctx context.Context) error {
 	}
 	defer c.conn.Close()
 	w := &writer{caller: c, pool: pool, calls: make(chan struct{}, c.most)}
-	w.inserts, w.records, w.marks = group.New(256, w.insert), group.New(256, w.record), group.New(256, w.mark)
-	w.records.Turn = group.NewTurn(20 * time.Millisecond)
+	w.inserts, w.records, w.marks = batch.New(256, w.insert), batch.New(256, w.record), batch.New(256, w.mark)
+	w.records.Turn = batch.NewTurn(20 * time.Millisecond)
 	w.marks.Turn = w.records.Turn
 	return c.consume(ctx, 16*c.most, w.carry)
 }
@@ -60,9 +60,9 @@ type writer struct {
 	caller
 	pool    *pgxpool.Pool
 	calls   chan struct{} // one for each call in flight
-	inserts *group.Group[incoming, int64]
-	records *group.Group[answered, struct{}]
-	marks   *group.Group[int64, struct{}]
+	inserts *batch.Group[incoming, int64]
+	records *batch.Group[answered, struct{}]
+	marks   *batch.Group[int64, struct{}]
 }
 
 // answered is a request, by its row, and what Flex said to it.

@@ -163,7 +163,7 @@ func TestImports(t *testing.T) {
 		{"internal/outbox", false, []string{"flexworker/internal/consumer", "flexworker/cmd", "flexworker/migrations"}, journey},
 		{"internal/outbox", true, []string{"net/http", "os", "flag", "github.com/spf13", "github.com/kelseyhightower/envconfig", "github.com/prometheus"}, "it reads no environment and knows neither flags nor HTTP"},
 		{"internal/flex", false, []string{"flexworker/internal/outbox", "flexworker/internal/consumer", "flexworker/cmd", "flexworker/migrations", "github.com/nats-io", "github.com/jackc", "github.com/cenkalti"}, "it makes one call; it does not retry, store, or know NATS and Postgres"},
-		{"internal/group", false, []string{"flexworker", "github.com", "net/http"}, "it gathers calls, whatever they are for"},
+		{"internal/batch", false, []string{"flexworker", "github.com", "net/http"}, "it gathers calls, whatever they are for"},
 		{"internal/rawjson", false, []string{"flexworker", "github.com", "net/http"}, "it works on text alone"},
 		{"migrations", false, []string{"flexworker/cmd", "flexworker/internal/consumer", "flexworker/internal/outbox", "flexworker/internal/flex"}, "it holds the schema and none of the worker's queries"},
 		{"internal/database", true, []string{"flexworker", "net/http", "database/sql"}, "it opens sessions, whatever is asked in them"},
@@ -219,7 +219,7 @@ func TestImportsWithinOutbox(t *testing.T) {
 	for part, may := range map[string][]string{
 		"request": {"flex", "rawjson"},
 		"gate":    {"database", "flex", "loop", "outbox/request", "rawjson"},
-		"results": {"crash", "database", "flex", "group", "loop", "outbox/request", "rawjson", "trouble"},
+		"results": {"batch", "crash", "database", "flex", "loop", "outbox/request", "rawjson", "trouble"},
 		"lookup":  {"crash", "database", "flex", "loop", "outbox/gate", "outbox/request", "outbox/results", "rawjson", "trouble"},
 	} {
 		for _, imported := range imports(t, own+"outbox/"+part, true) {

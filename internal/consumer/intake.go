@@ -11,8 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"flexworker/internal/batch"
 	"flexworker/internal/crash"
-	"flexworker/internal/group"
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/request"
 )
@@ -28,7 +28,7 @@ type intake struct {
 	away     chan struct{}      // closed when Postgres is away
 	once     sync.Once
 	locked   atomic.Int64 // messages in hand whose row somebody holds
-	acks     *group.Group[jetstream.Msg, error]
+	acks     *batch.Group[jetstream.Msg, error]
 
 	pull     pull
 	word     atomic.Pointer[string] // what the library met last; nil: nothing
@@ -40,7 +40,7 @@ type intake struct {
 func (c *Consumer) newIntake(ctx context.Context) *intake {
 	in := &intake{Consumer: c, ctx: context.WithoutCancel(ctx), stopping: ctx,
 		slots: make(chan struct{}, c.Prefetch), next: make(chan jetstream.Msg), closing: make(chan struct{}), away: make(chan struct{}), changed: make(chan struct{})}
-	in.acks = group.New(c.Prefetch, in.ack)
+	in.acks = batch.New(c.Prefetch, in.ack)
 	return in
 }
 

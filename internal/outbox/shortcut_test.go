@@ -12,8 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"flexworker/internal/batch"
 	"flexworker/internal/flex"
-	"flexworker/internal/group"
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
@@ -225,7 +225,7 @@ func TestRoomBehindABacklog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var sizes []int
-		g := group.New(batchSize, func(_ context.Context, items []int) ([]int, error) {
+		g := batch.New(batchSize, func(_ context.Context, items []int) ([]int, error) {
 			sizes = append(sizes, len(items))
 			return items, nil
 		})

@@ -8,8 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"flexworker/internal/batch"
 	"flexworker/internal/database"
-	"flexworker/internal/group"
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/lookup"
@@ -49,13 +49,13 @@ type Store struct {
 	locked                           lockedIDs // known to Add
 	waryAdds, waryAsked, waryRecords database.Wary
 
-	adds      *group.Group[request.Event, Added]
-	addsApart *group.Group[request.Event, Added] // of those whose row was found locked, one at a time
-	malformed *group.Group[request.Malformed, error]
-	records   *group.Group[record, recorded]
+	adds      *batch.Group[request.Event, Added]
+	addsApart *batch.Group[request.Event, Added] // of those whose row was found locked, one at a time
+	malformed *batch.Group[request.Malformed, error]
+	records   *batch.Group[record, recorded]
 	// turn is of records and marks, which a call seldom waits for: one at a time they
 	// are twice as large, and two connections to write them gain nothing.
-	turn *group.Turn
+	turn *batch.Turn
 
 	// Hints to the loops of this process. Losing one costs time, never a request:
 	// the Lookout raises it again.
@@ -78,17 +78,17 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 		pool: pool, worker: worker, leaseFor: attemptLimit + leaseMargin,
 		Due: loop.NewSignal(), overdue: loop.NewSignal(), WentBack: loop.NewSignal(),
 	}
-	s.adds = group.New(batchSize, s.addBatch)
+	s.adds = batch.New(batchSize, s.addBatch)
 	s.adds.Room, s.adds.Split = s.shortcut.room, database.IsDataError
 	s.adds.Size, s.adds.MostBytes = func(e request.Event) int { return len(e.Raw) + len(e.Request) }, batchBytes
-	s.addsApart = group.New(1, s.addApart)
-	s.malformed = group.New(batchSize, s.addMalformedBatch)
+	s.addsApart = batch.New(1, s.addApart)
+	s.malformed = batch.New(batchSize, s.addMalformedBatch)
 	s.malformed.Split = database.IsDataError
 	s.malformed.Size, s.malformed.MostBytes = func(m request.Malformed) int { return len(m.Raw) }, batchBytes
-	s.records = group.New(batchSize, s.recordBatch)
+	s.records = batch.New(batchSize, s.recordBatch)
 	s.records.Split = database.IsDataError
 	s.records.Size, s.records.MostBytes = func(r record) int { return len(r.told.Response) }, batchBytes
-	s.turn = group.NewTurn(turnWait)
+	s.turn = batch.NewTurn(turnWait)
 	s.records.Turn = s.turn
 	s.Results = results.NewOutgoing(pool, s.turn)
 	s.Lookups = &lookup.Requests{Pool: pool, Worker: worker, Attribute: "interaction_request", Controls: &lookup.CanaryKeys{}, Waiting: loop.NewSignal()}

@@ -6,8 +6,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"flexworker/internal/batch"
 	"flexworker/internal/database"
-	"flexworker/internal/group"
 	"flexworker/internal/loop"
 )
 
@@ -17,7 +17,7 @@ import (
 // Make one with NewOutgoing. It is safe for concurrent use.
 type Outgoing struct {
 	pool  *pgxpool.Pool
-	turn  *group.Turn
+	turn  *batch.Turn
 	wary  database.Wary
 	Queue *queue
 
@@ -26,7 +26,7 @@ type Outgoing struct {
 }
 
 // NewOutgoing gives what is owed in the tables that pool leads to. Marks take turns with the other writes of turn.
-func NewOutgoing(pool *pgxpool.Pool, turn *group.Turn) *Outgoing {
+func NewOutgoing(pool *pgxpool.Pool, turn *batch.Turn) *Outgoing {
 	return &Outgoing{pool: pool, turn: turn, Queue: newQueue(), Stray: loop.NewSignal(), Asked: loop.NewSignal()}
 }
 

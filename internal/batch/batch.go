@@ -1,6 +1,6 @@
-// Package group turns calls for one item into writes of many: group commit. Its
+// Package batch turns calls for one item into writes of many: group commit. Its
 // callers know nothing of each other; each gets the answer to its own item.
-package group
+package batch
 
 import (
 	"context"
