@@ -13,7 +13,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // settings are the names of contract and README; a variable of another name on a worker would be obeyed by silence.

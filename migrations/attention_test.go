@@ -3,13 +3,13 @@ package migrations_test
 import (
 	"testing"
 
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestAttentionGate: outbox_attention names what opens a gate that a person has shut.
 func TestAttentionGate(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	up(t, dsn)
 	conn := connect(t, dsn)
 	if _, err := conn.Exec(t.Context(), `UPDATE outbox_gate SET held_since = clock_timestamp(), reason = 'a reason'`); err != nil {

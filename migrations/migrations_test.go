@@ -17,8 +17,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
-	"flexworker/internal/outbox/outboxtest"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 	"flexworker/migrations"
 )
 
@@ -62,7 +62,7 @@ const ours = `SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnam
 // TestUpAndDown: every step up, back to nothing, and up again to the same.
 func TestUpAndDown(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	conn := connect(t, dsn)
 	files, err := filepath.Glob("*.sql")
 	if err != nil || len(files) == 0 {
@@ -119,7 +119,7 @@ func TestUpAndDown(t *testing.T) {
 // the steps.
 func TestUpConcurrent(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	var steps atomic.Int64
 	var all sync.WaitGroup
 	for range 5 {
@@ -143,7 +143,7 @@ func TestUpConcurrent(t *testing.T) {
 // TestAhead: the next version's database will do, and its steps stay.
 func TestAhead(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	conn := connect(t, dsn)
 	up(t, dsn)
 	if _, err := conn.Exec(t.Context(), `INSERT INTO outbox_migrations (version_id, is_applied) VALUES (9999, true)`); err != nil {
@@ -175,7 +175,7 @@ func TestBadDSN(t *testing.T) {
 // without.
 func TestNoRight(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	conn := connect(t, dsn)
 	role := "reader_" + regexp.MustCompile(`\W`).ReplaceAllString(conn.Config().Database, "_")
 	if _, err := conn.Exec(t.Context(), `CREATE ROLE `+role+` LOGIN PASSWORD 'p'`); err != nil {
@@ -200,7 +200,7 @@ func TestNoRight(t *testing.T) {
 // either it has. (oasisprotocol/nexus#962)
 func TestAddressOfPool(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	if n, err := migrations.Up(t.Context(), dsn+"&pool_max_conns=20&pool_max_conn_lifetime=1h&default_query_exec_mode=exec&statement_cache_capacity=7"); err != nil || n == 0 {
 		t.Errorf("%d steps, %v", n, err)
 	}
@@ -217,7 +217,7 @@ func TestAddressOfPool(t *testing.T) {
 // TestForms: goose reads times, in whichever form the database would write them.
 func TestForms(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	conn := connect(t, dsn)
 	if _, err := conn.Exec(t.Context(), `ALTER DATABASE `+conn.Config().Database+` SET DateStyle = 'German, DMY'`); err != nil {
 		t.Fatal(err)
@@ -233,7 +233,7 @@ func TestForms(t *testing.T) {
 // TestNoSchema: a search_path that leads nowhere is named, not its consequence.
 func TestNoSchema(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	up(t, dsn)
 	dsn += "&search_path=worekr"
 	if _, err := migrations.Up(t.Context(), dsn); !errors.Is(err, migrations.ErrNoSchema) {
@@ -247,7 +247,7 @@ func TestNoSchema(t *testing.T) {
 // TestEncoding: no table is made in a database that cannot hold every text.
 func TestEncoding(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	conn := connect(t, dsn)
 	name := conn.Config().Database + "_ascii"
 	if _, err := conn.Exec(t.Context(), `CREATE DATABASE `+name+` ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0`); err != nil {
@@ -271,7 +271,7 @@ func TestEncoding(t *testing.T) {
 // TestComments: every table, view and column says what it is.
 func TestComments(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	up(t, dsn)
 	conn := connect(t, dsn)
 	for _, sql := range []string{
@@ -295,7 +295,7 @@ func TestStatesMatch(t *testing.T) {
 	for _, s := range request.States {
 		want = append(want, string(s))
 	}
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	up(t, dsn)
 	conn := connect(t, dsn)
 	check := names(t, conn, `SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'state_is_known_and_settled_when_final'`)

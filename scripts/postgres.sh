@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes sure that the programs of a Postgres server are on this machine: the tests and the demo start servers of their own
-# with them. It looks where internal/outbox/outboxtest looks. When there are none it installs Debian's package, where it
+# with them. It looks where internal/testing/pgtest looks. When there are none it installs Debian's package, where it
 # may, without the server that the package would start; elsewhere it says what to install, and fails.
 set -eu
 

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // Of several replicas, each with the default concurrency.

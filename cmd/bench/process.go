@@ -15,8 +15,8 @@ import (
 	"syscall"
 	"time"
 
-	"flexworker/internal/faultproxy"
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/faultproxy"
+	"flexworker/internal/testing/flextest"
 )
 
 // process is a worker or a loop that runs.

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"syscall"
 
-	"flexworker/internal/consumer/consumertest"
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/natstest"
 )
 
 // NATS and the endpoint are processes of their own, as they are elsewhere: in the
@@ -34,7 +34,7 @@ func play(ctx context.Context, as string) error {
 	case roleWrites:
 		return writes(ctx)
 	case roleNATS:
-		s, err := consumertest.Start(consumertest.Options{StoreDir: os.Getenv(natsFolder)})
+		s, err := natstest.Start(natstest.Options{StoreDir: os.Getenv(natsFolder)})
 		if err != nil {
 			return err
 		}

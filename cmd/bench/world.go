@@ -12,8 +12,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/flex/flextest"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 	"flexworker/migrations"
 )
 
@@ -33,7 +33,7 @@ type world struct {
 	options
 	folder   string
 	log      *statements
-	postgres *outboxtest.Server
+	postgres *pgtest.Server
 	nats     *server
 	endpoint *server
 	flex     flextest.Remote // the endpoint's ledger and settings
@@ -68,7 +68,7 @@ func start(ctx context.Context, o options) (_ *world, err error) {
 	}
 	// A server as somebody would set it up for this machine; everything that
 	// concerns safety is as it comes: fsync, full_page_writes, synchronous_commit.
-	w.postgres, err = outboxtest.Start(ctx, outboxtest.Options{Log: w.log, Settings: map[string]string{
+	w.postgres, err = pgtest.Start(ctx, pgtest.Options{Log: w.log, Settings: map[string]string{
 		"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min", "max_connections": "200",
 		"log_line_prefix": "%a|",
 	}})

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // A message of the demo: what it is there to show and what must come of it.

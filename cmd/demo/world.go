@@ -14,9 +14,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/consumer/consumertest"
-	"flexworker/internal/flex/flextest"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/natstest"
+	"flexworker/internal/testing/pgtest"
 )
 
 const replicas = 2
@@ -24,8 +24,8 @@ const replicas = 2
 // world is everything that runs: three servers and the workers.
 type world struct {
 	folder   string
-	nats     *consumertest.Server
-	postgres *outboxtest.Server
+	nats     *natstest.Server
+	postgres *pgtest.Server
 	flex     *flextest.Server // nil when Flex itself is used
 	workers  []*exec.Cmd
 	log      *os.File
@@ -47,13 +47,13 @@ func start(ctx context.Context, real bool) (_ *world, err error) {
 		return nil, err
 	}
 	if err = w.step("Postgres (private, in a temporary folder)", func() (err error) {
-		w.postgres, err = outboxtest.Start(ctx, outboxtest.Options{})
+		w.postgres, err = pgtest.Start(ctx, pgtest.Options{})
 		return err
 	}); err != nil {
 		return nil, err
 	}
 	if err = w.step("NATS with JetStream (in this process)", func() (err error) {
-		w.nats, err = consumertest.Start(consumertest.Options{SyncAlways: true})
+		w.nats, err = natstest.Start(natstest.Options{SyncAlways: true})
 		return err
 	}); err != nil {
 		return nil, err
@@ -195,11 +195,11 @@ func (w *world) stop() {
 	}
 	for _, s := range []interface{ Stop() error }{w.nats, w.postgres} {
 		switch s := s.(type) {
-		case *consumertest.Server:
+		case *natstest.Server:
 			if s != nil {
 				_ = s.Stop() // its folder is temporary
 			}
-		case *outboxtest.Server:
+		case *pgtest.Server:
 			if s != nil {
 				_ = s.Stop()
 			}

@@ -22,7 +22,7 @@ import (
 
 	"github.com/kelseyhightower/envconfig"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // config is everything that can be set, with its default.

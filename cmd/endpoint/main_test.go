@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // TestRun starts it as the compose file does, asks it, and stops it.

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"time"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // cards is everything that can strike, once each; for processes and proxies one

@@ -13,8 +13,8 @@ import (
 	"syscall"
 	"time"
 
-	"flexworker/internal/consumer/consumertest"
-	"flexworker/internal/faultproxy"
+	"flexworker/internal/testing/faultproxy"
+	"flexworker/internal/testing/natstest"
 )
 
 // This program starts itself as the NATS server when these are set.
@@ -28,8 +28,8 @@ const (
 func serveQueue(store string) int {
 	port, err := strconv.Atoi(os.Getenv(queuePort))
 	if err == nil {
-		var s *consumertest.Server
-		if s, err = consumertest.Start(consumertest.Options{StoreDir: store, Port: port}); err == nil {
+		var s *natstest.Server
+		if s, err = natstest.Start(natstest.Options{StoreDir: store, Port: port}); err == nil {
 			fmt.Println("ready")
 			_, _ = io.Copy(io.Discard, os.Stdin) // its end is all that is to be known
 			err = s.Stop()

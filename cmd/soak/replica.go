@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"flexworker/internal/faultproxy"
+	"flexworker/internal/testing/faultproxy"
 )
 
 // replica is one place for a worker: the proxies around it stay while the

@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // traffic is the services that send. One goroutine decides what is sent, by the

@@ -15,9 +15,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/faultproxy"
-	"flexworker/internal/flex/flextest"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/faultproxy"
+	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // How long things take here, so that the soak meets in minutes what production
@@ -36,7 +36,7 @@ type world struct {
 	book     *book
 	folder   string
 	program  string
-	postgres *outboxtest.Server
+	postgres *pgtest.Server
 	queue    *queue
 	flex     *flextest.Server
 	replicas []*replica
@@ -64,7 +64,7 @@ func start(ctx context.Context, o options, b *board) (_ *world, err error) {
 	if w.folder, err = os.MkdirTemp("", "flexworker-soak-"); err != nil {
 		return nil, err
 	}
-	if w.postgres, err = outboxtest.Start(ctx, outboxtest.Options{}); err != nil { // fsync is on
+	if w.postgres, err = pgtest.Start(ctx, pgtest.Options{}); err != nil { // fsync is on
 		return nil, err
 	}
 	if w.queue, err = startQueue(filepath.Join(w.folder, "nats")); err != nil {

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"flexworker/internal/flex/flextest"
-	"flexworker/internal/wan"
+	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/wan"
 )
 
 // blackHole plays the loss of the way in earnest: `make blackhole`. Otherwise all its times are

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // TestSessionKeepsItsWord: what a role has for other programs does not reach our

@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/nats-io/nats.go"
 
-	"flexworker/internal/faultproxy"
 	"flexworker/internal/outbox"
+	"flexworker/internal/testing/faultproxy"
 )
 
 // TestExitStatus: a script can tell a no from a mistyped command, and both from a server

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"flexworker/internal/faultproxy"
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/faultproxy"
+	"flexworker/internal/testing/flextest"
 )
 
 // TestFleetCommand: an operator sees who runs, with which word, and where settings

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"testing"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // TestMiddlebox: whoever stands between us and Flex passes the call on and answers by itself: a

@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // psql is a person's session in a transaction that holds what sql locks, until done.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/flex/flextest"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // reached waits until the counters of Flex say so.
@@ -172,15 +172,15 @@ func TestGraceOver(t *testing.T) {
 // Postgres that only stood still may record it when the process is gone.
 func TestTermWithoutPostgres(t *testing.T) {
 	t.Parallel()
-	for name, away := range map[string]func(*outboxtest.Server) (begin, end func() error){
-		"killed": func(s *outboxtest.Server) (begin, end func() error) {
+	for name, away := range map[string]func(*pgtest.Server) (begin, end func() error){
+		"killed": func(s *pgtest.Server) (begin, end func() error) {
 			return s.Kill, func() error { return s.Restart(t.Context()) }
 		},
-		"paused": func(s *outboxtest.Server) (begin, end func() error) { return s.Pause, s.Resume },
+		"paused": func(s *pgtest.Server) (begin, end func() error) { return s.Pause, s.Resume },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := outboxtest.NewServer(t)
+			server := pgtest.NewServer(t)
 			r := rigOn(t, server.DSN("postgres"))
 			in := r.read()
 			c := r.command(r.environment("SHUTDOWN_GRACE=2s"))

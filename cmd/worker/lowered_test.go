@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // TestLoweredTimeout: Flex creates an interaction in the first moment of a call that may

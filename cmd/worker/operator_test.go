@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // typed is one command of a person and what must come of it.

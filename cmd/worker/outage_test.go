@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"flexworker/internal/flex/flextest"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // outageFor makes each outage of these tests as long as one is in earnest:
@@ -78,18 +78,18 @@ func (r *rig) spared() {
 
 func TestPostgresAway(t *testing.T) {
 	t.Parallel()
-	for name, o := range map[string]func(*outboxtest.Server) outage{
-		"paused": func(s *outboxtest.Server) outage { return outage{begin: s.Pause, end: s.Resume} },
-		"killed": func(s *outboxtest.Server) outage {
+	for name, o := range map[string]func(*pgtest.Server) outage{
+		"paused": func(s *pgtest.Server) outage { return outage{begin: s.Pause, end: s.Resume} },
+		"killed": func(s *pgtest.Server) outage {
 			return outage{begin: s.Kill, end: func() error { return s.Restart(t.Context()) }}
 		},
-		"restarted": func(s *outboxtest.Server) outage {
+		"restarted": func(s *pgtest.Server) outage {
 			return outage{begin: s.Shutdown, end: func() error { return s.Restart(t.Context()) }}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := outboxtest.NewServer(t)
+			server := pgtest.NewServer(t)
 			r := rigOn(t, server.DSN("postgres"))
 			away := o(server)
 			away.word = "database"

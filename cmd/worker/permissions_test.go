@@ -19,9 +19,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/consumer"
-	"flexworker/internal/consumer/consumertest"
-	"flexworker/internal/flex/flextest"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/natstest"
+	"flexworker/internal/testing/pgtest"
 	"flexworker/migrations"
 )
 
@@ -101,9 +101,9 @@ func (l *logs) String() string {
 func poorRig(t *testing.T, grants, publish, subscribe []string) (*rig, Config) {
 	t.Helper()
 	const user, password = "worker", "a-password"
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	r := &rig{t: t, dsn: dsn, flex: flextest.New(t),
-		nats: consumertest.New(t, consumertest.Options{Users: []consumertest.User{{Name: user, Password: password, Publish: publish, Subscribe: subscribe}}})}
+		nats: natstest.New(t, natstest.Options{Users: []natstest.User{{Name: user, Password: password, Publish: publish, Subscribe: subscribe}}})}
 	if _, err := migrations.Up(t.Context(), dsn); err != nil {
 		t.Fatal(err)
 	}
@@ -310,12 +310,12 @@ func TestPermissionTable(t *testing.T) {
 			accounts[name] = right{slices.Delete(slices.Clone(accounts[verb].publish), i, i+1), accounts[verb].subscribe}
 		}
 	}
-	var options consumertest.Options
+	var options natstest.Options
 	for name, r := range accounts {
-		options.Users = append(options.Users, consumertest.User{Name: name, Password: password, Publish: r.publish, Subscribe: r.subscribe})
+		options.Users = append(options.Users, natstest.User{Name: name, Password: password, Publish: r.publish, Subscribe: r.subscribe})
 	}
-	dsn := outboxtest.NewDSN(t)
-	r := &rig{t: t, dsn: dsn, flex: flextest.New(t), nats: consumertest.New(t, options)}
+	dsn := pgtest.NewDSN(t)
+	r := &rig{t: t, dsn: dsn, flex: flextest.New(t), nats: natstest.New(t, options)}
 	if _, err := migrations.Up(t.Context(), dsn); err != nil {
 		t.Fatal(err)
 	}

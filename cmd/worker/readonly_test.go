@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestDatabaseReadOnly: a database that takes no writes for a while, as hosted ones do
@@ -37,7 +37,7 @@ func TestDatabaseReadOnly(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			r := rigOn(t, outboxtest.NewServer(t).DSN("postgres"))
+			r := rigOn(t, pgtest.NewServer(t).DSN("postgres"))
 			r.survive(outage{word: "database",
 				begin: func() error { tt.over(r, true); return nil },
 				end:   func() error { tt.over(r, false); return nil }})
@@ -68,8 +68,8 @@ func TestStandbyPromoted(t *testing.T) {
 	for name, say := range map[string]string{"asked for": "&target_session_attrs=read-write", "unsaid": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			primary := outboxtest.NewServer(t)
-			standby := outboxtest.NewStandby(t, primary)
+			primary := pgtest.NewServer(t)
+			standby := pgtest.NewStandby(t, primary)
 			r := rigOn(t, bothHosts(t, standby, primary)+say) // the standby first
 			r.survive(outage{word: "database", begin: primary.Immediate, end: func() error { return standby.Promote(t.Context()) }})
 			r.spared()
@@ -78,7 +78,7 @@ func TestStandbyPromoted(t *testing.T) {
 }
 
 // bothHosts is the address of two servers.
-func bothHosts(t *testing.T, one, other *outboxtest.Server) string {
+func bothHosts(t *testing.T, one, other *pgtest.Server) string {
 	t.Helper()
 	address, err := url.Parse(one.DSN("postgres"))
 	if err != nil {

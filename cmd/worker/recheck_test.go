@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // TestResolveAsksFirst: who says that there is nothing is told what TaskRouter has, and not

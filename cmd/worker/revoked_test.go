@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // TestRevokedCredential: a credential that is revoked in the middle of 1,000

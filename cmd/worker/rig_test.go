@@ -20,10 +20,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/consumer/consumertest"
-	"flexworker/internal/faultproxy"
-	"flexworker/internal/flex/flextest"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/faultproxy"
+	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/natstest"
+	"flexworker/internal/testing/pgtest"
 	"flexworker/migrations"
 )
 
@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 		}
 	}
 	code := m.Run()
-	if err := outboxtest.StopShared(); err != nil {
+	if err := pgtest.StopShared(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
@@ -91,7 +91,7 @@ func is[T comparable](what string, got, want T) error {
 // and a reader of results have in hand.
 type rig struct {
 	t    *testing.T
-	nats *consumertest.Server
+	nats *natstest.Server
 	flex *flextest.Server
 	dsn  string
 	pool *pgxpool.Pool
@@ -100,13 +100,13 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	return rigOn(t, outboxtest.NewDSN(t))
+	return rigOn(t, pgtest.NewDSN(t))
 }
 
 // rigOn is a rig on a database of the test's own.
 func rigOn(t *testing.T, dsn string) *rig {
 	t.Helper()
-	r := &rig{t: t, nats: consumertest.New(t, consumertest.Options{}), flex: flextest.New(t), dsn: dsn}
+	r := &rig{t: t, nats: natstest.New(t, natstest.Options{}), flex: flextest.New(t), dsn: dsn}
 	if _, err := migrations.Up(t.Context(), dsn); err != nil {
 		t.Fatal(err)
 	}

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"flexworker/internal/faultproxy"
 	"flexworker/internal/outbox"
+	"flexworker/internal/testing/faultproxy"
 )
 
 // TestOutageInTheLog: while Postgres is away each loop says so once, and once that it works again.

@@ -9,8 +9,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/flex/flextest"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestEndToEnd: two replicas, requests by the contract's section 3, results by
@@ -94,7 +94,7 @@ func TestAnswers(t *testing.T) {
 // TestReadyz: every word.
 func TestReadyz(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.NewServer(t)
+	server := pgtest.NewServer(t)
 	r := rigOn(t, server.DSN("postgres"))
 	cfg := r.config()
 	w := r.start(cfg)
@@ -182,7 +182,7 @@ func TestStartFaults(t *testing.T) {
 		t.Errorf("unbound: %v", err)
 	}
 	cfg = r.config()
-	cfg.Migrate, cfg.DatabaseURL = false, secretOf(outboxtest.NewDSN(t))
+	cfg.Migrate, cfg.DatabaseURL = false, secretOf(pgtest.NewDSN(t))
 	if err := runOnce(r, cfg); err == nil || !strings.Contains(err.Error(), "behind this version: run `worker migrate up`") {
 		t.Errorf("empty database: %v", err)
 	}

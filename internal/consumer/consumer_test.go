@@ -14,7 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"flexworker/internal/outbox"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestRunLeavesNothing is not parallel: it counts goroutines.
@@ -67,7 +67,7 @@ func TestAckAfterCommit(t *testing.T) {
 // is given back, and stands there once in the end.
 func TestPostgresAway(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.NewServer(t)
+	server := pgtest.NewServer(t)
 	if err := migrate(t.Context(), server.DSN("postgres")); err != nil {
 		t.Fatal(err)
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/outbox"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/natstest"
+	"flexworker/internal/testing/pgtest"
 	"flexworker/migrations"
 )
 
@@ -23,7 +23,7 @@ const patience = 40 * time.Second
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if err := outboxtest.StopShared(); err != nil {
+	if err := pgtest.StopShared(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
@@ -60,7 +60,7 @@ func is[T comparable](what string, got, want T) error {
 // world is one stream and one database, with a client that publishes.
 type world struct {
 	t     *testing.T
-	nats  *consumertest.Server
+	nats  *natstest.Server
 	conn  *nats.Conn
 	js    jetstream.JetStream
 	pool  *pgxpool.Pool
@@ -69,7 +69,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return worldOn(t, outboxtest.NewPool(t, migrate, outbox.Configure))
+	return worldOn(t, pgtest.NewPool(t, migrate, outbox.Configure))
 }
 
 func migrate(ctx context.Context, dsn string) error {
@@ -80,13 +80,13 @@ func migrate(ctx context.Context, dsn string) error {
 // worldOn is a world on a database of the test's own.
 func worldOn(t *testing.T, pool *pgxpool.Pool) *world {
 	t.Helper()
-	return worldWith(t, pool, consumertest.Options{})
+	return worldWith(t, pool, natstest.Options{})
 }
 
 // worldWith is a world whose NATS server has options of its own.
-func worldWith(t *testing.T, pool *pgxpool.Pool, o consumertest.Options) *world {
+func worldWith(t *testing.T, pool *pgxpool.Pool, o natstest.Options) *world {
 	t.Helper()
-	w := &world{t: t, nats: consumertest.New(t, o), pool: pool,
+	w := &world{t: t, nats: natstest.New(t, o), pool: pool,
 		names: Names{Stream: "REQUESTS", Subject: "requests", Consumer: "worker", Create: true}}
 	w.conn = w.nats.Connect(t)
 	var err error
@@ -266,7 +266,7 @@ func (w *world) block() (release func()) {
 // newServer is a server without a stream.
 func newServer(t *testing.T) jetstream.JetStream {
 	t.Helper()
-	js, err := jetstream.New(consumertest.New(t, consumertest.Options{}).Connect(t))
+	js, err := jetstream.New(natstest.New(t, natstest.Options{}).Connect(t))
 	if err != nil {
 		t.Fatal(err)
 	}

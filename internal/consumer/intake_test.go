@@ -11,9 +11,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/faultproxy"
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/faultproxy"
 )
 
 // A slowStore is Postgres standing still: each Add waits for its answer, and goes

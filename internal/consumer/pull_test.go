@@ -14,10 +14,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/consumer/consumertest"
-	"flexworker/internal/faultproxy"
 	"flexworker/internal/outbox"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/faultproxy"
+	"flexworker/internal/testing/natstest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // kept is a log that a test reads while it is written.
@@ -132,7 +132,7 @@ func TestLimitedPulls(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := worldWith(t, outboxtest.NewPool(t, migrate, outbox.Configure), consumertest.Options{Limits: tt.server})
+			w := worldWith(t, pgtest.NewPool(t, migrate, outbox.Configure), natstest.Options{Limits: tt.server})
 			if tt.change != nil {
 				w.made(tt.change)
 			}

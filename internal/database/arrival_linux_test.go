@@ -7,13 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"flexworker/internal/database"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestArriveLimit: the kernel does not go on sending what was given up for longer than that.
 func TestArriveLimit(t *testing.T) {
 	t.Parallel()
-	conn := connect(t, parse(t, outboxtest.NewDSN(t)))
+	conn := connect(t, parse(t, pgtest.NewDSN(t)))
 	tcp, ok := conn.PgConn().Conn().(*net.TCPConn)
 	if !ok {
 		t.Fatalf("the connection is a %T", conn.PgConn().Conn())

@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/database"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/pgtest"
 )
 
 func parse(t *testing.T, dsn string) *pgxpool.Config {
@@ -48,7 +48,7 @@ func exec(t *testing.T, dsn string, sql ...string) {
 // in the form that is read here.
 func TestForms(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	name := parse(t, dsn).ConnConfig.Database
 	exec(t, dsn, `ALTER DATABASE `+name+` SET DateStyle = 'SQL, DMY'`, `ALTER DATABASE `+name+` SET IntervalStyle = 'iso_8601'`,
 		`ALTER DATABASE `+name+` SET bytea_output = 'escape'`, `ALTER DATABASE `+name+` SET extra_float_digits = -15`,
@@ -74,7 +74,7 @@ func TestForms(t *testing.T) {
 // made only where the address asks for such.
 func TestReadOnlySession(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	conn := connect(t, parse(t, dsn))
 	if _, err := conn.Exec(t.Context(), `SET default_transaction_read_only = on`); err != nil {
 		t.Fatal(err)
@@ -100,7 +100,7 @@ func TestReadOnlySession(t *testing.T) {
 // and so one row would stop a loop for all.
 func TestEncoding(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	for _, encoding := range []string{"SQL_ASCII", "LATIN1"} {
 		name := strings.ToLower(fmt.Sprintf("%s_%s", parse(t, dsn).ConnConfig.Database, encoding))
 		exec(t, dsn, `CREATE DATABASE `+name+` ENCODING '`+encoding+`' LOCALE 'C' TEMPLATE template0`)
@@ -158,7 +158,7 @@ func TestFatal(t *testing.T) {
 
 func TestCollationChanged(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	if c, err := database.ReadCollation(t.Context(), connect(t, parse(t, dsn))); err != nil || c.Changed() {
 		t.Errorf("%+v, %v: the C locale has no version that could change", c, err)
 	}

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"flexworker/internal/wan"
+	"flexworker/internal/testing/wan"
 )
 
 // far is a server at the far end of a long way, and what of it was heard.

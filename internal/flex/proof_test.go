@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // twilioHeader is what every answer of Twilio's API carries.

@@ -11,11 +11,11 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/flex"
-	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/natstest"
 )
 
 // books are the three accounts that an audit holds against each other.
@@ -31,7 +31,7 @@ type books struct {
 // refuses each tenth, and answered. One is asked twice, one message is no request.
 func newBooks(t *testing.T, n int) *books {
 	t.Helper()
-	b := &books{t: t, s: newStore(t), results: newResults(t, consumertest.Options{})}
+	b := &books{t: t, s: newStore(t), results: newResults(t, natstest.Options{})}
 	b.results.create(t)
 	var err error
 	b.requests, err = b.results.CreateStream(t.Context(), jetstream.StreamConfig{Name: "REQUESTS", Subjects: []string{"interactions.requests.>"}})

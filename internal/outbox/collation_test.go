@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"flexworker/internal/outbox/outboxtest"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestIndexesOwnTheirOrder: no index of ours has an order that an upgrade of the C library or of
@@ -39,7 +39,7 @@ func TestIndexesOwnTheirOrder(t *testing.T) {
 // another image or an upgrade. Each request that is known is still known.
 func TestCollationChanges(t *testing.T) {
 	t.Parallel()
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	admin, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)

@@ -11,10 +11,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/gate"
-	"flexworker/internal/outbox/outboxtest"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 const testSlots = 8
@@ -289,18 +289,18 @@ func TestDeliverPostgresAway(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name       string
-		away, back func(*outboxtest.Server, context.Context) error
+		away, back func(*pgtest.Server, context.Context) error
 	}{
 		{"killed",
-			func(p *outboxtest.Server, _ context.Context) error { return p.Kill() },
-			func(p *outboxtest.Server, ctx context.Context) error { return p.Restart(ctx) }},
+			func(p *pgtest.Server, _ context.Context) error { return p.Kill() },
+			func(p *pgtest.Server, ctx context.Context) error { return p.Restart(ctx) }},
 		{"paused",
-			func(p *outboxtest.Server, _ context.Context) error { return p.Pause() },
-			func(p *outboxtest.Server, _ context.Context) error { return p.Resume() }},
+			func(p *pgtest.Server, _ context.Context) error { return p.Pause() },
+			func(p *pgtest.Server, _ context.Context) error { return p.Resume() }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			postgres := outboxtest.NewServer(t)
+			postgres := pgtest.NewServer(t)
 			dsn := postgres.DSN("postgres")
 			if err := migrate(t.Context(), dsn); err != nil {
 				t.Fatal(err)

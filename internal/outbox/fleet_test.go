@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/flextest"
 )
 
 // quiet is for fleets, whose attempts are too many to be read.

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/flextest"
 )
 
 // Who waits for the gate's row, and with what in hand.

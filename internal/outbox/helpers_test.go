@@ -16,16 +16,16 @@ import (
 	"go.uber.org/goleak"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/outbox/outboxtest"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
+	"flexworker/internal/testing/pgtest"
 	"flexworker/migrations"
 )
 
 // TestMain fails the run when a test left a goroutine behind.
 func TestMain(m *testing.M) {
 	code := m.Run()
-	err := outboxtest.StopShared()
+	err := pgtest.StopShared()
 	if code == 0 {
 		err = errors.Join(err, goleak.Find(
 			// A NATS server inside the process leaves these three behind for good.
@@ -54,7 +54,7 @@ func migrate(ctx context.Context, dsn string) error {
 // newStore gives a Store named w1 on a schema of the test's own.
 func newStore(t testing.TB) *Store {
 	t.Helper()
-	return NewStore(outboxtest.NewPool(t, migrate, Configure), "w1", testLimit)
+	return NewStore(pgtest.NewPool(t, migrate, Configure), "w1", testLimit)
 }
 
 // another is a Store of another process on the same tables.

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/flextest"
 )
 
 var ann = Act{Who: "ann@desk", Why: "a test"}

@@ -14,22 +14,22 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/rawjson"
+	"flexworker/internal/testing/natstest"
 )
 
 // A resultStream is a NATS server and the stream that results go to.
 type resultStream struct {
 	jetstream.JetStream
-	server *consumertest.Server
+	server *natstest.Server
 }
 
-func newResults(t *testing.T, o consumertest.Options) *resultStream {
+func newResults(t *testing.T, o natstest.Options) *resultStream {
 	t.Helper()
-	server := consumertest.New(t, o)
+	server := natstest.New(t, o)
 	js, err := jetstream.New(server.Connect(t), jetstream.WithPublishAsyncTimeout(5*time.Second))
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func settle(t *testing.T, s *Store, e request.Event, o flex.Outcome) {
 // TestResultGolden: the bytes of the contract's section 4, one shape for every answer.
 func TestResultGolden(t *testing.T) {
 	t.Parallel()
-	s, r := newStore(t), newResults(t, consumertest.Options{})
+	s, r := newStore(t), newResults(t, natstest.Options{})
 	r.create(t)
 	full := good
 	full.AssignmentStatus = "pending"
@@ -198,7 +198,7 @@ func TestResultGolden(t *testing.T) {
 // whoever does it how often.
 func TestPublishedOnAckOnly(t *testing.T) {
 	t.Parallel()
-	s, r := newStore(t), newResults(t, consumertest.Options{})
+	s, r := newStore(t), newResults(t, natstest.Options{})
 	settle(t, s, event("a", 1), good)
 	dead, other := s, s.another("w2") // w1 died after the record
 	if answers, err := other.Results.Unpublished(t.Context(), &results.Cursor{}); len(answers) != 0 || err != nil {
@@ -237,7 +237,7 @@ func TestPublishedOnAckOnly(t *testing.T) {
 // published once there is room.
 func TestPublishFullStream(t *testing.T) {
 	t.Parallel()
-	s, r := newStore(t), newResults(t, consumertest.Options{})
+	s, r := newStore(t), newResults(t, natstest.Options{})
 	full := func(most int64) func(*jetstream.StreamConfig) {
 		return func(c *jetstream.StreamConfig) { c.MaxMsgs, c.Discard = most, jetstream.DiscardNew }
 	}
@@ -273,7 +273,7 @@ func TestPublishTooLarge(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s, r := newStore(t), newResults(t, consumertest.Options{MaxPayload: tt.payload})
+			s, r := newStore(t), newResults(t, natstest.Options{MaxPayload: tt.payload})
 			r.create(t, func(c *jetstream.StreamConfig) { c.MaxMsgSize = tt.stream })
 			huge := func(e *request.Event) {
 				e.Request = fmt.Appendf(nil, `{"channel":{},"metadata":%q}`, strings.Repeat("x", 64<<10))
@@ -347,7 +347,7 @@ func TestPublishTooLarge(t *testing.T) {
 // answer: repeats, conflicts and malformed messages.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
-	s, r := newStore(t), newResults(t, consumertest.Options{})
+	s, r := newStore(t), newResults(t, natstest.Options{})
 	r.create(t)
 	p := r.publisher(t, s)
 	add := func(e request.Event) {
@@ -405,7 +405,7 @@ func TestAnswers(t *testing.T) {
 // TestAnnouncement: who waits for a person hears so, once, and then the end.
 func TestAnnouncement(t *testing.T) {
 	t.Parallel()
-	s, r := newStore(t), newResults(t, consumertest.Options{})
+	s, r := newStore(t), newResults(t, natstest.Options{})
 	r.create(t)
 	p := r.publisher(t, s)
 	settle(t, s, event("u", 1), flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503", Message: "m"})
@@ -448,7 +448,7 @@ func TestAnnouncement(t *testing.T) {
 // anybody looking for strays.
 func TestPublisherBehind(t *testing.T) {
 	t.Parallel()
-	s, r := newStore(t), newResults(t, consumertest.Options{})
+	s, r := newStore(t), newResults(t, natstest.Options{})
 	r.create(t)
 	p := r.publisher(t, s)
 	n := cap(s.Results.Queue.Queue) + batchSize + 10
@@ -480,7 +480,7 @@ func TestPublisherBehind(t *testing.T) {
 // may go away meanwhile.
 func TestPublisherRuns(t *testing.T) {
 	t.Parallel()
-	s, r := newStore(t), newResults(t, consumertest.Options{})
+	s, r := newStore(t), newResults(t, natstest.Options{})
 	r.create(t)
 	p := r.publisher(t, s)
 	mustAdd(t, s, "stray", batchSize+10, faulty("x"))
@@ -530,7 +530,7 @@ func TestPublisherRuns(t *testing.T) {
 // TestPublisherStops: what this process has settled goes out before Run returns.
 func TestPublisherStops(t *testing.T) {
 	t.Parallel()
-	s, r := newStore(t), newResults(t, consumertest.Options{})
+	s, r := newStore(t), newResults(t, natstest.Options{})
 	r.create(t)
 	mustAdd(t, s, "s", cap(s.Results.Queue.Queue)+batchSize+50, faulty("x")) // the last are known by number
 	ctx, stop := context.WithCancel(t.Context())
@@ -545,7 +545,7 @@ func TestPublisherStops(t *testing.T) {
 // one: settled anew after an operator's retry, it is published under its own id.
 func TestMarkFenced(t *testing.T) {
 	t.Parallel()
-	s, r := newStore(t), newResults(t, consumertest.Options{})
+	s, r := newStore(t), newResults(t, natstest.Options{})
 	r.create(t)
 	p := r.publisher(t, s)
 	settle(t, s, event("m", 1), flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"})
@@ -609,7 +609,7 @@ func TestConflictSaysWhereTheFirstStands(t *testing.T) {
 // is announced after it.
 func TestUncertainAfterCreated(t *testing.T) {
 	t.Parallel()
-	s, r := newStore(t), newResults(t, consumertest.Options{})
+	s, r := newStore(t), newResults(t, natstest.Options{})
 	r.create(t)
 	for i, id := range []string{"found", "waits"} {
 		if _, err := s.Add(t.Context(), event(id, uint64(i+1))); err != nil {
@@ -654,7 +654,7 @@ func TestUncertainAfterCreated(t *testing.T) {
 // which of the two is newer, and both which message they answer.
 func TestRevisionOfARetry(t *testing.T) {
 	t.Parallel()
-	s, r := newStore(t), newResults(t, consumertest.Options{})
+	s, r := newStore(t), newResults(t, natstest.Options{})
 	r.create(t)
 	p := r.publisher(t, s)
 	settle(t, s, event("a", 7), flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400", HTTPStatus: 400})

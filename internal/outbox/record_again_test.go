@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/flextest"
 )
 
 // TestRecordNotTold: a record of which nobody was told whether it is made is tried

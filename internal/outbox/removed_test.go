@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/natstest"
 )
 
 // A meanwhile acts before or after the statement that contains its text.
@@ -167,7 +167,7 @@ func TestReplayAfterPrune(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			s, r := newStore(t), newResults(t, consumertest.Options{})
+			s, r := newStore(t), newResults(t, natstest.Options{})
 			r.create(t)
 			first := event("a", 1, aged(t, s, tt.asked-tt.clock))
 			second := event("a", 2, aged(t, s, tt.again-tt.clock))

@@ -11,12 +11,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/flex"
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/natstest"
 )
 
 // TestAnotherLookupAttribute: a request is looked for under the attribute that its
@@ -128,7 +128,7 @@ func TestLookupsWhileHeld(t *testing.T) {
 // kept busy by results of its own.
 func TestStraysUnderLoad(t *testing.T) {
 	t.Parallel()
-	r := newResults(t, consumertest.Options{})
+	r := newResults(t, natstest.Options{})
 	r.create(t)
 	s := newStore(t)
 	p := r.publisher(t, s)

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/flextest"
 )
 
 // A listener is flextest seen from outside: what was really asked of it.

@@ -4,12 +4,12 @@ import (
 	"context"
 	"testing"
 
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestConnectWithoutTables: without tables, as before the first migration, a connection is good all the same.
 func TestConnectWithoutTables(t *testing.T) {
-	pool := outboxtest.NewPool(t, func(context.Context, string) error { return nil }, Configure)
+	pool := pgtest.NewPool(t, func(context.Context, string) error { return nil }, Configure)
 	if err := pool.Ping(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -11,13 +11,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/database"
-	"flexworker/internal/faultproxy"
 	"flexworker/internal/flex"
-	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/testing/faultproxy"
+	"flexworker/internal/testing/flextest"
 )
 
 // The bugs of others that must not become ours. The numbers are those of

@@ -5,8 +5,8 @@ import (
 	"sync"
 	"testing"
 
-	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/flextest"
 )
 
 // TestSlowCommits: where each commit takes half a second no lease lapses under a live

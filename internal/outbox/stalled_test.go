@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
-	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/testing/flextest"
 )
 
 // TestStall: nothing gets through from the begin of the first try that failed on, until one succeeds;

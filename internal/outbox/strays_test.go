@@ -7,10 +7,10 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/testing/natstest"
 )
 
 // TestRefusedForGood: a full batch of each kind of answer that the stream refuses
@@ -18,7 +18,7 @@ import (
 // again itself.
 func TestRefusedForGood(t *testing.T) {
 	t.Parallel()
-	s, r := newStore(t), newResults(t, consumertest.Options{})
+	s, r := newStore(t), newResults(t, natstest.Options{})
 	r.create(t, func(c *jetstream.StreamConfig) {
 		c.MaxMsgsPerSubject, c.Discard, c.DiscardNewPerSubject = 2, jetstream.DiscardNew, true
 	})

@@ -7,9 +7,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"flexworker/internal/consumer/consumertest"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/testing/natstest"
 )
 
 // TestResultSubject: up to 1,024 bytes a source stands as it is; a longer one is cut
@@ -36,7 +36,7 @@ func TestResultSubject(t *testing.T) {
 // answers to it, of each kind, do not cost the connection.
 func TestLongSource(t *testing.T) {
 	t.Parallel()
-	s, r := newStore(t), newResults(t, consumertest.Options{})
+	s, r := newStore(t), newResults(t, natstest.Options{})
 	r.create(t)
 	longest := strings.Repeat("x", 4045)
 	sources := []string{longest + "x", longest + "y", strings.Repeat("ab.", 1348) + "z", strings.Repeat("é", 2023), strings.Repeat("x", 1024), "crm"}

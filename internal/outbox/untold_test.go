@@ -16,8 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/flex/flextest"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/flextest"
 )
 
 // What becomes of a lease whose commit nobody confirmed: Postgres went away, or

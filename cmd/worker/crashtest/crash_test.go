@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"flexworker/internal/flex/flextest"
+	"flexworker/internal/testing/flextest"
 )
 
 // requests of each history; 16 of them are claimed at once.

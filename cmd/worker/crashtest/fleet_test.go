@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"flexworker/internal/faultproxy"
-	"flexworker/internal/flex/flextest"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/faultproxy"
+	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestRollingRestart: three replicas are replaced one after the other under
@@ -37,7 +37,7 @@ func TestRollingRestart(t *testing.T) {
 // Postgres does not answer at all: no scrape asks it (frain-dev/convoy#2807).
 func TestPeers_08_MetricsInAnOutage(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.NewServer(t)
+	server := pgtest.NewServer(t)
 	r := newRigOn(t, server.DSN("postgres"))
 	port, err := faultproxy.FreePort()
 	if err != nil {

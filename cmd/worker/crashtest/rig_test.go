@@ -19,9 +19,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/consumer/consumertest"
-	"flexworker/internal/flex/flextest"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/natstest"
+	"flexworker/internal/testing/pgtest"
 	"flexworker/migrations"
 )
 
@@ -52,7 +52,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
-	if err := outboxtest.StopShared(); err != nil {
+	if err := pgtest.StopShared(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -96,7 +96,7 @@ func is[T comparable](what string, got, want T) error {
 // rig is the world of one test.
 type rig struct {
 	t    *testing.T
-	nats *consumertest.Server
+	nats *natstest.Server
 	flex *flextest.Server
 	dsn  string
 	pool *pgxpool.Pool
@@ -106,13 +106,13 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	return newRigOn(t, outboxtest.NewDSN(t))
+	return newRigOn(t, pgtest.NewDSN(t))
 }
 
 // newRigOn is a rig on a database of the test's own.
 func newRigOn(t *testing.T, dsn string) *rig {
 	t.Helper()
-	r := &rig{t: t, nats: consumertest.New(t, consumertest.Options{}), dsn: dsn, sent: map[string]bool{},
+	r := &rig{t: t, nats: natstest.New(t, natstest.Options{}), dsn: dsn, sent: map[string]bool{},
 		flex: flextest.NewWith(t, flextest.Config{Settings: flextest.Settings{Latency: 150 * time.Millisecond}})}
 	if _, err := migrations.Up(t.Context(), r.dsn); err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package outboxtest_test
+package pgtest_test
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/testing/pgtest"
 )
 
 func TestMain(m *testing.M) {
@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 		child(dir)
 	}
 	code := m.Run()
-	if err := outboxtest.StopShared(); err != nil {
+	if err := pgtest.StopShared(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 
 // child starts a server, says where it is, and waits to be killed.
 func child(dir string) {
-	s, err := outboxtest.Start(context.Background(), outboxtest.Options{})
+	s, err := pgtest.Start(context.Background(), pgtest.Options{})
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -87,7 +87,7 @@ func TestPoolsAreApart(t *testing.T) {
 	for _, name := range []string{"one", "other"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			pool := outboxtest.NewPool(t, migrate, nil)
+			pool := pgtest.NewPool(t, migrate, nil)
 			if _, err := pool.Exec(t.Context(), "INSERT INTO word VALUES ('same')"); err != nil {
 				t.Fatal(err)
 			}
@@ -106,7 +106,7 @@ func TestDSNIsEmptyAndDropped(t *testing.T) {
 	t.Parallel()
 	var dsn string
 	t.Run("use", func(t *testing.T) {
-		dsn = outboxtest.NewDSN(t)
+		dsn = pgtest.NewDSN(t)
 		conn := connect(t, dsn)
 		if n := count(t, conn, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"); n != 0 {
 			t.Errorf("%d tables, want none", n)
@@ -122,7 +122,7 @@ func TestDSNIsEmptyAndDropped(t *testing.T) {
 // TestCommittedRowsSurvive ends the server in each way it can end and looks for what was committed before.
 func TestCommittedRowsSurvive(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.NewServer(t)
+	s := pgtest.NewServer(t)
 	if err := migrate(t.Context(), s.DSN("postgres")); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func TestCommittedRowsSurvive(t *testing.T) {
 // TestPauseAndResume: while paused, an open connection and a new one hang; the open one's answer comes after Resume.
 func TestPauseAndResume(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.NewServer(t)
+	s := pgtest.NewServer(t)
 	conn := connect(t, s.DSN("postgres"))
 	if err := s.Pause(); err != nil {
 		t.Fatal(err)
@@ -184,7 +184,7 @@ func TestPauseAndResume(t *testing.T) {
 // TestStopWhilePaused: what a fault test leaves behind must not stop its cleanup.
 func TestStopWhilePaused(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.NewServer(t)
+	s := pgtest.NewServer(t)
 	connect(t, s.DSN("postgres"))
 	if err := s.Pause(); err != nil {
 		t.Fatal(err)
@@ -198,13 +198,13 @@ func TestStopWhilePaused(t *testing.T) {
 func TestDirIsKept(t *testing.T) {
 	t.Parallel()
 	// Not t.TempDir: as root its parent is closed to the user that Postgres runs as.
-	dir, err := os.MkdirTemp("", "outboxtest-")
+	dir, err := os.MkdirTemp("", "pgtest-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	for i := range 2 {
-		s, err := outboxtest.Start(t.Context(), outboxtest.Options{Dir: dir})
+		s, err := pgtest.Start(t.Context(), pgtest.Options{Dir: dir})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -214,7 +214,7 @@ func TestDirIsKept(t *testing.T) {
 		if n := count(t, conn, "SELECT count(*) FROM word"); n != i+1 {
 			t.Errorf("start %d: %d rows, want %d", i, n, i+1)
 		}
-		if other, err := outboxtest.Start(t.Context(), outboxtest.Options{Dir: dir}); err == nil {
+		if other, err := pgtest.Start(t.Context(), pgtest.Options{Dir: dir}); err == nil {
 			t.Error("a second server on the same folder started")
 			_ = other.Stop()
 		}
@@ -229,7 +229,7 @@ func TestDirIsKept(t *testing.T) {
 func TestNothingOutlivesItsProcess(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	temp, err := os.MkdirTemp("", "outboxtest-")
+	temp, err := os.MkdirTemp("", "pgtest-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +297,7 @@ func eventually(t *testing.T, ask func() error) {
 
 func TestMissingBinariesSayWhatToInstall(t *testing.T) {
 	t.Setenv("FLEXWORKER_PG_BIN", t.TempDir())
-	_, err := outboxtest.Start(t.Context(), outboxtest.Options{})
+	_, err := pgtest.Start(t.Context(), pgtest.Options{})
 	if err == nil || !strings.Contains(err.Error(), "FLEXWORKER_PG_BIN") {
 		t.Errorf("got %v", err)
 	}
@@ -307,13 +307,13 @@ func TestMissingBinariesSayWhatToInstall(t *testing.T) {
 func BenchmarkNewPool(b *testing.B) {
 	var pool *pgxpool.Pool
 	for b.Loop() {
-		pool = outboxtest.NewPool(b, migrate, nil)
+		pool = pgtest.NewPool(b, migrate, nil)
 	}
 	_ = pool
 }
 
 func BenchmarkNewDSN(b *testing.B) {
 	for b.Loop() {
-		outboxtest.NewDSN(b)
+		pgtest.NewDSN(b)
 	}
 }

@@ -1,8 +1,8 @@
-// Package consumertest runs a NATS server with JetStream inside this process: for tests, the demo, the soak and the
+// Package natstest runs a NATS server with JetStream inside this process: for tests, the demo, the soak and the
 // benchmarks.
 //
 //	func TestX(t *testing.T) {
-//		server := consumertest.New(t, consumertest.Options{})
+//		server := natstest.New(t, natstest.Options{})
 //		conn := server.Connect(t)       // closed at the end
 //		...
 //		server.Restart()                // same port, same messages
@@ -10,7 +10,7 @@
 //
 // For faults of the network put a faultproxy before Addr. What a server inside the process cannot show is its own death
 // by SIGKILL: Stop writes what it holds.
-package consumertest
+package natstest
 
 import (
 	"cmp"
@@ -30,7 +30,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/faultproxy"
+	"flexworker/internal/testing/faultproxy"
 )
 
 // Options of a server. The zero value keeps its streams in a temporary folder, which Stop removes, and lets anyone do
@@ -191,10 +191,10 @@ func (s *Server) probe(ctx context.Context) (err error) {
 	if err := s.hold(); err != nil {
 		return err
 	}
-	if _, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "CONSUMERTEST", Subjects: []string{"consumertest"}}); err != nil {
+	if _, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "CONSUMERTEST", Subjects: []string{"natstest"}}); err != nil {
 		return err
 	}
-	_, err = js.Publish(ctx, "consumertest", nil)
+	_, err = js.Publish(ctx, "natstest", nil)
 	return errors.Join(err, js.DeleteStream(ctx, "CONSUMERTEST"))
 }
 

@@ -1,4 +1,4 @@
-package outboxtest
+package pgtest
 
 import (
 	"cmp"
@@ -16,7 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"flexworker/internal/faultproxy"
+	"flexworker/internal/testing/faultproxy"
 )
 
 // Options of a server. The zero value is a server in a temporary folder that Stop removes.

@@ -1,10 +1,10 @@
-// Package outboxtest starts a private Postgres on this machine: for tests, the demo, the soak and the benchmarks.
+// Package pgtest starts a private Postgres on this machine: for tests, the demo, the soak and the benchmarks.
 //
 //	func TestX(t *testing.T) {
-//		pool := outboxtest.NewPool(t, migrations.Up, nil)   // a migrated schema of its own, dropped at the end
-//		dsn := outboxtest.NewDSN(t)                    // an empty database of its own, dropped at the end
-//		server := outboxtest.NewServer(t)              // a server of its own, which the test may kill
-//		standby := outboxtest.NewStandby(t, server)    // a synchronous standby of it, which the test may promote
+//		pool := pgtest.NewPool(t, migrations.Up, nil)   // a migrated schema of its own, dropped at the end
+//		dsn := pgtest.NewDSN(t)                    // an empty database of its own, dropped at the end
+//		server := pgtest.NewServer(t)              // a server of its own, which the test may kill
+//		standby := pgtest.NewStandby(t, server)    // a synchronous standby of it, which the test may promote
 //
 // NewPool and NewDSN share one server for each test process. It starts at the first use, is never killed and therefore
 // runs without fsync, and goes when the process goes. A test that kills, stops or starves Postgres takes NewServer, which
@@ -19,4 +19,4 @@
 // SIGKILL: a small shell, the keeper, holds the other end of a pipe; when the pipe closes it stops Postgres and removes
 // the folder. (Linux could do the first half with a parent death signal, other systems could not, and that signal follows
 // a thread and not the process.) A folder that outlived its keeper too is removed at the next start: its lock is free.
-package outboxtest
+package pgtest

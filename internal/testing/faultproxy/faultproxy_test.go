@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"flexworker/internal/faultproxy"
+	"flexworker/internal/testing/faultproxy"
 )
 
 // echo starts a server that sends each line back, and returns its address.

@@ -1,4 +1,4 @@
-package consumertest_test
+package natstest_test
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/consumer/consumertest"
+	"flexworker/internal/testing/natstest"
 )
 
 const soon = 10 * time.Second // for what must come: never waited out when all is well
@@ -47,7 +47,7 @@ func TestRestartKeepsMessages(t *testing.T) {
 	for _, sync := range []bool{false, true} {
 		t.Run(fmt.Sprintf("sync=%t", sync), func(t *testing.T) {
 			t.Parallel()
-			s := consumertest.New(t, consumertest.Options{SyncAlways: sync})
+			s := natstest.New(t, natstest.Options{SyncAlways: sync})
 			back := make(chan struct{}, 1)
 			js := stream(t, s.Connect(t, nats.ReconnectHandler(func(*nats.Conn) { back <- struct{}{} })))
 			if _, err := js.Publish(t.Context(), "word", []byte("kept")); err != nil {
@@ -71,12 +71,12 @@ func TestRestartKeepsMessages(t *testing.T) {
 // TestStoreDirIsKept starts two servers on one folder, one after the other, and tries a third at the same time.
 func TestStoreDirIsKept(t *testing.T) {
 	t.Parallel()
-	o := consumertest.Options{StoreDir: t.TempDir()}
-	s := consumertest.New(t, o)
+	o := natstest.Options{StoreDir: t.TempDir()}
+	s := natstest.New(t, o)
 	if _, err := stream(t, s.Connect(t)).Publish(t.Context(), "word", []byte("kept")); err != nil {
 		t.Fatal(err)
 	}
-	if other, err := consumertest.Start(o); err == nil || !strings.Contains(err.Error(), "in use") {
+	if other, err := natstest.Start(o); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a second server on the same folder: %v", err)
 		if err == nil {
 			_ = other.Stop()
@@ -88,7 +88,7 @@ func TestStoreDirIsKept(t *testing.T) {
 	if err := s.Restart(); err == nil {
 		t.Error("a stopped server started again")
 	}
-	js, err := jetstream.New(consumertest.New(t, o).Connect(t))
+	js, err := jetstream.New(natstest.New(t, o).Connect(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestStoreDirIsKept(t *testing.T) {
 // TestUsersAreHeldToTheirSubjects: what is not allowed is refused, and an empty list allows nothing.
 func TestUsersAreHeldToTheirSubjects(t *testing.T) {
 	t.Parallel()
-	s := consumertest.New(t, consumertest.Options{Users: []consumertest.User{
+	s := natstest.New(t, natstest.Options{Users: []natstest.User{
 		{Name: "writer", Password: "w", Publish: []string{"word"}, Subscribe: []string{"_INBOX.>"}},
 		{Name: "reader", Password: "r", Subscribe: []string{"word"}},
 	}})
@@ -148,7 +148,7 @@ func TestUsersAreHeldToTheirSubjects(t *testing.T) {
 
 func TestMaxPayload(t *testing.T) {
 	t.Parallel()
-	s := consumertest.New(t, consumertest.Options{MaxPayload: 1000})
+	s := natstest.New(t, natstest.Options{MaxPayload: 1000})
 	if err := s.Connect(t).Publish("word", make([]byte, 1001)); !errors.Is(err, nats.ErrMaxPayload) {
 		t.Errorf("got %v, want ErrMaxPayload", err)
 	}
@@ -160,7 +160,7 @@ func TestNothingStays(t *testing.T) {
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
 	old := time.Now().Add(-time.Hour)
-	inUse := consumertest.New(t, consumertest.Options{})
+	inUse := natstest.New(t, natstest.Options{})
 	used, err := filepath.Glob(filepath.Join(temp, "*"))
 	if err != nil || len(used) != 1 {
 		t.Fatalf("folders of one server: %v, %v", used, err)
@@ -175,7 +175,7 @@ func TestNothingStays(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := consumertest.New(t, consumertest.Options{})
+	s := natstest.New(t, natstest.Options{})
 	if err := errors.Join(s.Stop(), inUse.Restart()); err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestNothingStays(t *testing.T) {
 
 func BenchmarkNew(b *testing.B) {
 	for b.Loop() {
-		s, err := consumertest.Start(consumertest.Options{})
+		s, err := natstest.Start(natstest.Options{})
 		if err != nil {
 			b.Fatal(err)
 		}
