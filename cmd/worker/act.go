@@ -116,7 +116,7 @@ func bulkCommand(name, short string, to func() outbox.Change) *cobra.Command {
 			f.RequestIDs = args
 		}
 		change := to()
-		all, err := o.store.Matching(ctx, change, a, f)
+		all, err := o.desk.Matching(ctx, change, a, f)
 		if err != nil {
 			return err
 		}
@@ -134,7 +134,7 @@ func bulkCommand(name, short string, to func() outbox.Change) *cobra.Command {
 			}
 			return errors.Join(err, no("nothing was changed. Say --yes to do it"))
 		}
-		all, err = o.store.Do(ctx, change, a, f)
+		all, err = o.desk.Do(ctx, change, a, f)
 		if err != nil {
 			return err
 		}
@@ -184,7 +184,7 @@ func (o office) why(ctx context.Context, act string, a outbox.Act, named []strin
 	}
 	reasons := make([]string, 0, whyMost)
 	for _, id := range named[:min(len(named), whyMost)] {
-		switch d, err := o.store.Show(ctx, id); {
+		switch d, err := o.desk.Show(ctx, id); {
 		case errors.Is(err, outbox.ErrUnknown):
 			reasons = append(reasons, fmt.Sprintf("no request has the id %q", id))
 		case err != nil:
@@ -209,7 +209,7 @@ func (o office) why(ctx context.Context, act string, a outbox.Act, named []strin
 func (o office) unknown(ctx context.Context, named []string) string {
 	var ids []string
 	for _, id := range named[:min(len(named), whyMost)] {
-		if _, err := o.store.Show(ctx, id); errors.Is(err, outbox.ErrUnknown) {
+		if _, err := o.desk.Show(ctx, id); errors.Is(err, outbox.ErrUnknown) {
 			ids = append(ids, fmt.Sprintf("no request has the id %q", id))
 		}
 	}
@@ -288,7 +288,7 @@ func recheckCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		sum, err := o.store.Recheck(ctx, a, from, os.Getenv("LOOKUP_ATTRIBUTE"), !yes)
+		sum, err := o.desk.Recheck(ctx, a, from, os.Getenv("LOOKUP_ATTRIBUTE"), !yes)
 		if errors.Is(err, outbox.ErrNotHeld) {
 			return no("nothing was changed: the fleet is not held, and would send meanwhile what is asked about. First:\n    %s", terminal.Command("worker", "hold", "--why", a.Why))
 		}
@@ -313,7 +313,7 @@ func recheckCommand() *cobra.Command {
 	})
 }
 
-func gateCommand(name, short string, do func(*outbox.Store, context.Context, outbox.Act) error) *cobra.Command {
+func gateCommand(name, short string, do func(*outbox.Desk, context.Context, outbox.Act) (outbox.GateChange, error)) *cobra.Command {
 	var a outbox.Act
 	cmd := &cobra.Command{Use: name + " --why ...", Short: short, Args: noArgs}
 	actFlags(cmd, &a)
@@ -321,24 +321,17 @@ func gateCommand(name, short string, do func(*outbox.Store, context.Context, out
 		if err := actFault(a); err != nil {
 			return err
 		}
-		before, err := gate.Read(ctx, o.pool)
-		if err != nil {
-			return err
-		}
-		if err := do(o.store, ctx, a); err != nil {
-			return err
-		}
-		g, err := gate.Read(ctx, o.pool)
+		c, err := do(o.desk, ctx, a)
 		if err != nil {
 			return err
 		}
 		was := ""
-		if before.State == g.State {
+		if c.Before.State == c.After.State {
 			was = ", as before"
 		}
-		return o.answer(g, func() error {
-			word := string(g.State)
-			if g.State == gate.Open {
+		return o.answer(c.After, func() error {
+			word := string(c.After.State)
+			if c.After.State == gate.Open {
 				word = "open"
 			}
 			return report(o.cmd, nil, "%s: the gate is now %s%s\n", name, word, was)

@@ -33,7 +33,7 @@ func no(format string, args ...any) error { return noError{fmt.Errorf(format, ar
 // leftOutError says that rows were left out of an act, since another session held them locked.
 type leftOutError struct{ error }
 
-func (e leftOutError) Unwrap() error { return outbox.ErrLocked }
+func (e leftOutError) Unwrap() error { return outbox.ErrLeftOut }
 
 // usageError is a fault of the command line or of the settings.
 type usageError struct{ error }
@@ -79,7 +79,7 @@ func exitStatus(err error) int {
 		return 0
 	case !errors.As(err, &ran), errors.As(err, &fault), refused(err):
 		return exitUsage
-	case errors.Is(err, outbox.ErrLocked): // whatever else is a no: run again it may be a yes
+	case errors.Is(err, outbox.ErrLeftOut): // whatever else is a no: run again it may be a yes
 		return exitAway
 	case errors.As(err, &answer), errors.Is(err, outbox.ErrRefused):
 		return exitNo

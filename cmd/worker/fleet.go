@@ -34,7 +34,7 @@ func rateWarning(rate float64) string {
 func fleetCommand() *cobra.Command {
 	return verb(&cobra.Command{Use: "fleet", Short: "Show the workers of the fleet, where their settings differ, and the rate in force", Args: noArgs},
 		func(ctx context.Context, o office, _ []string) error {
-			fleet, err := gate.ReadFleet(ctx, o.pool)
+			fleet, err := o.desk.Fleet(ctx)
 			if err != nil {
 				return err
 			}
@@ -143,7 +143,7 @@ func rateCommand() *cobra.Command {
 			return err
 		}
 		if auto {
-			if err := o.store.RateAuto(ctx, a); err != nil {
+			if err := o.desk.RateAuto(ctx, a); err != nil {
 				return err
 			}
 			return o.answer(map[string]any{"rate": "auto"}, func() error {
@@ -154,7 +154,7 @@ func rateCommand() *cobra.Command {
 		if err != nil || !(rate >= 0 && rate <= 1e6) {
 			return usage(notARate(args[0]))
 		}
-		if err := o.store.Rate(ctx, a, rate); err != nil {
+		if err := o.desk.Rate(ctx, a, rate); err != nil {
 			return err
 		}
 		if warning := rateWarning(rate); warning != "" {

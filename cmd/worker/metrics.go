@@ -178,7 +178,7 @@ func (a *app) watchBacklog(ctx context.Context) {
 	tick := time.NewTicker(backlogEvery)
 	defer tick.Stop()
 	for {
-		backlog, err := a.store.Backlog(ctx)
+		backlog, err := outbox.NewDesk(a.pool).Backlog(ctx)
 		if ctx.Err() == nil {
 			counting.Tell(a.log, "the backlog cannot be counted; its metrics are left out until it can", err)
 		}

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-
-	"flexworker/internal/outbox"
 )
 
 type writer func([]byte) (int, error)
@@ -32,7 +30,7 @@ func TestBacklogNotCounted(t *testing.T) {
 		cancel()
 		return len(line), nil
 	}), nil))
-	(&app{log: log, store: outbox.NewStore(pool, "w1", 0), state: newState()}).watchBacklog(ctx)
+	(&app{log: log, pool: pool, state: newState()}).watchBacklog(ctx)
 	if !strings.Contains(said, "the backlog cannot be counted") || !strings.Contains(said, "127.0.0.1:1") {
 		t.Errorf("it said %q", said)
 	}

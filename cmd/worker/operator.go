@@ -10,44 +10,36 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
-	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/database"
 	"flexworker/internal/outbox"
-	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
 )
 
-// heldLong is for how long a session must have held its locks to be named as the one that was
-// waited for: less than anything waits.
-const heldLong = 250 * time.Millisecond
-
-// office is what the operators' verbs share: the table, and how to answer.
+// office is what the operators' verbs share: the desk, and how to answer.
 type office struct {
 	cmd    *cobra.Command
-	pool   *pgxpool.Pool
-	store  *outbox.Store
+	desk   *outbox.Desk
 	asJSON bool
 }
 
-// operatorCommands are the verbs for people. Each is one call of the outbox.
+// operatorCommands are the verbs for people. Each translates one call of the desk.
 func operatorCommands() []*cobra.Command {
 	return []*cobra.Command{statusCommand(), listCommand(), showCommand(), explainCommand(), auditCommand(), fleetCommand(), rateCommand(),
 		retryCommand(), bulkCommand("cancel", "End pending requests unsent; uncertain ones are never sent again, but may be adopted", outbox.ToCancel),
 		bulkCommand("lookup", "Look for the interactions of uncertain requests again now", outbox.ToLookUp),
 		bulkCommand("republish", "Publish results once more, under the message ids they have", outbox.ToRepublish),
-		recheckCommand(), resolveCommand(), gateCommand("hold", "Stop the whole fleet from sending until it is released", (*outbox.Store).Hold),
-		gateCommand("release", "Let the fleet send again, whoever stopped it; what waits behind a 429 is due at once", (*outbox.Store).Release)}
+		recheckCommand(), resolveCommand(), gateCommand("hold", "Stop the whole fleet from sending until it is released", (*outbox.Desk).Hold),
+		gateCommand("release", "Let the fleet send again, whoever stopped it; what waits behind a 429 is due at once", (*outbox.Desk).Release)}
 }
 
 // jsonFlag gives a command the flag --json.
 func jsonFlag(cmd *cobra.Command) *bool { return cmd.Flags().Bool("json", false, "answer in JSON") }
 
-// verb gives a command the flag --json and opens the table for it.
+// verb gives a command the flag --json and opens the desk for it.
 func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []string) error) *cobra.Command {
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -63,12 +55,10 @@ func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []stri
 			return usage(err)
 		}
 		defer pool.Close()
-		store := outbox.NewStore(pool, workerName(), time.Minute)
-		err = do(cmd.Context(), office{cmd, pool, store, *asJSON}, args)
-		if outbox.LocksAreHeld(err) {
-			if holders, _ := database.Holders(cmd.Context(), pool, heldLong); len(holders) > 0 { // who cannot be named is left out
-				err = fmt.Errorf("%w. %s", err, terminal.Line(database.Named(holders)))
-			}
+		desk := outbox.NewDesk(pool)
+		err = do(cmd.Context(), office{cmd, desk, *asJSON}, args)
+		if holders := desk.WhoHolds(cmd.Context(), err); len(holders) > 0 {
+			err = fmt.Errorf("%w. %s", err, terminal.Line(database.Named(holders)))
 		}
 		return fromDatabase(err)
 	}
@@ -142,7 +132,7 @@ func listCommand() *cobra.Command {
 		if err := filterFault(f); err != nil {
 			return err
 		}
-		rows, err := o.store.List(ctx, f)
+		rows, err := o.desk.List(ctx, f)
 		if err != nil {
 			return err
 		}
@@ -216,30 +206,26 @@ func showCommand() *cobra.Command {
 }
 
 func (o office) detail(ctx context.Context, id string) (outbox.Detail, error) {
-	d, err := o.store.Show(ctx, id)
+	d, err := o.desk.Show(ctx, id)
+	return d, unknownID(err, id)
+}
+
+// unknownID says in an operator's words that no request has an id.
+func unknownID(err error, id string) error {
 	if errors.Is(err, outbox.ErrUnknown) {
-		return d, no("no request has the id %q; `worker list` shows which there are, and outbox_malformed has what could not become one", id)
+		return no("no request has the id %q; `worker list` shows which there are, and outbox_malformed has what could not become one", id)
 	}
-	return d, err
+	return err
 }
 
 func explainCommand() *cobra.Command {
 	return verb(&cobra.Command{Use: "explain ID", Short: "Say in prose what happened to a request, why it is where it is, and what comes next", Args: one("ID"), ValidArgsFunction: completeIDs(1)},
 		func(ctx context.Context, o office, args []string) error {
-			d, err := o.detail(ctx, args[0])
+			text, err := o.desk.Explain(ctx, args[0])
 			if err != nil {
-				return err
+				return unknownID(err, args[0])
 			}
-			g, err := gate.Read(ctx, o.pool)
-			if err != nil {
-				return err
-			}
-			fleet, err := gate.ReadFleet(ctx, o.pool)
-			if err != nil {
-				return err
-			}
-			text := outbox.Explain(d, g, fleet)
-			return o.answer(map[string]string{"request_id": d.RequestID, "explanation": text}, func() error {
+			return o.answer(map[string]string{"request_id": args[0], "explanation": text}, func() error {
 				_, err := fmt.Fprint(o.cmd.OutOrStdout(), text)
 				return err
 			})

@@ -49,12 +49,12 @@ func resolveCommand() *cobra.Command {
 		}
 		if absent {
 			if err = o.lookedFor(ctx, d, unverified); err == nil {
-				err = o.store.ResolveAbsent(ctx, a, args[0])
+				err = o.desk.ResolveAbsent(ctx, a, args[0])
 			}
 		} else {
 			var seen flex.Outcome
 			if seen, err = o.verify(ctx, d, sid, unverified); err == nil {
-				err = o.store.ResolveCreated(ctx, a, args[0], sid, seen)
+				err = o.desk.ResolveCreated(ctx, a, args[0], sid, seen)
 			}
 		}
 		if errors.Is(err, outbox.ErrNotUncertain) {
@@ -133,7 +133,7 @@ func (o office) lookedFor(ctx context.Context, d outbox.Detail, unverified bool)
 	if err != nil {
 		return err
 	}
-	e := o.store.Ask(ctx, client, d, settle)
+	e := o.desk.Ask(ctx, client, d, settle)
 	o.shows(e.Said...)
 	switch {
 	case len(e.Found) > 0:
@@ -213,7 +213,7 @@ func auditCommand() *cobra.Command {
 			}
 			consumer, retention = cfg.RequestsConsumer, cfg.Retention
 		}
-		r, err := o.store.Audit(ctx, requests, results, consumer, retention)
+		r, err := o.desk.Audit(ctx, requests, results, consumer, retention)
 		if err != nil {
 			return err
 		}

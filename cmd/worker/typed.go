@@ -151,7 +151,7 @@ func completeIDs(most int) cobra.CompletionFunc {
 			return nil, cobra.ShellCompDirectiveError
 		}
 		defer pool.Close()
-		ids, err := outbox.NewStore(pool, workerName(), time.Minute).IDs(ctx, typed, completeMost)
+		ids, err := outbox.NewDesk(pool).IDs(ctx, typed, completeMost)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}

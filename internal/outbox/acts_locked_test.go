@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
 )
@@ -33,16 +34,16 @@ func TestActLocked(t *testing.T) {
 				}
 			}
 			_, done := holding(t, s, `SELECT FROM outbox WHERE request_id = 'a-2' FOR UPDATE`)
-			all, err := s.Do(t.Context(), c, ann, Filter{})
+			all, err := s.desk().Do(t.Context(), c, ann, Filter{})
 			if err != nil || all.N != 2 || !slices.Equal(all.IDs, []string{"a-1", "a-3"}) || !slices.Equal(all.Locked, []string{"a-2"}) {
 				t.Errorf("%+v, %v", all, err)
 			}
-			all, err = s.Do(t.Context(), c, ann, Filter{RequestIDs: []string{"a-2"}})
+			all, err = s.desk().Do(t.Context(), c, ann, Filter{RequestIDs: []string{"a-2"}})
 			if err != nil || all.N != 0 || !slices.Equal(all.Locked, []string{"a-2"}) {
 				t.Errorf("by its name: %+v, %v", all, err)
 			}
 			done()
-			all, err = s.Do(t.Context(), c, ann, Filter{RequestIDs: []string{"a-2"}})
+			all, err = s.desk().Do(t.Context(), c, ann, Filter{RequestIDs: []string{"a-2"}})
 			if err != nil || !slices.Equal(all.IDs, []string{"a-2"}) || len(all.Locked) != 0 {
 				t.Errorf("afterwards: %+v, %v", all, err)
 			}
@@ -63,7 +64,7 @@ func TestActMeetsCommit(t *testing.T) {
 	pid, moved := holding(t, s, `UPDATE outbox SET state = 'cancelled', due_at = NULL, settled_at = now(), resolved_by = 'operator', error_kind = 'cancelled' WHERE request_id = 'a-2'`)
 	did := make(chan Affected, 1)
 	go func() {
-		all, err := s.Do(t.Context(), ToCancel(), ann, Filter{})
+		all, err := s.desk().Do(t.Context(), ToCancel(), ann, Filter{})
 		if err != nil {
 			t.Error(err)
 		}
@@ -83,8 +84,8 @@ func TestActTableLocked(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "a", 2)
 	_, done := holding(t, s, `LOCK TABLE outbox IN SHARE MODE`)
-	all, err := s.with(t, "lock_timeout", "50ms").Do(t.Context(), ToCancel(), ann, Filter{})
-	if !LocksAreHeld(err) || errors.Is(err, ErrLocked) || len(all.IDs)+len(all.Locked) != 0 {
+	all, err := s.with(t, "lock_timeout", "50ms").desk().Do(t.Context(), ToCancel(), ann, Filter{})
+	if !database.WaitedForLock(err) || errors.Is(err, ErrLeftOut) || len(all.IDs)+len(all.Locked) != 0 {
 		t.Errorf("%+v, %v", all, err)
 	}
 	done()
@@ -108,7 +109,7 @@ func TestReleaseLocked(t *testing.T) {
 			t.Errorf("due are %q, want %q", got, want)
 		}
 	}
-	if err := s.Release(t.Context(), ann); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "the gate is open, but 1 of the requests") {
+	if _, err := s.desk().Release(t.Context(), ann); !errors.Is(err, ErrLeftOut) || !strings.Contains(err.Error(), "the gate is open, but 1 of the requests") {
 		t.Errorf("release: %v", err)
 	}
 	due("a-1 a-3")
@@ -116,7 +117,7 @@ func TestReleaseLocked(t *testing.T) {
 		t.Errorf("%+v", g)
 	}
 	done()
-	if err := s.Release(t.Context(), ann); err != nil {
+	if _, err := s.desk().Release(t.Context(), ann); err != nil {
 		t.Error(err)
 	}
 	due("a-1 a-2 a-3")

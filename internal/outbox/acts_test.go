@@ -41,22 +41,22 @@ func TestActOfAnotherAttempt(t *testing.T) {
 	mustAdd(t, s, "a", 1)
 	uncertainAgain(t, s)
 	bob := Act{Who: "bob", Why: "the list"}.of(1)
-	if err := s.ResolveAbsent(t.Context(), ann.of(1), "a-1"); err != nil {
+	if err := s.desk().ResolveAbsent(t.Context(), ann.of(1), "a-1"); err != nil {
 		t.Fatal(err)
 	}
 	uncertainAgain(t, s)
 	before := one[string](t, s.pool, `SELECT o::text FROM outbox o`)
-	if err := s.ResolveAbsent(t.Context(), bob, "a-1"); !errors.Is(err, ErrOtherAttempt) {
+	if err := s.desk().ResolveAbsent(t.Context(), bob, "a-1"); !errors.Is(err, ErrOtherAttempt) {
 		t.Errorf("absent: %v", err)
 	}
-	if err := s.ResolveCreated(t.Context(), bob, "a-1", sidB, flex.Outcome{}); !errors.Is(err, ErrOtherAttempt) {
+	if err := s.desk().ResolveCreated(t.Context(), bob, "a-1", sidB, flex.Outcome{}); !errors.Is(err, ErrOtherAttempt) {
 		t.Errorf("created: %v", err)
 	}
 	for _, c := range []Change{ToCancel(), ToLookUp(), ToRetry(false), ToRetry(true)} {
-		if all, err := s.Matching(t.Context(), c, bob, Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 0 {
+		if all, err := s.desk().Matching(t.Context(), c, bob, Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 0 {
 			t.Errorf("%s would change %+v, %v", c.Name, all, err)
 		}
-		if all, err := s.Do(t.Context(), c, bob, Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 0 {
+		if all, err := s.desk().Do(t.Context(), c, bob, Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 0 {
 			t.Errorf("%s changed %+v, %v", c.Name, all, err)
 		}
 	}
@@ -66,14 +66,14 @@ func TestActOfAnotherAttempt(t *testing.T) {
 	if got := one[string](t, s.pool, `SELECT string_agg(who || ' ' || attempt, ' ') FROM outbox_acts`); got != "ann@desk 1" {
 		t.Errorf("recorded %s", got)
 	}
-	d, err := s.Show(t.Context(), "a-1")
+	d, err := s.desk().Show(t.Context(), "a-1")
 	if got := d.Since(1); err != nil || !strings.HasPrefix(got, "resolve absent by ann@desk at ") || !strings.Contains(got, "attempt 2 by ") {
 		t.Errorf("since then: %s, %v", got, err)
 	}
 	if got := d.Since(7); got != "there is no attempt 7: the latest is attempt 2" {
 		t.Error(got)
 	}
-	if err := s.ResolveAbsent(t.Context(), bob.of(2), "a-1"); err != nil {
+	if err := s.desk().ResolveAbsent(t.Context(), bob.of(2), "a-1"); err != nil {
 		t.Error(err)
 	}
 }
@@ -102,14 +102,14 @@ func TestRetryOfUndecided(t *testing.T) {
 			mustAdd(t, s, "a", 1)
 			uncertainAgain(t, s)
 			exec(t, s.pool, `UPDATE outbox SET due_at = NULL, lookups = 9, settled_at = now(), published_at = now(), resolved_by = 'lookup', `+tt.set)
-			all, err := s.Matching(t.Context(), ToRetry(tt.unverified), ann, Filter{})
+			all, err := s.desk().Matching(t.Context(), ToRetry(tt.unverified), ann, Filter{})
 			if err != nil || all.N != 1 || all.Of[tt.what] != 1 {
 				t.Errorf("the preview says %+v, %v", all, err)
 			}
-			if all, err = s.Do(t.Context(), ToRetry(tt.unverified), ann.of(1), Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 1 || all.Of[tt.what] != 1 {
+			if all, err = s.desk().Do(t.Context(), ToRetry(tt.unverified), ann.of(1), Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 1 || all.Of[tt.what] != 1 {
 				t.Fatal(all, err)
 			}
-			d, err := s.Show(t.Context(), "a-1")
+			d, err := s.desk().Show(t.Context(), "a-1")
 			if err != nil || d.State != tt.want || d.DueAt == nil || d.DueAt.After(d.Now) || d.Undecided != tt.undecided || d.Settlement != 2 || d.Spared != 1 ||
 				d.ForPersonSince != nil || d.CancelRequestedAt != nil || d.SettledAt != nil || d.ResolvedBy != nil {
 				t.Errorf("it became %+v, %v", d, err)
@@ -128,11 +128,11 @@ func TestRetryOfPending(t *testing.T) {
 	mustAdd(t, s, "a", 2)
 	exec(t, s.pool, `UPDATE outbox SET due_at = now() + interval '1 hour', attempt = 1, error_kind = 'http_429'`)
 	exec(t, s.pool, `UPDATE outbox SET request = '{"not_before":"2100-01-01T09:00:00Z"}', due_at = '2100-01-01T09:00:00Z' WHERE request_id = 'a-2'`)
-	all, err := s.Do(t.Context(), ToRetry(false), ann, Filter{RequestIDs: []string{"a-1", "a-2"}})
+	all, err := s.desk().Do(t.Context(), ToRetry(false), ann, Filter{RequestIDs: []string{"a-1", "a-2"}})
 	if err != nil || !slices.Equal(all.IDs, []string{"a-1"}) || all.Of[DueNow] != 1 {
 		t.Fatal(all, err)
 	}
-	if d, err := s.Show(t.Context(), "a-1"); err != nil || d.State != request.Pending || d.DueAt.After(d.Now) || d.Settlement != 1 || d.Spared != 0 {
+	if d, err := s.desk().Show(t.Context(), "a-1"); err != nil || d.State != request.Pending || d.DueAt.After(d.Now) || d.Settlement != 1 || d.Spared != 0 {
 		t.Errorf("%+v, %v", d, err)
 	}
 }
@@ -171,7 +171,7 @@ func TestCancelOfUncertain(t *testing.T) {
 		uncertainAgain(t, s)
 	}
 	due := s.row(t, "a-1").DueIn
-	all, err := s.Do(t.Context(), ToCancel(), ann, Filter{})
+	all, err := s.desk().Do(t.Context(), ToCancel(), ann, Filter{})
 	if err != nil || all.N != 2 || all.Of[NeverResent] != 2 {
 		t.Fatal(all, err)
 	}
@@ -181,13 +181,13 @@ func TestCancelOfUncertain(t *testing.T) {
 	if ids, err := s.cancel(t.Context(), ann, Filter{}); err != nil || len(ids) != 0 {
 		t.Errorf("once more: %v, %v", ids, err)
 	}
-	if err := s.ResolveAbsent(t.Context(), ann, "a-1"); err != nil {
+	if err := s.desk().ResolveAbsent(t.Context(), ann, "a-1"); err != nil {
 		t.Fatal(err)
 	}
 	if r := s.row(t, "a-1"); r.State != request.Cancelled || r.SettledAt == nil || deref(r.ResolvedBy) != "operator" || !strings.HasPrefix(deref(r.ErrorMessage), "cancelled by an operator") {
 		t.Errorf("said to be absent it became %+v", r)
 	}
-	if err := s.ResolveCreated(t.Context(), ann, "a-2", sidB, flex.Outcome{}); err != nil {
+	if err := s.desk().ResolveCreated(t.Context(), ann, "a-2", sidB, flex.Outcome{}); err != nil {
 		t.Fatal(err)
 	}
 	if r := s.row(t, "a-2"); r.State != request.Created || deref(r.InteractionSID) != sidB {
@@ -207,7 +207,7 @@ func TestReleaseMakesDue(t *testing.T) {
 	exec(t, s.pool, `UPDATE outbox SET attempt = 1, due_at = now() + interval '9 minutes', error_kind = 'http_429', http_status = 429 WHERE request_id LIKE 'limited-%'`)
 	exec(t, s.pool, `UPDATE outbox SET attempt = 1, due_at = now() + interval '9 minutes', error_kind = 'dial' WHERE request_id LIKE 'later-%'`)
 	exec(t, s.pool, `UPDATE outbox_gate SET paused_until = now() + interval '10 minutes', reason = 'HTTP 429'`)
-	if err := s.Release(t.Context(), ann); err != nil {
+	if _, err := s.desk().Release(t.Context(), ann); err != nil {
 		t.Fatal(err)
 	}
 	if g := readGate(t, s); g.State != gate.Open {
@@ -229,7 +229,7 @@ func TestLookUpNow(t *testing.T) {
 	uncertainAgain(t, s)
 	uncertainAgain(t, s)
 	exec(t, s.pool, `UPDATE outbox SET due_at = CASE request_id WHEN 'a-1' THEN now() + interval '10 minutes' END, for_person_since = now()`)
-	if all, err := s.Do(t.Context(), ToLookUp(), ann, Filter{}); err != nil || all.N != 2 {
+	if all, err := s.desk().Do(t.Context(), ToLookUp(), ann, Filter{}); err != nil || all.N != 2 {
 		t.Fatal(all, err)
 	}
 	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE due_at <= now() AND state = 'uncertain' AND for_person_since IS NOT NULL`); n != 2 {
@@ -270,11 +270,10 @@ func TestPrintedCommandsSurviveTheShell(t *testing.T) {
 		if got := read(command); !slices.Equal(got, []string{"explain", "--", id}) {
 			t.Errorf("outbox_attention's %s is read as %q", command, got)
 		}
-		d, err := s.Show(t.Context(), id)
+		text, err := s.desk().Explain(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := Explain(d, readGate(t, s), gate.Fleet{})
 		var got [][]string
 		for line := range strings.Lines(text) {
 			if strings.HasPrefix(line, "    ") {
@@ -313,7 +312,7 @@ func TestRetrySaysWhenAndWhether(t *testing.T) {
 		exec(t, s.pool, `DELETE FROM outbox`)
 		exec(t, s.pool, `INSERT INTO outbox (request_id, source, state, request, due_at, stream_sequence, stream_time) VALUES ('r', 's', 'pending', '{}', now(), 1, now())`)
 		exec(t, s.pool, `UPDATE outbox SET due_at = NULL, settled_at = now(), resolved_by = 'operator', error_message = 'x', lookup_key = repeat('a', 32), lookup_attribute = 'a', attempt_began_at = now(), uncertain_since = now(), `+c.set)
-		all, err := s.Matching(t.Context(), ToRetry(false), Act{}, Filter{RequestIDs: []string{"r"}})
+		all, err := s.desk().Matching(t.Context(), ToRetry(false), Act{}, Filter{RequestIDs: []string{"r"}})
 		if err != nil || all.Of[c.want] != 1 {
 			t.Errorf("%s: %v, %+v, want %q", c.set, err, all.Of, c.want)
 		}
@@ -326,14 +325,14 @@ func TestReleaseForgetsWhyItWasShut(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	for _, why := range []string{"one", "two", "three"} {
-		if err := s.Hold(t.Context(), Act{Who: "ann", Why: why}); err != nil {
+		if _, err := s.desk().Hold(t.Context(), Act{Who: "ann", Why: why}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if g := readGate(t, s); g.Reason != "three; before: two" {
 		t.Error(g.Reason)
 	}
-	if err := s.Release(t.Context(), Act{Who: "ann", Why: "over"}); err != nil {
+	if _, err := s.desk().Release(t.Context(), Act{Who: "ann", Why: "over"}); err != nil {
 		t.Fatal(err)
 	}
 	var reason *string

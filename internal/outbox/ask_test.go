@@ -56,11 +56,11 @@ func TestAskProvesWhatALookupProves(t *testing.T) {
 			if tt.unreadable {
 				router.log = unreadable
 			}
-			d, err := s.Show(t.Context(), id)
+			d, err := s.desk().Show(t.Context(), id)
 			if err != nil {
 				t.Fatal(err)
 			}
-			e := s.Ask(t.Context(), router, d, time.Minute)
+			e := s.desk().Ask(t.Context(), router, d, time.Minute)
 			if said := strings.Join(e.Said, "\n"); e.Absent != tt.absent || len(e.Found) > 0 || !strings.Contains(said, tt.says) || !strings.Contains(said, "finds nothing.") {
 				t.Errorf("absent %t, found %v, want absent %t and %q:\n%s", e.Absent, e.Found, tt.absent, tt.says, said)
 			}
@@ -77,7 +77,7 @@ func TestAskLeavesOutAnEarlierRequest(t *testing.T) {
 	id := mustAdd(t, s, "reused", 1, keyed)[0]
 	s.timeout(t)
 	s.grow(t, 2*time.Minute)
-	d, err := s.Show(t.Context(), id)
+	d, err := s.desk().Show(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestAskLeavesOutAnEarlierRequest(t *testing.T) {
 		"listed, and its own":     {listed: []flex.Task{old, young}, found: true},
 		"in the log, and its own": {listed: []flex.Task{old}, logged: []flex.Task{old, young}, found: true},
 	} {
-		e := s.Ask(t.Context(), taskRouter{
+		e := s.desk().Ask(t.Context(), taskRouter{
 			search: listing(tt.listed...),
 			log:    func([]string, time.Time, time.Time) ([]flex.Task, bool, error) { return tt.logged, true, nil },
 		}, d, time.Minute)

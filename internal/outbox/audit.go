@@ -73,13 +73,13 @@ var rules = []struct{ rule, sql string }{
 // telling when the worker is idle. requests and results may be nil; then that
 // side is not looked at. What is older than retention may have been removed from
 // the tables, and is not missed there; 0: everything is.
-func (s *Store) Audit(ctx context.Context, requests, results jetstream.Stream, consumer string, retention time.Duration) (Report, error) {
+func (desk *Desk) Audit(ctx context.Context, requests, results jetstream.Stream, consumer string, retention time.Duration) (Report, error) {
 	r := Report{Offenders: []Offender{}} // [] in JSON where there are none
-	if err := s.auditCounts(ctx, &r); err != nil {
+	if err := desk.auditCounts(ctx, &r); err != nil {
 		return r, err
 	}
 	for _, rule := range rules {
-		rows, err := s.pool.Query(ctx, rule.sql)
+		rows, err := desk.pool.Query(ctx, rule.sql)
 		if err != nil {
 			return r, database.Wrap("audit: "+rule.rule, err)
 		}
@@ -92,12 +92,12 @@ func (s *Store) Audit(ctx context.Context, requests, results jetstream.Stream, c
 		}
 	}
 	if requests != nil {
-		if err := s.auditRequests(ctx, &r, requests, consumer, retention); err != nil {
+		if err := desk.auditRequests(ctx, &r, requests, consumer, retention); err != nil {
 			return r, err
 		}
 	}
 	if results != nil {
-		return r, s.auditResults(ctx, &r, results, retention)
+		return r, desk.auditResults(ctx, &r, results, retention)
 	}
 	return r, nil
 }
@@ -108,8 +108,8 @@ func (r *Report) offend(rule, id, why string) {
 
 func (r *Report) count(what string, n int64) { r.Counts = append(r.Counts, Count{What: what, N: n}) }
 
-func (s *Store) auditCounts(ctx context.Context, r *Report) error {
-	rows, err := s.pool.Query(ctx, `
+func (desk *Desk) auditCounts(ctx context.Context, r *Report) error {
+	rows, err := desk.pool.Query(ctx, `
 		(SELECT 'requests ' || s.state, count(o.id) FROM unnest($1::text[]) WITH ORDINALITY AS s (state, n)
 		  LEFT JOIN outbox o USING (state) GROUP BY s.state, s.n ORDER BY s.n)
 		UNION ALL SELECT 'repeats', count(*) FROM outbox_repeats
@@ -134,7 +134,7 @@ func stateNames() []string {
 
 // auditRequests holds the request stream against the tables: every message up
 // to the point where all are acked is a row, a repeat or malformed.
-func (s *Store) auditRequests(ctx context.Context, r *Report, stream jetstream.Stream, consumer string, retention time.Duration) error {
+func (desk *Desk) auditRequests(ctx context.Context, r *Report, stream jetstream.Stream, consumer string, retention time.Duration) error {
 	info, err := stream.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("outbox: audit: request stream: %w", err)
@@ -145,7 +145,7 @@ func (s *Store) auditRequests(ctx context.Context, r *Report, stream jetstream.S
 	}
 	// FirstSeq is 0 while the stream has never had a message, and one past LastSeq when it
 	// was purged; the first message has the sequence 1.
-	rows, err := s.pool.Query(ctx, `
+	rows, err := desk.pool.Query(ctx, `
 		SELECT n FROM generate_series($1::bigint, $2::bigint) AS n
 		 WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.stream_sequence = n AND o.stream_time >= $3)
 		   AND NOT EXISTS (SELECT FROM outbox_repeats p WHERE p.stream_sequence = n AND p.stream_time >= $3)
@@ -205,12 +205,12 @@ type ledger struct {
 }
 
 // auditResults holds the settled rows against the result stream.
-func (s *Store) auditResults(ctx context.Context, r *Report, stream jetstream.Stream, retention time.Duration) error {
+func (desk *Desk) auditResults(ctx context.Context, r *Report, stream jetstream.Stream, retention time.Duration) error {
 	seen, begun, err := readResults(ctx, r, stream)
 	if err != nil {
 		return err
 	}
-	rows, err := s.pool.Query(ctx, `
+	rows, err := desk.pool.Query(ctx, `
 		SELECT request_id, state, settlement, coalesce(interaction_sid, ''), published_at
 		  FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NOT NULL`)
 	if err != nil {
@@ -240,7 +240,7 @@ func (s *Store) auditResults(ctx context.Context, r *Report, stream jetstream.St
 		return database.Wrap("audit: results", err)
 	}
 	r.count("published results that the stream no longer has", r.Forgotten)
-	return s.auditStrangers(ctx, r, seen, retention)
+	return desk.auditStrangers(ctx, r, seen, retention)
 }
 
 // readResults reads the final results off the stream, by message id.
@@ -305,7 +305,7 @@ func (l *ledger) note(id string, result results.Result) {
 }
 
 // auditStrangers looks at results that no row explains.
-func (s *Store) auditStrangers(ctx context.Context, r *Report, seen ledger, retention time.Duration) error {
+func (desk *Desk) auditStrangers(ctx context.Context, r *Report, seen ledger, retention time.Duration) error {
 	var ids, sids []string
 	for _, p := range slices.AppendSeq(seen.odd, maps.Values(seen.byID)) {
 		removed := retention > 0 && !p.settled.IsZero() && time.Since(p.settled) > retention
@@ -313,7 +313,7 @@ func (s *Store) auditStrangers(ctx context.Context, r *Report, seen ledger, rete
 			ids, sids = append(ids, p.requestID), append(sids, p.sid)
 		}
 	}
-	rows, err := s.pool.Query(ctx, `
+	rows, err := desk.pool.Query(ctx, `
 		SELECT DISTINCT r.sid, r.id FROM unnest($1::text[], $2::text[]) AS r (id, sid)
 		 WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.request_id = r.id AND o.interaction_sid = r.sid) ORDER BY 1, 2`, ids, sids)
 	if err != nil {

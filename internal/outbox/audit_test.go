@@ -111,7 +111,7 @@ func (b *books) offenders() []string {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	r, err := b.s.Audit(b.t.Context(), b.requests, results, "worker", 30*24*time.Hour)
+	r, err := b.s.desk().Audit(b.t.Context(), b.requests, results, "worker", 30*24*time.Hour)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -327,7 +327,7 @@ func TestAuditForgotten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := b.s.Audit(ctx, b.requests, results, "worker", 0)
+		r, err := b.s.desk().Audit(ctx, b.requests, results, "worker", 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -404,7 +404,7 @@ func TestAuditRequests(t *testing.T) {
 	b.want(t)
 
 	// The consumer of another name is an error, not a balance.
-	if _, err := b.s.Audit(t.Context(), b.requests, nil, "nobody", 0); err == nil || !strings.Contains(err.Error(), "nobody") {
+	if _, err := b.s.desk().Audit(t.Context(), b.requests, nil, "nobody", 0); err == nil || !strings.Contains(err.Error(), "nobody") {
 		t.Errorf("a consumer that is not there: %v", err)
 	}
 }
@@ -427,13 +427,13 @@ func TestAuditAfterRetention(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	eventually(t, func() error {
-		r, err := b.s.Audit(t.Context(), b.requests, results, "worker", time.Millisecond)
+		r, err := b.s.desk().Audit(t.Context(), b.requests, results, "worker", time.Millisecond)
 		if err == nil && len(r.Offenders) > 0 {
 			err = fmt.Errorf("%v", r.Offenders)
 		}
 		return err
 	})
-	r, err := b.s.Audit(t.Context(), b.requests, results, "worker", 0)
+	r, err := b.s.desk().Audit(t.Context(), b.requests, results, "worker", 0)
 	if err != nil || len(r.Offenders) != 22+18 { // 20 requests, a repeat, a malformed one; 18 sids
 		t.Errorf("without retention: %d offenders %v, %v", len(r.Offenders), r.Offenders, err)
 	}
@@ -472,7 +472,7 @@ func TestAuditEmptyAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.want(t)
-	_, err = b.s.Audit(ctx, b.requests, nil, "mistyped", 0)
+	_, err = b.s.desk().Audit(ctx, b.requests, nil, "mistyped", 0)
 	if want := "stream REQUESTS has no consumer mistyped"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -20,10 +20,10 @@ type Backlog struct {
 // there is none. It reads the loops' partial indexes, and rows only where they were
 // written since the last vacuum, in time proportional to the backlog (half a million:
 // 0.1 s): count now and then, not at each question.
-func (s *Store) Backlog(ctx context.Context) ([]Backlog, error) {
+func (desk *Desk) Backlog(ctx context.Context) ([]Backlog, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, backlogSQL)
+	rows, err := desk.pool.Query(ctx, backlogSQL)
 	if err != nil {
 		return nil, database.Wrap("backlog", err)
 	}

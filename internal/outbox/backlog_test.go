@@ -33,7 +33,7 @@ func TestBacklog(t *testing.T) {
 		       published_at = CASE WHEN request_id = ANY($1) THEN now() END`, published); err != nil {
 		t.Fatal(err)
 	}
-	backlog, err := s.Backlog(t.Context())
+	backlog, err := s.desk().Backlog(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestBacklog(t *testing.T) {
 // TestBacklogEmpty: every state is there, so that no gauge keeps what it showed last.
 func TestBacklogEmpty(t *testing.T) {
 	t.Parallel()
-	backlog, err := newStore(t).Backlog(t.Context())
+	backlog, err := newStore(t).desk().Backlog(t.Context())
 	if err != nil || len(backlog) != 4 {
 		t.Fatalf("%v, %v", backlog, err)
 	}
@@ -72,7 +72,7 @@ func TestBacklogScheduled(t *testing.T) {
 	mustAdd(t, s, "scheduled", 1, func(e *request.Event) { e.NotBefore = time.Now().Add(time.Hour) })
 	exec(t, s.pool, `UPDATE outbox SET received_at = now() - interval '1 day'`)
 	age := func() (counted, shown time.Duration) {
-		backlog, err := s.Backlog(t.Context())
+		backlog, err := s.desk().Backlog(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

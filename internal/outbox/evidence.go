@@ -25,7 +25,7 @@ type Evidence struct {
 
 // Ask makes a lookup of one uncertain request for a person, and decides nothing. What
 // proves absence is what proves it to a lookup: settle is this process's LOOKUP_SETTLE.
-func (s *Store) Ask(ctx context.Context, f lookup.Finder, d Detail, settle time.Duration) Evidence {
+func (desk *Desk) Ask(ctx context.Context, f lookup.Finder, d Detail, settle time.Duration) Evidence {
 	if d.LookupKey == nil || d.LookupAttribute == nil || d.Workspace == nil || d.UncertainSince == nil || d.AttemptBeganAt == nil {
 		return Evidence{Said: []string{"There is no task to look for: its call carried no lookup key, or named no workspace."}}
 	}
@@ -34,10 +34,10 @@ func (s *Store) Ask(ctx context.Context, f lookup.Finder, d Detail, settle time.
 	u := lookup.Input{RequestID: d.RequestID, LookupKey: *d.LookupKey, Attempt: d.Attempt, Received: d.ReceivedAt,
 		Began: *d.AttemptBeganAt, Since: *d.UncertainSince, Lasted: d.Now.Sub(*d.AttemptBeganAt), Age: d.Now.Sub(*d.UncertainSince)}
 	q := lookup.Batch{Workspace: *d.Workspace, Attribute: *d.LookupAttribute, Asked: []lookup.Input{u}}
-	if err := s.pool.QueryRow(ctx, `SELECT `+lookup.LongestSettle("$1"), settle).Scan(&q.Settle); err != nil {
+	if err := desk.pool.QueryRow(ctx, `SELECT `+lookup.LongestSettle("$1"), settle).Scan(&q.Settle); err != nil {
 		return Evidence{Said: []string{fmt.Sprintf("The settle times of the fleet could not be read: %v.", err)}}
 	}
-	q.Later = lookup.LaterCreation(ctx, s.pool, q)
+	q.Later = lookup.LaterCreation(ctx, desk.pool, q)
 	w := &witnesses{Finder: f, of: u}
 	findings, _ := q.LookUp(ctx, w) // the finding says why
 	found := findings[0]

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,9 +14,25 @@ import (
 
 // Explain says in prose what happened to a request, why it is where it is and what comes
 // next: a sentence a line, and commands, which are indented and can be pasted, on lines of
-// their own. Nothing that others wrote reaches the terminal unseen. It is pure: the same
-// values give the same sentences. The zero Fleet is one of which nothing is known.
-func Explain(d Detail, g gate.Status, f gate.Fleet) string {
+// their own. Nothing that others wrote reaches the terminal unseen.
+func (desk *Desk) Explain(ctx context.Context, requestID string) (string, error) {
+	d, err := desk.Show(ctx, requestID)
+	if err != nil {
+		return "", err
+	}
+	g, err := gate.Read(ctx, desk.pool)
+	if err != nil {
+		return "", err
+	}
+	f, err := gate.ReadFleet(ctx, desk.pool)
+	if err != nil {
+		return "", err
+	}
+	return explain(d, g, f), nil
+}
+
+// explain is pure: the same values give the same sentences. The zero Fleet is one of which nothing is known.
+func explain(d Detail, g gate.Status, f gate.Fleet) string {
 	var b strings.Builder
 	say := func(format string, args ...any) { b.WriteString(terminal.Line(fmt.Sprintf(format, args...)) + "\n") }
 	say("%s was asked for by %s at %s (message %d of the request stream).", d.RequestID, d.Source, request.ShowTime(d.ReceivedAt), d.StreamSequence)

@@ -183,7 +183,7 @@ func TestExplain(t *testing.T) {
 			if tt.d.RequestID != "crm-42" {
 				begin = strings.NewReplacer("crm-42", tt.d.RequestID, "by crm", `by crm\x1b[2J`).Replace(begin)
 			}
-			if got := Explain(tt.d, tt.g, gate.Fleet{}); got != begin+tt.want {
+			if got := explain(tt.d, tt.g, gate.Fleet{}); got != begin+tt.want {
 				t.Errorf("it says\n%s\nwant\n%s", strings.TrimPrefix(got, begin), tt.want)
 			}
 		})
@@ -200,16 +200,11 @@ func TestExplainWhatIs(t *testing.T) {
 		request.Created: "It is created as " + sidA + " (Flex answered so)", request.Rejected: "It is rejected since", request.Abandoned: "It is abandoned since",
 		request.Expired: "It is expired since", request.Cancelled: "It is cancelled since",
 	} {
-		d, err := s.Show(t.Context(), string(state))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := Explain(d, readGate(t, s), gate.Fleet{}); !strings.Contains(got, "\n"+want) || strings.Contains(got, "%!") {
-			t.Errorf("%s: %s", state, got)
+		if got, err := s.desk().Explain(t.Context(), string(state)); err != nil || !strings.Contains(got, "\n"+want) || strings.Contains(got, "%!") {
+			t.Errorf("%s: %s, %v", state, got, err)
 		}
 	}
-	d, err := s.Show(t.Context(), "faulty")
-	if got := Explain(d, readGate(t, s), gate.Fleet{}); err != nil || !strings.Contains(got, "channel: is no channel. It failed the check before Flex") {
+	if got, err := s.desk().Explain(t.Context(), "faulty"); err != nil || !strings.Contains(got, "channel: is no channel. It failed the check before Flex") {
 		t.Errorf("faulty: %s %v", got, err)
 	}
 }
@@ -233,7 +228,7 @@ func TestExplainNamesWhoIsStopped(t *testing.T) {
 		{"one works", []gate.Replica{stopped, works}, ""},
 		{"none runs", []gate.Replica{dead}, "But no worker runs."},
 	} {
-		got := Explain(d, gate.Status{State: gate.Open}, gate.Fleet{Now: now, Replicas: tt.replicas})
+		got := explain(d, gate.Status{State: gate.Open}, gate.Fleet{Now: now, Replicas: tt.replicas})
 		if said := strings.Contains(got, "But no worker"); said != (tt.want != "") || !strings.Contains(got, tt.want) || said != strings.Contains(got, "\n    worker fleet\n") {
 			t.Errorf("%s:\n%s", tt.name, got)
 		}

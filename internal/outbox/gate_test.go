@@ -219,7 +219,7 @@ func TestPause(t *testing.T) {
 			s, one := newStore(t), newStore(t)
 			for _, store := range []*Store{s, one} {
 				if tt.hold {
-					if err := store.Hold(t.Context(), ann); err != nil {
+					if _, err := store.desk().Hold(t.Context(), ann); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -57,6 +57,9 @@ func newStore(t testing.TB) *Store {
 	return NewStore(pgtest.NewPool(t, migrate, Configure), "w1", testLimit)
 }
 
+// desk is where people ask and act on the same tables.
+func (s *Store) desk() *Desk { return NewDesk(s.pool) }
+
 // another is a Store of another process on the same tables.
 func (s *Store) another(name string) *Store { return NewStore(s.pool, name, testLimit) }
 
@@ -145,7 +148,7 @@ func mustClaim(t testing.TB, s *Store, n int) []Lease {
 
 // SetRate sets the fleet's rate, as a person would.
 func (s *Store) SetRate(ctx context.Context, rate float64) error {
-	return s.Rate(ctx, Act{Who: "test", Why: "test"}, rate)
+	return s.desk().Rate(ctx, Act{Who: "test", Why: "test"}, rate)
 }
 
 // prune is a batch from the front.

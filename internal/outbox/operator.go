@@ -3,7 +3,6 @@ package outbox
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -13,18 +12,9 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 )
-
-// An Act is what a person does to requests or to the gate: it is recorded.
-type Act struct {
-	Who string // not empty
-	Why string // not empty
-	// Attempt is the number of the latest attempt that the person has seen, 0 when there
-	// was none: once another attempt has been made the act changes nothing. Nil: the act
-	// speaks of no attempt, as one that chooses many requests does.
-	Attempt *int
-}
 
 // Filter chooses requests; what is not set does not restrict.
 type Filter struct {
@@ -173,8 +163,8 @@ type Affected struct {
 }
 
 // Matching says what a change would take. It changes nothing.
-func (s *Store) Matching(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
-	rows, err := s.pool.Query(ctx, `
+func (desk *Desk) Matching(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
+	rows, err := desk.pool.Query(ctx, `
 		WITH chosen AS MATERIALIZED (
 			SELECT id, request_id, `+c.what+` AS what FROM outbox WHERE`+where+c.can+` AND ($8::integer IS NULL OR attempt = $8)
 			 ORDER BY id LIMIT nullif($7, 0))
@@ -197,12 +187,12 @@ func (s *Store) Matching(ctx context.Context, c Change, a Act, f Filter) (Affect
 // one statement. Rows are locked in the order of ids. An act that speaks of an attempt
 // changes nothing where another has been made since. What somebody holds locked for longer than
 // patience is left out, and named: one row must not keep a thousand from what a person decided.
-func (s *Store) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
-	all, _, err := s.do(ctx, c, a, f, "")
-	if database.WaitedForLock(err) && database.RowsLocked(ctx, s.pool, err) {
+func (desk *Desk) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
+	all, _, err := desk.do(ctx, c, a, f, "")
+	if database.WaitedForLock(err) && database.RowsLocked(ctx, desk.pool, err) {
 		var left []int64
-		if all, left, err = s.do(ctx, c, a, f, "SKIP LOCKED"); len(left) > 0 && err == nil {
-			all.Locked, err = s.stillMatching(ctx, c, left)
+		if all, left, err = desk.do(ctx, c, a, f, "SKIP LOCKED"); len(left) > 0 && err == nil {
+			all.Locked, err = desk.stillMatching(ctx, c, left)
 		}
 	}
 	return all, database.Wrap(c.Name, err)
@@ -210,7 +200,7 @@ func (s *Store) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, er
 
 // do is Do, with what to do about locked rows. It returns, too, what matched and could not be
 // had: another session holds it, or has changed it since.
-func (s *Store) do(ctx context.Context, c Change, a Act, f Filter, locked string) (Affected, []int64, error) {
+func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, locked string) (Affected, []int64, error) {
 	matches := where + c.can + ` AND ($11::integer IS NULL OR attempt = $11)`
 	var b pgx.Batch
 	b.Queue(`SELECT ` + database.Patiently)
@@ -228,7 +218,7 @@ func (s *Store) do(ctx context.Context, c Change, a Act, f Filter, locked string
 		SELECT match, coalesce(request_id, ''), coalesce(what, '') FROM matching LEFT JOIN moved ON id = match ORDER BY match`,
 		f.args(f.Limit, a.Who, a.Why, c.Name, a.Attempt)...)
 	all := Affected{IDs: []string{}, Of: map[string]int{}}
-	sent := s.pool.SendBatch(ctx, &b)
+	sent := desk.pool.SendBatch(ctx, &b)
 	if _, err := sent.Exec(); err != nil {
 		return all, nil, cmp.Or(err, sent.Close())
 	}
@@ -253,42 +243,31 @@ func (s *Store) do(ctx context.Context, c Change, a Act, f Filter, locked string
 }
 
 // stillMatching names those of the requests that the change can still take.
-func (s *Store) stillMatching(ctx context.Context, c Change, ids []int64) ([]string, error) {
-	rows, err := s.pool.Query(ctx, `SELECT request_id FROM outbox WHERE id = ANY ($1)`+c.can+` ORDER BY id`, ids)
+func (desk *Desk) stillMatching(ctx context.Context, c Change, ids []int64) ([]string, error) {
+	rows, err := desk.pool.Query(ctx, `SELECT request_id FROM outbox WHERE id = ANY ($1)`+c.can+` ORDER BY id`, ids)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// ErrNotUncertain is returned for a request that does not stand in uncertain: there is
-// nothing to resolve, or another was faster.
-var ErrNotUncertain = errors.New("outbox: the request is not uncertain")
-
-// ErrRefused is returned for an act that the table does not allow. Nothing was changed.
-var ErrRefused = errors.New("outbox: refused")
-
-// ErrOtherAttempt is returned for an act that speaks of an attempt which is not the
-// latest: what the person has seen is over. Nothing was changed.
-var ErrOtherAttempt = errors.New("outbox: another attempt has been made since")
-
 var sidForm = regexp.MustCompile(`^KD[0-9a-fA-F]{32}$`)
 
 // ResolveCreated settles an uncertain request as created: a person has found
 // its interaction. seen is what Flex shows of it, as far as it could be read.
-func (s *Store) ResolveCreated(ctx context.Context, a Act, requestID, sid string, seen flex.Outcome) error {
+func (desk *Desk) ResolveCreated(ctx context.Context, a Act, requestID, sid string, seen flex.Outcome) error {
 	if !sidForm.MatchString(sid) {
 		return fmt.Errorf("%w: %s is not the sid of an interaction: KD and 32 hexadecimal digits", ErrRefused, sid)
 	}
 	var other *string
-	err := s.pool.QueryRow(ctx, `SELECT min(request_id) FROM outbox WHERE interaction_sid = $1 AND request_id <> $2`, sid, requestID).Scan(&other)
+	err := desk.pool.QueryRow(ctx, `SELECT min(request_id) FROM outbox WHERE interaction_sid = $1 AND request_id <> $2`, sid, requestID).Scan(&other)
 	if err != nil {
 		return database.Wrap("resolve", err)
 	}
 	if other != nil {
 		return fmt.Errorf("%w: %s is the interaction of %s: nothing was changed", ErrRefused, sid, *other)
 	}
-	return s.resolveByHand(ctx, a, "resolve created", requestID, `
+	return desk.resolveByHand(ctx, a, "resolve created", requestID, `
 		state = 'created', due_at = NULL, interaction_sid = $6, task_sid = coalesce(nullif($7, ''), task_sid),
 		assignment_status = nullif($8, ''), response = coalesce($9::text::json, response), for_person_since = NULL, ends_as = NULL,
 		resolved_by = 'operator', error_kind = NULL, error_message = NULL, settled_at = clock_timestamp()`,
@@ -302,8 +281,8 @@ const absentEnd = `CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' EL
 // its interaction does not exist. If they are wrong it is created twice. A request that
 // was cancelled is not sent again: it ends as cancelled. Whether
 // an attempt created it stays undecided: nothing has proved what the person says.
-func (s *Store) ResolveAbsent(ctx context.Context, a Act, requestID string) error {
-	return s.resolveByHand(ctx, a, "resolve absent", requestID, `
+func (desk *Desk) ResolveAbsent(ctx context.Context, a Act, requestID string) error {
+	return desk.resolveByHand(ctx, a, "resolve absent", requestID, `
 		state = `+absentEnd+`,
 		due_at = CASE WHEN `+absentEnd+` = 'pending' THEN clock_timestamp() END,
 		settled_at = CASE WHEN `+absentEnd+` <> 'pending' THEN clock_timestamp() END,
@@ -314,11 +293,11 @@ func (s *Store) ResolveAbsent(ctx context.Context, a Act, requestID string) erro
 			|| CASE WHEN ends_as IS NULL THEN '' ELSE '; before: ' || coalesce(error_message, '') END`)
 }
 
-func (s *Store) resolveByHand(ctx context.Context, a Act, act, requestID, set string, args ...any) error {
+func (desk *Desk) resolveByHand(ctx context.Context, a Act, act, requestID, set string, args ...any) error {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var moved, other bool
-	err := s.pool.QueryRow(ctx, `
+	err := desk.pool.QueryRow(ctx, `
 		WITH moved AS (
 			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND ($5::integer IS NULL OR attempt = $5) RETURNING request_id),
 		acts AS (
@@ -335,11 +314,28 @@ func (s *Store) resolveByHand(ctx context.Context, a Act, act, requestID, set st
 	}
 }
 
+// GateChange is the gate before an act on it and afterwards.
+type GateChange struct{ Before, After gate.Status }
+
+// changeGate does an act on the gate, and reads the gate before it and afterwards.
+func (desk *Desk) changeGate(ctx context.Context, act func() error) (c GateChange, err error) {
+	if c.Before, err = gate.Read(ctx, desk.pool); err != nil {
+		return c, err
+	}
+	if err = act(); err != nil {
+		return c, err
+	}
+	c.After, err = gate.Read(ctx, desk.pool)
+	return c, err
+}
+
 // Hold shuts the gate until a person releases it. Where it was held or paused already
 // the latest reason is kept behind the person's: it may still be true.
-func (s *Store) Hold(ctx context.Context, a Act) error {
-	return s.actOnGate(ctx, a, "hold", `held_since = coalesce(held_since, clock_timestamp()),
+func (desk *Desk) Hold(ctx context.Context, a Act) (GateChange, error) {
+	return desk.changeGate(ctx, func() error {
+		return desk.actOnGate(ctx, a, "hold", `held_since = coalesce(held_since, clock_timestamp()),
 		reason = $2 || CASE WHEN held_since IS NOT NULL OR paused_until > clock_timestamp() THEN coalesce('; before: ' || split_part(reason, '; before: ', 1), '') ELSE '' END`)
+	})
 }
 
 // releaseBatch is how many requests Release makes due in one transaction.
@@ -348,24 +344,29 @@ const releaseBatch = 1000
 // Release opens the gate, whoever shut it and why, and makes due at once what had met the
 // refusal behind a pause (429) and waits for its end. Where it is cut off in between,
 // another Release goes on. What another session holds locked is left out, and is due when it would
-// have been: then the error is ErrLocked.
-func (s *Store) Release(ctx context.Context, a Act) error {
+// have been: then the error is ErrLeftOut.
+func (desk *Desk) Release(ctx context.Context, a Act) (GateChange, error) {
+	return desk.changeGate(ctx, func() error { return desk.release(ctx, a) })
+}
+
+// release is Release, without the gate's status.
+func (desk *Desk) release(ctx context.Context, a Act) error {
 	var ids []int64
 	var attempts []int32 // what meets a new refusal while this goes on is left alone
-	err := s.pool.QueryRow(ctx, `
+	err := desk.pool.QueryRow(ctx, `
 		SELECT coalesce(array_agg(id ORDER BY id), '{}'), coalesce(array_agg(attempt ORDER BY id), '{}')
 		  FROM outbox WHERE state = 'pending' AND attempt > 0 AND http_status = 429 AND due_at > clock_timestamp()`).Scan(&ids, &attempts)
 	if err != nil {
 		return database.Wrap("release", err)
 	}
-	if err := s.actOnGate(ctx, a, "release", `held_since = NULL, paused_until = NULL, reason = NULL`); err != nil {
+	if err := desk.actOnGate(ctx, a, "release", `held_since = NULL, paused_until = NULL, reason = NULL`); err != nil {
 		return err
 	}
 	left := 0
 	for from := 0; from < len(ids); from += releaseBatch {
 		to := min(from+releaseBatch, len(ids))
 		var still int
-		err := s.pool.QueryRow(ctx, `
+		err := desk.pool.QueryRow(ctx, `
 			WITH waiting AS MATERIALIZED (
 				SELECT o.id FROM outbox o JOIN unnest($1::bigint[], $2::integer[]) AS w (id, attempt) ON o.id = w.id AND o.attempt = w.attempt
 				 WHERE state = 'pending' AND due_at > clock_timestamp()),
@@ -380,15 +381,15 @@ func (s *Store) Release(ctx context.Context, a Act) error {
 		left += still
 	}
 	if left > 0 {
-		return fmt.Errorf("the gate is open, but %d of the requests that waited for it are not due yet: %w. Say release again", left, ErrLocked)
+		return fmt.Errorf("the gate is open, but %d of the requests that waited for it are not due yet: %w. Say release again", left, ErrLeftOut)
 	}
 	return nil
 }
 
-func (s *Store) actOnGate(ctx context.Context, a Act, act, set string) error {
+func (desk *Desk) actOnGate(ctx context.Context, a Act, act, set string) error {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	_, err := s.pool.Exec(ctx, `
+	_, err := desk.pool.Exec(ctx, `
 		WITH was AS MATERIALIZED (SELECT held_since IS NOT NULL AS held FROM outbox_gate FOR UPDATE),
 		moved AS (UPDATE outbox_gate SET `+set+`, changed_by = $1, changed_at = clock_timestamp())
 		INSERT INTO outbox_acts (who, why, act, was) SELECT $1, $2, $3, CASE WHEN held THEN 'held' ELSE 'open' END FROM was`,
@@ -422,7 +423,3 @@ func (d Detail) Since(seen int) string {
 	}
 	return strings.Join(after, "; ")
 }
-
-// LocksAreHeld says whether err means that another session holds locked what was needed: a
-// statement waited for it too long, or went on without it.
-func LocksAreHeld(err error) bool { return database.WaitedForLock(err) || errors.Is(err, ErrLocked) }

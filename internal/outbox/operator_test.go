@@ -20,17 +20,17 @@ var ann = Act{Who: "ann@desk", Why: "a test"}
 
 // retry, cancel and republish do the acts and say whom they changed.
 func (s *Store) retry(ctx context.Context, a Act, f Filter) ([]string, error) {
-	all, err := s.Do(ctx, ToRetry(false), a, f)
+	all, err := s.desk().Do(ctx, ToRetry(false), a, f)
 	return all.IDs, err
 }
 
 func (s *Store) cancel(ctx context.Context, a Act, f Filter) ([]string, error) {
-	all, err := s.Do(ctx, ToCancel(), a, f)
+	all, err := s.desk().Do(ctx, ToCancel(), a, f)
 	return all.IDs, err
 }
 
 func (s *Store) republish(ctx context.Context, a Act, f Filter) ([]string, error) {
-	all, err := s.Do(ctx, ToRepublish(), a, f)
+	all, err := s.desk().Do(ctx, ToRepublish(), a, f)
 	return all.IDs, err
 }
 
@@ -90,7 +90,7 @@ func TestActsByState(t *testing.T) {
 			everyState(t, s)
 			const picture = `SELECT string_agg(request_id || ' ' || state, ' ' ORDER BY id) FROM outbox WHERE request_id <> ALL($1)`
 			rest := one[string](t, s.pool, picture, tt.want)
-			all, err := s.Matching(t.Context(), tt.act, ann, Filter{})
+			all, err := s.desk().Matching(t.Context(), tt.act, ann, Filter{})
 			if err != nil || all.N != len(tt.want) || len(all.IDs) != min(all.N, 5) {
 				t.Errorf("%+v would change, %v", all, err)
 			}
@@ -143,7 +143,7 @@ func TestActWantsWhoAndWhy(t *testing.T) {
 		if _, err := s.cancel(t.Context(), bad, Filter{}); err == nil || !strings.Contains(err.Error(), "who_and_why_are_said") {
 			t.Errorf("%+v: %v", bad, err)
 		}
-		if err := s.Hold(t.Context(), bad); err == nil {
+		if _, err := s.desk().Hold(t.Context(), bad); err == nil {
 			t.Errorf("hold by %+v", bad)
 		}
 	}
@@ -176,7 +176,7 @@ func TestFilter(t *testing.T) {
 		{Filter{State: "nonsense"}, ""},
 		{Filter{State: request.Created, OlderThan: time.Hour}, "created"},
 	} {
-		rows, err := s.List(t.Context(), tt.f)
+		rows, err := s.desk().List(t.Context(), tt.f)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -242,7 +242,7 @@ func TestRetryAnswersAnew(t *testing.T) {
 		t.Errorf("results %v, want %v", got, want)
 	}
 	b.want(t)
-	if d, err := b.s.Show(t.Context(), "a-9"); err != nil || len(d.History) != 2 || d.History[1].Number != 2 || len(d.Acts) != 1 || d.Settlement != 2 {
+	if d, err := b.s.desk().Show(t.Context(), "a-9"); err != nil || len(d.History) != 2 || d.History[1].Number != 2 || len(d.Acts) != 1 || d.Settlement != 2 {
 		t.Errorf("%+v, %v", d, err)
 	}
 }
@@ -270,7 +270,7 @@ func TestResolveByHand(t *testing.T) {
 	s := newStore(t)
 	everyState(t, s)
 	for _, sid := range []string{"", "KD12", "WT0000000000000000000000000000000a", sidA + "0", "KDzz" + sidA[4:], sidA + "\n"} {
-		if err := s.ResolveCreated(t.Context(), ann, "uncertain", sid, flex.Outcome{}); err == nil {
+		if err := s.desk().ResolveCreated(t.Context(), ann, "uncertain", sid, flex.Outcome{}); err == nil {
 			t.Errorf("%q was believed", sid)
 		}
 	}
@@ -278,17 +278,17 @@ func TestResolveByHand(t *testing.T) {
 		if state == request.Uncertain {
 			continue
 		}
-		if err := s.ResolveCreated(t.Context(), ann, string(state), sidB, flex.Outcome{}); !errors.Is(err, ErrNotUncertain) {
+		if err := s.desk().ResolveCreated(t.Context(), ann, string(state), sidB, flex.Outcome{}); !errors.Is(err, ErrNotUncertain) {
 			t.Errorf("%s as created: %v", state, err)
 		}
-		if err := s.ResolveAbsent(t.Context(), ann, string(state)); !errors.Is(err, ErrNotUncertain) {
+		if err := s.desk().ResolveAbsent(t.Context(), ann, string(state)); !errors.Is(err, ErrNotUncertain) {
 			t.Errorf("%s as absent: %v", state, err)
 		}
 	}
 	if got := acts(t, s); got != "" {
 		t.Errorf("recorded %s", got)
 	}
-	if err := s.ResolveAbsent(t.Context(), ann, "uncertain"); err != nil {
+	if err := s.desk().ResolveAbsent(t.Context(), ann, "uncertain"); err != nil {
 		t.Fatal(err)
 	}
 	if r := s.row(t, "uncertain"); r.State != request.Pending || deref(r.ErrorKind) != "absent" {
@@ -302,7 +302,7 @@ func TestResolveByHand(t *testing.T) {
 	if n, err := s.lapse(t.Context()); err != nil || n != 1 {
 		t.Fatal(n, err)
 	}
-	if err := s.ResolveCreated(t.Context(), ann, "uncertain", sidB, flex.Outcome{TaskSID: "WT7", AssignmentStatus: "assigned", Response: []byte(`{"a":1}`)}); err != nil {
+	if err := s.desk().ResolveCreated(t.Context(), ann, "uncertain", sidB, flex.Outcome{TaskSID: "WT7", AssignmentStatus: "assigned", Response: []byte(`{"a":1}`)}); err != nil {
 		t.Fatal(err)
 	}
 	r := s.row(t, "uncertain")
@@ -337,9 +337,9 @@ func TestResolveRacesOutcome(t *testing.T) {
 		o.InteractionSID = ours
 		both.Go(func() {
 			if i%2 == 0 {
-				byHand = s.ResolveCreated(t.Context(), ann, l.RequestID, theirs, flex.Outcome{})
+				byHand = s.desk().ResolveCreated(t.Context(), ann, l.RequestID, theirs, flex.Outcome{})
 			} else {
-				byHand = s.ResolveAbsent(t.Context(), ann, l.RequestID)
+				byHand = s.desk().ResolveAbsent(t.Context(), ann, l.RequestID)
 			}
 		})
 		both.Go(func() { _, late = s.record(t.Context(), told(l, o)) })
@@ -382,7 +382,7 @@ func TestHoldAndRelease(t *testing.T) {
 	}
 	mustAdd(t, s, "before", 20)
 	inState(t, s, request.Created, 20)
-	if err := s.Hold(t.Context(), ann); err != nil {
+	if _, err := s.desk().Hold(t.Context(), ann); err != nil {
 		t.Fatal(err)
 	}
 	mustAdd(t, s, "held", 20, func(e *request.Event) { e.Sequence += 100 })
@@ -399,7 +399,7 @@ func TestHoldAndRelease(t *testing.T) {
 	if n := len(srv.Ledger()); n != 20 {
 		t.Errorf("%d created while held", n)
 	}
-	if err := s.Release(t.Context(), Act{Who: "bob", Why: "over"}); err != nil {
+	if _, err := s.desk().Release(t.Context(), Act{Who: "bob", Why: "over"}); err != nil {
 		t.Fatal(err)
 	}
 	inState(t, s, request.Created, 40)
@@ -417,7 +417,7 @@ func TestHoldOverPause(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	pause(t, s, time.Hour)
-	if err := s.Hold(t.Context(), ann); err != nil {
+	if _, err := s.desk().Hold(t.Context(), ann); err != nil {
 		t.Fatal(err)
 	}
 	if g := readGate(t, s); g.State != gate.Held || g.Reason != ann.Why+"; before: 429 1h0m0s" {

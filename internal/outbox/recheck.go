@@ -68,10 +68,10 @@ const carriedUnder = `CASE WHEN lookup_key IS NOT NULL THEN coalesce(CASE WHEN `
 //
 // attribute is the task attribute that calls of that time carried their keys in; "": that
 // of the worker which was seen last. dry: nothing is changed.
-func (s *Store) Recheck(ctx context.Context, a Act, since time.Time, attribute string, dry bool) (Rechecked, error) {
+func (desk *Desk) Recheck(ctx context.Context, a Act, since time.Time, attribute string, dry bool) (Rechecked, error) {
 	var held bool
 	var leases *time.Time
-	err := s.pool.QueryRow(ctx, `
+	err := desk.pool.QueryRow(ctx, `
 		SELECT (SELECT held_since IS NOT NULL FROM outbox_gate),
 		       (SELECT max(leased_until) FROM outbox WHERE state = 'sending' AND leased_until > clock_timestamp()),
 		       coalesce(nullif($1, ''), (SELECT lookup_attribute FROM outbox_replicas ORDER BY seen_at DESC LIMIT 1), 'interaction_request')`,
@@ -86,7 +86,7 @@ func (s *Store) Recheck(ctx context.Context, a Act, since time.Time, attribute s
 	}
 	var would, sum Rechecked
 	var ids []int64
-	err = s.pool.QueryRow(ctx, `
+	err = desk.pool.QueryRow(ctx, `
 		SELECT coalesce(array_agg(id ORDER BY id), '{}'), count(*) FILTER (WHERE NOT settled AND askable),
 		       count(*) FILTER (WHERE NOT settled AND NOT askable), count(*) FILTER (WHERE settled)
 		  FROM (SELECT id, `+unsentEnd+` AS settled, `+carriedUnder+` IS NOT NULL AS askable FROM outbox WHERE `+recheckable+`) AS o`,
@@ -95,7 +95,7 @@ func (s *Store) Recheck(ctx context.Context, a Act, since time.Time, attribute s
 		return would, database.Wrap("recheck", err)
 	}
 	for from := 0; from < len(ids); from += recheckBatch {
-		rows, err := s.pool.Query(ctx, recheckSQL, attribute, ids[from:min(from+recheckBatch, len(ids))], since, a.Who, a.Why)
+		rows, err := desk.pool.Query(ctx, recheckSQL, attribute, ids[from:min(from+recheckBatch, len(ids))], since, a.Who, a.Why)
 		if err != nil {
 			return sum, database.Wrap("recheck", err)
 		}

@@ -14,14 +14,14 @@ var afterLoss = Act{Who: "ann", Why: "a failover"}
 // recheck holds the fleet and rechecks.
 func (s *Store) recheck(t *testing.T, since time.Time, attribute string) Rechecked {
 	t.Helper()
-	if err := s.Hold(t.Context(), afterLoss); err != nil {
+	if _, err := s.desk().Hold(t.Context(), afterLoss); err != nil {
 		t.Fatal(err)
 	}
-	would, err := s.Recheck(t.Context(), afterLoss, since, attribute, true)
+	would, err := s.desk().Recheck(t.Context(), afterLoss, since, attribute, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum, err := s.Recheck(t.Context(), afterLoss, since, attribute, false)
+	sum, err := s.desk().Recheck(t.Context(), afterLoss, since, attribute, false)
 	if err != nil || sum != would {
 		t.Fatalf("%+v, %v; the preview said %+v", sum, err, would)
 	}
@@ -193,14 +193,14 @@ func TestRetryAfterRecheck(t *testing.T) {
 				t.Fatal(n, err)
 			}
 			s.recheck(t, time.Now().Add(-time.Hour), "")
-			all, err := s.Do(t.Context(), ToRetry(false), afterLoss, Filter{RequestIDs: []string{id}})
+			all, err := s.desk().Do(t.Context(), ToRetry(false), afterLoss, Filter{RequestIDs: []string{id}})
 			if err != nil || all.Of[AskedFirst+"; its expires_at has passed and no longer counts"] != 1 {
 				t.Fatal(all, err)
 			}
 			if r := s.row(t, id); r.State != request.Uncertain || deref(r.ErrorKind) != "lost" {
 				t.Errorf("%s, %s: %s", r.State, deref(r.ErrorKind), deref(r.ErrorMessage))
 			}
-			if err := s.Release(t.Context(), afterLoss); err != nil {
+			if _, err := s.desk().Release(t.Context(), afterLoss); err != nil {
 				t.Fatal(err)
 			}
 			s.grow(t, 20*time.Minute) // ten settle times, and more than the list remembers
@@ -282,7 +282,7 @@ func TestLateRecordAfterRecheck(t *testing.T) {
 	exec(t, s.pool, `UPDATE outbox SET state = 'expired', attempt = 0, attempt_began_at = NULL, leased_by = NULL, leased_until = NULL,
 		error_kind = 'expired', settled_at = clock_timestamp()`)
 	s.recheck(t, time.Now().Add(-time.Minute), "")
-	if _, err := s.Do(t.Context(), ToRetry(false), afterLoss, Filter{RequestIDs: []string{id}}); err != nil {
+	if _, err := s.desk().Do(t.Context(), ToRetry(false), afterLoss, Filter{RequestIDs: []string{id}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.record(t.Context(), decide(testPolicy, lost, good, 0)); err != nil {

@@ -69,7 +69,7 @@ func TestRateStaysWhileWorkersDiffer(t *testing.T) {
 	exec(t, s.pool, `UPDATE outbox_replicas SET seen_at = seen_at - interval '20 s' WHERE name = 'w1'`) // it was killed
 	renewed(t, old)
 	check("the other is dead", 5, "w1: 0; w2: 30")
-	if err := s.Rate(t.Context(), ann, 12); err != nil {
+	if err := s.desk().Rate(t.Context(), ann, 12); err != nil {
 		t.Fatal(err)
 	}
 	renewed(t, old, w1, old)
@@ -80,7 +80,7 @@ func TestRateStaysWhileWorkersDiffer(t *testing.T) {
 	if f := fleetOf(t, s); f.RateBy == nil || *f.RateBy != ann.Who || len(f.Differences) != 0 {
 		t.Errorf("%+v", f)
 	}
-	if err := s.RateAuto(t.Context(), ann); err != nil {
+	if err := s.desk().RateAuto(t.Context(), ann); err != nil {
 		t.Fatal(err)
 	}
 	check("automatic, before the next look", 12, "w1: 0; w2: 30; "+ann.Who+": 5, now 12; "+ann.Who+": 12 by "+ann.Who+", now auto")

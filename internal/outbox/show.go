@@ -44,9 +44,9 @@ func (r *Row) targets() []any {
 const ListMost = 100
 
 // List gives the requests that a filter chooses, the newest first.
-func (s *Store) List(ctx context.Context, f Filter) ([]Row, error) {
+func (desk *Desk) List(ctx context.Context, f Filter) ([]Row, error) {
 	limit := cmp.Or(f.Limit, ListMost)
-	rows, err := s.pool.Query(ctx, `SELECT `+rowColumns+` FROM outbox WHERE`+where+` ORDER BY id DESC LIMIT $7`, f.args(limit)...)
+	rows, err := desk.pool.Query(ctx, `SELECT `+rowColumns+` FROM outbox WHERE`+where+` ORDER BY id DESC LIMIT $7`, f.args(limit)...)
 	if err != nil {
 		return nil, database.Wrap("list", err)
 	}
@@ -55,8 +55,8 @@ func (s *Store) List(ctx context.Context, f Filter) ([]Row, error) {
 }
 
 // IDs are the ids of requests that begin with prefix, the smallest first, at most most.
-func (s *Store) IDs(ctx context.Context, prefix string, most int) ([]string, error) {
-	rows, err := s.pool.Query(ctx, `SELECT request_id FROM outbox WHERE request_id >= $1 AND starts_with(request_id, $1) ORDER BY request_id LIMIT $2`, prefix, most)
+func (desk *Desk) IDs(ctx context.Context, prefix string, most int) ([]string, error) {
+	rows, err := desk.pool.Query(ctx, `SELECT request_id FROM outbox WHERE request_id >= $1 AND starts_with(request_id, $1) ORDER BY request_id LIMIT $2`, prefix, most)
 	if err != nil {
 		return nil, database.Wrap("ids", err)
 	}
@@ -128,14 +128,11 @@ func (d Detail) NotBefore() time.Time {
 	return r.NotBefore
 }
 
-// ErrUnknown is returned for an id that no request has.
-var ErrUnknown = errors.New("outbox: no such request")
-
 // Show reads one request with its history and what people did to it.
-func (s *Store) Show(ctx context.Context, requestID string) (Detail, error) {
+func (desk *Desk) Show(ctx context.Context, requestID string) (Detail, error) {
 	var d Detail
 	var id int64
-	err := s.pool.QueryRow(ctx, `
+	err := desk.pool.QueryRow(ctx, `
 		SELECT `+rowColumns+`, id, leased_by, leased_until, expires_at, lookup_key, lookup_attribute, lookups, attempt_began_at,
 		       uncertain_since, answered, undecided, for_person_since, cancel_requested_at, resolved_by,
 		       task_sid, settlement, stream_sequence, announced_at, request #>> '{routing,properties,workspace_sid}', request, clock_timestamp(),
@@ -150,7 +147,7 @@ func (s *Store) Show(ctx context.Context, requestID string) (Detail, error) {
 	if err != nil {
 		return d, database.Wrap("show", err)
 	}
-	history, err := s.pool.Query(ctx, `
+	history, err := desk.pool.Query(ctx, `
 		SELECT kind, number, worker, started_at, (extract(epoch FROM took) * 1000)::bigint, http_status, twilio_code,
 		       twilio_request_id, outcome, error, applied
 		  FROM outbox_attempts WHERE outbox_id = $1 ORDER BY id`, id)
@@ -160,7 +157,7 @@ func (s *Store) Show(ctx context.Context, requestID string) (Detail, error) {
 	if d.History, err = pgx.CollectRows(history, pgx.RowToStructByPos[History]); err != nil {
 		return d, database.Wrap("show", err)
 	}
-	acts, err := s.pool.Query(ctx, `SELECT at, who, why, act, was, attempt FROM outbox_acts WHERE request_id = $1 ORDER BY id`, requestID)
+	acts, err := desk.pool.Query(ctx, `SELECT at, who, why, act, was, attempt FROM outbox_acts WHERE request_id = $1 ORDER BY id`, requestID)
 	if err != nil {
 		return d, database.Wrap("show", err)
 	}

@@ -152,7 +152,7 @@ func TestPeers_04_EveryStatementEnds(t *testing.T) {
 			_, _, err := (&gate.Registry{Pool: s.pool, Name: s.worker}).FollowRate(ctx)
 			return err
 		},
-		"backlog":  func(ctx context.Context) error { _, err := s.Backlog(ctx); return err },
+		"backlog":  func(ctx context.Context) error { _, err := s.desk().Backlog(ctx); return err },
 		"ready":    func(ctx context.Context) error { return s.Ready(ctx) },
 		"set rate": func(ctx context.Context) error { return s.SetRate(ctx, 1) },
 	} {

@@ -65,7 +65,7 @@ func TestStalled(t *testing.T) {
 			d := newDeliverer(t, s.with(t, "lock_timeout", "50ms"), flextest.New(t))
 			began := time.Now()
 			_, err := d.Store.claim(t.Context(), 1)
-			if locked := LocksAreHeld(err); locked != (tt.want || tt.due == 0) {
+			if locked := database.WaitedForLock(err); locked != (tt.want || tt.due == 0) {
 				t.Errorf("the claim: %v", err)
 			}
 			if err != nil {

@@ -57,25 +57,25 @@ type Status struct {
 	Unread *string `json:"unread"`
 }
 
-// heldLong is for how long a transaction holds locks until it is shown as a holder.
-const heldLong = time.Second
+// shownAfter is for how long a transaction holds locks until it is shown as a holder.
+const shownAfter = time.Second
 
 // StatusMost is how many rows of a kind Status has.
 const StatusMost = 20
 
 // Status reads all of it. The time that it takes grows with what is not finished. Where a table
 // is locked it returns, with the error, what could be read, and who has locked it.
-func (s *Store) Status(ctx context.Context) (all Status, err error) {
-	if all.Gate, err = gate.Read(ctx, s.pool); err != nil {
+func (desk *Desk) Status(ctx context.Context) (all Status, err error) {
+	if all.Gate, err = gate.Read(ctx, desk.pool); err != nil {
 		return all, err
 	}
-	if all.Fleet, err = gate.ReadFleet(ctx, s.pool); err != nil {
+	if all.Fleet, err = gate.ReadFleet(ctx, desk.pool); err != nil {
 		return all, err
 	}
-	if all.Holders, err = database.Holders(ctx, s.pool, heldLong); err != nil {
+	if all.Holders, err = database.Holders(ctx, desk.pool, shownAfter); err != nil {
 		return all, err
 	}
-	if err = s.unfinished(ctx, &all); database.IsLockTrouble(err) {
+	if err = desk.unfinished(ctx, &all); database.IsLockTrouble(err) {
 		why := err.Error()
 		all.Unread = &why
 	}
@@ -83,8 +83,8 @@ func (s *Store) Status(ctx context.Context) (all Status, err error) {
 }
 
 // unfinished reads what there is to do, and what went wrong.
-func (s *Store) unfinished(ctx context.Context, all *Status) error {
-	rows, err := s.pool.Query(ctx, `SELECT state, source, requests, oldest FROM outbox_backlog
+func (desk *Desk) unfinished(ctx context.Context, all *Status) error {
+	rows, err := desk.pool.Query(ctx, `SELECT state, source, requests, oldest FROM outbox_backlog
 		 ORDER BY array_position(ARRAY['pending', 'sending', 'uncertain', 'unpublished'], state), requests DESC, source`)
 	if err != nil {
 		return database.Wrap("status", err)
@@ -92,16 +92,16 @@ func (s *Store) unfinished(ctx context.Context, all *Status) error {
 	if all.Unfinished, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Unfinished]); err != nil {
 		return database.Wrap("status", err)
 	}
-	if rows, err = s.pool.Query(ctx, `SELECT what, id, source, since, why, command FROM outbox_attention ORDER BY since, id LIMIT $1`, StatusMost); err != nil {
+	if rows, err = desk.pool.Query(ctx, `SELECT what, id, source, since, why, command FROM outbox_attention ORDER BY since, id LIMIT $1`, StatusMost); err != nil {
 		return database.Wrap("status", err)
 	}
 	if all.Attention, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Attention]); err != nil {
 		return database.Wrap("status", err)
 	}
-	if err = s.pool.QueryRow(ctx, `SELECT count(*) FROM outbox_attention`).Scan(&all.Waiting); err != nil {
+	if err = desk.pool.QueryRow(ctx, `SELECT count(*) FROM outbox_attention`).Scan(&all.Waiting); err != nil {
 		return database.Wrap("status", err)
 	}
-	if rows, err = s.pool.Query(ctx, `SELECT state, source, workspace_sid, error_kind, http_status, twilio_code, error_message, requests, latest
+	if rows, err = desk.pool.Query(ctx, `SELECT state, source, workspace_sid, error_kind, http_status, twilio_code, error_message, requests, latest
 		  FROM outbox_failures ORDER BY requests DESC, latest DESC LIMIT $1`, StatusMost); err != nil {
 		return database.Wrap("status", err)
 	}

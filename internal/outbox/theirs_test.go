@@ -35,17 +35,17 @@ func TestPolicyDoesNotDecideWhatWasLost(t *testing.T) {
 			id := mustAdd(t, s, "tail", 1, keyed)[0]
 			ann := Act{Who: "ann", Why: "a failover"}
 			hold := func() {
-				if err := s.Hold(t.Context(), ann); err != nil {
+				if _, err := s.desk().Hold(t.Context(), ann); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if tt.lost {
 				hold()
-				if n, err := s.Recheck(t.Context(), ann, time.Now().Add(-20*time.Minute), "", false); err != nil || n.LookedUp != 1 {
+				if n, err := s.desk().Recheck(t.Context(), ann, time.Now().Add(-20*time.Minute), "", false); err != nil || n.LookedUp != 1 {
 					t.Fatal(n, err)
 				}
 				if !tt.held {
-					if err := s.Release(t.Context(), ann); err != nil {
+					if _, err := s.desk().Release(t.Context(), ann); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -230,7 +230,7 @@ func TestTakeBack(t *testing.T) {
 		}, 0, request.Uncertain, 2, 0, "1 lapsed, 2 lapsed"},
 		{"a person resolved it", func(t *testing.T, s *Store) {
 			lapse(t, s)
-			if err := s.ResolveCreated(t.Context(), ann, "a-1", sidB, flex.Outcome{}); err != nil {
+			if err := s.desk().ResolveCreated(t.Context(), ann, "a-1", sidB, flex.Outcome{}); err != nil {
 				t.Fatal(err)
 			}
 		}, 0, request.Created, 1, 0, "1 lapsed"},
