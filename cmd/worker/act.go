@@ -13,21 +13,21 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
 )
 
 // actFlags are who does it and why; both are recorded.
-func actFlags(cmd *cobra.Command, a *outbox.Act) {
+func actFlags(cmd *cobra.Command, a *operator.Act) {
 	cmd.Flags().StringVar(&a.Why, "why", "", "why; it is recorded (required)")
 	cmd.Flags().StringVar(&a.Who, "by", whoami(), "who; it is recorded")
 	_ = cmd.MarkFlagRequired("why") // the flag exists: it was just made
 }
 
 // actFault wants who and why to be said.
-func actFault(a outbox.Act) error {
+func actFault(a operator.Act) error {
 	if strings.TrimSpace(a.Who) == "" || strings.TrimSpace(a.Why) == "" {
 		return usage(errors.New("--why and --by must not be empty: both are recorded"))
 	}
@@ -70,7 +70,7 @@ func attemptFlag(cmd *cobra.Command) func() (*int, error) {
 func retryCommand() *cobra.Command {
 	var unverified bool
 	cmd := bulkCommand("retry", "Send settled requests that were not created once more, with a fresh count of attempts",
-		func() outbox.Change { return outbox.ToRetry(unverified) })
+		func() operator.Change { return operator.ToRetry(unverified) })
 	cmd.Long += "\n\nA request of which nobody knows whether an attempt created it is looked up first, and sent\n" +
 		"again only when it is proved absent; --unverified sends it at once, and may call a person twice.\n" +
 		"A pending request becomes due now, though never before its not_before. An expires_at that has\n" +
@@ -82,9 +82,9 @@ func retryCommand() *cobra.Command {
 // bulkCommand is an act on requests that are named or chosen. One that changes
 // more than one row, or rows that nobody has named, says first what it would change,
 // and wants --yes.
-func bulkCommand(name, short string, to func() outbox.Change) *cobra.Command {
-	var f outbox.Filter
-	var a outbox.Act
+func bulkCommand(name, short string, to func() operator.Change) *cobra.Command {
+	var f operator.Filter
+	var a operator.Act
 	var chosen, yes bool
 	cmd := &cobra.Command{Use: name + " ID... | " + name + " --where ...", Short: short, ValidArgsFunction: completeIDs(0),
 		Long: short + ".\n\nName the requests, or say --where and choose them with the flags; without further flags\n--where chooses all."}
@@ -155,7 +155,7 @@ func bulkCommand(name, short string, to func() outbox.Change) *cobra.Command {
 }
 
 // parts says what becomes of how many, each line after a word that says whether it did.
-func parts(all outbox.Affected, word string) string {
+func parts(all operator.Affected, word string) string {
 	words := make([]string, 0, len(all.Of))
 	for what, n := range all.Of {
 		words = append(words, fmt.Sprintf("\n    %s%d %s", word, n, what))
@@ -174,7 +174,7 @@ func unchanged(named, changed []string) []string {
 const whyMost = 20
 
 // why says for each of the named requests why an act does not change it.
-func (o office) why(ctx context.Context, act string, a outbox.Act, named []string, flags outbox.Filter) string {
+func (o office) why(ctx context.Context, act string, a operator.Act, named []string, flags operator.Filter) string {
 	leftOut := ""
 	if flags.State != "" || flags.Source != "" || flags.ErrorKind != "" || flags.OlderThan != 0 || flags.Since != 0 || flags.Limit != 0 {
 		leftOut = " (or it is left out by a flag)"
@@ -185,7 +185,7 @@ func (o office) why(ctx context.Context, act string, a outbox.Act, named []strin
 	reasons := make([]string, 0, whyMost)
 	for _, id := range named[:min(len(named), whyMost)] {
 		switch d, err := o.desk.Show(ctx, id); {
-		case errors.Is(err, outbox.ErrUnknown):
+		case errors.Is(err, operator.ErrUnknown):
 			reasons = append(reasons, fmt.Sprintf("no request has the id %q", id))
 		case err != nil:
 			reasons = append(reasons, fmt.Sprintf("%s cannot be read: %v", terminal.Line(id), err))
@@ -209,7 +209,7 @@ func (o office) why(ctx context.Context, act string, a outbox.Act, named []strin
 func (o office) unknown(ctx context.Context, named []string) string {
 	var ids []string
 	for _, id := range named[:min(len(named), whyMost)] {
-		if _, err := o.desk.Show(ctx, id); errors.Is(err, outbox.ErrUnknown) {
+		if _, err := o.desk.Show(ctx, id); errors.Is(err, operator.ErrUnknown) {
 			ids = append(ids, fmt.Sprintf("no request has the id %q", id))
 		}
 	}
@@ -218,7 +218,7 @@ func (o office) unknown(ctx context.Context, named []string) string {
 
 // stale says that an act speaks of an attempt which is no longer the latest, and what has
 // come since.
-func stale(d outbox.Detail, seen int) string {
+func stale(d operator.Detail, seen int) string {
 	return terminal.Line(fmt.Sprintf("%s: you speak of attempt %d, and the latest is attempt %d (it is %s now). Since then: %s. Look at it again: ",
 		d.RequestID, seen, d.Attempt, d.State, d.Since(seen))) + terminal.Command("worker", "explain", "--", d.RequestID)
 }
@@ -266,7 +266,7 @@ func instant(text string, now time.Time) (time.Time, error) {
 }
 
 func recheckCommand() *cobra.Command {
-	var a outbox.Act
+	var a operator.Act
 	var since string
 	var yes bool
 	cmd := &cobra.Command{Use: "recheck --since ... --why ...", Args: noArgs, Short: "After a loss of data, look for what may have been sent before it is sent",
@@ -289,7 +289,7 @@ func recheckCommand() *cobra.Command {
 			return err
 		}
 		sum, err := o.desk.Recheck(ctx, a, from, os.Getenv("LOOKUP_ATTRIBUTE"), !yes)
-		if errors.Is(err, outbox.ErrNotHeld) {
+		if errors.Is(err, operator.ErrNotHeld) {
 			return no("nothing was changed: the fleet is not held, and would send meanwhile what is asked about. First:\n    %s", terminal.Command("worker", "hold", "--why", a.Why))
 		}
 		if err != nil {
@@ -313,8 +313,8 @@ func recheckCommand() *cobra.Command {
 	})
 }
 
-func gateCommand(name, short string, do func(*outbox.Desk, context.Context, outbox.Act) (outbox.GateChange, error)) *cobra.Command {
-	var a outbox.Act
+func gateCommand(name, short string, do func(*operator.Desk, context.Context, operator.Act) (operator.GateChange, error)) *cobra.Command {
+	var a operator.Act
 	cmd := &cobra.Command{Use: name + " --why ...", Short: short, Args: noArgs}
 	actFlags(cmd, &a)
 	return verb(cmd, func(ctx context.Context, o office, _ []string) error {

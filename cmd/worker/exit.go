@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/operator"
 )
 
 // The exit statuses, by which a script or a pager can tell what happened.
@@ -33,7 +33,7 @@ func no(format string, args ...any) error { return noError{fmt.Errorf(format, ar
 // leftOutError says that rows were left out of an act, since another session held them locked.
 type leftOutError struct{ error }
 
-func (e leftOutError) Unwrap() error { return outbox.ErrLeftOut }
+func (e leftOutError) Unwrap() error { return operator.ErrLeftOut }
 
 // usageError is a fault of the command line or of the settings.
 type usageError struct{ error }
@@ -79,9 +79,9 @@ func exitStatus(err error) int {
 		return 0
 	case !errors.As(err, &ran), errors.As(err, &fault), refused(err):
 		return exitUsage
-	case errors.Is(err, outbox.ErrLeftOut): // whatever else is a no: run again it may be a yes
+	case errors.Is(err, operator.ErrLeftOut): // whatever else is a no: run again it may be a yes
 		return exitAway
-	case errors.As(err, &answer), errors.Is(err, outbox.ErrRefused):
+	case errors.As(err, &answer), errors.Is(err, operator.ErrRefused):
 		return exitNo
 	default:
 		return exitAway

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/nats-io/nats.go"
 
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/testing/faultproxy"
 )
 
@@ -87,7 +87,7 @@ func TestExitStatusOfServers(t *testing.T) {
 	}
 	for err, want := range map[error]int{
 		nats.ErrAuthorization: exitUsage, nats.ErrPermissionViolation: exitUsage, nats.ErrTimeout: exitAway, context.Canceled: exitAway,
-		context.DeadlineExceeded: exitAway, outbox.ErrRefused: exitNo, no("no"): exitNo, usage(no("no")): exitUsage,
+		context.DeadlineExceeded: exitAway, operator.ErrRefused: exitNo, no("no"): exitNo, usage(no("no")): exitUsage,
 	} {
 		if status := exitStatus(ranError{err}); status != want {
 			t.Errorf("%v: status %d, want %d", err, status, want)

@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/operator"
 )
 
 // publishedRate is what Twilio publishes for each endpoint of Flex and each account,
@@ -114,7 +114,7 @@ func notARate(text string) error {
 }
 
 func rateCommand() *cobra.Command {
-	var a outbox.Act
+	var a operator.Act
 	var auto bool
 	cmd := &cobra.Command{Use: "rate N --why ... | rate --auto --why ...",
 		Short: "Set the fleet's rate in attempts a second (0: no limit), or let it follow FLEX_RATE",

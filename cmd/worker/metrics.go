@@ -11,6 +11,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/trouble"
 )
@@ -23,7 +24,7 @@ type metrics struct {
 	took *prometheus.HistogramVec
 
 	mu      sync.Mutex
-	backlog []outbox.Backlog
+	backlog []operator.Backlog
 	counted time.Time // when the backlog was counted last; zero: never
 }
 
@@ -165,7 +166,7 @@ func (e *exporter) collectFleet(gauge func(*prometheus.Desc, float64, ...string)
 const staleAfter = 3 * backlogEvery
 
 // backlogAt is the count that may be shown at this moment; m.mu is held.
-func (m *metrics) backlogAt(now time.Time) []outbox.Backlog {
+func (m *metrics) backlogAt(now time.Time) []operator.Backlog {
 	if now.Sub(m.counted) > staleAfter {
 		return nil
 	}
@@ -178,7 +179,7 @@ func (a *app) watchBacklog(ctx context.Context) {
 	tick := time.NewTicker(backlogEvery)
 	defer tick.Stop()
 	for {
-		backlog, err := outbox.NewDesk(a.pool).Backlog(ctx)
+		backlog, err := operator.NewDesk(a.pool).Backlog(ctx)
 		if ctx.Err() == nil {
 			counting.Tell(a.log, "the backlog cannot be counted; its metrics are left out until it can", err)
 		}

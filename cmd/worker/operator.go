@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/database"
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
 )
@@ -22,18 +22,18 @@ import (
 // office is what the operators' verbs share: the desk, and how to answer.
 type office struct {
 	cmd    *cobra.Command
-	desk   *outbox.Desk
+	desk   *operator.Desk
 	asJSON bool
 }
 
 // operatorCommands are the verbs for people. Each translates one call of the desk.
 func operatorCommands() []*cobra.Command {
 	return []*cobra.Command{statusCommand(), listCommand(), showCommand(), explainCommand(), auditCommand(), fleetCommand(), rateCommand(),
-		retryCommand(), bulkCommand("cancel", "End pending requests unsent; uncertain ones are never sent again, but may be adopted", outbox.ToCancel),
-		bulkCommand("lookup", "Look for the interactions of uncertain requests again now", outbox.ToLookUp),
-		bulkCommand("republish", "Publish results once more, under the message ids they have", outbox.ToRepublish),
-		recheckCommand(), resolveCommand(), gateCommand("hold", "Stop the whole fleet from sending until it is released", (*outbox.Desk).Hold),
-		gateCommand("release", "Let the fleet send again, whoever stopped it; what waits behind a 429 is due at once", (*outbox.Desk).Release)}
+		retryCommand(), bulkCommand("cancel", "End pending requests unsent; uncertain ones are never sent again, but may be adopted", operator.ToCancel),
+		bulkCommand("lookup", "Look for the interactions of uncertain requests again now", operator.ToLookUp),
+		bulkCommand("republish", "Publish results once more, under the message ids they have", operator.ToRepublish),
+		recheckCommand(), resolveCommand(), gateCommand("hold", "Stop the whole fleet from sending until it is released", (*operator.Desk).Hold),
+		gateCommand("release", "Let the fleet send again, whoever stopped it; what waits behind a 429 is due at once", (*operator.Desk).Release)}
 }
 
 // jsonFlag gives a command the flag --json.
@@ -55,7 +55,7 @@ func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []stri
 			return usage(err)
 		}
 		defer pool.Close()
-		desk := outbox.NewDesk(pool)
+		desk := operator.NewDesk(pool)
 		err = do(cmd.Context(), office{cmd, desk, *asJSON}, args)
 		if holders := desk.WhoHolds(cmd.Context(), err); len(holders) > 0 {
 			err = fmt.Errorf("%w. %s", err, terminal.Line(database.Named(holders)))
@@ -87,7 +87,7 @@ func writeJSON(cmd *cobra.Command, v any) error {
 }
 
 // filterFlags are how requests are chosen.
-func filterFlags(cmd *cobra.Command, f *outbox.Filter) {
+func filterFlags(cmd *cobra.Command, f *operator.Filter) {
 	cmd.Flags().StringVar((*string)(&f.State), "state", "", "only those in this state")
 	_ = cmd.RegisterFlagCompletionFunc("state", completeStates) // the flag exists: it was just made
 	cmd.Flags().StringVar(&f.Source, "source", "", "only those of this source")
@@ -98,7 +98,7 @@ func filterFlags(cmd *cobra.Command, f *outbox.Filter) {
 }
 
 // filterFault names what would choose nothing, or everything, silently.
-func filterFault(f outbox.Filter) error {
+func filterFault(f operator.Filter) error {
 	switch {
 	case f.Limit < 0:
 		return usage(errors.New("--limit must not be negative"))
@@ -124,10 +124,10 @@ func filterFault(f outbox.Filter) error {
 }
 
 func listCommand() *cobra.Command {
-	var f outbox.Filter
+	var f operator.Filter
 	cmd := &cobra.Command{Use: "list", Short: "List requests, the newest first", Args: noArgs}
 	filterFlags(cmd, &f)
-	cmd.Flags().Lookup("limit").Usage = fmt.Sprintf("at most so many requests (default 0: %d)", outbox.ListMost)
+	cmd.Flags().Lookup("limit").Usage = fmt.Sprintf("at most so many requests (default 0: %d)", operator.ListMost)
 	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
 		if err := filterFault(f); err != nil {
 			return err
@@ -136,7 +136,7 @@ func listCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if most := cmp.Or(f.Limit, outbox.ListMost); len(rows) == most {
+		if most := cmp.Or(f.Limit, operator.ListMost); len(rows) == most {
 			fmt.Fprintf(o.cmd.ErrOrStderr(), "the %d newest are shown, there may be more: --limit shows them, the other flags choose\n", most)
 		}
 		return o.answer(rows, func() error {
@@ -205,14 +205,14 @@ func showCommand() *cobra.Command {
 		})
 }
 
-func (o office) detail(ctx context.Context, id string) (outbox.Detail, error) {
+func (o office) detail(ctx context.Context, id string) (operator.Detail, error) {
 	d, err := o.desk.Show(ctx, id)
 	return d, unknownID(err, id)
 }
 
 // unknownID says in an operator's words that no request has an id.
 func unknownID(err error, id string) error {
-	if errors.Is(err, outbox.ErrUnknown) {
+	if errors.Is(err, operator.ErrUnknown) {
 		return no("no request has the id %q; `worker list` shows which there are, and outbox_malformed has what could not become one", id)
 	}
 	return err

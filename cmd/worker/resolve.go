@@ -10,13 +10,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
 )
 
 func resolveCommand() *cobra.Command {
-	var a outbox.Act
+	var a operator.Act
 	var sid string
 	var absent, unverified bool
 	cmd := &cobra.Command{Use: "resolve ID --created KD... | --absent", Short: "Decide about an uncertain request what no lookup could find out", Args: one("ID"), ValidArgsFunction: completeIDs(1),
@@ -57,10 +57,10 @@ func resolveCommand() *cobra.Command {
 				err = o.desk.ResolveCreated(ctx, a, args[0], sid, seen)
 			}
 		}
-		if errors.Is(err, outbox.ErrNotUncertain) {
+		if errors.Is(err, operator.ErrNotUncertain) {
 			return notUncertain(args[0])
 		}
-		if errors.Is(err, outbox.ErrOtherAttempt) { // made while this asked Flex
+		if errors.Is(err, operator.ErrOtherAttempt) { // made while this asked Flex
 			_, err = o.speaksOf(ctx, a, args[0], sid)
 		}
 		if err != nil {
@@ -80,7 +80,7 @@ func notUncertain(id string) error {
 // speaksOf refuses a decision about a request that does not name the attempt it is about,
 // or names one that is no longer the latest: what a person has found out about one attempt
 // is not true of the next.
-func (o office) speaksOf(ctx context.Context, a outbox.Act, id, sid string) (outbox.Detail, error) {
+func (o office) speaksOf(ctx context.Context, a operator.Act, id, sid string) (operator.Detail, error) {
 	d, err := o.detail(ctx, id)
 	switch {
 	case err != nil:
@@ -121,7 +121,7 @@ func (o office) shows(sentences ...string) {
 // lookedFor asks TaskRouter before a person says that there is nothing: the task may be
 // listed by now. And it wants the lookups to be over: as long as they go on, it may be
 // found tomorrow and called twice today.
-func (o office) lookedFor(ctx context.Context, d outbox.Detail, unverified bool) error {
+func (o office) lookedFor(ctx context.Context, d operator.Detail, unverified bool) error {
 	if unverified {
 		return nil
 	}
@@ -151,7 +151,7 @@ func (o office) lookedFor(ctx context.Context, d outbox.Detail, unverified bool)
 
 // verify reads the interaction, so that neither a mistyped sid nor that of another
 // request settles this one.
-func (o office) verify(ctx context.Context, d outbox.Detail, sid string, unverified bool) (flex.Outcome, error) {
+func (o office) verify(ctx context.Context, d operator.Detail, sid string, unverified bool) (flex.Outcome, error) {
 	if unverified {
 		return flex.Outcome{}, nil
 	}
@@ -163,7 +163,7 @@ func (o office) verify(ctx context.Context, d outbox.Detail, sid string, unverif
 	if seen.Kind != flex.Created {
 		return seen, no("%s is not shown by Flex: %s; nothing was changed (--unverified believes it all the same)", terminal.Line(sid), seen.Message)
 	}
-	o.shows(outbox.Portrait(sid, seen) + ".")
+	o.shows(operator.Portrait(sid, seen) + ".")
 	attribute := "interaction_request"
 	if d.LookupAttribute != nil {
 		attribute = *d.LookupAttribute
@@ -171,7 +171,7 @@ func (o office) verify(ctx context.Context, d outbox.Detail, sid string, unverif
 	if key := flex.KeyIn(seen.Response, attribute); key != "" && key != flex.LookupKey(d.RequestID) {
 		return seen, no("%s was created for another request, by the %s of its task: nothing was changed (--unverified believes it all the same)", sid, attribute)
 	}
-	if why := outbox.OfEarlier(d, seen); why != "" {
+	if why := operator.OfEarlier(d, seen); why != "" {
 		return seen, no("%s: nothing was changed (--unverified believes it all the same)", why)
 	}
 	return seen, nil

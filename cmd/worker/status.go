@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/terminal"
 )
 
@@ -31,7 +31,7 @@ func statusCommand() *cobra.Command {
 }
 
 // statusText is the glance, in 100 columns but for commands, which can be pasted.
-func statusText(all outbox.Status) string {
+func statusText(all operator.Status) string {
 	var b strings.Builder
 	say := func(format string, args ...any) { b.WriteString(terminal.Line(fmt.Sprintf(format, args...)) + "\n") }
 	now := all.Fleet.Now

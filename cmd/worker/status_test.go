@@ -6,7 +6,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/operator"
 )
 
 // TestStatus: one glance says whether requests move and, if not, why, since and until when
@@ -49,7 +49,7 @@ func TestStatus(t *testing.T) {
 	}
 	var all struct { // as a reader of another language has it
 		Waiting  int64
-		Failures []outbox.Failure
+		Failures []operator.Failure
 	}
 	if _, text, _ := r.try(env, "status", "--json"); json.Unmarshal([]byte(text), &all) != nil || all.Waiting != 2 || len(all.Failures) != 2 || all.Failures[0].Requests != 120 {
 		t.Errorf("--json: %s", text)

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/testing/faultproxy"
 )
 
@@ -68,7 +68,7 @@ func TestBacklogGoesStale(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	m := newMetrics()
-	m.backlog, m.counted = []outbox.Backlog{{State: "pending", Requests: 7}}, now
+	m.backlog, m.counted = []operator.Backlog{{State: "pending", Requests: 7}}, now
 	if got := m.backlogAt(now.Add(staleAfter)); len(got) != 1 {
 		t.Errorf("%v of a count that is fresh", got)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
 )
@@ -151,7 +151,7 @@ func completeIDs(most int) cobra.CompletionFunc {
 			return nil, cobra.ShellCompDirectiveError
 		}
 		defer pool.Close()
-		ids, err := outbox.NewDesk(pool).IDs(ctx, typed, completeMost)
+		ids, err := operator.NewDesk(pool).IDs(ctx, typed, completeMost)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}

@@ -10,13 +10,14 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/operator"
 )
 
 // TestActLocked: an act on many goes on without a row that somebody holds, names it, and takes it
 // when it is done again. What it took is recorded once.
 func TestActLocked(t *testing.T) {
 	t.Parallel()
-	for _, c := range []Change{ToCancel(), ToRetry(false), ToRepublish(), ToLookUp()} {
+	for _, c := range []operator.Change{operator.ToCancel(), operator.ToRetry(false), operator.ToRepublish(), operator.ToLookUp()} {
 		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
@@ -34,16 +35,16 @@ func TestActLocked(t *testing.T) {
 				}
 			}
 			_, done := holding(t, s, `SELECT FROM outbox WHERE request_id = 'a-2' FOR UPDATE`)
-			all, err := s.desk().Do(t.Context(), c, ann, Filter{})
+			all, err := s.desk().Do(t.Context(), c, ann, operator.Filter{})
 			if err != nil || all.N != 2 || !slices.Equal(all.IDs, []string{"a-1", "a-3"}) || !slices.Equal(all.Locked, []string{"a-2"}) {
 				t.Errorf("%+v, %v", all, err)
 			}
-			all, err = s.desk().Do(t.Context(), c, ann, Filter{RequestIDs: []string{"a-2"}})
+			all, err = s.desk().Do(t.Context(), c, ann, operator.Filter{RequestIDs: []string{"a-2"}})
 			if err != nil || all.N != 0 || !slices.Equal(all.Locked, []string{"a-2"}) {
 				t.Errorf("by its name: %+v, %v", all, err)
 			}
 			done()
-			all, err = s.desk().Do(t.Context(), c, ann, Filter{RequestIDs: []string{"a-2"}})
+			all, err = s.desk().Do(t.Context(), c, ann, operator.Filter{RequestIDs: []string{"a-2"}})
 			if err != nil || !slices.Equal(all.IDs, []string{"a-2"}) || len(all.Locked) != 0 {
 				t.Errorf("afterwards: %+v, %v", all, err)
 			}
@@ -62,9 +63,9 @@ func TestActMeetsCommit(t *testing.T) {
 	mustAdd(t, s, "a", 3)
 	_, held := holding(t, s, `SELECT FROM outbox WHERE request_id = 'a-3' FOR UPDATE`)
 	pid, moved := holding(t, s, `UPDATE outbox SET state = 'cancelled', due_at = NULL, settled_at = now(), resolved_by = 'operator', error_kind = 'cancelled' WHERE request_id = 'a-2'`)
-	did := make(chan Affected, 1)
+	did := make(chan operator.Affected, 1)
 	go func() {
-		all, err := s.desk().Do(t.Context(), ToCancel(), ann, Filter{})
+		all, err := s.desk().Do(t.Context(), operator.ToCancel(), ann, operator.Filter{})
 		if err != nil {
 			t.Error(err)
 		}
@@ -84,8 +85,8 @@ func TestActTableLocked(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "a", 2)
 	_, done := holding(t, s, `LOCK TABLE outbox IN SHARE MODE`)
-	all, err := s.with(t, "lock_timeout", "50ms").desk().Do(t.Context(), ToCancel(), ann, Filter{})
-	if !database.WaitedForLock(err) || errors.Is(err, ErrLeftOut) || len(all.IDs)+len(all.Locked) != 0 {
+	all, err := s.with(t, "lock_timeout", "50ms").desk().Do(t.Context(), operator.ToCancel(), ann, operator.Filter{})
+	if !database.WaitedForLock(err) || errors.Is(err, operator.ErrLeftOut) || len(all.IDs)+len(all.Locked) != 0 {
 		t.Errorf("%+v, %v", all, err)
 	}
 	done()
@@ -109,7 +110,7 @@ func TestReleaseLocked(t *testing.T) {
 			t.Errorf("due are %q, want %q", got, want)
 		}
 	}
-	if _, err := s.desk().Release(t.Context(), ann); !errors.Is(err, ErrLeftOut) || !strings.Contains(err.Error(), "the gate is open, but 1 of the requests") {
+	if _, err := s.desk().Release(t.Context(), ann); !errors.Is(err, operator.ErrLeftOut) || !strings.Contains(err.Error(), "the gate is open, but 1 of the requests") {
 		t.Errorf("release: %v", err)
 	}
 	due("a-1 a-3")

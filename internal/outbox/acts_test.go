@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 
 	osexec "os/exec"
@@ -17,8 +18,8 @@ import (
 	"flexworker/internal/flex"
 )
 
-// of makes an act speak of an attempt.
-func (a Act) of(attempt int) Act {
+// ofAttempt is an act that speaks of an attempt.
+func ofAttempt(attempt int, a operator.Act) operator.Act {
 	a.Attempt = &attempt
 	return a
 }
@@ -40,23 +41,23 @@ func TestActOfAnotherAttempt(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "a", 1)
 	uncertainAgain(t, s)
-	bob := Act{Who: "bob", Why: "the list"}.of(1)
-	if err := s.desk().ResolveAbsent(t.Context(), ann.of(1), "a-1"); err != nil {
+	bob := ofAttempt(1, operator.Act{Who: "bob", Why: "the list"})
+	if err := s.desk().ResolveAbsent(t.Context(), ofAttempt(1, ann), "a-1"); err != nil {
 		t.Fatal(err)
 	}
 	uncertainAgain(t, s)
 	before := one[string](t, s.pool, `SELECT o::text FROM outbox o`)
-	if err := s.desk().ResolveAbsent(t.Context(), bob, "a-1"); !errors.Is(err, ErrOtherAttempt) {
+	if err := s.desk().ResolveAbsent(t.Context(), bob, "a-1"); !errors.Is(err, operator.ErrOtherAttempt) {
 		t.Errorf("absent: %v", err)
 	}
-	if err := s.desk().ResolveCreated(t.Context(), bob, "a-1", sidB, flex.Outcome{}); !errors.Is(err, ErrOtherAttempt) {
+	if err := s.desk().ResolveCreated(t.Context(), bob, "a-1", sidB, flex.Outcome{}); !errors.Is(err, operator.ErrOtherAttempt) {
 		t.Errorf("created: %v", err)
 	}
-	for _, c := range []Change{ToCancel(), ToLookUp(), ToRetry(false), ToRetry(true)} {
-		if all, err := s.desk().Matching(t.Context(), c, bob, Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 0 {
+	for _, c := range []operator.Change{operator.ToCancel(), operator.ToLookUp(), operator.ToRetry(false), operator.ToRetry(true)} {
+		if all, err := s.desk().Matching(t.Context(), c, bob, operator.Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 0 {
 			t.Errorf("%s would change %+v, %v", c.Name, all, err)
 		}
-		if all, err := s.desk().Do(t.Context(), c, bob, Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 0 {
+		if all, err := s.desk().Do(t.Context(), c, bob, operator.Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 0 {
 			t.Errorf("%s changed %+v, %v", c.Name, all, err)
 		}
 	}
@@ -73,7 +74,7 @@ func TestActOfAnotherAttempt(t *testing.T) {
 	if got := d.Since(7); got != "there is no attempt 7: the latest is attempt 2" {
 		t.Error(got)
 	}
-	if err := s.desk().ResolveAbsent(t.Context(), bob.of(2), "a-1"); err != nil {
+	if err := s.desk().ResolveAbsent(t.Context(), ofAttempt(2, bob), "a-1"); err != nil {
 		t.Error(err)
 	}
 }
@@ -89,12 +90,12 @@ func TestRetryOfUndecided(t *testing.T) {
 		what       string
 		undecided  bool
 	}{
-		{"abandoned by UNCERTAIN_POLICY=fail", `state = 'abandoned', error_kind = 'undecided'`, false, request.Uncertain, AskedFirst, false},
-		{"the same, unverified", `state = 'abandoned', error_kind = 'undecided'`, true, request.Pending, SentAgain, true},
-		{"refused after an undecided attempt", `state = 'rejected', error_kind = 'http_400', undecided = true`, false, request.Uncertain, AskedFirst, true},
-		{"expired after an undecided attempt", `state = 'expired', error_kind = 'expired', undecided = true`, false, request.Uncertain, AskedFirst, true},
-		{"cancelled while it was uncertain", `state = 'cancelled', error_kind = 'undecided', cancel_requested_at = now()`, false, request.Uncertain, AskedFirst, false},
-		{"proved absent and used up", `state = 'abandoned', error_kind = 'attempts_used_up'`, false, request.Pending, SentAgain, false},
+		{"abandoned by UNCERTAIN_POLICY=fail", `state = 'abandoned', error_kind = 'undecided'`, false, request.Uncertain, operator.AskedFirst, false},
+		{"the same, unverified", `state = 'abandoned', error_kind = 'undecided'`, true, request.Pending, operator.SentAgain, true},
+		{"refused after an undecided attempt", `state = 'rejected', error_kind = 'http_400', undecided = true`, false, request.Uncertain, operator.AskedFirst, true},
+		{"expired after an undecided attempt", `state = 'expired', error_kind = 'expired', undecided = true`, false, request.Uncertain, operator.AskedFirst, true},
+		{"cancelled while it was uncertain", `state = 'cancelled', error_kind = 'undecided', cancel_requested_at = now()`, false, request.Uncertain, operator.AskedFirst, false},
+		{"proved absent and used up", `state = 'abandoned', error_kind = 'attempts_used_up'`, false, request.Pending, operator.SentAgain, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -102,11 +103,11 @@ func TestRetryOfUndecided(t *testing.T) {
 			mustAdd(t, s, "a", 1)
 			uncertainAgain(t, s)
 			exec(t, s.pool, `UPDATE outbox SET due_at = NULL, lookups = 9, settled_at = now(), published_at = now(), resolved_by = 'lookup', `+tt.set)
-			all, err := s.desk().Matching(t.Context(), ToRetry(tt.unverified), ann, Filter{})
+			all, err := s.desk().Matching(t.Context(), operator.ToRetry(tt.unverified), ann, operator.Filter{})
 			if err != nil || all.N != 1 || all.Of[tt.what] != 1 {
 				t.Errorf("the preview says %+v, %v", all, err)
 			}
-			if all, err = s.desk().Do(t.Context(), ToRetry(tt.unverified), ann.of(1), Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 1 || all.Of[tt.what] != 1 {
+			if all, err = s.desk().Do(t.Context(), operator.ToRetry(tt.unverified), ofAttempt(1, ann), operator.Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 1 || all.Of[tt.what] != 1 {
 				t.Fatal(all, err)
 			}
 			d, err := s.desk().Show(t.Context(), "a-1")
@@ -128,8 +129,8 @@ func TestRetryOfPending(t *testing.T) {
 	mustAdd(t, s, "a", 2)
 	exec(t, s.pool, `UPDATE outbox SET due_at = now() + interval '1 hour', attempt = 1, error_kind = 'http_429'`)
 	exec(t, s.pool, `UPDATE outbox SET request = '{"not_before":"2100-01-01T09:00:00Z"}', due_at = '2100-01-01T09:00:00Z' WHERE request_id = 'a-2'`)
-	all, err := s.desk().Do(t.Context(), ToRetry(false), ann, Filter{RequestIDs: []string{"a-1", "a-2"}})
-	if err != nil || !slices.Equal(all.IDs, []string{"a-1"}) || all.Of[DueNow] != 1 {
+	all, err := s.desk().Do(t.Context(), operator.ToRetry(false), ann, operator.Filter{RequestIDs: []string{"a-1", "a-2"}})
+	if err != nil || !slices.Equal(all.IDs, []string{"a-1"}) || all.Of[operator.DueNow] != 1 {
 		t.Fatal(all, err)
 	}
 	if d, err := s.desk().Show(t.Context(), "a-1"); err != nil || d.State != request.Pending || d.DueAt.After(d.Now) || d.Settlement != 1 || d.Spared != 0 {
@@ -144,7 +145,7 @@ func TestCancelKeepsTheReason(t *testing.T) {
 	mustAdd(t, s, "a", 2)
 	exec(t, s.pool, `UPDATE outbox SET attempt = 1, error_kind = 'http_403', error_message = 'no access to WS1', http_status = 403 WHERE request_id = 'a-1'`)
 	for range 2 { // the reason does not grow
-		if ids, err := s.cancel(t.Context(), ann, Filter{}); err != nil || len(ids) != 2 {
+		if ids, err := s.cancel(t.Context(), ann, operator.Filter{}); err != nil || len(ids) != 2 {
 			t.Fatal(ids, err)
 		}
 		for id, want := range map[string]string{"a-1": "http_403 cancelled by an operator; before: no access to WS1", "a-2": "cancelled cancelled by an operator"} {
@@ -152,10 +153,10 @@ func TestCancelKeepsTheReason(t *testing.T) {
 				t.Errorf("%s: %s %s, want %s", id, *r.ErrorKind, *r.ErrorMessage, want)
 			}
 		}
-		if ids, err := s.retry(t.Context(), ann, Filter{State: request.Cancelled, ErrorKind: "http_403"}); err != nil || !slices.Equal(ids, []string{"a-1"}) {
+		if ids, err := s.retry(t.Context(), ann, operator.Filter{State: request.Cancelled, ErrorKind: "http_403"}); err != nil || !slices.Equal(ids, []string{"a-1"}) {
 			t.Fatal(ids, err)
 		}
-		if ids, err := s.retry(t.Context(), ann, Filter{State: request.Cancelled}); err != nil || !slices.Equal(ids, []string{"a-2"}) {
+		if ids, err := s.retry(t.Context(), ann, operator.Filter{State: request.Cancelled}); err != nil || !slices.Equal(ids, []string{"a-2"}) {
 			t.Fatal(ids, err)
 		}
 	}
@@ -171,14 +172,14 @@ func TestCancelOfUncertain(t *testing.T) {
 		uncertainAgain(t, s)
 	}
 	due := s.row(t, "a-1").DueIn
-	all, err := s.desk().Do(t.Context(), ToCancel(), ann, Filter{})
-	if err != nil || all.N != 2 || all.Of[NeverResent] != 2 {
+	all, err := s.desk().Do(t.Context(), operator.ToCancel(), ann, operator.Filter{})
+	if err != nil || all.N != 2 || all.Of[operator.NeverResent] != 2 {
 		t.Fatal(all, err)
 	}
 	if r := s.row(t, "a-1"); r.State != request.Uncertain || r.DueIn == nil || *r.DueIn > *due || r.SettledAt != nil || deref(r.ErrorKind) != "lapsed" {
 		t.Errorf("it became %+v", r)
 	}
-	if ids, err := s.cancel(t.Context(), ann, Filter{}); err != nil || len(ids) != 0 {
+	if ids, err := s.cancel(t.Context(), ann, operator.Filter{}); err != nil || len(ids) != 0 {
 		t.Errorf("once more: %v, %v", ids, err)
 	}
 	if err := s.desk().ResolveAbsent(t.Context(), ann, "a-1"); err != nil {
@@ -202,7 +203,7 @@ func TestCancelOfUncertain(t *testing.T) {
 func TestReleaseMakesDue(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	mustAdd(t, s, "limited", releaseBatch+3)
+	mustAdd(t, s, "limited", releaseMost+3)
 	mustAdd(t, s, "later", 3, func(e *request.Event) { e.Sequence += 5000 })
 	exec(t, s.pool, `UPDATE outbox SET attempt = 1, due_at = now() + interval '9 minutes', error_kind = 'http_429', http_status = 429 WHERE request_id LIKE 'limited-%'`)
 	exec(t, s.pool, `UPDATE outbox SET attempt = 1, due_at = now() + interval '9 minutes', error_kind = 'dial' WHERE request_id LIKE 'later-%'`)
@@ -213,7 +214,7 @@ func TestReleaseMakesDue(t *testing.T) {
 	if g := readGate(t, s); g.State != gate.Open {
 		t.Errorf("the gate is %+v", g)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE due_at <= now() AND request_id LIKE 'limited-%'`); n != releaseBatch+3 {
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE due_at <= now() AND request_id LIKE 'limited-%'`); n != releaseMost+3 {
 		t.Errorf("%d are due", n)
 	}
 	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE due_at <= now() AND request_id LIKE 'later-%'`); n != 0 {
@@ -229,7 +230,7 @@ func TestLookUpNow(t *testing.T) {
 	uncertainAgain(t, s)
 	uncertainAgain(t, s)
 	exec(t, s.pool, `UPDATE outbox SET due_at = CASE request_id WHEN 'a-1' THEN now() + interval '10 minutes' END, for_person_since = now()`)
-	if all, err := s.desk().Do(t.Context(), ToLookUp(), ann, Filter{}); err != nil || all.N != 2 {
+	if all, err := s.desk().Do(t.Context(), operator.ToLookUp(), ann, operator.Filter{}); err != nil || all.N != 2 {
 		t.Fatal(all, err)
 	}
 	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE due_at <= now() AND state = 'uncertain' AND for_person_since IS NOT NULL`); n != 2 {
@@ -312,7 +313,7 @@ func TestRetrySaysWhenAndWhether(t *testing.T) {
 		exec(t, s.pool, `DELETE FROM outbox`)
 		exec(t, s.pool, `INSERT INTO outbox (request_id, source, state, request, due_at, stream_sequence, stream_time) VALUES ('r', 's', 'pending', '{}', now(), 1, now())`)
 		exec(t, s.pool, `UPDATE outbox SET due_at = NULL, settled_at = now(), resolved_by = 'operator', error_message = 'x', lookup_key = repeat('a', 32), lookup_attribute = 'a', attempt_began_at = now(), uncertain_since = now(), `+c.set)
-		all, err := s.desk().Matching(t.Context(), ToRetry(false), Act{}, Filter{RequestIDs: []string{"r"}})
+		all, err := s.desk().Matching(t.Context(), operator.ToRetry(false), operator.Act{}, operator.Filter{RequestIDs: []string{"r"}})
 		if err != nil || all.Of[c.want] != 1 {
 			t.Errorf("%s: %v, %+v, want %q", c.set, err, all.Of, c.want)
 		}
@@ -325,14 +326,14 @@ func TestReleaseForgetsWhyItWasShut(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	for _, why := range []string{"one", "two", "three"} {
-		if _, err := s.desk().Hold(t.Context(), Act{Who: "ann", Why: why}); err != nil {
+		if _, err := s.desk().Hold(t.Context(), operator.Act{Who: "ann", Why: why}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if g := readGate(t, s); g.Reason != "three; before: two" {
 		t.Error(g.Reason)
 	}
-	if _, err := s.desk().Release(t.Context(), Act{Who: "ann", Why: "over"}); err != nil {
+	if _, err := s.desk().Release(t.Context(), operator.Act{Who: "ann", Why: "over"}); err != nil {
 		t.Fatal(err)
 	}
 	var reason *string
@@ -340,3 +341,6 @@ func TestReleaseForgetsWhyItWasShut(t *testing.T) {
 		t.Errorf("%v: an open gate says %v", err, reason)
 	}
 }
+
+// releaseMost is how many requests a release makes due in one transaction.
+const releaseMost = 1000

@@ -12,8 +12,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
-	"flexworker/internal/outbox/results"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/natstest"
 )
@@ -331,7 +331,7 @@ func TestAuditForgotten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Contains(r.Counts, Count{"published results that the stream no longer has", want}) || r.Forgotten != want {
+		if !slices.Contains(r.Counts, operator.Count{What: "published results that the stream no longer has", N: want}) || r.Forgotten != want {
 			t.Errorf("%s: %d, %v, want %d", when, r.Forgotten, r.Counts, want)
 		}
 	}
@@ -345,7 +345,7 @@ func TestAuditForgotten(t *testing.T) {
 	}
 	check("emptied", 10)
 	b.ask(event("later", 0).Request)
-	if _, err := b.s.cancel(ctx, Act{Who: "ann", Why: "a test"}, Filter{RequestIDs: []string{"later"}}); err != nil {
+	if _, err := b.s.cancel(ctx, operator.Act{Who: "ann", Why: "a test"}, operator.Filter{RequestIDs: []string{"later"}}); err != nil {
 		t.Fatal(err)
 	}
 	b.publish()
@@ -355,20 +355,6 @@ func TestAuditForgotten(t *testing.T) {
 	}
 	b.results.create(t)
 	check("made anew", 11)
-}
-
-// TestAuditRewritten: another body under a message id is seen, also when a third
-// message says again what the first did. A duplicate window that is over takes them.
-func TestAuditRewritten(t *testing.T) {
-	t.Parallel()
-	a := "a"
-	l := ledger{byID: map[string]published{}}
-	for _, sid := range []string{sidA, sidB, sidA} {
-		l.note("id", results.Result{RequestID: &a, Outcome: "created", InteractionSID: &sid})
-	}
-	if p := l.byID["id"]; !p.different || p.sid != sidA || len(l.odd) != 1 || l.odd[0].sid != sidB {
-		t.Errorf("%+v", l)
-	}
 }
 
 // TestAuditRequests: a message that was acked behind the worker's back is named;

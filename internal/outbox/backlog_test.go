@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 )
 
@@ -38,7 +39,7 @@ func TestBacklog(t *testing.T) {
 		t.Fatal(err)
 	}
 	// By ids: again-1 is 1, uncertain-1 2, sending-1 to -3 3 to 5, unpublished-5, whose end is the oldest, 15.
-	want := map[string]Backlog{"pending": {Requests: 6, Oldest: 99 * time.Hour}, "sending": {Requests: 3, Oldest: 97 * time.Hour},
+	want := map[string]operator.Backlog{"pending": {Requests: 6, Oldest: 99 * time.Hour}, "sending": {Requests: 3, Oldest: 97 * time.Hour},
 		"uncertain": {Requests: 1, Oldest: 98 * time.Hour}, "unpublished": {Requests: 5, Oldest: 15 * time.Hour}}
 	for _, got := range backlog {
 		if w := want[got.State]; got.Requests != w.Requests || got.Oldest.Truncate(time.Hour) != w.Oldest {

@@ -62,15 +62,15 @@ var (
 		SELECT id FROM outbox
 		 WHERE state = 'pending' AND attempt = 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at ` + database.Ahead + ` AND received_at ` + database.Ahead + `
 		 LIMIT $1 FOR UPDATE SKIP LOCKED)
-	UPDATE outbox o SET due_at = greatest(clock_timestamp(), ` + notBefore + `), received_at = ` + rightReceived + `
+	UPDATE outbox o SET due_at = greatest(clock_timestamp(), ` + request.NotBeforeSQL + `), received_at = ` + rightReceived + `
 	  FROM back WHERE o.id = back.id`
 	clockAgainSQL = `/* clock, again */
 	WITH back AS MATERIALIZED (
 		SELECT id FROM outbox
 		 WHERE state = 'pending' AND attempt > 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at ` + database.Ahead + `
-		   AND (attempt_began_at ` + database.Ahead + ` OR received_at ` + database.Ahead + ` OR due_at > now() + $2::interval) AND due_at > greatest(clock_timestamp(), ` + notBefore + `)
+		   AND (attempt_began_at ` + database.Ahead + ` OR received_at ` + database.Ahead + ` OR due_at > now() + $2::interval) AND due_at > greatest(clock_timestamp(), ` + request.NotBeforeSQL + `)
 		 LIMIT $1 FOR UPDATE SKIP LOCKED)
-	UPDATE outbox o SET due_at = greatest(clock_timestamp(), ` + notBefore + `), received_at = ` + rightReceived + `,
+	UPDATE outbox o SET due_at = greatest(clock_timestamp(), ` + request.NotBeforeSQL + `), received_at = ` + rightReceived + `,
 	       attempt_began_at = CASE WHEN o.attempt_began_at ` + database.Ahead + ` THEN ` + earliest + ` ELSE o.attempt_began_at END,
 	       uncertain_since = ` + untilNow(`o.uncertain_since`) + `
 	  FROM back WHERE o.id = back.id`

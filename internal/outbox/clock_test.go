@@ -9,6 +9,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
@@ -166,7 +167,7 @@ func TestClockBackGate(t *testing.T) {
 	if !one[bool](t, s.pool, `SELECT lookup_at <= clock_timestamp() FROM outbox_gate`) {
 		t.Error("lookups wait")
 	}
-	if _, err := s.desk().Hold(t.Context(), Act{Who: "ann", Why: "w"}); err != nil {
+	if _, err := s.desk().Hold(t.Context(), operator.Act{Who: "ann", Why: "w"}); err != nil {
 		t.Fatal(err)
 	}
 	jump(t, s, 40*time.Minute)

@@ -9,11 +9,12 @@ Its parts are packages of their own, and none of them knows this one, which join
 	outbox/gate     whether calls may be made: the fleet's gate, this replica's breaker, the fleet
 	outbox/lookup   what became of an attempt whose outcome is not known
 	outbox/results  what is owed, and its publishing
+	outbox/operator what people ask and decide: the one layer of acts under the command line
 
 Read one request's way first: request/state.go and request/policy.go, add.go, claim.go, deliver.go, attempt.go,
 record.go, results/publisher.go. Then what may go wrong: untold.go, again.go, locked.go, sweep.go,
 clock.go, lookup/resolver.go and lookup/evidence.go, results/unpublished.go. Then slots.go, shortcut.go. What people
-ask and do is in show.go, explain.go, operator.go and audit.go.
+ask and do is in package operator.
 
 # The states
 
@@ -71,9 +72,8 @@ the clock of Postgres and the time that the stream gave the message.
 	the gate      how many calls the whole fleet may begin now              (gate/gate.go)
 	the breaker   whether this replica may make calls at all                (gate/breaker.go)
 	Registry      this worker's row, what it knows of the others, the rate  (gate/replicas.go)
-	people        retry, cancel, lookup, resolve, republish, hold, release  (operator.go, evidence.go)
-	after a loss  recheck                                                   (recheck.go)
-	questions     list and show, explain, audit                             (show.go, explain.go, audit.go)
+	people        retry, cancel, lookup, resolve, republish, hold, release  (package operator)
+	after a loss  recheck                                                   (operator/recheck.go)
 
 # Why never twice
 

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
 	"flexworker/internal/testing/pgtest"
@@ -58,7 +59,7 @@ func newStore(t testing.TB) *Store {
 }
 
 // desk is where people ask and act on the same tables.
-func (s *Store) desk() *Desk { return NewDesk(s.pool) }
+func (s *Store) desk() *operator.Desk { return operator.NewDesk(s.pool) }
 
 // another is a Store of another process on the same tables.
 func (s *Store) another(name string) *Store { return NewStore(s.pool, name, testLimit) }
@@ -148,7 +149,7 @@ func mustClaim(t testing.TB, s *Store, n int) []Lease {
 
 // SetRate sets the fleet's rate, as a person would.
 func (s *Store) SetRate(ctx context.Context, rate float64) error {
-	return s.desk().Rate(ctx, Act{Who: "test", Why: "test"}, rate)
+	return s.desk().Rate(ctx, operator.Act{Who: "test", Why: "test"}, rate)
 }
 
 // prune is a batch from the front.

@@ -12,25 +12,26 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/flextest"
 )
 
-var ann = Act{Who: "ann@desk", Why: "a test"}
+var ann = operator.Act{Who: "ann@desk", Why: "a test"}
 
 // retry, cancel and republish do the acts and say whom they changed.
-func (s *Store) retry(ctx context.Context, a Act, f Filter) ([]string, error) {
-	all, err := s.desk().Do(ctx, ToRetry(false), a, f)
+func (s *Store) retry(ctx context.Context, a operator.Act, f operator.Filter) ([]string, error) {
+	all, err := s.desk().Do(ctx, operator.ToRetry(false), a, f)
 	return all.IDs, err
 }
 
-func (s *Store) cancel(ctx context.Context, a Act, f Filter) ([]string, error) {
-	all, err := s.desk().Do(ctx, ToCancel(), a, f)
+func (s *Store) cancel(ctx context.Context, a operator.Act, f operator.Filter) ([]string, error) {
+	all, err := s.desk().Do(ctx, operator.ToCancel(), a, f)
 	return all.IDs, err
 }
 
-func (s *Store) republish(ctx context.Context, a Act, f Filter) ([]string, error) {
-	all, err := s.desk().Do(ctx, ToRepublish(), a, f)
+func (s *Store) republish(ctx context.Context, a operator.Act, f operator.Filter) ([]string, error) {
+	all, err := s.desk().Do(ctx, operator.ToRepublish(), a, f)
 	return all.IDs, err
 }
 
@@ -72,16 +73,20 @@ func acts(t *testing.T, s *Store) string {
 func TestActsByState(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		act  Change
-		do   func(*Store, Act, Filter) ([]string, error)
+		act  operator.Change
+		do   func(*Store, operator.Act, operator.Filter) ([]string, error)
 		want []string
 		to   request.State // "": unchanged
 	}{
-		{ToRetry(false), func(s *Store, a Act, f Filter) ([]string, error) { return s.retry(t.Context(), a, f) },
+		{operator.ToRetry(false), func(s *Store, a operator.Act, f operator.Filter) ([]string, error) { return s.retry(t.Context(), a, f) },
 			[]string{"abandoned", "cancelled", "expired", "rejected"}, request.Pending},
-		{ToCancel(), func(s *Store, a Act, f Filter) ([]string, error) { return s.cancel(t.Context(), a, f) },
+		{operator.ToCancel(), func(s *Store, a operator.Act, f operator.Filter) ([]string, error) {
+			return s.cancel(t.Context(), a, f)
+		},
 			[]string{"pending", "uncertain"}, request.Cancelled},
-		{ToRepublish(), func(s *Store, a Act, f Filter) ([]string, error) { return s.republish(t.Context(), a, f) },
+		{operator.ToRepublish(), func(s *Store, a operator.Act, f operator.Filter) ([]string, error) {
+			return s.republish(t.Context(), a, f)
+		},
 			[]string{"abandoned", "cancelled", "created", "expired", "faulty", "rejected"}, ""},
 	} {
 		t.Run(tt.act.Name, func(t *testing.T) {
@@ -90,11 +95,11 @@ func TestActsByState(t *testing.T) {
 			everyState(t, s)
 			const picture = `SELECT string_agg(request_id || ' ' || state, ' ' ORDER BY id) FROM outbox WHERE request_id <> ALL($1)`
 			rest := one[string](t, s.pool, picture, tt.want)
-			all, err := s.desk().Matching(t.Context(), tt.act, ann, Filter{})
+			all, err := s.desk().Matching(t.Context(), tt.act, ann, operator.Filter{})
 			if err != nil || all.N != len(tt.want) || len(all.IDs) != min(all.N, 5) {
 				t.Errorf("%+v would change, %v", all, err)
 			}
-			ids, err := tt.do(s, ann, Filter{})
+			ids, err := tt.do(s, ann, operator.Filter{})
 			if slices.Sort(ids); err != nil || !slices.Equal(ids, tt.want) {
 				t.Errorf("changed %v, %v; want %v", ids, err, tt.want)
 			}
@@ -121,11 +126,11 @@ func TestActsByState(t *testing.T) {
 			if got := acts(t, s); got != strings.Join(want, "; ") {
 				t.Errorf("recorded %s", got)
 			}
-			if ids, err := tt.do(s, ann, Filter{}); err != nil || len(ids) != 0 {
+			if ids, err := tt.do(s, ann, operator.Filter{}); err != nil || len(ids) != 0 {
 				t.Errorf("once more: %v, %v", ids, err)
 			}
-			for _, bad := range []Act{{Who: "", Why: "x"}, {Who: "x", Why: ""}} {
-				everyID := Filter{RequestIDs: []string{"faulty", "sending", "nobody"}}
+			for _, bad := range []operator.Act{{Who: "", Why: "x"}, {Who: "x", Why: ""}} {
+				everyID := operator.Filter{RequestIDs: []string{"faulty", "sending", "nobody"}}
 				if ids, err := tt.do(s, bad, everyID); err != nil || len(ids) != 0 {
 					t.Errorf("nothing to do: %v, %v", ids, err)
 				}
@@ -139,8 +144,8 @@ func TestActWantsWhoAndWhy(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	mustAdd(t, s, "c", 1)
-	for _, bad := range []Act{{Who: "", Why: "x"}, {Who: "x", Why: ""}} {
-		if _, err := s.cancel(t.Context(), bad, Filter{}); err == nil || !strings.Contains(err.Error(), "who_and_why_are_said") {
+	for _, bad := range []operator.Act{{Who: "", Why: "x"}, {Who: "x", Why: ""}} {
+		if _, err := s.cancel(t.Context(), bad, operator.Filter{}); err == nil || !strings.Contains(err.Error(), "who_and_why_are_said") {
 			t.Errorf("%+v: %v", bad, err)
 		}
 		if _, err := s.desk().Hold(t.Context(), bad); err == nil {
@@ -161,20 +166,20 @@ func TestFilter(t *testing.T) {
 	exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '2 hours' WHERE request_id = 'created'`)
 	exec(t, s.pool, `UPDATE outbox SET source = 'shop' WHERE request_id IN ('sending', 'expired')`)
 	for _, tt := range []struct {
-		f    Filter
+		f    operator.Filter
 		want string
 	}{
-		{Filter{}, "abandoned cancelled created expired faulty pending rejected sending uncertain"},
-		{Filter{Limit: 2}, "sending uncertain"},
-		{Filter{State: request.Rejected}, "faulty rejected"},
-		{Filter{Source: "shop"}, "expired sending"},
-		{Filter{ErrorKind: "http_400"}, "rejected"},
-		{Filter{OlderThan: time.Hour}, "created pending"},
-		{Filter{Since: time.Hour}, "abandoned cancelled expired faulty rejected"},
-		{Filter{RequestIDs: []string{"expired", "nobody"}}, "expired"},
-		{Filter{RequestIDs: []string{}}, ""},
-		{Filter{State: "nonsense"}, ""},
-		{Filter{State: request.Created, OlderThan: time.Hour}, "created"},
+		{operator.Filter{}, "abandoned cancelled created expired faulty pending rejected sending uncertain"},
+		{operator.Filter{Limit: 2}, "sending uncertain"},
+		{operator.Filter{State: request.Rejected}, "faulty rejected"},
+		{operator.Filter{Source: "shop"}, "expired sending"},
+		{operator.Filter{ErrorKind: "http_400"}, "rejected"},
+		{operator.Filter{OlderThan: time.Hour}, "created pending"},
+		{operator.Filter{Since: time.Hour}, "abandoned cancelled expired faulty rejected"},
+		{operator.Filter{RequestIDs: []string{"expired", "nobody"}}, "expired"},
+		{operator.Filter{RequestIDs: []string{}}, ""},
+		{operator.Filter{State: "nonsense"}, ""},
+		{operator.Filter{State: request.Created, OlderThan: time.Hour}, "created"},
 	} {
 		rows, err := s.desk().List(t.Context(), tt.f)
 		if err != nil {
@@ -189,7 +194,7 @@ func TestFilter(t *testing.T) {
 			t.Errorf("%+v gives %s, want %s", tt.f, got, tt.want)
 		}
 	}
-	ids, err := s.retry(t.Context(), ann, Filter{Limit: 1})
+	ids, err := s.retry(t.Context(), ann, operator.Filter{Limit: 1})
 	if err != nil || !slices.Equal(ids, []string{"abandoned"}) {
 		t.Errorf("one of many: %v, %v", ids, err)
 	}
@@ -201,7 +206,7 @@ func TestRetryOfExpired(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	everyState(t, s)
-	if _, err := s.retry(t.Context(), ann, Filter{RequestIDs: []string{"expired", "cancelled", "abandoned"}}); err != nil {
+	if _, err := s.retry(t.Context(), ann, operator.Filter{RequestIDs: []string{"expired", "cancelled", "abandoned"}}); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := s.expire(t.Context()); n != 0 || err != nil {
@@ -221,7 +226,7 @@ func TestRetryOfExpired(t *testing.T) {
 func TestRetryAnswersAnew(t *testing.T) {
 	t.Parallel()
 	b := newBooks(t, 10) // a-9 is rejected
-	if ids, err := b.s.retry(t.Context(), ann, Filter{State: request.Rejected}); err != nil || !slices.Equal(ids, []string{"a-9"}) {
+	if ids, err := b.s.retry(t.Context(), ann, operator.Filter{State: request.Rejected}); err != nil || !slices.Equal(ids, []string{"a-9"}) {
 		t.Fatal(ids, err)
 	}
 	b.want(t)
@@ -253,7 +258,7 @@ func TestRepublish(t *testing.T) {
 	t.Parallel()
 	b := newBooks(t, 10)
 	before := len(b.results.all(t))
-	ids, err := b.s.republish(t.Context(), ann, Filter{Since: time.Hour})
+	ids, err := b.s.republish(t.Context(), ann, operator.Filter{Since: time.Hour})
 	if err != nil || len(ids) != 10 {
 		t.Fatal(ids, err)
 	}
@@ -278,10 +283,10 @@ func TestResolveByHand(t *testing.T) {
 		if state == request.Uncertain {
 			continue
 		}
-		if err := s.desk().ResolveCreated(t.Context(), ann, string(state), sidB, flex.Outcome{}); !errors.Is(err, ErrNotUncertain) {
+		if err := s.desk().ResolveCreated(t.Context(), ann, string(state), sidB, flex.Outcome{}); !errors.Is(err, operator.ErrNotUncertain) {
 			t.Errorf("%s as created: %v", state, err)
 		}
-		if err := s.desk().ResolveAbsent(t.Context(), ann, string(state)); !errors.Is(err, ErrNotUncertain) {
+		if err := s.desk().ResolveAbsent(t.Context(), ann, string(state)); !errors.Is(err, operator.ErrNotUncertain) {
 			t.Errorf("%s as absent: %v", state, err)
 		}
 	}
@@ -353,7 +358,7 @@ func TestResolveRacesOutcome(t *testing.T) {
 			if done != 1 || applied || i%2 == 0 && deref(r.InteractionSID) != theirs || i%2 == 1 && r.State != request.Pending {
 				t.Errorf("the person won: %+v, %d acts, applied %v", r, done, applied)
 			}
-		case errors.Is(byHand, ErrNotUncertain) && late == nil:
+		case errors.Is(byHand, operator.ErrNotUncertain) && late == nil:
 			outcome++
 			if done != 0 || !applied || deref(r.InteractionSID) != ours {
 				t.Errorf("the outcome won: %+v, %d acts, applied %v", r, done, applied)
@@ -399,7 +404,7 @@ func TestHoldAndRelease(t *testing.T) {
 	if n := len(srv.Ledger()); n != 20 {
 		t.Errorf("%d created while held", n)
 	}
-	if _, err := s.desk().Release(t.Context(), Act{Who: "bob", Why: "over"}); err != nil {
+	if _, err := s.desk().Release(t.Context(), operator.Act{Who: "bob", Why: "over"}); err != nil {
 		t.Fatal(err)
 	}
 	inState(t, s, request.Created, 40)
@@ -443,7 +448,7 @@ func TestCancelRacesClaim(t *testing.T) {
 	})
 	both.Go(func() {
 		for range 20 {
-			ids, err := s.cancel(t.Context(), ann, Filter{Limit: 5})
+			ids, err := s.cancel(t.Context(), ann, operator.Filter{Limit: 5})
 			if err != nil {
 				t.Error(err)
 			}
@@ -483,11 +488,11 @@ func TestRetryNotBefore(t *testing.T) {
 		})); err != nil {
 			t.Fatal(err)
 		}
-		chosen := Filter{RequestIDs: []string{id}}
-		if _, err := s.cancel(t.Context(), Act{Who: "ann", Why: "x"}, chosen); err != nil {
+		chosen := operator.Filter{RequestIDs: []string{id}}
+		if _, err := s.cancel(t.Context(), operator.Act{Who: "ann", Why: "x"}, chosen); err != nil {
 			t.Fatal(err)
 		}
-		if ids, err := s.retry(t.Context(), Act{Who: "ann", Why: "x"}, chosen); err != nil || len(ids) != 1 {
+		if ids, err := s.retry(t.Context(), operator.Act{Who: "ann", Why: "x"}, chosen); err != nil || len(ids) != 1 {
 			t.Fatal(tt.notBefore, ids, err)
 		}
 		if later := one[bool](t, s.pool, `SELECT due_at > now() + interval '1 hour' FROM outbox WHERE request_id = '`+id+`'`); later != tt.later {

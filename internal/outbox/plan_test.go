@@ -31,11 +31,6 @@ func TestPlans(t *testing.T) {
 		{"clock", clockUncertainSQL, "outbox_lookup", []any{clockBatch, longestLookup}},
 		{"clock", clockResultsSQL, "(settled_at > (now() + '00:00:10'::interval)))", []any{clockBatch}},
 		{"outbox_backlog", "TABLE outbox_backlog", "outbox_fresh", nil},
-		{"backlog", backlogSQL, "Index Only Scan using outbox_fresh", nil},
-		{"backlog", backlogSQL, "Index Only Scan using outbox_again", nil},
-		{"backlog", backlogSQL, "Index Only Scan using outbox_sending", nil},
-		{"backlog", backlogSQL, "Index Only Scan using outbox_lookup", nil},
-		{"backlog", backlogSQL, "Index Only Scan using outbox_publish", nil},
 	} {
 		rows, err := s.pool.Query(t.Context(), "EXPLAIN (COSTS OFF) "+tt.sql, tt.args...)
 		if err != nil {

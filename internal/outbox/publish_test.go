@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/rawjson"
@@ -662,7 +663,7 @@ func TestRevisionOfARetry(t *testing.T) {
 	if !publishStrays(t, p) {
 		t.Fatal("not published")
 	}
-	if ids, err := s.retry(t.Context(), Act{Who: "ann", Why: "put right"}, Filter{RequestIDs: []string{"a"}}); err != nil || len(ids) != 1 {
+	if ids, err := s.retry(t.Context(), operator.Act{Who: "ann", Why: "put right"}, operator.Filter{RequestIDs: []string{"a"}}); err != nil || len(ids) != 1 {
 		t.Fatal(ids, err)
 	}
 	c, err := s.claim(t.Context(), 2)

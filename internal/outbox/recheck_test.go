@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 )
 
-var afterLoss = Act{Who: "ann", Why: "a failover"}
+var afterLoss = operator.Act{Who: "ann", Why: "a failover"}
 
 // recheck holds the fleet and rechecks.
-func (s *Store) recheck(t *testing.T, since time.Time, attribute string) Rechecked {
+func (s *Store) recheck(t *testing.T, since time.Time, attribute string) operator.Rechecked {
 	t.Helper()
 	if _, err := s.desk().Hold(t.Context(), afterLoss); err != nil {
 		t.Fatal(err)
@@ -110,12 +111,12 @@ func TestRecheckKnowsWhatProvesNothing(t *testing.T) {
 				VALUES ('w', '', 'ok', $1, '1 minute', '1 minute', 0, 'hold', '0')`, tt.attribute)
 			sum := s.recheck(t, time.Now().Add(-time.Hour), "")
 			settled := one[bool](t, s.pool, `SELECT settled_at IS NOT NULL FROM outbox`)
-			want := Rechecked{LookedUp: 1}
+			want := operator.Rechecked{LookedUp: 1}
 			switch {
 			case settled:
-				want = Rechecked{IfRetried: 1}
+				want = operator.Rechecked{IfRetried: 1}
 			case tt.under == "":
-				want = Rechecked{ForPerson: 1}
+				want = operator.Rechecked{ForPerson: 1}
 			}
 			if sum != want {
 				t.Errorf("%+v, want %+v", sum, want)
@@ -155,7 +156,7 @@ func TestRecheckMarksWhatARetryWouldSend(t *testing.T) {
 			shown := `SELECT concat_ws(' ', state, error_kind, error_message, http_status, settlement, settled_at, published_at, received_at) FROM outbox`
 			before, attempt := one[string](t, s.pool, shown), s.row(t, "r-1").Attempt
 			sum := s.recheck(t, time.Now().Add(-time.Hour), "")
-			if sum != (Rechecked{IfRetried: map[bool]int{true: 1}[tt.want]}) {
+			if sum != (operator.Rechecked{IfRetried: map[bool]int{true: 1}[tt.want]}) {
 				t.Error(sum)
 			}
 			if undecided := one[bool](t, s.pool, `SELECT undecided FROM outbox`); undecided != tt.want {
@@ -193,8 +194,8 @@ func TestRetryAfterRecheck(t *testing.T) {
 				t.Fatal(n, err)
 			}
 			s.recheck(t, time.Now().Add(-time.Hour), "")
-			all, err := s.desk().Do(t.Context(), ToRetry(false), afterLoss, Filter{RequestIDs: []string{id}})
-			if err != nil || all.Of[AskedFirst+"; its expires_at has passed and no longer counts"] != 1 {
+			all, err := s.desk().Do(t.Context(), operator.ToRetry(false), afterLoss, operator.Filter{RequestIDs: []string{id}})
+			if err != nil || all.Of[operator.AskedFirst+"; its expires_at has passed and no longer counts"] != 1 {
 				t.Fatal(all, err)
 			}
 			if r := s.row(t, id); r.State != request.Uncertain || deref(r.ErrorKind) != "lost" {
@@ -282,7 +283,7 @@ func TestLateRecordAfterRecheck(t *testing.T) {
 	exec(t, s.pool, `UPDATE outbox SET state = 'expired', attempt = 0, attempt_began_at = NULL, leased_by = NULL, leased_until = NULL,
 		error_kind = 'expired', settled_at = clock_timestamp()`)
 	s.recheck(t, time.Now().Add(-time.Minute), "")
-	if _, err := s.desk().Do(t.Context(), ToRetry(false), afterLoss, Filter{RequestIDs: []string{id}}); err != nil {
+	if _, err := s.desk().Do(t.Context(), operator.ToRetry(false), afterLoss, operator.Filter{RequestIDs: []string{id}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.record(t.Context(), decide(testPolicy, lost, good, 0)); err != nil {

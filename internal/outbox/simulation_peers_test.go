@@ -14,6 +14,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/lookup"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/testing/faultproxy"
@@ -23,7 +24,7 @@ import (
 // The bugs of others that must not become ours. The numbers are those of
 // docs/faults.md, which also names the tests of those that are not here.
 
-var person = Act{Who: "ada", Why: "test"}
+var person = operator.Act{Who: "ada", Why: "test"}
 
 // TestPeers_01_RecordFails: Flex answered, recording it failed for good. There is
 // never a second POST unasked (hookdeck/outpost#276).
@@ -253,7 +254,7 @@ func TestPeers_10_DeadRowsBlockNoReplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := done.MessageID()
-	if ids, err := s.retry(t.Context(), person, Filter{RequestIDs: []string{id}}); err != nil || len(ids) != 1 {
+	if ids, err := s.retry(t.Context(), person, operator.Filter{RequestIDs: []string{id}}); err != nil || len(ids) != 1 {
 		t.Fatal(ids, err)
 	}
 	l = mustClaim(t, s, 1)[0]

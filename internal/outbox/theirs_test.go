@@ -6,6 +6,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/lookup"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 )
 
@@ -33,7 +34,7 @@ func TestPolicyDoesNotDecideWhatWasLost(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
 			id := mustAdd(t, s, "tail", 1, keyed)[0]
-			ann := Act{Who: "ann", Why: "a failover"}
+			ann := operator.Act{Who: "ann", Why: "a failover"}
 			hold := func() {
 				if _, err := s.desk().Hold(t.Context(), ann); err != nil {
 					t.Fatal(err)

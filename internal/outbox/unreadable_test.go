@@ -11,6 +11,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/lookup"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 )
 
@@ -67,7 +68,7 @@ func TestUnreadableRequest(t *testing.T) {
 			// Nor does it keep an act from the others.
 			exec(t, s.pool, `UPDATE outbox SET state = 'rejected', due_at = NULL, settled_at = now(), for_person_since = NULL WHERE request_id = 'u-5'`)
 			exec(t, s.pool, `UPDATE outbox SET request = $1::text::json WHERE request_id = 'u-5'`, text)
-			if done, err := s.desk().Do(t.Context(), ToRetry(false), ann, Filter{State: request.Rejected}); err != nil || done.N != 1 {
+			if done, err := s.desk().Do(t.Context(), operator.ToRetry(false), ann, operator.Filter{State: request.Rejected}); err != nil || done.N != 1 {
 				t.Errorf("%d are tried again, %v", done.N, err)
 			}
 			if r := s.row(t, "u-3"); r.State != request.Uncertain || deref(r.ErrorKind) != "undecided" {

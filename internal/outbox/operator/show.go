@@ -1,10 +1,11 @@
-package outbox
+package operator
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,57 +13,6 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/outbox/request"
 )
-
-// Row is a request as people see it in a list.
-type Row struct {
-	RequestID      string        `json:"request_id"`
-	Source         string        `json:"source"`
-	State          request.State `json:"state"`
-	Priority       int           `json:"priority"`
-	Attempt        int           `json:"attempt"`
-	Spared         int           `json:"spared"`
-	InteractionSID *string       `json:"interaction_sid"`
-	ErrorKind      *string       `json:"error_kind"`
-	ErrorMessage   *string       `json:"error_message"`
-	HTTPStatus     *int          `json:"http_status"`
-	TwilioCode     *int          `json:"twilio_code"`
-	DueAt          *time.Time    `json:"due_at"`
-	ReceivedAt     time.Time     `json:"received_at"`
-	SettledAt      *time.Time    `json:"settled_at"`
-	PublishedAt    *time.Time    `json:"published_at"`
-}
-
-const rowColumns = `request_id, source, state, priority, attempt, spared, interaction_sid, error_kind, error_message,
-	http_status, twilio_code, due_at, received_at, settled_at, published_at`
-
-func (r *Row) targets() []any {
-	return []any{&r.RequestID, &r.Source, &r.State, &r.Priority, &r.Attempt, &r.Spared, &r.InteractionSID, &r.ErrorKind, &r.ErrorMessage,
-		&r.HTTPStatus, &r.TwilioCode, &r.DueAt, &r.ReceivedAt, &r.SettledAt, &r.PublishedAt}
-}
-
-// ListMost is how many requests List gives when it is not told.
-const ListMost = 100
-
-// List gives the requests that a filter chooses, the newest first.
-func (desk *Desk) List(ctx context.Context, f Filter) ([]Row, error) {
-	limit := cmp.Or(f.Limit, ListMost)
-	rows, err := desk.pool.Query(ctx, `SELECT `+rowColumns+` FROM outbox WHERE`+where+` ORDER BY id DESC LIMIT $7`, f.args(limit)...)
-	if err != nil {
-		return nil, database.Wrap("list", err)
-	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Row])
-	return list, database.Wrap("list", err)
-}
-
-// IDs are the ids of requests that begin with prefix, the smallest first, at most most.
-func (desk *Desk) IDs(ctx context.Context, prefix string, most int) ([]string, error) {
-	rows, err := desk.pool.Query(ctx, `SELECT request_id FROM outbox WHERE request_id >= $1 AND starts_with(request_id, $1) ORDER BY request_id LIMIT $2`, prefix, most)
-	if err != nil {
-		return nil, database.Wrap("ids", err)
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return ids, database.Wrap("ids", err)
-}
 
 // History is one attempt or lookup.
 type History struct {
@@ -163,4 +113,31 @@ func (desk *Desk) Show(ctx context.Context, requestID string) (Detail, error) {
 	}
 	d.Acts, err = pgx.CollectRows(acts, pgx.RowToStructByPos[Done])
 	return d, database.Wrap("show", err)
+}
+
+// Since says in words what has happened to a request since the attempt that somebody has
+// seen: the attempts and the acts after it.
+func (d Detail) Since(seen int) string {
+	var after []string
+	if d.Attempt < seen {
+		return fmt.Sprintf("there is no attempt %d: the latest is attempt %d", seen, d.Attempt)
+	}
+	var from time.Time // of the first later attempt
+	for _, h := range d.History {
+		if h.Kind == "attempt" && h.Number > seen {
+			if from.IsZero() || h.StartedAt.Before(from) {
+				from = h.StartedAt
+			}
+			after = append(after, fmt.Sprintf("attempt %d by %s at %s: %s", h.Number, h.Worker, request.ShowTime(h.StartedAt), words(h.Outcome)))
+		}
+	}
+	if d.State == request.Sending {
+		after = append(after, fmt.Sprintf("attempt %d by %s is under way", d.Attempt, said(d.LeasedBy)))
+	}
+	for _, act := range d.Acts {
+		if act.Attempt != nil && *act.Attempt >= seen || !from.IsZero() && act.At.After(from) {
+			after = append([]string{fmt.Sprintf("%s by %s at %s (%s)", act.Act, act.Who, request.ShowTime(act.At), act.Why)}, after...)
+		}
+	}
+	return strings.Join(after, "; ")
 }

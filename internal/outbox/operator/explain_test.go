@@ -1,4 +1,4 @@
-package outbox
+package operator
 
 import (
 	"fmt"
@@ -149,15 +149,15 @@ func TestExplain(t *testing.T) {
 			"It may exist, and no lookup can tell (unclear). It waits for a person since 2026-11-22 02:59:00.000 UTC. The next lookup is due in 1m0s. " +
 				"It was cancelled at 2026-11-22 02:59:59.000 UTC: it is never sent again; what exists already is adopted all the same. " +
 				"Look for it in Flex, by the task attribute key = abc. Then say that it exists, under which sid, or that it does not.\n" + decide},
-		{"created by response", detail(request.Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(sidA), word("response") })), open,
-			"It is created as " + sidA + " (Flex answered so) since 2026-11-22 02:59:00.000 UTC. " + published},
+		{"created by response", detail(request.Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(kdA), word("response") })), open,
+			"It is created as " + kdA + " (Flex answered so) since 2026-11-22 02:59:00.000 UTC. " + published},
 		{"created by lookup, not published", detail(request.Created, settled(func(d *Detail) {
-			d.InteractionSID, d.ResolvedBy, d.PublishedAt = word(sidA), word("lookup"), nil
+			d.InteractionSID, d.ResolvedBy, d.PublishedAt = word(kdA), word("lookup"), nil
 		})), open,
-			"It is created as " + sidA + " (a lookup found it) since 2026-11-22 02:59:00.000 UTC. " +
+			"It is created as " + kdA + " (a lookup found it) since 2026-11-22 02:59:00.000 UTC. " +
 				"Its result is not yet on the result stream; it is published again until the stream takes it.\n"},
-		{"created by operator", detail(request.Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(sidA), word("operator") })), open,
-			"It is created as " + sidA + " (an operator said so) since 2026-11-22 02:59:00.000 UTC. " + published},
+		{"created by operator", detail(request.Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(kdA), word("operator") })), open,
+			"It is created as " + kdA + " (an operator said so) since 2026-11-22 02:59:00.000 UTC. " + published},
 		{"rejected", detail(request.Rejected, settled(func(d *Detail) { d.ErrorMessage = word("status 400: no such workspace") })), open,
 			"It is rejected since 2026-11-22 02:59:00.000 UTC: status 400: no such workspace. A retry sends it. " + published + fmt.Sprintf(retry, 0)},
 		{"rejected by the check", detail(request.Rejected, settled(func(d *Detail) {
@@ -187,25 +187,6 @@ func TestExplain(t *testing.T) {
 				t.Errorf("it says\n%s\nwant\n%s", strings.TrimPrefix(got, begin), tt.want)
 			}
 		})
-	}
-}
-
-// TestExplainWhatIs: every state as it really stands in the table has its word.
-func TestExplainWhatIs(t *testing.T) {
-	t.Parallel()
-	s := newStore(t)
-	everyState(t, s)
-	for state, want := range map[request.State]string{
-		request.Pending: "It is due", request.Sending: "It is being sent: worker w holds attempt 1", request.Uncertain: "It may exist, and no lookup can tell",
-		request.Created: "It is created as " + sidA + " (Flex answered so)", request.Rejected: "It is rejected since", request.Abandoned: "It is abandoned since",
-		request.Expired: "It is expired since", request.Cancelled: "It is cancelled since",
-	} {
-		if got, err := s.desk().Explain(t.Context(), string(state)); err != nil || !strings.Contains(got, "\n"+want) || strings.Contains(got, "%!") {
-			t.Errorf("%s: %s, %v", state, got, err)
-		}
-	}
-	if got, err := s.desk().Explain(t.Context(), "faulty"); err != nil || !strings.Contains(got, "channel: is no channel. It failed the check before Flex") {
-		t.Errorf("faulty: %s %v", got, err)
 	}
 }
 

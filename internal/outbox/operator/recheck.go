@@ -1,4 +1,4 @@
-package outbox
+package operator
 
 import (
 	"context"
@@ -38,7 +38,7 @@ type Rechecked struct {
 // act was lost with the rest, and nothing that is left says that there was none. The only
 // bound is RETENTION. A mark costs one lookup, and only where somebody retries. What the
 // check refused (faults) no retry sends.
-const recheckable = `((state = 'pending' OR ` + unsentEnd + `) AND coalesce(` + notBefore + `, '-infinity') <= clock_timestamp()
+const recheckable = `((state = 'pending' OR ` + unsentEnd + `) AND coalesce(` + request.NotBeforeSQL + `, '-infinity') <= clock_timestamp()
 	OR state = 'uncertain' OR state = 'sending' AND leased_until <= clock_timestamp())`
 
 // unsentEnd: settled without an interaction, and a retry would send it.

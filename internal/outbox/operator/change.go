@@ -1,0 +1,110 @@
+package operator
+
+import "flexworker/internal/outbox/request"
+
+// A Change is an act on requests: which ones it takes, what becomes of each, and how.
+type Change struct {
+	// Name is the act as outbox_acts records it.
+	Name string
+	// can is the condition, in SQL, that a request has to meet.
+	can string
+	// what names in words, as a text in SQL, what becomes of a request.
+	what string
+	// set are the assignments of the UPDATE.
+	set string
+}
+
+// undecidedEnd: a settled request of which nobody knows whether an attempt created it.
+const undecidedEnd = `(state IN ('rejected', 'abandoned', 'expired', 'cancelled') AND attempt > 0 AND (undecided OR error_kind = 'undecided'))`
+
+// lostReason is why the latest attempt may have been made in a time that was lost; null: it was not lost.
+const lostReason = `(SELECT error FROM outbox_attempts WHERE outbox_id = o.id AND kind = 'attempt' AND number = o.attempt AND outcome = 'lost' AND applied LIMIT 1)`
+
+// The words for what a retry makes of a request.
+const (
+	SentAgain   = "sent again"
+	AskedFirst  = "looked up before they are sent again"
+	DueNow      = "pending, due now"
+	Unsent      = "cancelled"
+	NeverResent = "uncertain, never sent again: lookups go on and may adopt them"
+)
+
+// ToRetry leads settled requests that were not created back to pending, with a
+// fresh count of attempts and without the deadline that passed, though not sooner
+// than their not_before; one that is pending already it makes due now. What was rejected
+// for its faults stays: it would be refused again.
+//
+// A request of which nobody knows whether an attempt created it becomes uncertain: it is
+// looked up, and sent again only when it is proved absent. unverified sends it at once. Where
+// a recheck has marked it, it is in doubt as any that was rechecked: a person decides what no
+// lookup can, and its task may be older than its row.
+func ToRetry(unverified bool) Change {
+	first := undecidedEnd
+	if unverified {
+		first = `false`
+	}
+	return Change{
+		Name: "retry",
+		can: ` AND (state IN ('rejected', 'abandoned', 'expired', 'cancelled') AND faults IS NULL
+			OR state = 'pending' AND due_at > greatest(clock_timestamp(), ` + request.NotBeforeSQL + `))`,
+		what: `CASE WHEN state = 'pending' THEN 'pending' WHEN ` + first + ` THEN '` + AskedFirst + `' WHEN attempt = 0 THEN 'sent' ELSE '` + SentAgain + `' END ||
+			CASE WHEN ` + first + ` THEN ''
+			     WHEN ` + request.NotBeforeSQL + ` > clock_timestamp() THEN ', due ' || to_char((` + request.NotBeforeSQL + `) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') || ', its not_before'
+			     WHEN state = 'pending' THEN ', due now' ELSE '' END ||
+			CASE WHEN state <> 'pending' AND expires_at <= clock_timestamp() THEN '; its expires_at has passed and no longer counts' ELSE '' END`,
+		set: `
+			state = CASE WHEN ` + first + ` THEN 'uncertain' ELSE 'pending' END,
+			due_at = CASE WHEN ` + first + ` THEN clock_timestamp() ELSE greatest(clock_timestamp(), ` + request.NotBeforeSQL + `) END,
+			lookups = CASE WHEN ` + first + ` THEN 0 ELSE lookups END,
+			error_kind = CASE WHEN ` + first + ` AND ` + lostReason + ` IS NOT NULL THEN 'lost' ELSE error_kind END,
+			error_message = CASE WHEN ` + first + ` THEN coalesce(` + lostReason + `, error_message) ELSE error_message END,
+			received_at = CASE WHEN ` + first + ` AND ` + lostReason + ` IS NOT NULL THEN least(received_at, attempt_began_at) ELSE received_at END,
+			attempt_began_at = coalesce(attempt_began_at, received_at),
+			uncertain_since = CASE WHEN ` + first + ` THEN coalesce(uncertain_since, settled_at) ELSE uncertain_since END,
+			undecided = undecided OR NOT ` + first + ` AND ` + undecidedEnd + `,
+			for_person_since = NULL, cancel_requested_at = NULL,
+			spared = CASE WHEN state = 'pending' THEN spared ELSE attempt END,
+			expires_at = CASE WHEN state = 'pending' OR expires_at > clock_timestamp() THEN expires_at END,
+			settlement = settlement + CASE WHEN state = 'pending' THEN 0 ELSE 1 END,
+			settled_at = NULL, published_at = NULL, announced_at = NULL, resolved_by = NULL`,
+	}
+}
+
+// unsentYet: a pending request that no attempt can have created.
+const unsentYet = `(state = 'pending' AND NOT undecided)`
+
+// ToCancel ends pending requests unsent. One that is uncertain may exist, and so may one
+// that was sent again though an attempt was never decided: lookups go on
+// and may adopt it, but it is never sent again. What a lookup that is under way decides
+// is not obeyed, as it does not know of this. Why a request had not been created yet
+// stays in its reason, so that a retry can choose by it.
+func ToCancel() Change {
+	return Change{
+		Name: "cancel",
+		can:  ` AND (state = 'pending' OR state = 'uncertain' AND cancel_requested_at IS NULL)`,
+		what: `CASE WHEN ` + unsentYet + ` THEN '` + Unsent + `' ELSE '` + NeverResent + `' END`,
+		set: `
+			state = CASE WHEN ` + unsentYet + ` THEN 'cancelled' ELSE 'uncertain' END,
+			due_at = CASE WHEN NOT ` + unsentYet + ` THEN due_at END,
+			cancel_requested_at = CASE WHEN NOT ` + unsentYet + ` THEN clock_timestamp() END, lookups = lookups + 1,
+			attempt_began_at = coalesce(attempt_began_at, received_at), uncertain_since = coalesce(uncertain_since, clock_timestamp()),
+			settled_at = CASE WHEN ` + unsentYet + ` THEN clock_timestamp() END,
+			resolved_by = CASE WHEN ` + unsentYet + ` THEN 'operator' END,
+			error_kind = coalesce(error_kind, 'cancelled'),
+			error_message = CASE WHEN ` + unsentYet + ` THEN ` + cancelledMessage + ` ELSE error_message END`,
+	}
+}
+
+// cancelledMessage says that a person stopped a request, and what its reason was before.
+const cancelledMessage = `'cancelled by an operator' || coalesce('; before: ' || nullif(regexp_replace(error_message, '^cancelled by an operator(; before: )?', ''), ''), '')`
+
+// ToRepublish has results published once more, under the ids they have: the
+// stream drops what it still remembers.
+func ToRepublish() Change {
+	return Change{Name: "republish", can: ` AND settled_at IS NOT NULL AND published_at IS NOT NULL`, what: `'published again'`, set: `published_at = NULL`}
+}
+
+// ToLookUp has uncertain requests looked up as soon as the fleet may search.
+func ToLookUp() Change {
+	return Change{Name: "lookup", can: ` AND state = 'uncertain'`, what: `'looked up now'`, set: `due_at = clock_timestamp()`}
+}

@@ -1,0 +1,108 @@
+package operator
+
+import (
+	"cmp"
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/database"
+)
+
+// Affected are the requests that a change takes, or has taken.
+type Affected struct {
+	IDs []string       // of Matching the first five, in the order of their ids
+	N   int            // of all
+	Of  map[string]int // how many, by what becomes of them
+	// Locked are those that another session held, so that they were left out.
+	Locked []string
+}
+
+// Matching says what a change would take. It changes nothing.
+func (desk *Desk) Matching(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
+	rows, err := desk.pool.Query(ctx, `
+		WITH chosen AS MATERIALIZED (
+			SELECT id, request_id, `+c.what+` AS what FROM outbox WHERE`+where+c.can+` AND ($8::integer IS NULL OR attempt = $8)
+			 ORDER BY id LIMIT nullif($7, 0))
+		SELECT what, count(*), (SELECT array_agg(request_id) FROM (SELECT request_id FROM chosen ORDER BY id LIMIT 5) AS first)
+		  FROM chosen GROUP BY what`, f.args(f.Limit, a.Attempt)...)
+	if err != nil {
+		return Affected{}, database.Wrap(c.Name, err)
+	}
+	all := Affected{IDs: []string{}, Of: map[string]int{}}
+	var what string
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&what, &n, &all.IDs}, func() error {
+		all.Of[what], all.N = n, all.N+n
+		return nil
+	})
+	return all, database.Wrap(c.Name, err)
+}
+
+// Do changes what the filter chooses and the change can take, and records it, in
+// one statement. Rows are locked in the order of ids. An act that speaks of an attempt
+// changes nothing where another has been made since. What somebody holds locked for longer than
+// patience is left out, and named: one row must not keep a thousand from what a person decided.
+func (desk *Desk) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
+	all, _, err := desk.do(ctx, c, a, f, "")
+	if database.WaitedForLock(err) && database.RowsLocked(ctx, desk.pool, err) {
+		var left []int64
+		if all, left, err = desk.do(ctx, c, a, f, "SKIP LOCKED"); len(left) > 0 && err == nil {
+			all.Locked, err = desk.stillMatching(ctx, c, left)
+		}
+	}
+	return all, database.Wrap(c.Name, err)
+}
+
+// do is Do, with what to do about locked rows. It returns, too, what matched and could not be
+// had: another session holds it, or has changed it since.
+func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, locked string) (Affected, []int64, error) {
+	matches := where + c.can + ` AND ($11::integer IS NULL OR attempt = $11)`
+	var b pgx.Batch
+	b.Queue(`SELECT ` + database.Patiently)
+	b.Queue(`
+		WITH matching AS MATERIALIZED (
+			SELECT id AS match FROM outbox WHERE`+matches+` ORDER BY id LIMIT nullif($7, 0)),
+		chosen AS MATERIALIZED (
+			SELECT id, state AS was, `+c.what+` AS what FROM outbox JOIN matching ON id = match WHERE`+matches+`
+			 ORDER BY id FOR NO KEY UPDATE OF outbox `+locked+`),
+		moved AS (
+			UPDATE outbox o SET `+c.set+` FROM chosen WHERE o.id = chosen.id
+			RETURNING o.id, o.request_id, chosen.was, chosen.what),
+		acts AS (
+			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt) SELECT $8, $9, $10, request_id, was, $11 FROM moved)
+		SELECT match, coalesce(request_id, ''), coalesce(what, '') FROM matching LEFT JOIN moved ON id = match ORDER BY match`,
+		f.args(f.Limit, a.Who, a.Why, c.Name, a.Attempt)...)
+	all := Affected{IDs: []string{}, Of: map[string]int{}}
+	sent := desk.pool.SendBatch(ctx, &b)
+	if _, err := sent.Exec(); err != nil {
+		return all, nil, cmp.Or(err, sent.Close())
+	}
+	rows, err := sent.Query()
+	if err != nil {
+		return all, nil, cmp.Or(err, sent.Close())
+	}
+	var left []int64
+	var id int64
+	var requestID, what string
+	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &what}, func() error {
+		if requestID == "" {
+			left = append(left, id)
+			return nil
+		}
+		all.IDs = append(all.IDs, requestID)
+		all.N++
+		all.Of[what]++
+		return nil
+	})
+	return all, left, cmp.Or(err, sent.Close()) // which waits for the commit
+}
+
+// stillMatching names those of the requests that the change can still take.
+func (desk *Desk) stillMatching(ctx context.Context, c Change, ids []int64) ([]string, error) {
+	rows, err := desk.pool.Query(ctx, `SELECT request_id FROM outbox WHERE id = ANY ($1)`+c.can+` ORDER BY id`, ids)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}

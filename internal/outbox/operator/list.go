@@ -1,0 +1,83 @@
+package operator
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"flexworker/internal/database"
+	"flexworker/internal/outbox/request"
+)
+
+// Filter chooses requests; what is not set does not restrict.
+type Filter struct {
+	RequestIDs []string
+	State      request.State
+	Source     string
+	ErrorKind  string
+	OlderThan  time.Duration // since it was received
+	Since      time.Duration // settled within this time before now
+	Limit      int           // 0: ListMost for List, no limit for acts
+}
+
+// where is the condition of a filter, for the parameters that args gives.
+const where = ` ($1::text[] IS NULL OR request_id = ANY($1)) AND ($2 = '' OR state = $2) AND ($3 = '' OR source = $3)
+	AND ($4 = '' OR error_kind = $4) AND ($5::interval = '0' OR received_at < clock_timestamp() - $5::interval)
+	AND ($6::interval = '0' OR settled_at > clock_timestamp() - $6::interval)`
+
+func (f Filter) args(more ...any) []any {
+	return append([]any{f.RequestIDs, string(f.State), f.Source, f.ErrorKind, f.OlderThan, f.Since}, more...)
+}
+
+// Row is a request as people see it in a list.
+type Row struct {
+	RequestID      string        `json:"request_id"`
+	Source         string        `json:"source"`
+	State          request.State `json:"state"`
+	Priority       int           `json:"priority"`
+	Attempt        int           `json:"attempt"`
+	Spared         int           `json:"spared"`
+	InteractionSID *string       `json:"interaction_sid"`
+	ErrorKind      *string       `json:"error_kind"`
+	ErrorMessage   *string       `json:"error_message"`
+	HTTPStatus     *int          `json:"http_status"`
+	TwilioCode     *int          `json:"twilio_code"`
+	DueAt          *time.Time    `json:"due_at"`
+	ReceivedAt     time.Time     `json:"received_at"`
+	SettledAt      *time.Time    `json:"settled_at"`
+	PublishedAt    *time.Time    `json:"published_at"`
+}
+
+const rowColumns = `request_id, source, state, priority, attempt, spared, interaction_sid, error_kind, error_message,
+	http_status, twilio_code, due_at, received_at, settled_at, published_at`
+
+func (r *Row) targets() []any {
+	return []any{&r.RequestID, &r.Source, &r.State, &r.Priority, &r.Attempt, &r.Spared, &r.InteractionSID, &r.ErrorKind, &r.ErrorMessage,
+		&r.HTTPStatus, &r.TwilioCode, &r.DueAt, &r.ReceivedAt, &r.SettledAt, &r.PublishedAt}
+}
+
+// ListMost is how many requests List gives when it is not told.
+const ListMost = 100
+
+// List gives the requests that a filter chooses, the newest first.
+func (desk *Desk) List(ctx context.Context, f Filter) ([]Row, error) {
+	limit := cmp.Or(f.Limit, ListMost)
+	rows, err := desk.pool.Query(ctx, `SELECT `+rowColumns+` FROM outbox WHERE`+where+` ORDER BY id DESC LIMIT $7`, f.args(limit)...)
+	if err != nil {
+		return nil, database.Wrap("list", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Row])
+	return list, database.Wrap("list", err)
+}
+
+// IDs are the ids of requests that begin with prefix, the smallest first, at most most.
+func (desk *Desk) IDs(ctx context.Context, prefix string, most int) ([]string, error) {
+	rows, err := desk.pool.Query(ctx, `SELECT request_id FROM outbox WHERE request_id >= $1 AND starts_with(request_id, $1) ORDER BY request_id LIMIT $2`, prefix, most)
+	if err != nil {
+		return nil, database.Wrap("ids", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return ids, database.Wrap("ids", err)
+}
