@@ -12,7 +12,7 @@ GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.ve
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint vuln fuzz soak outages blackhole bench clean postgres
+.PHONY: help build demo test lint vuln fuzz net soak outages blackhole bench clean postgres
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ vuln: ## known vulnerabilities in what the binaries call; needs vuln.go.dev
 
 fuzz: ## every fuzz target for FUZZTIME=30s
 	scripts/fuzz.sh $(FUZZTIME)
+
+net: postgres ## MINUTES=2 of random histories on the simulation's tables and on Postgres, compared after each step (ARGS=-net.seed=N)
+	go test $(TESTFLAGS) ./internal/outbox -run '^TestHistoriesOnPostgres$$' -count=1 -timeout=24h -v -net.for=$(MINUTES)m $(ARGS)
 
 soak: postgres ## MINUTES=2 of faults on three replicas, then the account: none lost, none twice (ARGS=...)
 	$(GO_BUILD) -o bin/ ./cmd/worker ./cmd/soak

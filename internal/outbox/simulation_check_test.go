@@ -184,7 +184,7 @@ func (s *sim) checkEnd() {
 		}
 	}
 	for _, r := range s.repeats {
-		if row := s.row(r.row); !r.published && (r.conflict || row.settledAt != never) {
+		if row := s.row(r.row); r.publishedAt == never && (r.conflict || row.settledAt != never) {
 			s.fail("I7: message %d asked again and is not answered", r.sequence)
 		}
 	}

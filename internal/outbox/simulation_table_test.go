@@ -1,6 +1,8 @@
 package outbox
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -24,7 +26,10 @@ const never instant = -1
 type simRow struct {
 	id             int
 	state          request.State
-	key            string // lookup_key; "": no task to look for
+	priority       int
+	faults         bool
+	key            string  // lookup_key; "": no task to look for
+	streamAt       instant // stream_time
 	receivedAt     instant
 	dueAt          instant
 	expiresAt      instant
@@ -38,12 +43,14 @@ type simRow struct {
 	uncertainSince instant
 	answered       bool
 	undecided      bool
-	attribute      string // lookup_attribute
+	attribute      string // lookup_attribute, where there is a key
 	lookedAt       instant
 	forPerson      instant // for_person_since
 	cancelled      bool    // cancel_requested_at
 	endsAs         request.State
-	byResponse     bool // resolved_by
+	resolvedBy     string
+	reason         string // error_kind
+	status         int    // http_status
 	sid            string
 	settlement     int
 	settledAt      instant
@@ -59,28 +66,42 @@ type simGate struct {
 
 // simRepeat is a row of outbox_repeats or, where conflict is set, of outbox_malformed.
 type simRepeat struct {
-	row, sequence       int
-	conflict, published bool
+	row, sequence         int
+	streamAt, publishedAt instant
+	conflict              bool
+}
+
+// simHistory is a row of outbox_attempts. Of a lapse the worker is the lease's signature, too.
+type simHistory struct {
+	row, number   int
+	lookup        bool
+	outcome       string
+	applied       bool
+	by, signature int
 }
 
 // insert: Store.insert. INSERT ... ON CONFLICT (request_id) DO NOTHING. by has a
 // slot free for it, or is 0; then the gate is asked as by a claim.
 func (s *sim) insert(m *simMessage, by, signature int) (fresh bool, leased *simRow) {
-	for i := range s.rows {
-		if s.rows[i].id == m.request {
-			return false, nil
-		}
+	if s.row(m.request) != nil || s.isOld(m) || m.streamAt < s.now-replayAge && s.kept(m, true) {
+		return false, nil
 	}
-	r := simRow{id: m.request, state: request.Pending, key: simKeys[m.request], dueAt: s.now, expiresAt: m.expiresAt, leasedUntil: never,
-		receivedAt: s.now, beganAt: never, forPerson: never, uncertainSince: never, settlement: 1, settledAt: never, sequence: m.sequence}
+	r := simRow{id: m.request, state: request.Pending, priority: m.priority, key: simKeys[m.request], dueAt: s.now, expiresAt: m.expiresAt, leasedUntil: never,
+		streamAt: m.streamAt, receivedAt: s.now, beganAt: never, forPerson: never, uncertainSince: never, settlement: 1, settledAt: never, sequence: m.sequence}
+	if m.notBefore != 0 {
+		r.dueAt = m.notBefore
+	}
 	if m.noTask {
 		r.key = ""
 	}
 	if m.faults {
-		r.state, r.dueAt, r.settledAt = request.Rejected, never, s.now
-	} else if by != 0 && m.expiresAt == never && s.passes() == gate.Open {
+		r.state, r.faults, r.reason, r.dueAt, r.settledAt = request.Rejected, true, "invalid", never, s.now
+	} else if by != 0 && m.expiresAt == never && m.notBefore == 0 && s.passes() == gate.Open {
 		r.state, r.dueAt, r.attempt, r.leasedBy, r.signature, r.leasedUntil = request.Sending, never, 1, by, signature, s.now+s.leaseOf(by)
-		r.beganAt, r.attribute = s.now, s.attributeOf(by)
+		r.beganAt = s.now
+		if r.key != "" {
+			r.attribute = s.attributeOf(by)
+		}
 	}
 	s.rows = append(s.rows, r)
 	if r.state == request.Sending {
@@ -89,18 +110,34 @@ func (s *sim) insert(m *simMessage, by, signature int) (fresh bool, leased *simR
 	return true, leased
 }
 
+// isOld: Store.newest.
+func (s *sim) isOld(m *simMessage) bool {
+	return s.retention != 0 && m.streamAt < s.now-(s.retention-oldMargin)
+}
+
+// kept says whether a message is in outbox_malformed, or else in outbox_repeats.
+func (s *sim) kept(m *simMessage, conflict bool) bool {
+	return slices.ContainsFunc(s.repeats, func(r simRepeat) bool { return r.conflict == conflict && r.sequence == m.sequence })
+}
+
 // repeat: Store.repeat. What is known is redelivered, asked again, or in conflict.
-func (s *sim) repeat(m *simMessage) {
+func (s *sim) repeat(m *simMessage) Added {
 	row := s.row(m.request)
-	if row.sequence == m.sequence {
-		return
+	switch {
+	case row == nil && s.kept(m, true):
+		return Redelivered
+	case row == nil:
+		return old
+	case row.sequence == m.sequence:
+		return Redelivered
 	}
-	for _, r := range s.repeats { // ON CONFLICT ON CONSTRAINT repeat_is_kept_once, message_is_kept_once
-		if r.sequence == m.sequence {
-			return
-		}
+	if !s.kept(m, m.other) { // ON CONFLICT ON CONSTRAINT repeat_is_kept_once, message_is_kept_once
+		s.repeats = append(s.repeats, simRepeat{row: m.request, sequence: m.sequence, streamAt: m.streamAt, publishedAt: never, conflict: m.other})
 	}
-	s.repeats = append(s.repeats, simRepeat{row: m.request, sequence: m.sequence, conflict: m.other})
+	if m.other {
+		return Conflicting
+	}
+	return Repeated
 }
 
 func (s *sim) row(id int) *simRow {
@@ -124,23 +161,36 @@ func (s *sim) passes() gate.State {
 	}
 }
 
-// claim: Store.claim. pending -> sending.
-func (s *sim) claim(by, signature, slots int) (leased []*simRow, state gate.State) {
+// claim: Store.claim. pending -> sending. Where half is set, what is new and what is tried
+// again get half each, and odd says whose an odd slot is.
+func (s *sim) claim(by, signature, slots int, half bool, odd int) (leased []*simRow, state gate.State) {
 	if shut := s.passes(); shut != gate.Open {
 		return nil, shut
 	}
-	for _, row := range s.inOrder(func(r *simRow) (bool, instant) {
-		return r.state == request.Pending && r.dueAt <= s.now && (r.expiresAt == never || r.expiresAt > s.now), r.dueAt
-	}, slots) {
+	due := func(again bool, n int) []*simRow {
+		return s.inOrder(func(r *simRow) bool {
+			return r.state == request.Pending && r.attempt > 0 == again && r.dueAt <= s.now && (r.expiresAt == never || r.expiresAt > s.now)
+		}, func(a, b *simRow) int { return cmp.Or(b.priority-a.priority, cmp.Compare(a.dueAt, b.dueAt)) }, n)
+	}
+	most := slots
+	if half {
+		most = (slots + odd) / 2
+	}
+	leased = due(false, most)
+	leased = append(leased, due(true, slots-len(leased))...)
+	for _, row := range leased {
 		row.state, row.dueAt = request.Sending, never
 		row.attempt++
 		row.leasedBy, row.signature, row.leasedUntil = by, signature, s.now+s.leaseOf(by)
 		if row.beganAt == never || !row.undecided || s.broken(beganWithTheLatest) {
 			row.beganAt = s.now
 		}
-		row.answered = row.answered || row.undecided && row.key != "" && row.attribute != s.attributeOf(by)
-		row.attribute = s.attributeOf(by)
-		leased = append(leased, row)
+		under := ""
+		if row.key != "" {
+			under = s.attributeOf(by)
+		}
+		row.answered = row.answered || row.undecided && row.attribute != under
+		row.attribute = under
 	}
 	return leased, gate.Open
 }
@@ -149,11 +199,12 @@ func (s *sim) claim(by, signature, slots int) (leased []*simRow, state gate.Stat
 func (s *sim) takeBack(by, signature int) (n int) {
 	for i := range s.rows {
 		row := &s.rows[i]
-		its := row.signature == signature
+		its := row.state == request.Sending && row.signature == signature ||
+			row.state == request.Uncertain && row.endsAs == "" && !(row.undecided && row.cancelled) && s.lapsedUnder(row, signature)
 		if s.broken(takeBackNotFenced) {
-			its = row.leasedBy == by
+			its = row.state == request.Sending && row.leasedBy == by
 		}
-		if !its || row.state != request.Sending && row.state != request.Uncertain || row.endsAs != "" || row.undecided && row.cancelled {
+		if !its {
 			continue
 		}
 		n++
@@ -161,36 +212,46 @@ func (s *sim) takeBack(by, signature int) (n int) {
 		if row.state == request.Sending {
 			row.lookups = 0
 		}
-		row.state, row.leasedBy, row.leasedUntil, row.dueAt = request.Pending, 0, never, s.now
+		row.state, row.leasedBy, row.leasedUntil, row.dueAt, row.reason, row.status = request.Pending, 0, never, s.now, "", 0
+		row.resolvedBy = ""
 		if row.cancelled {
-			row.state, row.dueAt, row.settledAt = request.Cancelled, never, s.now
+			row.state, row.dueAt, row.settledAt, row.reason, row.resolvedBy = request.Cancelled, never, s.now, "cancelled", "operator"
 		}
 		row.spared = min(row.spared+1, row.attempt)
 		row.answered, row.announced, row.forPerson = row.undecided && row.answered, false, never
+		s.tell(simHistory{row: row.id, number: row.attempt, outcome: "put_back", applied: true, by: by})
 	}
 	return n
 }
 
-// inOrder are at most n rows for which where says yes, in the order it gives.
-func (s *sim) inOrder(where func(*simRow) (bool, instant), n int) []*simRow {
+func (s *sim) lapsedUnder(r *simRow, signature int) bool {
+	return slices.ContainsFunc(s.histories, func(h simHistory) bool {
+		return h.row == r.id && !h.lookup && h.number == r.attempt && h.outcome == "lapsed" && h.signature == signature
+	})
+}
+
+// tell writes a row of history.
+func (s *sim) tell(h simHistory) { s.histories = append(s.histories, h) }
+
+// inOrder are at most n rows for which where says yes, in an order, and in that of their ids.
+func (s *sim) inOrder(where func(*simRow) bool, order func(a, b *simRow) int, n int) []*simRow {
 	var chosen []*simRow
 	for i := range s.rows {
-		if ok, _ := where(&s.rows[i]); ok {
+		if where(&s.rows[i]) {
 			chosen = append(chosen, &s.rows[i])
 		}
 	}
 	if len(chosen) > 1 {
-		slices.SortStableFunc(chosen, func(a, b *simRow) int {
-			_, x := where(a)
-			_, y := where(b)
-			return int(x - y)
-		})
+		slices.SortStableFunc(chosen, order)
 	}
-	return chosen[:min(n, len(chosen))]
+	return chosen[:min(max(n, 0), len(chosen))]
 }
 
 // record: recordSQL and pauseGate. sending, or uncertain still of this attempt -> what was decided.
-func (s *sim) record(r record) (applied bool, done *simRow) {
+func (s *sim) record(by int, r record) (applied bool, done *simRow) {
+	defer func() {
+		s.tell(simHistory{row: int(r.lease.ID), number: r.lease.Attempt, outcome: r.outcome, applied: applied, by: by})
+	}()
 	if r.pause > 0 { // pauseGate
 		s.gate.pausedUntil = max(s.gate.pausedUntil, s.now+r.pause)
 	}
@@ -206,10 +267,10 @@ func (s *sim) record(r record) (applied bool, done *simRow) {
 		return false, nil
 	}
 	o, m := r.told, r.move
-	since := s.now // least(clock_timestamp(), coalesce(o.leased_until, o.uncertain_since))
-	if bound := row.leasedUntil; bound != never {
-		since = min(since, bound)
-	} else {
+	since := s.now // least(clock_timestamp(), coalesce(o.leased_until, o.uncertain_since)), which ignores null
+	if row.leasedUntil != never {
+		since = min(since, row.leasedUntil)
+	} else if row.uncertainSince != never {
 		since = min(since, row.uncertainSince)
 	}
 	row.lookups++ // CASE WHEN o.state = 'sending' THEN 0 ELSE o.lookups + 1 END
@@ -237,7 +298,16 @@ func (s *sim) record(r record) (applied bool, done *simRow) {
 	}
 	row.answered = o.Answered && o.Kind == 0 || row.undecided && row.answered
 	row.endsAs = m.EndsAs
-	row.byResponse = to == request.Created || to == request.Rejected
+	row.reason, row.status = deref(reason(&r)), o.HTTPStatus
+	if m.To == request.Pending && row.cancelled {
+		row.reason = "cancelled"
+	}
+	row.resolvedBy = ""
+	if m.To == request.Created || m.To == request.Rejected {
+		row.resolvedBy = "response"
+	} else if to == request.Cancelled {
+		row.resolvedBy = "operator"
+	}
 	if to.Final() {
 		row.settledAt = s.now
 	}
@@ -259,8 +329,9 @@ func (s *sim) lapse() (n int) {
 		}
 		n++
 		r.state, r.dueAt, r.uncertainSince = request.Uncertain, s.now+lapsedRest, r.leasedUntil
+		s.tell(simHistory{row: r.id, number: r.attempt, outcome: "lapsed", applied: true, by: r.leasedBy, signature: r.signature})
 		r.leasedBy, r.leasedUntil = 0, never
-		r.answered, r.lookups, r.announced = r.undecided && r.answered, 0, false
+		r.answered, r.lookups, r.announced, r.reason, r.status = r.undecided && r.answered, 0, false, "lapsed", 0
 		if s.broken(lapseToPending) {
 			r.state = request.Pending
 		}
@@ -278,7 +349,13 @@ func (s *sim) expire() (n int) {
 		}
 		n++
 		r.lookups++
-		r.announced = false
+		r.announced, r.reason = false, "expired"
+		if r.beganAt == never {
+			r.beganAt = r.receivedAt
+		}
+		if r.uncertainSince == never {
+			r.uncertainSince = s.now
+		}
 		if r.undecided && !s.broken(undecidedIsForgotten) {
 			r.state, r.dueAt, r.endsAs = request.Uncertain, s.now, request.Expired
 			continue
@@ -292,10 +369,13 @@ func (s *sim) expire() (n int) {
 // has no task comes alone.
 func (s *sim) takeLookups(seen *lookup.CanaryKeys, most int, settle time.Duration, own string) (q lookup.Batch) {
 	q.Settle = settle
-	due := func(r *simRow) (bool, instant) {
-		return r.state == request.Uncertain && r.dueAt != never && r.dueAt <= s.now && (r.key == "" || s.gate.lookupAt <= s.now), r.dueAt + (r.forPerson+1)<<20
+	due := func(r *simRow) bool {
+		return r.state == request.Uncertain && r.dueAt != never && r.dueAt <= s.now && (r.key == "" || s.gate.lookupAt <= s.now)
 	}
-	first := s.inOrder(due, 1)
+	order := func(a, b *simRow) int {
+		return cmp.Or(cmp.Compare(a.forPerson, b.forPerson), cmp.Compare(a.dueAt, b.dueAt))
+	}
+	first := s.inOrder(due, order, 1)
 	if len(first) == 0 {
 		return q
 	}
@@ -306,11 +386,10 @@ func (s *sim) takeLookups(seen *lookup.CanaryKeys, most int, settle time.Duratio
 		}
 	}
 	at := *first[0]
-	for _, r := range s.inOrder(func(r *simRow) (bool, instant) {
-		ok, when := due(r)
-		return ok && (r.key == "") == (q.Workspace == "") && (r.key == "" || r.attribute == q.Attribute) && r.beganAt >= at.beganAt-lookup.LookupSpan &&
-			r.uncertainSince >= at.uncertainSince-lookup.LookupSpan && r.uncertainSince <= at.uncertainSince+lookup.LookupSpan, when
-	}, most) {
+	for _, r := range s.inOrder(func(r *simRow) bool {
+		return due(r) && (r.key == "") == (q.Workspace == "") && (r.key == "" || r.attribute == q.Attribute) && r.beganAt >= at.beganAt-lookup.LookupSpan &&
+			r.uncertainSince >= at.uncertainSince-lookup.LookupSpan && r.uncertainSince <= at.uncertainSince+lookup.LookupSpan
+	}, order, most) {
 		r.dueAt = s.now + lookup.LookupLimit
 		r.lookups++
 		r.lookedAt = s.now
@@ -341,9 +420,9 @@ func (s *sim) laterCreation(q lookup.Batch) (c lookup.Creation) {
 	for _, u := range q.Asked {
 		after = max(after, u.Since.Sub(simStart))
 	}
-	for _, r := range s.inOrder(func(r *simRow) (bool, instant) {
-		return r.state == request.Created && r.byResponse && r.key != "" && r.attribute == q.Attribute && r.settledAt > after+q.Settle && r.beganAt > after+q.Settle && !r.undecided, r.settledAt
-	}, 1) {
+	for _, r := range s.inOrder(func(r *simRow) bool {
+		return r.state == request.Created && r.resolvedBy == "response" && r.key != "" && r.attribute == q.Attribute && r.settledAt > after+q.Settle && r.beganAt > after+q.Settle && !r.undecided
+	}, func(a, b *simRow) int { return cmp.Compare(a.settledAt, b.settledAt) }, 1) {
 		c = lookup.Creation{Key: r.key, Began: simStart.Add(r.beganAt), Settled: simStart.Add(r.settledAt), Ripe: r.settledAt < s.now-q.Settle}
 	}
 	return c
@@ -359,7 +438,10 @@ func (s *sim) wakeWaiting() {
 }
 
 // resolve: Store.resolve. uncertain -> what the policy made of the finding.
-func (s *sim) resolve(u lookup.Input, f request.Finding, m request.Move) *simRow {
+func (s *sim) resolve(by int, u lookup.Input, f request.Finding, m request.Move) (done *simRow) {
+	defer func() {
+		s.tell(simHistory{row: int(u.ID), number: u.Lookups, lookup: true, outcome: f.Kind.String(), applied: done != nil, by: by})
+	}()
 	row := s.row(int(u.ID))
 	if row.attempt != u.Attempt || row.state != request.Uncertain || row.lookups != u.Lookups && !s.broken(resolveNotFenced) {
 		return nil
@@ -367,11 +449,26 @@ func (s *sim) resolve(u lookup.Input, f request.Finding, m request.Move) *simRow
 	if m.To == request.Pending && row.cancelled && !s.broken(cancelledIsSent) {
 		return nil
 	}
+	if f.Kind == request.Absent && row.dueAt != never && row.dueAt <= s.now { // it was asked for too long ago
+		return nil
+	}
+	kind, _ := lookup.Verdict(u, f, m)
+	switch {
+	case m.To == request.Created:
+		row.reason = deref(kind)
+	case !m.Undecided && m.To == u.EndsAs && (m.To == request.Rejected || m.To == request.Abandoned):
+		if row.status != 0 {
+			row.reason = fmt.Sprintf("http_%d", row.status)
+		}
+	case kind != nil:
+		row.reason = *kind
+	}
 	row.state, row.dueAt = m.To, never
 	if (m.To == request.Pending || m.To == request.Uncertain) && (!m.Person || u.LookupKey != "") {
 		row.dueAt = s.now + m.Delay
 	}
-	row.sid, row.byResponse = f.Outcome.InteractionSID, m.To == request.Rejected
+	row.sid = f.Outcome.InteractionSID
+	row.resolvedBy = map[request.State]string{request.Created: "lookup", request.Abandoned: "lookup", request.Rejected: "response", request.Cancelled: "operator"}[m.To]
 	if !m.Person || row.forPerson == never {
 		row.forPerson = never
 		if m.Person {
@@ -406,7 +503,7 @@ func (s *sim) strays() (answers []simAnswer) {
 	}
 	for _, r := range s.repeats {
 		switch row := s.row(r.row); {
-		case r.published:
+		case r.publishedAt != never:
 		case r.conflict:
 			answers = append(answers, simAnswer{kind: results.Malformation, row: r.row, number: r.sequence})
 		case row.settledAt != never: // askingAgain
@@ -438,45 +535,101 @@ func (s *sim) markPublished(acked []simAnswer) {
 			}
 		default:
 			for i := range s.repeats {
-				if s.repeats[i].sequence == a.number {
-					s.repeats[i].published = true
+				if r := &s.repeats[i]; r.sequence == a.number && r.conflict == (a.kind == results.Malformation) && r.publishedAt == never {
+					r.publishedAt = s.now
 				}
 			}
 		}
 	}
 }
 
-// retry: Store.Retry.
-func (s *sim) retry(r *simRow, faults, undecided bool) bool {
-	if !r.state.Final() || r.state == request.Created || faults {
+// undecidedEnd: undecidedEnd.
+func undecidedEndOf(r *simRow) bool {
+	return r.state.Final() && r.state != request.Created && r.attempt > 0 && (r.undecided || r.reason == "undecided")
+}
+
+// unsentEndOf: unsentEnd.
+func unsentEndOf(r *simRow) bool {
+	return r.state.Final() && r.state != request.Created && !r.faults
+}
+
+// retry: Store.Do with ToRetry. Here no request has a not_before in its text.
+func (s *sim) retry(r *simRow, unverified bool) bool {
+	if !unsentEndOf(r) && !(r.state == request.Pending && r.dueAt > s.now) {
 		return false
 	}
-	r.state, r.dueAt, r.settledAt, r.published, r.announced = request.Pending, s.now, never, false, false
-	r.undecided = r.undecided || undecided
-	r.cancelled = false
-	r.settlement++
-	r.spared = r.attempt
-	if r.expiresAt <= s.now {
-		r.expiresAt = never
+	was, doubtful := r.state, undecidedEndOf(r)
+	first := doubtful && !unverified
+	r.state, r.dueAt = request.Pending, s.now
+	began := r.receivedAt
+	if first {
+		r.state, r.lookups = request.Uncertain, 0
+		if slices.ContainsFunc(s.histories, func(h simHistory) bool {
+			return h.row == r.id && !h.lookup && h.number == r.attempt && h.outcome == "lost"
+		}) {
+			r.reason, r.receivedAt = "lost", min(r.receivedAt, r.beganAt)
+		}
+		if r.uncertainSince == never {
+			r.uncertainSince = r.settledAt
+		}
 	}
+	if r.beganAt == never {
+		r.beganAt = began
+	}
+	r.undecided = r.undecided || !first && doubtful
+	r.cancelled = false
+	if was != request.Pending {
+		r.spared = r.attempt
+		r.settlement++
+		if r.expiresAt <= s.now {
+			r.expiresAt = never
+		}
+	}
+	r.settledAt, r.published, r.announced, r.resolvedBy = never, false, false, ""
 	return true
 }
 
-// cancel: Store.Cancel. What is uncertain, or was sent again undecided, may exist.
+// cancel: Store.Do with ToCancel. What is uncertain, or was sent again undecided, may exist.
 func (s *sim) cancel(r *simRow) bool {
-	if r.state == request.Uncertain && !r.cancelled {
-		r.cancelled = true
-		return true
-	}
-	if r.state == request.Pending && r.undecided {
-		r.state, r.dueAt, r.cancelled, r.announced = request.Uncertain, s.now, true, false
-		r.lookups++
-		return true
-	}
-	if unsent := r.state == request.Pending || s.broken(cancelInFlight) && r.state == request.Sending; !unsent {
+	unsent := r.state == request.Pending && !r.undecided
+	if s.broken(cancelInFlight) && r.state == request.Sending {
+		r.leasedUntil, unsent = never, true
+	} else if r.state != request.Pending && (r.state != request.Uncertain || r.cancelled) {
 		return false
 	}
-	r.state, r.dueAt, r.leasedUntil, r.settledAt = request.Cancelled, never, never, s.now
+	r.lookups++
+	if r.beganAt == never {
+		r.beganAt = r.receivedAt
+	}
+	if r.uncertainSince == never {
+		r.uncertainSince = s.now
+	}
+	if r.reason == "" {
+		r.reason = "cancelled"
+	}
+	if unsent {
+		r.state, r.dueAt, r.settledAt, r.resolvedBy = request.Cancelled, never, s.now, "operator"
+		return true
+	}
+	r.state, r.cancelled = request.Uncertain, true
+	return true
+}
+
+// lookUpNow: Store.Do with ToLookUp.
+func (s *sim) lookUpNow(r *simRow) bool {
+	if r.state != request.Uncertain {
+		return false
+	}
+	r.dueAt = s.now
+	return true
+}
+
+// republish: Store.Do with ToRepublish.
+func (s *sim) republish(r *simRow) bool {
+	if r.settledAt == never || !r.published {
+		return false
+	}
+	r.published = false
 	return true
 }
 
@@ -485,7 +638,7 @@ func (s *sim) resolveCreated(r *simRow, sid string) bool {
 	if r.state != request.Uncertain {
 		return false
 	}
-	r.state, r.dueAt, r.sid, r.settledAt, r.forPerson, r.endsAs, r.byResponse = request.Created, never, sid, s.now, never, "", false
+	r.state, r.dueAt, r.sid, r.settledAt, r.forPerson, r.endsAs, r.resolvedBy, r.reason = request.Created, never, sid, s.now, never, "", "operator", ""
 	return true
 }
 
@@ -495,13 +648,126 @@ func (s *sim) resolveAbsent(r *simRow) bool {
 		return false
 	}
 	end := r.endsAs
+	switch {
+	case end == "":
+		r.reason = "absent"
+	case end != request.Rejected:
+		r.reason = string(end)
+	case r.status != 0:
+		r.reason = fmt.Sprintf("http_%d", r.status)
+	}
 	if r.cancelled {
 		end = request.Cancelled
 	}
-	r.state, r.dueAt, r.forPerson, r.endsAs = request.Pending, s.now, never, ""
+	r.state, r.dueAt, r.forPerson, r.endsAs, r.resolvedBy = request.Pending, s.now, never, "", ""
 	if end != "" {
-		r.state, r.dueAt, r.settledAt = end, never, s.now
+		r.state, r.dueAt, r.settledAt, r.resolvedBy = end, never, s.now, "operator"
 	}
 	r.undecided = true // unverified
 	return true
+}
+
+// hold: Store.Hold.
+func (s *sim) hold() {
+	if s.gate.heldSince == never {
+		s.gate.heldSince = s.now
+	}
+}
+
+// release: Store.Release.
+func (s *sim) release() {
+	s.gate.heldSince, s.gate.pausedUntil = never, never
+	for i := range s.rows {
+		if r := &s.rows[i]; r.state == request.Pending && r.attempt > 0 && r.status == 429 && r.dueAt > s.now {
+			r.dueAt = s.now
+		}
+	}
+}
+
+// recheck: Store.Recheck. It is refused while nobody holds the fleet, or calls are under way.
+func (s *sim) recheck(since instant, attribute string) bool {
+	if s.gate.heldSince == never || slices.ContainsFunc(s.rows, func(r simRow) bool { return r.state == request.Sending && r.leasedUntil > s.now }) {
+		return false
+	}
+	for i := range s.rows {
+		r := &s.rows[i]
+		was, settled := r.state, unsentEndOf(r)
+		if !settled && was.Final() {
+			continue
+		}
+		open := was == request.Sending || was == request.Uncertain || r.undecided || undecidedEndOf(r)
+		under := ""
+		if r.key != "" {
+			if under = attribute; open && r.attribute != "" {
+				under = r.attribute
+			}
+		}
+		came := min(r.receivedAt, r.streamAt, s.now)
+		for _, again := range s.repeats {
+			if again.row == r.id && !again.conflict {
+				came = min(came, again.streamAt)
+			}
+		}
+		numbered := settled || was == request.Pending
+		if numbered {
+			r.attempt++
+			r.spared++
+		}
+		if r.receivedAt >= since && !settled {
+			r.receivedAt = came
+		}
+		if began := max(since, came); open && r.beganAt != never {
+			r.beganAt = min(r.beganAt, began)
+		} else {
+			r.beganAt = began
+		}
+		r.uncertainSince = s.now
+		if r.lookups++; was != request.Uncertain {
+			r.lookups = 0
+		}
+		r.answered = r.answered && open && (was != request.Sending || r.undecided) || open && r.key != "" && r.attribute != attribute
+		r.undecided = r.undecided || settled
+		r.announced = r.announced && (settled || was == request.Uncertain)
+		r.attribute = under
+		r.dueAt = never
+		if r.leasedUntil = never; settled {
+			r.forPerson = never
+		} else {
+			if r.state, r.reason, r.status = request.Uncertain, "lost", 0; under != "" {
+				r.dueAt = s.now
+			} else if r.forPerson == never {
+				r.forPerson = s.now
+			}
+		}
+		switch {
+		case was == request.Sending:
+			s.tell(simHistory{row: r.id, number: r.attempt, outcome: "lapsed", applied: true, by: r.leasedBy, signature: r.signature})
+		case was != request.Uncertain:
+			s.tell(simHistory{row: r.id, number: r.attempt, outcome: "lost", applied: true})
+		}
+		r.leasedBy = 0
+	}
+	return true
+}
+
+// prune: Store.pruneFrom, from the front, and Store.pruneMalformed. It returns the requests that went.
+func (s *sim) prune(retention time.Duration) (gone []int) {
+	since := s.now - retention
+	s.rows = slices.DeleteFunc(s.rows, func(r simRow) bool {
+		stays := !r.published || r.settledAt >= since || r.streamAt >= since || slices.ContainsFunc(s.repeats, func(again simRepeat) bool {
+			return again.row == r.id && !again.conflict && (again.publishedAt == never || again.streamAt >= since)
+		})
+		if !stays {
+			gone = append(gone, r.id)
+		}
+		return !stays
+	})
+	s.histories = slices.DeleteFunc(s.histories, func(h simHistory) bool { return slices.Contains(gone, h.row) })
+	s.repeats = slices.DeleteFunc(s.repeats, func(r simRepeat) bool {
+		if r.conflict {
+			return r.publishedAt != never && r.publishedAt < since && r.streamAt < since
+		}
+		return slices.Contains(gone, r.row)
+	})
+	return gone
 }

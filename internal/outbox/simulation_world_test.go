@@ -29,6 +29,8 @@ var (
 type simMessage struct {
 	sequence, request            int
 	expiresAt                    instant
+	streamAt, notBefore          instant // notBefore 0: none
+	priority                     int
 	noTask, faults, other, acked bool
 }
 
@@ -182,7 +184,7 @@ func (s *sim) stepAdd(r *simReplica) bool {
 	}
 	fresh, leased := s.insert(m, by, signature)
 	if leased != nil {
-		s.hold(r, leased)
+		s.holds(r, leased)
 	}
 	if !fresh {
 		s.repeat(m)
@@ -217,18 +219,18 @@ func (s *sim) stepClaim(r *simReplica) bool {
 	} else if one {
 		slots = 1
 	}
-	signature := s.sign()
+	signature, half, odd := s.sign(), s.r.IntN(2) == 0, s.r.IntN(2)
 	if lost, made := s.lost(); lost {
 		n := 0
 		if made {
-			rows, _ := s.claim(r.number, signature, slots)
+			rows, _ := s.claim(r.number, signature, slots, half, odd)
 			n = len(rows)
 		}
 		s.log("%d claims %d, signature %d, and is not told; committed %t", r.number, n, signature, made)
 		r.untold = append(r.untold, signature)
 		return true
 	}
-	rows, shut := s.claim(r.number, signature, slots)
+	rows, shut := s.claim(r.number, signature, slots, half, odd)
 	if shut != gate.Open {
 		r.breaker.GateShut(s.clock())
 	} else if len(rows) == 0 {
@@ -238,7 +240,7 @@ func (s *sim) stepClaim(r *simReplica) bool {
 		return false
 	}
 	for _, row := range rows {
-		s.hold(r, row)
+		s.holds(r, row)
 	}
 	return true
 }
@@ -270,8 +272,8 @@ func (s *sim) stepTakeBack(r *simReplica) bool {
 	return true
 }
 
-// hold: a lease comes into the hands of a replica.
-func (s *sim) hold(r *simReplica, row *simRow) {
+// holds: a lease comes into the hands of a replica.
+func (s *sim) holds(r *simReplica, row *simRow) {
 	s.log("%d leases %d, attempt %d", r.number, row.id, row.attempt)
 	r.leases = append(r.leases, simLease{until: s.now + s.leaseOf(r.number),
 		lease: Lease{ID: int64(row.id), RequestID: simKeys[row.id], Request: simRequest, LookupKey: row.key, Attempt: row.attempt, Uncounted: row.spared, Undecided: row.undecided && !s.broken(undecidedIsForgotten)}})
@@ -419,7 +421,7 @@ func (s *sim) stepRecord(r *simReplica) bool {
 			r.leases = slices.Delete(r.leases, i, i+1)
 			return true
 		}
-		applied, row := s.record(*l.decided)
+		applied, row := s.record(r.number, *l.decided)
 		if is := s.row(int(l.lease.ID)); is.attempt == l.lease.Attempt && is.state == request.Pending && l.outcome.Answered && l.sent {
 			s.fail("request %d is to be sent again, and Flex answered its latest attempt with a 2xx", is.id)
 		}
@@ -539,7 +541,7 @@ func (s *sim) stepResolve(r *simReplica) bool {
 		m = request.Move{To: request.Pending}
 	}
 	d.Answered = s.row(int(u.ID)).answered
-	row := s.resolve(u, f, m)
+	row := s.resolve(r.number, u, f, m)
 	s.log("%d resolves %d, attempt %d, lookup %d: %s %s -> %s, applied %t", r.number, u.ID, u.Attempt, u.Lookups, f.Kind, f.Why, m.To, row != nil)
 	if row == nil {
 		return true
@@ -771,10 +773,10 @@ func (s *sim) stepPerson() {
 			s.log("a person cancels %d", row.id)
 		}
 	case 1, 6, 7:
-		g := &s.ghosts[row.id]
-		if s.retry(row, s.faulty[row.id], g.undecide) {
+		g, unverified := &s.ghosts[row.id], s.r.IntN(2) == 0
+		if s.retry(row, unverified) {
 			g.retried = true
-			g.person = g.person || g.undecide // unverified: it may be created twice
+			g.person = g.person || g.undecide && unverified // it may be created twice
 			g.undecide = false
 			s.log("a person retries %d", row.id)
 		}
@@ -789,15 +791,13 @@ func (s *sim) stepPerson() {
 			s.log("a person resolves %d as absent", row.id)
 		}
 	case 4:
-		if s.gate.heldSince == never { // Store.Hold
-			s.gate.heldSince = s.now
-		} else { // Store.Release
-			s.gate.heldSince, s.gate.pausedUntil = never, never
+		if s.gate.heldSince == never {
+			s.hold()
+		} else {
+			s.release()
 		}
-	case 5: // Store.Republish
-		if row.settledAt != never && row.published {
-			row.published = false
-		}
+	case 5:
+		s.republish(row)
 	}
 }
 
