@@ -16,9 +16,10 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/lookup"
-	"flexworker/internal/outbox/outboxtest"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/testing/pgtest"
 )
 
 // The real tables of the net: a statement each, by its own function, and the rows read
@@ -38,7 +39,7 @@ const netReplicas = 3
 
 func newNetTables(t testing.TB, s *sim) *netTables {
 	// A database of its own: of all tests on one, only one may prune at a time.
-	dsn := outboxtest.NewDSN(t)
+	dsn := pgtest.NewDSN(t)
 	if err := migrate(t.Context(), dsn); err != nil {
 		t.Fatal(err)
 	}
@@ -181,31 +182,38 @@ func (x *netTables) mark(ctx context.Context, by int, acked []simAnswer) error {
 }
 
 // do: Store.Do of one request.
-func (x *netTables) do(ctx context.Context, c Change, row int, attempt *int) (bool, error) {
-	all, err := x.stores[1].Do(ctx, c, Act{Who: "ada", Why: "test", Attempt: attempt}, Filter{RequestIDs: []string{x.requestID(row)}})
+func (x *netTables) do(ctx context.Context, c operator.Change, row int, attempt *int) (bool, error) {
+	all, err := x.stores[1].desk().Do(ctx, c, operator.Act{Who: "ada", Why: "test", Attempt: attempt}, operator.Filter{RequestIDs: []string{x.requestID(row)}})
 	return all.N == 1, err
 }
 
 func (x *netTables) resolveByHand(ctx context.Context, row int, attempt *int, sid string) (bool, error) {
-	a := Act{Who: "ada", Why: "test", Attempt: attempt}
+	a := operator.Act{Who: "ada", Why: "test", Attempt: attempt}
 	var err error
 	if sid == "" {
-		err = x.stores[1].ResolveAbsent(ctx, a, x.requestID(row))
+		err = x.stores[1].desk().ResolveAbsent(ctx, a, x.requestID(row))
 	} else {
-		err = x.stores[1].ResolveCreated(ctx, a, x.requestID(row), sid, flex.Outcome{})
+		err = x.stores[1].desk().ResolveCreated(ctx, a, x.requestID(row), sid, flex.Outcome{})
 	}
-	if errors.Is(err, ErrNotUncertain) || errors.Is(err, ErrOtherAttempt) {
+	if errors.Is(err, operator.ErrNotUncertain) || errors.Is(err, operator.ErrOtherAttempt) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-func (x *netTables) hold(ctx context.Context) error    { return x.stores[1].Hold(ctx, person) }
-func (x *netTables) release(ctx context.Context) error { return x.stores[1].Release(ctx, person) }
+func (x *netTables) hold(ctx context.Context) error {
+	_, err := x.stores[1].desk().Hold(ctx, person)
+	return err
+}
+
+func (x *netTables) release(ctx context.Context) error {
+	_, err := x.stores[1].desk().Release(ctx, person)
+	return err
+}
 
 func (x *netTables) recheck(ctx context.Context, since time.Time, attribute string) (bool, error) {
-	_, err := x.stores[1].Recheck(ctx, person, since, attribute, false)
-	if errors.Is(err, ErrNotHeld) || errors.Is(err, ErrRefused) {
+	_, err := x.stores[1].desk().Recheck(ctx, person, since, attribute, false)
+	if errors.Is(err, operator.ErrNotHeld) || errors.Is(err, operator.ErrRefused) {
 		return false, nil
 	}
 	return err == nil, err

@@ -14,6 +14,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/lookup"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
@@ -537,15 +538,15 @@ func (n *twins) act(ctx context.Context, _ int) (string, error) {
 		seen := max(0, row.attempt-n.r.IntN(2))
 		attempt, speaks = &seen, seen == row.attempt
 	}
-	change, do := ToCancel(), n.sim.cancel
+	change, do := operator.ToCancel(), n.sim.cancel
 	switch n.r.IntN(8) {
 	case 0, 1, 2:
 		unverified := n.r.IntN(2) == 0
-		change, do = ToRetry(unverified), func(r *simRow) bool { return n.sim.retry(r, unverified) }
+		change, do = operator.ToRetry(unverified), func(r *simRow) bool { return n.sim.retry(r, unverified) }
 	case 3:
-		change, do = ToLookUp(), n.sim.lookUpNow
+		change, do = operator.ToLookUp(), n.sim.lookUpNow
 	case 4:
-		change, do = ToRepublish(), n.sim.republish
+		change, do = operator.ToRepublish(), n.sim.republish
 	case 5:
 		sid := ""
 		do = n.sim.resolveAbsent
