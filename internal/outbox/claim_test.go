@@ -437,3 +437,54 @@ func rowsRead(t *testing.T, s *Store, q pgx.TraceQueryStartData) int {
 	}
 	return int(count(plan[0].Plan) + 0.5)
 }
+
+// TestClaimTakesLateCommit: a row with a lower id that is committed later is not
+// passed over (ThreeDotsLabs/watermill#311).
+func TestClaimTakesLateCommit(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	tx, err := s.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context()))
+	e := event("slow", 1)
+	var low int64
+	if err := tx.QueryRow(t.Context(), `INSERT INTO outbox (request_id, source, state, priority, request, due_at, stream_sequence, stream_time)
+		VALUES ('slow', 'crm', 'pending', 0, $1::text::json, now(), 1, now()) RETURNING id`, string(e.Request)).Scan(&low); err != nil {
+		t.Fatal(err)
+	}
+	mustAdd(t, s, "fast", 1)
+	if l := mustClaim(t, s, 1)[0]; l.ID <= low {
+		t.Fatalf("the order is not as the test wants it: %d, %d", l.ID, low)
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if l := mustClaim(t, s, 1)[0]; l.ID != low {
+		t.Errorf("claimed %d, want %d", l.ID, low)
+	}
+}
+
+// TestAttemptNumbersAndTimes: attempts are numbered from 1 at the claim, no
+// number is ever used twice, and the times are Postgres's (hookdeck/outpost#740).
+func TestAttemptNumbersAndTimes(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	id := mustAdd(t, s, "a", 1)[0]
+	for want := 1; want <= 3; want++ {
+		l := mustClaim(t, s, 1)[0]
+		if l.Attempt != want {
+			t.Fatalf("attempt %d, want %d", l.Attempt, want)
+		}
+		if err := s.putBack(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.histories(t, id); got != "1 put_back, 2 put_back, 3 put_back" {
+		t.Error(got)
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE started_at > clock_timestamp() OR started_at < clock_timestamp() - interval '1 minute'`); n != 0 {
+		t.Errorf("%d attempts at other times than Postgres's", n)
+	}
+}

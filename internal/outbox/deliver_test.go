@@ -496,3 +496,53 @@ func TestChoosingEndsWhenClaimsFail(t *testing.T) {
 		t.Errorf("it is %s", word)
 	}
 }
+
+// TestUnrecordedAnswerIsNotSentAgain: Flex answered, recording it failed for good. There is
+// never a second POST unasked (hookdeck/outpost#276).
+func TestUnrecordedAnswerIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	srv := flextest.New(t)
+	s := newStore(t)
+	id := mustAdd(t, s, "a", 1)[0]
+	// The schema itself refuses the record, so it is not tried again either.
+	exec(t, s.pool, `ALTER TABLE outbox ADD CONSTRAINT nothing_is_created CHECK (state <> 'created')`)
+	start(t, newDeliverer(t, s, srv))
+	eventually(t, func() error { return srv.Wait(t.Context(), func(c flextest.Calls) bool { return c.Created == 1 }) })
+	exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 second' WHERE state = 'sending'`)
+	if n, err := s.lapse(t.Context()); err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	mustClaim(t, s, 0)
+	if r := s.row(t, id); r.State != request.Uncertain || srv.Calls().Received != 1 {
+		t.Errorf("%s after %d calls", r.State, srv.Calls().Received)
+	}
+}
+
+// TestShortLeaseBeginsNoCall: what is left of a lease has to cover the
+// longest call, or the call is not begun (hexpm/hexpm#1825).
+func TestShortLeaseBeginsNoCall(t *testing.T) {
+	t.Parallel()
+	srv := flextest.New(t)
+	s := newStore(t)
+	id := mustAdd(t, s, "a", 1)[0]
+	d := newDeliverer(t, s, srv)
+	d.slots = newSlots(1)
+	l := mustClaim(t, s, 1)[0]
+	l.until = time.Now().Add(testLimit + sendMargin - time.Millisecond)
+	d.slots.take(1)
+	d.deliver(t.Context(), l)
+	if r := s.row(t, id); r.State != request.Pending || r.Spared != 1 || srv.Calls().Received != 0 {
+		t.Errorf("%s, spared %d, %d calls", r.State, r.Spared, srv.Calls().Received)
+	}
+}
+
+// TestPollFindsWhatNobodyAnnounced: what nobody announced is found by the poll
+// (timgit/pg-boss#850). There is no LISTEN to go silent.
+func TestPollFindsWhatNobodyAnnounced(t *testing.T) {
+	t.Parallel()
+	srv := flextest.New(t)
+	s := newStore(t)
+	start(t, newDeliverer(t, s, srv))
+	mustAdd(t, s.another("w2"), "a", 1) // whose hint stays in its own process
+	inState(t, s, request.Created, 1)
+}

@@ -309,3 +309,5 @@ func deref[T any](p *T) (v T) {
 	}
 	return v
 }
+
+var person = operator.Act{Who: "ada", Why: "test"}

@@ -237,3 +237,23 @@ func TestPruneFarBehind(t *testing.T) {
 		t.Errorf("%d went, want %d", gone, pruneBatch+7)
 	}
 }
+
+// TestRepeatOfARemovedRequest: retention removes a request between the two steps
+// of Add; the repeat is not kept for nobody, it is delivered again.
+func TestRepeatOfARemovedRequest(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	e := event("gone", 2)
+	var b pgx.Batch
+	queueRepeat(&b, 4711, e.Message)
+	if _, err := s.sendAsked(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	answers := []Added{Repeated}
+	if err := s.keptRepeats(t.Context(), []request.Event{e}, answers); err != nil || answers[0] != removed {
+		t.Errorf("%v, %v: the message would be acked", answers[0], err)
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_repeats`); n != 0 {
+		t.Errorf("%d orphans", n)
+	}
+}

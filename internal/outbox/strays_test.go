@@ -3,11 +3,14 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/loop"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/testing/natstest"
@@ -94,4 +97,37 @@ func answersOfEachKind(t *testing.T, s *Store, source string, n, first int) {
 	for len(s.Results.Queue.Queue) > 0 {
 		<-s.Results.Queue.Queue
 	}
+}
+
+// TestStraysUnderLoad: what a dead process owed is published while this one is
+// kept busy by results of its own.
+func TestStraysUnderLoad(t *testing.T) {
+	t.Parallel()
+	r := newResults(t, natstest.Options{})
+	r.create(t)
+	s := newStore(t)
+	p := r.publisher(t, s)
+	mustAdd(t, s, "stray", 1)
+	if _, err := s.another("dead").record(t.Context(), told(mustClaim(t, s, 1)[0], good)); err != nil {
+		t.Fatal(err)
+	}
+	age(t, s)
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	looking(t, s)
+	running.Go(func() { p.Run(ctx) })
+	running.Go(func() {
+		for ctx.Err() == nil { // a hint far more often than strays are looked for
+			s.Results.Asked.Raise()
+			loop.Rest(ctx, gate.RenewEvery/50, nil)
+		}
+	})
+	eventually(t, func() error {
+		if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE published_at IS NULL`); n > 0 {
+			return fmt.Errorf("%d unpublished", n)
+		}
+		return nil
+	})
+	stop()
+	running.Wait()
 }

@@ -238,3 +238,61 @@ func TestExpiredSaysWhatWas(t *testing.T) {
 		}
 	}
 }
+
+// TestLapseSkipsRecordedRow: a sweep that has seen the lease over finds
+// that it was recorded meanwhile (riverqueue/river#1302).
+func TestLapseSkipsRecordedRow(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	id := mustAdd(t, s, "a", 1)[0]
+	l := mustClaim(t, s, 1)[0]
+	exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 second'`)
+	// Another transaction has the row while the sweep looks at it, and records.
+	tx, err := s.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context()))
+	if _, err := tx.Exec(t.Context(), `UPDATE outbox SET state = 'created', leased_by = NULL, leased_until = NULL, interaction_sid = 'KD00000000000000000000000000000001', resolved_by = 'response', settled_at = now() WHERE id = $1`, l.ID); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.lapse(t.Context()); err != nil || n != 0 {
+		t.Errorf("while it was recorded %d lapsed: %v", n, err)
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.lapse(t.Context()); err != nil || n != 0 || s.row(t, id).State != request.Created {
+		t.Errorf("%d lapsed, and it is %s: %v", n, s.row(t, id).State, err)
+	}
+}
+
+// TestPruneInBatches: more old rows than a batch are removed in one
+// turn, by one replica at a time; those unpublished stay (svix/svix-webhooks#1933).
+// Ten million are cmd/bench's.
+func TestPruneInBatches(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	ids := mustAdd(t, s, "a", 3*pruneBatch/2, faulty("no"))
+	exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '2 days', published_at = now() WHERE request_id <> $1`, ids[0])
+	other, err := s.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Exec(t.Context(), `SELECT pg_advisory_xact_lock($1)`, pruneLock); err != nil {
+		t.Fatal(err)
+	}
+	p := &Pruner{Store: s, Retention: time.Hour, Log: logger(t), Counters: &Counters{}}
+	if n := p.turn(t.Context()); n != 0 {
+		t.Errorf("%d removed while another replica prunes", n)
+	}
+	if err := other.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := p.turn(t.Context()); n != len(ids)-1 || p.Counters.Pruned.Load() != int64(n) {
+		t.Errorf("%d removed", n)
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox`); n != 1 {
+		t.Errorf("%d rows are left, want the one that is not published", n)
+	}
+}

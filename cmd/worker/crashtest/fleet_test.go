@@ -33,9 +33,9 @@ func TestRollingRestart(t *testing.T) {
 	}
 }
 
-// TestPeers_08_MetricsInAnOutage: metrics and liveness are answered at once while
+// TestMetricsInAnOutage: metrics and liveness are answered at once while
 // Postgres does not answer at all: no scrape asks it (frain-dev/convoy#2807).
-func TestPeers_08_MetricsInAnOutage(t *testing.T) {
+func TestMetricsInAnOutage(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t)
 	r := newRigOn(t, server.DSN("postgres"))

@@ -1,22 +1,14 @@
 package outbox
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/loop"
-	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
-	"flexworker/internal/testing/natstest"
 )
 
 // TestAnotherLookupAttribute: a request is looked for under the attribute that its
@@ -121,79 +113,5 @@ func TestLookupsWhileHeld(t *testing.T) {
 	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = clock_timestamp() + $1::interval`, lookup.LookupEvery)
 	if _, q := take(); !q.Waiting {
 		t.Error("what may be asked in a moment is not waited for")
-	}
-}
-
-// TestStraysUnderLoad: what a dead process owed is published while this one is
-// kept busy by results of its own.
-func TestStraysUnderLoad(t *testing.T) {
-	t.Parallel()
-	r := newResults(t, natstest.Options{})
-	r.create(t)
-	s := newStore(t)
-	p := r.publisher(t, s)
-	mustAdd(t, s, "stray", 1)
-	if _, err := s.another("dead").record(t.Context(), told(mustClaim(t, s, 1)[0], good)); err != nil {
-		t.Fatal(err)
-	}
-	age(t, s)
-	ctx, stop := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	looking(t, s)
-	running.Go(func() { p.Run(ctx) })
-	running.Go(func() {
-		for ctx.Err() == nil { // a hint far more often than strays are looked for
-			s.Results.Asked.Raise()
-			loop.Rest(ctx, gate.RenewEvery/50, nil)
-		}
-	})
-	eventually(t, func() error {
-		if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE published_at IS NULL`); n > 0 {
-			return fmt.Errorf("%d unpublished", n)
-		}
-		return nil
-	})
-	stop()
-	running.Wait()
-}
-
-// TestRepeatOfARemovedRequest: retention removes a request between the two steps
-// of Add; the repeat is not kept for nobody, it is delivered again.
-func TestRepeatOfARemovedRequest(t *testing.T) {
-	t.Parallel()
-	s := newStore(t)
-	e := event("gone", 2)
-	var b pgx.Batch
-	queueRepeat(&b, 4711, e.Message)
-	if _, err := s.sendAsked(t.Context(), &b); err != nil {
-		t.Fatal(err)
-	}
-	answers := []Added{Repeated}
-	if err := s.keptRepeats(t.Context(), []request.Event{e}, answers); err != nil || answers[0] != removed {
-		t.Errorf("%v, %v: the message would be acked", answers[0], err)
-	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_repeats`); n != 0 {
-		t.Errorf("%d orphans", n)
-	}
-}
-
-// TestCovers: a call begins only while lease and deadline allow it.
-func TestCovers(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	for _, tt := range []struct {
-		name string
-		l    Lease
-		want bool
-	}{
-		{"enough", Lease{until: now.Add(2 * time.Second)}, true},
-		{"too little", Lease{until: now.Add(time.Second / 2)}, false},
-		{"suspended: the wall clock went on", Lease{until: now.Add(2 * time.Second).Round(0)}, true},
-		{"deadline ahead", Lease{until: now.Add(2 * time.Second), deadline: now.Add(time.Millisecond)}, true},
-		{"deadline passed", Lease{until: now.Add(2 * time.Second), deadline: now}, false},
-	} {
-		if got := tt.l.covers(time.Second, now); got != tt.want {
-			t.Errorf("%s: %v", tt.name, got)
-		}
 	}
 }
