@@ -45,13 +45,16 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	d.slots.recorded()
 }
 
-// covers says whether a call that may take limit can begin now. Two clocks are
-// asked, since the monotonic one may stand still while a machine is suspended:
-// the sooner stops the send. A deadline that has passed stops it too; the
-// request is put back, and expires.
+// covers says whether a call that may take limit can begin now. A deadline that has passed
+// stops it too; the request is put back, and expires.
 func (l Lease) covers(limit time.Duration, now time.Time) bool {
-	monotonic, wall := l.until.Sub(now), l.until.Round(0).Sub(now.Round(0))
-	return min(monotonic, wall) >= limit && (l.deadline.IsZero() || now.Before(l.deadline))
+	return left(l.until, now) >= limit && (l.deadline.IsZero() || left(l.deadline, now) > 0)
+}
+
+// left is the time until a moment by that clock of the process which has gone further: the
+// monotonic one may stand still while a machine is suspended.
+func left(until, now time.Time) time.Duration {
+	return min(until.Sub(now), until.Round(0).Sub(now.Round(0)))
 }
 
 // decide is what becomes of a lease under which a call was made.
