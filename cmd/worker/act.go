@@ -123,7 +123,7 @@ func bulkCommand(name, short string, to func() operator.Change) *cobra.Command {
 		flags := f
 		flags.RequestIDs = nil
 		if all.N == 0 {
-			return no("there is nothing to %s: %s", name, o.why(ctx, name, a, args, flags))
+			return no("there is nothing to %s: %s", name, o.why(ctx, change, a, args, flags))
 		}
 		if (all.N > 1 || chosen) && !yes {
 			err := o.answer(map[string]any{"would_change": all.N, "first": all.IDs, "of": all.Of}, func() error {
@@ -148,7 +148,7 @@ func bulkCommand(name, short string, to func() operator.Change) *cobra.Command {
 			err = errors.Join(err, leftOutError{fmt.Errorf("%s: %s locked by another session and left out; run it again: %s", name, are(n), some(all.Locked))})
 		}
 		if rest := unchanged(args, append(all.Locked, all.IDs...)); len(rest) > 0 {
-			err = errors.Join(err, no("not changed: %s", o.why(ctx, name, a, rest, flags)))
+			err = errors.Join(err, no("not changed: %s", o.why(ctx, change, a, rest, flags)))
 		}
 		return err
 	})
@@ -174,7 +174,7 @@ func unchanged(named, changed []string) []string {
 const whyMost = 20
 
 // why says for each of the named requests why an act does not change it.
-func (o office) why(ctx context.Context, act string, a operator.Act, named []string, flags operator.Filter) string {
+func (o office) why(ctx context.Context, c operator.Change, a operator.Act, named []string, flags operator.Filter) string {
 	leftOut := ""
 	if flags.State != "" || flags.Source != "" || flags.ErrorKind != "" || flags.OlderThan != 0 || flags.Since != 0 || flags.Limit != 0 {
 		leftOut = " (or it is left out by a flag)"
@@ -191,12 +191,12 @@ func (o office) why(ctx context.Context, act string, a operator.Act, named []str
 			reasons = append(reasons, fmt.Sprintf("%s cannot be read: %v", terminal.Line(id), err))
 		case a.Attempt != nil && *a.Attempt != d.Attempt:
 			reasons = append(reasons, stale(d, *a.Attempt))
-		case act == "retry" && d.State == request.Pending && d.NotBefore().After(d.Now):
+		case c.Name == "retry" && d.State == request.Pending && d.NotBefore().After(d.Now):
 			reasons = append(reasons, fmt.Sprintf("%s is pending and waits for its not_before, %s, which nothing goes round", terminal.Line(id), d.NotBefore().UTC().Format(time.RFC3339)))
-		case act == "retry" && d.State == request.Rejected && deref(d.ErrorKind) == "invalid":
+		case c.Name == "retry" && d.State == request.Rejected && deref(d.ErrorKind) == "invalid":
 			reasons = append(reasons, fmt.Sprintf("%s failed the check before Flex and would fail it again: publish the corrected request under a new request_id", terminal.Line(id)))
 		default:
-			reasons = append(reasons, fmt.Sprintf("%s is %s: %s takes %s%s", terminal.Line(id), d.State, act, takes[act], leftOut))
+			reasons = append(reasons, fmt.Sprintf("%s is %s: %s takes %s%s", terminal.Line(id), d.State, c.Name, c.Takes, leftOut))
 		}
 	}
 	if more := len(named) - whyMost; more > 0 {
@@ -221,13 +221,6 @@ func (o office) unknown(ctx context.Context, named []string) string {
 func stale(d operator.Detail, seen int) string {
 	return terminal.Line(fmt.Sprintf("%s: you speak of attempt %d, and the latest is attempt %d (it is %s now). Since then: %s. Look at it again: ",
 		d.RequestID, seen, d.Attempt, d.State, d.Since(seen))) + terminal.Command("worker", "explain", "--", d.RequestID)
-}
-
-// takes are the requests that an act can change.
-var takes = map[string]string{
-	"cancel": "what is pending, and what is uncertain and not cancelled yet", "republish": "what is settled, once its result was published",
-	"lookup": "what is uncertain",
-	"retry":  "what is rejected (not by the check before Flex), abandoned, expired or cancelled, and what is pending and not due yet",
 }
 
 func requests(n int) string {

@@ -125,7 +125,7 @@ func (o office) lookedFor(ctx context.Context, d operator.Detail, unverified boo
 	if unverified {
 		return nil
 	}
-	if d.DueAt != nil && d.ForPersonSince == nil {
+	if !d.WaitsForPerson() {
 		return no("%s is still looked up, and may be found: nothing was changed. Wait until `%s` says that it waits for a person, or say --unverified as well",
 			terminal.Line(d.RequestID), terminal.Command("worker", "explain", "--", d.RequestID))
 	}
@@ -164,14 +164,7 @@ func (o office) verify(ctx context.Context, d operator.Detail, sid string, unver
 		return seen, no("%s is not shown by Flex: %s; nothing was changed (--unverified believes it all the same)", terminal.Line(sid), seen.Message)
 	}
 	o.shows(operator.Portrait(sid, seen) + ".")
-	attribute := "interaction_request"
-	if d.LookupAttribute != nil {
-		attribute = *d.LookupAttribute
-	}
-	if key := flex.KeyIn(seen.Response, attribute); key != "" && key != flex.LookupKey(d.RequestID) {
-		return seen, no("%s was created for another request, by the %s of its task: nothing was changed (--unverified believes it all the same)", sid, attribute)
-	}
-	if why := operator.OfEarlier(d, seen); why != "" {
+	if why := operator.NotOf(d, sid, seen); why != "" {
 		return seen, no("%s: nothing was changed (--unverified believes it all the same)", why)
 	}
 	return seen, nil

@@ -13,6 +13,7 @@ import (
 	"flexworker/internal/crash"
 	"flexworker/internal/database"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/request"
 )
 
 // leaseMargin is what a lease lasts beyond the longest call: time to start the
@@ -211,7 +212,7 @@ func dueSQL(kind string) string {
 func chooseAmong(name, kind string) string {
 	end := func(order string) string {
 		return `
-				(SELECT id, due_at, source || ' ' || coalesce(request #>> '{routing,properties,workspace_sid}', '') AS tenant FROM outbox
+				(SELECT id, due_at, source || ' ' || coalesce(` + request.WorkspaceSQL + `, '') AS tenant FROM outbox
 				  WHERE state = 'pending' AND ` + kind + ` AND priority = p.priority AND ` + isDue + `
 				  ORDER BY ` + order + ` LIMIT ` + strconv.Itoa(chooseMost) + `)`
 	}

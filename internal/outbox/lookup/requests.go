@@ -24,7 +24,7 @@ const searchable = `NOT lookup_at BETWEEN clock_timestamp() + $1::interval AND c
 const lookable = `(lookup_attribute IS NULL OR ` + searchable + `)`
 
 // WorkspaceOf is the workspace in which a request has a task to look for; ” for none.
-const WorkspaceOf = `coalesce(CASE WHEN lookup_attribute IS NOT NULL THEN request #>> '{routing,properties,workspace_sid}' END, '')`
+const WorkspaceOf = `coalesce(CASE WHEN lookup_attribute IS NOT NULL THEN ` + request.WorkspaceSQL + ` END, '')`
 
 // dueLookup: a lookup is due, and $2 has not the workspace.
 const dueLookup = `state = 'uncertain' AND due_at <= now() AND ` + lookable + ` AND ($2::text[] IS NULL OR ` + WorkspaceOf + ` <> ALL ($2))`

@@ -31,8 +31,8 @@ type Offender struct {
 	Why  string `json:"why,omitempty"`
 }
 
-// rules are what must hold of the tables alone; each statement returns the ids
-// that break it. The schema's constraints refuse more than these.
+// rules must hold in the tables alone. Each statement returns the ids that break its rule. The schema's
+// constraints refuse more than these.
 var rules = []struct{ rule, sql string }{
 	{"every sid belongs to one request",
 		`SELECT interaction_sid || ' (' || string_agg(request_id, ', ' ORDER BY id) || ')' FROM outbox
@@ -60,12 +60,10 @@ var rules = []struct{ rule, sql string }{
 		`SELECT request_id FROM outbox WHERE state = 'sending' AND leased_until < clock_timestamp() - interval '1 minute'`},
 }
 
-// Audit balances the account: the request stream against the tables, the tables
-// against themselves, and the tables against the result stream. It reads all of
-// them; what is in flight meanwhile is not held against anybody, so it is most
-// telling when the worker is idle. requests and results may be nil; then that
-// side is not looked at. What is older than retention may have been removed from
-// the tables, and is not missed there; 0: everything is.
+// Audit balances the account: the request stream against the tables, the tables against themselves, and the tables
+// against the result stream. It reads all of them. Requests in flight never offend, so an audit of an idle worker
+// says most. Where requests or results is nil, that stream is not looked at. Rows older than retention may have been
+// removed, so nothing that old is missed in the tables; 0: everything is.
 func (desk *Desk) Audit(ctx context.Context, requests, results jetstream.Stream, consumer string, retention time.Duration) (Report, error) {
 	r := Report{Offenders: []Offender{}} // [] in JSON where there are none
 	if err := desk.auditCounts(ctx, &r); err != nil {

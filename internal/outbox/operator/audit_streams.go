@@ -18,8 +18,8 @@ import (
 	"flexworker/internal/outbox/results"
 )
 
-// auditRequests holds the request stream against the tables: every message up
-// to the point where all are acked is a row, a repeat or malformed.
+// auditRequests holds the request stream against the tables: every message up to the ack floor is a row, a repeat
+// or malformed.
 func (desk *Desk) auditRequests(ctx context.Context, r *Report, stream jetstream.Stream, consumer string, retention time.Duration) error {
 	info, err := stream.Info(ctx)
 	if err != nil {
@@ -83,8 +83,8 @@ type published struct {
 	different               bool // the same message id with another body
 }
 
-// ledger is what the result stream has: one result for each message id, and
-// those that came under none, or under one that another result had.
+// ledger is what the result stream has: one result for each message id. odd are results without a message id, or
+// under the id of another result.
 type ledger struct {
 	byID map[string]published
 	odd  []published

@@ -16,10 +16,9 @@ type Backlog struct {
 	Oldest   time.Duration // age of the oldest, of one not sent yet since it was due; 0: none
 }
 
-// Backlog counts what is not finished, a row for each such state, also where
-// there is none. It reads the loops' partial indexes, and rows only where they were
-// written since the last vacuum, in time proportional to the backlog (half a million:
-// 0.1 s): count now and then, not at each question.
+// Backlog counts unfinished requests: a row for each such state, also where no request stands in it. It reads the
+// loops' partial indexes, and a row only where the row was written since the last vacuum. Its time is proportional
+// to the backlog, 0.1 s for half a million: call it now and then, not at each scrape.
 func (desk *Desk) Backlog(ctx context.Context) ([]Backlog, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
@@ -31,11 +30,11 @@ func (desk *Desk) Backlog(ctx context.Context) ([]Backlog, error) {
 	return backlog, database.Wrap("backlog", err)
 }
 
-// backlogSQL does not ask outbox_backlog, which has the sources: those stand in the
-// rows, and half a million of them took 3.5 s to read. So the oldest is the one with
-// the lowest id, which came a statement's length after it at most; of what was never
-// sent, the longest due: a request for next year is not late. Each min stands
-// beside a count: alone it would be looked for in the key, past all that is settled.
+// backlogSQL does not read the view outbox_backlog, which groups by source: a source stands in the row alone, and
+// half a million rows took 3.5 s. The oldest request is therefore the one with the lowest id, which may be younger
+// than another by the length of one statement. Of the requests that were never sent it is the one longest due, since
+// a request for next year is not late. Each min stands beside a count: a min alone would be searched in the primary
+// key, past every settled row.
 const backlogSQL = `
 	WITH part AS MATERIALIZED (
 		SELECT 'pending' AS state, count(*) AS n, NULL::bigint AS first, min(due_at) AS since FROM outbox WHERE state = 'pending' AND attempt = 0

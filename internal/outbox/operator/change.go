@@ -6,6 +6,8 @@ import "flexworker/internal/outbox/request"
 type Change struct {
 	// Name is the act as outbox_acts records it.
 	Name string
+	// Takes says in words which requests it takes.
+	Takes string
 	// can is the condition, in SQL, that a request has to meet.
 	can string
 	// what names in words, as a text in SQL, what becomes of a request.
@@ -14,13 +16,13 @@ type Change struct {
 	set string
 }
 
-// undecidedEnd: a settled request of which nobody knows whether an attempt created it.
+// undecidedEnd says whether a request has settled although nobody knows whether an attempt created it.
 const undecidedEnd = `(state IN ('rejected', 'abandoned', 'expired', 'cancelled') AND attempt > 0 AND (undecided OR error_kind = 'undecided'))`
 
-// lostReason is why the latest attempt may have been made in a time that was lost; null: it was not lost.
+// lostReason is the reason that Recheck gave to the latest attempt. It is null where that attempt was not lost.
 const lostReason = `(SELECT error FROM outbox_attempts WHERE outbox_id = o.id AND kind = 'attempt' AND number = o.attempt AND outcome = 'lost' AND applied LIMIT 1)`
 
-// The words for what a retry makes of a request.
+// What becomes of a request, in words: the keys of Affected.Of. A retry may add when.
 const (
 	SentAgain   = "sent again"
 	AskedFirst  = "looked up before they are sent again"
@@ -29,22 +31,21 @@ const (
 	NeverResent = "uncertain, never sent again: lookups go on and may adopt them"
 )
 
-// ToRetry leads settled requests that were not created back to pending, with a
-// fresh count of attempts and without the deadline that passed, though not sooner
-// than their not_before; one that is pending already it makes due now. What was rejected
-// for its faults stays: it would be refused again.
+// ToRetry leads settled requests without an interaction back to pending. Their count of attempts begins anew. A
+// deadline that has passed no longer counts; not_before still does. A request that is pending already becomes due
+// now. A request that was rejected for its faults stays, since the check would refuse it again.
 //
-// A request of which nobody knows whether an attempt created it becomes uncertain: it is
-// looked up, and sent again only when it is proved absent. unverified sends it at once. Where
-// a recheck has marked it, it is in doubt as any that was rechecked: a person decides what no
-// lookup can, and its task may be older than its row.
+// A request that an attempt may have created becomes uncertain: it is looked up, and sent again only when it is
+// proved absent. With unverified it is sent at once. Where Recheck has marked the request, the rules of a recheck
+// hold: its task may be older than its row, and a person decides what no lookup can.
 func ToRetry(unverified bool) Change {
 	first := undecidedEnd
 	if unverified {
 		first = `false`
 	}
 	return Change{
-		Name: "retry",
+		Name:  "retry",
+		Takes: "what is rejected (not by the check before Flex), abandoned, expired or cancelled, and what is pending and not due yet",
 		can: ` AND (state IN ('rejected', 'abandoned', 'expired', 'cancelled') AND faults IS NULL
 			OR state = 'pending' AND due_at > greatest(clock_timestamp(), ` + request.NotBeforeSQL + `))`,
 		what: `CASE WHEN state = 'pending' THEN 'pending' WHEN ` + first + ` THEN '` + AskedFirst + `' WHEN attempt = 0 THEN 'sent' ELSE '` + SentAgain + `' END ||
@@ -70,19 +71,19 @@ func ToRetry(unverified bool) Change {
 	}
 }
 
-// unsentYet: a pending request that no attempt can have created.
+// unsentYet says whether a request is pending and no attempt can have created it.
 const unsentYet = `(state = 'pending' AND NOT undecided)`
 
-// ToCancel ends pending requests unsent. One that is uncertain may exist, and so may one
-// that was sent again though an attempt was never decided: lookups go on
-// and may adopt it, but it is never sent again. What a lookup that is under way decides
-// is not obeyed, as it does not know of this. Why a request had not been created yet
-// stays in its reason, so that a retry can choose by it.
+// ToCancel ends pending requests unsent. An uncertain request may exist, and so may a pending one with an
+// undecided attempt: it stays, or becomes, uncertain. Lookups go on and may adopt it, but it is never sent again.
+// A lookup that is under way does not know of the cancel, so its finding is not obeyed. The reason why the request
+// had not been created yet stays in error_kind, so that a retry can choose by it.
 func ToCancel() Change {
 	return Change{
-		Name: "cancel",
-		can:  ` AND (state = 'pending' OR state = 'uncertain' AND cancel_requested_at IS NULL)`,
-		what: `CASE WHEN ` + unsentYet + ` THEN '` + Unsent + `' ELSE '` + NeverResent + `' END`,
+		Name:  "cancel",
+		Takes: "what is pending, and what is uncertain and not cancelled yet",
+		can:   ` AND (state = 'pending' OR state = 'uncertain' AND cancel_requested_at IS NULL)`,
+		what:  `CASE WHEN ` + unsentYet + ` THEN '` + Unsent + `' ELSE '` + NeverResent + `' END`,
 		set: `
 			state = CASE WHEN ` + unsentYet + ` THEN 'cancelled' ELSE 'uncertain' END,
 			due_at = CASE WHEN NOT ` + unsentYet + ` THEN due_at END,
@@ -101,10 +102,10 @@ const cancelledMessage = `'cancelled by an operator' || coalesce('; before: ' ||
 // ToRepublish has results published once more, under the ids they have: the
 // stream drops what it still remembers.
 func ToRepublish() Change {
-	return Change{Name: "republish", can: ` AND settled_at IS NOT NULL AND published_at IS NOT NULL`, what: `'published again'`, set: `published_at = NULL`}
+	return Change{Name: "republish", Takes: "what is settled, once its result was published", can: ` AND settled_at IS NOT NULL AND published_at IS NOT NULL`, what: `'published again'`, set: `published_at = NULL`}
 }
 
 // ToLookUp has uncertain requests looked up as soon as the fleet may search.
 func ToLookUp() Change {
-	return Change{Name: "lookup", can: ` AND state = 'uncertain'`, what: `'looked up now'`, set: `due_at = clock_timestamp()`}
+	return Change{Name: "lookup", Takes: "what is uncertain", can: ` AND state = 'uncertain'`, what: `'looked up now'`, set: `due_at = clock_timestamp()`}
 }

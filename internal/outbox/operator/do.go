@@ -39,10 +39,12 @@ func (desk *Desk) Matching(ctx context.Context, c Change, a Act, f Filter) (Affe
 	return all, database.Wrap(c.Name, err)
 }
 
-// Do changes what the filter chooses and the change can take, and records it, in
-// one statement. Rows are locked in the order of ids. An act that speaks of an attempt
-// changes nothing where another has been made since. What somebody holds locked for longer than
-// patience is left out, and named: one row must not keep a thousand from what a person decided.
+// Do carries out a change on the requests that the filter chooses and the change takes, and records it, in one
+// statement. Rows are locked in the order of ids. A request whose latest attempt is not the one that the act speaks
+// of is not changed.
+//
+// A row that another session holds locked for longer than database.Patience is left out, and named: one row must
+// not keep a thousand others from what a person decided.
 func (desk *Desk) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
 	all, _, err := desk.do(ctx, c, a, f, "")
 	if database.WaitedForLock(err) && database.RowsLocked(ctx, desk.pool, err) {
@@ -54,8 +56,8 @@ func (desk *Desk) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, 
 	return all, database.Wrap(c.Name, err)
 }
 
-// do is Do, with what to do about locked rows. It returns, too, what matched and could not be
-// had: another session holds it, or has changed it since.
+// do is Do, where locked is empty or SKIP LOCKED. It also returns the ids that matched and were not changed:
+// another session holds the row, or has changed it meanwhile.
 func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, locked string) (Affected, []int64, error) {
 	matches := where + c.can + ` AND ($11::integer IS NULL OR attempt = $11)`
 	var b pgx.Batch
@@ -98,7 +100,7 @@ func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, locked stri
 	return all, left, cmp.Or(err, sent.Close()) // which waits for the commit
 }
 
-// stillMatching names those of the requests that the change can still take.
+// stillMatching are the request ids of those rows that the change can still take.
 func (desk *Desk) stillMatching(ctx context.Context, c Change, ids []int64) ([]string, error) {
 	rows, err := desk.pool.Query(ctx, `SELECT request_id FROM outbox WHERE id = ANY ($1)`+c.can+` ORDER BY id`, ids)
 	if err != nil {

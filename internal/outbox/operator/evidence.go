@@ -23,8 +23,8 @@ type Evidence struct {
 	Said []string
 }
 
-// Ask makes a lookup of one uncertain request for a person, and decides nothing. What
-// proves absence is what proves it to a lookup: settle is this process's LOOKUP_SETTLE.
+// Ask makes a lookup of one uncertain request for a person. It decides nothing and stores nothing. What proves
+// absence to a lookup proves it here. settle is LOOKUP_SETTLE of this process.
 func (desk *Desk) Ask(ctx context.Context, f lookup.Finder, d Detail, settle time.Duration) Evidence {
 	if d.LookupKey == nil || d.LookupAttribute == nil || d.Workspace == nil || d.UncertainSince == nil || d.AttemptBeganAt == nil {
 		return Evidence{Said: []string{"There is no task to look for: its call carried no lookup key, or named no workspace."}}
@@ -56,9 +56,8 @@ func (desk *Desk) Ask(ctx context.Context, f lookup.Finder, d Detail, settle tim
 	return e
 }
 
-// witnesses pass on what is asked about one request, and keep what they said of it. A task
-// that is older than the request is of an earlier one with its id: that is said, and the
-// task is left out.
+// witnesses pass on the questions about one request, and keep the answers in words. A task that is older than the
+// request belongs to an earlier request with the same id: the words say so, and the task is left out.
 type witnesses struct {
 	lookup.Finder
 	of    lookup.Input
@@ -119,10 +118,17 @@ func (w *witnesses) younger(tasks []flex.Task) (younger []flex.Task) {
 	return younger
 }
 
-// OfEarlier says why an interaction that Flex shows is not that of a request: it was
-// created before the request was received, for an earlier one with the same id; "" where
+// NotOf says why an interaction that Flex shows is not that of a request: its task carries the key of another
+// request, or it was created before the request was received, for an earlier one with the same id. It is "" where
 // nothing shows that.
-func OfEarlier(d Detail, seen flex.Outcome) string {
+func NotOf(d Detail, sid string, seen flex.Outcome) string {
+	attribute := "interaction_request"
+	if d.LookupAttribute != nil {
+		attribute = *d.LookupAttribute
+	}
+	if key := flex.KeyIn(seen.Response, attribute); key != "" && key != flex.LookupKey(d.RequestID) {
+		return fmt.Sprintf("%s was created for another request, by the %s of its task", sid, attribute)
+	}
 	created := lookup.ShownCreated(seen)
 	if !lookup.Older(created, d.ReceivedAt) {
 		return ""

@@ -23,8 +23,8 @@ func (desk *Desk) changeGate(ctx context.Context, act func() error) (c GateChang
 	return c, err
 }
 
-// Hold shuts the gate until a person releases it. Where it was held or paused already
-// the latest reason is kept behind the person's: it may still be true.
+// Hold shuts the gate until a person releases it. Where the gate was held or paused already, the latest
+// reason is kept behind the new one, since it may still be true.
 func (desk *Desk) Hold(ctx context.Context, a Act) (GateChange, error) {
 	return desk.changeGate(ctx, func() error {
 		return desk.actOnGate(ctx, a, "hold", `held_since = coalesce(held_since, clock_timestamp()),
@@ -35,15 +35,14 @@ func (desk *Desk) Hold(ctx context.Context, a Act) (GateChange, error) {
 // releaseBatch is how many requests Release makes due in one transaction.
 const releaseBatch = 1000
 
-// Release opens the gate, whoever shut it and why, and makes due at once what had met the
-// refusal behind a pause (429) and waits for its end. Where it is cut off in between,
-// another Release goes on. What another session holds locked is left out, and is due when it would
-// have been: then the error is ErrLeftOut.
+// Release opens the gate, whoever shut it and why. Requests that Flex refused with a 429 wait for the end of the
+// pause: Release makes them due at once. Where Release is cut off in between, another Release goes on. A row that
+// another session holds locked is left out, and is due when it would have been: then the error is ErrLeftOut.
 func (desk *Desk) Release(ctx context.Context, a Act) (GateChange, error) {
 	return desk.changeGate(ctx, func() error { return desk.release(ctx, a) })
 }
 
-// release is Release, without the gate's status.
+// release is Release without the gate's status.
 func (desk *Desk) release(ctx context.Context, a Act) error {
 	var ids []int64
 	var attempts []int32 // what meets a new refusal while this goes on is left alone

@@ -11,7 +11,7 @@ import (
 	"flexworker/internal/outbox/request"
 )
 
-// Filter chooses requests; what is not set does not restrict.
+// Filter chooses requests. A zero field does not restrict.
 type Filter struct {
 	RequestIDs []string
 	State      request.State
@@ -22,7 +22,7 @@ type Filter struct {
 	Limit      int           // 0: ListMost for List, no limit for acts
 }
 
-// where is the condition of a filter, for the parameters that args gives.
+// where is the condition of a filter. args gives its parameters, $1 to $6.
 const where = ` ($1::text[] IS NULL OR request_id = ANY($1)) AND ($2 = '' OR state = $2) AND ($3 = '' OR source = $3)
 	AND ($4 = '' OR error_kind = $4) AND ($5::interval = '0' OR received_at < clock_timestamp() - $5::interval)
 	AND ($6::interval = '0' OR settled_at > clock_timestamp() - $6::interval)`

@@ -67,6 +67,9 @@ type Detail struct {
 	Acts              []Done          `json:"acts"`
 }
 
+// WaitsForPerson says whether an uncertain request waits for a person. Lookups may go on all the same.
+func (d Detail) WaitsForPerson() bool { return d.DueAt == nil || d.ForPersonSince != nil }
+
 // NotBefore is the request's not_before; zero: it has none that can be read.
 func (d Detail) NotBefore() time.Time {
 	var r struct {
@@ -85,7 +88,7 @@ func (desk *Desk) Show(ctx context.Context, requestID string) (Detail, error) {
 	err := desk.pool.QueryRow(ctx, `
 		SELECT `+rowColumns+`, id, leased_by, leased_until, expires_at, lookup_key, lookup_attribute, lookups, attempt_began_at,
 		       uncertain_since, answered, undecided, for_person_since, cancel_requested_at, resolved_by,
-		       task_sid, settlement, stream_sequence, announced_at, request #>> '{routing,properties,workspace_sid}', request, clock_timestamp(),
+		       task_sid, settlement, stream_sequence, announced_at, `+request.WorkspaceSQL+`, request, clock_timestamp(),
 		       (SELECT count(*) FROM outbox_repeats r WHERE r.outbox_id = outbox.id)
 		  FROM outbox WHERE request_id = $1`, requestID).Scan(append(d.targets(), &id,
 		&d.LeasedBy, &d.LeasedUntil, &d.ExpiresAt, &d.LookupKey, &d.LookupAttribute, &d.Lookups, &d.AttemptBeganAt,

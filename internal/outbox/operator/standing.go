@@ -47,7 +47,7 @@ func uncertainNow(d Detail) (string, []string) {
 	if d.LookupKey == nil || d.LookupAttribute == nil || d.Workspace == nil { // nobody can be asked
 		absent = d.Command("resolve", "--absent", "--unverified")
 	}
-	person := d.DueAt == nil || d.ForPersonSince != nil
+	person := d.WaitsForPerson()
 	if !person {
 		fmt.Fprintf(&b, "It may exist: attempt %d could have been under way until %s (%s).", d.Attempt, at(d.UncertainSince), said(d.ErrorMessage))
 	} else {

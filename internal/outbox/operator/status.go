@@ -63,8 +63,8 @@ const shownAfter = time.Second
 // StatusMost is how many rows of a kind Status has.
 const StatusMost = 20
 
-// Status reads all of it. The time that it takes grows with what is not finished. Where a table
-// is locked it returns, with the error, what could be read, and who has locked it.
+// Status reads the fleet and its work. Its time grows with the number of unfinished requests. Where a table is
+// locked, it returns what could be read, who holds the lock, and the error.
 func (desk *Desk) Status(ctx context.Context) (all Status, err error) {
 	if all.Gate, err = gate.Read(ctx, desk.pool); err != nil {
 		return all, err

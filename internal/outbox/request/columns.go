@@ -10,3 +10,6 @@ package request
 const NotBeforeSQL = `CASE WHEN request::text !~ 'not_before|\\u00[567]' THEN NULL
 		WHEN request ->> 'not_before' ~ '^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,30})?([Zz]|[+-](0\d|1[0-5]):[0-5]\d)$'
 		THEN (request ->> 'not_before')::timestamptz END`
+
+// WorkspaceSQL is the workspace of a row of outbox, as a value in SQL. It is null where the request names none.
+const WorkspaceSQL = `request #>> '{routing,properties,workspace_sid}'`
