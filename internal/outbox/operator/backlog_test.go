@@ -1,4 +1,4 @@
-package outbox
+package operator_test
 
 import (
 	"testing"
@@ -11,19 +11,13 @@ import (
 // TestBacklog: each state counts its own, and the oldest is the oldest.
 func TestBacklog(t *testing.T) {
 	t.Parallel()
-	s := newStore(t)
+	s := newRig(t)
 	mustAdd(t, s, "again", 1)
-	again := mustClaim(t, s, 1)[0]
 	mustAdd(t, s, "uncertain", 1)
-	uncertain := mustClaim(t, s, 1)[0]
+	uncertainAgain(t, s, "uncertain-1")
 	mustAdd(t, s, "sending", 3)
-	mustClaim(t, s, 3)
-	if err := s.putBack(t.Context(), again); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.record(t.Context(), record{lease: uncertain, outcome: "uncertain", move: request.Move{To: request.Uncertain}}); err != nil {
-		t.Fatal(err)
-	}
+	exec(t, s.pool, `UPDATE outbox SET attempt = 1, spared = 1 WHERE request_id = 'again-1'`)
+	exec(t, s.pool, `UPDATE outbox SET state = 'sending', attempt = 1, due_at = NULL, leased_by = 'w', leased_until = now() + interval '1 hour' WHERE request_id LIKE 'sending-%'`)
 	mustAdd(t, s, "fresh", 4)
 	mustAdd(t, s, "scheduled", 1, func(e *request.Event) { e.NotBefore = time.Now().Add(time.Hour) })
 	mustAdd(t, s, "unpublished", 5, faulty("x"))
@@ -34,7 +28,7 @@ func TestBacklog(t *testing.T) {
 		       published_at = CASE WHEN request_id = ANY($1) THEN now() END`, published); err != nil {
 		t.Fatal(err)
 	}
-	backlog, err := s.desk().Backlog(t.Context())
+	backlog, err := s.desk.Backlog(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +49,7 @@ func TestBacklog(t *testing.T) {
 // TestBacklogEmpty: every state is there, so that no gauge keeps what it showed last.
 func TestBacklogEmpty(t *testing.T) {
 	t.Parallel()
-	backlog, err := newStore(t).desk().Backlog(t.Context())
+	backlog, err := newRig(t).desk.Backlog(t.Context())
 	if err != nil || len(backlog) != 4 {
 		t.Fatalf("%v, %v", backlog, err)
 	}
@@ -69,11 +63,11 @@ func TestBacklogEmpty(t *testing.T) {
 // TestBacklogScheduled: what is not to be sent yet is not late, for people neither.
 func TestBacklogScheduled(t *testing.T) {
 	t.Parallel()
-	s := newStore(t)
+	s := newRig(t)
 	mustAdd(t, s, "scheduled", 1, func(e *request.Event) { e.NotBefore = time.Now().Add(time.Hour) })
 	exec(t, s.pool, `UPDATE outbox SET received_at = now() - interval '1 day'`)
 	age := func() (counted, shown time.Duration) {
-		backlog, err := s.desk().Backlog(t.Context())
+		backlog, err := s.desk.Backlog(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,367 @@
+package operator_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"flexworker/internal/flex"
+	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/operator"
+	"flexworker/internal/outbox/request"
+)
+
+// TestActsByState: which states each act takes, what it says beforehand, and
+// what it records. Whatever else there is stays as it was.
+func TestActsByState(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		act  operator.Change
+		do   func(*rig, operator.Act, operator.Filter) ([]string, error)
+		want []string
+		to   request.State // "": unchanged
+	}{
+		{operator.ToRetry(false), func(s *rig, a operator.Act, f operator.Filter) ([]string, error) { return s.retry(t.Context(), a, f) },
+			[]string{"abandoned", "cancelled", "expired", "rejected"}, request.Pending},
+		{operator.ToCancel(), func(s *rig, a operator.Act, f operator.Filter) ([]string, error) {
+			return s.cancel(t.Context(), a, f)
+		},
+			[]string{"pending", "uncertain"}, request.Cancelled},
+		{operator.ToRepublish(), func(s *rig, a operator.Act, f operator.Filter) ([]string, error) {
+			return s.republish(t.Context(), a, f)
+		},
+			[]string{"abandoned", "cancelled", "created", "expired", "faulty", "rejected"}, ""},
+	} {
+		t.Run(tt.act.Name, func(t *testing.T) {
+			t.Parallel()
+			s := newRig(t)
+			everyState(t, s)
+			const picture = `SELECT string_agg(request_id || ' ' || state, ' ' ORDER BY id) FROM outbox WHERE request_id <> ALL($1)`
+			rest := one[string](t, s.pool, picture, tt.want)
+			all, err := s.desk.Matching(t.Context(), tt.act, ann, operator.Filter{})
+			if err != nil || all.N != len(tt.want) || len(all.IDs) != min(all.N, 5) {
+				t.Errorf("%+v would change, %v", all, err)
+			}
+			ids, err := tt.do(s, ann, operator.Filter{})
+			if slices.Sort(ids); err != nil || !slices.Equal(ids, tt.want) {
+				t.Errorf("changed %v, %v; want %v", ids, err, tt.want)
+			}
+			if now := one[string](t, s.pool, picture, tt.want); now != rest {
+				t.Errorf("the others became %s, were %s", now, rest)
+			}
+			var want []string
+			for _, id := range tt.want {
+				was := id
+				if id == "faulty" {
+					was = "rejected"
+				}
+				want = append(want, fmt.Sprintf("ann@desk a test %s %s %s", tt.act.Name, id, was))
+				if id == "uncertain" { // cancelled, but it may exist
+					if !one[bool](t, s.pool, `SELECT state = 'uncertain' AND cancel_requested_at IS NOT NULL FROM outbox WHERE request_id = 'uncertain'`) {
+						t.Error("uncertain was not kept from being sent again")
+					}
+					continue
+				}
+				if got := s.row(t, id); tt.to != "" && got.State != tt.to || tt.to == "" && (string(got.State) != was || got.PublishedAt != nil) {
+					t.Errorf("%s is %s, published %v", id, got.State, got.PublishedAt)
+				}
+			}
+			if got := acts(t, s); got != strings.Join(want, "; ") {
+				t.Errorf("recorded %s", got)
+			}
+			if ids, err := tt.do(s, ann, operator.Filter{}); err != nil || len(ids) != 0 {
+				t.Errorf("once more: %v, %v", ids, err)
+			}
+			for _, bad := range []operator.Act{{Who: "", Why: "x"}, {Who: "x", Why: ""}} {
+				everyID := operator.Filter{RequestIDs: []string{"faulty", "sending", "nobody"}}
+				if ids, err := tt.do(s, bad, everyID); err != nil || len(ids) != 0 {
+					t.Errorf("nothing to do: %v, %v", ids, err)
+				}
+			}
+		})
+	}
+}
+
+// TestActWantsWhoAndWhy: an act that nobody answers for changes nothing.
+func TestActWantsWhoAndWhy(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "c", 1)
+	for _, bad := range []operator.Act{{Who: "", Why: "x"}, {Who: "x", Why: ""}} {
+		if _, err := s.cancel(t.Context(), bad, operator.Filter{}); err == nil || !strings.Contains(err.Error(), "who_and_why_are_said") {
+			t.Errorf("%+v: %v", bad, err)
+		}
+		if _, err := s.desk.Hold(t.Context(), bad); err == nil {
+			t.Errorf("hold by %+v", bad)
+		}
+	}
+	if r := s.row(t, "c-1"); r.State != request.Pending || readGate(t, s).State != gate.Open {
+		t.Errorf("it is %s, the gate %s", r.State, readGate(t, s).State)
+	}
+}
+
+// TestActOfAnotherAttempt: Ann and Bob have one list. Ann's decision about attempt 1 leads to
+// attempt 2; what Bob typed for attempt 1 is not obeyed for attempt 2, whichever act it is.
+func TestActOfAnotherAttempt(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "a", 1)
+	uncertainAgain(t, s)
+	bob := ofAttempt(1, operator.Act{Who: "bob", Why: "the list"})
+	if err := s.desk.ResolveAbsent(t.Context(), ofAttempt(1, ann), "a-1"); err != nil {
+		t.Fatal(err)
+	}
+	uncertainAgain(t, s)
+	before := one[string](t, s.pool, `SELECT o::text FROM outbox o`)
+	if err := s.desk.ResolveAbsent(t.Context(), bob, "a-1"); !errors.Is(err, operator.ErrOtherAttempt) {
+		t.Errorf("absent: %v", err)
+	}
+	if err := s.desk.ResolveCreated(t.Context(), bob, "a-1", sidB, flex.Outcome{}); !errors.Is(err, operator.ErrOtherAttempt) {
+		t.Errorf("created: %v", err)
+	}
+	for _, c := range []operator.Change{operator.ToCancel(), operator.ToLookUp(), operator.ToRetry(false), operator.ToRetry(true)} {
+		if all, err := s.desk.Matching(t.Context(), c, bob, operator.Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 0 {
+			t.Errorf("%s would change %+v, %v", c.Name, all, err)
+		}
+		if all, err := s.desk.Do(t.Context(), c, bob, operator.Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 0 {
+			t.Errorf("%s changed %+v, %v", c.Name, all, err)
+		}
+	}
+	if now := one[string](t, s.pool, `SELECT o::text FROM outbox o`); now != before {
+		t.Errorf("it became %s", now)
+	}
+	if got := one[string](t, s.pool, `SELECT string_agg(who || ' ' || attempt, ' ') FROM outbox_acts`); got != "ann@desk 1" {
+		t.Errorf("recorded %s", got)
+	}
+	d, err := s.desk.Show(t.Context(), "a-1")
+	if got := d.Since(1); err != nil || !strings.HasPrefix(got, "resolve absent by ann@desk at ") || !strings.Contains(got, "attempt 2 by ") {
+		t.Errorf("since then: %s, %v", got, err)
+	}
+	if got := d.Since(7); got != "there is no attempt 7: the latest is attempt 2" {
+		t.Error(got)
+	}
+	if err := s.desk.ResolveAbsent(t.Context(), ofAttempt(2, bob), "a-1"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRetryOfUndecided: what may exist is looked up before it is sent again, however it
+// ended; --unverified sends it, and remembers that an attempt was never decided.
+func TestRetryOfUndecided(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, set  string
+		unverified bool
+		want       request.State
+		what       string
+		undecided  bool
+	}{
+		{"abandoned by UNCERTAIN_POLICY=fail", `state = 'abandoned', error_kind = 'undecided'`, false, request.Uncertain, operator.AskedFirst, false},
+		{"the same, unverified", `state = 'abandoned', error_kind = 'undecided'`, true, request.Pending, operator.SentAgain, true},
+		{"refused after an undecided attempt", `state = 'rejected', error_kind = 'http_400', undecided = true`, false, request.Uncertain, operator.AskedFirst, true},
+		{"expired after an undecided attempt", `state = 'expired', error_kind = 'expired', undecided = true`, false, request.Uncertain, operator.AskedFirst, true},
+		{"cancelled while it was uncertain", `state = 'cancelled', error_kind = 'undecided', cancel_requested_at = now()`, false, request.Uncertain, operator.AskedFirst, false},
+		{"proved absent and used up", `state = 'abandoned', error_kind = 'attempts_used_up'`, false, request.Pending, operator.SentAgain, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newRig(t)
+			mustAdd(t, s, "a", 1)
+			uncertainAgain(t, s)
+			exec(t, s.pool, `UPDATE outbox SET due_at = NULL, lookups = 9, settled_at = now(), published_at = now(), resolved_by = 'lookup', `+tt.set)
+			all, err := s.desk.Matching(t.Context(), operator.ToRetry(tt.unverified), ann, operator.Filter{})
+			if err != nil || all.N != 1 || all.Of[tt.what] != 1 {
+				t.Errorf("the preview says %+v, %v", all, err)
+			}
+			if all, err = s.desk.Do(t.Context(), operator.ToRetry(tt.unverified), ofAttempt(1, ann), operator.Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 1 || all.Of[tt.what] != 1 {
+				t.Fatal(all, err)
+			}
+			d, err := s.desk.Show(t.Context(), "a-1")
+			if err != nil || d.State != tt.want || d.DueAt == nil || d.DueAt.After(d.Now) || d.Undecided != tt.undecided || d.Settlement != 2 || d.Spared != 1 ||
+				d.ForPersonSince != nil || d.CancelRequestedAt != nil || d.SettledAt != nil || d.ResolvedBy != nil {
+				t.Errorf("it became %+v, %v", d, err)
+			}
+			if tt.want == request.Uncertain && (d.Lookups != 0 || d.UncertainSince == nil) {
+				t.Errorf("no fresh lookup: %+v", d)
+			}
+		})
+	}
+}
+
+// TestRetryOfPending: what waits is due now, and not sooner than its sender has asked for.
+func TestRetryOfPending(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "a", 2)
+	exec(t, s.pool, `UPDATE outbox SET due_at = now() + interval '1 hour', attempt = 1, error_kind = 'http_429'`)
+	exec(t, s.pool, `UPDATE outbox SET request = '{"not_before":"2100-01-01T09:00:00Z"}', due_at = '2100-01-01T09:00:00Z' WHERE request_id = 'a-2'`)
+	all, err := s.desk.Do(t.Context(), operator.ToRetry(false), ann, operator.Filter{RequestIDs: []string{"a-1", "a-2"}})
+	if err != nil || !slices.Equal(all.IDs, []string{"a-1"}) || all.Of[operator.DueNow] != 1 {
+		t.Fatal(all, err)
+	}
+	if d, err := s.desk.Show(t.Context(), "a-1"); err != nil || d.State != request.Pending || d.DueAt.After(d.Now) || d.Settlement != 1 || d.Spared != 0 {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+// TestRetryNotBefore: who retries what was cancelled does not call people sooner than
+// they asked for.
+func TestRetryNotBefore(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	for i, tt := range []struct {
+		notBefore string
+		later     bool
+	}{
+		{`"2100-01-01T09:00:00.5+02:00"`, true},
+		{`"2100-01-01T09:00:00Z"`, true},
+		{`"2100-01-01t09:00:00z"`, true}, {`"2100-01-01t09:00:00.5-02:00"`, true}, {`"2100-12-31T23:59:60Z"`, true},
+		{`"2000-01-01T09:00:00Z"`, false},
+		{`null`, false},
+		{`"2000-01-01T09:00:00+23:00"`, false}, // an offset that Postgres does not take
+		// What an earlier version let in, and Postgres does not take.
+		{`"2000-01-01T09:00:00,5Z"`, false}, {`"2000-01-01T09:00:00+14:60"`, false}, {`"2000-01-01T09:00:00.` + strings.Repeat("5", 200) + `Z"`, false},
+	} {
+		id := fmt.Sprint("r-", i)
+		if _, err := s.store.Add(t.Context(), event(id, uint64(i+1), func(e *request.Event) {
+			e.Request = []byte(`{"channel":{},"not_before":` + tt.notBefore + `}`)
+		})); err != nil {
+			t.Fatal(err)
+		}
+		chosen := operator.Filter{RequestIDs: []string{id}}
+		if _, err := s.cancel(t.Context(), operator.Act{Who: "ann", Why: "x"}, chosen); err != nil {
+			t.Fatal(err)
+		}
+		if ids, err := s.retry(t.Context(), operator.Act{Who: "ann", Why: "x"}, chosen); err != nil || len(ids) != 1 {
+			t.Fatal(tt.notBefore, ids, err)
+		}
+		if later := one[bool](t, s.pool, `SELECT due_at > now() + interval '1 hour' FROM outbox WHERE request_id = '`+id+`'`); later != tt.later {
+			t.Errorf("%s: due later %t", tt.notBefore, later)
+		}
+	}
+}
+
+// TestRetryOfExpired: a deadline that passed does not end it at once again; one
+// that is yet to come stays.
+func TestRetryOfExpired(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	everyState(t, s)
+	if _, err := s.retry(t.Context(), ann, operator.Filter{RequestIDs: []string{"expired", "cancelled", "abandoned"}}); err != nil {
+		t.Fatal(err)
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND expires_at <= now()`); n != 0 {
+		t.Fatalf("%d would expire", n)
+	}
+	if got := one[string](t, s.pool, `SELECT string_agg(request_id, ' ') FROM outbox WHERE expires_at > now()`); got != "cancelled" {
+		t.Errorf("a deadline is left to %s", got)
+	}
+	if r := s.row(t, "abandoned"); r.Attempt != 1 || r.Spared != 1 {
+		t.Errorf("the count is not fresh: %+v", r)
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND due_at <= now()`); n != 4 { // with the pending one
+		t.Errorf("%d are due", n)
+	}
+}
+
+// TestRetrySaysWhenAndWhether: the preview of a retry says that a not_before still counts, that
+// a deadline that passed does not, and claims of nothing unsent that it is sent again.
+func TestRetrySaysWhenAndWhether(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	for _, c := range []struct{ set, want string }{
+		{`request = '{"not_before":"2099-01-01T00:00:00Z"}', state = 'cancelled', error_kind = 'cancelled'`, "sent, due 2099-01-01T00:00:00Z, its not_before"},
+		{`state = 'cancelled', error_kind = 'cancelled', attempt = 1, spared = 0`, "sent again"},
+		{`state = 'expired', error_kind = 'expired', expires_at = now() - interval '1 hour'`, "sent; its expires_at has passed and no longer counts"},
+	} {
+		exec(t, s.pool, `DELETE FROM outbox`)
+		exec(t, s.pool, `INSERT INTO outbox (request_id, source, state, request, due_at, stream_sequence, stream_time) VALUES ('r', 's', 'pending', '{}', now(), 1, now())`)
+		exec(t, s.pool, `UPDATE outbox SET due_at = NULL, settled_at = now(), resolved_by = 'operator', error_message = 'x', lookup_key = repeat('a', 32), lookup_attribute = 'a', attempt_began_at = now(), uncertain_since = now(), `+c.set)
+		all, err := s.desk.Matching(t.Context(), operator.ToRetry(false), operator.Act{}, operator.Filter{RequestIDs: []string{"r"}})
+		if err != nil || all.Of[c.want] != 1 {
+			t.Errorf("%s: %v, %+v, want %q", c.set, err, all.Of, c.want)
+		}
+	}
+}
+
+// TestCancelKeepsTheReason: a retry still finds what was cancelled by why it had failed.
+func TestCancelKeepsTheReason(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "a", 2)
+	exec(t, s.pool, `UPDATE outbox SET attempt = 1, error_kind = 'http_403', error_message = 'no access to WS1', http_status = 403 WHERE request_id = 'a-1'`)
+	for range 2 { // the reason does not grow
+		if ids, err := s.cancel(t.Context(), ann, operator.Filter{}); err != nil || len(ids) != 2 {
+			t.Fatal(ids, err)
+		}
+		for id, want := range map[string]string{"a-1": "http_403 cancelled by an operator; before: no access to WS1", "a-2": "cancelled cancelled by an operator"} {
+			if r := s.row(t, id); *r.ErrorKind+" "+*r.ErrorMessage != want || r.State != request.Cancelled || deref(r.ResolvedBy) != "operator" {
+				t.Errorf("%s: %s %s, want %s", id, *r.ErrorKind, *r.ErrorMessage, want)
+			}
+		}
+		if ids, err := s.retry(t.Context(), ann, operator.Filter{State: request.Cancelled, ErrorKind: "http_403"}); err != nil || !slices.Equal(ids, []string{"a-1"}) {
+			t.Fatal(ids, err)
+		}
+		if ids, err := s.retry(t.Context(), ann, operator.Filter{State: request.Cancelled}); err != nil || !slices.Equal(ids, []string{"a-2"}) {
+			t.Fatal(ids, err)
+		}
+	}
+}
+
+// TestCancelOfUncertain: it stays uncertain and keeps its next lookup; once it is said to
+// be absent it ends as cancelled, unsent, and what is found is adopted.
+func TestCancelOfUncertain(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "a", 2)
+	for range 2 {
+		uncertainAgain(t, s)
+	}
+	due := s.row(t, "a-1").DueIn
+	all, err := s.desk.Do(t.Context(), operator.ToCancel(), ann, operator.Filter{})
+	if err != nil || all.N != 2 || all.Of[operator.NeverResent] != 2 {
+		t.Fatal(all, err)
+	}
+	if r := s.row(t, "a-1"); r.State != request.Uncertain || r.DueIn == nil || *r.DueIn > *due || r.SettledAt != nil || deref(r.ErrorKind) != "lapsed" {
+		t.Errorf("it became %+v", r)
+	}
+	if ids, err := s.cancel(t.Context(), ann, operator.Filter{}); err != nil || len(ids) != 0 {
+		t.Errorf("once more: %v, %v", ids, err)
+	}
+	if err := s.desk.ResolveAbsent(t.Context(), ann, "a-1"); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.row(t, "a-1"); r.State != request.Cancelled || r.SettledAt == nil || deref(r.ResolvedBy) != "operator" || !strings.HasPrefix(deref(r.ErrorMessage), "cancelled by an operator") {
+		t.Errorf("said to be absent it became %+v", r)
+	}
+	if err := s.desk.ResolveCreated(t.Context(), ann, "a-2", sidB, flex.Outcome{}); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.row(t, "a-2"); r.State != request.Created || deref(r.InteractionSID) != sidB {
+		t.Errorf("found it became %+v", r)
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending'`); n != 0 {
+		t.Errorf("%d would be sent", n)
+	}
+}
+
+// TestLookUpNow: a lookup is due at once, also of what waits for a person.
+func TestLookUpNow(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "a", 2)
+	uncertainAgain(t, s)
+	uncertainAgain(t, s)
+	exec(t, s.pool, `UPDATE outbox SET due_at = CASE request_id WHEN 'a-1' THEN now() + interval '10 minutes' END, for_person_since = now()`)
+	if all, err := s.desk.Do(t.Context(), operator.ToLookUp(), ann, operator.Filter{}); err != nil || all.N != 2 {
+		t.Fatal(all, err)
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE due_at <= now() AND state = 'uncertain' AND for_person_since IS NOT NULL`); n != 2 {
+		t.Errorf("%d are looked up now", n)
+	}
+	if got := acts(t, s); got != "ann@desk a test lookup a-1 uncertain; ann@desk a test lookup a-2 uncertain" {
+		t.Errorf("recorded %s", got)
+	}
+}

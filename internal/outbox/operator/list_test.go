@@ -1,0 +1,54 @@
+package operator_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"flexworker/internal/outbox/operator"
+	"flexworker/internal/outbox/request"
+)
+
+// TestFilter: each part of a filter alone.
+func TestFilter(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	everyState(t, s)
+	exec(t, s.pool, `UPDATE outbox SET received_at = received_at - interval '2 hours' WHERE request_id IN ('pending', 'created')`)
+	exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '2 hours' WHERE request_id = 'created'`)
+	exec(t, s.pool, `UPDATE outbox SET source = 'shop' WHERE request_id IN ('sending', 'expired')`)
+	for _, tt := range []struct {
+		f    operator.Filter
+		want string
+	}{
+		{operator.Filter{}, "abandoned cancelled created expired faulty pending rejected sending uncertain"},
+		{operator.Filter{Limit: 2}, "sending uncertain"},
+		{operator.Filter{State: request.Rejected}, "faulty rejected"},
+		{operator.Filter{Source: "shop"}, "expired sending"},
+		{operator.Filter{ErrorKind: "http_400"}, "rejected"},
+		{operator.Filter{OlderThan: time.Hour}, "created pending"},
+		{operator.Filter{Since: time.Hour}, "abandoned cancelled expired faulty rejected"},
+		{operator.Filter{RequestIDs: []string{"expired", "nobody"}}, "expired"},
+		{operator.Filter{RequestIDs: []string{}}, ""},
+		{operator.Filter{State: "nonsense"}, ""},
+		{operator.Filter{State: request.Created, OlderThan: time.Hour}, "created"},
+	} {
+		rows, err := s.desk.List(t.Context(), tt.f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		for _, r := range rows {
+			ids = append(ids, r.RequestID)
+		}
+		slices.Reverse(ids) // the newest is first
+		if got := strings.Join(ids, " "); got != tt.want {
+			t.Errorf("%+v gives %s, want %s", tt.f, got, tt.want)
+		}
+	}
+	ids, err := s.retry(t.Context(), ann, operator.Filter{Limit: 1})
+	if err != nil || !slices.Equal(ids, []string{"abandoned"}) {
+		t.Errorf("one of many: %v, %v", ids, err)
+	}
+}
