@@ -449,7 +449,7 @@ func (s *sim) resolve(by int, u lookup.Input, f request.Finding, m request.Move)
 	if m.To == request.Pending && row.cancelled && !s.broken(cancelledIsSent) {
 		return nil
 	}
-	if f.Kind == request.Absent && row.dueAt != never && row.dueAt <= s.now { // it was asked for too long ago
+	if f.Kind == request.Absent && row.dueAt <= s.now { // it was asked for too long ago; of null the statement is not true either
 		return nil
 	}
 	kind, _ := lookup.Verdict(u, f, m)
