@@ -200,7 +200,7 @@ func (s *sim) takeBack(by, signature int) (n int) {
 	for i := range s.rows {
 		row := &s.rows[i]
 		its := row.state == request.Sending && row.signature == signature ||
-			row.state == request.Uncertain && row.endsAs == "" && !(row.undecided && row.cancelled) && s.lapsedUnder(row, signature)
+			row.state == request.Uncertain && row.endsAs == "" && (!row.undecided || !row.cancelled) && s.lapsedUnder(row, signature)
 		if s.broken(takeBackNotFenced) {
 			its = row.state == request.Sending && row.leasedBy == by
 		}
@@ -555,7 +555,7 @@ func unsentEndOf(r *simRow) bool {
 
 // retry: Store.Do with ToRetry. Here no request has a not_before in its text.
 func (s *sim) retry(r *simRow, unverified bool) bool {
-	if !unsentEndOf(r) && !(r.state == request.Pending && r.dueAt > s.now) {
+	if !unsentEndOf(r) && (r.state != request.Pending || r.dueAt <= s.now) {
 		return false
 	}
 	was, doubtful := r.state, undecidedEndOf(r)
