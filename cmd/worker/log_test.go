@@ -42,7 +42,7 @@ func (r *rig) commandTo(w *os.File, env []string) *child {
 			c.address = address
 		}
 	}
-	c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr = env, &c.out, w
+	c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr = prompt(env), &c.out, w
 	if err := c.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestListIntoHead(t *testing.T) {
 	}
 	var errs bytes.Buffer
 	cmd := exec.Command(os.Args[0], "config")
-	cmd.Env, cmd.Stdout, cmd.Stderr = r.environment(), w, &errs
+	cmd.Env, cmd.Stdout, cmd.Stderr = prompt(r.environment()), w, &errs
 	err := cmd.Run()
 	if cerr := w.Close(); cerr != nil {
 		t.Fatal(cerr)
