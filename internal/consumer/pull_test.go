@@ -62,9 +62,11 @@ func (w *world) edited(change func(*jetstream.ConsumerConfig)) {
 	w.t.Helper()
 	config := w.info().Config
 	change(&config)
-	if _, err := w.js.UpdateConsumer(w.t.Context(), w.names.Stream, config); err != nil {
-		w.t.Fatal(err)
-	}
+	// A busy server may answer later than the client waits; the same change a second time changes nothing.
+	eventually(w.t, func() error {
+		_, err := w.js.UpdateConsumer(w.t.Context(), w.names.Stream, config)
+		return err
+	})
 }
 
 // stalled waits until a replica says that nothing comes, for a reason with these words.
