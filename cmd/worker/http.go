@@ -90,7 +90,7 @@ func (a *app) readyz(w http.ResponseWriter, r *http.Request) {
 func (a *app) standing(ctx context.Context) gate.Standing {
 	word, reason := a.why(ctx)
 	a.state.word.Store(&word)
-	return gate.Standing{Word: word, Reason: reason, Last: a.deliverer.LastCreated()}
+	return gate.Standing{Word: word, Reason: reason, Last: a.dispatcher.LastCreated()}
 }
 
 func (a *app) why(ctx context.Context) (gate.Word, string) {
@@ -102,13 +102,13 @@ func (a *app) why(ctx context.Context) (gate.Word, string) {
 	stall, stalled := a.consumer.Stalled()
 	failure, failing := a.publisher.Failing()
 	g, err := a.readGate(ctx)
-	word, reason, stopped := a.deliverer.Stopped()
-	stuck := a.deliverer.Stalled()
-	unavailing := cmp.Or(a.deliverer.Failing(), a.resolver.Failing())
+	word, reason, stopped := a.dispatcher.Stopped()
+	stuck := a.dispatcher.Stalled()
+	unavailing := cmp.Or(a.dispatcher.Failing(), a.resolver.Failing())
 	if err == nil {
 		now := g.State
 		if now == gate.Open {
-			now = a.deliverer.Gate()
+			now = a.dispatcher.Gate()
 		}
 		a.state.gate.Store(&now)
 	}
@@ -140,7 +140,7 @@ func (a *app) why(ctx context.Context) (gate.Word, string) {
 	case unavailing != "":
 		return gate.WordFailing, unavailing
 	default:
-		return gate.Word(a.deliverer.Gate()), ""
+		return gate.Word(a.dispatcher.Gate()), ""
 	}
 }
 

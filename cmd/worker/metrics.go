@@ -99,7 +99,7 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 	count(eventsDesc, in.Malformed.Load(), "malformed")
 	count(eventsDesc, in.GivenBack.Load(), "given_back")
 	count(eventsDesc, in.Markers.Load(), "marker")
-	c := e.app.deliverer.Counters
+	c := e.app.dispatcher.Counters
 	for kind := range c.Attempts {
 		count(attemptsDesc, c.Attempts[kind].Load(), flex.Kind(kind).String())
 	}
@@ -152,7 +152,7 @@ func (e *exporter) collectFleet(gauge func(*prometheus.Desc, float64, ...string)
 	known := e.app.fleet.Known()
 	gauge(rateDesc, known.Rate)
 	gauge(differDesc, float64(len(known.Differences)))
-	for desc, at := range map[*prometheus.Desc]time.Time{createdDesc: e.app.deliverer.LastCreated(), lookedUpDesc: e.app.resolver.LastAnswered()} {
+	for desc, at := range map[*prometheus.Desc]time.Time{createdDesc: e.app.dispatcher.LastCreated(), lookedUpDesc: e.app.resolver.LastAnswered()} {
 		seconds := 0.0
 		if !at.IsZero() {
 			seconds = float64(at.UnixMilli()) / 1000

@@ -36,17 +36,17 @@ type app struct {
 	nats   *nats.Conn
 	health natsHealth
 
-	store     *outbox.Store
-	consumer  *consumer.Consumer
-	deliverer *outbox.Deliverer
-	resolver  *lookup.Resolver
-	sweeper   *outbox.Sweeper
-	pruner    *outbox.Pruner
-	lookout   *outbox.Lookout
-	fleet     *gate.Registry
-	publisher *results.Publisher
-	state     *state
-	gateReads singleflight.Group // of who asks /readyz
+	store      *outbox.Store
+	consumer   *consumer.Consumer
+	dispatcher *outbox.Dispatcher
+	resolver   *lookup.Resolver
+	sweeper    *outbox.Sweeper
+	pruner     *outbox.Pruner
+	lookout    *outbox.Lookout
+	fleet      *gate.Registry
+	publisher  *results.Publisher
+	state      *state
+	gateReads  singleflight.Group // of who asks /readyz
 }
 
 // run is the worker: it serves until ctx ends, stops in order and returns nil; an
@@ -153,13 +153,13 @@ func (a *app) build(ctx context.Context, name string) error {
 	a.fleet = &gate.Registry{Pool: a.pool, Name: name, WentBack: a.store.WentBack, Version: version, Log: a.log, Standing: a.standing, Settings: gate.Settings{
 		Account: cmp.Or(cfg.TwilioAPIKey, cfg.TwilioAccountSID).String(), LookupAttribute: cfg.LookupAttribute, LookupSettle: cfg.LookupSettle,
 		FlexTimeout: cfg.FlexTimeout, FlexRate: cfg.FlexRate, UncertainPolicy: cfg.UncertainPolicy, Retention: cfg.Retention}}
-	a.deliverer = &outbox.Deliverer{
-		Store: a.store, Fleet: a.fleet, Flex: client, Slots: cfg.FlexConcurrency, Limit: cfg.FlexTimeout, Log: a.log, Counters: counters,
+	a.dispatcher = &outbox.Dispatcher{
+		Store: a.store, Fleet: a.fleet, Flex: client, Concurrency: cfg.FlexConcurrency, Limit: cfg.FlexTimeout, Log: a.log, Counters: counters,
 		Policy: policy, Attempted: a.state.attempted,
 	}
-	a.deliverer.AskFirst()
-	a.consumer.Yields = a.deliverer.Yields
-	a.resolver = &lookup.Resolver{MayLookUp: a.deliverer.MayLookUp, Requests: a.store.Lookups, Results: a.store.Results, Due: a.store.Due, Flex: client, Policy: policy, Log: a.log, Counters: &counters.Lookups}
+	a.dispatcher.AskFirst()
+	a.consumer.Yields = a.dispatcher.Yields
+	a.resolver = &lookup.Resolver{MayLookUp: a.dispatcher.MayLookUp, Requests: a.store.Lookups, Results: a.store.Results, Due: a.store.Due, Flex: client, Policy: policy, Log: a.log, Counters: &counters.Lookups}
 	a.sweeper = &outbox.Sweeper{Store: a.store, Log: a.log, Counters: counters}
 	a.pruner = &outbox.Pruner{Store: a.store, Retention: cfg.Retention, Log: a.log, Counters: counters}
 	a.lookout = &outbox.Lookout{Store: a.store, Registry: a.fleet, Log: a.log}

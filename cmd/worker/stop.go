@@ -15,7 +15,7 @@ func (a *app) serve(ctx context.Context) {
 	publish, endPublishing := context.WithCancel(context.WithoutCancel(ctx))
 	defer endPublishing()
 	taking.Go(func() { a.consumer.Run(ctx) })
-	taking.Go(func() { a.deliverer.Run(ctx) })
+	taking.Go(func() { a.dispatcher.Run(ctx) })
 	taking.Go(func() { a.resolver.Run(ctx) })
 	taking.Go(func() { a.sweeper.Run(ctx) })
 	taking.Go(func() { a.pruner.Run(ctx) })

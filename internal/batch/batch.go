@@ -9,19 +9,16 @@ import (
 
 // Group makes writes of the calls of many: what arrives while one write is under
 // way forms the next. An idle worker writes at once, a busy one in large batches;
-// Room and Turn may wait a moment so that more come. Groups that share a Turn gather
+// Turn may wait a moment so that more come. Groups that share a Turn gather
 // while the others write as well.
 //
 // A write runs on the goroutine of the caller whose item is first in it, so
-// nothing is left running when the callers are gone.
+// nothing is left running when the callers are gone. Between Attend and Leave one
+// goroutine decides instead when and how many are written.
 type Group[T, R any] struct {
 	max   int // items in a write
 	write func(context.Context, []T) ([]R, error)
 
-	// Room says how many of those who wait the next write should take, from 1 to
-	// what waiting says; it may wait a moment for more room, in which more come.
-	// nil: all. Set it before the first Do.
-	Room func(waiting func() int) int
 	// Size is what an item weighs, in bytes; a batch of more than one has at most
 	// MostBytes. nil: nothing. Set both before the first Do.
 	Size      func(T) int
@@ -32,9 +29,12 @@ type Group[T, R any] struct {
 	// is halved until that item stands alone. nil: an error is the whole batch's.
 	Split func(error) bool
 
-	mu      sync.Mutex
-	waiting []*member[T, R]
-	writing bool
+	arrived chan struct{} // for who attends
+
+	mu       sync.Mutex
+	waiting  []*member[T, R]
+	writing  bool // a caller leads
+	attended bool
 }
 
 type member[T, R any] struct {
@@ -47,7 +47,7 @@ type member[T, R any] struct {
 // New gives a group that hands write up to limit items at once. write answers each
 // of them, in their order.
 func New[T, R any](limit int, write func(context.Context, []T) ([]R, error)) *Group[T, R] {
-	return &Group[T, R]{max: limit, write: write}
+	return &Group[T, R]{max: limit, write: write, arrived: make(chan struct{}, 1)}
 }
 
 // Do writes item with its companions and returns its own answer. A caller that
@@ -57,9 +57,12 @@ func (g *Group[T, R]) Do(ctx context.Context, item T) (R, error) {
 	m := &member[T, R]{item: item, lead: make(chan bool, 1)}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, m)
-	lead := !g.writing
-	g.writing = true
+	attended, lead := g.attended, !g.attended && !g.writing
+	g.writing = g.writing || lead
 	g.mu.Unlock()
+	if attended {
+		g.wake()
+	}
 	if lead || <-m.lead {
 		g.lead(context.WithoutCancel(ctx))
 	}
@@ -67,60 +70,120 @@ func (g *Group[T, R]) Do(ctx context.Context, item T) (R, error) {
 }
 
 // lead writes one batch, answers its members, and hands the lead to the first
-// of those who came meanwhile.
+// of those who came meanwhile, or to who attends.
 func (g *Group[T, R]) lead(ctx context.Context) {
 	end := g.Turn.Take()
-	most := func() int { return min(g.Waiting(), g.max) }
-	n := most() // only the leader takes from those who wait
-	if g.Room != nil {
-		n = g.Room(most)
-	}
 	g.mu.Lock()
-	n = g.light(n)
-	batch := g.waiting[:n:n]
-	g.waiting = g.waiting[n:]
+	batch := g.take(g.max)
 	g.mu.Unlock()
 
-	g.writeSplit(ctx, batch)
+	g.writeSplit(ctx, batch, g.write)
 	end()
-	for _, m := range batch[1:] { // batch[0] is the caller itself
-		m.lead <- false
+	for _, m := range batch {
+		m.lead <- false // also the caller itself, who does not look there any more
 	}
 
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.waiting) == 0 {
-		g.waiting, g.writing = nil, false
-		return
-	}
-	g.waiting[0].lead <- true
+	g.writing = false
+	g.next()
 }
 
-// light is how many of the first n are not too much for one write; g.mu is held.
-func (g *Group[T, R]) light(n int) int {
-	if g.Size == nil {
-		return n
+// next lets somebody write what waits; g.mu is held, and nobody leads.
+func (g *Group[T, R]) next() {
+	switch {
+	case len(g.waiting) == 0:
+	case g.attended:
+		g.wake()
+	default:
+		g.writing = true
+		g.waiting[0].lead <- true
 	}
-	size := g.Size(g.waiting[0].item)
-	for i, m := range g.waiting[1:n] {
-		if size += g.Size(m.item); size > g.MostBytes {
-			return i + 1
+}
+
+// wake tells who attends that somebody waits.
+func (g *Group[T, R]) wake() {
+	select {
+	case g.arrived <- struct{}{}:
+	default: // they are told already
+	}
+}
+
+// Attend lets the caller decide from now on when and how many of those who wait are written, by Take.
+// arrived is raised when somebody comes to wait. A write that a caller leads may still be under way.
+func (g *Group[T, R]) Attend() (arrived <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.attended = true
+	return g.arrived
+}
+
+// Leave ends Attend: who waits, and who comes, is written by the callers again.
+func (g *Group[T, R]) Leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.attended = false
+	if !g.writing {
+		g.next()
+	}
+}
+
+// A Batch is calls that were taken from a Group and wait for Write.
+type Batch[T, R any] struct {
+	of      *Group[T, R]
+	members []*member[T, R]
+}
+
+// Take takes up to n of those who wait, as many as one write may have. Each of them waits until Write.
+func (g *Group[T, R]) Take(n int) Batch[T, R] {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return Batch[T, R]{g, g.take(min(n, g.max))}
+}
+
+// Len is how many calls are in the batch.
+func (b Batch[T, R]) Len() int { return len(b.members) }
+
+// Write writes the batch by write, as the group would by its own, and answers the callers.
+func (b Batch[T, R]) Write(ctx context.Context, write func(context.Context, []T) ([]R, error)) {
+	b.of.writeSplit(ctx, b.members, write)
+	for _, m := range b.members {
+		m.lead <- false
+	}
+}
+
+// take takes up to n of those who wait, no more than are not too much for one write; g.mu is held.
+func (g *Group[T, R]) take(n int) []*member[T, R] {
+	if n = min(n, len(g.waiting)); n == 0 {
+		return nil
+	}
+	if g.Size != nil {
+		size := g.Size(g.waiting[0].item)
+		for i, m := range g.waiting[1:n] {
+			if size += g.Size(m.item); size > g.MostBytes {
+				n = i + 1
+				break
+			}
 		}
 	}
-	return n
+	batch := g.waiting[:n:n]
+	if g.waiting = g.waiting[n:]; len(g.waiting) == 0 {
+		g.waiting = nil
+	}
+	return batch
 }
 
 // writeSplit writes a batch; where one item is at fault it halves the batch until
 // that item stands alone. Any other error is the batch's.
-func (g *Group[T, R]) writeSplit(ctx context.Context, batch []*member[T, R]) {
+func (g *Group[T, R]) writeSplit(ctx context.Context, batch []*member[T, R], write func(context.Context, []T) ([]R, error)) {
 	items := make([]T, len(batch))
 	for i, m := range batch {
 		items[i] = m.item
 	}
-	results, err := g.write(ctx, items)
+	results, err := write(ctx, items)
 	if err != nil && len(batch) > 1 && g.Split != nil && g.Split(err) {
-		g.writeSplit(ctx, batch[:len(batch)/2])
-		g.writeSplit(ctx, batch[len(batch)/2:])
+		g.writeSplit(ctx, batch[:len(batch)/2], write)
+		g.writeSplit(ctx, batch[len(batch)/2:], write)
 		return
 	}
 	for i, m := range batch {

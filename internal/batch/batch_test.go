@@ -140,43 +140,83 @@ func TestGroupOneBadItem(t *testing.T) {
 	})
 }
 
-// TestGroupRoom: a write takes no more than there is room for; the rest are the next.
-func TestGroupRoom(t *testing.T) {
+// TestGroupAttended: who attends decides when and how many are written; the rest are the next.
+func TestGroupAttended(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newSlowWrite()
-		g := New(3, w.write)
-		asked := []int{}
-		g.Room = func(waiting func() int) int {
-			asked = append(asked, waiting())
-			return min(waiting(), 2)
-		}
+		w := &slowWrite{}
+		g := splitting(3, func(context.Context, []int) ([]string, error) {
+			t.Error("a caller writes")
+			return nil, errData
+		})
+		arrived := g.Attend()
 		all := call(t, g, map[int]error{}, 1, 2, 3, 4, 5)
-		close(w.gate)
+		sameBatches(t, w.batches, nil)
+		<-arrived
+		for _, n := range []int{1, 100, 100} {
+			batch := g.Take(n)
+			if batch.Len() == 0 {
+				t.Error("nothing was taken")
+			}
+			batch.Write(t.Context(), w.write)
+		}
 		all.Wait()
-		sameBatches(t, w.batches, [][]int{{1}, {2, 3}, {4, 5}})
-		if !slices.Equal(asked, []int{1, 3, 2}) {
-			t.Errorf("asked about %v", asked)
+		if batch := g.Take(1); batch.Len() != 0 {
+			t.Error("something is left")
+		}
+		sameBatches(t, w.batches, [][]int{{1}, {2, 3, 4}, {5}})
+	})
+}
+
+// TestGroupAttendedOneBadItem: a batch that was taken is halved as the group's own.
+func TestGroupAttendedOneBadItem(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &slowWrite{refuse: func(items []int) error {
+			if slices.Contains(items, 3) {
+				return errData
+			}
+			return nil
+		}}
+		g := splitting(100, w.write)
+		g.Attend()
+		errs := map[int]error{}
+		all := call(t, g, errs, 1, 2, 3, 4)
+		g.Take(4).Write(t.Context(), w.write)
+		all.Wait()
+		sameBatches(t, w.batches, [][]int{{1, 2, 3, 4}, {1, 2}, {3, 4}, {3}, {4}})
+		for item, err := range errs {
+			if errors.Is(err, errData) != (item == 3) {
+				t.Errorf("%d: %v", item, err)
+			}
 		}
 	})
 }
 
-// TestGroupRoomGrows: who came while room was waited for is written, too.
-func TestGroupRoomGrows(t *testing.T) {
+// TestGroupAttendAndLeave: nobody is forgotten who waits when somebody comes to attend, or goes.
+func TestGroupAttendAndLeave(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newSlowWrite()
-		g := New(3, w.write)
-		room := make(chan struct{})
-		g.Room = func(waiting func() int) int {
-			<-room
-			return waiting()
+		g := splitting(3, w.write)
+		first := call(t, g, map[int]error{}, 1, 2, 3) // 1 is being written
+		arrived := g.Attend()
+		if batch := g.Take(1); batch.Len() == 1 { // beside it
+			go batch.Write(t.Context(), w.write)
 		}
-		all := call(t, g, map[int]error{}, 1, 2, 3, 4)
-		close(room)
-		close(w.gate)
-		all.Wait()
-		sameBatches(t, w.batches, [][]int{{1, 2, 3}, {4}})
+		w.gate <- nil
+		w.gate <- nil
+		synctest.Wait()
+		<-arrived // 3 was left by who wrote 1
+		more := call(t, g, map[int]error{}, 4, 5)
+		g.Leave()
+		w.gate <- nil
+		first.Wait()
+		more.Wait()
+		last := call(t, g, map[int]error{}, 6) // as if nobody had ever attended
+		w.gate <- nil
+		last.Wait()
+		sameBatches(t, w.batches, [][]int{{1}, {2}, {3, 4, 5}, {6}})
 	})
 }
 

@@ -92,35 +92,43 @@ func (s *Store) AddMalformed(ctx context.Context, m request.Malformed) error {
 	return cmp.Or(err, own)
 }
 
-// addBatch is the write of Add: insert all, then look at those that were known.
-// A crash between the two is healed by redelivery: both can be done again. After
-// an error the insert may have committed all the same; what it leased is untold.
-func (s *Store) addBatch(ctx context.Context, events []request.Event) (answers []Added, err error) {
+// addBatch is the write of Add while no Dispatcher runs: nothing is leased.
+func (s *Store) addBatch(ctx context.Context, events []request.Event) ([]Added, error) {
+	return s.addLeasing(ctx, events, 0, unleased)
+}
+
+// unleased is for adds that lease nothing.
+func unleased([]Lease, bool) {}
+
+// addLeasing stores events: it inserts all, then looks at those that were known. Up to so many as there are
+// permits are leased by the insert. leased is told of these leases as soon as the insert is committed, and
+// whether requests that are due were left without one. A crash between the insert and the rest is healed by
+// redelivery: both can be done again. After an error nothing was leased that leased was not told of; a lease
+// may be in doubt.
+func (s *Store) addLeasing(ctx context.Context, events []request.Event, permits int, leased func(leases []Lease, dueLeft bool)) (answers []Added, err error) {
 	began := time.Now()
 	defer func() { s.stored(ctx, began, err) }()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	if s.waryAdds.Now() {
-		return s.addApart(ctx, events)
+		return s.addApart(ctx, events, leased)
 	}
-	reserved := s.shortcut.reserve(len(events))
-	signature := s.sign()
-	fresh, leases, err := s.insert(ctx, database.Patience, signature, events, reserved.n)
+	token := s.leaseToken()
+	fresh, leases, err := s.insert(ctx, database.Patience, token, events, permits)
 	if err != nil {
-		if reserved.n > 0 {
-			s.notTold(signature, err)
+		if permits > 0 {
+			s.markInDoubt(token, err)
 		}
-		reserved.use(nil, false) // nothing of it begins
 		if database.RowsLocked(ctx, s.pool, err) {
 			s.waryAdds.Met()
-			return s.addApart(ctx, events)
+			return s.addApart(ctx, events, leased)
 		}
 		return nil, err
 	}
 	if len(leases) > 0 {
 		s.claims.GoesOn(time.Now())
 	}
-	return s.added(ctx, events, make([]Added, len(events)), fresh, reserved, leases)
+	return s.added(ctx, events, make([]Added, len(events)), fresh, leases, leased)
 }
 
 // stored notes whether a batch of messages could be stored. What Postgres refuses for its data
@@ -141,7 +149,7 @@ func (s *Store) stored(ctx context.Context, began time.Time, err error) {
 // addApart is addBatch without the wait for a row that somebody holds: what can be seen to be
 // known is not inserted, of what is inserted one waits for all others at most a moment, and
 // nothing is leased.
-func (s *Store) addApart(ctx context.Context, events []request.Event) ([]Added, error) {
+func (s *Store) addApart(ctx context.Context, events []request.Event, leased func([]Lease, bool)) ([]Added, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	ids := make([]string, len(events))
@@ -167,7 +175,7 @@ func (s *Store) addApart(ctx context.Context, events []request.Event) ([]Added, 
 	if err := s.insertApart(ctx, events, unseen, fresh, answers); err != nil {
 		return nil, err
 	}
-	return s.added(ctx, events, answers, fresh, reservation{}, nil)
+	return s.added(ctx, events, answers, fresh, nil, leased)
 }
 
 // insertApart inserts those of the events, halving them until the one stands alone whose row
@@ -180,7 +188,7 @@ func (s *Store) insertApart(ctx context.Context, events []request.Event, which [
 	for n, i := range which {
 		some[n] = events[i]
 	}
-	inserted, _, err := s.insert(ctx, database.NoPatience, s.sign(), some, 0)
+	inserted, _, err := s.insert(ctx, database.NoPatience, s.leaseToken(), some, 0)
 	switch {
 	case err == nil:
 		maps.Copy(fresh, inserted)
@@ -197,7 +205,7 @@ func (s *Store) insertApart(ctx context.Context, events []request.Event, which [
 
 // added answers the events after their insert: fresh are the ids that are new, and by which
 // message.
-func (s *Store) added(ctx context.Context, events []request.Event, answers []Added, fresh map[string]spot, reserved reservation, leases []Lease) ([]Added, error) {
+func (s *Store) added(ctx context.Context, events []request.Event, answers []Added, fresh map[string]spot, leases []Lease, leased func([]Lease, bool)) ([]Added, error) {
 	known := map[string][]int{}
 	var refused []string
 	accepted, due := 0, 0
@@ -221,9 +229,9 @@ func (s *Store) added(ctx context.Context, events []request.Event, answers []Add
 			}
 		}
 	}
-	reserved.use(leases, due > len(leases)) // only what is due is leased
+	leased(leases, due > len(leases)) // only what is due is leased
 	if accepted > len(leases) {
-		s.Due.Raise() // also for what is due later: the Deliverer rests until the next that it knows of
+		s.Due.Raise() // also for what is due later: the Dispatcher rests until the next that it knows of
 	}
 	s.Results.OfferRead(ctx, refused)
 	if len(known) == 0 {
@@ -240,7 +248,7 @@ type spot struct {
 
 func place(m request.Message) spot { return spot{int64(m.Sequence), m.Time.UnixMicro()} }
 
-// addSQL inserts what is not known and leases what has a turn. For another transaction's row of the
+// addSQL inserts what is not known and leases what has a rank, as far as the gate has tokens. For another transaction's row of the
 // same id it waits for $25.
 //
 // A replay of the stream makes no request: what may have been removed by its age, and
@@ -280,21 +288,21 @@ const addSQL = `/* add */
 	SELECT id, request_id, stream_sequence, stream_time, received_at, state = 'sending' FROM added`
 
 // insert: the new requests become pending, or rejected when they have faults, or
-// sending: up to slots of them are leased at once, as many as the gate lets pass.
+// sending: up to so many as there are permits are leased at once, as many as the gate lets pass.
 // An event is stored whoever has the gate: then none is leased, and the claim,
 // which waits for the gate, has them all. It returns which ids are new and by
 // which message, and the leases.
-func (s *Store) insert(ctx context.Context, wait, signature string, events []request.Event, slots int) (map[string]spot, []Lease, error) {
+func (s *Store) insert(ctx context.Context, wait, token string, events []request.Event, permits int) (map[string]spot, []Lease, error) {
 	var c addColumns
 	for _, i := range inOrder(events) {
 		c.append(&events[i], i)
 	}
 	until := time.Now().Add(s.leaseFor)
 	rows, err := s.pool.Query(ctx, addSQL,
-		slots, gate.BurstTime.Seconds(),
+		permits, gate.BurstTime.Seconds(),
 		c.requestID, c.source, c.priority, c.request, c.raw, c.notBefore,
-		c.expiresAt, c.lookupKey, c.errorMessage, c.faults, c.traceparent, c.sequence, c.time, turns(events, c.from, slots),
-		signature, s.leaseFor, s.Lookups.Attribute, c.stream, c.tracestate, c.warnings, s.newest(), replayAge, wait)
+		c.expiresAt, c.lookupKey, c.errorMessage, c.faults, c.traceparent, c.sequence, c.time, ranks(events, c.from, permits),
+		token, s.leaseFor, s.Lookups.Attribute, c.stream, c.tracestate, c.warnings, s.newest(), replayAge, wait)
 	if err != nil {
 		return nil, nil, database.Wrap("add", err)
 	}
@@ -340,13 +348,13 @@ func inOrder(events []request.Event) []int {
 	return order
 }
 
-// turns numbers, from 1, the events that may be leased by their insert, the
+// ranks numbers, from 1, the events that may be leased by their insert, the
 // higher priority first, for each of order; null: it may not. Those with times of
 // their own are for the claim to judge.
-func turns(events []request.Event, order []int, slots int) []*int32 {
-	turns := make([]*int32, len(order))
-	if slots == 0 {
-		return turns
+func ranks(events []request.Event, order []int, permits int) []*int32 {
+	ranks := make([]*int32, len(order))
+	if permits == 0 {
+		return ranks
 	}
 	may := make([]int, 0, len(order))
 	for at, i := range order {
@@ -358,9 +366,9 @@ func turns(events []request.Event, order []int, slots int) []*int32 {
 		x, y := &events[order[a]], &events[order[b]]
 		return cmp.Or(cmp.Compare(y.Priority, x.Priority), cmp.Compare(x.Sequence, y.Sequence))
 	})
-	for n, at := range may[:min(len(may), slots)] {
-		turn := int32(n + 1)
-		turns[at] = &turn
+	for n, at := range may[:min(len(may), permits)] {
+		rank := int32(n + 1)
+		ranks[at] = &rank
 	}
-	return turns
+	return ranks
 }

@@ -22,10 +22,10 @@ import (
 const recordLimit = 10 * time.Minute
 
 // deliver makes the attempt that a lease allows and records what came of it.
-// The slot is given back as soon as the call is over.
-func (d *Deliverer) deliver(ctx context.Context, l Lease) {
+// The permit is given back as soon as the call is over.
+func (d *Dispatcher) deliver(ctx context.Context, l Lease) {
 	if ctx.Err() != nil || d.breaker.IsOpen() || !l.covers(d.Limit+sendMargin, time.Now()) {
-		d.slots.give()
+		d.permits.Give(1)
 		d.putBack(ctx, l)
 		return
 	}
@@ -34,15 +34,15 @@ func (d *Deliverer) deliver(ctx context.Context, l Lease) {
 	crash.At("sending")
 	outcome := d.Flex.Create(context.WithoutCancel(ctx), interactionOf(l))
 	r := decide(d.Policy, l, outcome, rand.Float64())
-	d.slots.adapt(outcome, time.Now())
+	d.permits.Observe(outcome, time.Now())
 	d.turned(d.breaker.Observe(callOf(l), outcome, time.Now()))
 	d.seen(outcome, time.Now())
-	d.slots.ended()
+	d.permits.Ended()
 	d.note(r)
 	// A crash here leaves the request sending; it lapses and is looked up.
 	crash.At("answered")
 	d.record(ctx, r)
-	d.slots.recorded()
+	d.permits.Recorded()
 }
 
 // covers says whether a call that may take limit can begin now. A deadline that has passed
@@ -76,7 +76,7 @@ func decide(p request.Policy, l Lease, o flex.Outcome, random float64) record {
 // note writes the one log line of an attempt. It stands before the record, so
 // that an outcome which can never be recorded is in the log all the same. What does not
 // apply is left out.
-func (d *Deliverer) note(r record) {
+func (d *Dispatcher) note(r record) {
 	d.Counters.attempted(r)
 	attrs := []slog.Attr{slog.String("request_id", r.lease.RequestID), slog.String("source", r.lease.Source), slog.Int("attempt", r.lease.Attempt),
 		slog.String("outcome", r.outcome), slog.Int64("took_ms", r.told.Took.Milliseconds()), slog.String("to", string(r.move.To))}
@@ -106,7 +106,7 @@ func (d *Deliverer) note(r record) {
 
 // record stores the outcome, again and again while Postgres is away: what Flex
 // said is worth more than what a lookup can find.
-func (d *Deliverer) record(ctx context.Context, r record) {
+func (d *Dispatcher) record(ctx context.Context, r record) {
 	done, err := d.Store.record(ctx, r)
 	if Away(err) || errors.Is(err, ErrLocked) { // of the former it may be recorded or not
 		done, err = d.recordAgain(ctx, r, err)
@@ -130,7 +130,7 @@ func (d *Deliverer) record(ctx context.Context, r record) {
 // late reports an outcome that was recorded and not obeyed. An interaction that the
 // request does not have is the one thing that must not happen: it may have another,
 // or get one.
-func (d *Deliverer) late(ctx context.Context, r record) {
+func (d *Dispatcher) late(ctx context.Context, r record) {
 	log := d.Log.With("request_id", r.lease.RequestID, "attempt", r.lease.Attempt, "outcome", r.outcome, "interaction_sid", r.told.InteractionSID)
 	if r.told.Kind == flex.Created {
 		switch has, err := d.Store.hasInteraction(context.WithoutCancel(ctx), r.lease.ID, r.told.InteractionSID); {
@@ -149,7 +149,7 @@ func (d *Deliverer) late(ctx context.Context, r record) {
 
 // recordAgain tries for as long as Postgres is away, or the row is locked. before is the error
 // of the try before.
-func (d *Deliverer) recordAgain(ctx context.Context, r record, before error) (done *results.Settled, err error) {
+func (d *Dispatcher) recordAgain(ctx context.Context, r record, before error) (done *results.Settled, err error) {
 	err = backoff.Retry(func() (err error) {
 		again := d.Store.recordAgain
 		if errors.Is(before, ErrLocked) { // surely not recorded
@@ -168,7 +168,7 @@ func (d *Deliverer) recordAgain(ctx context.Context, r record, before error) (do
 // putBack gives a lease back under which no call was made, as persistently as an
 // outcome: only this process can tell it from one under which a call was made. It
 // would lapse, into lookups or, without a task, to a person.
-func (d *Deliverer) putBack(ctx context.Context, l Lease) {
+func (d *Dispatcher) putBack(ctx context.Context, l Lease) {
 	d.Counters.PutBack.Add(1)
 	d.record(ctx, unsent(l))
 }

@@ -62,30 +62,29 @@ type claimed struct {
 	drained bool
 }
 
-// claim: pending -> sending. It leases at most slots requests that are due, as
+// claim: pending -> sending. It leases at most so many requests that are due as there are permits, as
 // many as the gate lets pass, and none of the tenants to avoid. When it returns, the intent to send is committed.
-// After an error it returns no leases, and what may be committed all the same is
-// untold.
-func (s *Store) claim(ctx context.Context, slots int, avoid ...string) (claimed, error) {
-	signature := s.sign()
-	c, err := s.claimAs(ctx, signature, slots, avoid)
+// After an error it returns no leases; a lease that is committed all the same is in doubt.
+func (s *Store) claim(ctx context.Context, permits int, avoid ...string) (claimed, error) {
+	token := s.leaseToken()
+	c, err := s.claimAs(ctx, token, permits, avoid)
 	if err != nil {
-		s.notTold(signature, err)
+		s.markInDoubt(token, err)
 		return claimed{}, database.Wrap("claim", err)
 	}
 	s.claims.GoesOn(time.Now())
 	return c, nil
 }
 
-func (s *Store) claimAs(ctx context.Context, signature string, slots int, avoid []string) (claimed, error) {
+func (s *Store) claimAs(ctx context.Context, token string, permits int, avoid []string) (claimed, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	before := time.Now()
 	half, odd := s.share.split()
 	crash.At("claiming")
-	p, leases, err := s.lease(ctx, signature, slots, half, odd, before, avoid)
+	p, leases, err := s.lease(ctx, token, permits, half, odd, before, avoid)
 	if errors.Is(err, errNoGate) { // or its rate changed while this waited for it
-		p, leases, err = s.lease(ctx, signature, slots, half, odd, before, avoid)
+		p, leases, err = s.lease(ctx, token, permits, half, odd, before, avoid)
 	}
 	crash.At("claimed")
 	if err != nil {
@@ -104,7 +103,7 @@ func (s *Store) claimAs(ctx context.Context, signature string, slots int, avoid 
 	s.share.again.Store(retried > 0)
 	switch {
 	case len(leases) == p.N:
-		if p.N < slots {
+		if p.N < permits {
 			p.Tokens -= float64(p.N)
 			c.gate, c.rest = gate.Limited, p.UntilNext()
 		}
@@ -120,13 +119,13 @@ func (s *Store) claimAs(ctx context.Context, signature string, slots int, avoid 
 	return c, nil
 }
 
-// share parts the slots of a claim between new requests and those tried again.
+// share parts the permits of a claim between new requests and those tried again.
 type share struct {
 	again atomic.Bool   // the latest claim found some to try again
 	turns atomic.Uint32 // of claims
 }
 
-// split says whether each kind gets half, and then whose is an odd slot: the new
+// split says whether each kind gets half, and then whose is an odd permit: the new
 // ones' when odd is 1. Where the latest claim found none to try again they get
 // what new ones leave, and now and then their half, so that they are noticed
 // behind any number of new ones.
@@ -146,8 +145,8 @@ func (s *share) split() (half bool, odd int) {
 // that lookups are made for begins with the earliest attempt that is undecided; where
 // those carried their keys under different attributes, no search finds both, and finding
 // nothing proves nothing.
-func (s *Store) lease(ctx context.Context, signature string, slots int, half bool, odd int, before time.Time, avoid []string) (p gate.Tokens, leases []Lease, err error) {
-	sql, args := claimSQL, []any{slots, gate.BurstTime.Seconds(), half, odd, signature, s.leaseFor, s.Lookups.Attribute}
+func (s *Store) lease(ctx context.Context, token string, permits int, half bool, odd int, before time.Time, avoid []string) (p gate.Tokens, leases []Lease, err error) {
+	sql, args := claimSQL, []any{permits, gate.BurstTime.Seconds(), half, odd, token, s.leaseFor, s.Lookups.Attribute}
 	if avoid != nil {
 		sql, args = chooseSQL, append(args, avoid)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/limiter"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/pgtest"
@@ -20,7 +21,7 @@ import (
 const testSlots = 8
 
 // newDeliverer gives one that repeats nothing within a test's time.
-func newDeliverer(t *testing.T, s *Store, srv *flextest.Server) *Deliverer {
+func newDeliverer(t *testing.T, s *Store, srv *flextest.Server) *Dispatcher {
 	t.Helper()
 	client, err := flex.New(flex.Config{URL: srv.URL(), TaskRouterURL: srv.URL(), Timeout: testLimit, Concurrency: testSlots,
 		Credentials: func() (string, string) { return flextest.APIKey, flextest.APISecret }})
@@ -28,12 +29,12 @@ func newDeliverer(t *testing.T, s *Store, srv *flextest.Server) *Deliverer {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.CloseIdle)
-	return &Deliverer{Store: s, Flex: client, Policy: request.Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
-		Slots: testSlots, Limit: testLimit, Log: logger(t), Counters: &Counters{}}
+	return &Dispatcher{Store: s, Flex: client, Policy: request.Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
+		Concurrency: testSlots, Limit: testLimit, Log: logger(t), Counters: &Counters{}}
 }
 
 // start runs d until stop is called, which returns when Run has, or the test ends.
-func start(t *testing.T, d *Deliverer) (stop func()) {
+func start(t *testing.T, d *Dispatcher) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -192,7 +193,7 @@ func TestDeliverVerbatim(t *testing.T) {
 }
 
 // TestDeliverTwoReplicas: 300 requests, two workers, 300 interactions, and no
-// more calls at a time than there are slots.
+// more calls at a time than there are permits.
 func TestDeliverTwoReplicas(t *testing.T) {
 	t.Parallel()
 	srv := flextest.New(t)
@@ -231,8 +232,8 @@ func TestDeliverPutsBack(t *testing.T) {
 	mustAdd(t, s, "p", 2)
 	leases := mustClaim(t, s, 2)
 	d := newDeliverer(t, s, srv)
-	d.slots = newSlots(2)
-	d.slots.take(2)
+	d.prepare(t.Context())
+	d.permits.Take(2)
 	leases[0].until = time.Now().Add(d.Limit + sendMargin - time.Millisecond) // as after a stop of the process
 	d.deliver(t.Context(), leases[0])
 	stopped, cancel := context.WithCancel(t.Context())
@@ -243,8 +244,8 @@ func TestDeliverPutsBack(t *testing.T) {
 			t.Errorf("%s: %+v", l.RequestID, r)
 		}
 	}
-	if n := srv.Calls().Received; n != 0 || d.slots.free() != 2 || d.Counters.PutBack.Load() != 2 {
-		t.Errorf("%d calls, %d slots free, %d put back", n, d.slots.free(), d.Counters.PutBack.Load())
+	if n := srv.Calls().Received; n != 0 || d.free() != testSlots || d.Counters.PutBack.Load() != 2 {
+		t.Errorf("%d calls, %d permits free, %d put back", n, d.free(), d.Counters.PutBack.Load())
 	}
 	checkOutbox(t, s.pool)
 }
@@ -351,7 +352,7 @@ func TestBreaker(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "b", requests)
 	d := newDeliverer(t, s, srv)
-	d.Slots, d.Policy.MinDelay, d.Policy.MaxDelay = 1, time.Millisecond, time.Millisecond
+	d.Concurrency, d.Policy.MinDelay, d.Policy.MaxDelay = 1, time.Millisecond, time.Millisecond
 	start(t, d)
 	eventually(t, func() error {
 		if word, reason, _ := d.Stopped(); word != gate.WordUnreachable || !strings.Contains(reason, "refused") {
@@ -395,7 +396,7 @@ func TestBlocked(t *testing.T) {
 	srv.SetCredentials()
 	s := newStore(t)
 	mustAdd(t, s, "k", requests)
-	var both []*Deliverer
+	var both []*Dispatcher
 	for _, store := range []*Store{s, s.another("w2")} {
 		d := newDeliverer(t, store, srv)
 		d.Policy.MinDelay, d.Policy.MaxDelay = time.Millisecond, time.Millisecond
@@ -448,10 +449,10 @@ func TestStartDuringRateLimit(t *testing.T) {
 func TestChoosingKeepsTheLimit(t *testing.T) {
 	t.Parallel()
 	d := newDeliverer(t, newStore(t), flextest.New(t))
-	d.slots = newSlots(16)
+	d.permits = limiter.New(16)
 	check := func(when string, want int) {
 		t.Helper()
-		if got := d.slots.free(); got != want {
+		if got := d.free(); got != want {
 			t.Errorf("%s: %d calls may be in flight, want %d", when, got, want)
 		}
 	}
@@ -460,7 +461,7 @@ func TestChoosingKeepsTheLimit(t *testing.T) {
 	d.turned(gate.BreakerChoosing, gate.BreakerClosed)
 	check("chosen", 16)
 	d.turned(gate.BreakerClosed, gate.BreakerChoosing)
-	d.slots.adapt(isLimited, time.Now())
+	d.permits.Observe(isLimited, time.Now())
 	d.turned(gate.BreakerChoosing, gate.BreakerClosed)
 	check("a 429 while it chose", 9)
 	d.turned(gate.BreakerClosed, gate.BreakerChoosing)
@@ -484,14 +485,18 @@ func TestChoosingEndsWhenClaimsFail(t *testing.T) {
 	}
 	t.Cleanup(pool.Close)
 	d := newDeliverer(t, NewStore(pool, "w1", testLimit), flextest.New(t))
-	d.slots = newSlots(4)
+	d.permits = limiter.New(4)
 	for i := range gate.FailuresMost {
 		d.turned(d.breaker.Observe(of("a", i), isFailing, time.Now()))
 	}
 	if !d.breaker.Is(gate.BreakerChoosing) {
 		t.Fatal("it does not choose")
 	}
-	d.turn(t.Context(), func(Lease) { t.Error("it leased") })
+	d.workers = newWorkers(0, func(Lease) { t.Error("it leased") })
+	d.claim(t.Context(), d.permits.Take(4))
+	if d.free() != 1 { // the others come back when it works again
+		t.Errorf("%d permits are free", d.free())
+	}
 	if word, _, stopped := d.Stopped(); !d.breaker.IsOpen() || !stopped || word != gate.WordUnreachable {
 		t.Errorf("it is %s", word)
 	}
@@ -526,10 +531,10 @@ func TestShortLeaseBeginsNoCall(t *testing.T) {
 	s := newStore(t)
 	id := mustAdd(t, s, "a", 1)[0]
 	d := newDeliverer(t, s, srv)
-	d.slots = newSlots(1)
+	d.prepare(t.Context())
 	l := mustClaim(t, s, 1)[0]
 	l.until = time.Now().Add(testLimit + sendMargin - time.Millisecond)
-	d.slots.take(1)
+	d.permits.Take(1)
 	d.deliver(t.Context(), l)
 	if r := s.row(t, id); r.State != request.Pending || r.Spared != 1 || srv.Calls().Received != 0 {
 		t.Errorf("%s, spared %d, %d calls", r.State, r.Spared, srv.Calls().Received)

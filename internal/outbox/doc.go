@@ -7,34 +7,35 @@ Its parts are packages of their own, and none of them knows this one, which join
 
 	outbox/request  the states, and the policy: where an outcome or a finding leads. Pure
 	outbox/gate     whether calls may be made: the fleet's gate, this replica's breaker, the fleet
+	outbox/limiter  permits: how many calls this replica may have in flight
 	outbox/lookup   what became of an attempt whose outcome is not known
 	outbox/results  what is owed, and its publishing
 	outbox/operator what people ask and decide: the one layer of acts under the command line
 
-Read one request's way first: request/state.go and request/policy.go, add.go, claim.go, deliver.go, attempt.go,
-record.go, results/publisher.go. Then what may go wrong: untold.go, again.go, locked.go, sweep.go,
-clock.go, lookup/resolver.go and lookup/evidence.go, results/unpublished.go. Then slots.go, shortcut.go. What people
-ask and do is in package operator.
+Read one request's way first: request/state.go and request/policy.go, dispatch.go, add.go, attempt.go,
+record.go, results/publisher.go. claim.go is for what waits in the table. Then what may go wrong: standing.go,
+indoubt.go, locked.go, sweep.go, clock.go, lookup/resolver.go and lookup/evidence.go, results/unpublished.go.
+What people ask and do is in package operator.
 
 # The states
 
 	add ──► pending ──claim──► sending ──record──► created | rejected | abandoned
-	           ▲                  ├──record: refused, blocked; put back, taken back──► pending
+	           ▲                  ├──record: refused, blocked; put back, reclaim────► pending
 	           │                  └──record: uncertain; lapse──► uncertain ──resolve: found──► created
 	           └───────────────────────────resolve: absent──────────┘  └─resolve: attempts used up, or policy fail──► abandoned
 	pending ──expire──► expired       pending ──cancel──► cancelled       add, with faults ──► rejected
-	add, while a slot is free and nothing that is due waits ──► sending: both arrows in one statement
+	add, while a permit is free and nothing that is due waits ──► sending: both arrows in one statement, an eager start
 	rejected | abandoned | expired | cancelled ──retry──► pending; uncertain, where an attempt was never decided
 	pending, lapsed, uncertain ──recheck──► uncertain, after the tables have lost what was written from some moment on;
 	what has settled unsent stays, and a retry leads it to uncertain
 	uncertain ──cancel──► uncertain, never sent again: where it would become pending it becomes cancelled
 	late, of the same attempt: record moves an uncertain request as it does a sending one, and, created, a pending one too;
-	take back leads an uncertain one back to pending
+	reclaim leads an uncertain one back to pending
 
 	state      means                                      whose move               entered by
-	pending    waits until due_at                         Deliverer                add; record after refused or blocked; put back;
-	                                                                               take back; resolve when proved absent; retry
-	sending    leased: attempt runs until leased_until    its holder, then Sweeper claim; add, with a slot
+	pending    waits until due_at                         Dispatcher               add; record after refused or blocked; put back;
+	                                                                               reclaim; resolve when proved absent; retry
+	sending    leased: attempt runs until leased_until    its holder, then Sweeper claim; add, with a permit
 	uncertain  may exist: next lookup at due_at; with     Resolver, then a person  record, lapse; expire and cancel where
 	           for_person_since a person is asked too                              an earlier attempt is undecided
 	created    exists, interaction_sid is known           Publisher                record, resolve
@@ -58,11 +59,12 @@ the clock of Postgres and the time that the stream gave the message.
 
 # Who moves what
 
-	Store.Add     an event becomes a row; returns after the commit          (add.go, repeat.go)
-	Deliverer     claim, one create call a lease, record                    (deliver.go, crew.go, claim.go, attempt.go, record.go, again.go)
-	the shortcut  hands what Add has leased to the Deliverer                (shortcut.go)
+	Store.Add     hands an event to the Dispatcher, or inserts it itself    (add.go, repeat.go)
+	              where none runs; returns after the commit
+	Dispatcher    insert, which leases where it can; claim; one create call (dispatch.go, add.go, claim.go, workers.go, attempt.go,
+	              a lease; record                                           record.go; permits: package limiter)
 	Resolver      looks for the task of an uncertain request                (package lookup)
-	take back     what was leased by a statement whose answer did not come  (untold.go, by the Deliverer)
+	reclaim       what was leased by a statement whose answer did not come  (indoubt.go, by the Dispatcher)
 	Sweeper       lapse, expire; sets right what the database's clock had   (sweep.go, clock.go)
 	              said before it went back
 	Pruner        prune                                                     (prune.go)
@@ -74,6 +76,19 @@ the clock of Postgres and the time that the stream gave the message.
 	Registry      this worker's row, what it knows of the others, the rate  (gate/replicas.go)
 	people        retry, cancel, lookup, resolve, republish, hold, release  (package operator)
 	after a loss  recheck                                                   (operator/recheck.go)
+
+# Who owns what waits
+
+	            ┌─────────────── Dispatcher.loop ────────────────┐
+	Store.Add ─►│ events that wait   free permits   a backlog?   │
+	            └──┬───────────────────────────────────────┬─────┘
+	               │ insert: one at a time                 │ claim: one at a time; may wait for the gate's row
+	               └────────────► leases ──► workers ◄──────┘
+	                              each: one call, then record; its permit goes back to the loop
+
+The loop takes the permits, for an insert as many as it may lease, for a claim all that are free. While rows that
+are due wait in the table the claim has them, and an insert leases nothing. An insert never waits for a claim. Events
+are held for a moment where that saves a write: room says when. A call gives its permit back when it ends.
 
 # Why never twice
 
@@ -88,11 +103,11 @@ before the claim, does not cover the longest call.
 
 Only what surely was not created leads back to pending: refused (nothing was
 written, or Twilio said 429), blocked (credentials, account; only Twilio
-itself can say so), put back (no call was made), taken back (leased
+itself can say so), put back (no call was made), reclaimed (leased
 by a statement whose answer did not come: no call was made), and proved absent. All
 else is uncertain and is never simply repeated.
 
-Refused, put back and taken back are spared: RETRY_MAX_ATTEMPTS does not count them.
+Refused, put back and reclaimed are spared: RETRY_MAX_ATTEMPTS does not count them.
 Blocked is when this replica's credentials, account or address are at fault. A refusal that may
 be one tenant's, a 403, is spared so many times; from then on its attempts count, and end.
 
@@ -136,7 +151,7 @@ cancelled meanwhile (cancel_requested_at) is never pending again.
 	after receive, before the add commits    unacked message           redelivery
 	after the add, before the ack            request, unacked message  redelivery; Add says redelivered; ack. If add leased it: lapse, too
 	while claiming, before its commit        pending                   the next claim
-	the answer to a claim, or an add that    as before, or sending     its signature is taken back by the process, if that lives: nothing
+	the answer to a claim, or an add that    as before, or sending     its lease is reclaimed by the process, if that lives: nothing
 	leases, is lost                                                    was sent; else the next line
 	after claim, before the call             sending, nothing sent     lapse -> uncertain: nobody can tell it from the next line
 	during the call, or before its record    sending, may exist        lapse -> uncertain
@@ -161,7 +176,7 @@ and it is tried again apart (locked.go). What is stored comes from Postgres's cl
 alone; the process's clock only ever makes it stop sooner. Where Postgres's clock goes back,
 each wait begins anew at its usual length, and the time of an attempt from before is taken
 to begin when the stream had the message (clock.go). Hints within a process
-(a new row wakes the Deliverer, a settled one goes to the Publisher) may be lost:
+(a new row wakes the Dispatcher, a settled one goes to the Publisher) may be lost:
 correctness rests on the poll of the Lookout.
 
 Records and marks are written in turns, so that each gathers more while the other is

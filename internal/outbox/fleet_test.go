@@ -42,11 +42,11 @@ func (c *clerk) Create(context.Context, flex.Interaction) flex.Outcome {
 func (c *clerk) Check(context.Context) flex.Outcome { return good }
 
 // fleet starts n Deliverers, each with a Store of its own, as n processes have.
-func fleet(t *testing.T, s *Store, n int, to creator, change func(*Deliverer)) []*Deliverer {
+func fleet(t *testing.T, s *Store, n int, to creator, change func(*Dispatcher)) []*Dispatcher {
 	t.Helper()
-	all := make([]*Deliverer, n)
+	all := make([]*Dispatcher, n)
 	for i := range all {
-		all[i] = &Deliverer{Store: s.another(fmt.Sprintf("w%d", i+1)), Flex: to, Slots: testSlots, Limit: testLimit, Log: quiet, Counters: &Counters{},
+		all[i] = &Dispatcher{Store: s.another(fmt.Sprintf("w%d", i+1)), Flex: to, Concurrency: testSlots, Limit: testLimit, Log: quiet, Counters: &Counters{},
 			Policy: request.Policy{MinDelay: time.Millisecond, MaxDelay: time.Millisecond, MaxAttempts: 10, Settle: time.Minute}}
 		if change != nil {
 			change(all[i])
@@ -160,7 +160,7 @@ func TestFleetPauses(t *testing.T) {
 }
 
 // stops waits until each replica is stopped with this word.
-func stops(t *testing.T, word gate.Word, all ...*Deliverer) {
+func stops(t *testing.T, word gate.Word, all ...*Dispatcher) {
 	t.Helper()
 	eventually(t, func() error {
 		for _, d := range all {
@@ -203,7 +203,7 @@ func TestFleetForbidden(t *testing.T) {
 		mustAdd(t, s, "f", 25)
 		mustAdd(t, s, "g", 25, func(e *request.Event) { e.Sequence += 1000 }, from("shop"))
 		exec(t, s.pool, `UPDATE outbox SET priority = stream_sequence % 10`) // mixed
-		stops(t, gate.WordUnauthorized, fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Deliverer) { d.Slots = 1 })...)
+		stops(t, gate.WordUnauthorized, fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Dispatcher) { d.Concurrency = 1 })...)
 		if n := srv.Calls().Received; n < gate.RefusedMost || n > 10 {
 			t.Errorf("%d calls until it stopped", n)
 		}
@@ -214,7 +214,7 @@ func TestFleetForbidden(t *testing.T) {
 		srv.Suspend()
 		s := newStore(t)
 		mustAdd(t, s, "f", 50)
-		stops(t, gate.WordUnauthorized, fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Deliverer) { d.Slots = 1 })...)
+		stops(t, gate.WordUnauthorized, fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Dispatcher) { d.Concurrency = 1 })...)
 		if n := srv.Calls().Received; n != 1 {
 			t.Errorf("%d calls until it stopped", n)
 		}
@@ -254,7 +254,7 @@ func TestOneTenantStopsNobody(t *testing.T) {
 					if order == "among" {
 						exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 minute' + stream_sequence * interval '1 ms'`)
 					}
-					all := fleet(t, s, replicas, newDeliverer(t, s, srv).Flex, func(d *Deliverer) {
+					all := fleet(t, s, replicas, newDeliverer(t, s, srv).Flex, func(d *Dispatcher) {
 						d.Policy.MinDelay, d.Policy.MaxDelay = time.Second, time.Minute
 					})
 					inState(t, s, request.Created, each)
@@ -301,7 +301,7 @@ func TestOneTenantAtARate(t *testing.T) {
 				if err := s.SetRate(t.Context(), rate); err != nil {
 					t.Fatal(err)
 				}
-				fleet(t, s, replicas, newDeliverer(t, s, srv).Flex, func(d *Deliverer) {
+				fleet(t, s, replicas, newDeliverer(t, s, srv).Flex, func(d *Dispatcher) {
 					d.Policy.MinDelay, d.Policy.MaxDelay = time.Second, 5*time.Minute
 				})
 				inState(t, s, request.Created, each)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/loop"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/flextest"
@@ -48,7 +49,7 @@ func blockedBy(t *testing.T, s *Store, pid uint32) (waiter uint32) {
 }
 
 // TestAddBesideGate: an add never waits for the gate's row. Where another has it
-// there are no passes: what is added is pending, its slots are free again and the
+// there are no tokens: what is added is pending, its permits are free again and the
 // claim is woken. Without a rate nobody needs the row.
 func TestAddBesideGate(t *testing.T) {
 	t.Parallel()
@@ -59,16 +60,19 @@ func TestAddBesideGate(t *testing.T) {
 			exec(t, s.pool, `UPDATE outbox_gate SET rate = $1, tokens = 5`, rate)
 			_, done := holding(t, s, `SELECT FROM outbox_gate FOR UPDATE`)
 			adder := NewStore(planned(t, s.pool, "lock_timeout=50"), "w1", testLimit)
-			slots, leased := open(t, adder, 8)
-			mustAdd(t, adder, "a", 1)
-			if got := s.row(t, "a-1").State; got != want || (want == request.Sending) != (len(leased) == 1) {
-				t.Errorf("it is %s, %d leased, want %s", got, len(leased), want)
+			d, leased := eager(t, adder, 8)
+			if _, err := d.add(t, event("a-1", 1)); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.row(t, "a-1").State; got != want {
+				t.Errorf("it is %s, want %s", got, want)
 			}
 			if want == request.Sending {
+				<-leased
 				return
 			}
-			if slots.free() != 8 || slots.reserve(1) != 0 {
-				t.Errorf("%d slots are free, or what waits does not come first", slots.free())
+			if len(leased) != 0 || d.free() != 8 || d.leasesNext() {
+				t.Errorf("%d leased, %d permits are free, or what waits does not come first", len(leased), d.free())
 			}
 			select {
 			case <-adder.Due:
@@ -87,44 +91,48 @@ func TestAddBesideGateShut(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
-	_, leased := open(t, s, 8)
+	d, leased := eager(t, s, 8)
 	_, done := holding(t, s, `UPDATE outbox_gate SET held_since = clock_timestamp(), reason = 'x'`)
-	mustAdd(t, s, "while", 1)
+	if _, err := d.add(t, event("while", 1)); err != nil {
+		t.Fatal(err)
+	}
 	done()
-	s.shortcut.slots.setBacklog(false)
-	mustAdd(t, s, "after", 1)
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending'`); n != 2 || len(leased) != 0 {
-		t.Errorf("%d are pending, %d leased", n, len(leased))
+	d.backlog = false
+	if _, err := d.add(t, event("after", 2)); err != nil {
+		t.Fatal(err)
+	}
+	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending'`); n != 2 || len(leased) != 0 || d.free() != 8 {
+		t.Errorf("%d are pending, %d leased, %d permits free", n, len(leased), d.free())
 	}
 }
 
 // TestAddWakesTheClaim: what was added beside a gate that another held is sent as
-// soon as the gate is free, by the hint alone: no Lookout runs.
+// soon as the gate is free, by the hint alone: no Lookout runs. No insert waits for the claim that does.
 func TestAddWakesTheClaim(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
 	d := newDeliverer(t, s, flextest.New(t))
 	ctx, cancel := context.WithCancel(t.Context())
+	d.quiet = loop.NewSignal()
 	var running sync.WaitGroup
 	running.Go(func() { d.Run(ctx) })
 	defer running.Wait()
 	defer cancel()
-	eventually(t, func() error { // it rests, and the shortcut is open
-		r := s.shortcut.reserve(1)
-		r.use(nil, false)
-		if r.n == 0 {
-			return fmt.Errorf("no slot is free")
-		}
-		return nil
-	})
+	<-d.quiet // it has claimed and rests
 	pid, done := holding(t, s, `SELECT FROM outbox_gate FOR UPDATE`)
 	if _, err := s.Add(t.Context(), event("a", 1)); err != nil {
 		t.Fatal(err)
 	}
 	blockedBy(t, s, pid) // the claim
+	if _, err := s.Add(t.Context(), event("b", 2)); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.row(t, "b").State; got != request.Pending {
+		t.Errorf("what was added beside a claim that waits is %s", got)
+	}
 	done()
-	inState(t, s, request.Created, 1)
+	inState(t, s, request.Created, 2)
 }
 
 // TestGateBeforeRows: a record that pauses the gate takes it before its rows, as
@@ -136,8 +144,7 @@ func TestGateBeforeRows(t *testing.T) {
 	mustAdd(t, s, "r", 2)
 	leases := mustClaim(t, s, 2)
 	exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
-	slots, _ := open(t, s, 8)
-	slots.setBacklog(false)
+	d, _ := eager(t, s, 8)
 	// The record is kept between its first row and its second.
 	pid, done := holding(t, s, `SELECT FROM outbox WHERE id = $1 FOR UPDATE`, max(leases[0].ID, leases[1].ID))
 	limited := flex.Outcome{Kind: flex.Refused, Limited: true, HTTPStatus: 429, RetryAfter: time.Minute, ErrorKind: "http_429", Message: "too many"}
@@ -153,7 +160,7 @@ func TestGateBeforeRows(t *testing.T) {
 		first = leases[1]
 	}
 	both.Go(func() {
-		if got, err := s.addBatch(t.Context(), []request.Event{event(first.RequestID, 100)}); err != nil || got[0] != Repeated {
+		if got, err := d.add(t, event(first.RequestID, 100)); err != nil || got[0] != Repeated {
 			t.Errorf("add: %v, %v", got, err)
 		}
 	})

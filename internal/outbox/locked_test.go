@@ -181,7 +181,7 @@ func TestRecordLocked(t *testing.T) {
 	if _, err := s.record(t.Context(), records[which]); !errors.Is(err, ErrLocked) {
 		t.Error(err)
 	}
-	d := &Deliverer{Store: s, Log: logger(t), Counters: &Counters{}}
+	d := &Dispatcher{Store: s, Log: logger(t), Counters: &Counters{}}
 	recorded := make(chan error, 1)
 	go func() {
 		_, err := d.recordAgain(context.WithoutCancel(t.Context()), records[which], ErrLocked)
@@ -240,25 +240,25 @@ func TestMarkLocked(t *testing.T) {
 	}
 }
 
-// TestTakeBackLocked: what is locked is asked for until it is taken back; the others are at once.
-func TestTakeBackLocked(t *testing.T) {
+// TestReclaimLocked: what is locked is asked for until it is reclaimed; the others are at once.
+func TestReclaimLocked(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	mustAdd(t, s, "a", 3)
 	mustClaim(t, s, 3)
-	s.untold.signatures = map[string]time.Time{*s.row(t, "a-1").LeasedBy: {}}
+	s.inDoubt.tokens = map[string]time.Time{*s.row(t, "a-1").LeasedBy: {}}
 	_, release := holding(t, s, `SELECT FROM outbox WHERE request_id = 'a-2' FOR UPDATE`)
-	d := &Deliverer{Store: s, Log: logger(t), Counters: &Counters{}}
+	d := &Dispatcher{Store: s, Log: logger(t), Counters: &Counters{}}
 	for range 2 {
-		d.takeBack(t.Context(), 0)
-		if a, b := s.row(t, "a-1").State, s.row(t, "a-2").State; a != request.Pending || b != request.Sending || !s.untold.any() {
-			t.Errorf("%s, %s, asked for again: %v", a, b, s.untold.any())
+		d.reclaim(t.Context(), 0)
+		if a, b := s.row(t, "a-1").State, s.row(t, "a-2").State; a != request.Pending || b != request.Sending || !s.inDoubt.any() {
+			t.Errorf("%s, %s, asked for again: %v", a, b, s.inDoubt.any())
 		}
 	}
 	release()
-	d.takeBack(t.Context(), 0)
-	if a := s.row(t, "a-2").State; a != request.Pending || s.untold.any() {
-		t.Errorf("%s, asked for again: %v", a, s.untold.any())
+	d.reclaim(t.Context(), 0)
+	if a := s.row(t, "a-2").State; a != request.Pending || s.inDoubt.any() {
+		t.Errorf("%s, asked for again: %v", a, s.inDoubt.any())
 	}
 	checkOutbox(t, s.pool)
 }

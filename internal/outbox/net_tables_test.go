@@ -107,7 +107,7 @@ func (x *netTables) insert(ctx context.Context, now instant, m *simMessage, vari
 	if err != nil {
 		return 0, nil, err
 	}
-	answers, err := s.added(ctx, events, make([]Added, 1), fresh, reservation{}, leased)
+	answers, err := s.added(ctx, events, make([]Added, 1), fresh, leased, unleased)
 	return answers[0], leased, err
 }
 
@@ -122,7 +122,7 @@ func (x *netTables) claim(ctx context.Context, by, signature, slots int, half bo
 }
 
 func (x *netTables) takeBack(ctx context.Context, by, of, signature int) (int, error) {
-	moved, _, _, err := x.stores[by].takeBack(ctx, []string{x.signature(of, signature)})
+	moved, _, _, err := x.stores[by].reclaim(ctx, []string{x.signature(of, signature)})
 	return moved, err
 }
 

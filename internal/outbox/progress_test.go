@@ -33,7 +33,7 @@ func TestFailingCreates(t *testing.T) {
 		{"one tenant is refused", []flex.Outcome{isForbidden, isForbidden}, time.Hour, 0, ""},
 		{"no calls are made any more", []flex.Outcome{isFailing, isFailing}, time.Hour, 3 * time.Minute, ""},
 	} {
-		d := &Deliverer{Limit: testLimit}
+		d := &Dispatcher{Limit: testLimit}
 		at := begun
 		for i, o := range tt.calls {
 			if i > 0 {

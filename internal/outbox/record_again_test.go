@@ -147,8 +147,8 @@ func TestPutBackNotTold(t *testing.T) {
 			mustAdd(t, cutting, "p", 2)
 			leases := mustClaim(t, cutting, 2)
 			d := newDeliverer(t, cutting, flextest.New(t))
-			d.slots = newSlots(2)
-			d.slots.take(2)
+			d.prepare(t.Context())
+			d.permits.Take(2)
 			stopping, cancel := context.WithCancel(t.Context())
 			cancel()
 			d.deliver(stopping, leases[0]) // which prepares the statement

@@ -4,13 +4,17 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/rawjson"
 )
 
 const (
@@ -324,4 +328,53 @@ func TestAnswerOfAnotherRequest(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRecordedIsTheRow: the result that record composes from what it knows is
+// the one that the strays would read from the table.
+func TestRecordedIsTheRow(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	for i, o := range outcomesThatSettle() {
+		id := mustAdd(t, s, string(rune('a'+i)), 1, func(e *request.Event) {
+			e.Traceparent, e.Tracestate, e.Sequence, e.Warnings = "00-1-2-3", "v=1", uint64(i+1), []rawjson.Fault{{Path: "channel.x", Problem: "odd"}}
+		})[0]
+		l := mustClaim(t, s, 1)[0]
+		done, err := s.record(t.Context(), record{lease: l, outcome: o.Kind.String(), told: o, move: request.Policy{}.After(1, o, 0)})
+		if err != nil || done == nil {
+			t.Fatalf("%s: %v, %v", id, done, err)
+		}
+		rows, err := s.pool.Query(t.Context(), `SELECT `+results.SettledColumns+` FROM outbox o WHERE request_id = $1`, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read, err := pgx.CollectExactlyOneRow(rows, results.ScanSettled)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := asJSON(t, done.Answer()), asJSON(t, read.Answer()); got != want {
+			t.Errorf("%s\n    composed %s\n    read     %s", id, got, want)
+		}
+	}
+}
+
+func outcomesThatSettle() []flex.Outcome {
+	return []flex.Outcome{
+		{Kind: flex.Created, HTTPStatus: 201, InteractionSID: "KD" + strings.Repeat("0", 32), TaskSID: "WT" + strings.Repeat("1", 32),
+			AssignmentStatus: "pending", RequestID: "RQ1", Response: []byte(`{ "sid":"KD00000000000000000000000000000000", "channel":{"sid":"UO1"},"routing":{"properties":{"priority":1.50}}}`)},
+		{Kind: flex.Created, HTTPStatus: 200, InteractionSID: "KD" + strings.Repeat("2", 32)},
+		{Kind: flex.Rejected, HTTPStatus: 400, TwilioCode: 20001, ErrorKind: "http_400", Message: "no such parameter", RequestID: "RQ2",
+			Response: []byte(`{"code":20001,"more_info":"https://www.twilio.com/docs/errors/20001"}`)},
+		{Kind: flex.Rejected, ErrorKind: "request", Message: "a \x00 and bad UTF-8 \xff"},
+	}
+}
+
+// asJSON is an answer as it would be published.
+func asJSON(t *testing.T, a results.Answer) string {
+	t.Helper()
+	body, err := results.Encode(a.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%d %d %d %s %s %s %s %s %s", a.Kind, a.ID, a.Number, a.Outcome, a.Source, a.MessageID, deref(a.Traceparent), deref(a.Tracestate), body)
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/flextest"
 )
@@ -76,8 +75,8 @@ func TestEventsCannotSteerCalls(t *testing.T) {
 		}
 	}
 	client := clientOf(t, front.URL)
-	d := &Deliverer{Store: s, Flex: client, Policy: request.Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
-		Slots: testSlots, Limit: testLimit, Log: quiet, Counters: &Counters{}}
+	d := &Dispatcher{Store: s, Flex: client, Policy: request.Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
+		Concurrency: testSlots, Limit: testLimit, Log: quiet, Counters: &Counters{}}
 	stop := start(t, d)
 	eventually(t, func() error {
 		var n int
@@ -143,20 +142,25 @@ func TestSecretsStayHidden(t *testing.T) {
 	var log strings.Builder
 	var logMu sync.Mutex
 	mustAdd(t, s, "k", 2*len(status))
-	d := &Deliverer{Store: s, Flex: clientOf(t, echo.URL), Policy: request.Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
-		Slots: 1, Limit: testLimit, Log: slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
-			logMu.Lock()
-			defer logMu.Unlock()
-			return log.Write(b)
-		}), &slog.HandlerOptions{Level: slog.LevelDebug})), Counters: &Counters{}}
+	anew := func() *Dispatcher {
+		return &Dispatcher{Store: s, Flex: clientOf(t, echo.URL), Policy: request.Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
+			Concurrency: 1, Limit: testLimit, Log: slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
+				logMu.Lock()
+				defer logMu.Unlock()
+				return log.Write(b)
+			}), &slog.HandlerOptions{Level: slog.LevelDebug})), Counters: &Counters{}}
+	}
 	var reasons []string // as they stand in outbox_replicas
+	d := anew()
 	stop := start(t, d)
 	eventually(t, func() error {
-		// What has stopped it goes on at once: here each kind of answer has to come.
+		// What has stopped it starts anew at once: here each kind of answer has to come.
 		if _, reason, stopped := d.Stopped(); stopped {
 			reasons = append(reasons, reason)
+			stop()
+			d = anew()
+			stop = start(t, d)
 		}
-		d.breaker = gate.Breaker{}
 		var n int
 		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM outbox_attempts`).Scan(&n); err != nil || n < 2*len(status) {
 			return fmt.Errorf("%d attempts, %w", n, err)

@@ -195,7 +195,7 @@ func (s *sim) claim(by, signature, slots int, half bool, odd int) (leased []*sim
 	return leased, gate.Open
 }
 
-// takeBack: Store.takeBack. sending, or lapsed -> pending, for what bears the signature.
+// takeBack: Store.reclaim. sending, or lapsed -> pending, for what bears the signature.
 func (s *sim) takeBack(by, signature int) (n int) {
 	for i := range s.rows {
 		row := &s.rows[i]

@@ -245,7 +245,7 @@ func (s *sim) stepClaim(r *simReplica) bool {
 	return true
 }
 
-// sign: Store.sign.
+// sign: Store.leaseToken.
 func (s *sim) sign() int {
 	s.signed++
 	return s.signed
@@ -259,7 +259,7 @@ func (s *sim) lost() (lost, made bool) {
 	return true, s.r.IntN(2) == 0
 }
 
-// stepTakeBack: Deliverer.takeBack. A commit is made at once here or never, so
+// stepTakeBack: Dispatcher.reclaim. A commit is made at once here or never, so
 // one answer is enough.
 func (s *sim) stepTakeBack(r *simReplica) bool {
 	if s.away || len(r.untold) == 0 {
@@ -279,7 +279,7 @@ func (s *sim) holds(r *simReplica, row *simRow) {
 		lease: Lease{ID: int64(row.id), RequestID: simKeys[row.id], Request: simRequest, LookupKey: row.key, Attempt: row.attempt, Uncounted: row.spared, Undecided: row.undecided && !s.broken(undecidedIsForgotten)}})
 }
 
-// stepDeliver: Deliverer.deliver up to the first byte. What is left of it is
+// stepDeliver: Dispatcher.deliver up to the first byte. What is left of it is
 // that a process can be stopped between the check and the byte; the simulation
 // takes the two for one.
 func (s *sim) stepDeliver(r *simReplica) bool {
@@ -389,7 +389,7 @@ func (s *sim) create() {
 	}
 }
 
-// stepAnswered: the call ends, and is decided on: Deliverer.decide.
+// stepAnswered: the call ends, and is decided on: Dispatcher.decide.
 func (s *sim) stepAnswered(r *simReplica) bool {
 	for i := range r.leases {
 		l := &r.leases[i]
@@ -407,7 +407,7 @@ func (s *sim) stepAnswered(r *simReplica) bool {
 	return false
 }
 
-// stepRecord: Deliverer.record, tried again while Postgres is away.
+// stepRecord: Dispatcher.record, tried again while Postgres is away.
 func (s *sim) stepRecord(r *simReplica) bool {
 	if s.away {
 		return false
@@ -611,7 +611,7 @@ func (s *sim) stepMark(r *simReplica) bool {
 	return true
 }
 
-// stepProbe: Deliverer.ask. A read finds out whether a stopped replica can go on.
+// stepProbe: Dispatcher.ask. A read finds out whether a stopped replica can go on.
 func (s *sim) stepProbe(r *simReplica) bool {
 	if in, stopped := r.breaker.AsksIn(s.clock()); r.draining || !stopped || in > 0 {
 		return false

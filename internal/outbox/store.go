@@ -40,9 +40,8 @@ type Store struct {
 	// leaseFor is how long a lease lasts.
 	leaseFor time.Duration
 	share    share
-	shortcut shortcut
-	signed   atomic.Uint64 // statements that lease
-	untold   untold
+	leased   atomic.Uint64 // statements that lease
+	inDoubt  inDoubt       // those that were not answered
 
 	claims, stores gate.Stall // whether Postgres lets claims through, and what is added
 
@@ -59,7 +58,7 @@ type Store struct {
 
 	// Hints to the loops of this process. Losing one costs time, never a request:
 	// the Lookout raises it again.
-	Due      loop.Signal // something may be due: Deliverer
+	Due      loop.Signal // something may be due: Dispatcher
 	overdue  loop.Signal // a lease or a deadline has passed: Sweeper
 	WentBack loop.Signal // the database's clock went back: Sweeper
 
@@ -70,18 +69,21 @@ type Store struct {
 	Lookups *lookup.Requests
 }
 
-// NewStore gives a Store that signs its leases with worker, a name that no
+// NewStore gives a Store that whose lease tokens are worker, a name that no
 // other process has, and a number. A lease lasts attemptLimit, the longest time one create
 // call may take, and leaseMargin more.
 func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
 	s := &Store{
 		pool: pool, worker: worker, leaseFor: attemptLimit + leaseMargin,
-		Due: loop.NewSignal(), overdue: loop.NewSignal(), WentBack: loop.NewSignal(),
+		inDoubt: inDoubt{marked: loop.NewSignal()},
+		Due:     loop.NewSignal(), overdue: loop.NewSignal(), WentBack: loop.NewSignal(),
 	}
 	s.adds = batch.New(batchSize, s.addBatch)
-	s.adds.Room, s.adds.Split = s.shortcut.room, database.IsDataError
+	s.adds.Split = database.IsDataError
 	s.adds.Size, s.adds.MostBytes = func(e request.Event) int { return len(e.Raw) + len(e.Request) }, batchBytes
-	s.addsApart = batch.New(1, s.addApart)
+	s.addsApart = batch.New(1, func(ctx context.Context, events []request.Event) ([]Added, error) {
+		return s.addApart(ctx, events, unleased)
+	})
 	s.malformed = batch.New(batchSize, s.addMalformedBatch)
 	s.malformed.Split = database.IsDataError
 	s.malformed.Size, s.malformed.MostBytes = func(m request.Malformed) int { return len(m.Raw) }, batchBytes

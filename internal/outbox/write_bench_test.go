@@ -48,7 +48,7 @@ func benchmarkWrite(b *testing.B, step string, size int) {
 		})
 		var leases []Lease
 		timed("claim", func() (err error) {
-			_, leases, err = s.lease(b.Context(), s.sign(), size, false, 0, time.Now(), nil)
+			_, leases, err = s.lease(b.Context(), s.leaseToken(), size, false, 0, time.Now(), nil)
 			return err
 		})
 		records := make([]record, len(leases))

@@ -322,7 +322,7 @@ func (b *Breaker) Is(state BreakerState) bool {
 }
 
 // Asked notes what a read has brought: whether this replica may go on, with one call.
-// Flex's 429 is an answer: the gate and the slots slow calls down, as they do for the others.
+// Flex's 429 is an answer: the gate and the permits slow calls down, as they do for the others.
 func (b *Breaker) Asked(o flex.Outcome, now time.Time) (goesOn bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/loop"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/flextest"
 )
@@ -78,13 +79,12 @@ func (s *Store) cutting(t *testing.T, at string, made bool) (*Store, *cut) {
 	return NewStore(pool, s.worker, testLimit), c
 }
 
-// signed is in every statement that leases: the beginning of its signature.
+// signed is in every statement that leases: the beginning of its lease token.
 const signed = "w1/"
 
-// TestClaimNotTold: nothing was sent under leases of which the claimer was not
-// told, and it knows: they cost the request no attempt and no lookup, nor does
+// TestClaimInDoubt: nothing was sent under leases that are in doubt, and the claimer knows: they cost the request no attempt and no lookup, nor does
 // anybody have to look for what has no task.
-func TestClaimNotTold(t *testing.T) {
+func TestClaimInDoubt(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name, at string
@@ -121,9 +121,9 @@ func TestClaimNotTold(t *testing.T) {
 	}
 }
 
-// TestAddNotTold: the same for what was leased by its very insert. The message
-// comes again and is acked; the lease is taken back and sent once.
-func TestAddNotTold(t *testing.T) {
+// TestAddInDoubt: the same for what was leased by its very insert. The message
+// comes again and is acked; the lease is reclaimed and sent once.
+func TestAddInDoubt(t *testing.T) {
 	t.Parallel()
 	for name, made := range map[string]bool{"made": true, "not made": false} {
 		t.Run(name, func(t *testing.T) {
@@ -131,15 +131,10 @@ func TestAddNotTold(t *testing.T) {
 			s := newStore(t)
 			cutting, c := s.cutting(t, signed, made)
 			srv := flextest.New(t)
-			stop := start(t, newDeliverer(t, cutting, srv))
-			eventually(t, func() error { // the shortcut is open
-				r := cutting.shortcut.reserve(1)
-				r.use(nil, false)
-				if r.n == 0 {
-					return errors.New("no slot is free")
-				}
-				return nil
-			})
+			d := newDeliverer(t, cutting, srv)
+			d.quiet = loop.NewSignal()
+			stop := start(t, d)
+			<-d.quiet // it has claimed and rests: the insert leases
 			c.armed.Store(true)
 			if _, err := cutting.Add(t.Context(), event("a", 1)); !Away(err) {
 				t.Errorf("the add that was cut says %v", err)
@@ -167,13 +162,13 @@ func TestAddNotTold(t *testing.T) {
 	}
 }
 
-// TestNotToldAtTheEnd: a Deliverer that ends takes back what it can.
-func TestNotToldAtTheEnd(t *testing.T) {
+// TestInDoubtAtTheEnd: a Dispatcher that ends reclaims what it can.
+func TestInDoubtAtTheEnd(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	mustAdd(t, s, "a", 1)
 	l := mustClaim(t, s, 1)[0]
-	s.notTold(*s.row(t, l.RequestID).LeasedBy, io.ErrUnexpectedEOF)
+	s.markInDoubt(*s.row(t, l.RequestID).LeasedBy, io.ErrUnexpectedEOF)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	newDeliverer(t, s, flextest.New(t)).Run(ctx)
@@ -182,9 +177,9 @@ func TestNotToldAtTheEnd(t *testing.T) {
 	}
 }
 
-// TestTakeBack: what a lease of which nobody was told can have become, and that
-// nothing but what bears its signature is taken back.
-func TestTakeBack(t *testing.T) {
+// TestReclaim: what a lease in doubt can have become, and that
+// nothing but what bears its token is reclaimed.
+func TestReclaim(t *testing.T) {
 	t.Parallel()
 	lapse := func(t *testing.T, s *Store) {
 		t.Helper()
@@ -235,7 +230,7 @@ func TestTakeBack(t *testing.T) {
 			}
 		}, 0, request.Created, 1, 0, "1 lapsed"},
 		{"taken back already", func(t *testing.T, s *Store) {
-			if _, _, _, err := s.takeBack(t.Context(), []string{*s.row(t, "a-1").LeasedBy}); err != nil {
+			if _, _, _, err := s.reclaim(t.Context(), []string{*s.row(t, "a-1").LeasedBy}); err != nil {
 				t.Fatal(err)
 			}
 		}, 0, request.Pending, 1, 1, "1 put_back"},
@@ -259,10 +254,10 @@ func TestTakeBack(t *testing.T) {
 			s := newStore(t)
 			id := mustAdd(t, s, "a", 1)[0]
 			mustClaim(t, s, 1)
-			signature := *s.row(t, id).LeasedBy
+			token := *s.row(t, id).LeasedBy
 			tt.then(t, s)
-			taken, done, held, err := s.takeBack(t.Context(), []string{"w1/0", signature})
-			if err != nil || taken != tt.taken || len(done) != tt.taken || tt.taken > 0 && done[0] != signature || len(held) > 0 {
+			taken, done, held, err := s.reclaim(t.Context(), []string{"w1/0", token})
+			if err != nil || taken != tt.taken || len(done) != tt.taken || tt.taken > 0 && done[0] != token || len(held) > 0 {
 				t.Errorf("%d taken back of %v, %v held, want %d: %v", taken, done, held, tt.taken, err)
 			}
 			r := s.row(t, id)
@@ -277,22 +272,22 @@ func TestTakeBack(t *testing.T) {
 	}
 }
 
-// TestUntold: how long a signature is asked for.
-func TestUntold(t *testing.T) {
+// TestInDoubt: how long a token is asked for.
+func TestInDoubt(t *testing.T) {
 	t.Parallel()
 	s := NewStore(nil, "w1", testLimit)
-	u := &s.untold
-	s.notTold(s.sign(), &pgconn.ConnectError{})
-	s.notTold(s.sign(), fmt.Errorf("add: %w", &pgconn.PgError{Code: "23505"}))
+	u := &s.inDoubt
+	s.markInDoubt(s.leaseToken(), &pgconn.ConnectError{})
+	s.markInDoubt(s.leaseToken(), fmt.Errorf("add: %w", &pgconn.PgError{Code: "23505"}))
 	if u.any() {
 		t.Error("what never left, or was refused, is to be taken back")
 	}
-	s.notTold(s.sign(), io.ErrUnexpectedEOF)
-	s.notTold(s.sign(), context.DeadlineExceeded)
+	s.markInDoubt(s.leaseToken(), io.ErrUnexpectedEOF)
+	s.markInDoubt(s.leaseToken(), context.DeadlineExceeded)
 	select {
-	case <-s.Due:
+	case <-u.marked:
 	default:
-		t.Error("the Deliverer is not woken")
+		t.Error("nobody is woken to ask for them")
 	}
 	now := time.Now()
 	asked := u.next(now, time.Second)
@@ -302,19 +297,19 @@ func TestUntold(t *testing.T) {
 	if again := u.next(now.Add(time.Second-1), time.Second); len(again) != 0 {
 		t.Errorf("asked again at once for %v", again)
 	}
-	u.told(asked, asked[:1], nil, now)
+	u.answered(asked, asked[:1], nil, now)
 	if left := u.next(now.Add(time.Second), time.Second); len(left) != 1 || left[0] != asked[1] {
 		t.Fatalf("left are %v", left)
 	}
-	u.told(asked[1:], nil, nil, now.Add(traceless-1))
+	u.answered(asked[1:], nil, nil, now.Add(traceless-1))
 	if !u.any() {
 		t.Error("given up while the commit may be on its way")
 	}
-	u.told(asked[1:], nil, nil, now.Add(traceless))
+	u.answered(asked[1:], nil, nil, now.Add(traceless))
 	if u.any() {
 		t.Error("asked for without end")
 	}
-	s.notTold(s.sign(), io.ErrUnexpectedEOF)
+	s.markInDoubt(s.leaseToken(), io.ErrUnexpectedEOF)
 	u.forget(u.next(now.Add(time.Hour), time.Second))
 	if u.any() {
 		t.Error("not forgotten")
@@ -339,20 +334,22 @@ func TestClaimRefused(t *testing.T) {
 			defer done()
 		}
 		refused := s.with(t, tt.name, tt.value)
-		slots := newSlots(4)
-		refused.shortcut.open(slots, func(Lease) { t.Error("a lease of a statement that failed begins") })
+		d, leased := eager(t, refused, 4)
 		for n := range 3 {
 			_, err := refused.claim(t.Context(), 5)
-			_, alsoErr := refused.addBatch(t.Context(), []request.Event{event("b", uint64(7+n))})
+			d.backlog = false
+			_, alsoErr := d.add(t, event("b", uint64(7+n)))
 			for _, err := range []error{err, alsoErr} {
 				if said := (*pgconn.PgError)(nil); !errors.As(err, &said) || said.Code != tt.code {
 					t.Fatalf("%s: %v", tt.code, err)
 				}
 			}
 		}
-		refused.shortcut.close()
-		if refused.untold.any() {
-			t.Errorf("%s: leases are in doubt: %v", tt.code, refused.untold.signatures)
+		if len(leased) != 0 || d.free() != 4 {
+			t.Errorf("%s: %d leases of a statement that failed begin, %d permits are free", tt.code, len(leased), d.free())
+		}
+		if refused.inDoubt.any() {
+			t.Errorf("%s: leases are in doubt: %v", tt.code, refused.inDoubt.tokens)
 		}
 	}
 }
