@@ -332,11 +332,19 @@ func (c *checker) instant(object rawjson.Object, name string) time.Time {
 		c.fault(name, "must be a time by RFC 3339, such as 2026-11-22T09:00:00Z")
 		return time.Time{}
 	}
-	if t.Unix() < 0 { // the zero time means that there is none
+	const furthest = 16 * 60 * 60 // seconds; Postgres takes no offset from here on
+	_, offset := t.Zone()
+	switch {
+	case offset <= -furthest || offset >= furthest:
+		c.fault(name, "no time zone is further than 15:59 from UTC")
+	case t.Unix() < 0: // the zero time means that there is none
 		c.fault(name, "is before 1970")
-		return time.Time{}
+	case t.Round(time.Microsecond).UTC().Year() > 9999: // rounded as Postgres does; no such year can be shown as RFC 3339
+		c.fault(name, "is after 9999")
+	default:
+		return t
 	}
-	return t
+	return time.Time{}
 }
 
 // parseTime is time.Parse with the leap second, which RFC 3339 has at the end of a day

@@ -141,6 +141,19 @@ func TestCheckPriorityAndTimes(t *testing.T) {
 		cases = append(cases, []string{"not_before " + bad, requestAnd(`"not_before":"` + bad + `"`), "not_before" + rfc},
 			[]string{"expires_at " + bad, requestAnd(`"expires_at":"` + bad + `"`), "expires_at" + rfc})
 	}
+	// What Postgres takes as a time is what every reader of the row can show.
+	const far, late, early = ": no time zone is further than 15:59 from UTC", ": is after 9999", ": is before 1970"
+	for _, bad := range [][2]string{{`2027-01-01T00:00:00-16:00`, far}, {`2027-01-01T00:00:00+16:00`, far}, {`2027-01-01T00:00:00-23:59`, far}, {`9999-12-31T23:59:59-23:59`, far},
+		{`9999-12-31T23:59:60Z`, late}, {`9999-12-31T08:00:00-15:59`, ""}, {`9999-12-31T08:01:00-15:59`, late}, {`9999-12-31T23:59:59.9999994Z`, ""}, {`9999-12-31T23:59:59.9999995Z`, late},
+		{`1970-01-01T00:00:00Z`, ""}, {`1970-01-01T00:00:00+00:01`, early}, {`1970-01-01T15:59:00+15:59`, ""}, {`1969-12-31T23:59:59Z`, early}} {
+		for _, member := range [][2]string{{"not_before", "not_before"}, {"expires_at", "expires_at"}, {`not\u005fbefore`, "not_before"}, {`expires\u005Fat`, "expires_at"}} {
+			c := []string{member[0] + " " + bad[0], requestAnd(`"` + member[0] + `":"` + bad[0] + `"`)}
+			if bad[1] != "" {
+				c = append(c, member[1]+bad[1])
+			}
+			cases = append(cases, c)
+		}
+	}
 	const never = "expires_at: is not after not_before: the request could never be sent"
 	cases = append(cases,
 		[]string{"before the age of computers", requestAnd(`"expires_at":"0001-01-01T00:00:00Z"`), "expires_at: is before 1970"},

@@ -3,7 +3,7 @@ package request
 // NotBeforeSQL is the not_before of a row of outbox, as a value in SQL. It is null where the request has none.
 //
 // It stands in the text of the request alone. It is null, too, where Postgres does not take it: Postgres takes no
-// offset beyond 15:59, as RFC 3339 does, and an earlier version let other texts in.
+// offset beyond 15:59, as RFC 3339 does, and an earlier version let such texts in.
 //
 // A text without such a member, and without letters as escapes, is not read as JSON: a text that cannot be read
 // would stop an act on many.
