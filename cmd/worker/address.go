@@ -119,11 +119,22 @@ func userAstray(address string, u *url.URL) bool {
 	return strings.Contains(rest[len(authority):], "@") || strings.Contains(rest, "@") && u.User == nil
 }
 
+// schemes are those of the addresses that are shown: another one may be a word of a secret.
+var schemes = []string{"http", "https", "nats", "tls", "ws", "wss"}
+
+// seedForm is the form of an nkey seed, and of the public keys that go with seeds.
+var seedForm = regexp.MustCompile(`^[A-Z2-7]+$`)
+
+// maybeSeed says whether a host may be a seed or a token that stands in the place of a server.
+func maybeSeed(host string) bool {
+	return !strings.ContainsAny(host, ".:") && (len(host) > 40 || seedForm.MatchString(host))
+}
+
 // shownAddress is an address without user, password, path and query, or "(hidden)" where it
 // cannot be told for sure which part of it is which. A gateway may want its key in the path.
 func shownAddress(address string) string {
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme == "" || u.Host == "" || strings.Count(address, "@") > 1 || userAstray(address, u) {
+	if err != nil || !slices.Contains(schemes, u.Scheme) || u.Host == "" || strings.Count(address, "@") > 1 || userAstray(address, u) {
 		return "(hidden)"
 	}
 	text := u.Scheme + "://"
@@ -156,29 +167,41 @@ func (s sid) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) 
 //nolint:unparam // the interface has an error
 func (s sid) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// adminForm is what ADMIN_ADDR can be made of. What has other characters may hold a user and a
-// password, and is not shown.
-var adminForm = regexp.MustCompile(`^[A-Za-z0-9._:%\[\]-]*$`)
+var (
+	// adminForm is what ADMIN_ADDR can be made of. What has other characters may hold a user and a
+	// password, and is not shown.
+	adminForm = regexp.MustCompile(`^[A-Za-z0-9._:%\[\]-]*$`)
+	// portForm is the number of a port, also of one that is too large.
+	portForm = regexp.MustCompile(`^[0-9]{1,5}$`)
+)
 
 // adminProblem says what is wrong with ADMIN_ADDR, "" when nothing is.
 func adminProblem(address string) string {
-	if !adminForm.MatchString(address) {
+	if shownAdmin(address) != address {
 		return "ADMIN_ADDR must be host:port or :port and nothing else (its value is not shown)"
 	}
 	_, port, err := net.SplitHostPort(address)
-	_, unknown := net.DefaultResolver.LookupPort(context.Background(), "tcp", port)
-	if err != nil || unknown != nil {
+	if err != nil || !isPort(port) {
 		return "ADMIN_ADDR=" + address + " must be host:port or :port"
 	}
 	return ""
 }
 
-// shownAdmin is ADMIN_ADDR as far as it can be shown.
+// isPort says whether a text is the number of a port or the name of a service.
+func isPort(port string) bool {
+	_, err := net.DefaultResolver.LookupPort(context.Background(), "tcp", port)
+	return err == nil
+}
+
+// shownAdmin is ADMIN_ADDR as far as it can be shown: where it is host:port or :port, or a port
+// without its colon. Anything else may be a secret.
 func shownAdmin(address string) string {
-	if !adminForm.MatchString(address) {
-		return "(hidden)"
+	_, port, err := net.SplitHostPort(address)
+	parts := err == nil && adminForm.MatchString(address) && (portForm.MatchString(port) || isPort(port))
+	if address == "" || parts || portForm.MatchString(address) {
+		return address
 	}
-	return address
+	return "(hidden)"
 }
 
 // shownNATS is NATS_URL without users and passwords, or "(hidden)" where that cannot be told for sure.
@@ -188,6 +211,9 @@ func shownNATS(list string) string {
 	}
 	var shown []string
 	for _, part := range natsParts(list) {
+		if u, err := url.Parse(part); err != nil || maybeSeed(u.Hostname()) {
+			return "(hidden)"
+		}
 		shown = append(shown, shownAddress(part))
 	}
 	if slices.Contains(shown, "(hidden)") {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +15,7 @@ func TestSecretInAnotherField(t *testing.T) {
 	t.Parallel()
 	const secret = "8f3e0b7c5d2a49164c5b7e0f9a1d3c62"
 	const sid, key = "AC" + "00000000000000000000000000000001", "SK" + "00000000000000000000000000000008"
+	const seed = "SUAIBDPBAUTWCWBKIO6XHQNINK5FWJW4OHLXC3HQ2KFE4PEJUA44CNHTC4"
 	file := t.TempDir() + "/events"
 	if err := os.WriteFile(file, requestOf("never-sent"), 0o600); err != nil {
 		t.Fatal(err)
@@ -31,6 +33,23 @@ func TestSecretInAnotherField(t *testing.T) {
 		"a user in ADMIN_ADDR":            {"ADMIN_ADDR=" + secret + "@127.0.0.1:0", false, "ADMIN_ADDR (hidden)"},
 		"user and password in ADMIN_ADDR": {"ADMIN_ADDR=svc:" + secret + "@127.0.0.1:0", false, "ADMIN_ADDR (hidden)"},
 		"a URL in ADMIN_ADDR":             {"ADMIN_ADDR=http://127.0.0.1:0/?key=" + secret, false, "ADMIN_ADDR (hidden)"},
+		"a port alone is no secret":       {"ADMIN_ADDR=8080", false, "ADMIN_ADDR 8080"},
+		"a word as ADMIN_ADDR":            {"ADMIN_ADDR=" + secret, false, "ADMIN_ADDR (hidden)"},
+		"a word as port of ADMIN_ADDR":    {"ADMIN_ADDR=svc:" + secret, false, "ADMIN_ADDR (hidden)"},
+		"a scheme of FLEX_URL":            {"FLEX_URL=x" + secret + "://x", false, "FLEX_URL (hidden)"},
+		"a scheme of TASKROUTER_URL":      {"TASKROUTER_URL=x" + secret + "://x", false, "TASKROUTER_URL (hidden)"},
+		"a scheme of NATS_URL":            {"NATS_URL=x" + secret + "://127.0.0.1:1", true, "NATS_URL (hidden)"},
+		"a seed as NATS_URL":              {"NATS_URL=" + seed, true, "NATS_URL (hidden)"},
+		"a seed behind nats://":           {"NATS_URL=nats://" + seed, true, "NATS_URL (hidden)"},
+		"a long token as NATS_URL":        {"NATS_URL=" + secret + secret[:10], true, "NATS_URL (hidden)"},
+		"a seed as NATS_CREDS_FILE":       {"NATS_CREDS_FILE=" + seed, false, "NATS_CREDS_FILE (hidden)"},
+		"a key as NATS_KEY_FILE":          {"NATS_CERT_FILE=/dev/null NATS_KEY_FILE=-----BEGIN_PRIVATE_KEY-----" + secret, false, "NATS_KEY_FILE (hidden)"},
+		"a long key as NATS_KEY_FILE":     {"NATS_CERT_FILE=/dev/null NATS_KEY_FILE=-----BEGIN_PRIVATE_KEY-----" + strings.Repeat(secret, 200), false, "NATS_KEY_FILE (hidden)"},
+		"a secret as NATS_CA_FILE":        {"NATS_CA_FILE=" + secret, false, "NATS_CA_FILE (hidden)"},
+		"a secret as NATS_CERT_FILE":      {"NATS_KEY_FILE=/dev/null NATS_CERT_FILE=" + secret, false, "NATS_CERT_FILE (hidden)"},
+		"a token as TWILIO_..._FILE":      {"TWILIO_ACCOUNT_SID=" + sid + " TWILIO_AUTH_TOKEN_FILE=" + secret, false, ""},
+		"a token as ADMIN_TOKEN_FILE":     {"ADMIN_TOKEN_FILE=" + secret, false, ""},
+		"a key as DATABASE_URL_FILE":      {"DATABASE_URL_FILE=/" + secret, false, ""},
 		"a path of FLEX_URL":              {"FLEX_URL=https://127.0.0.1:1/" + secret + "/flex", true, "FLEX_URL https://127.0.0.1:1/(hidden)"},
 		"a path of TASKROUTER_URL":        {"TASKROUTER_URL=https://127.0.0.1:1/" + secret, true, "TASKROUTER_URL https://127.0.0.1:1/(hidden)"},
 		"a query of FLEX_URL":             {"FLEX_URL=https://127.0.0.1:1?key=" + secret, false, "FLEX_URL https://127.0.0.1:1"},
@@ -51,13 +70,16 @@ func TestSecretInAnotherField(t *testing.T) {
 		if !strings.Contains(tt.env, "TWILIO_") {
 			env = append(env, "TWILIO_ACCOUNT_SID="+sid, "TWILIO_AUTH_TOKEN=t")
 		}
+		if strings.Contains(tt.env, "DATABASE_URL_FILE") {
+			env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, "DATABASE_URL=") })
+		}
 		env = append(env, strings.Fields(tt.env)...)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := &rig{t: t}
 			for _, verb := range []string{"config", "config --json", "list", "migrate status", "migrate up", "send " + file, "healthcheck"} {
 				status, out, errs := r.try(env, strings.Fields(verb)...)
-				if piece := shows(out+errs, secret); piece != "" {
+				if piece := shows(out+errs, secret) + shows(out+errs, seed); piece != "" {
 					t.Errorf("worker %s shows %q:\n%s%s", verb, piece, out, errs)
 				}
 				if strings.HasPrefix(verb, "config") && (status == 0) != tt.starts {
@@ -83,7 +105,8 @@ func TestSecretInAnotherField(t *testing.T) {
 			if status := c.exit(); (status == 0) != tt.starts {
 				t.Errorf("run: status %d", status)
 			}
-			if piece := shows(named.ReplaceAllString(c.log.String(), ""), secret); piece != "" {
+			log := named.ReplaceAllString(c.log.String(), "")
+			if piece := shows(log, secret) + shows(log, seed); piece != "" {
 				t.Errorf("worker run shows %q:\n%s", piece, c.log.String())
 			}
 		})

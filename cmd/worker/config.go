@@ -158,8 +158,9 @@ func (c Config) faults() []error {
 	want((c.NATSCertFile == "") == (c.NATSKeyFile == ""), "NATS_CERT_FILE and NATS_KEY_FILE go together")
 	for _, s := range [][2]string{{"NATS_CREDS_FILE", c.NATSCredsFile}, {"NATS_CA_FILE", c.NATSCAFile}, {"NATS_CERT_FILE", c.NATSCertFile}, {"NATS_KEY_FILE", c.NATSKeyFile}} {
 		if s[1] != "" {
-			_, err := os.ReadFile(s[1])
-			want(err == nil, "%s cannot be read: %v", s[0], err)
+			if _, err := os.ReadFile(s[1]); err != nil {
+				want(false, "%s %s", s[0], noFile(err))
+			}
 		}
 	}
 	faults = append(faults, c.credentialFaults()...)

@@ -104,7 +104,7 @@ func TestFaults(t *testing.T) {
 		{"DATABASE_URL", "postgres://worker@db/worker?pool_max_conns=many", "DATABASE_URL is not a Postgres address such as postgres://worker@db/worker"},
 		{"MIGRATE", "yes", "MIGRATE=yes is not true or false"},
 		{"NATS_CERT_FILE", "config_test.go", "NATS_CERT_FILE and NATS_KEY_FILE go together"},
-		{"NATS_CA_FILE", "/x", "NATS_CA_FILE cannot be read: open /x: no such file or directory"},
+		{"NATS_CA_FILE", "/x", "NATS_CA_FILE is not the path of a file that can be read: no such file or directory (its value is not shown: it may be what belongs in the file)"},
 		{"RESULTS_SUBJECT", "interactions.requests", "REQUESTS_SUBJECT=interactions.requests and RESULTS_SUBJECT=interactions.requests must not lie within each other: results would come back as requests, without end"},
 		{"RESULTS_SUBJECT", "interactions.requests.results", "REQUESTS_SUBJECT=interactions.requests and RESULTS_SUBJECT=interactions.requests.results must not lie within each other: results would come back as requests, without end"},
 		{"REQUESTS_SUBJECT", "interactions.results.again", "REQUESTS_SUBJECT=interactions.results.again and RESULTS_SUBJECT=interactions.results must not lie within each other: results would come back as requests, without end"},
@@ -287,13 +287,13 @@ func TestSecretFiles(t *testing.T) {
 	rotate("third", "third")
 
 	for want, change := range map[string][2]string{
-		"give either TWILIO_AUTH_TOKEN or TWILIO_AUTH_TOKEN_FILE, not both":          {"TWILIO_AUTH_TOKEN", "x"},
-		"TWILIO_AUTH_TOKEN_FILE: open /none: no such file or directory":              {"TWILIO_AUTH_TOKEN_FILE", "/none"},
-		"TWILIO_AUTH_TOKEN_FILE=" + dir + "/empty is an empty file":                  {"TWILIO_AUTH_TOKEN_FILE", file("empty", " \n")},
-		"TWILIO_AUTH_TOKEN is set but empty":                                         {"TWILIO_AUTH_TOKEN_FILE", ""},
-		"DATABASE_URL is not a Postgres address such as postgres://worker@db/worker": {"DATABASE_URL_FILE", file("bad", "postgres://w:hu%sh@db/w")},
-		"give either ADMIN_TOKEN or ADMIN_TOKEN_FILE, not both":                      {"ADMIN_TOKEN", "x"},
-		"DATABASE_URL_FILE: open " + dir + "/missing: no such file or directory":     {"DATABASE_URL_FILE", dir + "/missing"},
+		"give either TWILIO_AUTH_TOKEN or TWILIO_AUTH_TOKEN_FILE, not both":                                                                                         {"TWILIO_AUTH_TOKEN", "x"},
+		"TWILIO_AUTH_TOKEN_FILE is not the path of a file that can be read: no such file or directory (its value is not shown: it may be what belongs in the file)": {"TWILIO_AUTH_TOKEN_FILE", "/none"},
+		"TWILIO_AUTH_TOKEN_FILE=" + dir + "/empty is an empty file":                                                                                                 {"TWILIO_AUTH_TOKEN_FILE", file("empty", " \n")},
+		"TWILIO_AUTH_TOKEN is set but empty":                                                                                                                        {"TWILIO_AUTH_TOKEN_FILE", ""},
+		"DATABASE_URL is not a Postgres address such as postgres://worker@db/worker":                                                                                {"DATABASE_URL_FILE", file("bad", "postgres://w:hu%sh@db/w")},
+		"give either ADMIN_TOKEN or ADMIN_TOKEN_FILE, not both":                                                                                                     {"ADMIN_TOKEN", "x"},
+		"DATABASE_URL_FILE is not the path of a file that can be read: no such file or directory (its value is not shown: it may be what belongs in the file)":      {"DATABASE_URL_FILE", dir + "/missing"},
 	} {
 		setEnv(t, env)
 		t.Setenv(change[0], change[1])

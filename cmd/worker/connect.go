@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -192,10 +193,29 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 	}
 	conn, err := nats.Connect(string(cfg.NATSURL), append(natsOptions(cfg), options...)...)
 	if err != nil {
-		return nil, fmt.Errorf("NATS at %s (NATS_URL): %w", cfg.NATSURL, err)
+		return nil, natsError{err, cfg.NATSURL}
 	}
 	return conn, nil
 }
+
+// natsError is an error of connecting to NATS, under the name of the setting.
+type natsError struct {
+	error
+	at natsURL
+}
+
+// Error leaves out the hosts that are not shown: the error of a resolver quotes them.
+func (e natsError) Error() string {
+	said := e.error.Error()
+	for _, part := range natsParts(string(e.at)) {
+		if u, err := url.Parse(part); err == nil && maybeSeed(u.Hostname()) {
+			said = strings.ReplaceAll(said, u.Hostname(), "(hidden)")
+		}
+	}
+	return fmt.Sprintf("NATS at %s (NATS_URL): %s", e.at, said)
+}
+
+func (e natsError) Unwrap() error { return e.error }
 
 // dispensable says whether a refused subject is one without which requests move:
 // a look at the results stream, and the watch for what is no longer delivered.

@@ -80,7 +80,7 @@ func loadSecret(name string) (Secret, error) {
 	if err := s.read(); errors.Is(err, fs.ErrPermission) {
 		return Secret{}, fmt.Errorf("%s_FILE: %w: user %d, as which this runs, must be able to read the file and to enter its directories", name, err, os.Getuid())
 	} else if err != nil {
-		return Secret{}, fmt.Errorf("%s_FILE: %w", name, err)
+		return Secret{}, fmt.Errorf("%s_FILE %s", name, noFile(err))
 	}
 	if s.problem != "" {
 		return Secret{}, fmt.Errorf("%s_FILE=%s %s", name, file, s.problem)
@@ -89,6 +89,26 @@ func loadSecret(name string) (Secret, error) {
 		return Secret{}, fmt.Errorf("%s_FILE=%s is an empty file", name, file)
 	}
 	return Secret{s}, nil
+}
+
+// noFile says why a file cannot be read, without the path: who writes a secret where the path of its
+// file belongs must not find the secret in the log. A path that leads to something which this user
+// may not read is a path, and is shown.
+func noFile(err error) string {
+	if wrong := (*fs.PathError)(nil); errors.As(err, &wrong) && !errors.Is(err, fs.ErrPermission) {
+		return fmt.Sprintf("is not the path of a file that can be read: %v (its value is not shown: it may be what belongs in the file)", wrong.Err)
+	}
+	return fmt.Sprintf("cannot be read: %v", err)
+}
+
+// shownPath is the path of a file, or "(hidden)" where noFile would not show it.
+func shownPath(path string) string {
+	if f, err := os.Open(path); err == nil {
+		_ = f.Close() // it was only looked at
+	} else if path != "" && !errors.Is(err, fs.ErrPermission) {
+		return "(hidden)"
+	}
+	return path
 }
 
 // Value is the secret itself, "" when there is none. A file is read again, so

@@ -174,7 +174,7 @@ func senderStream() (Config, jetstream.JetStream, func(), error) {
 	}
 	conn, err := nats.Connect(string(cfg.NATSURL), append(natsOptions(cfg), nats.Name("flexworker send"))...)
 	if err != nil {
-		return cfg, nil, nil, fmt.Errorf("NATS at %s (NATS_URL): %w", cfg.NATSURL, err)
+		return cfg, nil, nil, natsError{err, cfg.NATSURL}
 	}
 	stream, err := jetstream.New(conn)
 	return cfg, stream, conn.Close, err

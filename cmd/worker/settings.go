@@ -30,6 +30,8 @@ func settings(cfg Config) []setting {
 			value += shownDatabase(cfg.DatabaseURL.Value())
 		case name == "FLEX_URL", name == "TASKROUTER_URL":
 			value = shownAddress(value)
+		case strings.HasPrefix(name, "NATS_") && strings.HasSuffix(name, "_FILE"):
+			value = shownPath(value)
 		case name == "ADMIN_ADDR":
 			value = shownAdmin(value)
 		}
