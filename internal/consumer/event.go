@@ -278,14 +278,30 @@ func notAnObject(text []byte) string {
 	}
 }
 
-// structured says whether a message is a CloudEvent in the structured form: by
-// its content type, or because it says so itself (a request has no specversion).
+// structured says whether a message is a CloudEvent in the structured form: by its
+// content type, or because it says so itself (a request has no specversion). What has
+// fields of a request and no data is neither: it is the request itself.
 func structured(m request.Message) bool {
-	if strings.HasPrefix(strings.ToLower(header(m, "Content-Type")), "application/cloudevents") {
+	version, said := rawjson.Member(m.Raw, "specversion")
+	typed := cloudEventType(m)
+	if !typed && !said || !json.Valid(m.Raw) {
+		return typed
+	}
+	object := rawjson.AppendMembers(nil, m.Raw)
+	if object.Get("data") != nil || object.Get("data_base64") != nil {
 		return true
 	}
-	_, ok := rawjson.Member(m.Raw, "specversion")
-	return ok && json.Valid(m.Raw)
+	for _, name := range [...]string{"request_id", "channel", "routing"} {
+		if given(object, name) != nil {
+			return false
+		}
+	}
+	return typed || !isNull(version)
+}
+
+// cloudEventType says whether the content type is that of a CloudEvent.
+func cloudEventType(m request.Message) bool {
+	return strings.HasPrefix(strings.ToLower(header(m, "Content-Type")), "application/cloudevents")
 }
 
 // header is the first value of a header, whatever the case of its name; of
@@ -355,6 +371,9 @@ func noID(m request.Message, w unwrapped) string {
 	}
 	if header(m, "ce_id") != "" || header(m, "ce_specversion") != "" {
 		return missing + "; ce_id and the like are the headers of CloudEvents in Kafka: in NATS they are ce-id"
+	}
+	if !structured(m) && (given(object, "specversion") != nil || cloudEventType(m)) {
+		return missing + "; the request of a CloudEvent stands in its data"
 	}
 	if what := envelope(object); what != "" {
 		return missing + "; " + what

@@ -190,6 +190,41 @@ func TestDecodeCloudEvents(t *testing.T) {
 	})
 }
 
+// TestDecodeNoCloudEvent: what says specversion but is a request by its fields, and has no
+// data, is a request. It is answered under its id.
+func TestDecodeNoCloudEvent(t *testing.T) {
+	t.Parallel()
+	const inside = channelOK + `,` + routingOK
+	const unknown = "specversion: is not a field of a request" + fieldList
+	const missing = "request_id: missing, and there is no Nats-Msg-Id header either"
+	ce := headers{"Content-Type": {"application/cloudevents+json"}}
+	binary := headers{"Content-Type": {"application/cloudevents+json"}, "ce-id": {"ce-1"}, "ce-specversion": {"1.0"}}
+	runDecode(t, []decodeCase{
+		{name: "null", body: `{"request_id":"a","specversion":null,` + inside + `}`, id: "a"},
+		{name: "null, another fault", body: `{"request_id":"a","specversion":null,` + inside + `,"priority":10}`, id: "a", faults: []string{"priority: must be a whole number from 0 to 9"}},
+		{name: "null, id in the header", headers: msgID("n"), body: `{"specversion":null,` + inside + `}`, id: "n"},
+		{name: "null and nothing else", headers: msgID("n"), body: `{"specversion":null}`, id: "n", faults: []string{"channel: missing", "routing: missing; only a request with channel.sid can do without"}},
+		{name: "1.0", body: `{"request_id":"a","specversion":"1.0",` + inside + `}`, id: "a", faults: []string{unknown}},
+		{name: "a number", body: `{"request_id":"a","specversion":1,` + inside + `}`, id: "a", faults: []string{unknown}},
+		{name: "1.0, request_id alone", body: `{"request_id":"a","specversion":"1.0"}`, id: "a", faults: []string{
+			unknown, "channel: missing", "routing: missing; only a request with channel.sid can do without"}},
+		{name: "1.0, unfit", body: `{"request_id":"a","specversion":"1.0","metadata":"\u0000"}`, id: "a", faults: []string{`metadata: holds \u0000, which Postgres cannot keep`}},
+		{name: "1.0, id in the header", headers: msgID("n"), body: `{"specversion":"1.0",` + inside + `}`, id: "n", faults: []string{unknown}},
+		{name: "1.0, no id", body: `{"specversion":"1.0",` + inside + `}`, malformed: missing + "; the request of a CloudEvent stands in its data"},
+		{name: "null does not make a request", headers: msgID("n"), body: `{"specversion":"1.0","channel":null,"request_id":null}`, malformed: "CloudEvent: data: missing; the request has to stand in it"},
+		{name: "data null", body: `{"specversion":"1.0","id":"ce-1","channel":{},"data":null}`, id: "ce-1", faults: []string{
+			"a request must be a JSON object, and this is null", "channel: stands beside the CloudEvent's data, where nobody obeys it: put channel into the request itself"}},
+		{name: "content type alone", headers: ce, body: `{"request_id":"a",` + inside + `}`, id: "a"},
+		{name: "content type, no id", headers: ce, body: bodyOK, malformed: missing + "; the request of a CloudEvent stands in its data"},
+		{name: "content type and data, no id", headers: ce, body: `{"data":` + bodyOK + `}`, malformed: missing},
+		{name: "binary", headers: binary, body: bodyOK, id: "ce-1"},
+		{name: "binary, body first", headers: binary, body: withID(`"a"`), id: "a"},
+		{name: "binary, specversion in the body", headers: binary, body: `{"specversion":"1.0",` + inside + `}`, id: "ce-1", faults: []string{unknown}},
+		{name: "binary, a faulty request", headers: binary, body: `{"channel":7}`, id: "ce-1", faults: []string{
+			"channel: must be an object", "routing: missing; only a request with channel.sid can do without"}},
+	})
+}
+
 // TestDecodeBesideData: a field of the request is obeyed within data alone. One that stands
 // beside it, or in a header, is said: an expires_at must not be passed over in silence.
 func TestDecodeBesideData(t *testing.T) {
