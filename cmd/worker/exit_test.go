@@ -134,6 +134,11 @@ func TestWordsForMistakes(t *testing.T) {
 		"list --limit x":                `--limit "x": not a whole number`,
 		"retry x --attempt 1.5 --why x": `--attempt "1.5": not a whole number`,
 		"rate 1 --auto=x --why x":       `--auto "x": either true or false`,
+		"show \xff":                     `"\xff" is not UTF-8 text`,
+		"explain \xff":                  `"\xff" is not UTF-8 text`,
+		"cancel a b\xff --why x":        `"b\xff" is not UTF-8 text`,
+		"list --source \xff":            `--source "\xff" is not UTF-8 text`,
+		"hold --why \xff":               `--why "\xff" is not UTF-8 text`,
 		"help explian":                  `did you mean "worker explain"?`,
 		"help migrate sideways":         `unknown command "sideways" for "worker migrate"`,
 	} {

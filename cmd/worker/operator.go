@@ -43,6 +43,9 @@ func jsonFlag(cmd *cobra.Command) *bool { return cmd.Flags().Bool("json", false,
 func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []string) error) *cobra.Command {
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := textFault(cmd, args); err != nil {
+			return usage(err)
+		}
 		dsn, err := loadSecret("DATABASE_URL")
 		if err == nil && dsn.Value() == "" {
 			err = errors.New("DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE)")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/common/model"
 	"github.com/spf13/cobra"
@@ -91,6 +92,22 @@ func flagFault(_ *cobra.Command, err error) error {
 	default:
 		return err
 	}
+}
+
+// textFault names what was typed and is not UTF-8, as which Postgres keeps every text: no id, source
+// or reason has such bytes.
+func textFault(cmd *cobra.Command, args []string) (err error) {
+	for _, arg := range args {
+		if !utf8.ValidString(arg) {
+			return fmt.Errorf("%q is not UTF-8 text", arg)
+		}
+	}
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if !utf8.ValidString(f.Value.String()) {
+			err = fmt.Errorf("--%s %q is not UTF-8 text", f.Name, f.Value.String())
+		}
+	})
+	return err
 }
 
 // helpTopic refuses to help with a command that there is not.
