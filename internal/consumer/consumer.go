@@ -168,7 +168,7 @@ func (c *Consumer) attach(ctx context.Context) {
 		c.standing.set(c.Log, why)
 	}
 	c.attached.Store(in)
-	in.until(ctx, consuming)
+	in.until(ctx, consuming, consumer.CachedInfo())
 	c.attached.Store(nil)
 	in.finish(consuming)
 }
@@ -181,7 +181,7 @@ func (c *Consumer) notOpened(ctx context.Context, err error) {
 }
 
 // until returns when the consuming is to end, and notes why.
-func (in *intake) until(ctx context.Context, consuming jetstream.ConsumeContext) {
+func (in *intake) until(ctx context.Context, consuming jetstream.ConsumeContext, opened *jetstream.ConsumerInfo) {
 	ask := time.NewTicker(yieldEvery)
 	defer ask.Stop()
 	for {
@@ -192,6 +192,11 @@ func (in *intake) until(ctx context.Context, consuming jetstream.ConsumeContext)
 		case <-in.changed:
 			in.Log.Warn("looking the consumer up again", "stream", in.Names.Stream, "consumer", in.Names.Consumer, "why", in.change)
 		case <-consuming.Closed():
+			if in.unchanged(ctx, opened) {
+				in.Log.Warn("the consuming ended though the consumer is there: a sender's message without data and with a Status header looks like the server's word",
+					"stream", in.Names.Stream, "consumer", in.Names.Consumer, "word", in.lastWord())
+				return
+			}
 			in.notOpened(ctx, fmt.Errorf("the server ended the consuming from stream %s by consumer %s (%s); looking it up again", in.Names.Stream, in.Names.Consumer, in.lastWord()))
 		case <-ask.C:
 			if !in.yields() {
@@ -202,6 +207,15 @@ func (in *intake) until(ctx context.Context, consuming jetstream.ConsumeContext)
 		}
 		return
 	}
+}
+
+// unchanged says whether the consumer is still the one that was opened, and has delivered
+// since: then a message may have ended the consuming. A pull that the server refuses
+// delivers nothing.
+func (in *intake) unchanged(ctx context.Context, opened *jetstream.ConsumerInfo) bool {
+	now, err := in.look(ctx)
+	return err == nil && now.Created.Equal(opened.Created) && now.Delivered.Consumer > opened.Delivered.Consumer &&
+		in.Names.compare(now.Config) == nil && pullOf(now.Config, in.Prefetch, in.largest()) == in.pull
 }
 
 // yields says whether the messages are left to others.

@@ -218,6 +218,23 @@ func TestEmptyBody(t *testing.T) {
 	}
 }
 
+// TestWordOfASender: a message that the client takes for the server's word ends the
+// consuming, and is no trouble of NATS while the consumer is there.
+func TestWordOfASender(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.consumer(16)
+	w.run(c)
+	w.send("", headers{"Status": {"409"}, "Description": {"Consumer Deleted"}})
+	w.sendMany("innocent", 5)
+	eventually(t, func() error { return is("attached again", c.Counters.Attached.Load() > 1, true) })
+	c.unopened.mu.Lock()
+	defer c.unopened.mu.Unlock()
+	if c.unopened.told != "" {
+		t.Errorf("not ready: %s", c.unopened.told)
+	}
+}
+
 // TestGivenUp: what the server has really given up delivering is stored.
 func TestGivenUp(t *testing.T) {
 	t.Parallel()
