@@ -340,12 +340,13 @@ func TestRoomBehindABacklog(t *testing.T) {
 		d, stop := playing(t, 16, true)
 		defer stop()
 		var sizes []int
-		go func() {
+		var inserting sync.WaitGroup
+		inserting.Go(func() {
 			for i := range d.inserts {
 				sizes = append(sizes, accept(t.Context(), i))
 				d.insertEnded <- insertEnd{dueLeft: true}
 			}
-		}()
+		})
 		begun := time.Now()
 		var all sync.WaitGroup
 		for n := range batchSize { // in hand
@@ -360,6 +361,7 @@ func TestRoomBehindABacklog(t *testing.T) {
 		}
 		all.Wait()
 		close(d.inserts)
+		inserting.Wait()
 		if len(sizes) != 10 || slices.Min(sizes) != batchSize {
 			t.Errorf("written were %v", sizes)
 		}
