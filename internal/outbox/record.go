@@ -83,8 +83,7 @@ func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, 
 	if err := s.pause(ctx, records); err != nil {
 		return nil, database.Wrap("record", err)
 	}
-	var none pgx.Batch
-	done, err := s.recordTogether(ctx, s.pool, &none, records)
+	done, err := s.recordTogether(ctx, s.pool, records)
 	crash.At("recorded")
 	if database.RowsLocked(ctx, s.pool, err) {
 		s.waryRecords.Met()
@@ -147,7 +146,6 @@ func (s *Store) recordApart(ctx context.Context, records []record) (done []recor
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		var none pgx.Batch
 		ids := make([]int64, len(records))
 		for i := range records {
 			ids[i] = records[i].lease.ID
@@ -171,7 +169,7 @@ func (s *Store) recordApart(ctx context.Context, records []record) (done []recor
 		if len(others) == 0 {
 			return nil
 		}
-		some, err := s.recordTogether(ctx, tx, &none, others)
+		some, err := s.recordTogether(ctx, tx, others)
 		for n, i := range which[:len(some)] {
 			done[i] = some[n]
 		}
@@ -183,10 +181,11 @@ func (s *Store) recordApart(ctx context.Context, records []record) (done []recor
 	return done, nil
 }
 
-// recordTogether queues the records behind what is in b, and sends that.
+// recordTogether writes all of the records in one statement.
 func (s *Store) recordTogether(ctx context.Context, db interface {
 	SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
-}, b *pgx.Batch, records []record) ([]recorded, error) {
+}, records []record) ([]recorded, error) {
+	var b pgx.Batch
 	var c recordColumns
 	at := make(map[[2]int64]int, len(records)) // by id and attempt
 	order := make([]int, len(records))
@@ -201,12 +200,7 @@ func (s *Store) recordTogether(ctx context.Context, db interface {
 	b.Queue(recordSQL, c.id, c.attempt, c.state, c.delay, c.spared, c.interactionSID, c.taskSID,
 		c.assignmentStatus, c.response, c.errorKind, c.errorMessage, c.httpStatus, c.twilioCode, c.twilioRequestID,
 		c.answered, c.outcome, c.took, s.worker, c.endsAs)
-	sent := db.SendBatch(ctx, b)
-	for range b.Len() - 1 { // the gate
-		if _, err := sent.Exec(); err != nil {
-			return nil, cmp.Or(err, sent.Close())
-		}
-	}
+	sent := db.SendBatch(ctx, &b)
 	rows, err := sent.Query()
 	if err != nil {
 		return nil, cmp.Or(err, sent.Close())
@@ -219,7 +213,7 @@ func (s *Store) recordTogether(ctx context.Context, db interface {
 	_, err = pgx.ForEachRow(rows, []any{&id, &attempt, &settlement, &state, &settledAt}, func() error {
 		i := at[[2]int64{id, int64(attempt)}]
 		done[i].applied = true
-		// What a person had cancelled meanwhile is a stray.
+		// What a person had cancelled meanwhile is read from the table by the Publisher.
 		if settledAt != nil && state == records[i].move.To {
 			done[i].settled = records[i].settlement(settlement, *settledAt)
 		}
@@ -235,7 +229,7 @@ func (r *record) settlement(number int, at time.Time) *results.Settled {
 		ID: l.ID, RequestID: l.RequestID, Source: l.Source, State: r.move.To, Attempt: l.Attempt, Revision: number, Request: l.Request,
 		InteractionSID: database.OrNull(o.InteractionSID), TaskSID: database.OrNull(request.Text(o.TaskSID)), AssignmentStatus: database.OrNull(request.Text(o.AssignmentStatus)),
 		Response: o.Response, ErrorKind: reason(r), ErrorMessage: database.OrNull(request.Text(o.Message)),
-		HttpStatus: database.IntOrNull(o.HTTPStatus), TwilioCode: database.IntOrNull(o.TwilioCode), TwilioRequestID: database.OrNull(request.Text(o.RequestID)),
+		HTTPStatus: database.IntOrNull(o.HTTPStatus), TwilioCode: database.IntOrNull(o.TwilioCode), TwilioRequestID: database.OrNull(request.Text(o.RequestID)),
 		Warnings: l.Warnings, ReceivedAt: l.ReceivedAt, SettledAt: &at,
 		Asked: results.Asked{Stream: l.Stream, Sequence: l.Sequence, Traceparent: database.OrNull(l.Traceparent), Tracestate: database.OrNull(l.Tracestate)},
 	}

@@ -20,7 +20,7 @@ func (d *Dispatcher) LastCreated() time.Time {
 	return time.Time{}
 }
 
-// Gate is why the latest claim brought no more; GateOpen when the gate was not
+// Gate is why the latest claim brought no more; gate.Open when the gate was not
 // the reason.
 func (d *Dispatcher) Gate() gate.State {
 	if g, ok := d.gate.Load().(gate.State); ok {

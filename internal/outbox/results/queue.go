@@ -12,7 +12,7 @@ import (
 	"flexworker/internal/loop"
 )
 
-// hints carries what was settled in this process to its Publisher: whole as long
+// A queue carries what was settled in this process to its Publisher: whole as long
 // as there is room, then by number alone, to be read from the table.
 type queue struct {
 	Queue chan *Settled
@@ -23,7 +23,7 @@ type queue struct {
 }
 
 // maxNumbers is how many settled requests are remembered by number; of those beyond,
-// as while NATS is away for long, the strays tell.
+// as while NATS is away for long, the tables tell: they are unpublished.
 const maxNumbers = 1 << 16
 
 func newQueue() *queue {

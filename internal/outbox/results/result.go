@@ -74,7 +74,7 @@ type Settled struct {
 	ResolvedBy       *string
 	ErrorKind        *string
 	ErrorMessage     *string
-	HttpStatus       *int
+	HTTPStatus       *int
 	TwilioCode       *int
 	TwilioRequestID  *string
 	faults           []byte
@@ -116,7 +116,7 @@ func ScanSettled(row pgx.CollectableRow) (Settled, error) {
 func (s *Settled) targets() []any {
 	return []any{&s.ID, &s.RequestID, &s.Source, &s.State, &s.Attempt, &s.Revision, &s.Request,
 		&s.InteractionSID, &s.TaskSID, &s.AssignmentStatus, &s.Response, &s.ResolvedBy, &s.ErrorKind, &s.ErrorMessage,
-		&s.HttpStatus, &s.TwilioCode, &s.TwilioRequestID, &s.faults, &s.Warnings,
+		&s.HTTPStatus, &s.TwilioCode, &s.TwilioRequestID, &s.faults, &s.Warnings,
 		&s.Asked.Stream, &s.Asked.Sequence, &s.Asked.Traceparent, &s.Asked.Tracestate, &s.ReceivedAt, &s.SettledAt, &s.waits}
 }
 
@@ -164,7 +164,7 @@ func (s *Settled) resultError() *Error {
 	if s.ErrorKind == nil {
 		return nil
 	}
-	e := &Error{Kind: *s.ErrorKind, HTTPStatus: s.HttpStatus, TwilioCode: s.TwilioCode,
+	e := &Error{Kind: *s.ErrorKind, HTTPStatus: s.HTTPStatus, TwilioCode: s.TwilioCode,
 		TwilioRequestID: s.TwilioRequestID, Faults: JSONNull}
 	if s.ErrorMessage != nil {
 		e.Message = *s.ErrorMessage
