@@ -22,7 +22,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +29,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"flexworker/internal/testing/dirlock"
 	"flexworker/internal/testing/faultproxy"
 )
 
@@ -65,7 +65,7 @@ type Server struct {
 	port      int
 	temporary string // the folder to remove in the end, or empty
 	admin     *url.Userinfo
-	lock      *os.File // NATS itself lets two servers write one folder, and what one of them acknowledged is lost
+	lock      *dirlock.Lock // NATS itself lets two servers write one folder, and what one of them acknowledged is lost
 
 	mu     sync.Mutex
 	server *server.Server // nil after Stop
@@ -100,13 +100,16 @@ func Start(o Options) (_ *Server, err error) {
 		s.admin = url.UserPassword("admin", rand.Text())
 	}
 	if o.StoreDir == "" {
-		sweep(os.TempDir())
+		dirlock.Sweep(filepath.Join(os.TempDir(), folder+"*"))
 		if s.temporary, err = os.MkdirTemp("", folder+"*"); err != nil {
 			return nil, err
 		}
 		s.options.StoreDir = s.temporary
 	}
-	if s.lock, err = lock(s.options.StoreDir); err != nil {
+	if err := os.MkdirAll(s.options.StoreDir, 0o700); err != nil {
+		return nil, err
+	}
+	if s.lock, err = dirlock.Take(s.options.StoreDir); err != nil {
 		return nil, err
 	}
 	if s.port == 0 {
@@ -118,35 +121,6 @@ func Start(o Options) (_ *Server, err error) {
 }
 
 const folder = "flexworker-nats-" // how the names of temporary folders begin
-
-// sweep removes the folders of processes that were killed: their locks are free. A young folder may not have its lock yet.
-func sweep(temp string) {
-	dirs, _ := filepath.Glob(filepath.Join(temp, folder+"*")) // the pattern is right
-	for _, dir := range dirs {
-		if info, err := os.Stat(dir); err != nil || time.Since(info.ModTime()) < time.Minute {
-			continue
-		}
-		if f, err := lock(dir); err == nil {
-			_ = os.RemoveAll(dir) // a courtesy: what fails stays
-			_ = f.Close()
-		}
-	}
-}
-
-// lock claims the folder for this process. The kernel frees it however the process ends.
-func lock(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s is in use by another NATS server: %w", dir, err), f.Close())
-	}
-	return f, nil
-}
 
 // run starts the server and waits until a stream takes a message: a server that cannot write to its folder answers and
 // says that JetStream is on.
@@ -293,7 +267,7 @@ func (s *Server) Stop() error {
 	s.halt()
 	var err error
 	if s.lock != nil {
-		err = s.lock.Close()
+		err = s.lock.Free()
 		s.lock = nil
 	}
 	if s.temporary != "" {

@@ -1,46 +1,14 @@
 package pgtest
 
 import (
-	"errors"
-	"fmt"
 	"io"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 )
 
 const folder = "flexworker-postgres-" // how the names of temporary folders begin
-
-// lock marks the folder as in use by this process. The kernel frees the lock however the process ends.
-func lock(home string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(home, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s is in use by another process: %w", home, err), f.Close())
-	}
-	return f, nil
-}
-
-// sweep removes folders whose process and keeper are both gone. It is a courtesy: what fails stays. A young folder may not
-// have its lock yet and stays too. A Postgres that still runs there ends itself when it misses its pid file.
-func sweep(temp string) {
-	homes, _ := filepath.Glob(filepath.Join(temp, folder+"*")) // the pattern is right
-	for _, home := range homes {
-		if info, err := os.Stat(home); err != nil || time.Since(info.ModTime()) < time.Minute {
-			continue
-		}
-		if f, err := lock(home); err == nil {
-			_ = os.RemoveAll(home)
-			_ = f.Close()
-		}
-	}
-}
 
 // keeper outlives this process by a moment to stop the server and remove its folder.
 type keeper struct {

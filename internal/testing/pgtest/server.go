@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"flexworker/internal/testing/dirlock"
 	"flexworker/internal/testing/faultproxy"
 )
 
@@ -40,7 +41,7 @@ type Server struct {
 	bin      string // the folder of initdb and postgres
 	port     int
 	home     string // holds data and the lock; removed by Stop unless it is Options.Dir
-	lock     *os.File
+	lock     *dirlock.Lock
 	keeper   *keeper
 	log      *tail
 	identity *syscall.SysProcAttr // whom Postgres runs as, in a process group of its own
@@ -92,7 +93,8 @@ func (s *Server) settle() error {
 		return err
 	}
 	if s.home = s.options.Dir; s.home == "" {
-		sweep(os.TempDir())
+		// A Postgres that still runs in what is swept ends itself when it misses its pid file.
+		dirlock.Sweep(filepath.Join(os.TempDir(), folder+"*"))
 		if s.home, err = os.MkdirTemp("", folder+"*"); err != nil {
 			return err
 		}
@@ -102,7 +104,7 @@ func (s *Server) settle() error {
 	if err := os.MkdirAll(s.data(), 0o700); err != nil {
 		return err
 	}
-	if s.lock, err = lock(s.home); err != nil {
+	if s.lock, err = dirlock.Take(s.home); err != nil {
 		return err
 	}
 	if owner := s.identity.Credential; owner != nil {
@@ -245,7 +247,7 @@ func (s *Server) Stop() error {
 		s.keeper = nil
 	}
 	if s.lock != nil {
-		err = errors.Join(err, s.lock.Close())
+		err = errors.Join(err, s.lock.Free())
 		s.lock = nil
 	}
 	if dir := s.temporary(); dir != "" {
