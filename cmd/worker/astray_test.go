@@ -105,7 +105,7 @@ func TestSecretInAnotherField(t *testing.T) {
 			if status := c.exit(); (status == 0) != tt.starts {
 				t.Errorf("run: status %d", status)
 			}
-			log := named.ReplaceAllString(c.log.String(), "")
+			log := numbers.ReplaceAllString(c.log.String(), "")
 			if piece := shows(log, secret) + shows(log, seed); piece != "" {
 				t.Errorf("worker run shows %q:\n%s", piece, c.log.String())
 			}
