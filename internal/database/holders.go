@@ -2,6 +2,7 @@ package database
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -86,6 +87,31 @@ func WhoHolds(ctx context.Context, pool *pgxpool.Pool, waited time.Duration, err
 		return ""
 	}
 	return Named(holders)
+}
+
+// heldUp is the failure of something that has waited for a lock, with the sessions that hold it.
+type heldUp struct {
+	error
+	by string
+}
+
+func (h heldUp) Unwrap() error  { return h.error }
+func (h heldUp) HeldBy() string { return h.by }
+
+// WithHolders is err, the failure of something that began then. Where that has waited for a lock in vain, HeldBy names
+// the sessions behind it from now on, and so does a line of package trouble.
+func WithHolders(ctx context.Context, pool *pgxpool.Pool, began time.Time, err error) error {
+	if by := WhoHolds(ctx, pool, time.Since(began), err); by != "" {
+		return heldUp{err, by}
+	}
+	return err
+}
+
+// HeldBy names the sessions that WithHolders has found behind err; "": none.
+func HeldBy(err error) string {
+	var h heldUp
+	errors.As(err, &h)
+	return h.by
 }
 
 // Named are holders in one text; "" for none.

@@ -107,7 +107,7 @@ func unleased([]Lease, bool) {}
 // may be in doubt.
 func (s *Store) addLeasing(ctx context.Context, events []request.Event, permits int, leased func(leases []Lease, dueLeft bool)) (answers []Added, err error) {
 	began := time.Now()
-	defer func() { s.stored(ctx, began, err) }()
+	defer func() { err = s.stores.Tried(ctx, s.pool, began, err) }()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	if s.waryAdds.Now() {
@@ -129,21 +129,6 @@ func (s *Store) addLeasing(ctx context.Context, events []request.Event, permits 
 		s.claims.GoesOn(time.Now())
 	}
 	return s.added(ctx, events, make([]Added, len(events)), fresh, leases, leased)
-}
-
-// stored notes whether a batch of messages could be stored. What Postgres refuses for its data
-// is stored otherwise.
-func (s *Store) stored(ctx context.Context, began time.Time, err error) {
-	switch {
-	case err == nil:
-		s.stores.GoesOn(time.Now())
-	case Away(err):
-		why := err.Error()
-		if held := database.WhoHolds(ctx, s.pool, time.Since(began), err); held != "" {
-			why = held
-		}
-		s.stores.Failed(began, why)
-	}
 }
 
 // addApart is addBatch without the wait for a row that somebody holds: what can be seen to be

@@ -108,6 +108,7 @@ func (d *Dispatcher) note(r record) {
 // said is worth more than what a lookup can find.
 func (d *Dispatcher) record(ctx context.Context, r record) {
 	done, err := d.Store.record(ctx, r)
+	d.tellRecord(err)
 	if Away(err) || errors.Is(err, ErrLocked) { // of the former it may be recorded or not
 		done, err = d.recordAgain(ctx, r, err)
 	}
@@ -155,7 +156,9 @@ func (d *Dispatcher) recordAgain(ctx context.Context, r record, before error) (d
 		if errors.Is(before, ErrLocked) { // surely not recorded
 			again = d.Store.record
 		}
-		if done, err = again(ctx, r); err != nil && !Away(err) && !errors.Is(err, ErrLocked) {
+		done, err = again(ctx, r)
+		d.tellRecord(err)
+		if err != nil && !Away(err) && !errors.Is(err, ErrLocked) {
 			return backoff.Permanent(err)
 		}
 		before = err
@@ -163,6 +166,14 @@ func (d *Dispatcher) recordAgain(ctx context.Context, r record, before error) (d
 	}, backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
 		backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(recordLimit)))
 	return done, err
+}
+
+// tellRecord says in the log that outcomes cannot be recorded, and when that is over. A row that
+// somebody holds, and a lease that is lost, are the trouble of one.
+func (d *Dispatcher) tellRecord(err error) {
+	if err == nil || Away(err) {
+		d.recordTrouble.Tell(d.Log, cannotRecord, err)
+	}
 }
 
 // putBack gives a lease back under which no call was made, as persistently as an

@@ -29,8 +29,11 @@ const (
 	backlogWait = 100 * time.Millisecond
 )
 
-// claimTrouble is said of a claim that failed.
-const claimTrouble = "nothing can be claimed; trying again"
+// What is said of a claim that failed, and of an outcome that could not be recorded.
+const (
+	cannotClaim  = "nothing can be claimed; trying again"
+	cannotRecord = "an outcome cannot be recorded; trying again"
+)
 
 // creator is *flex.Client; tests put another in its place.
 type creator interface {
@@ -62,10 +65,11 @@ type Dispatcher struct {
 	workers *workers
 	breaker gate.Breaker
 	creates gate.Progress
-	said    time.Time       // when it was last logged that this replica is stopped; of ask alone
-	gate    atomic.Value    // gate.State of the latest claim
-	trouble trouble.Trouble // of claims
-	created atomic.Int64    // when an interaction was last created: Unix time in ns; 0: never
+	said    time.Time    // when it was last logged that this replica is stopped; of ask alone
+	gate    atomic.Value // gate.State of the latest claim
+	created atomic.Int64 // when an interaction was last created: Unix time in ns; 0: never
+
+	claimTrouble, recordTrouble trouble.Trouble
 
 	quiet loop.Signal // tests: nothing is under way and no backlog is known; nil: nobody is told
 	dispatching
@@ -336,7 +340,7 @@ func (d *Dispatcher) claim(ctx context.Context, permits int) claimEnd {
 		}
 		return claimEnd{failed: true, rest: loop.Jittered(idlePoll), deaf: true}
 	}
-	d.trouble.Tell(d.Log, claimTrouble, nil)
+	d.claimTrouble.Tell(d.Log, cannotClaim, nil)
 	d.gate.Store(c.gate)
 	for _, l := range c.leases {
 		d.workers.begin(l)

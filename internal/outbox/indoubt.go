@@ -253,6 +253,12 @@ func (s *Store) hasInteraction(ctx context.Context, id int64, sid string) (has b
 // its own: so a commit that is still on its way, on a connection that was cut, is
 // waited for and seen.
 func (s *Store) recordMade(ctx context.Context, r record) (applied bool, err error) {
+	began := time.Now()
+	defer func() {
+		if !errors.Is(err, pgx.ErrNoRows) { // then it is recorded now
+			err = s.outcomes.Tried(ctx, s.pool, began, err)
+		}
+	}()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var b pgx.Batch

@@ -67,7 +67,9 @@ func (d recorded) told(err error) (*results.Settled, error) {
 // recordBatch is the write of record. Rows are updated in the order of ids, which
 // the arrays have: then two batches that share some do not wait for each other.
 // Nothing but the plan promises that; where it fails, a deadlock is tried again.
-func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, error) {
+func (s *Store) recordBatch(ctx context.Context, records []record) (done []recorded, err error) {
+	began := time.Now()
+	defer func() { err = s.outcomes.Tried(ctx, s.pool, began, err) }()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	if err := s.disown(ctx, records); err != nil {
@@ -83,7 +85,7 @@ func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, 
 	if err := s.pause(ctx, records); err != nil {
 		return nil, database.Wrap("record", err)
 	}
-	done, err := s.recordTogether(ctx, s.pool, records)
+	done, err = s.recordTogether(ctx, s.pool, records)
 	crash.At("recorded")
 	if database.RowsLocked(ctx, s.pool, err) {
 		s.waryRecords.Met()

@@ -1,8 +1,12 @@
 package outbox
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,11 +14,12 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/flextest"
 )
 
 // TestStall: nothing gets through from the begin of the first try that failed on, until one succeeds;
-// a try that began before the latest success does not count from its begin.
+// a try that began before the latest success does not count from its begin. What nobody tries for a minute is over.
 func TestStall(t *testing.T) {
 	t.Parallel()
 	var s gate.Stall
@@ -26,17 +31,21 @@ func TestStall(t *testing.T) {
 		}
 	}
 	lasts(5, 0)
-	s.Failed(at(5), "a")
+	s.Failed(at(5), errors.New("a"))
 	lasts(9, 4)
-	s.Failed(at(9), "b")
+	s.Failed(at(9), errors.New("b"))
 	lasts(15, 10)
 	if _, why := s.Lasts(at(15)); why != "b" {
 		t.Errorf("the reason is %q", why)
 	}
 	s.GoesOn(at(16))
 	lasts(30, 0)
-	s.Failed(at(10), "c") // it was under way
+	s.Failed(at(10), errors.New("c")) // it was under way
 	lasts(17, 1)
+	lasts(70, 54)
+	lasts(71, 0) // nobody tries any more
+	s.Failed(at(90), errors.New("d"))
+	lasts(95, 5)
 }
 
 // TestStalled: while a session holds the gate's row a replica says that it cannot claim, and names the
@@ -101,6 +110,44 @@ func TestStalledAdds(t *testing.T) {
 	if _, err := d.Store.Add(t.Context(), event("a", 1)); err != nil || d.stalled(1) != "" {
 		t.Errorf("afterwards: %v, %q", err, d.stalled(1))
 	}
+}
+
+// TestStalledRecords: outcomes that cannot be recorded are said, too, where nothing is to be claimed or
+// stored, once a minute in the log. All are recorded once the table is free.
+func TestStalledRecords(t *testing.T) {
+	t.Parallel()
+	const n = 12
+	s := newStore(t)
+	mustAdd(t, s, "r", n)
+	leases := mustClaim(t, s, n)
+	pid, done := holding(t, s, `LOCK TABLE outbox_attempts IN ACCESS EXCLUSIVE MODE`)
+	var log bytes.Buffer
+	d := newDeliverer(t, s.with(t, "lock_timeout", "50ms"), flextest.New(t))
+	d.Log = textLog(&log)
+	var recording sync.WaitGroup
+	for i, l := range leases {
+		recording.Go(func() {
+			d.record(context.WithoutCancel(t.Context()), record{lease: l, outcome: "created", told: wasCreated(i), move: request.Move{To: request.Created}})
+		})
+	}
+	session := fmt.Sprintf("pid %d (", pid)
+	eventually(t, func() error {
+		if why := d.stalled(200 * time.Millisecond); !strings.HasPrefix(why, "no outcome could be recorded for ") || !strings.Contains(why, session) {
+			return fmt.Errorf("it says %q", why)
+		}
+		return nil
+	})
+	done()
+	recording.Wait()
+	if why := d.stalled(1); why != "" {
+		t.Errorf("afterwards it says %q", why)
+	}
+	inState(t, s, request.Created, n)
+	if said := log.String(); strings.Count(said, cannotRecord) != 2 || strings.Count(said, "level=WARN") != 1 ||
+		!strings.Contains(said, "held_by=\""+session) || !strings.Contains(said, "works again") {
+		t.Errorf("the log is\n%s", said)
+	}
+	checkOutbox(t, s.pool)
 }
 
 // TestHolders: who holds locks for long is named, and who they wait for themselves in their place. A

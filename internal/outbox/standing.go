@@ -118,24 +118,27 @@ func (d *Dispatcher) Stalled() string { return d.stalled(gate.StalledAfter) }
 
 func (d *Dispatcher) stalled(after time.Duration) string {
 	now := time.Now()
-	if lasts, why := d.Store.claims.Lasts(now); lasts >= after {
-		return fmt.Sprintf("nothing could be claimed for %v: %s", lasts.Round(time.Second), why)
-	}
-	if lasts, why := d.Store.stores.Lasts(now); lasts >= after {
-		return fmt.Sprintf("no message could be stored for %v: %s", lasts.Round(time.Second), why)
+	for _, s := range []struct {
+		what  string
+		stall *gate.Stall
+	}{
+		{"nothing could be claimed", &d.Store.claims},
+		{"no message could be stored", &d.Store.stores},
+		{"no outcome could be recorded", &d.Store.outcomes},
+	} {
+		if lasts, why := s.stall.Lasts(now); lasts >= after {
+			return fmt.Sprintf("%s for %v: %s", s.what, lasts.Round(time.Second), why)
+		}
 	}
 	return ""
 }
 
 // claimFailed notes that nothing could be claimed, and says it. Where nothing is due nobody misses it.
 func (d *Dispatcher) claimFailed(ctx context.Context, began time.Time, err error) {
-	why, more := err.Error(), []any(nil)
-	if held := database.WhoHolds(ctx, d.Store.pool, time.Since(began), err); held != "" {
-		why, more = held, []any{"held_by", held}
-	}
-	d.trouble.Tell(d.Log, claimTrouble, err, more...)
+	err = database.WithHolders(ctx, d.Store.pool, began, err)
+	d.claimTrouble.Tell(d.Log, cannotClaim, err)
 	if d.Store.anyDue(ctx) {
-		d.Store.claims.Failed(began, why)
+		d.Store.claims.Failed(began, err)
 	} else {
 		d.Store.claims.GoesOn(time.Now())
 	}

@@ -43,7 +43,7 @@ type Store struct {
 	leased   atomic.Uint64 // statements that lease
 	inDoubt  inDoubt       // those that were not answered
 
-	claims, stores gate.Stall // whether Postgres lets claims through, and what is added
+	claims, stores, outcomes gate.Stall // whether Postgres lets claims through, what is added, what is recorded
 
 	locked                           lockedIDs // known to Add
 	waryAdds, waryAsked, waryRecords database.Wary

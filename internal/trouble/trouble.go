@@ -4,6 +4,7 @@ package trouble
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -24,7 +25,8 @@ type Trouble struct {
 }
 
 // Tell notes how one try went; err is nil when it went well. message is a constant: what
-// cannot be done, and what becomes of it. more are further attributes of the line.
+// cannot be done, and what becomes of it. more are further attributes of the line. Where err knows the
+// session that holds what was waited for, the line names it.
 //
 // What comes and goes writes no more than one line a minute each way.
 func (t *Trouble) Tell(log *slog.Logger, message string, err error, more ...any) {
@@ -47,6 +49,10 @@ func (t *Trouble) tell(now time.Time, log *slog.Logger, message string, err erro
 	}
 	if !t.said.IsZero() && now.Sub(t.said) < Every {
 		return
+	}
+	var held interface{ HeldBy() string } // as database.WithHolders gives it
+	if errors.As(err, &held) {
+		more = append(more, "held_by", held.HeldBy())
 	}
 	more = append(more, "error", err)
 	if t.open {

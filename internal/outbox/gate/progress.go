@@ -1,9 +1,15 @@
 package gate
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"flexworker/internal/database"
 )
 
 const (
@@ -22,26 +28,45 @@ const (
 // until the replica says so: longer than one wait for a lock, or one statement that is cut off.
 const StalledAfter = 10 * time.Second
 
+// stallForgotten is how long after the latest try that failed a Stall is over: nobody tries any more, as
+// where an outcome was given up or a message went to another replica. Who tries does so every few seconds.
+const stallForgotten = time.Minute
+
 // A Stall follows whether Postgres lets through what is tried again and again until it does. The
 // zero value is ready.
 type Stall struct {
 	mu     sync.Mutex
 	passed time.Time // when a try last succeeded, or there was nothing to try
 	begun  time.Time // when the first try after that began, of those that failed; zero: none has
+	latest time.Time // when the latest of them began
 	why    string    // of the latest
 }
 
-// Failed notes a try that failed.
-func (s *Stall) Failed(began time.Time, why string) {
+// Failed notes a try that failed, and why: the sessions behind it, where err knows them.
+func (s *Stall) Failed(began time.Time, err error) {
+	why := cmp.Or(database.HeldBy(err), err.Error())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.begun.IsZero() {
+	if s.begun.IsZero() || began.Sub(s.latest) > stallForgotten {
 		s.begun = began
 		if s.begun.Before(s.passed) { // several are tried at once
 			s.begun = s.passed
 		}
 	}
-	s.why = why
+	s.latest, s.why = began, why
+}
+
+// Tried notes how a try went that began then, and gives its error, with the sessions that hold what it has waited
+// for. What Postgres refuses for its data says nothing of the others.
+func (s *Stall) Tried(ctx context.Context, pool *pgxpool.Pool, began time.Time, err error) error {
+	switch {
+	case err == nil:
+		s.GoesOn(time.Now())
+	case !database.IsDataError(err):
+		err = database.WithHolders(ctx, pool, began, err)
+		s.Failed(began, err)
+	}
+	return err
 }
 
 // GoesOn notes that a try succeeded, or that there is nothing to try.
@@ -51,11 +76,11 @@ func (s *Stall) GoesOn(now time.Time) {
 	s.passed, s.begun = now, time.Time{}
 }
 
-// Lasts says for how long nothing has got through, and why; 0: it does.
+// Lasts says for how long nothing has got through, and why; 0: it does, or nobody tries.
 func (s *Stall) Lasts(now time.Time) (d time.Duration, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.begun.IsZero() {
+	if s.begun.IsZero() || now.Sub(s.latest) > stallForgotten {
 		return 0, ""
 	}
 	return now.Sub(s.begun), s.why
