@@ -109,7 +109,7 @@ func (d *Dispatcher) note(r record) {
 func (d *Dispatcher) record(ctx context.Context, r record) {
 	done, err := d.Store.record(ctx, r)
 	d.tellRecord(err)
-	if Away(err) || errors.Is(err, ErrLocked) { // of the former it may be recorded or not
+	if Away(err) || errors.Is(err, ErrLocked) {
 		done, err = d.recordAgain(ctx, r, err)
 	}
 	switch {
@@ -149,12 +149,13 @@ func (d *Dispatcher) late(ctx context.Context, r record) {
 }
 
 // recordAgain tries for as long as Postgres is away, or the row is locked. before is the error
-// of the try before.
+// of the try before. The history is asked only once the answer to a try was lost: that takes a connection
+// for each outcome, and while the history is locked hundreds of them would leave none for anything else.
 func (d *Dispatcher) recordAgain(ctx context.Context, r record, before error) (done *results.Settled, err error) {
+	again := d.Store.record
 	err = backoff.Retry(func() (err error) {
-		again := d.Store.recordAgain
-		if errors.Is(before, ErrLocked) { // surely not recorded
-			again = d.Store.record
+		if !errors.Is(before, ErrLocked) && !notCommitted(before) { // it may be recorded
+			again = d.Store.recordAgain
 		}
 		done, err = again(ctx, r)
 		d.tellRecord(err)

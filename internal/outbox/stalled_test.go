@@ -113,7 +113,8 @@ func TestStalledAdds(t *testing.T) {
 }
 
 // TestStalledRecords: outcomes that cannot be recorded are said, too, where nothing is to be claimed or
-// stored, once a minute in the log. All are recorded once the table is free.
+// stored, once a minute in the log. They wait together: one connection tries for all, and none of them
+// asks the history on its own. All are recorded once the table is free.
 func TestStalledRecords(t *testing.T) {
 	t.Parallel()
 	const n = 12
@@ -131,12 +132,17 @@ func TestStalledRecords(t *testing.T) {
 		})
 	}
 	session := fmt.Sprintf("pid %d (", pid)
+	most := int32(0)
 	eventually(t, func() error {
+		most = max(most, d.Store.pool.Stat().AcquiredConns())
 		if why := d.stalled(200 * time.Millisecond); !strings.HasPrefix(why, "no outcome could be recorded for ") || !strings.Contains(why, session) {
 			return fmt.Errorf("it says %q", why)
 		}
 		return nil
 	})
+	if most > 2 { // the batch, and who asks for the holders or whether rows are locked
+		t.Errorf("%d connections wait at once", most)
+	}
 	done()
 	recording.Wait()
 	if why := d.stalled(1); why != "" {
