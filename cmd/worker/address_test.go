@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"flexworker/internal/testing/expect"
 )
 
 // odd are passwords that parsers of addresses take apart, each in its own place.
@@ -74,7 +76,7 @@ func TestNoPartOfAPassword(t *testing.T) {
 					}
 				}
 				c := r.command(env, "run")
-				eventually(t, func() error {
+				expect.Eventually(t, func() error {
 					select {
 					case <-c.done:
 						return nil

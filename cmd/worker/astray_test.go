@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"flexworker/internal/testing/expect"
 )
 
 // TestSecretInAnotherField: a secret in a field where none belongs, or in a part of an address
@@ -90,7 +92,7 @@ func TestSecretInAnotherField(t *testing.T) {
 				}
 			}
 			c := r.command(env, "run")
-			eventually(t, func() error {
+			expect.Eventually(t, func() error {
 				select {
 				case <-c.done:
 					return nil

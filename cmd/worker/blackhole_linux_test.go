@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/wan"
 )
@@ -71,7 +72,7 @@ func TestBlackHole(t *testing.T) {
 	if !wan.Alone(t) {
 		return
 	}
-	roundTrip, timeout, hole, most := 120*time.Millisecond, time.Second, 2400*time.Millisecond, patience
+	roundTrip, timeout, hole, most := 120*time.Millisecond, time.Second, 2400*time.Millisecond, expect.Patience
 	if *blackHole {
 		// By this round trip Linux offers the call again after 45 and after 89 s. From 102 s on it
 		// offers nothing more of a socket that is closed.
@@ -106,7 +107,7 @@ func TestBlackHole(t *testing.T) {
 	for i := range warm {
 		r.send("warm", i, i+1)
 		in.balanced(i + 1)
-		if err := c.post(t.Context(), patience); err != nil {
+		if err := c.post(t.Context(), expect.Patience); err != nil {
 			t.Fatalf("the way is open: %v", err)
 		}
 	}
@@ -114,7 +115,7 @@ func TestBlackHole(t *testing.T) {
 	line.Cut()
 	began := time.Now()
 	r.send("lost", 0, 1)
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if line.Lost() == 0 {
 			return errors.New("nothing is lost yet")
 		}
@@ -129,9 +130,9 @@ func TestBlackHole(t *testing.T) {
 	}
 	r.send("after", 0, 1)
 
-	eventuallyWithin(t, most, func() error { return is("results of lost-0", len(in.final()["lost-0"]), 1) })
+	expect.EventuallyWithin(t, most, func() error { return expect.Is("results of lost-0", len(in.final()["lost-0"]), 1) })
 	settled := time.Since(began)
-	eventuallyWithin(t, most, func() error { return is("arrivals of the control", c.heard.Load(), warm+1) }) // or this hole shows nothing
+	expect.EventuallyWithin(t, most, func() error { return expect.Is("arrivals of the control", c.heard.Load(), warm+1) }) // or this hole shows nothing
 	arrived := time.Since(began)
 	in.balanced(warm + 2)
 	created := map[string]int{}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"flexworker/internal/testing/expect"
 )
 
 // child is a worker in a process of its own: this very test binary.
@@ -68,7 +70,7 @@ func (c *child) exit() int {
 	c.rig.t.Helper()
 	select {
 	case <-c.done:
-	case <-time.After(patience):
+	case <-time.After(expect.Patience):
 		c.rig.t.Fatal("the process does not end")
 	}
 	var status *exec.ExitError

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 )
 
@@ -27,14 +28,14 @@ func TestLongSource(t *testing.T) {
 	}
 	r.send("near", 0, 10)
 	at := source[:991] + ".91c9568c40c8d8d1f7a1bd029d124994"
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		got := in.subjects()
-		if err := is("created", got["interactions.results.created."+at], 2); err != nil {
+		if err := expect.Is("created", got["interactions.results.created."+at], 2); err != nil {
 			return err
 		}
-		return is("malformed", got["interactions.results.malformed."+at], 1)
+		return expect.Is("malformed", got["interactions.results.malformed."+at], 1)
 	})
-	eventually(t, func() error { return is("near", in.subjects()["interactions.results.created.crm"], 10) })
+	expect.Eventually(t, func() error { return expect.Is("near", in.subjects()["interactions.results.created.crm"], 10) })
 	r.says(first.AdminAddr, "ok", 200)
 	r.says(second.AdminAddr, "ok", 200)
 }
@@ -51,8 +52,8 @@ func TestClosedForGood(t *testing.T) {
 	c := r.command(env)
 	r.says(c.address, "ok", 200)
 	r.send("flight", 0, 4)
-	eventually(t, func() error {
-		return is("in flight", r.count(`SELECT count(*) FROM outbox WHERE state = 'sending'`), 4)
+	expect.Eventually(t, func() error {
+		return expect.Is("in flight", r.count(`SELECT count(*) FROM outbox WHERE state = 'sending'`), 4)
 	})
 	if _, err := r.js.Publish(t.Context(), "interactions.requests.crm", []byte("not JSON")); err != nil {
 		t.Fatal(err)
@@ -68,9 +69,9 @@ func TestClosedForGood(t *testing.T) {
 	}
 	in := r.read()
 	r.start(r.config()) // the next one, with settings that are right
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		got := in.subjects()
-		return is("answers", [2]int{got["interactions.results.created.crm"], got["interactions.results.malformed.crm"]}, [2]int{4, 1})
+		return expect.Is("answers", [2]int{got["interactions.results.created.crm"], got["interactions.results.malformed.crm"]}, [2]int{4, 1})
 	})
 	if n := r.flex.Calls().Created; n != 4 {
 		t.Errorf("%d created, want 4", n)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 )
 
@@ -147,7 +148,7 @@ func TestUnfitDatabase(t *testing.T) {
 		for _, migrate := range []bool{true, false} {
 			cfg := r.config()
 			cfg.DatabaseURL, cfg.Migrate = secretOf(tt.dsn), migrate
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), expect.Patience)
 			err := run(ctx, cfg, slog.New(slog.DiscardHandler), nil)
 			cancel()
 			if err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/faultproxy"
 	"flexworker/internal/testing/flextest"
 )
@@ -30,8 +31,8 @@ func TestFleetCommand(t *testing.T) {
 	w2 := r.start(old)
 	r.says(old.AdminAddr, "ok", 200)
 	env := r.environment()
-	eventually(t, func() error {
-		return is("rows that say ok", r.count(`SELECT count(*) FROM outbox_replicas WHERE state = 'ok'`), 2)
+	expect.Eventually(t, func() error {
+		return expect.Is("rows that say ok", r.count(`SELECT count(*) FROM outbox_replicas WHERE state = 'ok'`), 2)
 	})
 	r.types(env, typed{[]string{"fleet"}, 0, []string{"NAME", "ok", "Rate: 30 attempts a second.", "FLEX_RATE differs: 30 (", "; 5 (", "stays as it was", "Only where no rate was ever set, as on a new database, the lowest is taken."}},
 		typed{[]string{"fleet", "--json"}, 0, []string{`"rate": 30`, `"FLEX_RATE": "5"`, `"setting": "FLEX_RATE"`}},
@@ -44,7 +45,7 @@ func TestFleetCommand(t *testing.T) {
 	w2.stop()
 	w2.wait()
 	r.types(env, typed{[]string{"rate", "--auto", "--why", "it is over"}, 0, []string{"follows FLEX_RATE"}})
-	eventually(t, func() error { return is("the rate", r.count(`SELECT rate::int FROM outbox_gate`), 30) })
+	expect.Eventually(t, func() error { return expect.Is("the rate", r.count(`SELECT rate::int FROM outbox_gate`), 30) })
 	if n := r.count(`SELECT count(*) FROM outbox_replicas`); n != 1 {
 		t.Errorf("%d workers have a row, one runs", n)
 	}
@@ -132,9 +133,11 @@ func TestBadFromTheStart(t *testing.T) {
 	r.says(denied.AdminAddr, "unauthorized", 503)
 	r.says(away.AdminAddr, "unreachable", 503)
 	r.send("s", 0, 3) // they store it all the same: there is nobody else
-	eventually(t, func() error { return is("stored", r.count(`SELECT count(*) FROM outbox WHERE state = 'pending'`), 3) })
-	eventually(t, func() error {
-		return is("rows that say so", r.count(`SELECT count(*) FROM outbox_replicas WHERE reason ~ 'HTTP 401|connection refused'`), 2)
+	expect.Eventually(t, func() error {
+		return expect.Is("stored", r.count(`SELECT count(*) FROM outbox WHERE state = 'pending'`), 3)
+	})
+	expect.Eventually(t, func() error {
+		return expect.Is("rows that say so", r.count(`SELECT count(*) FROM outbox_replicas WHERE reason ~ 'HTTP 401|connection refused'`), 2)
 	})
 	r.types(r.environment(), typed{[]string{"explain", "s-0"}, 0, []string{"But no worker gets on", "is unauthorized since", "HTTP 401", "is unreachable since", "\n    worker fleet\n"}})
 	in := r.read()
@@ -184,10 +187,10 @@ func TestFailing(t *testing.T) {
 			r.send("f", 0, 8)
 			sending := r.load() // so that calls are made
 			r.says(cfg.AdminAddr, "failing", 200)
-			eventually(t, func() error {
-				return is("rows that say so", r.count(`SELECT count(*) FROM outbox_replicas WHERE state = 'failing' AND reason LIKE '%' || $1 || '%'`, tt.why), 1)
+			expect.Eventually(t, func() error {
+				return expect.Is("rows that say so", r.count(`SELECT count(*) FROM outbox_replicas WHERE state = 'failing' AND reason LIKE '%' || $1 || '%'`, tt.why), 1)
 			})
-			eventually(t, func() error {
+			expect.Eventually(t, func() error {
 				metrics, err := scrape(cfg.AdminAddr)
 				if err == nil && !strings.Contains(metrics, "flexworker_replica{state=\"failing\"} 1\n") {
 					err = errors.New(metrics)
@@ -200,7 +203,7 @@ func TestFailing(t *testing.T) {
 			r.flex.Release()
 			r.send("g", 0, 2)
 			r.says(cfg.AdminAddr, "ok", 200)
-			eventually(t, func() error {
+			expect.Eventually(t, func() error {
 				if n := len(in.final()); n < 2 {
 					return fmt.Errorf("%d are answered", n)
 				}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go"
+
+	"flexworker/internal/testing/expect"
 )
 
 // said are the lines of a JSON log with this message.
@@ -36,7 +38,7 @@ func TestFollowARequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error { return is("published", len(w.said("published")), 1) })
+	expect.Eventually(t, func() error { return expect.Is("published", len(w.said("published")), 1) })
 	for _, step := range []struct{ message, more, is string }{{"received", "became", "accepted"}, {"attempt", "outcome", "created"}, {"published", "outcome", "created"}} {
 		lines := w.said(step.message)
 		if len(lines) != 1 {
@@ -68,10 +70,10 @@ func TestRejectedInTheLog(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, func() error {
-		return is("rejected", r.count(`SELECT count(*) FROM outbox WHERE state = 'rejected'`), rejected)
+	expect.Eventually(t, func() error {
+		return expect.Is("rejected", r.count(`SELECT count(*) FROM outbox WHERE state = 'rejected'`), rejected)
 	})
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if n := len(w.said("received")); n < 1 || n > 20 { // ten a minute, and the minute may turn
 			return fmt.Errorf("%d lines", n)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 )
 
@@ -57,7 +58,7 @@ func TestWrongAddress(t *testing.T) {
 			r.flex.Inject(flextest.Rule{Fault: answer})
 			r.flex.Set(flextest.Settings{FetchTrouble: answer})
 			r.send("w", 0, sent)
-			eventually(t, func() error {
+			expect.Eventually(t, func() error {
 				if r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain'`) == 0 {
 					return errors.New("nothing is uncertain yet")
 				}
@@ -66,7 +67,7 @@ func TestWrongAddress(t *testing.T) {
 			r.flex.Clear() // the address is put right
 			r.flex.Set(flextest.Settings{})
 			accepted := answer == flextest.HTML || answer == flextest.NotJSON
-			eventually(t, func() error {
+			expect.Eventually(t, func() error {
 				if created, asked := r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`), len(in.uncertain()); created+asked != sent {
 					return fmt.Errorf("%d are for a person, of %s", asked, r.states())
 				}

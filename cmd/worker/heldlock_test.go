@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 )
 
@@ -34,8 +35,8 @@ func (r *rig) psql(sql string) (pid string, done func()) {
 // is renewed also while the table is locked.
 func (r *rig) stuck(pid string) {
 	r.t.Helper()
-	eventually(r.t, func() error {
-		return is("replicas that say why", r.count(`SELECT count(*) FROM outbox_replicas WHERE state = 'database' AND reason LIKE '% for %: pid ' || $1 || ' %'`, pid), 1)
+	expect.Eventually(r.t, func() error {
+		return expect.Is("replicas that say why", r.count(`SELECT count(*) FROM outbox_replicas WHERE state = 'database' AND reason LIKE '% for %: pid ' || $1 || ' %'`, pid), 1)
 	})
 }
 
@@ -65,8 +66,8 @@ func TestGateRowHeld(t *testing.T) {
 	done()
 	r.says(cfg.AdminAddr, "ok", 200)
 	in.balanced(4)
-	eventually(t, func() error {
-		return is("said to be over", strings.Contains(out.String(), `trouble="nothing can be claimed`), true)
+	expect.Eventually(t, func() error {
+		return expect.Is("said to be over", strings.Contains(out.String(), `trouble="nothing can be claimed`), true)
 	})
 	r.types(r.environment(), typed{[]string{"status"}, 0, []string{"Locks: nothing"}})
 }

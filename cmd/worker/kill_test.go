@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/pgtest"
 )
@@ -15,7 +16,7 @@ import (
 // reached waits until the counters of Flex say so.
 func (r *rig) reached(what string, done func(flextest.Calls) bool) {
 	r.t.Helper()
-	eventually(r.t, func() error { return is(what, done(r.flex.Calls()), true) })
+	expect.Eventually(r.t, func() error { return expect.Is(what, done(r.flex.Calls()), true) })
 }
 
 // TestKill: two processes, one of them killed with requests in flight. Nothing
@@ -133,7 +134,7 @@ func TestSecondTerm(t *testing.T) {
 // draining waits until the first signal has arrived; the second ends the process.
 func (r *rig) draining(c *child) {
 	r.t.Helper()
-	eventually(r.t, func() error {
+	expect.Eventually(r.t, func() error {
 		select {
 		case <-c.done:
 			return nil
@@ -143,7 +144,7 @@ func (r *rig) draining(c *child) {
 		if err != nil {
 			return err
 		}
-		return is("readyz", got, "draining")
+		return expect.Is("readyz", got, "draining")
 	})
 }
 

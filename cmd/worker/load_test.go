@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/testing/expect"
 )
 
 // load is senders that publish one request after the other, 50 a second, each
@@ -108,5 +110,5 @@ func (w *replica) lasts(t *testing.T, d time.Duration, l *load, more int64) {
 	case <-w.done:
 		t.Fatalf("the outage ended the process: %v", w.err)
 	}
-	eventually(t, func() error { return is("enough is sent", l.begun.Load() >= enough, true) })
+	expect.Eventually(t, func() error { return expect.Is("enough is sent", l.begun.Load() >= enough, true) })
 }

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"flexworker/internal/testing/expect"
 )
 
 // metric is the present value of one series on /metrics.
@@ -71,11 +73,11 @@ func goesOn(t *testing.T, r *rig, c *child) {
 	const requests = 1500
 	r.says(c.address, "ok", 200)
 	r.send("heard", 0, requests)
-	eventually(t, func() error { return is("created", r.flex.Calls().Created, requests) })
-	eventually(t, func() error {
-		return is("published", r.count(`SELECT count(*) FROM outbox WHERE state = 'created' AND published_at IS NOT NULL`), requests)
+	expect.Eventually(t, func() error { return expect.Is("created", r.flex.Calls().Created, requests) })
+	expect.Eventually(t, func() error {
+		return expect.Is("published", r.count(`SELECT count(*) FROM outbox WHERE state = 'created' AND published_at IS NOT NULL`), requests)
 	})
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if n, err := metric(c.address, "flexworker_log_lines_dropped_total"); err != nil || n == 0 {
 			return fmt.Errorf("%v lines dropped, %w", n, err)
 		}

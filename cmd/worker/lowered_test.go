@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 )
 
@@ -23,14 +24,14 @@ func TestLoweredTimeout(t *testing.T) {
 	}{
 		// It hangs for all of its minute: the test shortens the wait by the two columns.
 		"the call is given up": {flextest.CreateThenReset, func(r *rig, c *child) {
-			eventually(r.t, func() error {
-				return is("uncertain", r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain'`), 1)
+			expect.Eventually(r.t, func() error {
+				return expect.Is("uncertain", r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain'`), 1)
 			})
 			c.end()
 			r.must(`UPDATE outbox SET uncertain_since = attempt_began_at + $1::interval`, timeout)
 		}},
 		"its process is killed": {flextest.CreateThen(flextest.Hang), func(r *rig, c *child) {
-			eventually(r.t, func() error { return is("created", len(r.flex.Ledger()), 1) })
+			expect.Eventually(r.t, func() error { return expect.Is("created", len(r.flex.Ledger()), 1) })
 			c.end()
 			if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'sending' AND leased_until > attempt_began_at + $1::interval`, timeout); n != 1 {
 				r.t.Fatalf("the lease does not cover the call: %s", r.states())
@@ -60,10 +61,10 @@ func TestLoweredTimeout(t *testing.T) {
 			r.start(looker)
 			const later = 3
 			r.send("later", 0, later)
-			eventually(t, func() error {
-				return is("created later", r.count(`SELECT count(*) FROM outbox WHERE state = 'created' AND settled_at < clock_timestamp() - interval '1 s'`), later)
+			expect.Eventually(t, func() error {
+				return expect.Is("created later", r.count(`SELECT count(*) FROM outbox WHERE state = 'created' AND settled_at < clock_timestamp() - interval '1 s'`), later)
 			})
-			eventually(t, func() error {
+			expect.Eventually(t, func() error {
 				if r.count(`SELECT count(*) FROM outbox_attempts WHERE kind = 'lookup'`) == 0 {
 					return errors.New("nobody has looked yet")
 				}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/testing/expect"
 )
 
 // TestNotTwilio: the way to Flex leads to something that is not Twilio, from the start or from
@@ -63,7 +64,7 @@ func TestNotTwilio(t *testing.T) {
 			cfg.FlexURL, cfg.FlexConcurrency = way.URL, 4
 			w := r.start(cfg)
 			r.send("good", 0, 5)
-			eventually(t, func() error { return is("final results", len(in.final()), 5) })
+			expect.Eventually(t, func() error { return expect.Is("final results", len(in.final()), 5) })
 			strange.Store(true)
 			r.send("lost", 0, 30)
 			r.says(cfg.AdminAddr, string(gate.WordUnreachable), 503)
@@ -86,9 +87,9 @@ func TestNotTwilio(t *testing.T) {
 			}
 
 			r.start(r.config())
-			eventually(t, func() error {
+			expect.Eventually(t, func() error {
 				waits := r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain' AND for_person_since IS NOT NULL`)
-				return is("final results", len(in.final()), 35-waits)
+				return expect.Is("final results", len(in.final()), 35-waits)
 			})
 			if twice := r.flex.Duplicates(); len(twice) > 0 {
 				t.Errorf("created more than once: %v", twice)
@@ -154,14 +155,14 @@ func TestWrongPathAtTwilio(t *testing.T) {
 			cfg.FlexURL, cfg.FlexConcurrency = way.URL, 4
 			w := r.start(cfg)
 			r.send("good", 0, 5)
-			eventually(t, func() error { return is("final results", len(in.final()), 5) })
+			expect.Eventually(t, func() error { return expect.Is("final results", len(in.final()), 5) })
 			astray.Store(true)
 			r.send("lost", 0, 30)
 			r.says(cfg.AdminAddr, string(gate.WordUnreachable), 503)
 			// It asks, tries one call after each good read, and says all the while that it is not ready.
 			stop := r.watch(cfg.AdminAddr, string(gate.WordUnreachable)+" 503")
 			before := posts.Load()
-			eventually(t, func() error {
+			expect.Eventually(t, func() error {
 				if posts.Load() < before+2 {
 					return errors.New("it does not try again")
 				}
@@ -186,7 +187,7 @@ func TestWrongPathAtTwilio(t *testing.T) {
 			w.wait()
 
 			r.start(r.config())
-			eventually(t, func() error { return is("final results", len(in.final()), 35) })
+			expect.Eventually(t, func() error { return expect.Is("final results", len(in.final()), 35) })
 			in.balanced(35)
 			if twice := r.flex.Duplicates(); len(twice) > 0 {
 				t.Errorf("created more than once: %v", twice)

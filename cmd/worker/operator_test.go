@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 )
 
@@ -41,8 +42,8 @@ func TestResolveOfAnother(t *testing.T) {
 	r.flex.Script("u-0", flextest.Reset)
 	r.send("ok", 0, 1)
 	r.send("u", 0, 1)
-	eventually(t, func() error {
-		return is("created or uncertain", r.count(`SELECT count(*) FROM outbox WHERE state IN ('created', 'uncertain')`), 2)
+	expect.Eventually(t, func() error {
+		return expect.Is("created or uncertain", r.count(`SELECT count(*) FROM outbox WHERE state IN ('created', 'uncertain')`), 2)
 	})
 	sid := r.flex.Ledger()[0].InteractionSID
 	args := []string{"resolve", "u-0", "--attempt", "1", "--created", sid, "--why", "a slip", "--by", "ann"}
@@ -66,7 +67,7 @@ func TestOperator(t *testing.T) {
 	r.send("ok", 0, 2)
 	r.send("u", 0, 4)
 	r.send("x", 0, 3)
-	eventually(t, func() error { return is("settled or waiting", len(in.list()), 9) })
+	expect.Eventually(t, func() error { return expect.Is("settled or waiting", len(in.list()), 9) })
 	sid := "" // of what was created for u-0, though nobody was told
 	for _, e := range r.flex.Ledger() {
 		if e.TestID == "u-0" {
@@ -151,10 +152,10 @@ func TestOperator(t *testing.T) {
 	)
 	final := func(id, outcome string, n int) {
 		t.Helper()
-		eventually(t, func() error {
+		expect.Eventually(t, func() error {
 			all := in.final()[id]
 			if len(all) != n || all[n-1].Body.Outcome != outcome {
-				return is("final results of "+id, len(all), n)
+				return expect.Is("final results of "+id, len(all), n)
 			}
 			return nil
 		})
@@ -170,8 +171,8 @@ func TestOperator(t *testing.T) {
 	r.says(w.address, "held", 200)
 	calls := r.flex.Calls().Received
 	r.send("h", 0, 3)
-	eventually(t, func() error {
-		return is("stored", r.count(`SELECT count(*) FROM outbox WHERE request_id LIKE 'h-%' AND state = 'pending'`), 3)
+	expect.Eventually(t, func() error {
+		return expect.Is("stored", r.count(`SELECT count(*) FROM outbox WHERE request_id LIKE 'h-%' AND state = 'pending'`), 3)
 	})
 	r.types(env,
 		typed{args("explain h-0"), 0, []string{"But the gate is held by ann since", "a good reason", "    worker release --why ...\n"}},
@@ -192,8 +193,8 @@ func TestOperator(t *testing.T) {
 		typed{why("republish ok-0"), 0, []string{"republish: 1 request: ok-0"}},
 		typed{why("republish --where --settled-within 1h"), 1, []string{"would republish", "nothing was changed"}},
 	)
-	eventually(t, func() error {
-		return is("unpublished", r.count(`SELECT count(*) FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL`), 0)
+	expect.Eventually(t, func() error {
+		return expect.Is("unpublished", r.count(`SELECT count(*) FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL`), 0)
 	})
 	if n := len(in.list()); n != messages {
 		t.Errorf("the stream took %d messages again", n-messages)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/pgtest"
 )
@@ -54,7 +55,7 @@ func (r *rig) survive(o outage) *replica {
 	}
 	over := time.Now()
 	// Asked of the stream: a connection may not know yet that it is none any more.
-	eventually(t, func() error { _, err := r.js.Stream(t.Context(), "INTERACTION_REQUESTS"); return err })
+	r.eventually(func() error { _, err := r.js.Stream(t.Context(), "INTERACTION_REQUESTS"); return err })
 	r.send("after", 0, 50)
 	r.says(cfg.AdminAddr, "ok", 200)
 	ready := time.Since(over)
@@ -106,12 +107,12 @@ func TestNATSAway(t *testing.T) {
 	r := newRig(t)
 	r.survive(outage{word: "nats", end: r.nats.Restart, begin: func() error {
 		// What is in the table goes on without NATS, up to its result.
-		eventually(t, func() error {
-			return is("taken", r.count(`SELECT count(*) FROM outbox WHERE request_id LIKE 'before-%'`), 150)
+		expect.Eventually(t, func() error {
+			return expect.Is("taken", r.count(`SELECT count(*) FROM outbox WHERE request_id LIKE 'before-%'`), 150)
 		})
 		r.nats.Shutdown()
-		eventually(t, func() error {
-			return is("created meanwhile", r.flex.Calls().Created, r.count(`SELECT count(*) FROM outbox`))
+		expect.Eventually(t, func() error {
+			return expect.Is("created meanwhile", r.flex.Calls().Created, r.count(`SELECT count(*) FROM outbox`))
 		})
 		return nil
 	}})

@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/consumer"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/natstest"
 	"flexworker/internal/testing/pgtest"
@@ -188,7 +189,7 @@ func TestLeastPermissions(t *testing.T) {
 	if _, err := r.js.Publish(t.Context(), "interactions.requests.shop", requestOf("p-1")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		n := in.subjects()
 		if n["interactions.results.created.crm"] != 29 || n["interactions.results.rejected.crm"] != 1 ||
 			n["interactions.results.malformed.crm"] != 1 || n["interactions.results.created.shop"] != 1 {
@@ -268,7 +269,7 @@ func TestOnePermissionLess(t *testing.T) {
 			r, cfg := poorRig(t, rights[0], rights[1], rights[2])
 			out := r.startLogged(cfg)
 			r.send("l", 0, 1)
-			eventually(t, func() error {
+			expect.Eventually(t, func() error {
 				if !denied.MatchString(out.String()) {
 					return fmt.Errorf("nothing is said of a permission")
 				}
@@ -401,15 +402,15 @@ func TestPermissionTable(t *testing.T) {
 	if err != nil {
 		t.Fatalf("a service that reads: %v", err)
 	}
-	m, err := results.Next(jetstream.FetchMaxWait(patience))
+	m, err := results.Next(jetstream.FetchMaxWait(expect.Patience))
 	if err != nil {
 		t.Fatalf("a service that reads: %v", err)
 	}
 	if err := m.DoubleAck(t.Context()); err != nil || !strings.Contains(string(m.Data()), `"created"`) {
 		t.Errorf("a service that reads: %v, %s", err, m.Data())
 	}
-	eventually(t, func() error {
-		return is("unpublished", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NULL`), 0)
+	expect.Eventually(t, func() error {
+		return expect.Is("unpublished", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NULL`), 0)
 	})
 	quiet("audit", tryAs("audit", 0, "audit"))
 	quiet("the worker", serving.log.String())

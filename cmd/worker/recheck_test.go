@@ -5,7 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestResolveAsksFirst: who says that there is nothing is told what TaskRouter has, and not
@@ -21,8 +23,8 @@ func TestResolveAsksFirst(t *testing.T) {
 	r.flex.Script("u-1", flextest.Reset)
 	r.must(`UPDATE outbox_gate SET lookup_at = now() + interval '50 minutes'`) // no lookup meanwhile
 	r.send("u", 0, 2)
-	eventually(t, func() error {
-		return is("uncertain", r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain'`), 2)
+	expect.Eventually(t, func() error {
+		return expect.Is("uncertain", r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain'`), 2)
 	})
 	stopped(t, w)
 	why := func(line string) []string { return append(strings.Fields(line), "--why", "a test", "--by", "ann") }
@@ -61,9 +63,7 @@ func TestResolveAsksFirst(t *testing.T) {
 // must runs a statement that a test needs to make time or damage.
 func (r *rig) must(sql string, args ...any) {
 	r.t.Helper()
-	if _, err := r.pool.Exec(r.t.Context(), sql, args...); err != nil {
-		r.t.Fatalf("%s: %v", sql, err)
-	}
+	pgtest.Exec(r.t, r.pool, sql, args...)
 }
 
 // TestRecheckAfterLoss plays a failover to a standby that lagged. Requests that are pending
@@ -79,7 +79,9 @@ func TestRecheckAfterLoss(t *testing.T) {
 	r.types(env, typed{why("hold"), 0, nil})
 	r.send("left", 0, 4)
 	r.send("unsent", 0, 1)
-	eventually(t, func() error { return is("stored", r.count(`SELECT count(*) FROM outbox WHERE state = 'pending'`), 5) })
+	expect.Eventually(t, func() error {
+		return expect.Is("stored", r.count(`SELECT count(*) FROM outbox WHERE state = 'pending'`), 5)
+	})
 	tables := []string{"outbox", "outbox_attempts", "outbox_repeats"}
 	for _, table := range tables {
 		r.must(`CREATE TABLE kept_` + table + ` AS TABLE ` + table)
@@ -91,7 +93,9 @@ func TestRecheckAfterLoss(t *testing.T) {
 	// The time that will be lost.
 	r.types(env, typed{why("cancel unsent-0"), 0, nil}, typed{why("release"), 0, nil})
 	r.send("gone", 0, 3)
-	eventually(t, func() error { return is("created", r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`), 7) })
+	expect.Eventually(t, func() error {
+		return expect.Is("created", r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`), 7)
+	})
 	stopped(t, w)
 	for _, table := range tables {
 		r.must(`DELETE FROM ` + table)
@@ -106,7 +110,7 @@ func TestRecheckAfterLoss(t *testing.T) {
 		typed{why("hold"), 0, nil})
 	w = r.command(env, "run")
 	r.says(w.address, "held", 200)
-	eventually(t, func() error { return is("replayed", r.count(`SELECT count(*) FROM outbox`), 8) })
+	expect.Eventually(t, func() error { return expect.Is("replayed", r.count(`SELECT count(*) FROM outbox`), 8) })
 	r.types(env,
 		typed{recheck, 1, []string{"would recheck: 8 requests", "nothing was changed. Say --yes"}},
 		typed{why("recheck --since tomorrow"), 2, []string{"a moment in the past"}},
@@ -118,7 +122,7 @@ func TestRecheckAfterLoss(t *testing.T) {
 		t.Errorf("%d acts are recorded", n)
 	}
 	r.types(env, typed{why("release"), 0, nil})
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`); n != 8 {
 			return fmt.Errorf("%d of 8 are created: %s", n, r.states())
 		}
@@ -156,13 +160,15 @@ func TestRecheckOfSettled(t *testing.T) {
 	if _, err := r.js.Publish(t.Context(), "interactions.requests.crm", []byte(`{"request_id":"faulty-0"}`)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error {
-		return is("published", r.count(`SELECT count(*) FROM outbox WHERE state = 'rejected' AND published_at IS NOT NULL`), 2)
+	expect.Eventually(t, func() error {
+		return expect.Is("published", r.count(`SELECT count(*) FROM outbox WHERE state = 'rejected' AND published_at IS NOT NULL`), 2)
 	})
 	r.types(env, typed{why("hold"), 0, nil})
 	r.send("expires", 0, 1)
 	r.send("cancelled", 0, 2)
-	eventually(t, func() error { return is("stored", r.count(`SELECT count(*) FROM outbox WHERE state = 'pending'`), 3) })
+	expect.Eventually(t, func() error {
+		return expect.Is("stored", r.count(`SELECT count(*) FROM outbox WHERE state = 'pending'`), 3)
+	})
 	r.types(env, typed{why("cancel cancelled-1"), 0, nil}) // and never sent at all
 	tables := []string{"outbox", "outbox_attempts", "outbox_repeats", "outbox_acts"}
 	for _, table := range tables {
@@ -171,7 +177,9 @@ func TestRecheckOfSettled(t *testing.T) {
 	since := r.text(`SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')`)
 	// The time that will be lost.
 	r.types(env, typed{why("release"), 0, nil}, typed{why("retry rejected-0"), 0, nil})
-	eventually(t, func() error { return is("created", r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`), 3) })
+	expect.Eventually(t, func() error {
+		return expect.Is("created", r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`), 3)
+	})
 	stopped(t, w)
 	for _, table := range tables {
 		r.must(`DELETE FROM ` + table)
@@ -181,8 +189,8 @@ func TestRecheckOfSettled(t *testing.T) {
 	r.must(`UPDATE outbox SET expires_at = clock_timestamp() WHERE request_id = 'expires-0'`)
 	w = r.command(env, "run")
 	r.says(w.address, "held", 200)
-	eventually(t, func() error {
-		return is("answered", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`), 5)
+	expect.Eventually(t, func() error {
+		return expect.Is("answered", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`), 5)
 	})
 	answers := `SELECT string_agg(request_id || state || error_kind || error_message || settlement || settled_at || published_at, ' ' ORDER BY id) FROM outbox`
 	before := r.text(answers)
@@ -199,7 +207,7 @@ func TestRecheckOfSettled(t *testing.T) {
 	r.types(env,
 		typed{why("retry expires-0 cancelled-0 cancelled-1 rejected-0 --yes"), 0, []string{"retry: 4 requests", "3 looked up before they are sent again\n", "1 looked up before they are sent again; its expires_at has passed"}},
 		typed{why("release"), 0, nil})
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`); n != 4 {
 			return fmt.Errorf("%d of 4 are created: %s", n, r.states())
 		}

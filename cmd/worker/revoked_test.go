@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 )
 
@@ -49,7 +50,7 @@ func TestRevokedCredential(t *testing.T) {
 	if before >= all {
 		t.Fatalf("%d were created before the credential was revoked", before)
 	}
-	eventually(t, func() error { return is("stored", r.count(`SELECT count(*) FROM outbox`), all) })
+	expect.Eventually(t, func() error { return expect.Is("stored", r.count(`SELECT count(*) FROM outbox`), all) })
 	if n := len(r.flex.Ledger()); n != before {
 		t.Errorf("%d created with a credential that was revoked", n-before)
 	}

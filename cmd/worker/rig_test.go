@@ -20,15 +20,13 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/faultproxy"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/natstest"
 	"flexworker/internal/testing/pgtest"
 	"flexworker/migrations"
 )
-
-// patience is for what must come: it is never waited out when all is well.
-const patience = time.Minute
 
 // TestMain is the worker itself where a test has started it as a child.
 func TestMain(m *testing.M) {
@@ -46,45 +44,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	code := m.Run()
-	if err := pgtest.StopShared(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// eventually asks until the answer is nil and reports the last one that was not.
-func eventually(t *testing.T, ask func() error) {
-	t.Helper()
-	eventuallyWithin(t, patience+*outageFor, ask) // what came in an outage takes its time
-}
-
-// eventuallyWithin is eventually with another patience.
-func eventuallyWithin(t *testing.T, limit time.Duration, ask func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	for {
-		err := ask()
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("it never came about: %v", err)
-		case <-again.C:
-		}
-	}
-}
-
-func is[T comparable](what string, got, want T) error {
-	if got != want {
-		return fmt.Errorf("%s is %v, want %v", what, got, want)
-	}
-	return nil
+	os.Exit(pgtest.Run(m))
 }
 
 // rig is the world around the worker: NATS, Postgres and Flex, and what a sender
@@ -163,7 +123,7 @@ func (r *rig) start(cfg Config) *replica {
 	w := &replica{rig: r, cfg: cfg, done: make(chan struct{}), stop: cancel}
 	go func() {
 		defer close(w.done)
-		w.err = run(ctx, cfg, slog.New(slog.NewTextHandler(testWriter{r.t}, &slog.HandlerOptions{Level: slog.LevelWarn})), nil)
+		w.err = run(ctx, cfg, slog.New(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})), nil)
 	}()
 	r.t.Cleanup(func() { cancel(); w.wait() })
 	return w
@@ -177,7 +137,7 @@ func (w *replica) wait() {
 		if w.err != nil {
 			w.rig.t.Errorf("run: %v", w.err)
 		}
-	case <-time.After(patience):
+	case <-time.After(expect.Patience):
 		w.rig.t.Error("run does not return")
 	}
 }
@@ -194,15 +154,21 @@ func word(address string) (string, int, error) {
 	return strings.TrimSpace(string(body)), response.StatusCode, err
 }
 
+// eventually waits longer after an outage than others: what came in it takes its time.
+func (r *rig) eventually(ask func() error) {
+	r.t.Helper()
+	expect.EventuallyWithin(r.t, expect.Patience+*outageFor, ask)
+}
+
 // says waits until /readyz says so, with that status.
 func (r *rig) says(address, want string, status int) {
 	r.t.Helper()
-	eventually(r.t, func() error {
+	r.eventually(func() error {
 		got, code, err := word(address)
 		if err != nil {
 			return err
 		}
-		return is("readyz", fmt.Sprint(got, " ", code), fmt.Sprint(want, " ", status))
+		return expect.Is("readyz", fmt.Sprint(got, " ", code), fmt.Sprint(want, " ", status))
 	})
 }
 
@@ -226,7 +192,7 @@ func (r *rig) send(prefix string, from, to int) {
 	}
 	select {
 	case <-r.js.PublishAsyncComplete():
-	case <-time.After(patience):
+	case <-time.After(expect.Patience):
 		r.t.Fatal("the stream does not acknowledge")
 	}
 	for _, s := range sent {
@@ -324,9 +290,9 @@ func (in *reader) subjects() map[string]int {
 func (in *reader) balanced(want int) {
 	t := in.rig.t
 	t.Helper()
-	eventually(t, func() error { return is("results", len(in.final()), want) })
-	eventually(t, func() error {
-		return is("unpublished", in.rig.count(`SELECT count(*) FROM outbox WHERE published_at IS NULL`), 0)
+	in.rig.eventually(func() error { return expect.Is("results", len(in.final()), want) })
+	in.rig.eventually(func() error {
+		return expect.Is("unpublished", in.rig.count(`SELECT count(*) FROM outbox WHERE published_at IS NULL`), 0)
 	})
 	if n := in.rig.count(`SELECT count(*) FROM outbox WHERE state = 'created'`); n != want {
 		t.Errorf("%d created in the table, want %d: %s", n, want, in.rig.states())
@@ -364,12 +330,4 @@ func (r *rig) states() string {
 	}
 	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return fmt.Sprint(strings.Join(lines, ", "), " ", err)
-}
-
-// testWriter shows the log of a test that failed.
-type testWriter struct{ t *testing.T }
-
-func (w testWriter) Write(line []byte) (int, error) {
-	w.t.Logf("%s", line)
-	return len(line), nil
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/testing/expect"
 )
 
 // TestSendMalformed: who sent what could not become a request is told so, and waits
@@ -117,13 +119,13 @@ func TestSend(t *testing.T) {
 		t.Fatal(err)
 	}
 	var threshold time.Duration
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		consumers := results.ListConsumers(t.Context())
 		n := 0
 		for info := range consumers.Info() {
 			n, threshold = n+1, info.Config.InactiveThreshold
 		}
-		return is("consumers", n, 1)
+		return expect.Is("consumers", n, 1)
 	})
 	if threshold != 30*time.Second { // or many sends leave many consumers on the stream
 		t.Errorf("its consumer is kept for %v", threshold)
@@ -204,7 +206,7 @@ func TestSendThroughASource(t *testing.T) {
 	answer("READ", 92, "a", "conflict")
 	answer("READ", 93, "b", "created")
 	var out strings.Builder
-	if err := r.print(t.Context(), &out, map[place]string{{"SENT", 1}: "a", {"SENT", 2}: "a", {"SENT", 3}: "b"}, patience); err != nil {
+	if err := r.print(t.Context(), &out, map[place]string{{"SENT", 1}: "a", {"SENT", 2}: "a", {"SENT", 3}: "b"}, expect.Patience); err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(out.String(), "\n"); n != 3 || strings.Contains(out.String(), "stranger") {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/testing/expect"
 )
 
 // TestReadyzWhileNothingComes: a consumer that is paused is `nats` on /readyz, and ok
@@ -40,7 +42,9 @@ func TestReadyzWhileNothingComes(t *testing.T) {
 	}
 	created := func(n int) {
 		t.Helper()
-		eventually(t, func() error { return is("created", r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`), n) })
+		expect.Eventually(t, func() error {
+			return expect.Is("created", r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`), n)
+		})
 	}
 	created(3)
 	r.says(cfg.AdminAddr, "ok", 200)
@@ -96,16 +100,16 @@ func TestResultsStreamDeleted(t *testing.T) {
 			}
 			r.send("lost", 0, 3)
 			if !create {
-				eventually(t, func() error {
-					return is("named", strings.Contains(out.String(), "no stream is bound to interactions.results.>: create INTERACTION_RESULTS, or start with CREATE_STREAMS=true"), true)
+				expect.Eventually(t, func() error {
+					return expect.Is("named", strings.Contains(out.String(), "no stream is bound to interactions.results.>: create INTERACTION_RESULTS, or start with CREATE_STREAMS=true"), true)
 				})
 				r.says(cfg.AdminAddr, "nats", 503)
 				if _, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: cfg.ResultsStream, Subjects: []string{"interactions.results.>"}}); err != nil {
 					t.Fatal(err)
 				}
 			}
-			eventually(t, func() error {
-				return is("published", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`), 3)
+			expect.Eventually(t, func() error {
+				return expect.Is("published", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`), 3)
 			})
 			stream, err := r.js.Stream(t.Context(), cfg.ResultsStream)
 			if err != nil {
@@ -132,8 +136,8 @@ func TestNATSAwayIsSaid(t *testing.T) {
 	r.send("away", 0, 3)
 	published := func() {
 		t.Helper()
-		eventually(t, func() error {
-			return is("published", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`), 3)
+		expect.Eventually(t, func() error {
+			return expect.Is("published", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`), 3)
 		})
 	}
 	published()
@@ -141,8 +145,8 @@ func TestNATSAwayIsSaid(t *testing.T) {
 	if _, err := r.pool.Exec(t.Context(), `UPDATE outbox SET published_at = NULL`); err != nil { // as a republish does
 		t.Fatal(err)
 	}
-	eventually(t, func() error {
-		return is("said", strings.Contains(out.String(), `error="NATS is not connected"`), true)
+	expect.Eventually(t, func() error {
+		return expect.Is("said", strings.Contains(out.String(), `error="NATS is not connected"`), true)
 	})
 	if err := r.nats.Restart(); err != nil {
 		t.Fatal(err)

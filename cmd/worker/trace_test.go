@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"flexworker/internal/testing/expect"
 )
 
 // TestTracesWanted: the standard switches decide, and what is not supported is named.
@@ -79,7 +81,7 @@ func TestTraces(t *testing.T) {
 			w := r.command(r.environment("OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL, c.more))
 			r.says(w.address, "ok", 200)
 			r.send("traced", 0, 3)
-			eventually(t, func() error { return is("created", r.flex.Calls().Created, 3) })
+			expect.Eventually(t, func() error { return expect.Is("created", r.flex.Calls().Created, 3) })
 			stopped(t, w) // which sends what is left
 			if got := posts.Load() > 0; got != c.spans {
 				t.Errorf("%d posts of spans", posts.Load())
@@ -104,7 +106,7 @@ func TestHangingCollector(t *testing.T) {
 	w := r.command(r.environment("OTEL_EXPORTER_OTLP_ENDPOINT=http://"+collector.Addr().String(), "OTEL_BSP_SCHEDULE_DELAY=10", "OTEL_BSP_MAX_QUEUE_SIZE=16", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=8"))
 	r.says(w.address, "ok", 200)
 	r.send("hung", 0, 200)
-	eventually(t, func() error { return is("created", r.flex.Calls().Created, 200) })
+	expect.Eventually(t, func() error { return expect.Is("created", r.flex.Calls().Created, 200) })
 	if err := w.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"flexworker/internal/outbox/operator"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/faultproxy"
 )
 
@@ -27,7 +28,7 @@ func TestOutageInTheLog(t *testing.T) {
 	proxy.Cut()
 	r.says(w.address, "database", 503)
 	for _, loop := range []string{"nothing can be claimed", "the table cannot be looked at"} {
-		eventually(t, func() error {
+		expect.Eventually(t, func() error {
 			if !strings.Contains(w.log.String(), loop) {
 				return fmt.Errorf("it does not say that %s", loop)
 			}
@@ -52,7 +53,7 @@ func TestOutageInTheLog(t *testing.T) {
 	}
 	proxy.Heal()
 	r.says(w.address, "ok", 200)
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		for _, loop := range []string{"nothing can be claimed", "the table cannot be looked at"} {
 			if n := strings.Count(w.log.String(), `msg="works again" worker=`); n == 0 || !strings.Contains(w.log.String(), `trouble="`+loop) {
 				return fmt.Errorf("%d loops work again, %s not said", n, loop)

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/pgtest"
 )
@@ -56,7 +57,7 @@ func TestAnswers(t *testing.T) {
 	}
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	send("crm", string(requestOf("a")), nats.Header{"traceparent": {trace}})
-	eventually(t, func() error { return is("created", in.subjects()["interactions.results.created.crm"], 1) })
+	expect.Eventually(t, func() error { return expect.Is("created", in.subjects()["interactions.results.created.crm"], 1) })
 	send("shop.eu", string(requestOf("a")), nil)                                           // the same question by another
 	send("web", strings.Replace(string(requestOf("a")), "+15550100", "+15550101", 1), nil) // another request
 	send("bad", `{"request_id":"b","channel":{},"oops":1}`, nil)                           // faults
@@ -67,7 +68,7 @@ func TestAnswers(t *testing.T) {
 		"interactions.results.created.crm": 1, "interactions.results.created.shop.eu": 1, "interactions.results.conflict.web": 1,
 		"interactions.results.rejected.bad": 2, "interactions.results.malformed.worse": 1, "interactions.results.expired.late": 1,
 	}
-	eventually(t, func() error { return is("subjects", fmt.Sprint(in.subjects()), fmt.Sprint(want)) })
+	expect.Eventually(t, func() error { return expect.Is("subjects", fmt.Sprint(in.subjects()), fmt.Sprint(want)) })
 	for _, one := range in.list() {
 		switch one.Subject {
 		case "interactions.results.created.crm":
@@ -245,11 +246,11 @@ func TestReadyzWithoutResults(t *testing.T) {
 func runOnce(r *rig, cfg Config) error {
 	r.t.Helper()
 	done := make(chan error, 1)
-	go func() { done <- run(r.t.Context(), cfg, newLog(testWriter{r.t}, "warn", "text"), nil) }()
+	go func() { done <- run(r.t.Context(), cfg, newLog(r.t.Output(), "warn", "text"), nil) }()
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(patience):
+	case <-time.After(expect.Patience):
 		r.t.Fatal("it serves")
 		return nil
 	}
@@ -268,7 +269,7 @@ func TestCreateStreams(t *testing.T) {
 	cfg.CreateStreams = true
 	r.start(cfg)
 	for _, name := range []string{"INTERACTION_REQUESTS", "INTERACTION_RESULTS"} {
-		eventually(t, func() error { _, err := r.js.Stream(t.Context(), name); return err })
+		expect.Eventually(t, func() error { _, err := r.js.Stream(t.Context(), name); return err })
 	}
 	in := r.read()
 	r.send("a", 0, 5)

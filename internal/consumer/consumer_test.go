@@ -14,7 +14,9 @@ import (
 	"go.uber.org/goleak"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/pgtest"
+	"flexworker/migrations"
 )
 
 // TestRunLeavesNothing is not parallel: it counts goroutines.
@@ -48,7 +50,7 @@ func TestAckAfterCommit(t *testing.T) {
 	w.run(w.consumer(16))
 	release := w.block()
 	w.sendMany("a", 3)
-	eventually(t, func() error { return is("in hand", w.info().NumAckPending, 3) })
+	expect.Eventually(t, func() error { return expect.Is("in hand", w.info().NumAckPending, 3) })
 	if n := w.count(`SELECT count(*) FROM outbox`); n != 0 {
 		t.Fatalf("%d rows are there while the table is locked", n)
 	}
@@ -68,7 +70,7 @@ func TestAckAfterCommit(t *testing.T) {
 func TestPostgresAway(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t)
-	if err := migrate(t.Context(), server.DSN("postgres")); err != nil {
+	if _, err := migrations.Up(t.Context(), server.DSN("postgres")); err != nil {
 		t.Fatal(err)
 	}
 	pool, err := pgxpool.New(t.Context(), server.DSN("postgres"))
@@ -87,7 +89,7 @@ func TestPostgresAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.sendMany("paused", 5)
-	eventually(t, func() error { return is("in hand", w.info().NumAckPending, 5) })
+	expect.Eventually(t, func() error { return expect.Is("in hand", w.info().NumAckPending, 5) })
 	if floor := w.info().AckFloor.Stream; floor != 5 {
 		t.Errorf("acked up to %d while Postgres stood still", floor)
 	}
@@ -102,7 +104,7 @@ func TestPostgresAway(t *testing.T) {
 	}
 	w.sendMany("killed", 5)
 	// The first that cannot be stored ends the pulling: the others may still wait in the stream.
-	eventually(t, func() error { return is("some are in hand", w.info().NumAckPending > 0, true) })
+	expect.Eventually(t, func() error { return expect.Is("some are in hand", w.info().NumAckPending > 0, true) })
 	if floor := w.info().AckFloor.Stream; floor != 10 {
 		t.Errorf("acked up to %d without Postgres", floor)
 	}
@@ -209,7 +211,7 @@ func TestEmptyBody(t *testing.T) {
 			}
 		}
 	}
-	eventually(t, func() error { return is("malformed", w.malformed(), 6) })
+	expect.Eventually(t, func() error { return expect.Is("malformed", w.malformed(), 6) })
 	if n := w.count(`SELECT count(*) FROM outbox_malformed WHERE raw = '' AND error = 'the message is empty; a request is a JSON object'`); n != 6 {
 		t.Errorf("%d have their reason, want 6", n)
 	}
@@ -227,7 +229,7 @@ func TestWordOfASender(t *testing.T) {
 	w.run(c)
 	w.send("", headers{"Status": {"409"}, "Description": {"Consumer Deleted"}})
 	w.sendMany("innocent", 5)
-	eventually(t, func() error { return is("attached again", c.Counters.Attached.Load() > 1, true) })
+	expect.Eventually(t, func() error { return expect.Is("attached again", c.Counters.Attached.Load() > 1, true) })
 	c.unopened.mu.Lock()
 	defer c.unopened.mu.Unlock()
 	if c.unopened.told != "" {
@@ -251,7 +253,7 @@ func TestGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.send("", headers{"Status": {"100"}})
-	eventually(t, func() error { return is("malformed", w.malformed(), 1) })
+	expect.Eventually(t, func() error { return expect.Is("malformed", w.malformed(), 1) })
 	w.sendMany("after", 1)
 	w.rows(2)
 }
@@ -300,9 +302,9 @@ func TestStop(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { c.Run(ctx); close(done) }()
-	eventually(t, func() error { return is("500 in hand", w.info().NumAckPending >= 500, true) })
-	eventually(t, func() error {
-		return is("an insert waits", w.count(`SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'outbox'::regclass`) > 0, true)
+	expect.Eventually(t, func() error { return expect.Is("500 in hand", w.info().NumAckPending >= 500, true) })
+	expect.Eventually(t, func() error {
+		return expect.Is("an insert waits", w.count(`SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'outbox'::regclass`) > 0, true)
 	})
 	stop()
 	release()
@@ -339,11 +341,11 @@ func TestDeleteMarkers(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.rows(1)
-	eventually(t, func() error { return is("markers", c.Counters.Markers.Load(), 1) })
+	expect.Eventually(t, func() error { return expect.Is("markers", c.Counters.Markers.Load(), 1) })
 	// A sender's own empty message is none, and one with data neither.
 	for n, data := range []string{"", `{}`} {
 		w.send(data, []headers{nil, {"Nats-Marker-Reason": {"MaxAge"}}}[n])
-		eventually(t, func() error { return is("malformed", c.Counters.Malformed.Load(), int64(n+1)) })
+		expect.Eventually(t, func() error { return expect.Is("malformed", c.Counters.Malformed.Load(), int64(n+1)) })
 	}
 	w.acked()
 	if n := c.Counters.Markers.Load(); n != 1 || w.malformed() != 2 {

@@ -13,49 +13,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/natstest"
 	"flexworker/internal/testing/pgtest"
 	"flexworker/migrations"
 )
 
-// patience is for what must come: it is never waited out when all is well.
-const patience = 40 * time.Second
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if err := pgtest.StopShared(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// eventually asks until the answer is nil and reports the last one that was not.
-func eventually(t *testing.T, ask func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	again := time.NewTicker(10 * time.Millisecond)
-	defer again.Stop()
-	for {
-		err := ask()
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("it never came about: %v", err)
-		case <-again.C:
-		}
-	}
-}
-
-func is[T comparable](what string, got, want T) error {
-	if got != want {
-		return fmt.Errorf("%s is %v, want %v", what, got, want)
-	}
-	return nil
-}
+func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
 
 // world is one stream and one database, with a client that publishes.
 type world struct {
@@ -69,12 +33,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return worldOn(t, pgtest.NewPool(t, migrate, outbox.Configure))
-}
-
-func migrate(ctx context.Context, dsn string) error {
-	_, err := migrations.Up(ctx, dsn)
-	return err
+	return worldOn(t, pgtest.NewPool(t, migrations.Up, outbox.Configure))
 }
 
 // worldOn is a world on a database of the test's own.
@@ -119,15 +78,7 @@ func (w *world) consumer(prefetch int) *Consumer {
 		w.t.Fatal(err)
 	}
 	return &Consumer{Stream: js, Names: w.names, Store: outbox.NewStore(w.pool, "test", time.Second), Attribute: "interaction_request",
-		Prefetch: prefetch, Log: slog.New(slog.NewTextHandler(testWriter{w.t}, nil)), Counters: &Counters{}}
-}
-
-// testWriter shows the log of a test that failed.
-type testWriter struct{ t *testing.T }
-
-func (w testWriter) Write(line []byte) (int, error) {
-	w.t.Logf("%s", line)
-	return len(line), nil
+		Prefetch: prefetch, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)), Counters: &Counters{}}
 }
 
 // run starts a replica, waits until it consumes, and returns what stops it and
@@ -144,12 +95,12 @@ func (w *world) run(c *Consumer) (stop func()) {
 		cancel()
 		select {
 		case <-done:
-		case <-time.After(patience):
+		case <-time.After(expect.Patience):
 			w.t.Error("Run does not return")
 		}
 	}
 	w.t.Cleanup(stop)
-	eventually(w.t, func() error { return is("attached", c.Counters.Attached.Load() > 0, true) })
+	expect.Eventually(w.t, func() error { return expect.Is("attached", c.Counters.Attached.Load() > 0, true) })
 	return stop
 }
 
@@ -190,7 +141,7 @@ func (w *world) published() {
 	w.t.Helper()
 	select {
 	case <-w.js.PublishAsyncComplete():
-	case <-time.After(patience):
+	case <-time.After(expect.Patience):
 		w.t.Fatal("the stream does not acknowledge")
 	}
 }
@@ -198,30 +149,24 @@ func (w *world) published() {
 // count runs a query for one number.
 func (w *world) count(sql string, args ...any) int {
 	w.t.Helper()
-	var n int
-	if err := w.pool.QueryRow(w.t.Context(), sql, args...).Scan(&n); err != nil {
-		w.t.Fatal(err)
-	}
-	return n
+	return pgtest.One[int](w.t, w.pool, sql, args...)
 }
 
 // exec runs a statement that a test needs to make time.
 func (w *world) exec(sql string) {
 	w.t.Helper()
-	if _, err := w.pool.Exec(w.t.Context(), sql); err != nil {
-		w.t.Fatal(err)
-	}
+	pgtest.Exec(w.t, w.pool, sql)
 }
 
 // rows asks for a number of requests.
 func (w *world) rows(want int) {
 	w.t.Helper()
-	eventually(w.t, func() error {
+	expect.Eventually(w.t, func() error {
 		var n int // a connection may be one of before an outage
 		if err := w.pool.QueryRow(w.t.Context(), `SELECT count(*) FROM outbox`).Scan(&n); err != nil {
 			return err
 		}
-		return is("requests", n, want)
+		return expect.Is("requests", n, want)
 	})
 }
 
@@ -231,7 +176,7 @@ func (w *world) malformed() int { return w.count(`SELECT count(*) FROM outbox_ma
 // the client's five seconds: it is asked again.
 func (w *world) info() (info *jetstream.ConsumerInfo) {
 	w.t.Helper()
-	eventually(w.t, func() error {
+	expect.Eventually(w.t, func() error {
 		c, err := w.js.Consumer(w.t.Context(), w.names.Stream, w.names.Consumer)
 		if err == nil {
 			info = c.CachedInfo()
@@ -244,7 +189,7 @@ func (w *world) info() (info *jetstream.ConsumerInfo) {
 // acked waits until nothing is pending and everything is acknowledged.
 func (w *world) acked() {
 	w.t.Helper()
-	eventually(w.t, func() error {
+	expect.Eventually(w.t, func() error {
 		if i := w.info(); i.NumAckPending != 0 || i.NumPending != 0 {
 			return fmt.Errorf("%d unacked, %d not delivered", i.NumAckPending, i.NumPending)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/faultproxy"
 )
 
@@ -53,8 +54,8 @@ func (w *world) fill(c *Consumer) (store *slowStore, stop func()) {
 	c.Store = store
 	stop = w.run(c)
 	w.t.Cleanup(store.release)
-	eventually(w.t, func() error {
-		return errors.Join(is("adds that wait", store.waiting.Load(), 4), is("some are prefetched", w.info().NumAckPending > 5, true))
+	expect.Eventually(w.t, func() error {
+		return errors.Join(expect.Is("adds that wait", store.waiting.Load(), 4), expect.Is("some are prefetched", w.info().NumAckPending > 5, true))
 	})
 	if n := w.info().NumAckPending; n > 2*c.Prefetch {
 		w.t.Errorf("%d are delivered to a replica that has %d in hand", n, c.Prefetch)
@@ -77,7 +78,7 @@ func (w *world) others(n int) {
 	for m := range batch.Messages() {
 		got = append(got, m)
 	}
-	if err := errors.Join(batch.Error(), is("messages that another replica gets", len(got), n)); err != nil {
+	if err := errors.Join(batch.Error(), expect.Is("messages that another replica gets", len(got), n)); err != nil {
 		w.t.Error(err)
 	}
 	for _, m := range got { // not before: they would come again to this very batch
@@ -139,7 +140,7 @@ func TestFullConsumerDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	store.answers <- errors.New("connection refused")
-	eventually(t, func() error { return is("some are given back", c.Counters.GivenBack.Load() > 1, true) })
+	expect.Eventually(t, func() error { return expect.Is("some are given back", c.Counters.GivenBack.Load() > 1, true) })
 	store.release()
 	w.rows(20)
 	w.acked()
@@ -211,7 +212,7 @@ func TestAckOneFails(t *testing.T) {
 					t.Errorf("%d: %v, %v", i, own, err)
 				}
 			}
-			eventually(t, func() error { return is("unacked", w.info().NumAckPending, 1) })
+			expect.Eventually(t, func() error { return expect.Is("unacked", w.info().NumAckPending, 1) })
 		})
 	}
 }

@@ -3,6 +3,8 @@ package consumer
 import (
 	"context"
 	"testing"
+
+	"flexworker/internal/testing/expect"
 )
 
 // hold keeps what sql locks, as somebody in psql does, until the returned function is called.
@@ -41,10 +43,10 @@ func TestRowLocked(t *testing.T) {
 			w.sendMany("old", 1) // asked again
 			w.sendMany("new", 1)
 			w.sendMany("more", 50)
-			eventually(t, func() error {
-				return is("others", w.count(`SELECT count(*) FROM outbox WHERE request_id LIKE 'more-%'`), 50)
+			expect.Eventually(t, func() error {
+				return expect.Is("others", w.count(`SELECT count(*) FROM outbox WHERE request_id LIKE 'more-%'`), 50)
 			})
-			eventually(t, func() error { return is("messages in hand", w.info().NumAckPending, 1) })
+			expect.Eventually(t, func() error { return expect.Is("messages in hand", w.info().NumAckPending, 1) })
 			if n, back := c.Counters.Attached.Load(), c.Counters.GivenBack.Load(); n != 1 || back != 0 {
 				t.Errorf("attached %d times, %d given back", n, back)
 			}
@@ -70,8 +72,8 @@ func TestManyRowsLocked(t *testing.T) {
 	w.hold(`SELECT FROM outbox FOR UPDATE`)
 	w.sendMany("old", 10)
 	w.sendMany("more", 50)
-	eventually(t, func() error {
-		return is("others", w.count(`SELECT count(*) FROM outbox WHERE request_id LIKE 'more-%'`), 50)
+	expect.Eventually(t, func() error {
+		return expect.Is("others", w.count(`SELECT count(*) FROM outbox WHERE request_id LIKE 'more-%'`), 50)
 	})
 	if n := c.Counters.Attached.Load(); n != 1 {
 		t.Errorf("attached %d times", n)

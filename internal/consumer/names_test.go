@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/testing/expect"
 )
 
 // TestConsumerDeleted: the worker makes it anew; it begins at 1, and all that is
@@ -85,7 +86,7 @@ func TestNATSRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Asked of the stream: the connection may not know yet that it is none any more.
-	eventually(t, func() error { _, err := w.js.Stream(t.Context(), w.names.Stream); return err })
+	expect.Eventually(t, func() error { _, err := w.js.Stream(t.Context(), w.names.Stream); return err })
 	w.sendMany("b", 50)
 	w.rows(100)
 }
@@ -323,7 +324,7 @@ func TestAdvice(t *testing.T) {
 			if _, err := names.Open(t.Context(), w.js); err != nil {
 				t.Fatal(err)
 			}
-			c := Consumer{Stream: w.js, Names: names, Retention: tt.retention, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
+			c := Consumer{Stream: w.js, Names: names, Retention: tt.retention, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 			got := c.Advice(t.Context())
 			if len(got) != len(tt.want) {
 				t.Errorf("got %d pieces of advice, want %d: %q", len(got), len(tt.want), got)
@@ -349,7 +350,7 @@ func TestAskedAgainUnderOneID(t *testing.T) {
 	w.send(`{`+channelOK+`,`+routingOK+`}`, header)
 	w.rows(1)
 	for i, body := range []string{`{` + channelOK + `,` + routingOK + `}`, `{` + channelOK + `,` + routingOK + `,"interaction_context_sid":"HQ00000000000000000000000000000001"}`} {
-		eventually(t, func() error { // the window is over after 100 ms
+		expect.Eventually(t, func() error { // the window is over after 100 ms
 			m := nats.NewMsg("requests.crm")
 			m.Data, m.Header = []byte(body), nats.Header(header)
 			ack, err := w.js.PublishMsg(t.Context(), m)
@@ -358,8 +359,8 @@ func TestAskedAgainUnderOneID(t *testing.T) {
 			}
 			return err
 		})
-		eventually(t, func() error {
-			return is("asked again, and conflicts", [2]int{w.count(`SELECT count(*) FROM outbox_repeats`), w.malformed()}, [2]int{1, i})
+		expect.Eventually(t, func() error {
+			return expect.Is("asked again, and conflicts", [2]int{w.count(`SELECT count(*) FROM outbox_repeats`), w.malformed()}, [2]int{1, i})
 		})
 	}
 	w.rows(1)

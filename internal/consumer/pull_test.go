@@ -15,9 +15,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/outbox"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/faultproxy"
 	"flexworker/internal/testing/natstest"
 	"flexworker/internal/testing/pgtest"
+	"flexworker/migrations"
 )
 
 // kept is a log that a test reads while it is written.
@@ -63,7 +65,7 @@ func (w *world) edited(change func(*jetstream.ConsumerConfig)) {
 	config := w.info().Config
 	change(&config)
 	// A busy server may answer later than the client waits; the same change a second time changes nothing.
-	eventually(w.t, func() error {
+	expect.Eventually(w.t, func() error {
 		_, err := w.js.UpdateConsumer(w.t.Context(), w.names.Stream, config)
 		return err
 	})
@@ -72,7 +74,7 @@ func (w *world) edited(change func(*jetstream.ConsumerConfig)) {
 // stalled waits until a replica says that nothing comes, for a reason with these words.
 func (w *world) stalled(c *Consumer, words ...string) {
 	w.t.Helper()
-	eventually(w.t, func() error {
+	expect.Eventually(w.t, func() error {
 		why, stalled := c.Stalled()
 		for _, word := range words {
 			if !stalled || !strings.Contains(why, word) {
@@ -86,7 +88,7 @@ func (w *world) stalled(c *Consumer, words ...string) {
 // moves waits until a replica no longer says so.
 func (w *world) moves(c *Consumer) {
 	w.t.Helper()
-	eventually(w.t, func() error {
+	expect.Eventually(w.t, func() error {
 		if why, stalled := c.Stalled(); stalled {
 			return errors.New(why)
 		}
@@ -134,7 +136,7 @@ func TestLimitedPulls(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := worldWith(t, pgtest.NewPool(t, migrate, outbox.Configure), natstest.Options{Limits: tt.server})
+			w := worldWith(t, pgtest.NewPool(t, migrations.Up, outbox.Configure), natstest.Options{Limits: tt.server})
 			if tt.change != nil {
 				w.made(tt.change)
 			}
@@ -250,8 +252,8 @@ func TestPausedConsumer(t *testing.T) {
 	w.rows(20)
 	w.acked()
 	w.moves(c)
-	eventually(t, func() error {
-		return is("ends in the log", log.count(`msg="works again" trouble="no messages come"`), 1)
+	expect.Eventually(t, func() error {
+		return expect.Is("ends in the log", log.count(`msg="works again" trouble="no messages come"`), 1)
 	})
 	if _, err := stream.PauseConsumer(ctx, w.names.Consumer, time.Now().Add(4*time.Second)); err != nil {
 		t.Fatal(err)
@@ -261,8 +263,8 @@ func TestPausedConsumer(t *testing.T) {
 	w.rows(40)
 	w.acked()
 	w.moves(c)
-	eventually(t, func() error {
-		return is("ends in the log", log.count(`msg="works again" trouble="no messages come"`), 2)
+	expect.Eventually(t, func() error {
+		return expect.Is("ends in the log", log.count(`msg="works again" trouble="no messages come"`), 2)
 	})
 	if n := log.count(`msg="no messages come" `); n != 2 {
 		t.Errorf("two pauses were named %d times", n)

@@ -11,6 +11,7 @@ import (
 
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
 )
 
 // triesOf is a Store that counts how often it was to add each request.
@@ -55,16 +56,16 @@ func TestPostgresTakesNoRows(t *testing.T) {
 	tries := &triesOf{Store: c.Store, adds: map[string]int{}}
 	c.Store = tries
 	defer w.run(c)()
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if n := c.Counters.Attached.Load(); n == 0 {
 			return fmt.Errorf("attached %d times", n)
 		}
-		return is("in hand", w.info().NumAckPending, 5)
+		return expect.Is("in hand", w.info().NumAckPending, 5)
 	})
 	delivered := w.info().Delivered.Consumer
 	// Each message is tried again, and the stream told, three times.
 	first := tries.least()
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if n := tries.least(); n < first+3 {
 			return fmt.Errorf("a message was tried %d times", n)
 		}
@@ -98,7 +99,7 @@ func TestReplayOlderThanRetention(t *testing.T) {
 	late := w.consumer(8)
 	late.Retention, late.Store.(*outbox.Store).Retention = time.Nanosecond, time.Nanosecond
 	defer w.run(late)()
-	eventually(t, func() error { return is("malformed", w.malformed(), 1) })
+	expect.Eventually(t, func() error { return expect.Is("malformed", w.malformed(), 1) })
 	w.acked()
 	w.rows(1)
 }

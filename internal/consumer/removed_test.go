@@ -12,6 +12,7 @@ import (
 
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
 )
 
 // A meanwhile acts before each statement that contains its text.
@@ -67,7 +68,7 @@ func TestRemovedMeanwhile(t *testing.T) {
 			w.run(c)
 			w.acked()
 			w.sendMany("c", 1) // taken by this attachment, or by the next
-			eventually(t, func() error { return is("answered", w.count(`SELECT count(*) FROM outbox`)+w.malformed(), 8) })
+			expect.Eventually(t, func() error { return expect.Is("answered", w.count(`SELECT count(*) FROM outbox`)+w.malformed(), 8) })
 			w.rows(tt.rows)
 			if n := w.malformed(); n != tt.malformed {
 				t.Errorf("%d malformed, want %d", n, tt.malformed)
@@ -132,7 +133,7 @@ func TestConsumerMadeAnewAfterRetention(t *testing.T) {
 		defer close(pruned)
 		(&outbox.Pruner{Store: before.Store.(earlier).Store, Retention: retention, Log: before.Log, Counters: &outbox.Counters{}}).Run(ctx)
 	}()
-	eventually(t, func() error { return is("requests", w.count(`SELECT count(*) FROM outbox`), 1) })
+	expect.Eventually(t, func() error { return expect.Is("requests", w.count(`SELECT count(*) FROM outbox`), 1) })
 	end()
 	<-pruned
 	if err := w.js.DeleteConsumer(t.Context(), w.names.Stream, w.names.Consumer); err != nil {
@@ -141,9 +142,9 @@ func TestConsumerMadeAnewAfterRetention(t *testing.T) {
 	again := replica()
 	w.run(again)
 	w.acked()
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		// taken and gone are older than requests are remembered: whether they were answered nobody knows.
-		return is("malformed", again.Counters.Malformed.Load(), 2+1)
+		return expect.Is("malformed", again.Counters.Malformed.Load(), 2+1)
 	})
 	if n := w.count(`SELECT count(*) FROM outbox`); n != 1 {
 		t.Errorf("%d requests, want the one that was asked again", n)

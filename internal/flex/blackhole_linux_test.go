@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/wan"
 )
 
@@ -173,7 +174,7 @@ func TestWhatWasGivenUpCannotArrive(t *testing.T) {
 				t.Error("nothing was lost")
 			}
 			line.Mend()
-			eventually(t, func() bool { return other.has("control") })
+			expect.Eventually(t, func() error { return expect.Is("the control has arrived", other.has("control"), true) })
 			if f.has("ours") {
 				t.Error("what was given up has arrived")
 			}
@@ -183,18 +184,3 @@ func TestWhatWasGivenUpCannotArrive(t *testing.T) {
 
 // trustFar takes the test server's certificate, which is for other names.
 func trustFar(c *Client) { c.transport.TLSClientConfig.ServerName = "example.com" }
-
-// eventually waits until it is so.
-func eventually(t *testing.T, so func() bool) {
-	t.Helper()
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	late := time.After(time.Minute)
-	for !so() {
-		select {
-		case <-again.C:
-		case <-late:
-			t.Fatal("it never came about")
-		}
-	}
-}

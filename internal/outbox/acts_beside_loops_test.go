@@ -14,7 +14,9 @@ import (
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 var ann = operator.Act{Who: "ann@desk", Why: "a test"}
@@ -38,7 +40,7 @@ func (s *Store) republish(ctx context.Context, a operator.Act, f operator.Filter
 // acts are what is recorded of people, a line each.
 func acts(t *testing.T, s *Store) string {
 	t.Helper()
-	return one[string](t, s.pool, `SELECT coalesce(string_agg(concat_ws(' ', who, why, act, request_id, was), '; ' ORDER BY act, request_id), '') FROM outbox_acts`)
+	return pgtest.One[string](t, s.pool, `SELECT coalesce(string_agg(concat_ws(' ', who, why, act, request_id, was), '; ' ORDER BY act, request_id), '') FROM outbox_acts`)
 }
 
 // TestRetryAnswersAnew: the second final result has another message id, so the
@@ -97,7 +99,7 @@ func TestResolveRacesOutcome(t *testing.T) {
 	const n = 40
 	mustAdd(t, s, "r", n)
 	leases := mustClaim(t, s, n)
-	exec(t, s.pool, `UPDATE outbox SET leased_until = now() - interval '1 second'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = now() - interval '1 second'`)
 	if got, err := s.lapse(t.Context()); err != nil || got != n {
 		t.Fatal(got, err)
 	}
@@ -118,23 +120,23 @@ func TestResolveRacesOutcome(t *testing.T) {
 		both.Go(func() { _, late = s.record(t.Context(), told(l, o)) })
 		both.Wait()
 		r := s.row(t, l.RequestID)
-		done := one[int](t, s.pool, `SELECT count(*) FROM outbox_acts WHERE request_id = $1`, l.RequestID)
-		applied := one[bool](t, s.pool, `SELECT applied FROM outbox_attempts WHERE outbox_id = $1 AND outcome = 'created'`, l.ID)
+		done := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_acts WHERE request_id = $1`, l.RequestID)
+		applied := pgtest.One[bool](t, s.pool, `SELECT applied FROM outbox_attempts WHERE outbox_id = $1 AND outcome = 'created'`, l.ID)
 		switch {
 		case byHand == nil && errors.Is(late, ErrLeaseLost):
 			person++
-			if done != 1 || applied || i%2 == 0 && deref(r.InteractionSID) != theirs || i%2 == 1 && r.State != request.Pending {
+			if done != 1 || applied || i%2 == 0 && pgtest.Deref(r.InteractionSID) != theirs || i%2 == 1 && r.State != request.Pending {
 				t.Errorf("the person won: %+v, %d acts, applied %v", r, done, applied)
 			}
 		case errors.Is(byHand, operator.ErrNotUncertain) && late == nil:
 			outcome++
-			if done != 0 || !applied || deref(r.InteractionSID) != ours {
+			if done != 0 || !applied || pgtest.Deref(r.InteractionSID) != ours {
 				t.Errorf("the outcome won: %+v, %d acts, applied %v", r, done, applied)
 			}
 		case byHand == nil && late == nil && i%2 == 1:
 			// Said to be absent, not sent again yet, and created after all.
 			outcome++
-			if done != 1 || !applied || deref(r.InteractionSID) != ours {
+			if done != 1 || !applied || pgtest.Deref(r.InteractionSID) != ours {
 				t.Errorf("the outcome came after the person: %+v, %d acts, applied %v", r, done, applied)
 			}
 		default:
@@ -163,8 +165,8 @@ func TestHoldAndRelease(t *testing.T) {
 	if g := readGate(t, s); g.State != gate.Held || g.Reason != ann.Why || g.ChangedBy != ann.Who {
 		t.Errorf("%+v", g)
 	}
-	eventually(t, func() error { // both have asked the gate since
-		if one[int](t, s.pool, `SELECT extract(epoch FROM clock_timestamp() - held_since)::int FROM outbox_gate`) < 3 {
+	expect.Eventually(t, func() error { // both have asked the gate since
+		if pgtest.One[int](t, s.pool, `SELECT extract(epoch FROM clock_timestamp() - held_since)::int FROM outbox_gate`) < 3 {
 			return errors.New("not long enough")
 		}
 		return nil
@@ -224,10 +226,10 @@ func TestCancelRacesClaim(t *testing.T) {
 		}
 	})
 	both.Wait()
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'sending'`); n != claimed {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'sending'`); n != claimed {
 		t.Errorf("%d sending, %d claimed", n, claimed)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'cancelled' AND attempt = 0`); n != cancelled {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'cancelled' AND attempt = 0`); n != cancelled {
 		t.Errorf("%d cancelled unsent, %d were", n, cancelled)
 	}
 }
@@ -256,7 +258,7 @@ func TestDeadRowsBlockNoReplay(t *testing.T) {
 	if done.MessageID() == first {
 		t.Error("the second result would be dropped as a repeat of the first")
 	}
-	exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '2 days', published_at = now()`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '2 days', published_at = now()`)
 	if n, err := s.prune(t.Context(), time.Hour); err != nil || n != 1 {
 		t.Fatal(n, err)
 	}

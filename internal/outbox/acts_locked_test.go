@@ -11,6 +11,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestActLocked: an act on many goes on without a row that somebody holds, names it, and takes it
@@ -24,9 +25,9 @@ func TestActLocked(t *testing.T) {
 			mustAdd(t, s, "a", 3)
 			switch c.Name {
 			case "retry":
-				exec(t, s.pool, `UPDATE outbox SET state = 'cancelled', due_at = NULL, settled_at = now(), resolved_by = 'operator', error_kind = 'cancelled'`)
+				pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'cancelled', due_at = NULL, settled_at = now(), resolved_by = 'operator', error_kind = 'cancelled'`)
 			case "republish":
-				exec(t, s.pool, `UPDATE outbox SET state = 'cancelled', due_at = NULL, settled_at = now(), resolved_by = 'operator', error_kind = 'cancelled', published_at = now()`)
+				pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'cancelled', due_at = NULL, settled_at = now(), resolved_by = 'operator', error_kind = 'cancelled', published_at = now()`)
 			case "lookup":
 				for _, l := range mustClaim(t, s, 3) {
 					if _, err := s.record(t.Context(), told(l, flex.Outcome{ErrorKind: "timeout"})); err != nil {
@@ -48,7 +49,7 @@ func TestActLocked(t *testing.T) {
 			if err != nil || !slices.Equal(all.IDs, []string{"a-2"}) || len(all.Locked) != 0 {
 				t.Errorf("afterwards: %+v, %v", all, err)
 			}
-			if got := one[string](t, s.pool, `SELECT string_agg(request_id, ' ' ORDER BY id) FROM outbox_acts`); got != "a-1 a-3 a-2" {
+			if got := pgtest.One[string](t, s.pool, `SELECT string_agg(request_id, ' ' ORDER BY id) FROM outbox_acts`); got != "a-1 a-3 a-2" {
 				t.Errorf("recorded: %s", got)
 			}
 			checkOutbox(t, s.pool)
@@ -106,7 +107,7 @@ func TestReleaseLocked(t *testing.T) {
 	_, done := holding(t, s, `SELECT FROM outbox WHERE request_id = 'a-2' FOR UPDATE`)
 	due := func(want string) {
 		t.Helper()
-		if got := one[string](t, s.pool, `SELECT coalesce(string_agg(request_id, ' ' ORDER BY id), '') FROM outbox WHERE due_at <= now()`); got != want {
+		if got := pgtest.One[string](t, s.pool, `SELECT coalesce(string_agg(request_id, ' ' ORDER BY id), '') FROM outbox WHERE due_at <= now()`); got != want {
 			t.Errorf("due are %q, want %q", got, want)
 		}
 	}

@@ -17,6 +17,8 @@ import (
 
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
+	"flexworker/internal/testing/expect"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestAddAnswers walks one request through all that can be said to an event.
@@ -52,7 +54,7 @@ func TestAddAnswers(t *testing.T) {
 		"outbox_repeats WHERE source = 'web'":                                         1,
 		"outbox_malformed WHERE kind = 'conflict' AND request_id = 'a'":               1,
 	} {
-		if got := one[int](t, s.pool, "SELECT count(*) FROM "+what); got != want {
+		if got := pgtest.One[int](t, s.pool, "SELECT count(*) FROM "+what); got != want {
 			t.Errorf("%s: %d rows, want %d", what, got, want)
 		}
 	}
@@ -73,15 +75,15 @@ func TestAddRejected(t *testing.T) {
 		}
 		r := s.row(t, id)
 		var faults []struct{ Path, Problem string }
-		if err := json.Unmarshal([]byte(deref(r.Faults)), &faults); err != nil {
+		if err := json.Unmarshal([]byte(pgtest.Deref(r.Faults)), &faults); err != nil {
 			t.Fatal(err)
 		}
-		if r.State != request.Rejected || !slices.Equal(r.Raw, raw) || r.SettledAt == nil || r.DueIn != nil || deref(r.ErrorKind) != "invalid" ||
-			deref(r.ErrorMessage) != "channel: says \uFFFD or \uFFFD; channel: is \"second\"" {
-			t.Errorf("%q: %+v, message %q", raw, r, deref(r.ErrorMessage))
+		if r.State != request.Rejected || !slices.Equal(r.Raw, raw) || r.SettledAt == nil || r.DueIn != nil || pgtest.Deref(r.ErrorKind) != "invalid" ||
+			pgtest.Deref(r.ErrorMessage) != "channel: says \uFFFD or \uFFFD; channel: is \"second\"" {
+			t.Errorf("%q: %+v, message %q", raw, r, pgtest.Deref(r.ErrorMessage))
 		}
 		if len(faults) != 2 || faults[1].Path != "channel" || faults[1].Problem != `is "second"` {
-			t.Errorf("%q: faults %s", raw, deref(r.Faults))
+			t.Errorf("%q: faults %s", raw, pgtest.Deref(r.Faults))
 		}
 		e.Sequence += 100
 		if got, err := s.Add(t.Context(), e); err != nil || got != Repeated {
@@ -173,7 +175,7 @@ func TestAddBatch(t *testing.T) {
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v, want %v", got, err, want)
 	}
-	if sequence := one[int](t, s.pool, `SELECT stream_sequence FROM outbox WHERE request_id = 'a'`); sequence != 5 {
+	if sequence := pgtest.One[int](t, s.pool, `SELECT stream_sequence FROM outbox WHERE request_id = 'a'`); sequence != 5 {
 		t.Errorf("message %d has the id, want 5", sequence)
 	}
 }
@@ -203,15 +205,15 @@ func TestAddUnusualTexts(t *testing.T) {
 				t.Errorf("malformed %.20q: %v", text, err)
 			}
 		}
-		if got := one[[]byte](t, s.pool, `SELECT raw FROM outbox_malformed WHERE stream_sequence = $1`, 10*i+5); string(got) != text {
+		if got := pgtest.One[[]byte](t, s.pool, `SELECT raw FROM outbox_malformed WHERE stream_sequence = $1`, 10*i+5); string(got) != text {
 			t.Errorf("kept %.20q of %.20q", got, text)
 		}
 	}
 	// Every operator can read every header: one bad row would fail the query.
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_malformed, json_each(headers) h WHERE h.value ->> 0 IS NOT NULL`); n != 14 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_malformed, json_each(headers) h WHERE h.value ->> 0 IS NOT NULL`); n != 14 {
 		t.Errorf("%d headers, want 14", n)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_malformed`); n != 14 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_malformed`); n != 14 {
 		t.Errorf("%d malformed and conflicts, want 14", n)
 	}
 }
@@ -240,7 +242,7 @@ func TestAddOneRefusedByPostgres(t *testing.T) {
 			}))
 		})
 	}
-	eventually(t, func() error { // one write hangs at the lock, the others gather behind it
+	expect.Eventually(t, func() error { // one write hangs at the lock, the others gather behind it
 		if n := s.adds.Waiting(); n < len(answers)-5 {
 			return fmt.Errorf("%d wait", n)
 		}
@@ -258,7 +260,7 @@ func TestAddOneRefusedByPostgres(t *testing.T) {
 			t.Errorf("13: %v (away %t)", err, Away(err))
 		}
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox`); n != 19 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox`); n != 19 {
 		t.Errorf("%d rows, want 19", n)
 	}
 }
@@ -290,10 +292,10 @@ func TestAddConcurrent(t *testing.T) {
 	if n := accepted.Load(); n != ids {
 		t.Errorf("%d were accepted, want %d", n, ids)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox`); n != ids {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox`); n != ids {
 		t.Errorf("%d rows, want %d", n, ids)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_repeats`); n != 2*ids {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_repeats`); n != 2*ids {
 		t.Errorf("%d repeats, want %d", n, 2*ids)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 var afterLoss = operator.Act{Who: "ann", Why: "a failover"}
@@ -46,7 +47,7 @@ func TestRetryAfterRecheck(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
 			id := mustAdd(t, s, "r", 1, keyed)[0]
-			exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp(), stream_time = clock_timestamp() - interval '2 hours'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp(), stream_time = clock_timestamp() - interval '2 hours'`)
 			if n, err := s.expire(t.Context()); err != nil || n != 1 {
 				t.Fatal(n, err)
 			}
@@ -55,17 +56,17 @@ func TestRetryAfterRecheck(t *testing.T) {
 			if err != nil || all.Of[operator.AskedFirst+"; its expires_at has passed and no longer counts"] != 1 {
 				t.Fatal(all, err)
 			}
-			if r := s.row(t, id); r.State != request.Uncertain || deref(r.ErrorKind) != "lost" {
-				t.Errorf("%s, %s: %s", r.State, deref(r.ErrorKind), deref(r.ErrorMessage))
+			if r := s.row(t, id); r.State != request.Uncertain || pgtest.Deref(r.ErrorKind) != "lost" {
+				t.Errorf("%s, %s: %s", r.State, pgtest.Deref(r.ErrorKind), pgtest.Deref(r.ErrorMessage))
 			}
 			if _, err := s.desk().Release(t.Context(), afterLoss); err != nil {
 				t.Fatal(err)
 			}
 			s.grow(t, 20*time.Minute) // ten settle times, and more than the list remembers
-			exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
 			lookUp(t, resolver(t, s, tt.router, func(p *request.Policy) { p.Undecided = request.Retry }))
 			if r := s.row(t, id); r.State != tt.want {
-				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
+				t.Errorf("%s: %s; want %s", r.State, pgtest.Deref(r.ErrorMessage), tt.want)
 			}
 		})
 	}
@@ -86,18 +87,18 @@ func TestExpireAfterRecheck(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
 			id := mustAdd(t, s, "r", 1, keyed)[0]
-			exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp(), stream_time = clock_timestamp() - interval '2 hours'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp(), stream_time = clock_timestamp() - interval '2 hours'`)
 			s.recheck(t, time.Now().Add(-3*time.Minute), "")
 			if n, err := s.expire(t.Context()); err != nil || n != 0 {
 				t.Fatalf("%d expired, %v: %s", n, err, s.row(t, id).State)
 			}
-			exec(t, s.pool, `UPDATE outbox SET uncertain_since = uncertain_since - interval '2 minutes'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET uncertain_since = uncertain_since - interval '2 minutes'`)
 			lookUp(t, resolver(t, s, tt.router))
 			if _, err := s.expire(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if r := s.row(t, id); r.State != tt.want || deref(r.ErrorMessage) == "expires_at passed before it was sent" {
-				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
+			if r := s.row(t, id); r.State != tt.want || pgtest.Deref(r.ErrorMessage) == "expires_at passed before it was sent" {
+				t.Errorf("%s: %s; want %s", r.State, pgtest.Deref(r.ErrorMessage), tt.want)
 			}
 		})
 	}
@@ -111,14 +112,14 @@ func TestRecheckDuringLookup(t *testing.T) {
 	id := mustAdd(t, s, "r", 1, keyed)[0]
 	s.timeout(t)
 	s.grow(t, 2*time.Minute)
-	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
 	r := resolver(t, s, taskRouter{})
 	early, err := s.Lookups.Take(t.Context(), 19, time.Minute, nil)
 	if err != nil || len(early.Asked) != 1 {
 		t.Fatal(early, err)
 	}
 	s.recheck(t, time.Now().Add(-time.Hour), "")
-	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
 	if q, err := s.Lookups.Take(t.Context(), 19, time.Minute, nil); err != nil || len(q.Asked) != 1 { // which is under way when the early one ends
 		t.Fatal(q, err)
 	}
@@ -126,7 +127,7 @@ func TestRecheckDuringLookup(t *testing.T) {
 		t.Fatal(err)
 	}
 	if row := s.row(t, id); row.State != request.Uncertain {
-		t.Errorf("%s: %s", row.State, deref(row.ErrorMessage))
+		t.Errorf("%s: %s", row.State, pgtest.Deref(row.ErrorMessage))
 	}
 }
 
@@ -137,7 +138,7 @@ func TestLateRecordAfterRecheck(t *testing.T) {
 	s := newStore(t)
 	id := mustAdd(t, s, "r", 1, keyed)[0]
 	lost := mustClaim(t, s, 1)[0] // in the lost time
-	exec(t, s.pool, `UPDATE outbox SET state = 'expired', attempt = 0, attempt_began_at = NULL, leased_by = NULL, leased_until = NULL,
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'expired', attempt = 0, attempt_began_at = NULL, leased_by = NULL, leased_until = NULL,
 		error_kind = 'expired', settled_at = clock_timestamp()`)
 	s.recheck(t, time.Now().Add(-time.Minute), "")
 	if _, err := s.desk().Do(t.Context(), operator.ToRetry(false), afterLoss, operator.Filter{RequestIDs: []string{id}}); err != nil {
@@ -146,7 +147,7 @@ func TestLateRecordAfterRecheck(t *testing.T) {
 	if _, err := s.record(t.Context(), decide(testPolicy, lost, good, 0)); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.row(t, id); r.State != request.Created || deref(r.InteractionSID) != good.InteractionSID {
-		t.Errorf("%s: %s", r.State, deref(r.ErrorMessage))
+	if r := s.row(t, id); r.State != request.Created || pgtest.Deref(r.InteractionSID) != good.InteractionSID {
+		t.Errorf("%s: %s", r.State, pgtest.Deref(r.ErrorMessage))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestAskProvesWhatALookupProves: a person who says that there is nothing is told that this
@@ -49,7 +50,7 @@ func TestAskProvesWhatALookupProves(t *testing.T) {
 				}
 			}
 			if tt.settle > 0 {
-				exec(t, s.pool, `INSERT INTO outbox_replicas (name, version, seen_at, state, lookup_settle, flex_timeout, flex_rate, uncertain_policy, retention)
+				pgtest.Exec(t, s.pool, `INSERT INTO outbox_replicas (name, version, seen_at, state, lookup_settle, flex_timeout, flex_rate, uncertain_policy, retention)
 					VALUES ('other', 'v', clock_timestamp(), 'ok', $1, '15 s', 5, 'hold', '720 h')`, tt.settle)
 			}
 			router := taskRouter{log: logOf(shown...)}

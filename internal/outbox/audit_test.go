@@ -14,8 +14,10 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/natstest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // books are the three accounts that an audit holds against each other.
@@ -66,7 +68,7 @@ func (b *books) ask(raw []byte) {
 	if _, err := b.results.Publish(ctx, "interactions.requests.crm", raw); err != nil {
 		b.t.Fatal(err)
 	}
-	m, err := b.inbox.Next(jetstream.FetchMaxWait(soon))
+	m, err := b.inbox.Next(jetstream.FetchMaxWait(expect.Patience))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -94,12 +96,12 @@ func (b *books) ask(raw []byte) {
 func (b *books) publish() {
 	b.t.Helper()
 	age(b.t, b.s)
-	exec(b.t, b.s.pool, `UPDATE outbox_repeats SET received_at = received_at - interval '1 minute'`)
-	exec(b.t, b.s.pool, `UPDATE outbox_malformed SET received_at = received_at - interval '1 minute'`)
+	pgtest.Exec(b.t, b.s.pool, `UPDATE outbox_repeats SET received_at = received_at - interval '1 minute'`)
+	pgtest.Exec(b.t, b.s.pool, `UPDATE outbox_malformed SET received_at = received_at - interval '1 minute'`)
 	if !publishStrays(b.t, b.results.publisher(b.t, b.s)) {
 		b.t.Fatal("not all results were published")
 	}
-	if n := one[int](b.t, b.s.pool, `SELECT count(*) FROM outbox WHERE published_at IS NULL`); n != 0 {
+	if n := pgtest.One[int](b.t, b.s.pool, `SELECT count(*) FROM outbox WHERE published_at IS NULL`); n != 0 {
 		b.t.Fatalf("%d results are not published", n)
 	}
 }
@@ -169,12 +171,12 @@ func TestAuditTables(t *testing.T) {
 	b.want(t)
 	pool := b.s.pool
 	for _, table := range []string{"outbox", "outbox_attempts", "outbox_repeats", "outbox_malformed"} {
-		exec(t, pool, `CREATE TABLE kept_`+table+` AS TABLE `+table)
+		pgtest.Exec(t, pool, `CREATE TABLE kept_`+table+` AS TABLE `+table)
 	}
 	restore := func() {
 		for _, table := range []string{"outbox", "outbox_attempts", "outbox_repeats", "outbox_malformed"} {
-			exec(t, pool, `TRUNCATE `+table)
-			exec(t, pool, `INSERT INTO `+table+` OVERRIDING SYSTEM VALUE TABLE kept_`+table)
+			pgtest.Exec(t, pool, `TRUNCATE `+table)
+			pgtest.Exec(t, pool, `INSERT INTO `+table+` OVERRIDING SYSTEM VALUE TABLE kept_`+table)
 		}
 	}
 	const someSid = "KDffffffffffffffffffffffffffffffff"
@@ -229,7 +231,7 @@ func TestAuditTables(t *testing.T) {
 		{"malformed deleted", `DELETE FROM outbox_malformed`, []string{ruleMessage + ": message 52"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			exec(t, pool, tt.sql)
+			pgtest.Exec(t, pool, tt.sql)
 			b.want(t, tt.want...)
 			restore()
 		})
@@ -370,7 +372,7 @@ func TestAuditRequests(t *testing.T) {
 	}
 	take := func() jetstream.Msg {
 		t.Helper()
-		m, err := b.inbox.Next(jetstream.FetchMaxWait(soon))
+		m, err := b.inbox.Next(jetstream.FetchMaxWait(expect.Patience))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -401,10 +403,10 @@ func TestAuditAfterRetention(t *testing.T) {
 	t.Parallel()
 	b := newBooks(t, 20)
 	b.ask(event("waits", 0).Request)
-	exec(t, b.s.pool, `UPDATE outbox SET received_at = received_at - interval '40 days', due_at = now() + interval '1 day' WHERE request_id = 'waits'`)
+	pgtest.Exec(t, b.s.pool, `UPDATE outbox SET received_at = received_at - interval '40 days', due_at = now() + interval '1 day' WHERE request_id = 'waits'`)
 	// Streams keep their own time, so retention is made short in place of the messages old.
-	retention := one[time.Duration](t, b.s.pool, `SELECT clock_timestamp() - greatest((SELECT max(settled_at) FROM outbox), (SELECT max(stream_time) FROM outbox_repeats))`)
-	exec(t, b.s.pool, `DELETE FROM outbox_malformed`) // goes by when it was answered
+	retention := pgtest.One[time.Duration](t, b.s.pool, `SELECT clock_timestamp() - greatest((SELECT max(settled_at) FROM outbox), (SELECT max(stream_time) FROM outbox_repeats))`)
+	pgtest.Exec(t, b.s.pool, `DELETE FROM outbox_malformed`) // goes by when it was answered
 	results, err := b.results.Stream(t.Context(), "RESULTS")
 	if err != nil {
 		t.Fatal(err)
@@ -412,7 +414,7 @@ func TestAuditAfterRetention(t *testing.T) {
 	if n, err := b.s.prune(t.Context(), retention); err != nil || n != 20 {
 		t.Fatal(n, err)
 	}
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		r, err := b.s.desk().Audit(t.Context(), b.requests, results, "worker", time.Millisecond)
 		if err == nil && len(r.Offenders) > 0 {
 			err = fmt.Errorf("%v", r.Offenders)

@@ -17,6 +17,7 @@ import (
 
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestClaimConcurrent: 8 claimers of 3 workers never get more than they asked
@@ -62,7 +63,7 @@ func TestClaimConcurrent(t *testing.T) {
 			}
 			all.Wait()
 			// What a statement locked beyond its limit would be sending, too.
-			if n := one[int](t, pool, `SELECT count(*) FROM outbox WHERE state = 'sending'`); n != len(seen) || n != requests {
+			if n := pgtest.One[int](t, pool, `SELECT count(*) FROM outbox WHERE state = 'sending'`); n != len(seen) || n != requests {
 				t.Errorf("%d are sending, %d are leased, want %d", n, len(seen), requests)
 			}
 		})
@@ -90,7 +91,7 @@ func planned(t *testing.T, pool *pgxpool.Pool, settings string) *pgxpool.Pool {
 func TestClaimOrder(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	now := one[time.Time](t, s.pool, `SELECT clock_timestamp()`)
+	now := pgtest.One[time.Time](t, s.pool, `SELECT clock_timestamp()`)
 	add := func(id string, change func(*request.Event)) {
 		t.Helper()
 		if _, err := s.Add(t.Context(), event(id, rand.Uint64N(1<<40), change)); err != nil {
@@ -131,17 +132,17 @@ func TestClaimLease(t *testing.T) {
 			l.Source != "crm" || string(l.Request) != string(e.Request) {
 			t.Errorf("attempt %d: %+v", attempt, l)
 		}
-		if r.State != request.Sending || r.Attempt != attempt || !strings.HasPrefix(deref(r.LeasedBy), "w1/") || r.DueIn != nil {
+		if r.State != request.Sending || r.Attempt != attempt || !strings.HasPrefix(pgtest.Deref(r.LeasedBy), "w1/") || r.DueIn != nil {
 			t.Errorf("attempt %d: %+v", attempt, r)
 		}
-		stored := one[time.Duration](t, s.pool, `SELECT leased_until - clock_timestamp() FROM outbox`)
+		stored := pgtest.One[time.Duration](t, s.pool, `SELECT leased_until - clock_timestamp() FROM outbox`)
 		if left := time.Until(l.until); left > stored+time.Millisecond || stored > testLimit+leaseMargin {
 			t.Errorf("attempt %d: %v left by our clock, %v by Postgres's", attempt, left, stored)
 		}
 		if err := s.putBack(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
-		exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() - interval '1 s'`)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() - interval '1 s'`)
 	}
 	checkOutbox(t, s.pool)
 }
@@ -160,15 +161,15 @@ func TestClaimRest(t *testing.T) {
 	rest("empty", longestRest, longestRest)
 	mustAdd(t, s, "r", 1)
 	due := func(in string) {
-		exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() + $1::text::interval`, in)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() + $1::text::interval`, in)
 	}
 	due("1 hour")
 	rest("due in an hour", longestRest, longestRest)
 	due("900 ms")
 	rest("due in 900 ms", busyPoll, 900*time.Millisecond)
-	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp(), expires_at = clock_timestamp() - interval '1 s'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp(), expires_at = clock_timestamp() - interval '1 s'`)
 	rest("only what expired", longestRest, longestRest)
-	exec(t, s.pool, `UPDATE outbox SET expires_at = NULL`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET expires_at = NULL`)
 	held, err := s.pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -247,14 +248,14 @@ func TestClaimPlan(t *testing.T) {
 			}
 		}
 	}
-	exec(t, s.pool, `
+	pgtest.Exec(t, s.pool, `
 		INSERT INTO outbox (request_id, source, state, priority, request, due_at, error_kind, settled_at, published_at, stream_sequence, stream_time)
 		SELECT 'x-' || n, 'crm', CASE WHEN n > 100000 THEN 'pending' ELSE 'rejected' END, n % 10, '{}',
 		       CASE WHEN n > 100000 THEN now() + interval '1 hour' END, CASE WHEN n <= 100000 THEN 'http_400' END,
 		       CASE WHEN n <= 100000 THEN now() END, CASE WHEN n <= 100000 THEN now() END, n, now()
 		  FROM generate_series(1, 120000) n`)
 	check("full, never analyzed")
-	exec(t, s.pool, `ANALYZE outbox`)
+	pgtest.Exec(t, s.pool, `ANALYZE outbox`)
 	check("full")
 	mustAdd(t, s, "due", 30)
 	check("full, 30 due")
@@ -262,9 +263,9 @@ func TestClaimPlan(t *testing.T) {
 	if fetched := pagesRead(t, s, lock); fetched > 200 {
 		t.Errorf("a claim of 10 read %d pages", fetched)
 	}
-	exec(t, s.pool, `TRUNCATE outbox`)
-	exec(t, s.pool, `ANALYZE outbox`)
-	exec(t, s.pool, `DELETE FROM outbox`)
+	pgtest.Exec(t, s.pool, `TRUNCATE outbox`)
+	pgtest.Exec(t, s.pool, `ANALYZE outbox`)
+	pgtest.Exec(t, s.pool, `DELETE FROM outbox`)
 	// An empty table is a single page: which way it is read does not matter, so
 	// only that it works is checked.
 	if c, err := s.claim(t.Context(), 10); err != nil || len(c.leases) != 0 {
@@ -371,10 +372,10 @@ func TestChooseReadsLittle(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "bad", each, from("bad"))
 	mustAdd(t, s, "good", 1, from("good"))
-	exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 hour' + id * interval '1 ms' WHERE source = 'bad'`)
-	exec(t, s.pool, `ANALYZE outbox`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 hour' + id * interval '1 ms' WHERE source = 'bad'`)
+	pgtest.Exec(t, s.pool, `ANALYZE outbox`)
 	at := func(place, attempt int) {
-		exec(t, s.pool, `UPDATE outbox SET state = 'pending', attempt = $2, leased_by = NULL, leased_until = NULL,
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'pending', attempt = $2, leased_by = NULL, leased_until = NULL,
 			due_at = (SELECT due_at + interval '0.5 ms' FROM outbox WHERE source = 'bad' ORDER BY due_at OFFSET $1 LIMIT 1) WHERE source = 'good'`, place, attempt)
 	}
 	config := s.pool.Config()
@@ -388,8 +389,8 @@ func TestChooseReadsLittle(t *testing.T) {
 	w2 := NewStore(pool, "w2", testLimit)
 	for attempt, kind := range []string{"new", "tried again"} {
 		if attempt > 0 {
-			exec(t, s.pool, `UPDATE outbox SET attempt = 1`)
-			exec(t, s.pool, `ANALYZE outbox`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1`)
+			pgtest.Exec(t, s.pool, `ANALYZE outbox`)
 		}
 		for place, found := range map[int]int{10: 1, chooseMost - 2: 1, each / 2: 0, each - chooseMost + 5: 1, each - 1: 1} {
 			at(place, attempt)
@@ -484,7 +485,7 @@ func TestAttemptNumbersAndTimes(t *testing.T) {
 	if got := s.histories(t, id); got != "1 put_back, 2 put_back, 3 put_back" {
 		t.Error(got)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE started_at > clock_timestamp() OR started_at < clock_timestamp() - interval '1 minute'`); n != 0 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE started_at > clock_timestamp() OR started_at < clock_timestamp() - interval '1 minute'`); n != 0 {
 		t.Errorf("%d attempts at other times than Postgres's", n)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/testing/expect"
+	"flexworker/internal/testing/pgtest"
 )
 
 // jump makes rows as the database's clock leaves them when it goes back by so much: what it
@@ -27,7 +29,7 @@ func jump(t testing.TB, s *Store, by time.Duration) {
 		for column := range strings.FieldsSeq(columns) {
 			set = append(set, column+" = "+column+" + $1::interval")
 		}
-		exec(t, s.pool, "UPDATE "+table+" SET "+strings.Join(set, ", "), by)
+		pgtest.Exec(t, s.pool, "UPDATE "+table+" SET "+strings.Join(set, ", "), by)
 	}
 }
 
@@ -46,7 +48,7 @@ func TestClockBack(t *testing.T) {
 		t.Run(by.String(), func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
-			later := one[time.Time](t, s.pool, `SELECT date_trunc('second', clock_timestamp()) + interval '90 days'`)
+			later := pgtest.One[time.Time](t, s.pool, `SELECT date_trunc('second', clock_timestamp()) + interval '90 days'`)
 			notBefore := func(e *request.Event) {
 				e.NotBefore = later
 				e.Request = fmt.Appendf(nil, `{"not_before":%q,%s`, later.UTC().Format(time.RFC3339), e.Request[1:])
@@ -66,23 +68,23 @@ func TestClockBack(t *testing.T) {
 			mustSetBack(t, s, true, 0)
 
 			jump(t, s, by)
-			exec(t, s.pool, `UPDATE outbox SET due_at = $1 WHERE request_id = 'later-1'`, later)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = $1 WHERE request_id = 'later-1'`, later)
 			mustSetBack(t, s, false, 5) // the gate and four requests
 			mustSetBack(t, s, false, 0)
-			if in := deref(s.row(t, "fresh-1").DueIn); in > 0 {
+			if in := pgtest.Deref(s.row(t, "fresh-1").DueIn); in > 0 {
 				t.Errorf("the new one is due in %v", in)
 			}
-			if in := deref(s.row(t, tried).DueIn); in > 0 {
+			if in := pgtest.Deref(s.row(t, tried).DueIn); in > 0 {
 				t.Errorf("the one that is tried again is due in %v", in)
 			}
-			if in := deref(s.row(t, "later-1").DueIn); in < 89*24*time.Hour {
+			if in := pgtest.Deref(s.row(t, "later-1").DueIn); in < 89*24*time.Hour {
 				t.Errorf("the one for later is due in %v", in)
 			}
 			end := *s.row(t, "sending-1").LeasedUntil
-			if in := one[time.Duration](t, s.pool, `SELECT $1 - clock_timestamp()`, end); in <= 0 || in > testLimit+leaseMargin {
+			if in := pgtest.One[time.Duration](t, s.pool, `SELECT $1 - clock_timestamp()`, end); in <= 0 || in > testLimit+leaseMargin {
 				t.Errorf("the lease ends in %v", in)
 			}
-			if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE received_at > clock_timestamp() + interval '1 s' OR attempt_began_at > clock_timestamp()`); n != 0 {
+			if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE received_at > clock_timestamp() + interval '1 s' OR attempt_began_at > clock_timestamp()`); n != 0 {
 				t.Errorf("%d requests were received, or tried, in the future", n)
 			}
 			// Its holder lives, and knows.
@@ -118,12 +120,12 @@ func TestClockBackLookups(t *testing.T) {
 	s := newStore(t)
 	const settle = 10 * time.Second
 	uncertainKeyed(t, s, "u")
-	exec(t, s.pool, `UPDATE outbox SET for_person_since = clock_timestamp(), due_at = clock_timestamp() + interval '9 minutes'`)
-	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = clock_timestamp()`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET for_person_since = clock_timestamp(), due_at = clock_timestamp() + interval '9 minutes'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = clock_timestamp()`)
 	jump(t, s, 59*time.Minute)
 	// An attempt that was under way while the clock went back began later than it ended.
-	began := one[time.Time](t, s.pool, `UPDATE outbox SET uncertain_since = clock_timestamp() - interval '2 minutes', due_at = clock_timestamp() RETURNING attempt_began_at`)
-	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = clock_timestamp() - interval '1 s'`)
+	began := pgtest.One[time.Time](t, s.pool, `UPDATE outbox SET uncertain_since = clock_timestamp() - interval '2 minutes', due_at = clock_timestamp() RETURNING attempt_began_at`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = clock_timestamp() - interval '1 s'`)
 	q, err := s.Lookups.Take(t.Context(), 10, settle, nil)
 	if err != nil || len(q.Asked) != 1 {
 		t.Fatalf("%d to look up, %v", len(q.Asked), err)
@@ -140,7 +142,7 @@ func TestClockBackLookups(t *testing.T) {
 	mustSetBack(t, s, true, 2) // the gate and the request
 	mustSetBack(t, s, true, 0)
 	// The attempt may have begun as soon as the stream had its message, and its task is not older than that.
-	if !one[bool](t, s.pool, `SELECT attempt_began_at <= least(stream_time, uncertain_since) AND greatest(uncertain_since, due_at, for_person_since) <= clock_timestamp()
+	if !pgtest.One[bool](t, s.pool, `SELECT attempt_began_at <= least(stream_time, uncertain_since) AND greatest(uncertain_since, due_at, for_person_since) <= clock_timestamp()
 		AND received_at <= stream_time FROM outbox`) {
 		t.Errorf("%+v, it began at %v", s.row(t, "u-1"), began)
 	}
@@ -158,13 +160,13 @@ func TestClockBackLookups(t *testing.T) {
 func TestClockBackGate(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	exec(t, s.pool, `UPDATE outbox_gate SET changed_at = clock_timestamp(), paused_until = clock_timestamp() + interval '20 seconds', reason = 'limited', lookup_at = clock_timestamp()`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET changed_at = clock_timestamp(), paused_until = clock_timestamp() + interval '20 seconds', reason = 'limited', lookup_at = clock_timestamp()`)
 	jump(t, s, 40*time.Minute)
 	mustSetBack(t, s, true, 1)
 	if g := readGate(t, s); g.State != gate.Paused || g.PausedFor > 20*time.Second || g.ChangedAt.After(time.Now().Add(time.Second)) {
 		t.Errorf("%+v", g)
 	}
-	if !one[bool](t, s.pool, `SELECT lookup_at <= clock_timestamp() FROM outbox_gate`) {
+	if !pgtest.One[bool](t, s.pool, `SELECT lookup_at <= clock_timestamp() FROM outbox_gate`) {
 		t.Error("lookups wait")
 	}
 	if _, err := s.desk().Hold(t.Context(), operator.Act{Who: "ann", Why: "w"}); err != nil {
@@ -188,7 +190,7 @@ func TestClockBackResults(t *testing.T) {
 	}
 	jump(t, s, time.Hour)
 	mustSetBack(t, s, false, 2) // and the gate
-	exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '4 seconds'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '4 seconds'`)
 	if all, err := s.Results.Unpublished(t.Context(), &results.Cursor{}); err != nil || len(all) != 1 {
 		t.Errorf("%d results, %v", len(all), err)
 	}
@@ -212,8 +214,8 @@ func TestClockBackIsNoticed(t *testing.T) {
 	default:
 	}
 	right := func() {
-		eventually(t, func() error {
-			if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt_began_at > clock_timestamp() OR due_at > clock_timestamp()`); n > 0 {
+		expect.Eventually(t, func() error {
+			if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt_began_at > clock_timestamp() OR due_at > clock_timestamp()`); n > 0 {
 				return fmt.Errorf("%d are not set right", n)
 			}
 			return nil
@@ -227,7 +229,7 @@ func TestClockBackIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	right()
-	if one[bool](t, s.pool, `SELECT seen_at > clock_timestamp() + interval '1 s' FROM outbox_replicas`) {
+	if pgtest.One[bool](t, s.pool, `SELECT seen_at > clock_timestamp() + interval '1 s' FROM outbox_replicas`) {
 		t.Error("its row lies in the future")
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/pgtest"
+	"flexworker/migrations"
 )
 
 // TestIndexesOwnTheirOrder: no index of ours has an order that an upgrade of the C library or of
@@ -59,7 +60,7 @@ func TestCollationChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	address.Path = name
-	if err := migrate(t.Context(), address.String()); err != nil {
+	if _, err := migrations.Up(t.Context(), address.String()); err != nil {
 		t.Fatal(err)
 	}
 	store := func() *Store {
@@ -103,19 +104,19 @@ func TestCollationChanges(t *testing.T) {
 	s.pool.Close()
 	// What no command does: the rules change, and nobody has said so to Postgres.
 	column := "daticulocale"
-	if one[int](t, store().pool, `SELECT current_setting('server_version_num')::integer`) >= 170000 {
+	if pgtest.One[int](t, store().pool, `SELECT current_setting('server_version_num')::integer`) >= 170000 {
 		column = "datlocale"
 	}
 	do(`UPDATE pg_database SET ` + column + ` = 'da-u-kf-upper-ka-shifted' WHERE datname = '` + name + `'`)
 	s = store() // of new sessions, which read the locale
-	if changed := one[bool](t, s.pool, `SELECT 'Z' < 'z' AND 'aa' > 'z'`); !changed {
+	if changed := pgtest.One[bool](t, s.pool, `SELECT 'Z' < 'z' AND 'aa' > 'z'`); !changed {
 		t.Fatal("the database sorts as before: this shows nothing")
 	}
 	for i := range events { // by other messages, so that they are repeats
 		events[i].Sequence += 1000
 	}
 	add(s, Repeated)
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox`); n != len(events) {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox`); n != len(events) {
 		t.Errorf("%d requests, want %d", n, len(events))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestConstraints: the schema refuses each row that must not be, by the name that
@@ -29,11 +30,11 @@ func TestConstraints(t *testing.T) {
 		request.Cancelled: `('cancelled', 's', 'cancelled', '{}', NULL, 0, NULL, NULL, NULL, NULL, NULL, 'operator', 'cancelled', now(), 1, now())`,
 	}
 	for _, state := range request.States {
-		exec(t, s.pool, base+good[state])
+		pgtest.Exec(t, s.pool, base+good[state])
 	}
-	exec(t, s.pool, `INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, applied) VALUES (1, 'attempt', 1, 'w', now(), 'created', true)`)
-	exec(t, s.pool, `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error) VALUES ('malformed', 's', 1, 'epoch', 's', 's', '{}', '', 'e')`)
-	exec(t, s.pool, `INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) VALUES (1, 's', 1, 'epoch')`)
+	pgtest.Exec(t, s.pool, `INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, applied) VALUES (1, 'attempt', 1, 'w', now(), 'created', true)`)
+	pgtest.Exec(t, s.pool, `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error) VALUES ('malformed', 's', 1, 'epoch', 's', 's', '{}', '', 'e')`)
+	pgtest.Exec(t, s.pool, `INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) VALUES (1, 's', 1, 'epoch')`)
 
 	update := func(state request.State, set string) string {
 		return `UPDATE outbox SET ` + set + ` WHERE state = '` + string(state) + `'`

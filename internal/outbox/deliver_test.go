@@ -14,8 +14,10 @@ import (
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/limiter"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/pgtest"
+	"flexworker/migrations"
 )
 
 const testSlots = 8
@@ -49,7 +51,7 @@ func start(t *testing.T, d *Dispatcher) (stop func()) {
 // hang yet.
 func release(t *testing.T, srv *flextest.Server, done <-chan struct{}) {
 	t.Helper()
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		srv.Release()
 		select {
 		case <-done:
@@ -63,7 +65,7 @@ func release(t *testing.T, srv *flextest.Server, done <-chan struct{}) {
 // inState waits until n requests are in this state.
 func inState(t *testing.T, s *Store, state request.State, n int) {
 	t.Helper()
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		var got int
 		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM outbox WHERE state = $1`, state).Scan(&got); err != nil {
 			return err
@@ -121,7 +123,7 @@ func TestDeliver(t *testing.T) {
 			mustAdd(t, s, "d", 1)
 			d := newDeliverer(t, s, srv)
 			stop := start(t, d)
-			eventually(t, func() error {
+			expect.Eventually(t, func() error {
 				if s.histories(t, "d-1") == "" {
 					return errors.New("no attempt is recorded")
 				}
@@ -130,7 +132,7 @@ func TestDeliver(t *testing.T) {
 			stop()
 			r := s.row(t, "d-1")
 			if r.State != tt.state || r.Spared != tt.spared || r.Attempt != 1 {
-				t.Errorf("%s, %d attempts, %d spared, want %s, %d spared: %s", r.State, r.Attempt, r.Spared, tt.state, tt.spared, deref(r.ErrorMessage))
+				t.Errorf("%s, %d attempts, %d spared, want %s, %d spared: %s", r.State, r.Attempt, r.Spared, tt.state, tt.spared, pgtest.Deref(r.ErrorMessage))
 			}
 			word, reason, _ := d.Stopped()
 			if g := readGate(t, s); g.State == gate.Paused {
@@ -145,8 +147,8 @@ func TestDeliver(t *testing.T) {
 			if len(ledger) != tt.created || srv.Calls().Received != 1 {
 				t.Errorf("%d created by %d calls, want %d by 1", len(ledger), srv.Calls().Received, tt.created)
 			}
-			if r.State == request.Created && deref(r.InteractionSID) != ledger[0].InteractionSID {
-				t.Errorf("sid %s, created was %s", deref(r.InteractionSID), ledger[0].InteractionSID)
+			if r.State == request.Created && pgtest.Deref(r.InteractionSID) != ledger[0].InteractionSID {
+				t.Errorf("sid %s, created was %s", pgtest.Deref(r.InteractionSID), ledger[0].InteractionSID)
 			}
 			checkOutbox(t, s.pool)
 		})
@@ -161,8 +163,8 @@ func TestDeliverUnreached(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "u", gate.FailuresMost-1)
 	start(t, newDeliverer(t, s, srv))
-	eventually(t, func() error {
-		if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND attempt = 1 AND spared = 1`); n != gate.FailuresMost-1 {
+	expect.Eventually(t, func() error {
+		if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND attempt = 1 AND spared = 1`); n != gate.FailuresMost-1 {
 			return fmt.Errorf("%d were refused", n)
 		}
 		return nil
@@ -303,7 +305,7 @@ func TestDeliverPostgresAway(t *testing.T) {
 			t.Parallel()
 			postgres := pgtest.NewServer(t)
 			dsn := postgres.DSN("postgres")
-			if err := migrate(t.Context(), dsn); err != nil {
+			if _, err := migrations.Up(t.Context(), dsn); err != nil {
 				t.Fatal(err)
 			}
 			pool, err := pgxpool.New(t.Context(), dsn)
@@ -354,24 +356,24 @@ func TestBreaker(t *testing.T) {
 	d := newDeliverer(t, s, srv)
 	d.Concurrency, d.Policy.MinDelay, d.Policy.MaxDelay = 1, time.Millisecond, time.Millisecond
 	start(t, d)
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if word, reason, _ := d.Stopped(); word != gate.WordUnreachable || !strings.Contains(reason, "refused") {
 			return fmt.Errorf("it is %s: %s", word, reason)
 		}
 		return nil
 	})
-	eventually(t, func() error { // the last is recorded
-		if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'sending'`); n != 0 {
+	expect.Eventually(t, func() error { // the last is recorded
+		if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'sending'`); n != 0 {
 			return fmt.Errorf("%d are sending", n)
 		}
 		return nil
 	})
-	if n := one[int](t, s.pool, `SELECT sum(attempt)::int FROM outbox`); n < gate.FailuresMost || n > gate.FailuresMost+1 { // one may have been leased meanwhile, and is put back
+	if n := pgtest.One[int](t, s.pool, `SELECT sum(attempt)::int FROM outbox`); n < gate.FailuresMost || n > gate.FailuresMost+1 { // one may have been leased meanwhile, and is put back
 		t.Errorf("%d attempts until it stopped, want %d", n, gate.FailuresMost)
 	}
 	// What is added meanwhile is stored, and not leased.
 	mustAdd(t, s, "meanwhile", 10, func(e *request.Event) { e.Sequence += 1000 })
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE request_id LIKE 'mean%' AND state = 'pending' AND attempt = 0`); n != 10 || readGate(t, s).State != gate.Open {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE request_id LIKE 'mean%' AND state = 'pending' AND attempt = 0`); n != 10 || readGate(t, s).State != gate.Open {
 		t.Errorf("%d of 10 wait, the gate is %s", n, readGate(t, s).State)
 	}
 	if err := srv.Up(); err != nil {
@@ -381,7 +383,7 @@ func TestBreaker(t *testing.T) {
 	if word, reason, stopped := d.Stopped(); stopped {
 		t.Errorf("it is %s: %s", word, reason)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 {
 		t.Errorf("%d requests paid for the outage", n)
 	}
 	checkOutbox(t, s.pool)
@@ -419,7 +421,7 @@ func TestBlocked(t *testing.T) {
 	}
 	srv.SetCredentials(flextest.Credential{User: flextest.APIKey, Secret: flextest.APISecret})
 	inState(t, s, request.Created, requests)
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 {
 		t.Errorf("%d requests paid for the credentials", n)
 	}
 	if len(srv.Ledger()) != requests || readGate(t, s).State != gate.Open {
@@ -436,7 +438,7 @@ func TestStartDuringRateLimit(t *testing.T) {
 	d := newDeliverer(t, newStore(t), srv)
 	d.AskFirst()
 	start(t, d)
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if word, reason, stopped := d.Stopped(); stopped {
 			return fmt.Errorf("it is %s: %s", word, reason)
 		}
@@ -510,10 +512,10 @@ func TestUnrecordedAnswerIsNotSentAgain(t *testing.T) {
 	s := newStore(t)
 	id := mustAdd(t, s, "a", 1)[0]
 	// The schema itself refuses the record, so it is not tried again either.
-	exec(t, s.pool, `ALTER TABLE outbox ADD CONSTRAINT nothing_is_created CHECK (state <> 'created')`)
+	pgtest.Exec(t, s.pool, `ALTER TABLE outbox ADD CONSTRAINT nothing_is_created CHECK (state <> 'created')`)
 	start(t, newDeliverer(t, s, srv))
-	eventually(t, func() error { return srv.Wait(t.Context(), func(c flextest.Calls) bool { return c.Created == 1 }) })
-	exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 second' WHERE state = 'sending'`)
+	expect.Eventually(t, func() error { return srv.Wait(t.Context(), func(c flextest.Calls) bool { return c.Created == 1 }) })
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 second' WHERE state = 'sending'`)
 	if n, err := s.lapse(t.Context()); err != nil || n != 1 {
 		t.Fatal(n, err)
 	}

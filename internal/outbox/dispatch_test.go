@@ -14,7 +14,9 @@ import (
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/limiter"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // eager gives a Dispatcher with so many permits and no backlog, whose loop the test plays. What it
@@ -40,7 +42,7 @@ func (d *Dispatcher) add(t *testing.T, events ...request.Event) ([]Added, error)
 	for i, e := range events {
 		all.Go(func() { answers[i], errs[i] = d.Store.Add(t.Context(), e) })
 	}
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if n := d.Store.adds.Waiting(); n != len(events) {
 			return fmt.Errorf("%d wait", n)
 		}
@@ -106,7 +108,7 @@ func TestEagerStart(t *testing.T) {
 		if r.State != want || has != (want == request.Sending) {
 			t.Errorf("%s is %s, leased %t", id, r.State, has)
 		}
-		if has && (l.ID != r.ID || l.Attempt != 1 || r.Attempt != 1 || !strings.HasPrefix(deref(r.LeasedBy), "w1/") || r.DueIn != nil || l.Source != "crm" ||
+		if has && (l.ID != r.ID || l.Attempt != 1 || r.Attempt != 1 || !strings.HasPrefix(pgtest.Deref(r.LeasedBy), "w1/") || r.DueIn != nil || l.Source != "crm" ||
 			l.until.Before(before) || l.until.After(before.Add(s.leaseFor+time.Second)) || r.LeasedUntil.Before(l.until.Add(-time.Millisecond))) {
 			t.Errorf("%s: %+v, %+v", id, l, r)
 		}
@@ -114,7 +116,7 @@ func TestEagerStart(t *testing.T) {
 	if l := got["mid"]; l.LookupKey == "" || l.Traceparent == "" || string(l.Request) == "" {
 		t.Errorf("%+v", l)
 	}
-	if attribute := one[string](t, s.pool, `SELECT lookup_attribute FROM outbox WHERE request_id = 'mid'`); attribute != s.Lookups.Attribute {
+	if attribute := pgtest.One[string](t, s.pool, `SELECT lookup_attribute FROM outbox WHERE request_id = 'mid'`); attribute != s.Lookups.Attribute {
 		t.Errorf("its call carries %q", attribute)
 	}
 	if d.free() != 0 || !d.backlog || d.leasesNext() {
@@ -141,7 +143,7 @@ func TestEagerGate(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
 			d, leased := eager(t, s, 8)
-			exec(t, s.pool, `UPDATE outbox_gate SET `+tt.gate)
+			pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET `+tt.gate)
 			if _, err := d.add(t, some("g", 5)...); err != nil {
 				t.Fatal(err)
 			}
@@ -158,10 +160,10 @@ func TestEagerGate(t *testing.T) {
 			if len(leased) != 0 {
 				t.Errorf("%d leased beyond %d", len(leased), want)
 			}
-			if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'sending'`); n != want {
+			if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'sending'`); n != want {
 				t.Errorf("%d are sending, want %d", n, want)
 			}
-			if tt.name == "a large rate" && one[float64](t, s.pool, `SELECT tokens FROM outbox_gate`) != 0.5 {
+			if tt.name == "a large rate" && pgtest.One[float64](t, s.pool, `SELECT tokens FROM outbox_gate`) != 0.5 {
 				t.Error("the passes were not spent")
 			}
 		})
@@ -174,7 +176,7 @@ func TestEagerRepeats(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	d, leased := eager(t, s, 8)
-	exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5, refilled_at = clock_timestamp() + interval '1 hour'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5, refilled_at = clock_timestamp() + interval '1 hour'`)
 	if _, err := d.add(t, event("r-1", 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +186,7 @@ func TestEagerRepeats(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(leased) != 0 || d.free() != 7 || one[float64](t, s.pool, `SELECT tokens FROM outbox_gate`) != 4 {
+	if len(leased) != 0 || d.free() != 7 || pgtest.One[float64](t, s.pool, `SELECT tokens FROM outbox_gate`) != 4 {
 		t.Errorf("%d more leased, %d permits free", len(leased), d.free())
 	}
 }
@@ -194,7 +196,7 @@ func TestEagerFails(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	d, leased := eager(t, s, 3)
-	exec(t, s.pool, `ALTER TABLE outbox RENAME TO gone`)
+	pgtest.Exec(t, s.pool, `ALTER TABLE outbox RENAME TO gone`)
 	if _, err := d.add(t, event("f", 1)); err == nil {
 		t.Error("added to no table")
 	}
@@ -223,7 +225,7 @@ func TestEagerOneBad(t *testing.T) {
 	for range 6 {
 		<-leased
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'sending'`); n != 6 || d.free() != 2 || d.backlog {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'sending'`); n != 6 || d.free() != 2 || d.backlog {
 		t.Errorf("%d are sending, %d permits are free, a backlog: %t", n, d.free(), d.backlog)
 	}
 }
@@ -254,16 +256,16 @@ func TestDispatcherEnds(t *testing.T) {
 	}
 	stop()
 	const leased = `SELECT count(*) FILTER (WHERE state = 'sending') || ' ' || count(*) FILTER (WHERE attempt > 0) FROM outbox`
-	atTheEnd := one[string](t, s.pool, leased)
+	atTheEnd := pgtest.One[string](t, s.pool, leased)
 	if !strings.HasPrefix(atTheEnd, "0 ") {
 		t.Errorf("%s are sending and were leased as Run returns", atTheEnd)
 	}
 	adding.Wait()
 	mustAdd(t, s, "after", 1, func(e *request.Event) { e.Sequence += 5000 })
-	if now := one[string](t, s.pool, leased); now != atTheEnd {
+	if now := pgtest.One[string](t, s.pool, leased); now != atTheEnd {
 		t.Errorf("%s are sending and were leased after the end, %s before", now, atTheEnd)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox`); n != 82 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox`); n != 82 {
 		t.Errorf("%d requests, want 82", n)
 	}
 }

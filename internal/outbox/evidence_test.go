@@ -12,6 +12,8 @@ import (
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/testing/expect"
+	"flexworker/internal/testing/pgtest"
 )
 
 // What a finding is about is the attempt, whoever asks: these tests are about what a row
@@ -65,8 +67,8 @@ func resolver(t *testing.T, s *Store, f lookup.Finder, change ...func(*request.P
 // lookUp has what is due looked up, once.
 func lookUp(t *testing.T, r *lookup.Resolver) {
 	t.Helper()
-	exec(t, r.Requests.Pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
-	exec(t, r.Requests.Pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'uncertain' AND due_at IS NOT NULL`)
+	pgtest.Exec(t, r.Requests.Pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+	pgtest.Exec(t, r.Requests.Pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'uncertain' AND due_at IS NOT NULL`)
 	for {
 		waiting, err := r.Turn(t.Context())
 		r.Ended.Wait()
@@ -76,14 +78,14 @@ func lookUp(t *testing.T, r *lookup.Resolver) {
 		if !waiting {
 			return
 		}
-		exec(t, r.Requests.Pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+		pgtest.Exec(t, r.Requests.Pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
 	}
 }
 
 // timeout is an attempt whose outcome is not known.
 func (s *Store) timeout(t *testing.T, change ...func(*flex.Outcome)) Lease {
 	t.Helper()
-	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'pending'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'pending'`)
 	var leases []Lease
 	for len(leases) == 0 { // now and then half of the one slot is kept for those tried again
 		c, err := s.claim(t.Context(), 1)
@@ -106,7 +108,7 @@ func (s *Store) timeout(t *testing.T, change ...func(*flex.Outcome)) Lease {
 // grow makes what was attempted so long ago.
 func (s *Store) grow(t *testing.T, by time.Duration) {
 	t.Helper()
-	exec(t, s.pool, `UPDATE outbox SET attempt_began_at = attempt_began_at - $1::interval, uncertain_since = uncertain_since - $1::interval,
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt_began_at = attempt_began_at - $1::interval, uncertain_since = uncertain_since - $1::interval,
 		received_at = received_at - $1::interval, for_person_since = for_person_since - $1::interval`, by)
 }
 
@@ -120,15 +122,15 @@ func TestLookupKnowsTheAttempt(t *testing.T) {
 	id := mustAdd(t, s, "long", 1, keyed)[0]
 	mustClaim(t, sender, 1)
 	const ago = 6 * time.Minute // began; its lease, a minute and 5 s, is over since
-	exec(t, s.pool, `UPDATE outbox SET attempt_began_at = attempt_began_at - $1::interval, leased_until = leased_until - $1::interval, received_at = received_at - $1::interval`, ago)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt_began_at = attempt_began_at - $1::interval, leased_until = leased_until - $1::interval, received_at = received_at - $1::interval`, ago)
 	if n, err := s.lapse(t.Context()); err != nil || n != 1 {
 		t.Fatal(n, err)
 	}
-	began := one[time.Time](t, s.pool, `SELECT attempt_began_at FROM outbox`)
+	began := pgtest.One[time.Time](t, s.pool, `SELECT attempt_began_at FROM outbox`)
 	task := flex.Task{TaskSID: "WT1", Key: flex.LookupKey(id), InteractionSID: sidA, DateCreated: began.Add(400 * time.Millisecond)}
 	lookUp(t, resolver(t, s, taskRouter{log: logOf(task)}))
-	if r := s.row(t, id); r.State != request.Created || deref(r.InteractionSID) != sidA {
-		t.Errorf("%s: %s; the task was created in the first moment of the attempt", r.State, deref(r.ErrorMessage))
+	if r := s.row(t, id); r.State != request.Created || pgtest.Deref(r.InteractionSID) != sidA {
+		t.Errorf("%s: %s; the task was created in the first moment of the attempt", r.State, pgtest.Deref(r.ErrorMessage))
 	}
 }
 
@@ -171,7 +173,7 @@ func TestLogAloneNeedsALaterCreation(t *testing.T) {
 			}
 			lookUp(t, resolver(t, s, taskRouter{log: logOf(shown...)}))
 			if r := s.row(t, id); r.State != tt.want {
-				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
+				t.Errorf("%s: %s; want %s", r.State, pgtest.Deref(r.ErrorMessage), tt.want)
 			}
 		})
 	}
@@ -199,14 +201,14 @@ func TestLongestSettleCounts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
-			exec(t, s.pool, `INSERT INTO outbox_replicas (name, version, seen_at, state, lookup_settle, flex_timeout, flex_rate, uncertain_policy, retention)
+			pgtest.Exec(t, s.pool, `INSERT INTO outbox_replicas (name, version, seen_at, state, lookup_settle, flex_timeout, flex_rate, uncertain_policy, retention)
 				VALUES ('other', 'v', clock_timestamp() - $1::interval, 'ok', '2 minutes', '15 s', 5, 'hold', '720 h')`, tt.seen)
 			id := mustAdd(t, s, "doubt", 1, tt.change)[0]
 			s.timeout(t, tt.sent)
 			s.grow(t, 90*time.Second)
 			lookUp(t, resolver(t, s, taskRouter{}, func(p *request.Policy) { p.Undecided = request.Fail }))
-			if r := s.row(t, id); r.State != tt.want || r.State == request.Uncertain && one[bool](t, s.pool, `SELECT for_person_since IS NOT NULL FROM outbox`) {
-				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
+			if r := s.row(t, id); r.State != tt.want || r.State == request.Uncertain && pgtest.One[bool](t, s.pool, `SELECT for_person_since IS NOT NULL FROM outbox`) {
+				t.Errorf("%s: %s; want %s", r.State, pgtest.Deref(r.ErrorMessage), tt.want)
 			}
 		})
 	}
@@ -232,13 +234,13 @@ func TestLateAnswerStopsTheNextAttempt(t *testing.T) {
 			s := newStore(t)
 			id := mustAdd(t, s, "late", 1, keyed)[0]
 			l := mustClaim(t, s, 1)[0]
-			exec(t, s.pool, `UPDATE outbox SET leased_until = leased_until - interval '3 minutes', attempt_began_at = attempt_began_at - interval '3 minutes'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = leased_until - interval '3 minutes', attempt_began_at = attempt_began_at - interval '3 minutes'`)
 			if n, err := s.lapse(t.Context()); err != nil || n != 1 {
 				t.Fatal(n, err)
 			}
 			lookUp(t, resolver(t, s, taskRouter{}))
 			if r := s.row(t, id); r.State != request.Pending {
-				t.Fatalf("not proved absent: %s, %s", r.State, deref(r.ErrorMessage))
+				t.Fatalf("not proved absent: %s, %s", r.State, pgtest.Deref(r.ErrorMessage))
 			}
 			_, err := s.record(t.Context(), decide(testPolicy, l, tt.late, 0))
 			if r := s.row(t, id); r.State != tt.want || (err == nil) != (tt.want != request.Pending) || r.Answered != (tt.want == request.Uncertain) {
@@ -278,16 +280,16 @@ func TestUndecidedAttemptIsNotForgotten(t *testing.T) {
 			s := newStore(t)
 			id := mustAdd(t, s, "again", 1, keyed)[0]
 			s.timeout(t)
-			first := one[time.Time](t, s.pool, `SELECT attempt_began_at FROM outbox`)
+			first := pgtest.One[time.Time](t, s.pool, `SELECT attempt_began_at FROM outbox`)
 			s.grow(t, 20*time.Minute)
-			exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
 			mute := taskRouter{log: func([]string, time.Time, time.Time) ([]flex.Task, bool, error) { return nil, false, nil }}
 			lookUp(t, resolver(t, s, mute, func(p *request.Policy) { p.Undecided = request.Retry }))
-			if r := s.row(t, id); r.State != request.Pending || !one[bool](t, s.pool, `SELECT undecided FROM outbox`) {
-				t.Fatalf("%s: %s", r.State, deref(r.ErrorMessage))
+			if r := s.row(t, id); r.State != request.Pending || !pgtest.One[bool](t, s.pool, `SELECT undecided FROM outbox`) {
+				t.Fatalf("%s: %s", r.State, pgtest.Deref(r.ErrorMessage))
 			}
 			if tt.expires {
-				exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp() - interval '1 s'`)
+				pgtest.Exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp() - interval '1 s'`)
 				if n, err := s.expire(t.Context()); err != nil || n != 1 {
 					t.Fatal(n, err)
 				}
@@ -297,7 +299,7 @@ func TestUndecidedAttemptIsNotForgotten(t *testing.T) {
 			if r := s.row(t, id); r.State != request.Uncertain {
 				t.Fatalf("%s, though the first attempt may have created it", r.State)
 			}
-			if began := one[time.Time](t, s.pool, `SELECT attempt_began_at + interval '20 minutes' FROM outbox`); !began.Equal(first) {
+			if began := pgtest.One[time.Time](t, s.pool, `SELECT attempt_began_at + interval '20 minutes' FROM outbox`); !began.Equal(first) {
 				t.Errorf("what is looked for began at %v, the first attempt at %v", began, first)
 			}
 			later := event("later", 7, keyed)
@@ -309,17 +311,17 @@ func TestUndecidedAttemptIsNotForgotten(t *testing.T) {
 			router := taskRouter{log: logOf(shown...)}
 			if !tt.answers {
 				router = mute
-				exec(t, s.pool, `UPDATE outbox SET lookups = 10 WHERE state = 'uncertain'`)
+				pgtest.Exec(t, s.pool, `UPDATE outbox SET lookups = 10 WHERE state = 'uncertain'`)
 			}
 			lookUp(t, resolver(t, s, router, func(p *request.Policy) { p.Undecided = tt.policy }))
 			r := s.row(t, id)
-			if r.State != tt.want || deref(r.ErrorKind) != tt.kind {
-				t.Errorf("%s, %s: %s; want %s, %s", r.State, deref(r.ErrorKind), deref(r.ErrorMessage), tt.want, tt.kind)
+			if r.State != tt.want || pgtest.Deref(r.ErrorKind) != tt.kind {
+				t.Errorf("%s, %s: %s; want %s, %s", r.State, pgtest.Deref(r.ErrorKind), pgtest.Deref(r.ErrorMessage), tt.want, tt.kind)
 			}
-			if tt.want == request.Rejected && (deref(r.ErrorMessage) != "Invalid Channel" || deref(r.TwilioCode) != 20001) {
-				t.Errorf("rejected as %q, code %d; want Flex's own words", deref(r.ErrorMessage), deref(r.TwilioCode))
+			if tt.want == request.Rejected && (pgtest.Deref(r.ErrorMessage) != "Invalid Channel" || pgtest.Deref(r.TwilioCode) != 20001) {
+				t.Errorf("rejected as %q, code %d; want Flex's own words", pgtest.Deref(r.ErrorMessage), pgtest.Deref(r.TwilioCode))
 			}
-			if undecided := one[bool](t, s.pool, `SELECT undecided FROM outbox WHERE request_id = $1`, id); undecided != !tt.answers && tt.want != request.Created {
+			if undecided := pgtest.One[bool](t, s.pool, `SELECT undecided FROM outbox WHERE request_id = $1`, id); undecided != !tt.answers && tt.want != request.Created {
 				t.Errorf("undecided %t", undecided)
 			}
 			if tt.want != request.Uncertain {
@@ -328,8 +330,8 @@ func TestUndecidedAttemptIsNotForgotten(t *testing.T) {
 			// A person waits, and TaskRouter answers again: the answer is given as it came.
 			lookUp(t, resolver(t, s, taskRouter{log: logOf(shown...)}))
 			r = s.row(t, id)
-			if want := map[bool]request.State{false: request.Rejected, true: request.Expired}[tt.expires]; r.State != want || !tt.expires && (deref(r.ErrorKind) != "http_400" || deref(r.ErrorMessage) != "Invalid Channel") {
-				t.Errorf("then %s, %s: %s; want %s as it was said", r.State, deref(r.ErrorKind), deref(r.ErrorMessage), want)
+			if want := map[bool]request.State{false: request.Rejected, true: request.Expired}[tt.expires]; r.State != want || !tt.expires && (pgtest.Deref(r.ErrorKind) != "http_400" || pgtest.Deref(r.ErrorMessage) != "Invalid Channel") {
+				t.Errorf("then %s, %s: %s; want %s as it was said", r.State, pgtest.Deref(r.ErrorKind), pgtest.Deref(r.ErrorMessage), want)
 			}
 		})
 	}
@@ -360,11 +362,11 @@ func TestCancelledIsNeverSentAgain(t *testing.T) {
 			s := newStore(t)
 			id := mustAdd(t, s, "stop", 1, keyed)[0]
 			l := mustClaim(t, s, 1)[0]
-			exec(t, s.pool, `UPDATE outbox SET leased_until = leased_until - interval '4 minutes', attempt_began_at = attempt_began_at - interval '4 minutes'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = leased_until - interval '4 minutes', attempt_began_at = attempt_began_at - interval '4 minutes'`)
 			if n, err := s.lapse(t.Context()); err != nil || n != 1 {
 				t.Fatal(n, err)
 			}
-			exec(t, s.pool, `UPDATE outbox SET cancel_requested_at = clock_timestamp(), lookups = 10`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET cancel_requested_at = clock_timestamp(), lookups = 10`)
 			if tt.late != nil {
 				if _, err := s.record(t.Context(), decide(testPolicy, l, *tt.late, 0)); err != nil {
 					t.Fatal(err)
@@ -372,7 +374,7 @@ func TestCancelledIsNeverSentAgain(t *testing.T) {
 			}
 			lookUp(t, resolver(t, s, tt.router, func(p *request.Policy) { p.Undecided, p.Settle = tt.policy, 10*time.Second }))
 			if r := s.row(t, id); r.State != tt.want {
-				t.Errorf("%s: %s; want %s", r.State, deref(r.ErrorMessage), tt.want)
+				t.Errorf("%s: %s; want %s", r.State, pgtest.Deref(r.ErrorMessage), tt.want)
 			}
 		})
 	}
@@ -401,7 +403,7 @@ func TestLookupBesideThePerson(t *testing.T) {
 		s.timeout(t)
 	}
 	s.grow(t, 4*time.Minute)
-	exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
 	down := fmt.Errorf("TaskRouter is away: %w", &flex.LookupError{ErrorKind: "http_503"})
 	r := resolver(t, s, taskRouter{search: func(context.Context, string, string, []string) ([]flex.Task, error) { return nil, down }},
 		func(p *request.Policy) { p.Settle = 10 * time.Second })
@@ -409,7 +411,7 @@ func TestLookupBesideThePerson(t *testing.T) {
 		lookUp(t, r)
 	}
 	waiting := func() int {
-		return one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain' AND for_person_since IS NOT NULL
+		return pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain' AND for_person_since IS NOT NULL
 			AND due_at BETWEEN clock_timestamp() + interval '40 s' AND clock_timestamp() + interval '10 minutes'`)
 	}
 	if n := waiting(); n != 3 {
@@ -429,17 +431,17 @@ func TestLookupBesideThePerson(t *testing.T) {
 	}
 
 	r.Flex = taskRouter{search: listed(sidA)}
-	exec(t, s.pool, `UPDATE outbox SET received_at = clock_timestamp() - interval '1 hour'`)
-	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
-	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE request_id = $1`, ids[1])
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET received_at = clock_timestamp() - interval '1 hour'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE request_id = $1`, ids[1])
 	if _, err := r.Turn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	r.Ended.Wait()
-	if row := s.row(t, ids[1]); row.State != request.Created || deref(row.InteractionSID) != sidA {
-		t.Errorf("%s: %s", row.State, deref(row.ErrorMessage))
+	if row := s.row(t, ids[1]); row.State != request.Created || pgtest.Deref(row.InteractionSID) != sidA {
+		t.Errorf("%s: %s", row.State, pgtest.Deref(row.ErrorMessage))
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain' AND due_at <= clock_timestamp()`); n != 2 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain' AND due_at <= clock_timestamp()`); n != 2 {
 		t.Errorf("%d of the other two are looked up at once", n)
 	}
 }
@@ -453,13 +455,13 @@ func TestPersonsWaitBehindTheRest(t *testing.T) {
 	for range 30 {
 		s.timeout(t)
 	}
-	exec(t, s.pool, `UPDATE outbox SET for_person_since = clock_timestamp() - interval '1 hour', due_at = clock_timestamp() - interval '1 hour'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET for_person_since = clock_timestamp() - interval '1 hour', due_at = clock_timestamp() - interval '1 hour'`)
 	fresh := event("fresh", 99, keyed)
 	if _, err := s.Add(t.Context(), fresh); err != nil {
 		t.Fatal(err)
 	}
 	s.timeout(t)
-	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE request_id = 'fresh'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE request_id = 'fresh'`)
 	q, err := s.Lookups.Take(t.Context(), 5, time.Minute, nil)
 	if err != nil || len(q.Asked) != 5 || !slices.ContainsFunc(q.Asked, func(u lookup.Input) bool { return u.RequestID == "fresh" }) {
 		t.Errorf("%+v, %v: the fresh one is not among the first", q.Asked, err)
@@ -482,7 +484,7 @@ func TestSlowWorkspaceDelaysItself(t *testing.T) {
 		}
 		s.timeout(t)
 	}
-	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() - interval '1 minute' * (CASE WHEN request::text LIKE '%`+quick+`%' THEN 1 ELSE 2 END)`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() - interval '1 minute' * (CASE WHEN request::text LIKE '%`+quick+`%' THEN 1 ELSE 2 END)`)
 	var mu sync.Mutex
 	asked := map[string]int{}
 	r := resolver(t, s, taskRouter{search: func(ctx context.Context, workspace, attribute string, keys []string) ([]flex.Task, error) {
@@ -499,8 +501,8 @@ func TestSlowWorkspaceDelaysItself(t *testing.T) {
 	looking(t, s)
 	ended := make(chan struct{})
 	go func() { defer close(ended); r.Run(ctx) }()
-	eventually(t, func() error {
-		if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'created'`); n != 3 {
+	expect.Eventually(t, func() error {
+		if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'created'`); n != 3 {
 			return fmt.Errorf("%d of the other workspace's three are found", n)
 		}
 		return nil
@@ -523,7 +525,7 @@ func TestLookupOfAStoppedProcess(t *testing.T) {
 	id := mustAdd(t, s, "stopped", 1, keyed)[0]
 	s.timeout(t)
 	s.grow(t, 2*time.Minute)
-	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
 	r := resolver(t, s, taskRouter{search: func(ctx context.Context, _, _ string, _ []string) ([]flex.Task, error) { return nil, ctx.Err() }})
 	for stopped, want := range map[time.Duration]request.State{lookup.LookupLimit: request.Uncertain, 0: request.Pending} {
 		q, err := s.Lookups.Take(t.Context(), 19, time.Minute, nil)
@@ -534,9 +536,9 @@ func TestLookupOfAStoppedProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		if row := s.row(t, id); row.State != want {
-			t.Errorf("asked %v after it was taken: %s, %s; want %s", stopped, row.State, deref(row.ErrorMessage), want)
+			t.Errorf("asked %v after it was taken: %s, %s; want %s", stopped, row.State, pgtest.Deref(row.ErrorMessage), want)
 		}
-		exec(t, s.pool, `UPDATE outbox SET state = 'uncertain', error_kind = 'x', due_at = clock_timestamp()`)
-		exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'uncertain', error_kind = 'x', due_at = clock_timestamp()`)
+		pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // logReader is a TaskRouter that lists nothing, and whose log can be read as
@@ -76,13 +77,13 @@ func TestSlowDown(t *testing.T) {
 			if _, err := s.record(t.Context(), told(mustClaim(t, s, 1)[0], flex.Outcome{ErrorKind: "timeout"})); err != nil {
 				t.Fatal(err)
 			}
-			exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s', uncertain_since = now() - interval '2 minutes', attempt_began_at = now() - interval '2 minutes'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s', uncertain_since = now() - interval '2 minutes', attempt_began_at = now() - interval '2 minutes'`)
 			r := &lookup.Resolver{Requests: s.Lookups, Results: s.Results, Due: s.Due, Flex: f, Policy: testPolicy, Log: logger(t), Counters: &lookup.Counters{}}
 			if _, err := r.Turn(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			r.Ended.Wait()
-			if rest := one[int](t, s.pool, `SELECT extract(epoch FROM lookup_at - clock_timestamp())::int FROM outbox_gate`); rest < 50 {
+			if rest := pgtest.One[int](t, s.pool, `SELECT extract(epoch FROM lookup_at - clock_timestamp())::int FROM outbox_gate`); rest < 50 {
 				t.Errorf("the fleet searches again in %d s", rest)
 			}
 		})

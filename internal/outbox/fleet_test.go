@@ -17,7 +17,9 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // quiet is for fleets, whose attempts are too many to be read.
@@ -107,15 +109,15 @@ func rateUsed(t *testing.T, replicas int, rate float64, backlog int) float64 {
 	if err := s.SetRate(t.Context(), rate); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, s.pool, `CREATE TABLE stamps (at timestamptz, passed int)`)
-	exec(t, s.pool, `CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+	pgtest.Exec(t, s.pool, `CREATE TABLE stamps (at timestamptz, passed int)`)
+	pgtest.Exec(t, s.pool, `CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		INSERT INTO stamps VALUES (NEW.refilled_at, round(least(`+fmt.Sprint(gate.Burst(rate))+`, OLD.tokens +
 			OLD.rate * extract(epoch FROM NEW.refilled_at - OLD.refilled_at)) - NEW.tokens)); RETURN NEW; END $$`)
-	exec(t, s.pool, `CREATE TRIGGER stamp BEFORE UPDATE OF tokens, refilled_at ON outbox_gate FOR EACH ROW EXECUTE FUNCTION stamp()`)
+	pgtest.Exec(t, s.pool, `CREATE TRIGGER stamp BEFORE UPDATE OF tokens, refilled_at ON outbox_gate FOR EACH ROW EXECUTE FUNCTION stamp()`)
 	c := &clerk{}
 	fleet(t, s, replicas, c, nil)
 	inState(t, s, request.Created, backlog)
-	claims := one[[]time.Time](t, s.pool, `SELECT array_agg(at ORDER BY at) FROM stamps, generate_series(1, passed)`)
+	claims := pgtest.One[[]time.Time](t, s.pool, `SELECT array_agg(at ORDER BY at) FROM stamps, generate_series(1, passed)`)
 	if len(claims) != backlog || len(c.calls) != backlog {
 		t.Fatalf("%d claims, %d calls", len(claims), len(c.calls))
 	}
@@ -140,20 +142,20 @@ func TestFleetPauses(t *testing.T) {
 	srv.Script("p-100", flextest.Status(429).RetryAfter("2"))
 	client := newDeliverer(t, s, srv).Flex
 	fleet(t, s, 3, client, nil)
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if g := readGate(t, s); g.State != gate.Paused {
 			return fmt.Errorf("%+v", g)
 		}
 		return nil
 	})
 	// What was claimed before the pause was recorded may still be sent; nothing is claimed after it.
-	pausedAt := one[time.Time](t, s.pool, `SELECT paused_until - interval '2 seconds' FROM outbox_gate`)
+	pausedAt := pgtest.One[time.Time](t, s.pool, `SELECT paused_until - interval '2 seconds' FROM outbox_gate`)
 	inState(t, s, request.Created, 300)
-	n := one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE started_at > $1::timestamptz + interval '500 milliseconds' AND started_at < $1::timestamptz + interval '1900 milliseconds'`, pausedAt)
+	n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE started_at > $1::timestamptz + interval '500 milliseconds' AND started_at < $1::timestamptz + interval '1900 milliseconds'`, pausedAt)
 	if n != 0 {
 		t.Errorf("%d attempts in the pause", n)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 || len(srv.Ledger()) != 300 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 || len(srv.Ledger()) != 300 {
 		t.Errorf("%d paid for it; %d created", n, len(srv.Ledger()))
 	}
 	checkOutbox(t, s.pool)
@@ -162,7 +164,7 @@ func TestFleetPauses(t *testing.T) {
 // stops waits until each replica is stopped with this word.
 func stops(t *testing.T, word gate.Word, all ...*Dispatcher) {
 	t.Helper()
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		for _, d := range all {
 			if is, reason, _ := d.Stopped(); is != word {
 				return fmt.Errorf("a replica is %s: %s", is, reason)
@@ -202,7 +204,7 @@ func TestFleetForbidden(t *testing.T) {
 		s := newStore(t)
 		mustAdd(t, s, "f", 25)
 		mustAdd(t, s, "g", 25, func(e *request.Event) { e.Sequence += 1000 }, from("shop"))
-		exec(t, s.pool, `UPDATE outbox SET priority = stream_sequence % 10`) // mixed
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET priority = stream_sequence % 10`) // mixed
 		stops(t, gate.WordUnauthorized, fleet(t, s, 1, newDeliverer(t, s, srv).Flex, func(d *Dispatcher) { d.Concurrency = 1 })...)
 		if n := srv.Calls().Received; n < gate.RefusedMost || n > 10 {
 			t.Errorf("%d calls until it stopped", n)
@@ -218,7 +220,7 @@ func TestFleetForbidden(t *testing.T) {
 		if n := srv.Calls().Received; n != 1 {
 			t.Errorf("%d calls until it stopped", n)
 		}
-		if n := one[int](t, s.pool, `SELECT coalesce(sum(attempt - spared), 0)::int FROM outbox WHERE state <> 'sending'`); n != 0 {
+		if n := pgtest.One[int](t, s.pool, `SELECT coalesce(sum(attempt - spared), 0)::int FROM outbox WHERE state <> 'sending'`); n != 0 {
 			t.Errorf("%d attempts were spent", n)
 		}
 	})
@@ -252,7 +254,7 @@ func TestOneTenantStopsNobody(t *testing.T) {
 						add("good")
 					}
 					if order == "among" {
-						exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 minute' + stream_sequence * interval '1 ms'`)
+						pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 minute' + stream_sequence * interval '1 ms'`)
 					}
 					all := fleet(t, s, replicas, newDeliverer(t, s, srv).Flex, func(d *Dispatcher) {
 						d.Policy.MinDelay, d.Policy.MaxDelay = time.Second, time.Minute
@@ -267,10 +269,10 @@ func TestOneTenantStopsNobody(t *testing.T) {
 						}
 					}
 					// Of a 403 nothing is counted; of the others each request is tried once.
-					if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE source = 'bad' AND attempt - spared > 1`); n != 0 {
+					if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE source = 'bad' AND attempt - spared > 1`); n != 0 {
 						t.Errorf("%d of the bad were tried more than once", n)
 					}
-					if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE source = 'good' AND attempt > 1 + spared`); n != 0 {
+					if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE source = 'good' AND attempt > 1 + spared`); n != 0 {
 						t.Errorf("%d of the good paid", n)
 					}
 				})
@@ -305,10 +307,10 @@ func TestOneTenantAtARate(t *testing.T) {
 					d.Policy.MinDelay, d.Policy.MaxDelay = time.Second, 5*time.Minute
 				})
 				inState(t, s, request.Created, each)
-				calls := one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE outcome <> 'put_back' AND
+				calls := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE outcome <> 'put_back' AND
 					started_at <= (SELECT max(started_at) FROM outbox_attempts WHERE outcome = 'created')`)
 				// What was put back took a pass of the rate as well.
-				back := one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE outcome = 'put_back'`)
+				back := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE outcome = 'put_back'`)
 				t.Logf("%d calls until the last good one, %d put back", calls, back)
 				if most := 2*each + each + int(gate.Burst(rate)); calls+back > most {
 					t.Errorf("%d calls and %d put back until the last good one was created, want at most %d", calls, back, most)
@@ -327,7 +329,7 @@ func TestFailuresOfOneTenantAlone(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "o", 300)
 	all := fleet(t, s, 1, newDeliverer(t, s, srv).Flex, nil)
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if why := all[0].Failing(); !strings.Contains(why, "HTTP 500") {
 			return fmt.Errorf("it says %q", why)
 		}
@@ -339,7 +341,7 @@ func TestFailuresOfOneTenantAlone(t *testing.T) {
 	if word, _, stopped := all[0].Stopped(); stopped { // reads succeed
 		t.Errorf("it is %s", word)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`); n > gate.FailuresMost+testSlots+4 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`); n > gate.FailuresMost+testSlots+4 {
 		t.Errorf("%d are uncertain", n)
 	}
 }
@@ -373,19 +375,19 @@ func TestNotTwilio(t *testing.T) {
 			address.to.Store(wrong)
 			d := fleet(t, s, 1, address, nil)
 			stops(t, gate.WordUnreachable, d...)
-			uncertain := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`)
+			uncertain := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`)
 			if uncertain > gate.FailuresMost+testSlots {
 				t.Errorf("%d are uncertain", uncertain)
 			}
-			if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state NOT IN ('pending', 'sending', 'uncertain')`); n != 0 {
+			if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state NOT IN ('pending', 'sending', 'uncertain')`); n != 0 {
 				t.Errorf("%d are decided by somebody who is not Twilio", n)
 			}
 			if g := readGate(t, s); g.State != gate.Open {
 				t.Errorf("the fleet is %s by somebody who is not Twilio", g.State)
 			}
 			address.to.Store(right)
-			eventually(t, func() error {
-				if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state IN ('created', 'uncertain')`); n != 100 {
+			expect.Eventually(t, func() error {
+				if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state IN ('created', 'uncertain')`); n != 100 {
 					return fmt.Errorf("%d are created or uncertain", n)
 				}
 				return nil
@@ -436,7 +438,7 @@ func TestFleetOutage(t *testing.T) {
 			for i, d := range all {
 				asked[i] = d.breaker.NextAsk()
 			}
-			eventually(t, func() error { // each has asked once more, in vain
+			expect.Eventually(t, func() error { // each has asked once more, in vain
 				for i, d := range all {
 					if !d.breaker.NextAsk().After(asked[i].Add(gate.AskEvery / 2)) {
 						return fmt.Errorf("replica %d has not asked again", i+1)
@@ -447,8 +449,8 @@ func TestFleetOutage(t *testing.T) {
 			if n := srv.Calls().Received - calls.Received; n > replicas*testSlots {
 				t.Errorf("%d calls of stopped replicas", n)
 			}
-			uncertain := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`)
-			t.Logf("%d uncertain, %d attempts", uncertain, one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts`))
+			uncertain := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`)
+			t.Logf("%d uncertain, %d attempts", uncertain, pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_attempts`))
 			if uncertain > tt.uncertain {
 				t.Errorf("%d requests are uncertain, at most %d may be", uncertain, tt.uncertain)
 			}
@@ -470,7 +472,7 @@ func TestFleetNewBeforeOld(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	mustAdd(t, s, "old", 500)
-	exec(t, s.pool, `UPDATE outbox SET attempt = 1, spared = 1, due_at = now() - interval '5 hours'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1, spared = 1, due_at = now() - interval '5 hours'`)
 	mustAdd(t, s, "new", 20, func(e *request.Event) { e.Sequence += 1000 })
 	left, claims := 20, 0
 	for ; left > 0 && claims < 20; claims++ {

@@ -11,7 +11,9 @@ import (
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // Who waits for the gate's row, and with what in hand.
@@ -38,7 +40,7 @@ func holding(t *testing.T, s *Store, sql string, args ...any) (pid uint32, done 
 // blockedBy waits until somebody waits for what the session pid holds, and says who.
 func blockedBy(t *testing.T, s *Store, pid uint32) (waiter uint32) {
 	t.Helper()
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		err := s.pool.QueryRow(t.Context(), `SELECT pid FROM pg_stat_activity WHERE $1::integer = ANY (pg_blocking_pids(pid))`, pid).Scan(&waiter)
 		if err != nil {
 			return fmt.Errorf("nobody waits for %d: %w", pid, err)
@@ -57,7 +59,7 @@ func TestAddBesideGate(t *testing.T) {
 		t.Run(fmt.Sprint(rate), func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
-			exec(t, s.pool, `UPDATE outbox_gate SET rate = $1, tokens = 5`, rate)
+			pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET rate = $1, tokens = 5`, rate)
 			_, done := holding(t, s, `SELECT FROM outbox_gate FOR UPDATE`)
 			adder := NewStore(planned(t, s.pool, "lock_timeout=50"), "w1", testLimit)
 			d, leased := eager(t, adder, 8)
@@ -90,7 +92,7 @@ func TestAddBesideGate(t *testing.T) {
 func TestAddBesideGateShut(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
 	d, leased := eager(t, s, 8)
 	_, done := holding(t, s, `UPDATE outbox_gate SET held_since = clock_timestamp(), reason = 'x'`)
 	if _, err := d.add(t, event("while", 1)); err != nil {
@@ -101,7 +103,7 @@ func TestAddBesideGateShut(t *testing.T) {
 	if _, err := d.add(t, event("after", 2)); err != nil {
 		t.Fatal(err)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending'`); n != 2 || len(leased) != 0 || d.free() != 8 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending'`); n != 2 || len(leased) != 0 || d.free() != 8 {
 		t.Errorf("%d are pending, %d leased, %d permits free", n, len(leased), d.free())
 	}
 }
@@ -111,7 +113,7 @@ func TestAddBesideGateShut(t *testing.T) {
 func TestAddWakesTheClaim(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
 	d := newDeliverer(t, s, flextest.New(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	d.quiet = loop.NewSignal()
@@ -143,7 +145,7 @@ func TestGateBeforeRows(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "r", 2)
 	leases := mustClaim(t, s, 2)
-	exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
 	d, _ := eager(t, s, 8)
 	// The record is kept between its first row and its second.
 	pid, done := holding(t, s, `SELECT FROM outbox WHERE id = $1 FOR UPDATE`, max(leases[0].ID, leases[1].ID))
@@ -181,7 +183,7 @@ func TestClaimWhileRateChanges(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
 			mustAdd(t, s, "r", 1)
-			exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
 			pid, done := holding(t, s, `UPDATE outbox_gate SET rate = $1`, rate)
 			var claiming sync.WaitGroup
 			claiming.Go(func() {

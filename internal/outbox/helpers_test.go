@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"go.uber.org/goleak"
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/operator"
@@ -23,39 +21,14 @@ import (
 	"flexworker/migrations"
 )
 
-// TestMain fails the run when a test left a goroutine behind.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	err := pgtest.StopShared()
-	if code == 0 {
-		err = errors.Join(err, goleak.Find(
-			// A NATS server inside the process leaves these three behind for good.
-			goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*ipQueue[...]).pop"),
-			goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushLoop"),
-			goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1"),
-		))
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
 
-const (
-	testLimit = 2 * time.Second  // the longest call that leases are made for
-	soon      = 30 * time.Second // for what must come: never waited out when all is well
-)
-
-func migrate(ctx context.Context, dsn string) error {
-	_, err := migrations.Up(ctx, dsn)
-	return err
-}
+const testLimit = 2 * time.Second // the longest call that leases are made for
 
 // newStore gives a Store named w1 on a schema of the test's own.
 func newStore(t testing.TB) *Store {
 	t.Helper()
-	return NewStore(pgtest.NewPool(t, migrate, Configure), "w1", testLimit)
+	return NewStore(pgtest.NewPool(t, migrations.Up, Configure), "w1", testLimit)
 }
 
 // desk is where people ask and act on the same tables.
@@ -209,29 +182,11 @@ func (s *Store) row(t testing.TB, requestID string) row {
 	return r
 }
 
-// exec runs a statement that a test needs to make time or damage.
-func exec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) {
-	t.Helper()
-	if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-}
-
-// one asks for a single value.
-func one[T any](t testing.TB, pool *pgxpool.Pool, sql string, args ...any) T {
-	t.Helper()
-	var v T
-	if err := pool.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-	return v
-}
-
 // histories are the outcomes of a request's attempts in order, with a ! for
 // those that were not applied.
 func (s *Store) histories(t testing.TB, requestID string) string {
 	t.Helper()
-	return one[string](t, s.pool, `
+	return pgtest.One[string](t, s.pool, `
 		SELECT coalesce(string_agg(a.number || ' ' || a.outcome || CASE WHEN applied THEN '' ELSE '!' END, ', ' ORDER BY a.id), '')
 		  FROM outbox_attempts a JOIN outbox o ON o.id = a.outbox_id WHERE request_id = $1`, requestID)
 }
@@ -266,26 +221,6 @@ func checkOutbox(t testing.TB, pool *pgxpool.Pool) {
 	}
 }
 
-// eventually waits until check is content, and reports its last complaint.
-func eventually(t testing.TB, check func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), soon)
-	defer cancel()
-	again := time.NewTicker(5 * time.Millisecond)
-	defer again.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("after %v still: %v", soon, err)
-		case <-again.C:
-		}
-	}
-}
-
 // looking runs the store's Lookout until the test ends.
 func looking(t testing.TB, s *Store) {
 	t.Helper()
@@ -302,12 +237,5 @@ func logger(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.O
 
 // textLog writes log lines to a text that the test reads when nobody writes any more.
 func textLog(to io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(to, nil)) }
-
-func deref[T any](p *T) (v T) {
-	if p != nil {
-		v = *p
-	}
-	return v
-}
 
 var person = operator.Act{Who: "ada", Why: "test"}

@@ -19,6 +19,7 @@ import (
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // What becomes of a lease whose commit nobody confirmed: Postgres went away, or
@@ -183,7 +184,7 @@ func TestReclaim(t *testing.T) {
 	t.Parallel()
 	lapse := func(t *testing.T, s *Store) {
 		t.Helper()
-		exec(t, s.pool, `UPDATE outbox SET leased_until = leased_until - interval '1 minute'`)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = leased_until - interval '1 minute'`)
 		if n, err := s.another("w2").lapse(t.Context()); n != 1 || err != nil {
 			t.Fatal(n, err)
 		}
@@ -191,7 +192,7 @@ func TestReclaim(t *testing.T) {
 	// undone is the row as it was before the claim, which was not committed.
 	undone := func(t *testing.T, s *Store) {
 		t.Helper()
-		exec(t, s.pool, `UPDATE outbox SET state = 'pending', attempt = attempt - 1, leased_by = NULL, leased_until = NULL, due_at = clock_timestamp()`)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'pending', attempt = attempt - 1, leased_by = NULL, leased_until = NULL, due_at = clock_timestamp()`)
 	}
 	for _, tt := range []struct {
 		name    string
@@ -206,20 +207,20 @@ func TestReclaim(t *testing.T) {
 		{"committed and lapsed", lapse, 1, request.Pending, 1, 1, "1 lapsed, 1 put_back"},
 		{"lapsed, and being looked up", func(t *testing.T, s *Store) {
 			lapse(t, s)
-			exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() + interval '45 s', lookups = 1`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() + interval '45 s', lookups = 1`)
 		}, 1, request.Pending, 1, 1, "1 lapsed, 1 put_back"},
 		{"lapsed, and waits for a person", func(t *testing.T, s *Store) {
 			lapse(t, s)
-			exec(t, s.pool, `UPDATE outbox SET due_at = NULL, announced_at = clock_timestamp()`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = NULL, announced_at = clock_timestamp()`)
 		}, 1, request.Pending, 1, 1, "1 lapsed, 1 put_back"},
 		{"lapsed, and leased again", func(t *testing.T, s *Store) {
 			lapse(t, s)
-			exec(t, s.pool, `UPDATE outbox SET state = 'pending', due_at = clock_timestamp()`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'pending', due_at = clock_timestamp()`)
 			mustClaim(t, s, 1)
 		}, 0, request.Sending, 2, 0, "1 lapsed"},
 		{"lapsed, leased again and lapsed again", func(t *testing.T, s *Store) {
 			lapse(t, s)
-			exec(t, s.pool, `UPDATE outbox SET state = 'pending', due_at = clock_timestamp()`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'pending', due_at = clock_timestamp()`)
 			mustClaim(t, s, 1)
 			lapse(t, s)
 		}, 0, request.Uncertain, 2, 0, "1 lapsed, 2 lapsed"},

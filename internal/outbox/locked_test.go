@@ -12,6 +12,7 @@ import (
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/testing/pgtest"
 )
 
 // Whoever holds a row of ours locked (a person in psql, a report with FOR UPDATE) has to do with
@@ -119,7 +120,7 @@ func TestAddMalformedLocked(t *testing.T) {
 			t.Errorf("%d: %v", i, err)
 		}
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_malformed`); n != 4 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_malformed`); n != 4 {
 		t.Errorf("%d are kept", n)
 	}
 	release()
@@ -211,7 +212,7 @@ func TestMarkLocked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '1 minute'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '1 minute'`)
 	answers, err := s.Results.Unpublished(t.Context(), &results.Cursor{})
 	if err != nil || len(answers) != 7 {
 		t.Fatalf("%d answers, %v", len(answers), err)
@@ -227,7 +228,7 @@ func TestMarkLocked(t *testing.T) {
 		if err := s.Results.MarkPublished(t.Context(), slices.Clone(answers)); err != nil {
 			t.Fatal(err)
 		}
-		if got := one[string](t, s.pool, left); got != "1 1 1" {
+		if got := pgtest.One[string](t, s.pool, left); got != "1 1 1" {
 			t.Errorf("left: %s", got)
 		}
 	}
@@ -235,7 +236,7 @@ func TestMarkLocked(t *testing.T) {
 	if err := s.Results.MarkPublished(t.Context(), answers); err != nil {
 		t.Fatal(err)
 	}
-	if got := one[string](t, s.pool, left); got != "0 0 0" {
+	if got := pgtest.One[string](t, s.pool, left); got != "0 0 0" {
 		t.Errorf("left: %s", got)
 	}
 }
@@ -274,21 +275,21 @@ func TestPruneLocked(t *testing.T) {
 		}
 	}
 	for _, table := range []string{"outbox", "outbox_malformed"} {
-		exec(t, s.pool, `UPDATE `+table+` SET published_at = now() - interval '2 hours', stream_time = now() - interval '2 hours' - id * interval '1 s'`)
+		pgtest.Exec(t, s.pool, `UPDATE `+table+` SET published_at = now() - interval '2 hours', stream_time = now() - interval '2 hours' - id * interval '1 s'`)
 	}
-	exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '2 hours' + id * interval '1 s'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '2 hours' + id * interval '1 s'`)
 	_, release := holding(t, s, `
 		WITH a AS (SELECT FROM outbox WHERE request_id = 'a-2' FOR UPDATE), b AS (SELECT FROM outbox_malformed WHERE stream_sequence = 61 FOR UPDATE)
 		SELECT FROM a, b`)
 	p := &Pruner{Store: s, Retention: time.Hour, Log: logger(t), Counters: &Counters{}}
 	const left = `SELECT (SELECT count(*) FROM outbox) || ' ' || (SELECT count(*) FROM outbox_malformed)`
 	p.turn(t.Context())
-	if got := one[string](t, s.pool, left); got != "1 1" {
+	if got := pgtest.One[string](t, s.pool, left); got != "1 1" {
 		t.Errorf("left: %s", got)
 	}
 	release()
 	p.turn(t.Context())
-	if got := one[string](t, s.pool, left); got != "0 0" {
+	if got := pgtest.One[string](t, s.pool, left); got != "0 0" {
 		t.Errorf("left: %s", got)
 	}
 }
@@ -305,14 +306,14 @@ func TestLookupsLocked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 minute' + id * interval '1 s', uncertain_since = now() - (3 - id) * interval '2 minutes'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 minute' + id * interval '1 s', uncertain_since = now() - (3 - id) * interval '2 minutes'`)
 	_, release := holding(t, s, `SELECT FROM outbox WHERE request_id = 'u-1' FOR UPDATE`)
 	var keys []string
 	r := &lookup.Resolver{Requests: s.Lookups, Results: s.Results, Due: s.Due, Flex: searched{keys: &keys}, Policy: testPolicy, Log: logger(t), Counters: &lookup.Counters{}}
 	turns := func(n int) {
 		t.Helper()
 		for range n {
-			exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
 			if _, err := r.Turn(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -365,7 +366,7 @@ func TestRecordBesideGate(t *testing.T) {
 		if err != nil || !done[0].applied || !done[1].applied || s.waryRecords.Now() != wary {
 			t.Errorf("%+v, %v", done, err)
 		}
-		if !one[bool](t, s.pool, `SELECT due_at > now() + interval '50 minutes' FROM outbox WHERE id = $1`, leases[0].ID) {
+		if !pgtest.One[bool](t, s.pool, `SELECT due_at > now() + interval '50 minutes' FROM outbox WHERE id = $1`, leases[0].ID) {
 			t.Error("the request itself does not wait for Retry-After")
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestLook: a look wakes the loop for which something waits, and no other.
@@ -47,7 +48,7 @@ func TestLook(t *testing.T) {
 				default:
 				}
 			}
-			exec(t, s.pool, tt.make)
+			pgtest.Exec(t, s.pool, tt.make)
 			if err := s.look(t.Context()); err != nil {
 				t.Fatal(err)
 			}

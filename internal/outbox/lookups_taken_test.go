@@ -9,6 +9,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestAnotherLookupAttribute: a request is looked for under the attribute that its
@@ -24,7 +25,7 @@ func TestAnotherLookupAttribute(t *testing.T) {
 		if _, err := s.record(t.Context(), told(l, flex.Outcome{ErrorKind: "timeout"})); err != nil {
 			t.Fatal(err)
 		}
-		exec(t, s.pool, `UPDATE outbox SET due_at = now(), uncertain_since = now() - interval '10 minutes'`)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = now(), uncertain_since = now() - interval '10 minutes'`)
 		q, err := s.another("with the usual name").Lookups.Take(t.Context(), 19, 0, nil)
 		if err != nil || len(q.Asked) != 1 || q.Attribute != attribute || (q.Workspace == "") != (attribute == "") ||
 			(q.Asked[0].LookupKey == "") != (attribute == "") {
@@ -48,7 +49,7 @@ func TestLookupsOfTwoAttributes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s'`)
 	for range 2 {
 		q, err := s.Lookups.Take(t.Context(), 19, 0, nil)
 		if err != nil || len(q.Asked) != 2 || q.Workspace == "" {
@@ -59,7 +60,7 @@ func TestLookupsOfTwoAttributes(t *testing.T) {
 				t.Errorf("%s is asked for under %s", u.RequestID, q.Attribute)
 			}
 		}
-		exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+		pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
 	}
 }
 
@@ -96,8 +97,8 @@ func TestLookupsWhileHeld(t *testing.T) {
 		{"paused by TaskRouter", `held_since = clock_timestamp(), lookup_at = clock_timestamp() + interval '1 hour'`, "none-1"},
 		{"held, and the clock went back", `lookup_at = clock_timestamp() + interval '2 hours'`, "task0-1 task1-1"},
 	} {
-		exec(t, s.pool, due)
-		exec(t, s.pool, `UPDATE outbox_gate SET reason = 'x', `+tt.gate)
+		pgtest.Exec(t, s.pool, due)
+		pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET reason = 'x', `+tt.gate)
 		if got, q := take(); got != tt.want || !q.Waiting || (q.Workspace == "") != (got == "none-1") {
 			t.Errorf("%s: %q is taken, want %q: %+v", tt.why, got, tt.want, q)
 		}
@@ -109,8 +110,8 @@ func TestLookupsWhileHeld(t *testing.T) {
 		}
 	}
 	// The fleet may search again in a moment.
-	exec(t, s.pool, due)
-	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = clock_timestamp() + $1::interval`, lookup.LookupEvery)
+	pgtest.Exec(t, s.pool, due)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = clock_timestamp() + $1::interval`, lookup.LookupEvery)
 	if _, q := take(); !q.Waiting {
 		t.Error("what may be asked in a moment is not waited for")
 	}

@@ -20,6 +20,7 @@ import (
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/testing/pgtest"
+	"flexworker/migrations"
 )
 
 // The real tables of the net: a statement each, by its own function, and the rows read
@@ -40,7 +41,7 @@ const netReplicas = 3
 func newNetTables(t testing.TB, s *sim) *netTables {
 	// A database of its own: of all tests on one, only one may prune at a time.
 	dsn := pgtest.NewDSN(t)
-	if err := migrate(t.Context(), dsn); err != nil {
+	if _, err := migrations.Up(t.Context(), dsn); err != nil {
 		t.Fatal(err)
 	}
 	config, err := pgxpool.ParseConfig(dsn)
@@ -162,7 +163,7 @@ func (x *netTables) pauseLookups(ctx context.Context, by int, d time.Duration) e
 func (x *netTables) unpublished(ctx context.Context, by int) (owed []string, err error) {
 	answers, err := x.stores[by].Results.Unpublished(ctx, &results.Cursor{})
 	for _, a := range answers {
-		owed = append(owed, fmt.Sprintf("%d of %s, %s, message %d", a.Kind, deref(a.Body.RequestID), a.Outcome, a.Body.Sequence))
+		owed = append(owed, fmt.Sprintf("%d of %s, %s, message %d", a.Kind, pgtest.Deref(a.Body.RequestID), a.Outcome, a.Body.Sequence))
 	}
 	return owed, err
 }
@@ -323,7 +324,7 @@ func (x *netTables) read(ctx context.Context) (p netPicture, err error) {
 			if err := rows.Scan(&requestID, &told); err != nil {
 				return err
 			}
-			p.histories[deref(requestID)] = told
+			p.histories[pgtest.Deref(requestID)] = told
 		}
 		return rows.Err()
 	})

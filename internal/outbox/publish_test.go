@@ -19,7 +19,9 @@ import (
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/rawjson"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/natstest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // A resultStream is a NATS server and the stream that results go to.
@@ -76,7 +78,7 @@ func (r *resultStream) publisher(t *testing.T, s *Store) *results.Publisher {
 // age makes everything that is settled old enough for any replica to publish it.
 func age(t *testing.T, s *Store) {
 	t.Helper()
-	exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '1 minute' WHERE settled_at IS NOT NULL`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '1 minute' WHERE settled_at IS NOT NULL`)
 }
 
 // publishStrays is one turn of a Publisher for what others left.
@@ -134,9 +136,9 @@ func TestResultGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	settle(t, s, event("crm-45", 7), flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503", Message: "m"})
-	exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now() WHERE request_id = 'crm-45'`)
-	exec(t, s.pool, `UPDATE outbox SET received_at = '2026-11-22 09:00:00.1+00', settled_at = CASE WHEN settled_at IS NOT NULL THEN timestamptz '2026-11-22 10:00:01.25+01' END`)
-	exec(t, s.pool, `UPDATE outbox_malformed SET received_at = '2026-11-22 09:00:00.1+00', error = CASE WHEN kind = 'conflict' THEN 'taken' ELSE error END`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now() WHERE request_id = 'crm-45'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET received_at = '2026-11-22 09:00:00.1+00', settled_at = CASE WHEN settled_at IS NOT NULL THEN timestamptz '2026-11-22 10:00:01.25+01' END`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_malformed SET received_at = '2026-11-22 09:00:00.1+00', error = CASE WHEN kind = 'conflict' THEN 'taken' ELSE error END`)
 	if !publishStrays(t, r.publisher(t, s)) {
 		t.Fatal("not published")
 	}
@@ -249,7 +251,7 @@ func TestPublishFullStream(t *testing.T) {
 	if publishStrays(t, p) {
 		t.Error("a full stream took all")
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`); n != 2 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`); n != 2 {
 		t.Errorf("%d are marked, want 2", n)
 	}
 	r.create(t, full(100))
@@ -318,9 +320,9 @@ func TestPublishTooLarge(t *testing.T) {
 				if err := json.Unmarshal(m.Data, &one); err != nil {
 					t.Fatal(err)
 				}
-				got[deref(one.RequestID)] = one
+				got[pgtest.Deref(one.RequestID)] = one
 			}
-			if len(got) != 6 || deref(got["huge"].InteractionSID) != sidA || string(got["huge"].Metadata) != "null" || !got["huge"].MetadataLeftOut {
+			if len(got) != 6 || pgtest.Deref(got["huge"].InteractionSID) != sidA || string(got["huge"].Metadata) != "null" || !got["huge"].MetadataLeftOut {
 				t.Errorf("published %d, huge: %.300v", len(got), got["huge"])
 			}
 			var some []request.ShownFault
@@ -331,7 +333,7 @@ func TestPublishTooLarge(t *testing.T) {
 			if got["faults"].MetadataLeftOut || string(got["faults"].Metadata) != `{"n":1.0}` {
 				t.Errorf("metadata that had room: %s", got["faults"].Metadata)
 			}
-			if deref(got["names"].InteractionSID) != sidB || got["info"].Error == nil || got["info"].Error.Message != "no" {
+			if pgtest.Deref(got["names"].InteractionSID) != sidB || got["info"].Error == nil || got["info"].Error.Message != "no" {
 				t.Errorf("names: %.300v, info: %.300v", got["names"], got["info"])
 			}
 			if n := len(got["angled"].Metadata); n != 3<<10+2 {
@@ -399,7 +401,7 @@ func TestAnswers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	exec(t, s.pool, `UPDATE outbox_malformed SET received_at = '2026-11-22 09:00:00+00'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_malformed SET received_at = '2026-11-22 09:00:00+00'`)
 	publish("interactions.results.conflict.web conflict-REQUESTS-4-1795338000000000", "interactions.results.malformed.old malformed-REQUESTS-5-1795338000000000")
 }
 
@@ -410,7 +412,7 @@ func TestAnnouncement(t *testing.T) {
 	r.create(t)
 	p := r.publisher(t, s)
 	settle(t, s, event("u", 1), flex.Outcome{HTTPStatus: 503, ErrorKind: "http_503", Message: "m"})
-	exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now()`) // no lookup will tell
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now()`) // no lookup will tell
 	answers, err := s.Results.Unpublished(t.Context(), &results.Cursor{})
 	if err != nil || len(answers) != 1 {
 		t.Fatal(answers, err)
@@ -426,9 +428,9 @@ func TestAnnouncement(t *testing.T) {
 	if again, err := s.Results.Unpublished(t.Context(), &results.Cursor{}); len(again) != 0 || err != nil {
 		t.Errorf("announced again: %v, %v", again, err)
 	}
-	exec(t, s.pool, `UPDATE outbox SET state = 'created', interaction_sid = $1, resolved_by = 'operator', settled_at = clock_timestamp() - interval '1 minute', due_at = NULL, for_person_since = NULL`, sidA)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'created', interaction_sid = $1, resolved_by = 'operator', settled_at = clock_timestamp() - interval '1 minute', due_at = NULL, for_person_since = NULL`, sidA)
 	before := s.row(t, "u").AnnouncedAt
-	if now := s.row(t, "u"); !p.Publish(t.Context(), answers) || now.PublishedAt != nil || !deref(s.row(t, "u").AnnouncedAt).Equal(*before) {
+	if now := s.row(t, "u"); !p.Publish(t.Context(), answers) || now.PublishedAt != nil || !pgtest.Deref(s.row(t, "u").AnnouncedAt).Equal(*before) {
 		t.Error("a late announcement was marked")
 	}
 	if !publishStrays(t, p) || s.row(t, "u").PublishedAt == nil {
@@ -460,7 +462,7 @@ func TestPublisherBehind(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); p.Run(ctx) }()
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		var left int
 		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM outbox WHERE published_at IS NULL`).Scan(&left); err != nil {
 			return err
@@ -505,7 +507,7 @@ func TestPublisherRuns(t *testing.T) {
 		}
 		return nil
 	}
-	eventually(t, unpublished)
+	expect.Eventually(t, unpublished)
 	r.server.Shutdown()
 	mustAdd(t, s, "later", 20, faulty("x"))
 	if _, err := s.Add(t.Context(), event("later-1", 99, faulty("x"))); err != nil {
@@ -514,7 +516,7 @@ func TestPublisherRuns(t *testing.T) {
 	if err := s.AddMalformed(t.Context(), request.Malformed{Message: event("", 100).Message, Err: "x"}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if p.Counters.Failed.Load() == 0 {
 			return errors.New("nothing failed")
 		}
@@ -523,7 +525,7 @@ func TestPublisherRuns(t *testing.T) {
 	if err := r.server.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, unpublished)
+	expect.Eventually(t, unpublished)
 	stop()
 	<-ended
 }
@@ -537,7 +539,7 @@ func TestPublisherStops(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	r.publisher(t, s).Run(ctx)
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE published_at IS NULL`); n != 0 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE published_at IS NULL`); n != 0 {
 		t.Errorf("%d were left to others", n)
 	}
 }
@@ -555,7 +557,7 @@ func TestMarkFenced(t *testing.T) {
 	if err != nil || len(earlier) != 1 {
 		t.Fatal(earlier, err)
 	}
-	exec(t, s.pool, `UPDATE outbox SET settlement = 2`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET settlement = 2`)
 	if !p.Publish(t.Context(), earlier) || s.row(t, "m").PublishedAt != nil {
 		t.Error("marked by the answer before")
 	}
@@ -590,14 +592,14 @@ func TestConflictSaysWhereTheFirstStands(t *testing.T) {
 		{"cancelled", `state = 'cancelled', due_at = NULL, error_kind = 'cancelled', settled_at = $1`, "was cancelled" + settled},
 	} {
 		add(tt.id, 1, func(e *request.Event) { e.Time = e.Time.Add(time.Duration(n) * time.Second) })
-		exec(t, s.pool, `UPDATE outbox SET received_at = '2026-11-22 09:00:00+00' WHERE request_id = $1`, tt.id)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET received_at = '2026-11-22 09:00:00+00' WHERE request_id = $1`, tt.id)
 		if strings.Contains(tt.set, "$1") {
-			exec(t, s.pool, `UPDATE outbox SET `+tt.set+` WHERE request_id = '`+tt.id+`'`, time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC))
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET `+tt.set+` WHERE request_id = '`+tt.id+`'`, time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC))
 		} else if tt.set != "" {
-			exec(t, s.pool, `UPDATE outbox SET `+tt.set+` WHERE request_id = '`+tt.id+`'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET `+tt.set+` WHERE request_id = '`+tt.id+`'`)
 		}
 		add(tt.id, uint64(100+n), other)
-		got := one[string](t, s.pool, `SELECT error FROM outbox_malformed WHERE request_id = $1`, tt.id)
+		got := pgtest.One[string](t, s.pool, `SELECT error FROM outbox_malformed WHERE request_id = $1`, tt.id)
 		want := "request_id " + tt.id + " is taken by another request, which differs in " + differs + tt.stands + "This message was not carried out: ask again under a new request_id"
 		if got != want {
 			t.Errorf("%s:\n got %s\nwant %s", tt.id, got, want)
@@ -620,14 +622,14 @@ func TestUncertainAfterCreated(t *testing.T) {
 		if err != nil || done != nil {
 			t.Fatal(done, err)
 		}
-		exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now() WHERE state = 'uncertain'`)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now() WHERE state = 'uncertain'`)
 		waiting, err := s.Results.Settlements(t.Context(), results.WaitingSQL, 0, batchSize)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.Results.Offer(&waiting[len(waiting)-1])
 	}
-	exec(t, s.pool, `UPDATE outbox SET state = 'created', interaction_sid = $1, resolved_by = 'lookup', error_kind = NULL, for_person_since = NULL, settled_at = now() - interval '1 minute' WHERE request_id = 'found'`, sidA)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'created', interaction_sid = $1, resolved_by = 'lookup', error_kind = NULL, for_person_since = NULL, settled_at = now() - interval '1 minute' WHERE request_id = 'found'`, sidA)
 	other := s.another("w2")
 	answers, err := other.Results.Unpublished(t.Context(), &results.Cursor{})
 	if err != nil || len(answers) != 2 {
@@ -683,7 +685,7 @@ func TestRevisionOfARetry(t *testing.T) {
 		if err := json.Unmarshal(m.Data, &one); err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, fmt.Sprintf("%s %d %s %d", one.Outcome, deref(one.Revision), one.Stream, one.Sequence))
+		got = append(got, fmt.Sprintf("%s %d %s %d", one.Outcome, pgtest.Deref(one.Revision), one.Stream, one.Sequence))
 	}
 	if want := []string{"rejected 1 REQUESTS 7", "created 2 REQUESTS 7"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)

@@ -12,7 +12,9 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestRecordNotTold: a record of which nobody was told whether it is made is tried
@@ -42,7 +44,7 @@ func TestRecordNotTold(t *testing.T) {
 				d.Log = slog.New(slog.NewTextHandler(&log, nil))
 				stop := start(t, d)
 				inState(t, s, tt.state, 1)
-				eventually(t, func() error {
+				expect.Eventually(t, func() error {
 					if c.armed.Load() || s.histories(t, "a-1") == "" {
 						return errors.New("nothing was cut, or recorded")
 					}
@@ -73,7 +75,7 @@ func TestRecordAgain(t *testing.T) {
 	}
 	lost := func(t *testing.T, s *Store) {
 		t.Helper()
-		exec(t, s.pool, `UPDATE outbox SET state = 'cancelled', leased_by = NULL, leased_until = NULL, settled_at = now(), error_kind = 'x', error_message = 'x'`)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'cancelled', leased_by = NULL, leased_until = NULL, settled_at = now(), error_kind = 'x', error_message = 'x'`)
 	}
 	for _, tt := range []struct {
 		name    string
@@ -87,7 +89,7 @@ func TestRecordAgain(t *testing.T) {
 		{"made too late", func(t *testing.T, s *Store, r record) { lost(t, s); first(t, s, r) }, ErrLeaseLost, false, "1 created!"},
 		{"not made, and too late now", func(t *testing.T, s *Store, _ record) { lost(t, s) }, ErrLeaseLost, false, "1 created!"},
 		{"lapsed meanwhile", func(t *testing.T, s *Store, _ record) {
-			exec(t, s.pool, `UPDATE outbox SET leased_until = now() - interval '1 s'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = now() - interval '1 s'`)
 			if _, err := s.lapse(t.Context()); err != nil {
 				t.Fatal(err)
 			}

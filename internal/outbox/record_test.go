@@ -15,6 +15,7 @@ import (
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/rawjson"
+	"flexworker/internal/testing/pgtest"
 )
 
 const (
@@ -66,21 +67,21 @@ func TestRecord(t *testing.T) {
 			if r.State != tt.state || r.Spared != tt.spared || r.Attempt != 1 || r.LeasedBy != nil || r.LeasedUntil != nil || (r.SettledAt != nil) != tt.settled {
 				t.Errorf("%+v", r)
 			}
-			if deref(r.ErrorKind) != tt.kind || deref(r.HTTPStatus) != o.HTTPStatus || deref(r.TwilioCode) != o.TwilioCode || deref(r.TwilioRequestID) != o.RequestID ||
-				deref(r.ErrorMessage) != strings.NewReplacer("\x00", "\uFFFD", "\xff", "\uFFFD").Replace(o.Message) {
-				t.Errorf("%s: %s, http %d, code %d, %s", deref(r.ErrorKind), deref(r.ErrorMessage), deref(r.HTTPStatus), deref(r.TwilioCode), deref(r.TwilioRequestID))
+			if pgtest.Deref(r.ErrorKind) != tt.kind || pgtest.Deref(r.HTTPStatus) != o.HTTPStatus || pgtest.Deref(r.TwilioCode) != o.TwilioCode || pgtest.Deref(r.TwilioRequestID) != o.RequestID ||
+				pgtest.Deref(r.ErrorMessage) != strings.NewReplacer("\x00", "\uFFFD", "\xff", "\uFFFD").Replace(o.Message) {
+				t.Errorf("%s: %s, http %d, code %d, %s", pgtest.Deref(r.ErrorKind), pgtest.Deref(r.ErrorMessage), pgtest.Deref(r.HTTPStatus), pgtest.Deref(r.TwilioCode), pgtest.Deref(r.TwilioRequestID))
 			}
-			if deref(r.InteractionSID) != o.InteractionSID || deref(r.TaskSID) != o.TaskSID || deref(r.AssignmentStatus) != o.AssignmentStatus || deref(r.Response) != string(o.Response) {
+			if pgtest.Deref(r.InteractionSID) != o.InteractionSID || pgtest.Deref(r.TaskSID) != o.TaskSID || pgtest.Deref(r.AssignmentStatus) != o.AssignmentStatus || pgtest.Deref(r.Response) != string(o.Response) {
 				t.Errorf("%+v", r)
 			}
-			if by := deref(r.ResolvedBy); (by == "response") != (tt.state == request.Created || tt.state == request.Rejected) {
+			if by := pgtest.Deref(r.ResolvedBy); (by == "response") != (tt.state == request.Created || tt.state == request.Rejected) {
 				t.Errorf("resolved by %q", by)
 			}
 			if (r.UncertainSince != nil) != (tt.state == request.Uncertain) || r.Answered != (tt.name == "uncertain, answered") {
 				t.Errorf("uncertain since %v, answered %t", r.UncertainSince, r.Answered)
 			}
-			if tt.state == request.Pending && deref(r.DueIn) <= 0 {
-				t.Errorf("due in %v", deref(r.DueIn))
+			if tt.state == request.Pending && pgtest.Deref(r.DueIn) <= 0 {
+				t.Errorf("due in %v", pgtest.Deref(r.DueIn))
 			}
 			if tt.settled != (done != nil) {
 				t.Errorf("hint %+v", done)
@@ -88,7 +89,7 @@ func TestRecord(t *testing.T) {
 			if h := s.histories(t, "r-1"); h != "1 "+o.Kind.String() {
 				t.Errorf("history %q", h)
 			}
-			if took := one[*time.Duration](t, s.pool, `SELECT took FROM outbox_attempts`); deref(took) != o.Took {
+			if took := pgtest.One[*time.Duration](t, s.pool, `SELECT took FROM outbox_attempts`); pgtest.Deref(took) != o.Took {
 				t.Errorf("took %v", took)
 			}
 			checkOutbox(t, s.pool)
@@ -103,7 +104,7 @@ func TestRecordFenced(t *testing.T) {
 	rejected := flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"}
 	lapse := func(t *testing.T, s *Store) {
 		t.Helper()
-		exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 s' WHERE state = 'sending'`)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 s' WHERE state = 'sending'`)
 		if n, err := s.another("w2").lapse(t.Context()); n != 1 || err != nil {
 			t.Fatal(n, err)
 		}
@@ -111,7 +112,7 @@ func TestRecordFenced(t *testing.T) {
 	again := func(t *testing.T, s *Store) Lease { // as if a lookup had proved it absent
 		t.Helper()
 		lapse(t, s)
-		exec(t, s.pool, `UPDATE outbox SET state = 'pending', due_at = clock_timestamp() - interval '1 s'`)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'pending', due_at = clock_timestamp() - interval '1 s'`)
 		return mustClaim(t, s.another("w2"), 1)[0]
 	}
 	for _, tt := range []struct {
@@ -124,7 +125,7 @@ func TestRecordFenced(t *testing.T) {
 		{"nothing", func(*testing.T, *Store, Lease) {}, nil, request.Created, "1 created"},
 		{"it lapsed", func(t *testing.T, s *Store, _ Lease) { lapse(t, s) }, nil, request.Created, "1 lapsed, 1 created"},
 		{"past the lease, not yet lapsed", func(t *testing.T, s *Store, _ Lease) {
-			exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 h'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 h'`)
 		}, nil, request.Created, "1 created"},
 		{"it lapsed and was leased again", func(t *testing.T, s *Store, _ Lease) { again(t, s) }, ErrLeaseLost, request.Sending, "1 lapsed, 1 created!"},
 		{"it was leased again and rejected", func(t *testing.T, s *Store, _ Lease) {
@@ -138,7 +139,7 @@ func TestRecordFenced(t *testing.T) {
 			}
 		}, nil, request.Created, "1 put_back, 1 created"}, // it cannot be; were it so, it would count
 		{"an operator said it is absent", func(t *testing.T, s *Store, _ Lease) {
-			exec(t, s.pool, `UPDATE outbox SET leased_until = now() - interval '1 second'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = now() - interval '1 second'`)
 			if _, err := s.lapse(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -163,11 +164,11 @@ func TestRecordFenced(t *testing.T) {
 				t.Errorf("%v, hint %v, want %v", err, done, tt.err)
 			}
 			if errors.Is(err, ErrLeaseLost) {
-				if sid := one[string](t, s.pool, `SELECT error FROM outbox_attempts WHERE NOT applied`); sid != sidA {
+				if sid := pgtest.One[string](t, s.pool, `SELECT error FROM outbox_attempts WHERE NOT applied`); sid != sidA {
 					t.Errorf("the history does not name what was created too late: %q", sid)
 				}
 			}
-			if r := s.row(t, "f-1"); r.State != tt.state || (r.State == request.Created) != (deref(r.InteractionSID) == sidA) {
+			if r := s.row(t, "f-1"); r.State != tt.state || (r.State == request.Created) != (pgtest.Deref(r.InteractionSID) == sidA) {
 				t.Errorf("%s, want %s", r.State, tt.state)
 			}
 			if h := s.histories(t, "f-1"); h != tt.history {
@@ -187,7 +188,7 @@ func TestRecordBatch(t *testing.T) {
 	if err := s.putBack(t.Context(), first[0]); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() - interval '1 s' WHERE state = 'pending'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() - interval '1 s' WHERE state = 'pending'`)
 	second := mustClaim(t, s, 1)[0]
 	newer := good
 	newer.InteractionSID = sidB
@@ -196,7 +197,7 @@ func TestRecordBatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, want := range []string{sidB, sidA, ""} {
-		if d := done[i]; d.applied != (want != "") || want != "" && deref(d.settled.InteractionSID) != want {
+		if d := done[i]; d.applied != (want != "") || want != "" && pgtest.Deref(d.settled.InteractionSID) != want {
 			t.Errorf("%d: %+v, want %q", i, d, want)
 		}
 	}
@@ -223,7 +224,7 @@ func TestPutBack(t *testing.T) {
 	if err := s.putBack(t.Context(), l); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.row(t, "p-1"); r.State != request.Pending || r.Spared != 1 || r.Attempt != 1 || deref(r.DueIn) > 0 || r.ErrorKind != nil {
+	if r := s.row(t, "p-1"); r.State != request.Pending || r.Spared != 1 || r.Attempt != 1 || pgtest.Deref(r.DueIn) > 0 || r.ErrorKind != nil {
 		t.Errorf("%+v", r)
 	}
 	if err := s.putBack(t.Context(), l); !errors.Is(err, ErrLeaseLost) {
@@ -269,11 +270,11 @@ func TestRecordBesideMark(t *testing.T) {
 func TestSyncedWrites(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	exec(t, s.pool, `CREATE TABLE seen (id serial, setting text)`)
-	exec(t, s.pool, `CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+	pgtest.Exec(t, s.pool, `CREATE TABLE seen (id serial, setting text)`)
+	pgtest.Exec(t, s.pool, `CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		INSERT INTO seen (setting) VALUES (CASE WHEN NEW.published_at IS NULL THEN NEW.state ELSE 'published' END || ' ' || current_setting('synchronous_commit'));
 		RETURN NULL; END $$`)
-	exec(t, s.pool, `CREATE TRIGGER see AFTER INSERT OR UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION see()`)
+	pgtest.Exec(t, s.pool, `CREATE TRIGGER see AFTER INSERT OR UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION see()`)
 	for i, id := range []string{"a-1", "a-2"} {
 		settle(t, s, event(id, uint64(i+1)), good)
 		if err := s.Results.MarkPublished(t.Context(), []results.Answer{{Kind: results.Final, ID: s.row(t, id).ID, Number: 1}}); err != nil {
@@ -281,7 +282,7 @@ func TestSyncedWrites(t *testing.T) {
 		}
 	}
 	const each = "pending on, sending on, created on, published off"
-	if got := one[string](t, s.pool, `SELECT string_agg(setting, ', ' ORDER BY id) FROM seen`); got != each+", "+each {
+	if got := pgtest.One[string](t, s.pool, `SELECT string_agg(setting, ', ' ORDER BY id) FROM seen`); got != each+", "+each {
 		t.Errorf("the writes were: %s", got)
 	}
 }
@@ -316,7 +317,7 @@ func TestAnswerOfAnotherRequest(t *testing.T) {
 				second.ErrorMessage == nil || !strings.Contains(*second.ErrorMessage, sidA) || !strings.Contains(*second.ErrorMessage, leases[0].RequestID) {
 				t.Errorf("the first is %s, the second %s: %v", first.State, second.State, second.ErrorMessage)
 			}
-			if answered := one[bool](t, s.pool, `SELECT answered FROM outbox WHERE id = $1`, leases[1].ID); !answered {
+			if answered := pgtest.One[bool](t, s.pool, `SELECT answered FROM outbox WHERE id = $1`, leases[1].ID); !answered {
 				t.Error("that no task is found would lead it back to pending, though Flex may have created it")
 			}
 			// It is recorded again, as after a commit whose answer was lost.
@@ -376,5 +377,5 @@ func asJSON(t *testing.T, a results.Answer) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("%d %d %d %s %s %s %s %s %s", a.Kind, a.ID, a.Number, a.Outcome, a.Source, a.MessageID, deref(a.Traceparent), deref(a.Tracestate), body)
+	return fmt.Sprintf("%d %d %d %s %s %s %s %s %s", a.Kind, a.ID, a.Number, a.Outcome, a.Source, a.MessageID, pgtest.Deref(a.Traceparent), pgtest.Deref(a.Tracestate), body)
 }

@@ -15,6 +15,7 @@ import (
 
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/natstest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // A meanwhile acts before or after the statement that contains its text.
@@ -55,7 +56,7 @@ func TestAddRemovedMeanwhile(t *testing.T) {
 			s := newStore(t)
 			mustAdd(t, s, "old", 2, faulty("x"))
 			mustAdd(t, s, "known", 1)
-			exec(t, s.pool, old)
+			pgtest.Exec(t, s.pool, old)
 			pruned := 0
 			config := s.pool.Config()
 			config.ConnConfig.Tracer = meanwhile{"SELECT id, request_id, request, raw", before, func() {
@@ -84,7 +85,7 @@ func TestAddRemovedMeanwhile(t *testing.T) {
 					t.Errorf("%s again: %v, %v, want %v", batch[i].RequestID, got, err, want)
 				}
 			}
-			exec(t, s.pool, old)
+			pgtest.Exec(t, s.pool, old)
 			if _, err := store.Add(t.Context(), event("old-1", 21, faulty("x"))); !errors.Is(err, ErrRemoved) {
 				t.Errorf("alone: %v, want ErrRemoved", err)
 			}
@@ -96,7 +97,7 @@ func TestAddRemovedMeanwhile(t *testing.T) {
 // aged makes an event's message this old by the clock of Postgres.
 func aged(t *testing.T, s *Store, age time.Duration) func(*request.Event) {
 	t.Helper()
-	now := one[time.Time](t, s.pool, `SELECT clock_timestamp()`)
+	now := pgtest.One[time.Time](t, s.pool, `SELECT clock_timestamp()`)
 	return func(e *request.Event) { e.Time = now.Add(-age) }
 }
 
@@ -110,7 +111,7 @@ func TestAddOld(t *testing.T) {
 	over, under := aged(t, s, retention+time.Minute), aged(t, s, retention-2*oldMargin)
 	mustAdd(t, s, "old", 2, faulty("x"), over)
 	mustAdd(t, s, "known", 1, over)
-	exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '2 hours', published_at = now() WHERE state = 'rejected'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '2 hours', published_at = now() WHERE state = 'rejected'`)
 	config := s.pool.Config()
 	config.ConnConfig.Tracer = meanwhile{"outbox", true, sync.OnceFunc(func() {
 		if n, err := s.prune(t.Context(), retention); n != 2 || err != nil {
@@ -130,7 +131,7 @@ func TestAddOld(t *testing.T) {
 	if want := []Added{old, Repeated, old, Accepted, Redelivered, Repeated}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v, want %v", got, err, want)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox`); n != 2 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox`); n != 2 {
 		t.Errorf("%d rows, want known-1 and new", n)
 	}
 	if _, err := store.Add(t.Context(), batch[2]); !errors.Is(err, ErrOld) || Away(err) {
@@ -184,11 +185,11 @@ func TestReplayAfterPrune(t *testing.T) {
 				t.Fatalf("%d answers, want 2", len(r.all(t)))
 			}
 			ago := func(d time.Duration) string { return fmt.Sprintf(`now() - interval '%d s'`, int(d.Seconds())) }
-			exec(t, s.pool, `UPDATE outbox SET settled_at = `+ago(tt.settled)+`, published_at = `+ago(tt.settled))
-			exec(t, s.pool, `UPDATE outbox_repeats SET published_at = `+ago(tt.again))
-			exec(t, s.pool, `UPDATE outbox_malformed SET published_at = `+ago(tt.again))
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET settled_at = `+ago(tt.settled)+`, published_at = `+ago(tt.settled))
+			pgtest.Exec(t, s.pool, `UPDATE outbox_repeats SET published_at = `+ago(tt.again))
+			pgtest.Exec(t, s.pool, `UPDATE outbox_malformed SET published_at = `+ago(tt.again))
 			(&Pruner{Store: s, Retention: retention, Log: logger(t), Counters: &Counters{}}).turn(t.Context())
-			if n, want := one[int](t, s.pool, `SELECT count(*) FROM outbox`), map[string]int{"kept": 1}[tt.requests]; n != want {
+			if n, want := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox`), map[string]int{"kept": 1}[tt.requests]; n != want {
 				t.Errorf("%d requests are left, want %d", n, want)
 			}
 			s.Retention = retention
@@ -227,7 +228,7 @@ func TestReplayMalformed(t *testing.T) {
 func TestPruneFarBehind(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	exec(t, s.pool, `
+	pgtest.Exec(t, s.pool, `
 		INSERT INTO outbox (request_id, source, state, request, error_kind, settled_at, published_at, stream_sequence, stream_time)
 		SELECT 'r-' || i, 's', 'expired', '{}', 'expired', now() - interval '3 hours' + i * interval '1 ms', now(), i,
 		       now() - CASE WHEN i <= 2 * $1 THEN interval '1 minute' ELSE interval '3 hours' END
@@ -253,7 +254,7 @@ func TestRepeatOfARemovedRequest(t *testing.T) {
 	if err := s.keptRepeats(t.Context(), []request.Event{e}, answers); err != nil || answers[0] != removed {
 		t.Errorf("%v, %v: the message would be acked", answers[0], err)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_repeats`); n != 0 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_repeats`); n != 0 {
 		t.Errorf("%d orphans", n)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/testing/pgtest"
 )
 
 // enrolled is the Registry of a worker with this FLEX_RATE on the same tables.
@@ -41,7 +42,7 @@ func fleetOf(t testing.TB, s *Store) gate.Fleet {
 // rateActs are what was done to the rate: who, and what it was.
 func rateActs(t testing.TB, s *Store) string {
 	t.Helper()
-	return one[string](t, s.pool, `SELECT coalesce(string_agg(who || ': ' || was, '; ' ORDER BY id), '') FROM outbox_acts WHERE act = 'rate'`)
+	return pgtest.One[string](t, s.pool, `SELECT coalesce(string_agg(who || ': ' || was, '; ' ORDER BY id), '') FROM outbox_acts WHERE act = 'rate'`)
 }
 
 // TestRateStaysWhileWorkersDiffer: FLEX_RATE is in force where all living workers
@@ -66,7 +67,7 @@ func TestRateStaysWhileWorkersDiffer(t *testing.T) {
 	if f := fleetOf(t, s); len(f.Differences) != 1 || f.Differences[0].String() != "FLEX_RATE differs: 30 (w1); 5 (w2)" {
 		t.Errorf("the differences are %v", f.Differences)
 	}
-	exec(t, s.pool, `UPDATE outbox_replicas SET seen_at = seen_at - interval '20 s' WHERE name = 'w1'`) // it was killed
+	pgtest.Exec(t, s.pool, `UPDATE outbox_replicas SET seen_at = seen_at - interval '20 s' WHERE name = 'w1'`) // it was killed
 	renewed(t, old)
 	check("the other is dead", 5, "w1: 0; w2: 30")
 	if err := s.desk().Rate(t.Context(), ann, 12); err != nil {
@@ -86,7 +87,7 @@ func TestRateStaysWhileWorkersDiffer(t *testing.T) {
 	check("automatic, before the next look", 12, "w1: 0; w2: 30; "+ann.Who+": 5, now 12; "+ann.Who+": 12 by "+ann.Who+", now auto")
 	renewed(t, w1, old)
 	check("automatic", 30, "w1: 0; w2: 30; "+ann.Who+": 5, now 12; "+ann.Who+": 12 by "+ann.Who+", now auto; w1: 12")
-	if tokens := one[float64](t, s.pool, `SELECT tokens FROM outbox_gate`); tokens > gate.Burst(30) {
+	if tokens := pgtest.One[float64](t, s.pool, `SELECT tokens FROM outbox_gate`); tokens > gate.Burst(30) {
 		t.Errorf("%v tokens are saved up", tokens)
 	}
 }
@@ -118,7 +119,7 @@ func TestReplicaRow(t *testing.T) {
 	s := newStore(t)
 	w1 := enrolled(t, s, "w1", 5)
 	w2 := enrolled(t, s, "w2", 5)
-	exec(t, s.pool, `UPDATE outbox_replicas SET state_since = state_since - interval '1 minute'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_replicas SET state_since = state_since - interval '1 minute'`)
 	renewed(t, w1)
 	first := fleetOf(t, s).Replicas[0]
 	if first.Name != "w1" || first.Version != "v1" || !first.Alive || first.State != gate.WordOK || first.Reason != nil || first.Last != nil ||
@@ -130,7 +131,7 @@ func TestReplicaRow(t *testing.T) {
 	}
 	renewed(t, w1)
 	now := fleetOf(t, s).Replicas[0]
-	if now.State != gate.WordUnreachable || deref(now.Reason) != "no \uFFFD way" || !now.Since.After(first.Since) || now.Last == nil || !now.StartedAt.Equal(first.StartedAt) {
+	if now.State != gate.WordUnreachable || pgtest.Deref(now.Reason) != "no \uFFFD way" || !now.Since.After(first.Since) || now.Last == nil || !now.StartedAt.Equal(first.StartedAt) {
 		t.Errorf("%+v", now)
 	}
 	for _, tt := range []struct {
@@ -142,20 +143,20 @@ func TestReplicaRow(t *testing.T) {
 		{"+ interval '20 s'", false, true}, {"+ interval '61 minutes'", false, false}, // the clock went back
 	} {
 		renewed(t, w2)
-		exec(t, s.pool, `UPDATE outbox_replicas SET state = 'unreachable', seen_at = clock_timestamp() `+tt.seen+` WHERE name = 'w2'`)
+		pgtest.Exec(t, s.pool, `UPDATE outbox_replicas SET state = 'unreachable', seen_at = clock_timestamp() `+tt.seen+` WHERE name = 'w2'`)
 		renewed(t, w1)
 		f := fleetOf(t, s)
 		if stays := len(f.Replicas) == 2; stays != tt.stays || stays && f.Replicas[1].Alive != tt.alive {
 			t.Errorf("seen at now %s: %+v", tt.seen, f.Replicas)
 		}
-		if shown := one[bool](t, s.pool, `SELECT EXISTS (SELECT FROM outbox_attention WHERE what = 'replica' AND id = 'w2')`); shown != tt.alive {
+		if shown := pgtest.One[bool](t, s.pool, `SELECT EXISTS (SELECT FROM outbox_attention WHERE what = 'replica' AND id = 'w2')`); shown != tt.alive {
 			t.Errorf("seen at now %s: outbox_attention shows it: %v", tt.seen, shown)
 		}
 	}
 	if err := w1.Leave(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_replicas WHERE name = 'w1'`); n != 0 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_replicas WHERE name = 'w1'`); n != 0 {
 		t.Error("its row stays")
 	}
 }
@@ -203,8 +204,8 @@ func TestNewWorkersDiffer(t *testing.T) {
 		w1 := enrolled(t, s, "w1", rates[0])
 		w2 := enrolled(t, s, "w2", rates[1])
 		// As if both had written their rows before either has looked.
-		exec(t, s.pool, `UPDATE outbox_gate SET rate = 0`)
-		exec(t, s.pool, `DELETE FROM outbox_acts`)
+		pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET rate = 0`)
+		pgtest.Exec(t, s.pool, `DELETE FROM outbox_acts`)
 		renewed(t, w1, w2, w1)
 		if g := readGate(t, s); g.Rate != rates[2] {
 			t.Errorf("%v: the rate is %v", rates, g.Rate)

@@ -14,7 +14,9 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // A listener is flextest seen from outside: what was really asked of it.
@@ -78,7 +80,7 @@ func TestEventsCannotSteerCalls(t *testing.T) {
 	d := &Dispatcher{Store: s, Flex: client, Policy: request.Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
 		Concurrency: testSlots, Limit: testLimit, Log: quiet, Counters: &Counters{}}
 	stop := start(t, d)
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		var n int
 		if err := s.pool.QueryRow(t.Context(), `SELECT count(*) FROM outbox_attempts`).Scan(&n); err != nil || n < len(bad) {
 			return fmt.Errorf("%d attempts, %w", n, err)
@@ -153,7 +155,7 @@ func TestSecretsStayHidden(t *testing.T) {
 	var reasons []string // as they stand in outbox_replicas
 	d := anew()
 	stop := start(t, d)
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		// What has stopped it starts anew at once: here each kind of answer has to come.
 		if _, reason, stopped := d.Stopped(); stopped {
 			reasons = append(reasons, reason)
@@ -172,10 +174,10 @@ func TestSecretsStayHidden(t *testing.T) {
 	defer logMu.Unlock()
 	places := map[string]string{
 		"the log":      log.String(),
-		"outbox":       one[string](t, s.pool, `SELECT string_agg(o::text, E'\n') FROM outbox o`),
-		"the attempts": one[string](t, s.pool, `SELECT string_agg(a::text, E'\n') FROM outbox_attempts a`),
+		"outbox":       pgtest.One[string](t, s.pool, `SELECT string_agg(o::text, E'\n') FROM outbox o`),
+		"the attempts": pgtest.One[string](t, s.pool, `SELECT string_agg(a::text, E'\n') FROM outbox_attempts a`),
 		"the reasons":  strings.Join(reasons, "\n"),
-		"the gate":     one[string](t, s.pool, `SELECT g::text FROM outbox_gate g`),
+		"the gate":     pgtest.One[string](t, s.pool, `SELECT g::text FROM outbox_gate g`),
 	}
 	if !strings.Contains(places["outbox"], "no access for "+flextest.APIKey) {
 		t.Error("what the server said did not come through: this test sees nothing")

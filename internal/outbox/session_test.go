@@ -9,7 +9,7 @@ import (
 
 // TestConnectWithoutTables: without tables, as before the first migration, a connection is good all the same.
 func TestConnectWithoutTables(t *testing.T) {
-	pool := pgtest.NewPool(t, func(context.Context, string) error { return nil }, Configure)
+	pool := pgtest.NewPool(t, func(context.Context, string) (int, error) { return 0, nil }, Configure)
 	if err := pool.Ping(t.Context()); err != nil {
 		t.Error(err)
 	}

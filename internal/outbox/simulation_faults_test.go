@@ -11,6 +11,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 )
 
@@ -27,7 +28,7 @@ func TestConnectBlackHole(t *testing.T) {
 	s := newStore(t)
 	id := mustAdd(t, s, "hole", 1)[0]
 	start(t, newDeliverer(t, s, srv))
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if r := s.row(t, id); r.State != request.Pending || r.Attempt != 1 || r.Spared != 1 {
 			return fmt.Errorf("%s, attempt %d, spared %d", r.State, r.Attempt, r.Spared)
 		}

@@ -6,6 +6,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // What the simulation has found, in its smallest form and on the real tables.
@@ -24,7 +25,7 @@ func TestLateRecordDatesTheAttempt(t *testing.T) {
 			s := newStore(t)
 			id := mustAdd(t, s, "late", 1, func(e *request.Event) { e.LookupKey = flex.LookupKey(e.RequestID) })[0]
 			l := mustClaim(t, s, 1)[0]
-			exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '9 minutes'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '9 minutes'`)
 			if lapsed {
 				if n, err := s.lapse(t.Context()); err != nil || n != 1 {
 					t.Fatal(n, err)
@@ -35,7 +36,7 @@ func TestLateRecordDatesTheAttempt(t *testing.T) {
 				t.Fatal(err)
 			}
 			since := *s.row(t, id).UncertainSince
-			age := one[time.Duration](t, s.pool, `SELECT clock_timestamp() - $1::timestamptz`, since)
+			age := pgtest.One[time.Duration](t, s.pool, `SELECT clock_timestamp() - $1::timestamptz`, since)
 			if age < 9*time.Minute {
 				t.Errorf("the attempt is dated %v ago; its lease was over 9 minutes ago", age)
 			}
@@ -53,11 +54,11 @@ func TestLateRecordOutdatesLookups(t *testing.T) {
 	s := newStore(t)
 	id := mustAdd(t, s, "late", 1, func(e *request.Event) { e.LookupKey = flex.LookupKey(e.RequestID) })[0]
 	l := mustClaim(t, s, 1)[0]
-	exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '2 minutes'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '2 minutes'`)
 	if n, err := s.lapse(t.Context()); err != nil || n != 1 {
 		t.Fatal(n, err)
 	}
-	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`) // its rest is over
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`) // its rest is over
 	slow, err := s.Lookups.Take(t.Context(), 19, 0, nil)
 	if err != nil || len(slow.Asked) != 1 {
 		t.Fatal(slow, err)
@@ -66,8 +67,8 @@ func TestLateRecordOutdatesLookups(t *testing.T) {
 	if _, err := s.record(t.Context(), record{lease: l, outcome: "uncertain", told: o, move: request.Move{To: request.Uncertain}}); err != nil {
 		t.Fatal(err)
 	}
-	exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
-	exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
 	if again, err := s.Lookups.Take(t.Context(), 19, 0, nil); err != nil || len(again.Asked) != 1 {
 		t.Fatal(again, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/testing/pgtest"
 )
 
 // The tables of the simulation. Each method does, in memory and at once, what
@@ -298,7 +299,7 @@ func (s *sim) record(by int, r record) (applied bool, done *simRow) {
 	}
 	row.answered = o.Answered && o.Kind == 0 || row.undecided && row.answered
 	row.endsAs = m.EndsAs
-	row.reason, row.status = deref(reason(&r)), o.HTTPStatus
+	row.reason, row.status = pgtest.Deref(reason(&r)), o.HTTPStatus
 	if m.To == request.Pending && row.cancelled {
 		row.reason = "cancelled"
 	}
@@ -455,7 +456,7 @@ func (s *sim) resolve(by int, u lookup.Input, f request.Finding, m request.Move)
 	kind, _ := lookup.Verdict(u, f, m)
 	switch {
 	case m.To == request.Created:
-		row.reason = deref(kind)
+		row.reason = pgtest.Deref(kind)
 	case !m.Undecided && m.To == u.EndsAs && (m.To == request.Rejected || m.To == request.Abandoned):
 		if row.status != 0 {
 			row.reason = fmt.Sprintf("http_%d", row.status)

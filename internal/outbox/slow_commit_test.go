@@ -7,6 +7,7 @@ import (
 
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestSlowCommits: where each commit takes half a second no lease lapses under a live
@@ -14,14 +15,14 @@ import (
 func TestSlowCommits(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	exec(t, s.pool, `
+	pgtest.Exec(t, s.pool, `
 		CREATE FUNCTION slow_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 			IF current_setting('test.slowed', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
 				PERFORM set_config('test.slowed', pg_current_xact_id()::text, true), pg_sleep(0.5); -- once a transaction
 			END IF;
 			RETURN NULL;
 		END $$`)
-	exec(t, s.pool, `CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT OR UPDATE ON outbox DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow_commit()`)
+	pgtest.Exec(t, s.pool, `CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT OR UPDATE ON outbox DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow_commit()`)
 	server := flextest.New(t)
 	stop := start(t, newDeliverer(t, s, server))
 	var adding sync.WaitGroup
@@ -39,7 +40,7 @@ func TestSlowCommits(t *testing.T) {
 	if made := server.Calls().Created; made != n {
 		t.Errorf("%d created, want %d", made, n)
 	}
-	if h := one[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE number <> 1 OR outcome <> 'created'`); h > 0 {
+	if h := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE number <> 1 OR outcome <> 'created'`); h > 0 {
 		t.Errorf("%d other things happened than one attempt each", h)
 	}
 	checkOutbox(t, s.pool)

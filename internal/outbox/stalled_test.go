@@ -16,6 +16,7 @@ import (
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestStall: nothing gets through from the begin of the first try that failed on, until one succeeds;
@@ -68,7 +69,7 @@ func TestStalled(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
-			exec(t, s.pool, `UPDATE outbox_gate SET rate = $1, tokens = 5`, tt.rate)
+			pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET rate = $1, tokens = 5`, tt.rate)
 			mustAdd(t, s, "r", tt.due)
 			pid, done := holding(t, s, tt.locks)
 			d := newDeliverer(t, s.with(t, "lock_timeout", "50ms"), flextest.New(t))
@@ -191,14 +192,14 @@ func TestHolders(t *testing.T) {
 	if h := named(s, reads)[0]; h.Waiting != 1 || h.Query != "SELECT FROM outbox" || h.Since == nil || strings.Join(h.Tables, " ") != "outbox" {
 		t.Errorf("%+v", h)
 	}
-	role := strings.ToLower(strings.ReplaceAll(fmt.Sprintf("r_%s_%d", one[string](t, s.pool, `SELECT current_schema()`), time.Now().UnixNano()), "-", "_"))
-	exec(t, s.pool, `CREATE ROLE `+role)
+	role := strings.ToLower(strings.ReplaceAll(fmt.Sprintf("r_%s_%d", pgtest.One[string](t, s.pool, `SELECT current_schema()`), time.Now().UnixNano()), "-", "_"))
+	pgtest.Exec(t, s.pool, `CREATE ROLE `+role)
 	defer func() {
-		exec(t, s.pool, `DROP OWNED BY `+role)
-		exec(t, s.pool, `DROP ROLE `+role)
+		pgtest.Exec(t, s.pool, `DROP OWNED BY `+role)
+		pgtest.Exec(t, s.pool, `DROP ROLE `+role)
 	}()
 	poor := s.with(t, "role", role)
-	exec(t, s.pool, `GRANT USAGE ON SCHEMA `+one[string](t, s.pool, `SELECT quote_ident(current_schema())`)+` TO `+role)
+	pgtest.Exec(t, s.pool, `GRANT USAGE ON SCHEMA `+pgtest.One[string](t, s.pool, `SELECT quote_ident(current_schema())`)+` TO `+role)
 	if h := named(poor, reads)[0]; h.Since != nil || h.User == "" {
 		t.Errorf("%+v", h)
 	}

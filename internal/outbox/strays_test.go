@@ -13,7 +13,9 @@ import (
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/natstest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestRefusedForGood: a full batch of each kind of answer that the stream refuses
@@ -36,7 +38,7 @@ func TestRefusedForGood(t *testing.T) {
 	answersOfEachKind(t, s, "taken", 1, 9000)
 	age(t, s)
 	unpublished := func(source string) int {
-		return one[int](t, s.pool, `SELECT (SELECT count(*) FROM outbox WHERE source = $1 AND settled_at IS NOT NULL AND published_at IS NULL)
+		return pgtest.One[int](t, s.pool, `SELECT (SELECT count(*) FROM outbox WHERE source = $1 AND settled_at IS NOT NULL AND published_at IS NULL)
 			+ (SELECT count(*) FROM outbox WHERE source = $1 AND state = 'uncertain' AND announced_at IS NULL)
 			+ (SELECT count(*) FROM outbox_repeats WHERE source = $1 AND published_at IS NULL)
 			+ (SELECT count(*) FROM outbox_malformed WHERE source = $1 AND published_at IS NULL)`, source)
@@ -48,7 +50,7 @@ func TestRefusedForGood(t *testing.T) {
 	ended := make(chan struct{})
 	looking(t, s)
 	go func() { defer close(ended); r.publisher(t, s).Run(ctx) }()
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if n := unpublished("taken"); n > 0 {
 			return fmt.Errorf("%d of 4 answers are not published", n)
 		}
@@ -58,7 +60,7 @@ func TestRefusedForGood(t *testing.T) {
 		t.Errorf("%d are refused, want %d: this test sees nothing", n, 4*batchSize)
 	}
 	r.create(t, func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = -1 })
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if n := unpublished("refused"); n > 0 {
 			return fmt.Errorf("%d that were refused are not published", n)
 		}
@@ -79,10 +81,10 @@ func answersOfEachKind(t *testing.T, s *Store, source string, n, first int) {
 			t.Fatal(err)
 		}
 	}
-	exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now() WHERE state = 'uncertain'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now() WHERE state = 'uncertain'`)
 	mustAdd(t, s, source+"-settled", n, from(source), faulty("x"))
 	mustAdd(t, s, source+"-asked", 1, faulty("x"))
-	exec(t, s.pool, `UPDATE outbox SET published_at = now() WHERE request_id = $1`, source+"-asked-1")
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET published_at = now() WHERE request_id = $1`, source+"-asked-1")
 	var malformed []request.Malformed
 	for i := range n {
 		if _, err := s.Add(t.Context(), event(source+"-asked-1", uint64(first+i), from(source), faulty("x"))); err != nil {
@@ -122,8 +124,8 @@ func TestStraysUnderLoad(t *testing.T) {
 			loop.Rest(ctx, gate.RenewEvery/50, nil)
 		}
 	})
-	eventually(t, func() error {
-		if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE published_at IS NULL`); n > 0 {
+	expect.Eventually(t, func() error {
+		if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE published_at IS NULL`); n > 0 {
 			return fmt.Errorf("%d unpublished", n)
 		}
 		return nil

@@ -8,6 +8,8 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestLapse: a lease that ran out becomes uncertain, with a row of history in
@@ -21,22 +23,22 @@ func TestLapse(t *testing.T) {
 	if n, err := other.lapse(t.Context()); n != 0 || err != nil {
 		t.Fatalf("%d lapsed, %v", n, err)
 	}
-	exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 minute' WHERE request_id = 'l-1'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 minute' WHERE request_id = 'l-1'`)
 	ended, held := *s.row(t, "l-1").LeasedUntil, *s.row(t, "l-1").LeasedBy
 	if n, err := other.lapse(t.Context()); n != 1 || err != nil {
 		t.Fatalf("%d lapsed, %v", n, err)
 	}
 	r := s.row(t, "l-1")
-	if r.State != request.Uncertain || r.LeasedBy != nil || r.LeasedUntil != nil || deref(r.ErrorKind) != "lapsed" || !deref(r.UncertainSince).Equal(ended) || r.Answered || r.Spared != 0 {
+	if r.State != request.Uncertain || r.LeasedBy != nil || r.LeasedUntil != nil || pgtest.Deref(r.ErrorKind) != "lapsed" || !pgtest.Deref(r.UncertainSince).Equal(ended) || r.Answered || r.Spared != 0 {
 		t.Errorf("%+v", r)
 	}
-	if in := deref(r.DueIn); in > lapsedRest || in < lapsedRest-time.Second {
+	if in := pgtest.Deref(r.DueIn); in > lapsedRest || in < lapsedRest-time.Second {
 		t.Errorf("it is looked up in %v, want %v: its holder may live", in, lapsedRest)
 	}
 	if h := s.histories(t, "l-1"); h != "1 lapsed" {
 		t.Errorf("history %q", h)
 	}
-	if w := one[string](t, s.pool, `SELECT worker FROM outbox_attempts`); w != held {
+	if w := pgtest.One[string](t, s.pool, `SELECT worker FROM outbox_attempts`); w != held {
 		t.Errorf("history of worker %s, want %s", w, held)
 	}
 	if n, err := other.lapse(t.Context()); n != 0 || err != nil {
@@ -52,18 +54,18 @@ func TestLapse(t *testing.T) {
 func TestExpire(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	later := one[time.Time](t, s.pool, `SELECT clock_timestamp() + interval '1 hour'`)
+	later := pgtest.One[time.Time](t, s.pool, `SELECT clock_timestamp() + interval '1 hour'`)
 	mustAdd(t, s, "x", 4, func(e *request.Event) { e.ExpiresAt = later })
 	sending := mustClaim(t, s, 2)
 	if n, err := s.expire(t.Context()); n != 0 || err != nil {
 		t.Fatalf("%d expired, %v", n, err)
 	}
-	exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp() - interval '1 s' WHERE request_id <> 'x-4'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp() - interval '1 s' WHERE request_id <> 'x-4'`)
 	if n, err := s.expire(t.Context()); n != 1 || err != nil {
 		t.Fatalf("%d expired, %v", n, err)
 	}
 	r := s.row(t, "x-3")
-	if r.State != request.Expired || r.SettledAt == nil || r.DueIn != nil || deref(r.ErrorKind) != "expired" || r.Attempt != 0 {
+	if r.State != request.Expired || r.SettledAt == nil || r.DueIn != nil || pgtest.Deref(r.ErrorKind) != "expired" || r.Attempt != 0 {
 		t.Errorf("%+v", r)
 	}
 	if hint := <-s.Results.Queue.Queue; hint.RequestID != "x-3" || hint.State != request.Expired {
@@ -116,7 +118,7 @@ func TestPrune(t *testing.T) {
 		`UPDATE outbox_malformed SET received_at = ` + old,
 		`UPDATE outbox_malformed SET published_at = ` + old + ` WHERE stream_sequence = 200`,
 	} {
-		exec(t, s.pool, sql)
+		pgtest.Exec(t, s.pool, sql)
 	}
 	if n, err := s.prune(t.Context(), 30*24*time.Hour); n != 2 || err != nil {
 		t.Fatalf("%d pruned, %v", n, err)
@@ -131,7 +133,7 @@ func TestPrune(t *testing.T) {
 		`SELECT string_agg(stream_sequence::text, ' ' ORDER BY stream_sequence) FROM outbox_malformed`:                    "201",
 		`SELECT count(*)::text FROM outbox_attempts WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.id = outbox_id)`:       "0",
 	} {
-		if got := one[string](t, s.pool, what); got != want {
+		if got := pgtest.One[string](t, s.pool, what); got != want {
 			t.Errorf("%s: %s, want %s", what, got, want)
 		}
 	}
@@ -150,13 +152,13 @@ func TestSweeperRuns(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "s", sweepBatch+20)
 	mustClaim(t, s, 10)
-	exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp(), leased_until = leased_until - interval '1 hour'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp(), leased_until = leased_until - interval '1 hour'`)
 	w := &Sweeper{Store: s, Log: logger(t), Counters: &Counters{}}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	looking(t, w.Store)
 	go func() { defer close(ended); w.Run(ctx) }()
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if w.Counters.Lapsed.Load() != 10 || w.Counters.Expired.Load() != sweepBatch+10 {
 			return errors.New("not all is swept")
 		}
@@ -172,7 +174,7 @@ func TestSweeperRuns(t *testing.T) {
 func TestPruneManyMalformed(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	exec(t, s.pool, `
+	pgtest.Exec(t, s.pool, `
 		INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error, published_at)
 		SELECT 'malformed', 'REQUESTS', i, now() - interval '2 hours', 's', 's', '{}', '', 'x', now() - CASE WHEN i > 3 THEN interval '2 hours' ELSE interval '0' END
 		  FROM generate_series(1, 2503) AS i`)
@@ -180,7 +182,7 @@ func TestPruneManyMalformed(t *testing.T) {
 	if gone := p.turn(t.Context()); gone != 0 {
 		t.Errorf("%d requests went of none", gone)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox_malformed`); n != 3 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_malformed`); n != 3 {
 		t.Errorf("%d are left, want 3", n)
 	}
 }
@@ -211,7 +213,7 @@ func TestExpiredSaysWhatWas(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, a := range tt.attempts {
-			exec(t, s.pool, `UPDATE outbox SET due_at = now() WHERE state = 'pending'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = now() WHERE state = 'pending'`)
 			c, err := s.claim(t.Context(), 2) // of one slot those tried again have no half
 			if err != nil || len(c.leases) != 1 {
 				t.Fatal(tt.id, c, err)
@@ -225,15 +227,15 @@ func TestExpiredSaysWhatWas(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		exec(t, s.pool, `UPDATE outbox SET expires_at = now()`+tt.set+` WHERE request_id = $1`, tt.id)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET expires_at = now()`+tt.set+` WHERE request_id = $1`, tt.id)
 		if moved, err := s.expire(t.Context()); err != nil || moved != 1 {
 			t.Fatal(tt.id, moved, err)
 		}
 		r := s.row(t, tt.id)
-		if deref(r.ErrorMessage) != tt.want || (r.State == request.Uncertain) != (tt.id == "undecided") || r.State != request.Expired && tt.id != "undecided" || deref(r.ErrorKind) != "expired" {
-			t.Errorf("%s: %s %s, want %s", tt.id, r.State, deref(r.ErrorMessage), tt.want)
+		if pgtest.Deref(r.ErrorMessage) != tt.want || (r.State == request.Uncertain) != (tt.id == "undecided") || r.State != request.Expired && tt.id != "undecided" || pgtest.Deref(r.ErrorKind) != "expired" {
+			t.Errorf("%s: %s %s, want %s", tt.id, r.State, pgtest.Deref(r.ErrorMessage), tt.want)
 		}
-		if tt.id == "once" && (deref(r.HTTPStatus) != 429 || deref(r.TwilioCode) != 20429) {
+		if tt.id == "once" && (pgtest.Deref(r.HTTPStatus) != 429 || pgtest.Deref(r.TwilioCode) != 20429) {
 			t.Errorf("%s: %+v, want the status and code of the last attempt", tt.id, r)
 		}
 	}
@@ -246,7 +248,7 @@ func TestLapseSkipsRecordedRow(t *testing.T) {
 	s := newStore(t)
 	id := mustAdd(t, s, "a", 1)[0]
 	l := mustClaim(t, s, 1)[0]
-	exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 second'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 second'`)
 	// Another transaction has the row while the sweep looks at it, and records.
 	tx, err := s.pool.Begin(t.Context())
 	if err != nil {
@@ -274,7 +276,7 @@ func TestPruneInBatches(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	ids := mustAdd(t, s, "a", 3*pruneBatch/2, faulty("no"))
-	exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '2 days', published_at = now() WHERE request_id <> $1`, ids[0])
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '2 days', published_at = now() WHERE request_id <> $1`, ids[0])
 	other, err := s.pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -292,7 +294,7 @@ func TestPruneInBatches(t *testing.T) {
 	if n := p.turn(t.Context()); n != len(ids)-1 || p.Counters.Pruned.Load() != int64(n) {
 		t.Errorf("%d removed", n)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox`); n != 1 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox`); n != 1 {
 		t.Errorf("%d rows are left, want the one that is not published", n)
 	}
 }

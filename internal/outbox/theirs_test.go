@@ -8,6 +8,7 @@ import (
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestPolicyDoesNotDecideWhatWasLost: after a loss of data, or while a person holds the fleet,
@@ -57,11 +58,11 @@ func TestPolicyDoesNotDecideWhatWasLost(t *testing.T) {
 				}
 			}
 			s.grow(t, 20*time.Minute) // ten settle times, and more than the list remembers
-			exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET lookups = 10`)
 			lookUp(t, resolver(t, s, taskRouter{}, func(p *request.Policy) { p.Undecided = tt.policy }))
-			waits := one[bool](t, s.pool, `SELECT for_person_since IS NOT NULL AND due_at > clock_timestamp() FROM outbox`)
+			waits := pgtest.One[bool](t, s.pool, `SELECT for_person_since IS NOT NULL AND due_at > clock_timestamp() FROM outbox`)
 			if r := s.row(t, id); r.State != tt.want || waits != (tt.want == request.Uncertain) {
-				t.Errorf("%s, waits for a person and is looked up %t: %s; want %s", r.State, waits, deref(r.ErrorMessage), tt.want)
+				t.Errorf("%s, waits for a person and is looked up %t: %s; want %s", r.State, waits, pgtest.Deref(r.ErrorMessage), tt.want)
 			}
 		})
 	}
@@ -78,18 +79,18 @@ func TestAnotherWorkspaceHidesNoCreation(t *testing.T) {
 		s.grow(t, 20*time.Minute)
 		later := event("later", 7, keyed)
 		settle(t, s, later, good)
-		exec(t, s.pool, `
+		pgtest.Exec(t, s.pool, `
 			INSERT INTO outbox (request_id, source, state, request, attempt, attempt_began_at, lookup_key, lookup_attribute, interaction_sid, resolved_by, stream_sequence, stream_time, settled_at)
 			SELECT 'busy-' || n, 'crm', 'created', '{"routing":{"properties":{"workspace_sid":"WS00000000000000000000000000000009"}}}', 1,
 			       clock_timestamp() - interval '10 minutes', lpad(to_hex(n), 32, '0'), 'interaction_request', 'KD' || lpad(to_hex(n), 32, '0'), 'response', n, clock_timestamp(), clock_timestamp() - interval '9 minutes'
 			  FROM generate_series(1, $1) AS n`, lookup.LaterMost+1)
 		if published {
-			exec(t, s.pool, `UPDATE outbox SET published_at = clock_timestamp() WHERE settled_at IS NOT NULL`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET published_at = clock_timestamp() WHERE settled_at IS NOT NULL`)
 		}
 		shown := flex.Task{TaskSID: "WT7", Key: later.LookupKey, InteractionSID: sidA, DateCreated: time.Now()}
 		lookUp(t, resolver(t, s, taskRouter{log: logOf(shown)}))
 		if r := s.row(t, id); r.State != request.Pending {
-			t.Errorf("published %t: %s, %s; want proved absent", published, r.State, deref(r.ErrorMessage))
+			t.Errorf("published %t: %s, %s; want proved absent", published, r.State, pgtest.Deref(r.ErrorMessage))
 		}
 	}
 }
@@ -113,20 +114,20 @@ func TestAbsenceThatIsStoredTooLate(t *testing.T) {
 			id := mustAdd(t, s, "suspended", 1, keyed)[0]
 			s.timeout(t)
 			s.grow(t, 2*time.Minute)
-			exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
 			r := resolver(t, s, tt.router)
 			q, err := s.Lookups.Take(t.Context(), 19, time.Minute, nil)
 			if err != nil || len(q.Asked) != 1 {
 				t.Fatal(q, err)
 			}
 			if tt.late {
-				exec(t, s.pool, `UPDATE outbox SET due_at = due_at - $1::interval`, lookup.LookupLimit)
+				pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = due_at - $1::interval`, lookup.LookupLimit)
 			}
 			if err := r.Ask(t.Context(), q, time.Now()); err != nil {
 				t.Fatal(err)
 			}
 			if row := s.row(t, id); row.State != tt.want {
-				t.Errorf("%s: %s; want %s", row.State, deref(row.ErrorMessage), tt.want)
+				t.Errorf("%s: %s; want %s", row.State, pgtest.Deref(row.ErrorMessage), tt.want)
 			}
 		})
 	}

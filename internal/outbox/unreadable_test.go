@@ -13,6 +13,7 @@ import (
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // searched is a TaskRouter that notes which keys were asked for.
@@ -45,15 +46,15 @@ func TestUnreadableRequest(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s'`)
-			exec(t, s.pool, `UPDATE outbox SET request = $1::text::json WHERE request_id = 'u-3'`, text)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET request = $1::text::json WHERE request_id = 'u-3'`, text)
 			if said := (*pgconn.PgError)(nil); !errors.As(s.pool.QueryRow(t.Context(), `SELECT max(`+lookup.WorkspaceOf+`) FROM outbox`).Scan(new(string)), &said) {
 				t.Fatal("Postgres can read it: this shows nothing")
 			}
 			var keys []string
 			r := &lookup.Resolver{Requests: s.Lookups, Results: s.Results, Due: s.Due, Flex: searched{keys: &keys}, Policy: testPolicy, Log: logger(t), Counters: &lookup.Counters{}}
 			for range 4 {
-				exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
+				pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
 				if _, err := r.Turn(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -66,13 +67,13 @@ func TestUnreadableRequest(t *testing.T) {
 				}
 			}
 			// Nor does it keep an act from the others.
-			exec(t, s.pool, `UPDATE outbox SET state = 'rejected', due_at = NULL, settled_at = now(), for_person_since = NULL WHERE request_id = 'u-5'`)
-			exec(t, s.pool, `UPDATE outbox SET request = $1::text::json WHERE request_id = 'u-5'`, text)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'rejected', due_at = NULL, settled_at = now(), for_person_since = NULL WHERE request_id = 'u-5'`)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET request = $1::text::json WHERE request_id = 'u-5'`, text)
 			if done, err := s.desk().Do(t.Context(), operator.ToRetry(false), ann, operator.Filter{State: request.Rejected}); err != nil || done.N != 1 {
 				t.Errorf("%d are tried again, %v", done.N, err)
 			}
-			if r := s.row(t, "u-3"); r.State != request.Uncertain || deref(r.ErrorKind) != "undecided" {
-				t.Errorf("it is %s, %s: no person is asked", r.State, deref(r.ErrorKind))
+			if r := s.row(t, "u-3"); r.State != request.Uncertain || pgtest.Deref(r.ErrorKind) != "undecided" {
+				t.Errorf("it is %s, %s: no person is asked", r.State, pgtest.Deref(r.ErrorKind))
 			}
 		})
 	}

@@ -12,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // requests of each history; 16 of them are claimed at once.
@@ -33,7 +35,7 @@ type point struct {
 
 // left is the state of the table by a query that counts.
 func left(sql string, want int) func(*rig) error {
-	return func(r *rig) error { return is(sql, r.count(`SELECT count(*) FROM outbox WHERE `+sql), want) }
+	return func(r *rig) error { return expect.Is(sql, r.count(`SELECT count(*) FROM outbox WHERE `+sql), want) }
 }
 
 func all(checks ...func(*rig) error) func(*rig) error {
@@ -50,20 +52,20 @@ func all(checks ...func(*rig) error) func(*rig) error {
 // some: at least one row.
 func some(sql string) func(*rig) error {
 	return func(r *rig) error {
-		return is("some "+sql, r.count(`SELECT count(*) FROM outbox WHERE `+sql) > 0, true)
+		return expect.Is("some "+sql, r.count(`SELECT count(*) FROM outbox WHERE `+sql) > 0, true)
 	}
 }
 
 func calls(what string, ok func(flextest.Calls) bool) func(*rig) error {
-	return func(r *rig) error { return is(what, ok(r.flex.Calls()), true) }
+	return func(r *rig) error { return expect.Is(what, ok(r.flex.Calls()), true) }
 }
 
-func someUnacked(r *rig) error { return is("some messages not acked", r.unacked() > 0, true) }
+func someUnacked(r *rig) error { return expect.Is("some messages not acked", r.unacked() > 0, true) }
 
 func results(ok func(n int) bool) func(*rig) error {
 	return func(r *rig) error {
 		n := r.messages()
-		return is(fmt.Sprintf("results as expected (%d)", n), ok(n), true)
+		return expect.Is(fmt.Sprintf("results as expected (%d)", n), ok(n), true)
 	}
 }
 
@@ -71,7 +73,7 @@ func results(ok func(n int) bool) func(*rig) error {
 // slot is free again when its call has ended, so there may be more.
 func unrecorded(r *rig) error {
 	return all(left(`state IN ('sending', 'pending')`, requests), func(r *rig) error {
-		return is("16 or more in sending", r.count(`SELECT count(*) FROM outbox WHERE state = 'sending'`) >= 16, true)
+		return expect.Is("16 or more in sending", r.count(`SELECT count(*) FROM outbox WHERE state = 'sending'`) >= 16, true)
 	})(r)
 }
 
@@ -137,7 +139,7 @@ func TestCrashAlone(t *testing.T) {
 			if !p.filled {
 				r.send("a", requests, "")
 			}
-			if err := w.killed(patience); err != nil {
+			if err := w.killed(expect.Patience); err != nil {
 				t.Fatal(err)
 			}
 			if err := p.left(r); err != nil {
@@ -168,7 +170,7 @@ func (r *rig) prepare(p point) (expired int) {
 
 // hurry makes the 45 s pass after which the lookups of a dead replica are made again.
 func (r *rig) hurry() {
-	r.exec(`UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'uncertain' AND due_at > clock_timestamp() AND lookups > 0`)
+	pgtest.Exec(r.t, r.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'uncertain' AND due_at > clock_timestamp() AND lookups > 0`)
 }
 
 // TestCrashAmongThree: one of three replicas dies at each point in turn; the two
@@ -211,16 +213,16 @@ func TestKilledReplicaIsReplaced(t *testing.T) {
 	held := func() int {
 		return r.count(`SELECT count(*) FROM outbox WHERE state = 'sending' AND leased_by LIKE $1`, w.name())
 	}
-	eventually(t, func() error { return is("it holds some", held() >= 8, true) })
+	expect.Eventually(t, func() error { return expect.Is("it holds some", held() >= 8, true) })
 	r.start("")
 	r.start("")
 	w.signal(syscall.SIGKILL)
 	killed := time.Now()
 	<-w.done
 	n := held()
-	r.exec(`CREATE TABLE held AS SELECT id FROM outbox WHERE state = 'sending' AND leased_by LIKE '` + w.name() + `'`)
-	eventually(t, func() error {
-		return is("neither settled nor in the queue", r.count(`SELECT count(*) FROM outbox JOIN held USING (id) WHERE state NOT IN ('created', 'pending')
+	pgtest.Exec(t, r.pool, `CREATE TABLE held AS SELECT id FROM outbox WHERE state = 'sending' AND leased_by LIKE '`+w.name()+`'`)
+	expect.Eventually(t, func() error {
+		return expect.Is("neither settled nor in the queue", r.count(`SELECT count(*) FROM outbox JOIN held USING (id) WHERE state NOT IN ('created', 'pending')
 			AND NOT EXISTS (SELECT FROM outbox_attempts a WHERE a.outbox_id = outbox.id AND a.kind = 'lookup' AND a.outcome = 'absent')`), 0)
 	})
 	took := time.Since(killed)
@@ -238,17 +240,19 @@ func TestStoppedBetweenClaimAndCall(t *testing.T) {
 	r := newRig(t)
 	r.fill(requests)
 	w := r.start("claimed:1:stop")
-	eventually(t, func() error { return is("leased", r.count(`SELECT count(*) FROM outbox WHERE state = 'sending'`), 16) })
+	expect.Eventually(t, func() error {
+		return expect.Is("leased", r.count(`SELECT count(*) FROM outbox WHERE state = 'sending'`), 16)
+	})
 	stopped := time.Now()
 	r.start("")
-	eventually(t, func() error {
-		return is("created by the other", r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`), requests)
+	expect.Eventually(t, func() error {
+		return expect.Is("created by the other", r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`), requests)
 	})
 	<-time.After(time.Until(stopped.Add(2*lease + time.Second)))
 	received := r.flex.Calls().Received
 	w.signal(syscall.SIGCONT)
-	eventually(t, func() error {
-		return is("leases given back that were lost", r.count(`SELECT count(*) FROM outbox_attempts WHERE outcome = 'put_back' AND NOT applied AND worker LIKE $1`, w.name()), 16)
+	expect.Eventually(t, func() error {
+		return expect.Is("leases given back that were lost", r.count(`SELECT count(*) FROM outbox_attempts WHERE outcome = 'put_back' AND NOT applied AND worker LIKE $1`, w.name()), 16)
 	})
 	if n := r.flex.Calls().Received; n != received || n != requests {
 		t.Errorf("%d calls, want %d", n, requests)
@@ -264,17 +268,17 @@ func TestStoppedDuringCall(t *testing.T) {
 	r.fill(8)
 	r.flex.Inject(flextest.Rule{Fault: flextest.CreateThenHang, Times: 8})
 	w := r.start("")
-	eventually(t, func() error { return is("calls that hang", r.flex.Calls().Hanging, 8) })
+	expect.Eventually(t, func() error { return expect.Is("calls that hang", r.flex.Calls().Hanging, 8) })
 	w.signal(syscall.SIGSTOP)
 	stopped := time.Now()
 	r.start("")
-	eventually(t, func() error {
-		return is("found by the other", r.count(`SELECT count(*) FROM outbox WHERE state = 'created' AND resolved_by = 'lookup'`), 8)
+	expect.Eventually(t, func() error {
+		return expect.Is("found by the other", r.count(`SELECT count(*) FROM outbox WHERE state = 'created' AND resolved_by = 'lookup'`), 8)
 	})
 	<-time.After(time.Until(stopped.Add(2*lease + time.Second)))
 	w.signal(syscall.SIGCONT)
-	eventually(t, func() error {
-		return is("late outcomes", r.count(`SELECT count(*) FROM outbox_attempts WHERE outcome = 'uncertain' AND NOT applied AND worker LIKE $1`, w.name()), 8)
+	expect.Eventually(t, func() error {
+		return expect.Is("late outcomes", r.count(`SELECT count(*) FROM outbox_attempts WHERE outcome = 'uncertain' AND NOT applied AND worker LIKE $1`, w.name()), 8)
 	})
 	if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'created' AND resolved_by = 'lookup' AND attempt = 1`); n != 8 {
 		t.Errorf("%d as they were found, want 8: %s", n, r.states())
@@ -289,8 +293,8 @@ func TestAllKilledAtOnce(t *testing.T) {
 	r.fill(60)
 	r.flex.Set(flextest.Settings{Latency: 400 * time.Millisecond})
 	fleet := []*replica{r.start(""), r.start(""), r.start("")}
-	eventually(t, func() error {
-		return is("in the midst of it", r.flex.Calls().Created > 10 && r.flex.Calls().InFlight > 5, true)
+	expect.Eventually(t, func() error {
+		return expect.Is("in the midst of it", r.flex.Calls().Created > 10 && r.flex.Calls().InFlight > 5, true)
 	})
 	for _, w := range fleet {
 		w.signal(syscall.SIGKILL)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/faultproxy"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/pgtest"
@@ -65,7 +66,7 @@ func TestMetricsInAnOutage(t *testing.T) {
 		}
 		return err
 	}
-	eventually(t, counted)
+	expect.Eventually(t, counted)
 	if err := server.Pause(); err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package crashtest
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/natstest"
 	"flexworker/internal/testing/pgtest"
@@ -51,47 +51,15 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	code := m.Run()
-	if err := pgtest.StopShared(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+	return pgtest.Run(m)
 }
 
 const (
-	patience = 100 * time.Second // for what must come: not waited out when all is well
-	timeout  = time.Second       // FLEX_TIMEOUT
-	lease    = timeout + 5*time.Second
-	settle   = time.Second // LOOKUP_SETTLE
-	ackWait  = 10 * time.Second
+	timeout = time.Second // FLEX_TIMEOUT
+	lease   = timeout + 5*time.Second
+	settle  = time.Second // LOOKUP_SETTLE
+	ackWait = 10 * time.Second
 )
-
-func eventually(t *testing.T, ask func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	again := time.NewTicker(50 * time.Millisecond)
-	defer again.Stop()
-	for {
-		err := ask()
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("it never came about: %v", err)
-		case <-again.C:
-		}
-	}
-}
-
-func is[T comparable](what string, got, want T) error {
-	if got != want {
-		return fmt.Errorf("%s: %v, want %v", what, got, want)
-	}
-	return nil
-}
 
 // rig is the world of one test.
 type rig struct {
@@ -211,7 +179,7 @@ func (r *rig) start(crashAt string, more ...string) *replica {
 // consuming waits until the replica is at work.
 func (w *replica) consuming() *replica {
 	w.rig.t.Helper()
-	eventually(w.rig.t, func() error { return is("consuming", strings.Contains(w.log.String(), "msg=consuming"), true) })
+	expect.Eventually(w.rig.t, func() error { return expect.Is("consuming", strings.Contains(w.log.String(), "msg=consuming"), true) })
 	return w
 }
 
@@ -239,7 +207,7 @@ func (w *replica) term() {
 		if w.err != nil {
 			w.rig.t.Errorf("after SIGTERM: %v", w.err)
 		}
-	case <-time.After(patience):
+	case <-time.After(expect.Patience):
 		w.rig.t.Fatal("it does not end after SIGTERM")
 	}
 }
@@ -269,20 +237,9 @@ func (r *rig) send(prefix string, n int, more string) {
 	}
 }
 
-func (r *rig) exec(sql string) {
-	r.t.Helper()
-	if _, err := r.pool.Exec(r.t.Context(), sql); err != nil {
-		r.t.Fatalf("%s: %v", sql, err)
-	}
-}
-
 func (r *rig) count(sql string, args ...any) int {
 	r.t.Helper()
-	var n int
-	if err := r.pool.QueryRow(r.t.Context(), sql, args...).Scan(&n); err != nil {
-		r.t.Fatalf("%s: %v", sql, err)
-	}
-	return n
+	return pgtest.One[int](r.t, r.pool, sql, args...)
 }
 
 func (r *rig) states() string {
@@ -313,7 +270,7 @@ func (r *rig) fill(n int) {
 	r.hold()
 	w := r.start("")
 	r.send("a", n, "")
-	eventually(r.t, func() error { return is("stored", r.count(`SELECT count(*) FROM outbox`), n) })
+	expect.Eventually(r.t, func() error { return expect.Is("stored", r.count(`SELECT count(*) FROM outbox`), n) })
 	w.term()
 	r.release()
 }
@@ -332,7 +289,7 @@ func (r *rig) messages() int {
 // wait for longer than the client's five seconds: it is asked again.
 func (r *rig) unacked() (n int) {
 	r.t.Helper()
-	eventually(r.t, func() error {
+	expect.Eventually(r.t, func() error {
 		c, err := r.js.Consumer(r.t.Context(), "INTERACTION_REQUESTS", "interaction-worker")
 		if err == nil {
 			n = int(c.CachedInfo().NumPending) + c.CachedInfo().NumAckPending
@@ -349,11 +306,11 @@ func (r *rig) balanced(expired int) {
 	t := r.t
 	t.Helper()
 	want := len(r.sent)
-	eventually(t, func() error {
-		if err := is("acked", r.unacked(), 0); err != nil {
+	expect.Eventually(t, func() error {
+		if err := expect.Is("acked", r.unacked(), 0); err != nil {
 			return err
 		}
-		if err := is("published", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`), want); err != nil {
+		if err := expect.Is("published", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`), want); err != nil {
 			return fmt.Errorf("%w: %s", err, r.states())
 		}
 		return nil
@@ -411,7 +368,7 @@ func (r *rig) finals() map[string][]string {
 	}
 	defer consuming.Stop()
 	want := r.messages()
-	eventually(r.t, func() error { mu.Lock(); defer mu.Unlock(); return is("results read", n, want) })
+	expect.Eventually(r.t, func() error { mu.Lock(); defer mu.Unlock(); return expect.Is("results read", n, want) })
 	mu.Lock()
 	defer mu.Unlock()
 	return all

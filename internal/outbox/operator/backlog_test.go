@@ -6,6 +6,7 @@ import (
 
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestBacklog: each state counts its own, and the oldest is the oldest.
@@ -16,8 +17,8 @@ func TestBacklog(t *testing.T) {
 	mustAdd(t, s, "uncertain", 1)
 	uncertainAgain(t, s, "uncertain-1")
 	mustAdd(t, s, "sending", 3)
-	exec(t, s.pool, `UPDATE outbox SET attempt = 1, spared = 1 WHERE request_id = 'again-1'`)
-	exec(t, s.pool, `UPDATE outbox SET state = 'sending', attempt = 1, due_at = NULL, leased_by = 'w', leased_until = now() + interval '1 hour' WHERE request_id LIKE 'sending-%'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1, spared = 1 WHERE request_id = 'again-1'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'sending', attempt = 1, due_at = NULL, leased_by = 'w', leased_until = now() + interval '1 hour' WHERE request_id LIKE 'sending-%'`)
 	mustAdd(t, s, "fresh", 4)
 	mustAdd(t, s, "scheduled", 1, func(e *request.Event) { e.NotBefore = time.Now().Add(time.Hour) })
 	mustAdd(t, s, "unpublished", 5, faulty("x"))
@@ -65,7 +66,7 @@ func TestBacklogScheduled(t *testing.T) {
 	t.Parallel()
 	s := newRig(t)
 	mustAdd(t, s, "scheduled", 1, func(e *request.Event) { e.NotBefore = time.Now().Add(time.Hour) })
-	exec(t, s.pool, `UPDATE outbox SET received_at = now() - interval '1 day'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET received_at = now() - interval '1 day'`)
 	age := func() (counted, shown time.Duration) {
 		backlog, err := s.desk.Backlog(t.Context())
 		if err != nil {
@@ -76,12 +77,12 @@ func TestBacklogScheduled(t *testing.T) {
 				counted = b.Oldest
 			}
 		}
-		return counted, one[time.Duration](t, s.pool, `SELECT oldest FROM outbox_backlog`)
+		return counted, pgtest.One[time.Duration](t, s.pool, `SELECT oldest FROM outbox_backlog`)
 	}
 	if counted, shown := age(); counted != 0 || shown != 0 {
 		t.Errorf("not due for an hour, and %v or %v old", counted, shown)
 	}
-	exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '2 minutes'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '2 minutes'`)
 	if counted, shown := age(); counted.Truncate(time.Minute) != 2*time.Minute || shown.Truncate(time.Minute) != 2*time.Minute {
 		t.Errorf("due for two minutes, and %v or %v old", counted, shown)
 	}

@@ -11,6 +11,7 @@ import (
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestActsByState: which states each act takes, what it says beforehand, and
@@ -39,7 +40,7 @@ func TestActsByState(t *testing.T) {
 			s := newRig(t)
 			everyState(t, s)
 			const picture = `SELECT string_agg(request_id || ' ' || state, ' ' ORDER BY id) FROM outbox WHERE request_id <> ALL($1)`
-			rest := one[string](t, s.pool, picture, tt.want)
+			rest := pgtest.One[string](t, s.pool, picture, tt.want)
 			all, err := s.desk.Matching(t.Context(), tt.act, ann, operator.Filter{})
 			if err != nil || all.N != len(tt.want) || len(all.IDs) != min(all.N, 5) {
 				t.Errorf("%+v would change, %v", all, err)
@@ -48,7 +49,7 @@ func TestActsByState(t *testing.T) {
 			if slices.Sort(ids); err != nil || !slices.Equal(ids, tt.want) {
 				t.Errorf("changed %v, %v; want %v", ids, err, tt.want)
 			}
-			if now := one[string](t, s.pool, picture, tt.want); now != rest {
+			if now := pgtest.One[string](t, s.pool, picture, tt.want); now != rest {
 				t.Errorf("the others became %s, were %s", now, rest)
 			}
 			var want []string
@@ -59,7 +60,7 @@ func TestActsByState(t *testing.T) {
 				}
 				want = append(want, fmt.Sprintf("ann@desk a test %s %s %s", tt.act.Name, id, was))
 				if id == "uncertain" { // cancelled, but it may exist
-					if !one[bool](t, s.pool, `SELECT state = 'uncertain' AND cancel_requested_at IS NOT NULL FROM outbox WHERE request_id = 'uncertain'`) {
+					if !pgtest.One[bool](t, s.pool, `SELECT state = 'uncertain' AND cancel_requested_at IS NOT NULL FROM outbox WHERE request_id = 'uncertain'`) {
 						t.Error("uncertain was not kept from being sent again")
 					}
 					continue
@@ -114,7 +115,7 @@ func TestActOfAnotherAttempt(t *testing.T) {
 		t.Fatal(err)
 	}
 	uncertainAgain(t, s)
-	before := one[string](t, s.pool, `SELECT o::text FROM outbox o`)
+	before := pgtest.One[string](t, s.pool, `SELECT o::text FROM outbox o`)
 	if err := s.desk.ResolveAbsent(t.Context(), bob, "a-1"); !errors.Is(err, operator.ErrOtherAttempt) {
 		t.Errorf("absent: %v", err)
 	}
@@ -129,10 +130,10 @@ func TestActOfAnotherAttempt(t *testing.T) {
 			t.Errorf("%s changed %+v, %v", c.Name, all, err)
 		}
 	}
-	if now := one[string](t, s.pool, `SELECT o::text FROM outbox o`); now != before {
+	if now := pgtest.One[string](t, s.pool, `SELECT o::text FROM outbox o`); now != before {
 		t.Errorf("it became %s", now)
 	}
-	if got := one[string](t, s.pool, `SELECT string_agg(who || ' ' || attempt, ' ') FROM outbox_acts`); got != "ann@desk 1" {
+	if got := pgtest.One[string](t, s.pool, `SELECT string_agg(who || ' ' || attempt, ' ') FROM outbox_acts`); got != "ann@desk 1" {
 		t.Errorf("recorded %s", got)
 	}
 	d, err := s.desk.Show(t.Context(), "a-1")
@@ -170,7 +171,7 @@ func TestRetryOfUndecided(t *testing.T) {
 			s := newRig(t)
 			mustAdd(t, s, "a", 1)
 			uncertainAgain(t, s)
-			exec(t, s.pool, `UPDATE outbox SET due_at = NULL, lookups = 9, settled_at = now(), published_at = now(), resolved_by = 'lookup', `+tt.set)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = NULL, lookups = 9, settled_at = now(), published_at = now(), resolved_by = 'lookup', `+tt.set)
 			all, err := s.desk.Matching(t.Context(), operator.ToRetry(tt.unverified), ann, operator.Filter{})
 			if err != nil || all.N != 1 || all.Of[tt.what] != 1 {
 				t.Errorf("the preview says %+v, %v", all, err)
@@ -195,8 +196,8 @@ func TestRetryOfPending(t *testing.T) {
 	t.Parallel()
 	s := newRig(t)
 	mustAdd(t, s, "a", 2)
-	exec(t, s.pool, `UPDATE outbox SET due_at = now() + interval '1 hour', attempt = 1, error_kind = 'http_429'`)
-	exec(t, s.pool, `UPDATE outbox SET request = '{"not_before":"2100-01-01T09:00:00Z"}', due_at = '2100-01-01T09:00:00Z' WHERE request_id = 'a-2'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = now() + interval '1 hour', attempt = 1, error_kind = 'http_429'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET request = '{"not_before":"2100-01-01T09:00:00Z"}', due_at = '2100-01-01T09:00:00Z' WHERE request_id = 'a-2'`)
 	all, err := s.desk.Do(t.Context(), operator.ToRetry(false), ann, operator.Filter{RequestIDs: []string{"a-1", "a-2"}})
 	if err != nil || !slices.Equal(all.IDs, []string{"a-1"}) || all.Of[operator.DueNow] != 1 {
 		t.Fatal(all, err)
@@ -237,7 +238,7 @@ func TestRetryNotBefore(t *testing.T) {
 		if ids, err := s.retry(t.Context(), operator.Act{Who: "ann", Why: "x"}, chosen); err != nil || len(ids) != 1 {
 			t.Fatal(tt.notBefore, ids, err)
 		}
-		if later := one[bool](t, s.pool, `SELECT due_at > now() + interval '1 hour' FROM outbox WHERE request_id = '`+id+`'`); later != tt.later {
+		if later := pgtest.One[bool](t, s.pool, `SELECT due_at > now() + interval '1 hour' FROM outbox WHERE request_id = '`+id+`'`); later != tt.later {
 			t.Errorf("%s: due later %t", tt.notBefore, later)
 		}
 	}
@@ -252,16 +253,16 @@ func TestRetryOfExpired(t *testing.T) {
 	if _, err := s.retry(t.Context(), ann, operator.Filter{RequestIDs: []string{"expired", "cancelled", "abandoned"}}); err != nil {
 		t.Fatal(err)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND expires_at <= now()`); n != 0 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND expires_at <= now()`); n != 0 {
 		t.Fatalf("%d would expire", n)
 	}
-	if got := one[string](t, s.pool, `SELECT string_agg(request_id, ' ') FROM outbox WHERE expires_at > now()`); got != "cancelled" {
+	if got := pgtest.One[string](t, s.pool, `SELECT string_agg(request_id, ' ') FROM outbox WHERE expires_at > now()`); got != "cancelled" {
 		t.Errorf("a deadline is left to %s", got)
 	}
 	if r := s.row(t, "abandoned"); r.Attempt != 1 || r.Spared != 1 {
 		t.Errorf("the count is not fresh: %+v", r)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND due_at <= now()`); n != 4 { // with the pending one
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND due_at <= now()`); n != 4 { // with the pending one
 		t.Errorf("%d are due", n)
 	}
 }
@@ -276,9 +277,9 @@ func TestRetrySaysWhenAndWhether(t *testing.T) {
 		{`state = 'cancelled', error_kind = 'cancelled', attempt = 1, spared = 0`, "sent again"},
 		{`state = 'expired', error_kind = 'expired', expires_at = now() - interval '1 hour'`, "sent; its expires_at has passed and no longer counts"},
 	} {
-		exec(t, s.pool, `DELETE FROM outbox`)
-		exec(t, s.pool, `INSERT INTO outbox (request_id, source, state, request, due_at, stream_sequence, stream_time) VALUES ('r', 's', 'pending', '{}', now(), 1, now())`)
-		exec(t, s.pool, `UPDATE outbox SET due_at = NULL, settled_at = now(), resolved_by = 'operator', error_message = 'x', lookup_key = repeat('a', 32), lookup_attribute = 'a', attempt_began_at = now(), uncertain_since = now(), `+c.set)
+		pgtest.Exec(t, s.pool, `DELETE FROM outbox`)
+		pgtest.Exec(t, s.pool, `INSERT INTO outbox (request_id, source, state, request, due_at, stream_sequence, stream_time) VALUES ('r', 's', 'pending', '{}', now(), 1, now())`)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = NULL, settled_at = now(), resolved_by = 'operator', error_message = 'x', lookup_key = repeat('a', 32), lookup_attribute = 'a', attempt_began_at = now(), uncertain_since = now(), `+c.set)
 		all, err := s.desk.Matching(t.Context(), operator.ToRetry(false), operator.Act{}, operator.Filter{RequestIDs: []string{"r"}})
 		if err != nil || all.Of[c.want] != 1 {
 			t.Errorf("%s: %v, %+v, want %q", c.set, err, all.Of, c.want)
@@ -291,13 +292,13 @@ func TestCancelKeepsTheReason(t *testing.T) {
 	t.Parallel()
 	s := newRig(t)
 	mustAdd(t, s, "a", 2)
-	exec(t, s.pool, `UPDATE outbox SET attempt = 1, error_kind = 'http_403', error_message = 'no access to WS1', http_status = 403 WHERE request_id = 'a-1'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1, error_kind = 'http_403', error_message = 'no access to WS1', http_status = 403 WHERE request_id = 'a-1'`)
 	for range 2 { // the reason does not grow
 		if ids, err := s.cancel(t.Context(), ann, operator.Filter{}); err != nil || len(ids) != 2 {
 			t.Fatal(ids, err)
 		}
 		for id, want := range map[string]string{"a-1": "http_403 cancelled by an operator; before: no access to WS1", "a-2": "cancelled cancelled by an operator"} {
-			if r := s.row(t, id); *r.ErrorKind+" "+*r.ErrorMessage != want || r.State != request.Cancelled || deref(r.ResolvedBy) != "operator" {
+			if r := s.row(t, id); *r.ErrorKind+" "+*r.ErrorMessage != want || r.State != request.Cancelled || pgtest.Deref(r.ResolvedBy) != "operator" {
 				t.Errorf("%s: %s %s, want %s", id, *r.ErrorKind, *r.ErrorMessage, want)
 			}
 		}
@@ -324,7 +325,7 @@ func TestCancelOfUncertain(t *testing.T) {
 	if err != nil || all.N != 2 || all.Of[operator.NeverResent] != 2 {
 		t.Fatal(all, err)
 	}
-	if r := s.row(t, "a-1"); r.State != request.Uncertain || r.DueIn == nil || *r.DueIn > *due || r.SettledAt != nil || deref(r.ErrorKind) != "lapsed" {
+	if r := s.row(t, "a-1"); r.State != request.Uncertain || r.DueIn == nil || *r.DueIn > *due || r.SettledAt != nil || pgtest.Deref(r.ErrorKind) != "lapsed" {
 		t.Errorf("it became %+v", r)
 	}
 	if ids, err := s.cancel(t.Context(), ann, operator.Filter{}); err != nil || len(ids) != 0 {
@@ -333,16 +334,16 @@ func TestCancelOfUncertain(t *testing.T) {
 	if err := s.desk.ResolveAbsent(t.Context(), ann, "a-1"); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.row(t, "a-1"); r.State != request.Cancelled || r.SettledAt == nil || deref(r.ResolvedBy) != "operator" || !strings.HasPrefix(deref(r.ErrorMessage), "cancelled by an operator") {
+	if r := s.row(t, "a-1"); r.State != request.Cancelled || r.SettledAt == nil || pgtest.Deref(r.ResolvedBy) != "operator" || !strings.HasPrefix(pgtest.Deref(r.ErrorMessage), "cancelled by an operator") {
 		t.Errorf("said to be absent it became %+v", r)
 	}
 	if err := s.desk.ResolveCreated(t.Context(), ann, "a-2", sidB, flex.Outcome{}); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.row(t, "a-2"); r.State != request.Created || deref(r.InteractionSID) != sidB {
+	if r := s.row(t, "a-2"); r.State != request.Created || pgtest.Deref(r.InteractionSID) != sidB {
 		t.Errorf("found it became %+v", r)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending'`); n != 0 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending'`); n != 0 {
 		t.Errorf("%d would be sent", n)
 	}
 }
@@ -354,11 +355,11 @@ func TestLookUpNow(t *testing.T) {
 	mustAdd(t, s, "a", 2)
 	uncertainAgain(t, s)
 	uncertainAgain(t, s)
-	exec(t, s.pool, `UPDATE outbox SET due_at = CASE request_id WHEN 'a-1' THEN now() + interval '10 minutes' END, for_person_since = now()`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = CASE request_id WHEN 'a-1' THEN now() + interval '10 minutes' END, for_person_since = now()`)
 	if all, err := s.desk.Do(t.Context(), operator.ToLookUp(), ann, operator.Filter{}); err != nil || all.N != 2 {
 		t.Fatal(all, err)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE due_at <= now() AND state = 'uncertain' AND for_person_since IS NOT NULL`); n != 2 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE due_at <= now() AND state = 'uncertain' AND for_person_since IS NOT NULL`); n != 2 {
 		t.Errorf("%d are looked up now", n)
 	}
 	if got := acts(t, s); got != "ann@desk a test lookup a-1 uncertain; ann@desk a test lookup a-2 uncertain" {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestExplainWhatIs: every state as it really stands in the table has its word.
@@ -55,9 +56,9 @@ func TestPrintedCommandsSurviveTheShell(t *testing.T) {
 			t.Fatal(id, err)
 		}
 	}
-	exec(t, s.pool, `UPDATE outbox SET state = 'uncertain', attempt = 3, due_at = NULL, attempt_began_at = now(), uncertain_since = now(), for_person_since = now(), error_kind = 'timeout', error_message = E'a\nb\u001b[2J'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'uncertain', attempt = 3, due_at = NULL, attempt_began_at = now(), uncertain_since = now(), for_person_since = now(), error_kind = 'timeout', error_message = E'a\nb\u001b[2J'`)
 	for _, id := range ids {
-		command := one[string](t, s.pool, `SELECT command FROM outbox_attention WHERE id = $1`, id)
+		command := pgtest.One[string](t, s.pool, `SELECT command FROM outbox_attention WHERE id = $1`, id)
 		if got := read(command); !slices.Equal(got, []string{"explain", "--", id}) {
 			t.Errorf("outbox_attention's %s is read as %q", command, got)
 		}

@@ -6,6 +6,7 @@ import (
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // releaseBatch is how many requests a release makes due in one transaction.
@@ -19,19 +20,19 @@ func TestReleaseMakesDue(t *testing.T) {
 	s := newRig(t)
 	mustAdd(t, s, "limited", releaseBatch+3)
 	mustAdd(t, s, "later", 3, func(e *request.Event) { e.Sequence += 5000 })
-	exec(t, s.pool, `UPDATE outbox SET attempt = 1, due_at = now() + interval '9 minutes', error_kind = 'http_429', http_status = 429 WHERE request_id LIKE 'limited-%'`)
-	exec(t, s.pool, `UPDATE outbox SET attempt = 1, due_at = now() + interval '9 minutes', error_kind = 'dial' WHERE request_id LIKE 'later-%'`)
-	exec(t, s.pool, `UPDATE outbox_gate SET paused_until = now() + interval '10 minutes', reason = 'HTTP 429'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1, due_at = now() + interval '9 minutes', error_kind = 'http_429', http_status = 429 WHERE request_id LIKE 'limited-%'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1, due_at = now() + interval '9 minutes', error_kind = 'dial' WHERE request_id LIKE 'later-%'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET paused_until = now() + interval '10 minutes', reason = 'HTTP 429'`)
 	if _, err := s.desk.Release(t.Context(), ann); err != nil {
 		t.Fatal(err)
 	}
 	if g := readGate(t, s); g.State != gate.Open {
 		t.Errorf("the gate is %+v", g)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE due_at <= now() AND request_id LIKE 'limited-%'`); n != releaseBatch+3 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE due_at <= now() AND request_id LIKE 'limited-%'`); n != releaseBatch+3 {
 		t.Errorf("%d are due", n)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE due_at <= now() AND request_id LIKE 'later-%'`); n != 0 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE due_at <= now() AND request_id LIKE 'later-%'`); n != 0 {
 		t.Errorf("%d are due that did not wait for the gate", n)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestFilter: each part of a filter alone.
@@ -15,9 +16,9 @@ func TestFilter(t *testing.T) {
 	t.Parallel()
 	s := newRig(t)
 	everyState(t, s)
-	exec(t, s.pool, `UPDATE outbox SET received_at = received_at - interval '2 hours' WHERE request_id IN ('pending', 'created')`)
-	exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '2 hours' WHERE request_id = 'created'`)
-	exec(t, s.pool, `UPDATE outbox SET source = 'shop' WHERE request_id IN ('sending', 'expired')`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET received_at = received_at - interval '2 hours' WHERE request_id IN ('pending', 'created')`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '2 hours' WHERE request_id = 'created'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET source = 'shop' WHERE request_id IN ('sending', 'expired')`)
 	for _, tt := range []struct {
 		f    operator.Filter
 		want string

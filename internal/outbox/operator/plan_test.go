@@ -8,12 +8,13 @@ import (
 
 	"flexworker/internal/outbox"
 	"flexworker/internal/testing/pgtest"
+	"flexworker/migrations"
 )
 
 // TestBacklogPlan: the backlog is counted in the loops' partial indexes, each of which is read alone.
 func TestBacklogPlan(t *testing.T) {
 	t.Parallel()
-	pool := pgtest.NewPool(t, migrate, outbox.Configure)
+	pool := pgtest.NewPool(t, migrations.Up, outbox.Configure)
 	rows, err := pool.Query(t.Context(), "EXPLAIN (COSTS OFF) "+backlogSQL)
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"flexworker/internal/outbox/operator"
+	"flexworker/internal/testing/pgtest"
 )
 
 var afterLoss = operator.Act{Who: "ann", Why: "a failover"}
@@ -32,7 +33,7 @@ func (s *rig) recheck(t *testing.T, since time.Time, attribute string) operator.
 func TestRecheckDatesTheLostAttempt(t *testing.T) {
 	t.Parallel()
 	s := newRig(t)
-	now := one[time.Time](t, s.pool, `SELECT clock_timestamp()`)
+	now := pgtest.One[time.Time](t, s.pool, `SELECT clock_timestamp()`)
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	since := ago(time.Hour)
 	mustAdd(t, s, "r", 6, keyed)
@@ -44,11 +45,11 @@ func TestRecheckDatesTheLostAttempt(t *testing.T) {
 		"r-5": {ago(20 * time.Minute), ago(30 * time.Minute)},
 		"r-6": {ago(20 * time.Minute), ago(30 * time.Minute)},
 	} {
-		exec(t, s.pool, `UPDATE outbox SET received_at = $2, stream_time = $3 WHERE request_id = $1`, id, at.received, at.stream)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET received_at = $2, stream_time = $3 WHERE request_id = $1`, id, at.received, at.stream)
 	}
 	// Of r-5 a later message was stored again first.
-	exec(t, s.pool, `INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) SELECT id, 'crm', 99, $1 FROM outbox WHERE request_id = 'r-5'`, ago(40*time.Minute))
-	exec(t, s.pool, `UPDATE outbox SET state = 'sending', due_at = NULL, attempt = 1, attempt_began_at = $1, leased_by = 'w9 1', leased_until = $2 WHERE request_id = 'r-6'`,
+	pgtest.Exec(t, s.pool, `INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) SELECT id, 'crm', 99, $1 FROM outbox WHERE request_id = 'r-5'`, ago(40*time.Minute))
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'sending', due_at = NULL, attempt = 1, attempt_began_at = $1, leased_by = 'w9 1', leased_until = $2 WHERE request_id = 'r-6'`,
 		ago(50*time.Minute), ago(49*time.Minute))
 	if sum := s.recheck(t, since, ""); sum.LookedUp != 6 {
 		t.Fatal(sum)
@@ -103,11 +104,11 @@ func TestRecheckKnowsWhatProvesNothing(t *testing.T) {
 			t.Parallel()
 			s := newRig(t)
 			mustAdd(t, s, "r", 1, keyed)
-			exec(t, s.pool, `UPDATE outbox SET attempt_began_at = now(), uncertain_since = now(), `+tt.row)
-			exec(t, s.pool, `INSERT INTO outbox_replicas (name, version, state, lookup_attribute, lookup_settle, flex_timeout, flex_rate, uncertain_policy, retention)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt_began_at = now(), uncertain_since = now(), `+tt.row)
+			pgtest.Exec(t, s.pool, `INSERT INTO outbox_replicas (name, version, state, lookup_attribute, lookup_settle, flex_timeout, flex_rate, uncertain_policy, retention)
 				VALUES ('w', '', 'ok', $1, '1 minute', '1 minute', 0, 'hold', '0')`, tt.attribute)
 			sum := s.recheck(t, time.Now().Add(-time.Hour), "")
-			settled := one[bool](t, s.pool, `SELECT settled_at IS NOT NULL FROM outbox`)
+			settled := pgtest.One[bool](t, s.pool, `SELECT settled_at IS NOT NULL FROM outbox`)
 			want := operator.Rechecked{LookedUp: 1}
 			switch {
 			case settled:
@@ -118,10 +119,10 @@ func TestRecheckKnowsWhatProvesNothing(t *testing.T) {
 			if sum != want {
 				t.Errorf("%+v, want %+v", sum, want)
 			}
-			under := one[*string](t, s.pool, `SELECT lookup_attribute FROM outbox`)
-			person := one[bool](t, s.pool, `SELECT for_person_since IS NOT NULL FROM outbox`)
-			if r := s.row(t, "r-1"); deref(under) != tt.under || r.Answered != tt.answered || person != (tt.under == "") {
-				t.Errorf("under %q, answered %t, for a person %t; want %q, %t", deref(under), r.Answered, person, tt.under, tt.answered)
+			under := pgtest.One[*string](t, s.pool, `SELECT lookup_attribute FROM outbox`)
+			person := pgtest.One[bool](t, s.pool, `SELECT for_person_since IS NOT NULL FROM outbox`)
+			if r := s.row(t, "r-1"); pgtest.Deref(under) != tt.under || r.Answered != tt.answered || person != (tt.under == "") {
+				t.Errorf("under %q, answered %t, for a person %t; want %q, %t", pgtest.Deref(under), r.Answered, person, tt.under, tt.answered)
 			}
 		})
 	}
@@ -149,20 +150,20 @@ func TestRecheckMarksWhatARetryWouldSend(t *testing.T) {
 			t.Parallel()
 			s := newRig(t)
 			mustAdd(t, s, "r", 1, keyed)
-			exec(t, s.pool, `UPDATE outbox SET `+tt.row)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET `+tt.row)
 			shown := `SELECT concat_ws(' ', state, error_kind, error_message, http_status, settlement, settled_at, published_at, received_at) FROM outbox`
-			before, attempt := one[string](t, s.pool, shown), s.row(t, "r-1").Attempt
+			before, attempt := pgtest.One[string](t, s.pool, shown), s.row(t, "r-1").Attempt
 			sum := s.recheck(t, time.Now().Add(-time.Hour), "")
 			if sum != (operator.Rechecked{IfRetried: map[bool]int{true: 1}[tt.want]}) {
 				t.Error(sum)
 			}
-			if undecided := one[bool](t, s.pool, `SELECT undecided FROM outbox`); undecided != tt.want {
+			if undecided := pgtest.One[bool](t, s.pool, `SELECT undecided FROM outbox`); undecided != tt.want {
 				t.Errorf("undecided %t", undecided)
 			}
 			if after := s.row(t, "r-1").Attempt; (after == attempt+1) != tt.want { // the lost one has a number of its own
 				t.Errorf("attempt %d after %d", after, attempt)
 			}
-			if after := one[string](t, s.pool, shown); after != before {
+			if after := pgtest.One[string](t, s.pool, shown); after != before {
 				t.Errorf("it was %s and is %s", before, after)
 			}
 		})

@@ -7,6 +7,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestResolveByHand: only what is uncertain, only with the sid of an interaction.
@@ -36,10 +37,10 @@ func TestResolveByHand(t *testing.T) {
 	if err := s.desk.ResolveAbsent(t.Context(), ann, "uncertain"); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.row(t, "uncertain"); r.State != request.Pending || deref(r.ErrorKind) != "absent" {
+	if r := s.row(t, "uncertain"); r.State != request.Pending || pgtest.Deref(r.ErrorKind) != "absent" {
 		t.Errorf("%+v", r)
 	}
-	if n := one[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND due_at <= now()`); n != 2 { // it and the pending one
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND due_at <= now()`); n != 2 { // it and the pending one
 		t.Fatalf("%d are due", n)
 	}
 	uncertainAgain(t, s, "uncertain")
@@ -47,8 +48,8 @@ func TestResolveByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := s.row(t, "uncertain")
-	if r.State != request.Created || deref(r.InteractionSID) != sidB || deref(r.ResolvedBy) != "operator" || deref(r.TaskSID) != "WT7" ||
-		deref(r.AssignmentStatus) != "assigned" || deref(r.Response) != `{"a":1}` || r.ErrorKind != nil || r.DueIn != nil {
+	if r.State != request.Created || pgtest.Deref(r.InteractionSID) != sidB || pgtest.Deref(r.ResolvedBy) != "operator" || pgtest.Deref(r.TaskSID) != "WT7" ||
+		pgtest.Deref(r.AssignmentStatus) != "assigned" || pgtest.Deref(r.Response) != `{"a":1}` || r.ErrorKind != nil || r.DueIn != nil {
 		t.Errorf("%+v", r)
 	}
 	const want = "ann@desk a test resolve absent uncertain uncertain; ann@desk a test resolve created uncertain uncertain"

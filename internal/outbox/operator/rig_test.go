@@ -37,10 +37,7 @@ type rig struct {
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	pool := pgtest.NewPool(t, func(ctx context.Context, dsn string) error {
-		_, err := migrations.Up(ctx, dsn)
-		return err
-	}, outbox.Configure)
+	pool := pgtest.NewPool(t, migrations.Up, outbox.Configure)
 	return &rig{desk: operator.NewDesk(pool), store: outbox.NewStore(pool, "w1", time.Second), pool: pool}
 }
 
@@ -129,9 +126,9 @@ func everyState(t *testing.T, s *rig) {
 		request.Expired:   `expires_at = now() - interval '1 hour', error_kind = 'expired', ` + settled,
 		request.Cancelled: `expires_at = now() + interval '1 hour', error_kind = 'cancelled', ` + settled,
 	} {
-		exec(t, s.pool, `UPDATE outbox SET state = $1, `+set+` WHERE request_id = $1`, string(state))
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET state = $1, `+set+` WHERE request_id = $1`, string(state))
 	}
-	exec(t, s.pool, `UPDATE outbox SET published_at = clock_timestamp() WHERE request_id = 'faulty'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET published_at = clock_timestamp() WHERE request_id = 'faulty'`)
 }
 
 // do does a change, and says which requests it took.
@@ -155,7 +152,7 @@ func (s *rig) republish(ctx context.Context, a operator.Act, f operator.Filter) 
 // acts are what is recorded of people, in the order of acts and ids.
 func acts(t *testing.T, s *rig) string {
 	t.Helper()
-	return one[string](t, s.pool, `SELECT coalesce(string_agg(concat_ws(' ', who, why, act, request_id, was), '; ' ORDER BY act, request_id), '') FROM outbox_acts`)
+	return pgtest.One[string](t, s.pool, `SELECT coalesce(string_agg(concat_ws(' ', who, why, act, request_id, was), '; ' ORDER BY act, request_id), '') FROM outbox_acts`)
 }
 
 func readGate(t testing.TB, s *rig) gate.Status {
@@ -199,31 +196,6 @@ func (s *rig) row(t testing.TB, requestID string) row {
 		t.Fatalf("%s: %v", requestID, err)
 	}
 	return r
-}
-
-// exec runs a statement that makes time or damage.
-func exec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) {
-	t.Helper()
-	if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-}
-
-// one asks for a single value.
-func one[T any](t testing.TB, pool *pgxpool.Pool, sql string, args ...any) T {
-	t.Helper()
-	var v T
-	if err := pool.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-	return v
-}
-
-func deref[T any](p *T) (v T) {
-	if p != nil {
-		v = *p
-	}
-	return v
 }
 
 // ofAttempt is an act that speaks of an attempt.

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/pgtest"
 )
 
@@ -21,12 +22,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("OUTBOXTEST_CHILD"); dir != "" {
 		child(dir)
 	}
-	code := m.Run()
-	if err := pgtest.StopShared(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	os.Exit(pgtest.Run(m))
 }
 
 // child starts a server, says where it is, and waits to be killed.
@@ -45,13 +41,13 @@ func child(dir string) {
 }
 
 // migrate makes one table, as a migration would, and closes what it opened.
-func migrate(ctx context.Context, dsn string) error {
+func migrate(ctx context.Context, dsn string) (int, error) {
 	conn, err := pgx.Connect(ctx, dsn)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	_, err = conn.Exec(ctx, "CREATE TABLE word (word text PRIMARY KEY)")
-	return errors.Join(err, conn.Close(ctx))
+	return 1, errors.Join(err, conn.Close(ctx))
 }
 
 func connect(t *testing.T, dsn string) *pgx.Conn {
@@ -64,23 +60,6 @@ func connect(t *testing.T, dsn string) *pgx.Conn {
 	return conn
 }
 
-func exec1(t *testing.T, conn *pgx.Conn, sql string) {
-	t.Helper()
-	if _, err := conn.Exec(t.Context(), sql); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-}
-
-func count(t *testing.T, conn interface {
-	QueryRow(context.Context, string, ...any) pgx.Row
-}, sql string) (n int) {
-	t.Helper()
-	if err := conn.QueryRow(t.Context(), sql).Scan(&n); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-	return n
-}
-
 // TestPoolsAreApart has two parallel tests write the same key; each must find its own row only.
 func TestPoolsAreApart(t *testing.T) {
 	t.Parallel()
@@ -91,11 +70,11 @@ func TestPoolsAreApart(t *testing.T) {
 			if _, err := pool.Exec(t.Context(), "INSERT INTO word VALUES ('same')"); err != nil {
 				t.Fatal(err)
 			}
-			if n := count(t, pool, "SELECT count(*) FROM word"); n != 1 {
+			if n := pgtest.One[int](t, pool, "SELECT count(*) FROM word"); n != 1 {
 				t.Errorf("%d rows, want 1", n)
 			}
 			// What the pool tells others to connect to is the same place.
-			if n := count(t, connect(t, pool.Config().ConnString()), "SELECT count(*) FROM word"); n != 1 {
+			if n := pgtest.One[int](t, connect(t, pool.Config().ConnString()), "SELECT count(*) FROM word"); n != 1 {
 				t.Errorf("%d rows by the connection string, want 1", n)
 			}
 		})
@@ -108,10 +87,10 @@ func TestDSNIsEmptyAndDropped(t *testing.T) {
 	t.Run("use", func(t *testing.T) {
 		dsn = pgtest.NewDSN(t)
 		conn := connect(t, dsn)
-		if n := count(t, conn, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"); n != 0 {
+		if n := pgtest.One[int](t, conn, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"); n != 0 {
 			t.Errorf("%d tables, want none", n)
 		}
-		exec1(t, conn, "CREATE TABLE word (word text)")
+		pgtest.Exec(t, conn, "CREATE TABLE word (word text)")
 	})
 	if conn, err := pgx.Connect(t.Context(), dsn); err == nil {
 		_ = conn.Close(t.Context())
@@ -123,12 +102,12 @@ func TestDSNIsEmptyAndDropped(t *testing.T) {
 func TestCommittedRowsSurvive(t *testing.T) {
 	t.Parallel()
 	s := pgtest.NewServer(t)
-	if err := migrate(t.Context(), s.DSN("postgres")); err != nil {
+	if _, err := migrate(t.Context(), s.DSN("postgres")); err != nil {
 		t.Fatal(err)
 	}
 	for i, end := range []func() error{s.Kill, s.Immediate, s.Shutdown} {
 		conn := connect(t, s.DSN("postgres"))
-		exec1(t, conn, fmt.Sprintf("INSERT INTO word VALUES ('%d')", i))
+		pgtest.Exec(t, conn, fmt.Sprintf("INSERT INTO word VALUES ('%d')", i))
 		if err := end(); err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +120,7 @@ func TestCommittedRowsSurvive(t *testing.T) {
 		if err := s.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if n := count(t, connect(t, s.DSN("postgres")), "SELECT count(*) FROM word"); n != i+1 {
+		if n := pgtest.One[int](t, connect(t, s.DSN("postgres")), "SELECT count(*) FROM word"); n != i+1 {
 			t.Errorf("%d rows, want %d", n, i+1)
 		}
 	}
@@ -209,9 +188,9 @@ func TestDirIsKept(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn := connect(t, s.DSN("postgres"))
-		exec1(t, conn, "CREATE TABLE IF NOT EXISTS word (word text)")
-		exec1(t, conn, "INSERT INTO word VALUES ('kept')")
-		if n := count(t, conn, "SELECT count(*) FROM word"); n != i+1 {
+		pgtest.Exec(t, conn, "CREATE TABLE IF NOT EXISTS word (word text)")
+		pgtest.Exec(t, conn, "INSERT INTO word VALUES ('kept')")
+		if n := pgtest.One[int](t, conn, "SELECT count(*) FROM word"); n != i+1 {
 			t.Errorf("start %d: %d rows, want %d", i, n, i+1)
 		}
 		if other, err := pgtest.Start(t.Context(), pgtest.Options{Dir: dir}); err == nil {
@@ -266,7 +245,7 @@ func TestNothingOutlivesItsProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = c.Wait()
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		if left, _ := filepath.Glob(filepath.Join(temp, "*")); len(left) > 0 { // the pattern is right
 			return fmt.Errorf("left behind: %v", left)
 		}
@@ -276,23 +255,6 @@ func TestNothingOutlivesItsProcess(t *testing.T) {
 		}
 		return nil
 	})
-}
-
-// eventually asks until there is no error, and reports the last one.
-func eventually(t *testing.T, ask func() error) {
-	t.Helper()
-	limit := time.After(20 * time.Second)
-	for {
-		err := ask()
-		if err == nil {
-			return
-		}
-		select {
-		case <-limit:
-			t.Fatal(err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }
 
 func TestMissingBinariesSayWhatToInstall(t *testing.T) {

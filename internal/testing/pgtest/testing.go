@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.uber.org/goleak"
 )
 
 const startLimit = time.Minute // for a start on a busy machine; usually it takes half a second
@@ -60,7 +62,7 @@ func newServer(t testing.TB, o Options) *Server {
 // schema was there and migrated in 50. What is shared is therefore what Postgres keeps by database: advisory locks and
 // pg_stat_activity. A test of those takes NewDSN. Migrations run one at a time, so that their locks do not meet. In
 // TEST_DATABASE_URL, where tests of other processes migrate too, it is a database after all.
-func NewPool(t testing.TB, migrate func(ctx context.Context, dsn string) error, configure func(*pgxpool.Config)) *pgxpool.Pool {
+func NewPool(t testing.TB, migrate func(ctx context.Context, dsn string) (int, error), configure func(*pgxpool.Config)) *pgxpool.Pool {
 	t.Helper()
 	var dsn string
 	if os.Getenv("TEST_DATABASE_URL") != "" {
@@ -69,7 +71,7 @@ func NewPool(t testing.TB, migrate func(ctx context.Context, dsn string) error, 
 		dsn = newSchema(t)
 	}
 	migration.Lock()
-	err := migrate(t.Context(), dsn)
+	_, err := migrate(t.Context(), dsn)
 	migration.Unlock()
 	if err != nil {
 		t.Fatalf("migrate: %v", err)
@@ -115,13 +117,61 @@ func newSchema(t testing.TB) string {
 	return dsn + "&search_path=" + schema
 }
 
-// StopShared stops the server that NewPool and NewDSN started, if they did. Only a TestMain that counts goroutines or
-// processes needs it, after m.Run; all others leave it to the keeper.
-func StopShared() error {
-	if s := shared.Load(); s != nil {
-		return s.Stop()
+// Exec runs a statement that a test needs to make time or damage. db is a pool, a connection or a transaction.
+func Exec(t testing.TB, db interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}, sql string, args ...any,
+) {
+	t.Helper()
+	if _, err := db.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
 	}
-	return nil
+}
+
+// One asks for a single value. db is a pool, a connection or a transaction.
+func One[T any](t testing.TB, db interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}, sql string, args ...any,
+) T {
+	t.Helper()
+	var v T
+	if err := db.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+// Deref is the value of a nullable column: the zero value for NULL.
+func Deref[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+// Run runs the tests of a package and stops the server that NewPool and NewDSN started. It fails the run when a test left
+// a goroutine behind. Without it the server goes with the process, a moment later.
+//
+//	func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
+func Run(m *testing.M) (code int) {
+	code = m.Run()
+	var err error
+	if s := shared.Load(); s != nil {
+		err = s.Stop()
+	}
+	if code == 0 {
+		err = errors.Join(err, goleak.Find(
+			// A NATS server inside the process leaves these three behind for good.
+			goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*ipQueue[...]).pop"),
+			goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushLoop"),
+			goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1"),
+		))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	return code
 }
 
 // What the tests of one process share: the whole use of these is that there is one of each.
