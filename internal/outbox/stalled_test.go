@@ -15,6 +15,7 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/pgtest"
 )
@@ -134,7 +135,7 @@ func TestStalledRecords(t *testing.T) {
 	}
 	session := fmt.Sprintf("pid %d (", pid)
 	most := int32(0)
-	eventually(t, func() error {
+	expect.Eventually(t, func() error {
 		most = max(most, d.Store.pool.Stat().AcquiredConns())
 		if why := d.stalled(200 * time.Millisecond); !strings.HasPrefix(why, "no outcome could be recorded for ") || !strings.Contains(why, session) {
 			return fmt.Errorf("it says %q", why)
