@@ -5,6 +5,7 @@ FUZZTIME ?= 30s
 ARGS ?=
 TESTFLAGS ?=
 MINUTES ?= 2
+HISTORIES ?= 2000000
 OUTAGE ?= 1m
 
 # Without VCS stamps: VERSION says it, and stamping fails where the clone belongs to another user.
@@ -12,7 +13,7 @@ GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.ve
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint vuln fuzz net soak outages blackhole bench clean postgres
+.PHONY: help build demo test lint vuln fuzz net sim soak outages blackhole bench clean postgres
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -27,7 +28,8 @@ test: postgres ## every test, shuffled, with the race detector where there is a 
 	@if [ "$$(go env CGO_ENABLED)" = 1 ] && echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1; \
 	then set -- -race; \
 	else set --; export CGO_ENABLED=0; echo "test: no C compiler with its headers, so WITHOUT the race detector"; fi; \
-	set -x; go test "$$@" -parallel=4 $(TESTFLAGS) -shuffle=on -timeout=30m ./...
+	set -x; go test "$$@" -parallel=4 $(TESTFLAGS) -shuffle=on -timeout=30m ./... && \
+	go test $(TESTFLAGS) ./internal/outbox -run '^TestSimulation$$' -count=1 -sim.histories=100000
 
 lint: ## golangci-lint (.golangci.yml), gofmt, go mod tidy
 	$(LINT) golangci-lint run
@@ -42,6 +44,9 @@ fuzz: ## every fuzz target for FUZZTIME=30s
 
 net: postgres ## MINUTES=2 of random histories on the simulation's tables and on Postgres, compared after each step (ARGS=-net.seed=N)
 	go test $(TESTFLAGS) ./internal/outbox -run '^TestHistoriesOnPostgres$$' -count=1 -timeout=24h -v -net.for=$(MINUTES)m $(ARGS)
+
+sim: postgres ## HISTORIES=2000000 random histories in memory, with virtual time (ARGS=-sim.seed=N)
+	go test $(TESTFLAGS) ./internal/outbox -run '^TestSimulation$$' -count=1 -timeout=24h -v -sim.histories=$(HISTORIES) $(ARGS)
 
 soak: postgres ## MINUTES=2 of faults on three replicas, then the account: none lost, none twice (ARGS=...)
 	$(GO_BUILD) -o bin/ ./cmd/worker ./cmd/soak
