@@ -212,7 +212,7 @@ func TestImportsWithinOutbox(t *testing.T) {
 	const own = "flexworker/internal/"
 	for part, may := range map[string][]string{
 		"request":  {"flex", "rawjson"},
-		"gate":     {"database", "flex", "loop", "outbox/request", "rawjson"},
+		"gate":     {"database", "flex", "loop", "outbox/request", "rawjson", "trouble"},
 		"limiter":  {"flex", "loop"},
 		"results":  {"batch", "crash", "database", "flex", "loop", "outbox/request", "rawjson", "trouble"},
 		"lookup":   {"crash", "database", "flex", "loop", "outbox/gate", "outbox/request", "outbox/results", "rawjson", "trouble"},

@@ -65,7 +65,7 @@ type Dispatcher struct {
 	workers *workers
 	breaker gate.Breaker
 	creates gate.Progress
-	said    time.Time    // when it was last logged that this replica is stopped; of ask alone
+	stops   stopLog      // of the breaker
 	gate    atomic.Value // gate.State of the latest claim
 	created atomic.Int64 // when an interaction was last created: Unix time in ns; 0: never
 

@@ -68,18 +68,19 @@ func TestFailingLookups(t *testing.T) {
 	}
 }
 
-// TestFailingIsSaidOnce: a WARN when it begins and a line when it is over.
+// TestFailingIsSaidOnce: a WARN when it begins and a line when it is over, and no more within the minute however often
+// it comes and goes.
 func TestFailingIsSaidOnce(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	w1 := enrolled(t, s, "w1", 5)
 	var said strings.Builder
 	w1.Log = textLog(&said)
-	for _, word := range []gate.Word{gate.WordOK, gate.WordFailing, gate.WordFailing, gate.WordLimited, gate.WordOK} {
+	for _, word := range []gate.Word{gate.WordOK, gate.WordFailing, gate.WordFailing, gate.WordLimited, gate.WordFailing, gate.WordUnauthorized, gate.WordFailing, gate.WordOK} {
 		w1.Standing = func(context.Context) gate.Standing { return gate.Standing{Word: word, Reason: "a reason"} }
 		renewed(t, w1)
 	}
-	if begin, end := strings.Count(said.String(), "level=WARN"), strings.Count(said.String(), "no longer failing"); begin != 1 || end != 1 || !strings.Contains(said.String(), "a reason") {
+	if begin, end := strings.Count(said.String(), "level=WARN"), strings.Count(said.String(), "works again"); begin != 1 || end != 1 || !strings.Contains(said.String(), "a reason") {
 		t.Errorf("said %d times that it begins, %d that it ends: %s", begin, end, said.String())
 	}
 }

@@ -2,12 +2,15 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/trouble"
 )
 
 // Whether this replica works: its breaker, what its calls bring, whether Postgres lets it work.
@@ -38,15 +41,13 @@ func (d *Dispatcher) ask(ctx context.Context) {
 	o := d.Flex.Check(ctx)
 	switch {
 	case ctx.Err() != nil: // it was cut, and says nothing
-	case d.breaker.Asked(o, time.Now()):
-		if !d.breaker.IsClosed() {
-			d.permits.Restart()
-			d.Log.Info("Flex can be read again; one call is tried")
-		}
-	case time.Since(d.said) >= time.Minute: // the trouble goes on: a line a minute
-		d.said = time.Now()
-		word, reason, _ := d.breaker.Stopped()
-		d.Log.Warn("this replica is stopped: Flex cannot be read", "state", string(word), "reason", reason)
+	case !d.breaker.Asked(o, time.Now()):
+		d.stops.goesOn(d.Log, &d.breaker)
+	case d.breaker.IsClosed(): // it was the first read of all
+		d.stops.ended(d.Log)
+	default:
+		d.permits.Restart()
+		d.Log.Debug("Flex can be read; one call is tried")
 	}
 }
 
@@ -55,20 +56,55 @@ func (d *Dispatcher) turned(was, is gate.BreakerState) {
 	if was == is {
 		return
 	}
-	switch word, reason, _ := d.breaker.Stopped(); {
+	switch {
 	case is == gate.BreakerOpen:
 		d.permits.Restart()
-		d.Log.Warn("this replica is stopped; it asks every two seconds, by a read, whether it can go on", "state", string(word), "reason", reason)
+		d.stops.goesOn(d.Log, &d.breaker)
 	case is == gate.BreakerChoosing:
 		d.permits.Choose()
 		d.Log.Info("calls of one source and workspace have failed in a row; another's is tried before this replica stops")
 	case is == gate.BreakerClosed && was == gate.BreakerTrying:
-		d.Log.Info("this replica goes on")
+		d.stops.ended(d.Log)
 	case was == gate.BreakerChoosing:
 		d.permits.Chosen()
 	}
 	d.Store.Due.Raise()
 }
+
+// A stopLog is what the log says of a replica that is stopped. Such a replica opens its breaker again after each call
+// that it tries, which may be every two seconds. So each word of /readyz is a trouble of its own: another word is said
+// at once, the same word once a minute, and that the replica works again once for each.
+type stopLog struct{ unreachable, unauthorized, failing trouble.Trouble }
+
+// goesOn notes that the breaker is open, after a call or a read.
+func (s *stopLog) goesOn(log *slog.Logger, b *gate.Breaker) {
+	word, reason, stopped := b.Stopped()
+	told := &s.unreachable
+	switch failing := b.Failing(); {
+	case stopped && word == gate.WordUnauthorized:
+		told = &s.unauthorized
+	case stopped:
+	case failing == "": // another call has closed it meanwhile
+		return
+	default:
+		told, word, reason = &s.failing, gate.WordFailing, failingCreates+failing
+	}
+	told.Tell(log, stopIs(word), errors.New(reason), "state", string(word))
+}
+
+// ended notes that the breaker is closed.
+func (s *stopLog) ended(log *slog.Logger) {
+	s.unreachable.Tell(log, stopIs(gate.WordUnreachable), nil)
+	s.unauthorized.Tell(log, stopIs(gate.WordUnauthorized), nil)
+	s.failing.Tell(log, stopIs(gate.WordFailing), nil)
+}
+
+func stopIs(word gate.Word) string {
+	return "this replica is stopped (" + string(word) + "); it asks every two seconds, by a read, whether it can go on"
+}
+
+// failingCreates begins what is said of a replica whose reads succeed and whose creates do not.
+const failingCreates = "creates fail, though Flex can be read: "
 
 // Stopped is why this replica makes no calls but one to try; ok is false when it does.
 func (d *Dispatcher) Stopped() (word gate.Word, reason string, ok bool) { return d.breaker.Stopped() }
@@ -104,7 +140,7 @@ func (d *Dispatcher) seen(o flex.Outcome, now time.Time) {
 // Failing says why nothing succeeds although calls are made; "": it does, or none is made.
 func (d *Dispatcher) Failing() string {
 	if why := d.breaker.Failing(); why != "" {
-		return "creates fail, though Flex can be read: " + why
+		return failingCreates + why
 	}
 	if why := d.creates.Failing(2, gate.FailingAfter, 2*gate.FailingAfter, time.Now()); why != "" {
 		return "no create call succeeds: " + why

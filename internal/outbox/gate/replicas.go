@@ -18,6 +18,7 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/loop"
+	"flexworker/internal/trouble"
 )
 
 // Word says in one word whether a replica can work, and why requests are not moving
@@ -326,7 +327,7 @@ type Registry struct {
 
 	known   atomic.Pointer[Fleet] // as the latest renewal found it; nil before the first
 	differ  string                // as it was last logged
-	failing bool
+	failing trouble.Trouble
 }
 
 // Renew writes this worker's row, reads the others' and has the fleet's rate follow.
@@ -353,15 +354,13 @@ func (r *Registry) Renew(ctx context.Context) error {
 // Leave removes this worker's row.
 func (r *Registry) Leave(ctx context.Context) error { return r.leave(ctx) }
 
-// tell logs once when this worker begins to fail, and when that is over.
+// tell logs when this worker begins to fail, once a minute while it fails, and when that is over.
 func (r *Registry) tell(now Standing) {
-	switch failing := now.Word == WordFailing; {
-	case failing && !r.failing:
-		r.Log.Warn("nothing succeeds although calls are made", "reason", now.Reason)
-	case !failing && r.failing:
-		r.Log.Info("this worker is no longer failing", "state", string(now.Word))
+	var failing error
+	if now.Word == WordFailing {
+		failing = errors.New(now.Reason)
 	}
-	r.failing = now.Word == WordFailing
+	r.failing.Tell(r.Log, "nothing succeeds although calls are made", failing)
 }
 
 // compare logs once when settings begin to differ, when the difference changes, and when it ends.
