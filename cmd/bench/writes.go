@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/batch"
-	"flexworker/internal/outbox"
+	"flexworker/internal/database"
 )
 
 // writesTable is the least that could be called an outbox.
@@ -35,7 +35,7 @@ func writes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	outbox.Configure(config) // it may have what the worker has
+	database.ForLoops(config) // it may have what the worker has
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return err

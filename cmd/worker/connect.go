@@ -19,7 +19,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"flexworker/internal/database"
-	"flexworker/internal/outbox"
 )
 
 // Limits that every session has. The server's are shorter than the worker's own
@@ -113,10 +112,10 @@ func fromDatabase(err error) error {
 	return err
 }
 
-// forWorking is outbox.Configure, on sessions that can write.
+// forWorking is database.ForLoops, on sessions that can write.
 func forWorking(config *pgxpool.Config) {
 	database.OnlyReadWrite(config)
-	outbox.Configure(config)
+	database.ForLoops(config)
 }
 
 // inboxPrefix is where all answers to this program come: one permission for the worker

@@ -216,6 +216,7 @@ func TestImportsWithinOutbox(t *testing.T) {
 		"limiter":  {"flex", "loop"},
 		"results":  {"batch", "crash", "database", "flex", "loop", "outbox/request", "rawjson", "trouble"},
 		"lookup":   {"crash", "database", "flex", "loop", "outbox/gate", "outbox/request", "outbox/results", "rawjson", "trouble"},
+		"upkeep":   {"crash", "database", "loop", "outbox/gate", "outbox/lookup", "outbox/request", "outbox/results", "trouble"},
 		"operator": {"database", "flex", "outbox/gate", "outbox/lookup", "outbox/request", "outbox/results", "rawjson", "terminal"},
 	} {
 		for _, imported := range imports(t, own+"outbox/"+part, true) {

@@ -109,9 +109,10 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 		count(lookupsDesc, c.Lookups.Findings[kind].Load(), request.FindingKind(kind).String())
 	}
 	count(twiceDesc, c.Duplicates.Load()+c.Lookups.Duplicates.Load())
-	count(lapsedDesc, c.Lapsed.Load())
-	count(expiredDesc, c.Expired.Load())
-	count(prunedDesc, c.Pruned.Load())
+	kept := &e.app.upkeep.Counters
+	count(lapsedDesc, kept.Lapsed.Load())
+	count(expiredDesc, kept.Expired.Load())
+	count(prunedDesc, kept.Pruned.Load())
 	count(publishedDesc, c.Results.Published.Load())
 	count(failedDesc, c.Results.Failed.Load())
 	count(droppedDesc, e.app.lines.Dropped())

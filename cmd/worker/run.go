@@ -23,6 +23,7 @@ import (
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/outbox/upkeep"
 	"flexworker/internal/trouble"
 	"flexworker/migrations"
 )
@@ -40,9 +41,7 @@ type app struct {
 	consumer   *consumer.Consumer
 	dispatcher *outbox.Dispatcher
 	resolver   *lookup.Resolver
-	sweeper    *outbox.Sweeper
-	pruner     *outbox.Pruner
-	lookout    *outbox.Lookout
+	upkeep     *upkeep.Upkeep
 	fleet      *gate.Registry
 	publisher  *results.Publisher
 	state      *state
@@ -139,6 +138,7 @@ func (a *app) build(ctx context.Context, name string) error {
 	policy := request.Policy{MinDelay: cfg.RetryMinDelay, MaxDelay: cfg.RetryMaxDelay, MaxAttempts: cfg.RetryMaxAttempts,
 		Settle: cfg.LookupSettle, Undecided: request.Undecided(cfg.UncertainPolicy)}
 	a.store = outbox.NewStore(a.pool, name, cfg.FlexTimeout)
+	a.upkeep = upkeep.New(a.pool, cfg.FlexTimeout+request.LeaseMargin)
 	a.store.Lookups.Attribute, a.store.Retention = cfg.LookupAttribute, cfg.Retention
 	maxAge := 7 * 24 * time.Hour
 	if cfg.Retention > 0 {
@@ -150,7 +150,7 @@ func (a *app) build(ctx context.Context, name string) error {
 		Names: consumer.Names{Stream: cfg.RequestsStream, Subject: cfg.RequestsSubject, Consumer: cfg.RequestsConsumer, Create: cfg.CreateStreams, MaxAge: maxAge},
 		Log:   a.log, Counters: &consumer.Counters{},
 	}
-	a.fleet = &gate.Registry{Pool: a.pool, Name: name, WentBack: a.store.WentBack, Version: version, Log: a.log, Standing: a.standing, Settings: gate.Settings{
+	a.fleet = &gate.Registry{Pool: a.pool, Name: name, WentBack: a.upkeep.WentBack, Version: version, Log: a.log, Standing: a.standing, Settings: gate.Settings{
 		Account: cmp.Or(cfg.TwilioAPIKey, cfg.TwilioAccountSID).String(), LookupAttribute: cfg.LookupAttribute, LookupSettle: cfg.LookupSettle,
 		FlexTimeout: cfg.FlexTimeout, FlexRate: cfg.FlexRate, UncertainPolicy: cfg.UncertainPolicy, Retention: cfg.Retention}}
 	a.dispatcher = &outbox.Dispatcher{
@@ -160,9 +160,8 @@ func (a *app) build(ctx context.Context, name string) error {
 	a.dispatcher.AskFirst()
 	a.consumer.Yields = a.dispatcher.Yields
 	a.resolver = &lookup.Resolver{MayLookUp: a.dispatcher.MayLookUp, Requests: a.store.Lookups, Results: a.store.Results, Due: a.store.Due, Flex: client, Policy: policy, Log: a.log, Counters: &counters.Lookups}
-	a.sweeper = &outbox.Sweeper{Store: a.store, Log: a.log, Counters: counters}
-	a.pruner = &outbox.Pruner{Store: a.store, Retention: cfg.Retention, Log: a.log, Counters: counters}
-	a.lookout = &outbox.Lookout{Store: a.store, Registry: a.fleet, Log: a.log}
+	a.upkeep.Retention, a.upkeep.Registry, a.upkeep.Log = cfg.Retention, a.fleet, a.log
+	a.upkeep.Results, a.upkeep.Due, a.upkeep.Uncertain = a.store.Results, a.store.Due, a.store.Lookups.Waiting
 	a.publisher = &results.Publisher{Outgoing: a.store.Results, Stream: stream, Subject: cfg.ResultsSubject, Largest: a.nats.MaxPayload, Missing: a.resultsStream, Log: a.log, Counters: &counters.Results}
 	return nil
 }
@@ -188,11 +187,11 @@ func (a *app) reachSchema(ctx context.Context) error {
 // worker waits for the streams, and until it has drained.
 func (a *app) join(ctx context.Context) (leave func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var looking sync.WaitGroup
-	looking.Go(func() { a.lookout.Run(ctx) })
+	var polling sync.WaitGroup
+	polling.Go(func() { a.upkeep.Poll(ctx) })
 	return func() {
 		cancel()
-		looking.Wait()
+		polling.Wait()
 		if err := a.fleet.Leave(ctx); err != nil {
 			a.log.Warn("this worker's row of outbox_replicas cannot be removed; it counts as living for some seconds", "error", err)
 		}

@@ -17,8 +17,8 @@ func (a *app) serve(ctx context.Context) {
 	taking.Go(func() { a.consumer.Run(ctx) })
 	taking.Go(func() { a.dispatcher.Run(ctx) })
 	taking.Go(func() { a.resolver.Run(ctx) })
-	taking.Go(func() { a.sweeper.Run(ctx) })
-	taking.Go(func() { a.pruner.Run(ctx) })
+	taking.Go(func() { a.upkeep.Sweep(ctx) })
+	taking.Go(func() { a.upkeep.Prune(ctx) })
 	taking.Go(func() { a.watchBacklog(ctx) })
 	publishing.Go(func() { a.publisher.Run(publish) })
 

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"flexworker/internal/database"
 	"flexworker/internal/outbox"
 	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/natstest"
@@ -33,7 +34,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return worldOn(t, pgtest.NewPool(t, migrations.Up, outbox.Configure))
+	return worldOn(t, pgtest.NewPool(t, migrations.Up, database.ForLoops))
 }
 
 // worldOn is a world on a database of the test's own.

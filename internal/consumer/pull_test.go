@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"flexworker/internal/outbox"
+	"flexworker/internal/database"
 	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/faultproxy"
 	"flexworker/internal/testing/natstest"
@@ -136,7 +136,7 @@ func TestLimitedPulls(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := worldWith(t, pgtest.NewPool(t, migrations.Up, outbox.Configure), natstest.Options{Limits: tt.server})
+			w := worldWith(t, pgtest.NewPool(t, migrations.Up, database.ForLoops), natstest.Options{Limits: tt.server})
 			if tt.change != nil {
 				w.made(tt.change)
 			}

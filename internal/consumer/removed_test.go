@@ -12,6 +12,7 @@ import (
 
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/upkeep"
 	"flexworker/internal/testing/expect"
 )
 
@@ -131,7 +132,9 @@ func TestConsumerMadeAnewAfterRetention(t *testing.T) {
 	pruned := make(chan struct{})
 	go func() {
 		defer close(pruned)
-		(&outbox.Pruner{Store: before.Store.(earlier).Store, Retention: retention, Log: before.Log, Counters: &outbox.Counters{}}).Run(ctx)
+		pruner := upkeep.New(w.pool, time.Minute)
+		pruner.Retention, pruner.Log = retention, before.Log
+		pruner.Prune(ctx)
 	}()
 	expect.Eventually(t, func() error { return expect.Is("requests", w.count(`SELECT count(*) FROM outbox`), 1) })
 	end()

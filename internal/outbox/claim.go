@@ -16,10 +16,6 @@ import (
 	"flexworker/internal/outbox/request"
 )
 
-// leaseMargin is what a lease lasts beyond the longest call: time to start the
-// call after the claim and to record its outcome.
-const leaseMargin = 5 * time.Second
-
 // sendMargin is what must be left of a lease beyond the longest call when the
 // call starts.
 const sendMargin = time.Second

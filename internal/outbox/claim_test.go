@@ -136,7 +136,7 @@ func TestClaimLease(t *testing.T) {
 			t.Errorf("attempt %d: %+v", attempt, r)
 		}
 		stored := pgtest.One[time.Duration](t, s.pool, `SELECT leased_until - clock_timestamp() FROM outbox`)
-		if left := time.Until(l.until); left > stored+time.Millisecond || stored > testLimit+leaseMargin {
+		if left := time.Until(l.until); left > stored+time.Millisecond || stored > testLimit+request.LeaseMargin {
 			t.Errorf("attempt %d: %v left by our clock, %v by Postgres's", attempt, left, stored)
 		}
 		if err := s.putBack(t.Context(), l); err != nil {

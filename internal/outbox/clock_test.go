@@ -35,7 +35,7 @@ func jump(t testing.TB, s *Store, by time.Duration) {
 
 func mustSetBack(t testing.TB, s *Store, back bool, want int) {
 	t.Helper()
-	if n, more, err := s.setBack(t.Context(), back); n != want || more || err != nil {
+	if n, more, err := s.upkeep().SetBack(t.Context(), back); n != want || more || err != nil {
 		t.Fatalf("%d rows set right, want %d; more %t, %v", n, want, more, err)
 	}
 }
@@ -81,7 +81,7 @@ func TestClockBack(t *testing.T) {
 				t.Errorf("the one for later is due in %v", in)
 			}
 			end := *s.row(t, "sending-1").LeasedUntil
-			if in := pgtest.One[time.Duration](t, s.pool, `SELECT $1 - clock_timestamp()`, end); in <= 0 || in > testLimit+leaseMargin {
+			if in := pgtest.One[time.Duration](t, s.pool, `SELECT $1 - clock_timestamp()`, end); in <= 0 || in > testLimit+request.LeaseMargin {
 				t.Errorf("the lease ends in %v", in)
 			}
 			if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE received_at > clock_timestamp() + interval '1 s' OR attempt_began_at > clock_timestamp()`); n != 0 {
@@ -196,20 +196,21 @@ func TestClockBackResults(t *testing.T) {
 	}
 }
 
-// TestClockBackIsNoticed: a worker that renews its row sees that the clock went back, and the Sweeper of
+// TestClockBackIsNoticed: a worker that renews its row sees that the clock went back, and the upkeep of
 // a running process sets it right; one that starts later does so as it starts.
 func TestClockBackIsNoticed(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	uncertainKeyed(t, s, "n")
-	r := gate.Registry{Pool: s.pool, Name: s.worker, WentBack: s.WentBack, Version: "v", Standing: standingOK, Log: quiet}
+	keeper := s.upkeep()
+	r := gate.Registry{Pool: s.pool, Name: s.worker, WentBack: keeper.WentBack, Version: "v", Standing: standingOK, Log: quiet}
 	for range 2 {
 		if err := r.Renew(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	select {
-	case <-s.WentBack:
+	case <-keeper.WentBack:
 		t.Fatal("it went back, though nothing happened")
 	default:
 	}
@@ -222,7 +223,7 @@ func TestClockBackIsNoticed(t *testing.T) {
 		})
 	}
 	jump(t, s, time.Hour)
-	sweeping(t, s)
+	running(t, keeper.Sweep)
 	right()
 	jump(t, s, time.Hour)
 	if err := r.Renew(t.Context()); err != nil {
@@ -235,15 +236,3 @@ func TestClockBackIsNoticed(t *testing.T) {
 }
 
 func standingOK(context.Context) gate.Standing { return gate.Standing{Word: gate.WordOK} }
-
-// sweeping runs a Sweeper until the test ends.
-func sweeping(t testing.TB, s *Store) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		(&Sweeper{Store: s, Log: quiet, Counters: &Counters{}}).Run(ctx)
-	}()
-	t.Cleanup(func() { cancel(); <-ended })
-}

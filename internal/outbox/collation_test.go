@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"flexworker/internal/database"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/pgtest"
 	"flexworker/migrations"
@@ -68,7 +69,7 @@ func TestCollationChanges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		Configure(config)
+		database.ForLoops(config)
 		pool, err := pgxpool.NewWithConfig(t.Context(), config)
 		if err != nil {
 			t.Fatal(err)

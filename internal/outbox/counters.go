@@ -18,9 +18,6 @@ type Counters struct {
 	PutBack    counter
 	Lookups    lookup.Counters
 	Duplicates counter // requests with more than the one interaction they may have
-	Lapsed     counter
-	Expired    counter
-	Pruned     counter
 	Results    results.Counters
 }
 

@@ -40,7 +40,7 @@ func start(t *testing.T, d *Dispatcher) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	looking(t, d.Store)
+	running(t, d.Store.upkeep().Poll)
 	go func() { defer close(ended); d.Run(ctx) }()
 	stop = func() { cancel(); <-ended }
 	t.Cleanup(stop)
@@ -271,7 +271,7 @@ func TestDeliverStops(t *testing.T) {
 		}
 		known <- a.Outcome.Kind
 	}
-	looking(t, d.Store)
+	running(t, d.Store.upkeep().Poll)
 	go func() { defer close(ended); d.Run(ctx) }()
 	if err := srv.Wait(t.Context(), func(c flextest.Calls) bool { return c.InFlight == 1 }); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 
 const (
 	// busyPoll and longestRest bound the rest between two claims that found less
-	// than they asked for. The Lookout ends it when something is due all the same.
+	// than they asked for. The poll of package upkeep ends it when something is due all the same.
 	busyPoll    = 20 * time.Millisecond
 	longestRest = time.Minute
 	// idlePoll bounds the rest while the gate is shut or Postgres is away.

@@ -9,12 +9,13 @@ Its parts are packages of their own, and none of them knows this one, which join
 	outbox/gate     whether calls may be made: the fleet's gate, this replica's breaker, the fleet
 	outbox/limiter  permits: how many calls this replica may have in flight
 	outbox/lookup   what became of an attempt whose outcome is not known
+	outbox/upkeep   what time alone moves; what is old; the poll that wakes all loops
 	outbox/results  what is owed, and its publishing
 	outbox/operator what people ask and decide: the one layer of acts under the command line
 
 Read one request's way first: request/state.go and request/policy.go, dispatch.go, add.go, attempt.go,
 record.go, results/publisher.go. claim.go is for what waits in the table. Then what may go wrong: standing.go,
-indoubt.go, locked.go, sweep.go, clock.go, lookup/resolver.go and lookup/evidence.go, results/unpublished.go.
+indoubt.go, locked.go, upkeep/sweep.go, upkeep/clock.go, lookup/resolver.go and lookup/evidence.go, results/unpublished.go.
 What people ask and do is in package operator.
 
 # The states
@@ -35,7 +36,7 @@ What people ask and do is in package operator.
 	state      means                                      whose move               entered by
 	pending    waits until due_at                         Dispatcher               add; record after refused or blocked; put back;
 	                                                                               reclaim; resolve when proved absent; retry
-	sending    leased: attempt runs until leased_until    its holder, then Sweeper claim; add, with a permit
+	sending    leased: attempt runs until leased_until    its holder, then Upkeep  claim; add, with a permit
 	uncertain  may exist: next lookup at due_at; with     Resolver, then a person  record, lapse; expire and cancel where
 	           for_person_since a person is asked too                              an earlier attempt is undecided
 	created    exists, interaction_sid is known           Publisher                record, resolve
@@ -53,7 +54,7 @@ which the request stream takes, is cut there and ends with a hash (results/subje
 
 Every answer has the shape of Result and names the message that it is to. What was decided
 about a message is not decided again while it may be replayed: its request stays while its
-own message, or a repeat of it, is younger than RETENTION (prune.go), malformed messages and
+own message, or a repeat of it, is younger than RETENTION (upkeep/prune.go), malformed messages and
 conflicts stay as long, and what is older is no new request (add.go). All three are judged by
 the clock of Postgres and the time that the stream gave the message.
 
@@ -65,10 +66,8 @@ the clock of Postgres and the time that the stream gave the message.
 	              a lease; record                                           record.go; permits: package limiter)
 	Resolver      looks for the task of an uncertain request                (package lookup)
 	reclaim       what was leased by a statement whose answer did not come  (indoubt.go, by the Dispatcher)
-	Sweeper       lapse, expire; sets right what the database's clock had   (sweep.go, clock.go)
+	Upkeep        lapse, expire, prune; sets right what the database's      (package upkeep)
 	              said before it went back
-	Pruner        prune                                                     (prune.go)
-	Lookout       asks for all of them whether something waits              (look.go)
 	Publisher     results, announcements, repeats, malformed; mark          (package results)
 	Policy        where an outcome leads: pure                              (package request)
 	the gate      how many calls the whole fleet may begin now              (gate/gate.go)
@@ -175,9 +174,9 @@ somebody else holds locked is its own trouble: a write of many goes on without i
 and it is tried again apart (locked.go). What is stored comes from Postgres's clock
 alone; the process's clock only ever makes it stop sooner. Where Postgres's clock goes back,
 each wait begins anew at its usual length, and the time of an attempt from before is taken
-to begin when the stream had the message (clock.go). Hints within a process
+to begin when the stream had the message (upkeep/clock.go). Hints within a process
 (a new row wakes the Dispatcher, a settled one goes to the Publisher) may be lost:
-correctness rests on the poll of the Lookout.
+correctness rests on the poll of package upkeep.
 
 Records and marks are written in turns, so that each gathers more while the other is
 written (Store.turn); neither waits longer than turnWait.

@@ -498,7 +498,7 @@ func TestSlowWorkspaceDelaysItself(t *testing.T) {
 		return listed(sidA)(ctx, workspace, attribute, keys)
 	}})
 	ctx, stop := context.WithCancel(t.Context())
-	looking(t, s)
+	running(t, s.upkeep().Poll)
 	ended := make(chan struct{})
 	go func() { defer close(ended); r.Run(ctx) }()
 	expect.Eventually(t, func() error {

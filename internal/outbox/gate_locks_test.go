@@ -109,7 +109,7 @@ func TestAddBesideGateShut(t *testing.T) {
 }
 
 // TestAddWakesTheClaim: what was added beside a gate that another held is sent as
-// soon as the gate is free, by the hint alone: no Lookout runs. No insert waits for the claim that does.
+// soon as the gate is free, by the hint alone: no poll runs. No insert waits for the claim that does.
 func TestAddWakesTheClaim(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)

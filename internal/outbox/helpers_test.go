@@ -13,9 +13,11 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/upkeep"
 	"flexworker/internal/rawjson"
 	"flexworker/internal/testing/pgtest"
 	"flexworker/migrations"
@@ -28,7 +30,7 @@ const testLimit = 2 * time.Second // the longest call that leases are made for
 // newStore gives a Store named w1 on a schema of the test's own.
 func newStore(t testing.TB) *Store {
 	t.Helper()
-	return NewStore(pgtest.NewPool(t, migrations.Up, Configure), "w1", testLimit)
+	return NewStore(pgtest.NewPool(t, migrations.Up, database.ForLoops), "w1", testLimit)
 }
 
 // desk is where people ask and act on the same tables.
@@ -125,10 +127,36 @@ func (s *Store) SetRate(ctx context.Context, rate float64) error {
 	return s.desk().Rate(ctx, operator.Act{Who: "test", Why: "test"}, rate)
 }
 
+// upkeep is the upkeep of the same process.
+func (s *Store) upkeep() *upkeep.Upkeep {
+	u := upkeep.New(s.pool, s.leaseFor)
+	u.Results, u.Due, u.Uncertain, u.Log = s.Results, s.Due, s.Lookups.Waiting, quiet
+	return u
+}
+
+// pruner is an upkeep that removes what is older than retention.
+func (s *Store) pruner(retention time.Duration) *upkeep.Upkeep {
+	u := s.upkeep()
+	u.Retention = retention
+	return u
+}
+
+func (s *Store) lapse(ctx context.Context) (int, error)  { return s.upkeep().Lapse(ctx) }
+func (s *Store) expire(ctx context.Context) (int, error) { return s.upkeep().Expire(ctx) }
+
 // prune is a batch from the front.
 func (s *Store) prune(ctx context.Context, retention time.Duration) (int, error) {
-	n, _, err := s.pruneFrom(ctx, retention, &pruneCursor{})
+	n, _, err := s.pruner(retention).PruneFrom(ctx, &upkeep.Cursor{})
 	return n, err
+}
+
+// running runs a loop until the test ends.
+func running(t testing.TB, loop func(context.Context)) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan struct{})
+	go func() { defer close(ended); loop(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
 }
 
 // putBack records that no call was made, trying once.
@@ -219,18 +247,6 @@ func checkOutbox(t testing.TB, pool *pgxpool.Pool) {
 			t.Errorf("%s: %s", why, strings.Join(ids, " "))
 		}
 	}
-}
-
-// looking runs the store's Lookout until the test ends.
-func looking(t testing.TB, s *Store) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		(&Lookout{Store: s, Log: slog.New(slog.DiscardHandler)}).Run(ctx)
-	}()
-	t.Cleanup(func() { cancel(); <-ended })
 }
 
 func logger(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }

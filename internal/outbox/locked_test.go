@@ -281,14 +281,14 @@ func TestPruneLocked(t *testing.T) {
 	_, release := holding(t, s, `
 		WITH a AS (SELECT FROM outbox WHERE request_id = 'a-2' FOR UPDATE), b AS (SELECT FROM outbox_malformed WHERE stream_sequence = 61 FOR UPDATE)
 		SELECT FROM a, b`)
-	p := &Pruner{Store: s, Retention: time.Hour, Log: logger(t), Counters: &Counters{}}
+	p := s.pruner(time.Hour)
 	const left = `SELECT (SELECT count(*) FROM outbox) || ' ' || (SELECT count(*) FROM outbox_malformed)`
-	p.turn(t.Context())
+	p.PruneAll(t.Context())
 	if got := pgtest.One[string](t, s.pool, left); got != "1 1" {
 		t.Errorf("left: %s", got)
 	}
 	release()
-	p.turn(t.Context())
+	p.PruneAll(t.Context())
 	if got := pgtest.One[string](t, s.pool, left); got != "0 0" {
 		t.Errorf("left: %s", got)
 	}

@@ -19,6 +19,7 @@ import (
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/outbox/upkeep"
 	"flexworker/internal/testing/pgtest"
 	"flexworker/migrations"
 )
@@ -48,7 +49,7 @@ func newNetTables(t testing.TB, s *sim) *netTables {
 	if err != nil {
 		t.Fatal(err)
 	}
-	Configure(config)
+	database.ForLoops(config)
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
@@ -220,18 +221,18 @@ func (x *netTables) recheck(ctx context.Context, since time.Time, attribute stri
 	return err == nil, err
 }
 
-// prune: Store.pruneFrom and Store.pruneMalformed.
+// prune: Upkeep.PruneFrom and Upkeep.PruneMalformed.
 func (x *netTables) prune(ctx context.Context, by int, retention time.Duration) (int, error) {
-	n, _, err := x.stores[by].pruneFrom(ctx, retention, &pruneCursor{})
+	n, _, err := x.stores[by].pruner(retention).PruneFrom(ctx, &upkeep.Cursor{})
 	if err == nil {
-		_, err = x.stores[by].pruneMalformed(ctx, retention)
+		_, err = x.stores[by].pruner(retention).PruneMalformed(ctx)
 	}
 	return n, err
 }
 
-// setBack: Store.setBack. The clock has not gone back: it has nothing to do.
+// setBack: Upkeep.SetBack. The clock has not gone back: it has nothing to do.
 func (x *netTables) setBack(ctx context.Context, by int) (int, error) {
-	n, _, err := x.stores[by].setBack(ctx, false)
+	n, _, err := x.stores[by].upkeep().SetBack(ctx, false)
 	return n, err
 }
 

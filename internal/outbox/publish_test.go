@@ -493,7 +493,7 @@ func TestPublisherRuns(t *testing.T) {
 	age(t, s)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	looking(t, s)
+	running(t, s.upkeep().Poll)
 	go func() { defer close(ended); p.Run(ctx) }()
 	unpublished := func() error {
 		var n int

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/upkeep"
 	"flexworker/internal/testing/natstest"
 	"flexworker/internal/testing/pgtest"
 )
@@ -188,7 +189,7 @@ func TestReplayAfterPrune(t *testing.T) {
 			pgtest.Exec(t, s.pool, `UPDATE outbox SET settled_at = `+ago(tt.settled)+`, published_at = `+ago(tt.settled))
 			pgtest.Exec(t, s.pool, `UPDATE outbox_repeats SET published_at = `+ago(tt.again))
 			pgtest.Exec(t, s.pool, `UPDATE outbox_malformed SET published_at = `+ago(tt.again))
-			(&Pruner{Store: s, Retention: retention, Log: logger(t), Counters: &Counters{}}).turn(t.Context())
+			s.pruner(retention).PruneAll(t.Context())
 			if n, want := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox`), map[string]int{"kept": 1}[tt.requests]; n != want {
 				t.Errorf("%d requests are left, want %d", n, want)
 			}
@@ -232,10 +233,10 @@ func TestPruneFarBehind(t *testing.T) {
 		INSERT INTO outbox (request_id, source, state, request, error_kind, settled_at, published_at, stream_sequence, stream_time)
 		SELECT 'r-' || i, 's', 'expired', '{}', 'expired', now() - interval '3 hours' + i * interval '1 ms', now(), i,
 		       now() - CASE WHEN i <= 2 * $1 THEN interval '1 minute' ELSE interval '3 hours' END
-		  FROM generate_series(1, 3 * $1 + 7) AS i`, pruneBatch)
-	p := &Pruner{Store: s, Retention: time.Hour, Log: logger(t), Counters: &Counters{}}
-	if gone := p.turn(t.Context()); gone != pruneBatch+7 {
-		t.Errorf("%d went, want %d", gone, pruneBatch+7)
+		  FROM generate_series(1, 3 * $1 + 7) AS i`, upkeep.PruneBatch)
+	p := s.pruner(time.Hour)
+	if gone := p.PruneAll(t.Context()); gone != upkeep.PruneBatch+7 {
+		t.Errorf("%d went, want %d", gone, upkeep.PruneBatch+7)
 	}
 }
 

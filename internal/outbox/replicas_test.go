@@ -14,7 +14,7 @@ import (
 // enrolled is the Registry of a worker with this FLEX_RATE on the same tables.
 func enrolled(t testing.TB, s *Store, name string, rate float64) *gate.Registry {
 	t.Helper()
-	r := &gate.Registry{Pool: s.pool, Name: name, WentBack: s.WentBack, Version: "v1", Log: logger(t), Standing: func(context.Context) gate.Standing { return gate.Standing{Word: gate.WordOK} },
+	r := &gate.Registry{Pool: s.pool, Name: name, WentBack: s.upkeep().WentBack, Version: "v1", Log: logger(t), Standing: func(context.Context) gate.Standing { return gate.Standing{Word: gate.WordOK} },
 		Settings: gate.Settings{Account: "AC1", LookupAttribute: "interaction_request", LookupSettle: time.Minute, FlexTimeout: 15 * time.Second,
 			FlexRate: rate, UncertainPolicy: "hold", Retention: 720 * time.Hour}}
 	renewed(t, r)

@@ -4,12 +4,13 @@ import (
 	"context"
 	"testing"
 
+	"flexworker/internal/database"
 	"flexworker/internal/testing/pgtest"
 )
 
 // TestConnectWithoutTables: without tables, as before the first migration, a connection is good all the same.
 func TestConnectWithoutTables(t *testing.T) {
-	pool := pgtest.NewPool(t, func(context.Context, string) (int, error) { return 0, nil }, Configure)
+	pool := pgtest.NewPool(t, func(context.Context, string) (int, error) { return 0, nil }, database.ForLoops)
 	if err := pool.Ping(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/outbox/upkeep"
 	"flexworker/internal/testing/pgtest"
 )
 
@@ -329,7 +330,7 @@ func (s *sim) lapse() (n int) {
 			continue
 		}
 		n++
-		r.state, r.dueAt, r.uncertainSince = request.Uncertain, s.now+lapsedRest, r.leasedUntil
+		r.state, r.dueAt, r.uncertainSince = request.Uncertain, s.now+upkeep.LapsedRest, r.leasedUntil
 		s.tell(simHistory{row: r.id, number: r.attempt, outcome: "lapsed", applied: true, by: r.leasedBy, signature: r.signature})
 		r.leasedBy, r.leasedUntil = 0, never
 		r.answered, r.lookups, r.announced, r.reason, r.status = r.undecided && r.answered, 0, false, "lapsed", 0
@@ -751,7 +752,7 @@ func (s *sim) recheck(since instant, attribute string) bool {
 	return true
 }
 
-// prune: Store.pruneFrom, from the front, and Store.pruneMalformed. It returns the requests that went.
+// prune: Upkeep.PruneFrom, from the front, and Upkeep.PruneMalformed. It returns the requests that went.
 func (s *sim) prune(retention time.Duration) (gone []int) {
 	since := s.now - retention
 	s.rows = slices.DeleteFunc(s.rows, func(r simRow) bool {

@@ -745,7 +745,7 @@ func (s *sim) limitOf(replica int) time.Duration {
 	return s.limit
 }
 
-func (s *sim) leaseOf(replica int) time.Duration { return s.limitOf(replica) + leaseMargin }
+func (s *sim) leaseOf(replica int) time.Duration { return s.limitOf(replica) + request.LeaseMargin }
 
 func (s *sim) settleOf(replica int) time.Duration {
 	if s.unequal && replica%2 == 0 {

@@ -72,7 +72,7 @@ func TestEveryStatementEnds(t *testing.T) {
 			return s.Results.MarkPublished(ctx, []results.Answer{{Kind: results.Final, ID: 1, Number: 1}})
 		},
 		"renew": func(ctx context.Context) error {
-			return (&gate.Registry{Pool: s.pool, Name: s.worker, WentBack: s.WentBack, Standing: standingOK, Log: quiet}).Renew(ctx)
+			return (&gate.Registry{Pool: s.pool, Name: s.worker, WentBack: s.upkeep().WentBack, Standing: standingOK, Log: quiet}).Renew(ctx)
 		},
 		"follow rate": func(ctx context.Context) error {
 			_, _, err := (&gate.Registry{Pool: s.pool, Name: s.worker}).FollowRate(ctx)

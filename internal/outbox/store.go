@@ -56,11 +56,9 @@ type Store struct {
 	// are twice as large, and two connections to write them gain nothing.
 	turn *batch.Turn
 
-	// Hints to the loops of this process. Losing one costs time, never a request:
-	// the Lookout raises it again.
-	Due      loop.Signal // something may be due: Dispatcher
-	overdue  loop.Signal // a lease or a deadline has passed: Sweeper
-	WentBack loop.Signal // the database's clock went back: Sweeper
+	// Due is raised when a request may be due: the Dispatcher claims then. A lost signal costs time, never a request: package
+	// upkeep raises it again.
+	Due loop.Signal
 
 	// Results is what this outbox owes; the Publisher takes it from there.
 	Results *results.Outgoing
@@ -71,12 +69,12 @@ type Store struct {
 
 // NewStore gives a Store that whose lease tokens are worker, a name that no
 // other process has, and a number. A lease lasts attemptLimit, the longest time one create
-// call may take, and leaseMargin more.
+// call may take, and request.LeaseMargin more.
 func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
 	s := &Store{
-		pool: pool, worker: worker, leaseFor: attemptLimit + leaseMargin,
+		pool: pool, worker: worker, leaseFor: attemptLimit + request.LeaseMargin,
 		inDoubt: inDoubt{marked: loop.NewSignal()},
-		Due:     loop.NewSignal(), overdue: loop.NewSignal(), WentBack: loop.NewSignal(),
+		Due:     loop.NewSignal(),
 	}
 	s.adds = batch.New(batchSize, s.addBatch)
 	s.adds.Split = database.IsDataError

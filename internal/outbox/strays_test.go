@@ -48,7 +48,7 @@ func TestRefusedForGood(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	looking(t, s)
+	running(t, s.upkeep().Poll)
 	go func() { defer close(ended); r.publisher(t, s).Run(ctx) }()
 	expect.Eventually(t, func() error {
 		if n := unpublished("taken"); n > 0 {
@@ -115,10 +115,10 @@ func TestStraysUnderLoad(t *testing.T) {
 	}
 	age(t, s)
 	ctx, stop := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	looking(t, s)
-	running.Go(func() { p.Run(ctx) })
-	running.Go(func() {
+	running(t, s.upkeep().Poll)
+	var busy sync.WaitGroup
+	busy.Go(func() { p.Run(ctx) })
+	busy.Go(func() {
 		for ctx.Err() == nil { // a hint far more often than strays are looked for
 			s.Results.Asked.Raise()
 			loop.Rest(ctx, gate.RenewEvery/50, nil)
@@ -131,5 +131,5 @@ func TestStraysUnderLoad(t *testing.T) {
 		return nil
 	})
 	stop()
-	running.Wait()
+	busy.Wait()
 }

@@ -8,6 +8,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/upkeep"
 	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/pgtest"
 )
@@ -32,8 +33,8 @@ func TestLapse(t *testing.T) {
 	if r.State != request.Uncertain || r.LeasedBy != nil || r.LeasedUntil != nil || pgtest.Deref(r.ErrorKind) != "lapsed" || !pgtest.Deref(r.UncertainSince).Equal(ended) || r.Answered || r.Spared != 0 {
 		t.Errorf("%+v", r)
 	}
-	if in := pgtest.Deref(r.DueIn); in > lapsedRest || in < lapsedRest-time.Second {
-		t.Errorf("it is looked up in %v, want %v: its holder may live", in, lapsedRest)
+	if in := pgtest.Deref(r.DueIn); in > upkeep.LapsedRest || in < upkeep.LapsedRest-time.Second {
+		t.Errorf("it is looked up in %v, want %v: its holder may live", in, upkeep.LapsedRest)
 	}
 	if h := s.histories(t, "l-1"); h != "1 lapsed" {
 		t.Errorf("history %q", h)
@@ -123,7 +124,7 @@ func TestPrune(t *testing.T) {
 	if n, err := s.prune(t.Context(), 30*24*time.Hour); n != 2 || err != nil {
 		t.Fatalf("%d pruned, %v", n, err)
 	}
-	if n, err := s.pruneMalformed(t.Context(), 30*24*time.Hour); n != 1 || err != nil {
+	if n, err := s.pruner(30 * 24 * time.Hour).PruneMalformed(t.Context()); n != 1 || err != nil {
 		t.Fatalf("%d malformed ones pruned, %v", n, err)
 	}
 	for what, want := range map[string]string{
@@ -146,20 +147,20 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// TestSweeperRuns: the loop does both at its own pace, and ends.
-func TestSweeperRuns(t *testing.T) {
+// TestSweepRuns: the loop does both at its own pace, and ends.
+func TestSweepRuns(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	mustAdd(t, s, "s", sweepBatch+20)
+	mustAdd(t, s, "s", upkeep.SweepBatch+20)
 	mustClaim(t, s, 10)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET expires_at = clock_timestamp(), leased_until = leased_until - interval '1 hour'`)
-	w := &Sweeper{Store: s, Log: logger(t), Counters: &Counters{}}
+	w := s.upkeep()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	looking(t, w.Store)
-	go func() { defer close(ended); w.Run(ctx) }()
+	running(t, w.Poll)
+	go func() { defer close(ended); w.Sweep(ctx) }()
 	expect.Eventually(t, func() error {
-		if w.Counters.Lapsed.Load() != 10 || w.Counters.Expired.Load() != sweepBatch+10 {
+		if w.Counters.Lapsed.Load() != 10 || w.Counters.Expired.Load() != upkeep.SweepBatch+10 {
 			return errors.New("not all is swept")
 		}
 		return nil
@@ -178,8 +179,8 @@ func TestPruneManyMalformed(t *testing.T) {
 		INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error, published_at)
 		SELECT 'malformed', 'REQUESTS', i, now() - interval '2 hours', 's', 's', '{}', '', 'x', now() - CASE WHEN i > 3 THEN interval '2 hours' ELSE interval '0' END
 		  FROM generate_series(1, 2503) AS i`)
-	p := &Pruner{Store: s, Retention: time.Hour, Log: logger(t), Counters: &Counters{}}
-	if gone := p.turn(t.Context()); gone != 0 {
+	p := s.pruner(time.Hour)
+	if gone := p.PruneAll(t.Context()); gone != 0 {
 		t.Errorf("%d requests went of none", gone)
 	}
 	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_malformed`); n != 3 {
@@ -275,23 +276,23 @@ func TestLapseSkipsRecordedRow(t *testing.T) {
 func TestPruneInBatches(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	ids := mustAdd(t, s, "a", 3*pruneBatch/2, faulty("no"))
+	ids := mustAdd(t, s, "a", 3*upkeep.PruneBatch/2, faulty("no"))
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '2 days', published_at = now() WHERE request_id <> $1`, ids[0])
 	other, err := s.pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.Exec(t.Context(), `SELECT pg_advisory_xact_lock($1)`, pruneLock); err != nil {
+	if _, err := other.Exec(t.Context(), `SELECT pg_advisory_xact_lock($1)`, upkeep.PruneLock); err != nil {
 		t.Fatal(err)
 	}
-	p := &Pruner{Store: s, Retention: time.Hour, Log: logger(t), Counters: &Counters{}}
-	if n := p.turn(t.Context()); n != 0 {
+	p := s.pruner(time.Hour)
+	if n := p.PruneAll(t.Context()); n != 0 {
 		t.Errorf("%d removed while another replica prunes", n)
 	}
 	if err := other.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := p.turn(t.Context()); n != len(ids)-1 || p.Counters.Pruned.Load() != int64(n) {
+	if n := p.PruneAll(t.Context()); n != len(ids)-1 || p.Counters.Pruned.Load() != int64(n) {
 		t.Errorf("%d removed", n)
 	}
 	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox`); n != 1 {

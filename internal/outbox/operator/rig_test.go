@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/gate"
@@ -37,7 +38,7 @@ type rig struct {
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	pool := pgtest.NewPool(t, migrations.Up, outbox.Configure)
+	pool := pgtest.NewPool(t, migrations.Up, database.ForLoops)
 	return &rig{desk: operator.NewDesk(pool), store: outbox.NewStore(pool, "w1", time.Second), pool: pool}
 }
 

@@ -80,6 +80,9 @@ func (p Policy) BlockedAlone(attempt, spared int, m Move) Move {
 	return m
 }
 
+// LeaseMargin is what a lease lasts beyond the longest call: time to start the call after the claim and to record its outcome.
+const LeaseMargin = 5 * time.Second
+
 // Waits between lookups. The first comes soon, since most tasks are listed at
 // once; while absence proves nothing they double, and the one that can prove it
 // comes when the settle time is over. After that an unclear answer is asked

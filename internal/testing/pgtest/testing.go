@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -52,6 +53,24 @@ func newServer(t testing.TB, o Options) *Server {
 		}
 	})
 	return s
+}
+
+// Plan is how Postgres would carry out a statement, without costs. It fails the test when the whole of table outbox would be read.
+func Plan(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) string {
+	t.Helper()
+	rows, err := pool.Query(t.Context(), "EXPLAIN (COSTS OFF) "+sql, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := strings.Join(lines, "\n")
+	if strings.Contains(plan+"\n", "Seq Scan on outbox\n") || strings.Contains(plan, "Seq Scan on outbox ") {
+		t.Errorf("the whole table is read:\n%s", plan)
+	}
+	return plan
 }
 
 // NewPool migrates a schema of the test's own and returns connections to it. migrate gets a connection string whose

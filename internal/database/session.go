@@ -1,4 +1,4 @@
-package outbox
+package database
 
 import (
 	"context"
@@ -6,16 +6,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-
-	"flexworker/internal/database"
 )
 
-// Configure sets up the connections of the worker's loops; whoever else reads our
-// tables needs none of it.
-func Configure(config *pgxpool.Config) {
+// ForLoops sets up the connections of the worker's loops. Who reads the tables for a person needs nothing of this.
+func ForLoops(config *pgxpool.Config) {
 	maps.Copy(config.ConnConfig.RuntimeParams, sessions)
 	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
-		database.RegisterTexts(conn.TypeMap())
+		RegisterTexts(conn.TypeMap())
 		return nil
 	}
 }

@@ -1,4 +1,4 @@
-package outbox
+package upkeep
 
 import (
 	"context"
@@ -20,7 +20,7 @@ const (
 
 	// The longest spans from now at which something can be due. What is later was said by a
 	// clock that has gone back since.
-	longestLease  = 5*time.Minute + leaseMargin                    // of the longest FLEX_TIMEOUT that is allowed
+	longestLease  = 5*time.Minute + request.LeaseMargin            // of the longest FLEX_TIMEOUT that is allowed
 	longestRetry  = 24*time.Hour + request.MaxRetryAfter           // of the longest RETRY_MAX_DELAY that is allowed, or a 429
 	longestLookup = request.MaxBesidePerson + lookup.LookupLimit*2 // a lookup waits no longer, whoever waits for it
 )
@@ -104,10 +104,10 @@ var (
 	UPDATE outbox o SET settled_at = clock_timestamp() FROM back WHERE o.id = back.id`
 )
 
-// setBack sets right what the database's clock said before it went back, at most clockBatch
+// SetBack sets right what the database's clock said before it went back, at most clockBatch
 // rows of each kind. back: the clock is known to have gone back just now. It returns how many
 // rows it changed, and whether there may be more.
-func (s *Store) setBack(ctx context.Context, back bool) (changed int, more bool, err error) {
+func (u *Upkeep) SetBack(ctx context.Context, back bool) (changed int, more bool, err error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var b pgx.Batch
@@ -117,7 +117,7 @@ func (s *Store) setBack(ctx context.Context, back bool) (changed int, more bool,
 	b.Queue(clockSendingSQL, clockBatch, longestLease)
 	b.Queue(clockUncertainSQL, clockBatch, longestLookup)
 	b.Queue(clockResultsSQL, clockBatch)
-	sent := s.pool.SendBatch(ctx, &b)
+	sent := u.pool.SendBatch(ctx, &b)
 	for range b.Len() {
 		tag, err := sent.Exec()
 		if err != nil {

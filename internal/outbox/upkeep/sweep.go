@@ -1,8 +1,8 @@
-package outbox
+package upkeep
 
 import (
 	"context"
-	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,88 +15,79 @@ import (
 )
 
 const (
-	sweepBatch = 500
+	// SweepBatch is how many rows of one kind one statement moves.
+	SweepBatch = 500
 	// sweepMost is how many batches one turn takes: a backlog of one kind must not
 	// keep the others waiting.
 	sweepMost = 20
-	// lapsedRest is how long a lapsed request rests before its first lookup. When
+	// LapsedRest is how long a lapsed request rests before its first lookup. When
 	// Postgres was away its holder lives, and knows what a lookup can at best find
 	// out: it records that, or takes the lease back, within a try or two.
-	lapsedRest = 4 * time.Second
+	LapsedRest = 4 * time.Second
 )
 
-// Sweeper moves what time alone moves: leases that ran out and deadlines that
-// passed. Every replica runs one; they skip each other's rows.
-type Sweeper struct {
-	Store    *Store
-	Log      *slog.Logger
-	Counters *Counters
-
-	lapsing, expiring, setting trouble.Trouble
-}
-
-// Run sweeps until ctx ends.
-func (w *Sweeper) Run(ctx context.Context) {
-	w.setBack(ctx, false) // the clock may have gone back before this process started
+// Sweep moves leases that ran out, requests whose deadline passed, and times that the clock cannot have said, until ctx ends.
+func (u *Upkeep) Sweep(ctx context.Context) {
+	u.setAllBack(ctx, false) // the clock may have gone back before this process started
 	clock := time.NewTimer(loop.Jittered(clockEvery))
 	defer clock.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.Store.WentBack:
-			w.setBack(ctx, true)
+		case <-u.WentBack:
+			u.setAllBack(ctx, true)
 		case <-clock.C:
-			w.setBack(ctx, false)
+			u.setAllBack(ctx, false)
 			clock.Reset(loop.Jittered(clockEvery))
-		case <-w.Store.overdue:
-			w.sweep(ctx, "lapse", w.Store.lapse, &w.Counters.Lapsed, &w.lapsing)
-			w.sweep(ctx, "expire", w.Store.expire, &w.Counters.Expired, &w.expiring)
+		case <-u.Overdue:
+			u.sweep(ctx, "lapse", u.Lapse, &u.Counters.Lapsed, &u.lapsing)
+			u.sweep(ctx, "expire", u.Expire, &u.Counters.Expired, &u.expiring)
 		}
 	}
 }
 
-// setBack sets right what the database's clock said before it went back.
-func (w *Sweeper) setBack(ctx context.Context, back bool) {
+// setAllBack sets right what the database's clock said before it went back.
+func (u *Upkeep) setAllBack(ctx context.Context, back bool) {
 	more := true
 	for batch := 0; more && batch < sweepMost && ctx.Err() == nil; batch++ {
 		var n int
 		var err error
-		n, more, err = w.Store.setBack(ctx, back)
-		w.setting.Tell(w.Log, "times that the database's clock cannot have said cannot be set right; trying again", err)
+		n, more, err = u.SetBack(ctx, back)
+		u.setting.Tell(u.Log, "times that the database's clock cannot have said cannot be set right; trying again", err)
 		if err != nil {
 			return
 		}
 		if n > 0 {
-			w.Log.Warn("the database's clock went back: what it had said before is set right", "rows", n)
-			w.Store.Due.Raise()
-			w.Store.Lookups.Waiting.Raise()
+			u.Log.Warn("the database's clock went back: what it had said before is set right", "rows", n)
+			u.Due.Raise()
+			u.Uncertain.Raise()
 		}
 	}
 }
 
 // sweep repeats one step until it finds less than a batch, or it is the others' turn.
-func (w *Sweeper) sweep(ctx context.Context, step string, do func(context.Context) (int, error), count *counter, failing *trouble.Trouble) {
-	n := sweepBatch
-	for batch := 0; n == sweepBatch && batch < sweepMost && ctx.Err() == nil; batch++ {
+func (u *Upkeep) sweep(ctx context.Context, step string, do func(context.Context) (int, error), count *atomic.Int64, failing *trouble.Trouble) {
+	n := SweepBatch
+	for batch := 0; n == SweepBatch && batch < sweepMost && ctx.Err() == nil; batch++ {
 		var err error
 		n, err = do(ctx)
-		failing.Tell(w.Log, "sweeping failed; trying again", err, "step", step)
+		failing.Tell(u.Log, "sweeping failed; trying again", err, "step", step)
 		if err != nil {
 			return
 		}
 		count.Add(int64(n))
 		if n > 0 {
-			w.Log.Info("swept", "step", step, "requests", n)
+			u.Log.Info("swept", "step", step, "requests", n)
 		}
 	}
 }
 
-// lapse: sending -> uncertain, where the lease ran out: its holder died, or
+// Lapse moves sending -> uncertain, where the lease ran out: its holder died, or
 // cannot reach Postgres. Nobody knows whether it sent. The attempt could have
 // been under way until the lease's end.
-func (s *Store) lapse(ctx context.Context) (int, error) {
-	return s.sweepOut(ctx, "lapse", `
+func (u *Upkeep) Lapse(ctx context.Context) (int, error) {
+	return u.move(ctx, "lapse", `
 		WITH over AS MATERIALIZED (
 			SELECT id, leased_by, leased_until FROM outbox
 			 WHERE state = 'sending' AND leased_until < clock_timestamp()
@@ -112,14 +103,14 @@ func (s *Store) lapse(ctx context.Context) (int, error) {
 		history AS (
 			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, error, applied)
 			SELECT id, 'attempt', attempt, lapsed_by, began, 'lapsed', error_message, true FROM moved)
-		SELECT `+results.SettledNames+` FROM moved`, sweepBatch, s.leaseFor, lapsedRest)
+		SELECT `+results.SettledNames+` FROM moved`, SweepBatch, u.leaseFor, LapsedRest)
 }
 
-// expire: pending -> expired, where the deadline passed. It says how far the request
+// Expire moves pending -> expired, where the deadline passed. It says how far the request
 // had come: a lease under which no call was made is no attempt. Or -> uncertain, where an
 // earlier attempt may have created it: what came of that is found out before it is said.
-func (s *Store) expire(ctx context.Context) (int, error) {
-	return s.sweepOut(ctx, "expire", expireSQL, sweepBatch)
+func (u *Upkeep) Expire(ctx context.Context) (int, error) {
+	return u.move(ctx, "expire", expireSQL, SweepBatch)
 }
 
 const expireSQL = `
@@ -140,12 +131,12 @@ const expireSQL = `
 	  FROM over WHERE o.id = over.id
 	RETURNING ` + results.SettledColumns
 
-// sweepOut runs a statement that returns the rows it moved, and hints at their
+// move runs a statement that returns the rows it moved, and hints at their
 // results.
-func (s *Store) sweepOut(ctx context.Context, step, sql string, args ...any) (int, error) {
+func (u *Upkeep) move(ctx context.Context, step, sql string, args ...any) (int, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, sql, args...)
+	rows, err := u.pool.Query(ctx, sql, args...)
 	if err != nil {
 		return 0, database.Wrap(step, err)
 	}
@@ -158,7 +149,7 @@ func (s *Store) sweepOut(ctx context.Context, step, sql string, args ...any) (in
 	}
 	for i := range moved {
 		if moved[i].Owed() {
-			s.Results.Offer(&moved[i])
+			u.Results.Offer(&moved[i])
 		}
 	}
 	return len(moved), nil

@@ -1,8 +1,7 @@
-package outbox
+package upkeep
 
 import (
 	"context"
-	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -10,63 +9,52 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/loop"
-	"flexworker/internal/trouble"
 )
 
 const (
 	// pruneEvery is the time between two looks for what is old.
 	pruneEvery = time.Minute
-	// pruneBatch is how many rows one transaction removes: some 20 ms of work, so
+	// PruneBatch is how many rows one transaction removes: some 20 ms of work, so
 	// that nobody waits long for the locks and the disk.
-	pruneBatch = 1000
-	// pruneLock is the advisory lock of the replica that prunes.
-	pruneLock = 0x666c6578
+	PruneBatch = 1000
+	// PruneLock is the advisory lock of the replica that prunes.
+	PruneLock = 0x666c6578
 )
 
-// Pruner removes what is old, one replica of the fleet at a time. After each full
-// batch it rests for as long as the batch took, so that claims get their half.
-type Pruner struct {
-	Store     *Store
-	Retention time.Duration // settled and published rows older than this are removed; 0: never
-	Log       *slog.Logger
-	Counters  *Counters
-
-	removing trouble.Trouble
-}
-
-// Run prunes until ctx ends.
-func (p *Pruner) Run(ctx context.Context) {
-	for p.Retention > 0 && ctx.Err() == nil {
-		if gone := p.turn(ctx); gone > 0 {
-			p.Log.Info("pruned", "requests", gone)
+// Prune removes what is old until ctx ends, one replica of the fleet at a time. After each full batch Prune rests for as
+// long as the batch took, so that claims get their half.
+func (u *Upkeep) Prune(ctx context.Context) {
+	for u.Retention > 0 && ctx.Err() == nil {
+		if gone := u.PruneAll(ctx); gone > 0 {
+			u.Log.Info("pruned", "requests", gone)
 		}
 		loop.Rest(ctx, loop.Jittered(pruneEvery), nil)
 	}
 }
 
-// turn removes what is old, and says how many requests went.
-func (p *Pruner) turn(ctx context.Context) (gone int) {
-	var from pruneCursor
-	gone = p.batches(ctx, func(ctx context.Context) (int, bool, error) {
-		n, more, err := p.Store.pruneFrom(ctx, p.Retention, &from)
-		p.Counters.Pruned.Add(int64(n))
+// PruneAll removes all that is old now, and says how many requests went.
+func (u *Upkeep) PruneAll(ctx context.Context) (gone int) {
+	var from Cursor
+	gone = u.batches(ctx, func(ctx context.Context) (int, bool, error) {
+		n, more, err := u.PruneFrom(ctx, &from)
+		u.Counters.Pruned.Add(int64(n))
 		return n, more, err
 	})
-	p.batches(ctx, func(ctx context.Context) (int, bool, error) {
-		n, err := p.Store.pruneMalformed(ctx, p.Retention)
-		return n, n == pruneBatch, err
+	u.batches(ctx, func(ctx context.Context) (int, bool, error) {
+		n, err := u.PruneMalformed(ctx)
+		return n, n == PruneBatch, err
 	})
 	return gone
 }
 
 // batches removes until there is no more, and says how many rows went.
-func (p *Pruner) batches(ctx context.Context, remove func(context.Context) (n int, more bool, err error)) (gone int) {
+func (u *Upkeep) batches(ctx context.Context, remove func(context.Context) (n int, more bool, err error)) (gone int) {
 	for more := true; more && ctx.Err() == nil; {
 		begun := time.Now()
 		var n int
 		var err error
 		n, more, err = remove(ctx)
-		p.removing.Tell(p.Log, "what is old cannot be removed; trying again", err)
+		u.removing.Tell(u.Log, "what is old cannot be removed; trying again", err)
 		if err != nil {
 			return gone
 		}
@@ -78,10 +66,10 @@ func (p *Pruner) batches(ctx context.Context, remove func(context.Context) (n in
 	return gone
 }
 
-// A pruneCursor is how far a turn has looked, in the order in which requests settled.
+// A Cursor is how far one PruneAll has looked, in the order in which requests settled.
 // What has to stay is looked at once a turn: at the front it would be read again for
 // each batch, and past a number no batch would come to its end.
-type pruneCursor struct {
+type Cursor struct {
 	settledAt time.Time
 	id        int64
 }
@@ -99,20 +87,20 @@ const oldSQL = `
 const removable = `published_at IS NOT NULL AND settled_at < now() - $1::interval AND stream_time < now() - $1::interval
 	AND NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.outbox_id = outbox.id AND (r.published_at IS NULL OR r.stream_time >= now() - $1::interval))`
 
-// pruneFrom looks at the next batch of requests that were settled and published longer
-// ago than retention, the oldest first, and removes those that may go, with their
+// PruneFrom looks at the next batch of requests that were settled and published longer
+// ago than Retention, the oldest first, and removes those that may go, with their
 // history and repeats. more: there are others behind them.
 //
 // The rows are locked first and looked at again then: a repeat that was stored
 // meanwhile keeps its request. The clock is now(), which an index can be searched by:
 // with clock_timestamp() each look read all that is kept.
-func (s *Store) pruneFrom(ctx context.Context, retention time.Duration, from *pruneCursor) (gone int, more bool, err error) {
-	gone, err = s.pruning(ctx, func(ctx context.Context, tx pgx.Tx) (pgconn.CommandTag, error) {
-		rows, err := tx.Query(ctx, oldSQL, retention, from.settledAt, from.id, pruneBatch)
+func (u *Upkeep) PruneFrom(ctx context.Context, from *Cursor) (gone int, more bool, err error) {
+	gone, err = u.pruning(ctx, func(ctx context.Context, tx pgx.Tx) (pgconn.CommandTag, error) {
+		rows, err := tx.Query(ctx, oldSQL, u.Retention, from.settledAt, from.id, PruneBatch)
 		if err != nil {
 			return pgconn.CommandTag{}, err
 		}
-		next, seen := *from, make([]int64, 0, pruneBatch)
+		next, seen := *from, make([]int64, 0, PruneBatch)
 		_, err = pgx.ForEachRow(rows, []any{&next.id, &next.settledAt}, func() error {
 			seen = append(seen, next.id)
 			return nil
@@ -120,7 +108,7 @@ func (s *Store) pruneFrom(ctx context.Context, retention time.Duration, from *pr
 		if err != nil {
 			return pgconn.CommandTag{}, err
 		}
-		rows, err = tx.Query(ctx, `SELECT id FROM outbox WHERE id = ANY ($2) AND `+removable+` ORDER BY id FOR UPDATE SKIP LOCKED`, retention, seen)
+		rows, err = tx.Query(ctx, `SELECT id FROM outbox WHERE id = ANY ($2) AND `+removable+` ORDER BY id FOR UPDATE SKIP LOCKED`, u.Retention, seen)
 		if err != nil {
 			return pgconn.CommandTag{}, err
 		}
@@ -128,37 +116,37 @@ func (s *Store) pruneFrom(ctx context.Context, retention time.Duration, from *pr
 		if err != nil {
 			return pgconn.CommandTag{}, err
 		}
-		*from, more = next, len(seen) == pruneBatch
+		*from, more = next, len(seen) == PruneBatch
 		return tx.Exec(ctx, `/* prune */
 			WITH old AS MATERIALIZED (SELECT id FROM outbox WHERE id = ANY ($2) AND `+removable+`),
 			history AS (DELETE FROM outbox_attempts USING old WHERE outbox_id = old.id),
 			repeats AS (DELETE FROM outbox_repeats USING old WHERE outbox_id = old.id)
-			DELETE FROM outbox USING old WHERE outbox.id = old.id`, retention, locked)
+			DELETE FROM outbox USING old WHERE outbox.id = old.id`, u.Retention, locked)
 	})
-	if database.RowsLocked(ctx, s.pool, err) {
+	if database.RowsLocked(ctx, u.pool, err) {
 		return 0, more, nil // a history's row: the next turn has another look, this one goes on behind the batch
 	}
 	return gone, more, err
 }
 
-// pruneMalformed removes a batch of the malformed messages and conflicts that were
-// answered, and came, longer ago than retention, the oldest first.
-func (s *Store) pruneMalformed(ctx context.Context, retention time.Duration) (int, error) {
-	return s.pruning(ctx, func(ctx context.Context, tx pgx.Tx) (pgconn.CommandTag, error) {
+// PruneMalformed removes a batch of the malformed messages and conflicts that were
+// answered, and came, longer ago than Retention, the oldest first.
+func (u *Upkeep) PruneMalformed(ctx context.Context) (int, error) {
+	return u.pruning(ctx, func(ctx context.Context, tx pgx.Tx) (pgconn.CommandTag, error) {
 		return tx.Exec(ctx, `/* prune malformed */
 			DELETE FROM outbox_malformed WHERE id = ANY (ARRAY(
 				SELECT id FROM outbox_malformed WHERE published_at < now() - $1::interval AND stream_time < now() - $1::interval
-				 ORDER BY published_at LIMIT $2 FOR UPDATE SKIP LOCKED))`, retention, pruneBatch)
+				 ORDER BY published_at LIMIT $2 FOR UPDATE SKIP LOCKED))`, u.Retention, PruneBatch)
 	})
 }
 
 // pruning removes a batch, or nothing while another replica does.
-func (s *Store) pruning(ctx context.Context, remove func(context.Context, pgx.Tx) (pgconn.CommandTag, error)) (n int, err error) {
+func (u *Upkeep) pruning(ctx context.Context, remove func(context.Context, pgx.Tx) (pgconn.CommandTag, error)) (n int, err error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err = pgx.BeginFunc(ctx, u.pool, func(tx pgx.Tx) error {
 		var mine bool
-		if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, pruneLock).Scan(&mine); err != nil || !mine {
+		if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, PruneLock).Scan(&mine); err != nil || !mine {
 			return err
 		}
 		gone, err := remove(ctx, tx)
