@@ -205,6 +205,32 @@ func imports(t *testing.T, pkg string, direct bool) []string {
 	return strings.Fields(string(out))
 }
 
+// TestTestingStaysOutside: the packages under internal/testing are for tests, and for the four programs that play the world
+// outside. No other package links one of them.
+func TestTestingStaysOutside(t *testing.T) {
+	t.Parallel()
+	const fakes = "flexworker/internal/testing"
+	out, err := exec.Command("go", "list", "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, "flexworker/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := false
+	for line := range strings.Lines(string(out)) {
+		pkg, imported, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if !covers(imported, fakes) {
+			continue
+		}
+		seen = true
+		programs := []string{"flexworker/cmd/bench", "flexworker/cmd/demo", "flexworker/cmd/endpoint", "flexworker/cmd/soak"}
+		if !covers(pkg, fakes) && !slices.Contains(programs, pkg) {
+			t.Errorf("%s imports %s, which is for tests and for %s", pkg, imported, strings.Join(programs, ", "))
+		}
+	}
+	if !seen {
+		t.Error("go list named no import of " + fakes)
+	}
+}
+
 // TestImportsWithinOutbox holds what the parts of the outbox know of each other: whoever decides knows no
 // table, and no part knows the outbox that joins them.
 func TestImportsWithinOutbox(t *testing.T) {
