@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -60,10 +61,13 @@ func (c *cutConn) Read(p []byte) (int, error) {
 
 // cutting is the same process's Store on connections that end, once armed, with
 // the next statement in which at is sent.
-func (s *Store) cutting(t *testing.T, at string, made bool) (*Store, *cut) {
+func (s *Store) cutting(t *testing.T, at string, made bool, change ...func(*pgxpool.Config)) (*Store, *cut) {
 	t.Helper()
 	c := &cut{at: []byte(at), made: made}
 	config := s.pool.Config()
+	for _, f := range change {
+		f(config)
+	}
 	dial := config.ConnConfig.DialFunc
 	config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
@@ -91,16 +95,18 @@ func TestClaimInDoubt(t *testing.T) {
 		name, at string
 		made     bool
 		want     string
+		mode     pgx.QueryExecMode
 	}{
-		{"made", signed, true, "1 put_back, 2 created"},
-		{"not made", signed, false, "1 created"},
-		{"told, and cut while it asks what is due next", "min(o.due_at)", false, "1 created"}, // the leases stand
+		{"made", signed, true, "1 put_back, 2 created", pgx.QueryExecModeCacheStatement},
+		{"made, behind pgbouncer", signed, true, "1 put_back, 2 created", pgx.QueryExecModeExec},
+		{"not made", signed, false, "1 created", pgx.QueryExecModeCacheStatement},
+		{"told, and cut while it asks what is due next", "min(o.due_at)", false, "1 created", pgx.QueryExecModeCacheStatement}, // the leases stand
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
 			mustAdd(t, s, "a", 3)
-			cutting, c := s.cutting(t, tt.at, tt.made)
+			cutting, c := s.cutting(t, tt.at, tt.made, func(config *pgxpool.Config) { config.ConnConfig.DefaultQueryExecMode = tt.mode })
 			c.armed.Store(true)
 			srv := flextest.New(t)
 			stop := start(t, newDeliverer(t, cutting, srv))
