@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -471,6 +472,53 @@ func TestChoosingKeepsTheLimit(t *testing.T) {
 	check("stopped", 1)
 	d.turned(gate.BreakerTrying, gate.BreakerClosed)
 	check("it goes on", 1)
+}
+
+// hanging is Flex where the calls of one sender hang until each gets its end; others are answered.
+type hanging struct {
+	sender        string        // a part of its requests
+	begun, served chan struct{} // calls of the sender that hang, calls of others
+	end           chan struct{}
+}
+
+func (h *hanging) Create(_ context.Context, i flex.Interaction) flex.Outcome {
+	if !bytes.Contains(i.Routing, []byte(h.sender)) {
+		h.served <- struct{}{}
+		return good
+	}
+	h.begun <- struct{}{}
+	<-h.end
+	return isTimeout
+}
+
+func (h *hanging) Check(context.Context) flex.Outcome { return good }
+
+// TestChoosingWaitsForNoCallThatHangs: one sender's calls hang with all permits. When five have brought no answer
+// another's is tried at once, beside those that still hang.
+func TestChoosingWaitsForNoCallThatHangs(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "hung", 20, from("slow"))
+	mustAdd(t, s, "other", 1, from("other"))
+	d := newDeliverer(t, s, flextest.New(t))
+	h := &hanging{sender: `"hung-`, begun: make(chan struct{}, 20), served: make(chan struct{}, 1), end: make(chan struct{})}
+	d.Flex = h
+	start(t, d)
+	t.Cleanup(func() { close(h.end) })
+	for range testSlots {
+		<-h.begun
+	}
+	for range gate.FailuresMost {
+		h.end <- struct{}{}
+	}
+	expect.Eventually(t, func() error {
+		select {
+		case <-h.served:
+			return nil
+		default:
+			return errors.New("nobody else's call is made")
+		}
+	})
 }
 
 // TestChoosingEndsWhenClaimsFail: a claim that is never answered does not keep the breaker

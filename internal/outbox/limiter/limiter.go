@@ -36,6 +36,7 @@ type Limiter struct {
 	limit      float64
 	kept       float64 // the limit from before Choose; 0: the breaker does not choose
 	inFlight   int     // permits that are taken
+	earlier    int     // those of them that were taken before Choose
 	unrecorded int     // calls that have ended, whose outcomes are not recorded yet
 	good       int     // calls that were answered since the limit last changed
 	cutAt      time.Time
@@ -64,7 +65,8 @@ func (l *Limiter) Free() (free, of int) {
 
 // left is how many permits are free; l.mu is held.
 func (l *Limiter) left() int {
-	return max(min(int(l.limit), unrecordedMost*l.ceiling-l.unrecorded)-l.inFlight, 0)
+	limit := min(int(l.limit)+l.earlier, l.ceiling)
+	return max(min(limit, unrecordedMost*l.ceiling-l.unrecorded)-l.inFlight, 0)
 }
 
 // Give gives back permits under which no call was made.
@@ -74,6 +76,7 @@ func (l *Limiter) Give(n int) {
 	}
 	l.mu.Lock()
 	l.inFlight -= n
+	l.earlier = min(l.earlier, l.inFlight) // mostly a claim took it a moment ago
 	l.mu.Unlock()
 	l.Freed.Raise()
 }
@@ -82,6 +85,7 @@ func (l *Limiter) Give(n int) {
 func (l *Limiter) Ended() {
 	l.mu.Lock()
 	l.inFlight--
+	l.earlier = max(l.earlier-1, 0) // whose it was is not known; this leaves a permit too few, if anything
 	l.unrecorded++
 	l.mu.Unlock()
 	l.Freed.Raise()
@@ -119,22 +123,23 @@ func (l *Limiter) Observe(o flex.Outcome, now time.Time) {
 func (l *Limiter) Restart() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.limit, l.good, l.kept = 1, 0, 0
+	l.limit, l.good, l.kept, l.earlier = 1, 0, 0, 0
 }
 
-// Choose leaves one permit while the breaker chooses.
+// Choose leaves one permit while the breaker chooses, beside those that are taken: calls that hang may
+// hold them for long, and what is tried then must not wait for their end.
 func (l *Limiter) Choose() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.kept = max(l.kept, l.limit)
-	l.limit, l.good = 1, 0
+	l.limit, l.good, l.earlier = 1, 0, l.inFlight
 }
 
 // Chosen gives back the limit from before Choose: one tenant's failures, or one timeout while a
 // peer is stopped, slow nobody else down.
 func (l *Limiter) Chosen() {
 	l.mu.Lock()
-	l.limit, l.kept = max(l.limit, l.kept), 0
+	l.limit, l.kept, l.earlier = max(l.limit, l.kept), 0, 0
 	l.mu.Unlock()
 	l.Freed.Raise()
 }

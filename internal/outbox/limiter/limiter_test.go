@@ -194,3 +194,39 @@ func TestChoose(t *testing.T) {
 		}
 	}
 }
+
+// TestChooseBesideWhatIsTaken: while the breaker chooses one call may begin beside those in flight, and none more when
+// one of these ends; never more than the ceiling.
+func TestChooseBesideWhatIsTaken(t *testing.T) {
+	t.Parallel()
+	l := New(4)
+	check := func(when string, want int) {
+		t.Helper()
+		if got := l.free(); got != want {
+			t.Errorf("%s: %d free, want %d", when, got, want)
+		}
+	}
+	l.Take(4)
+	l.Choose() // the call that made it choose has not ended
+	check("all are taken", 0)
+	l.Ended()
+	check("it has ended", 1)
+	l.Take(4)
+	l.Give(1)
+	check("a claim found none to try", 1)
+	l.Take(4)
+	check("another is tried", 0)
+	for range 3 {
+		l.Ended()
+		check("an earlier one has ended", 0)
+	}
+	l.Chosen()
+	check("it is chosen", 3)
+	l.Take(3)
+	l.Choose()
+	l.Restart()
+	l.Give(3)
+	check("stopped", 0)
+	l.Ended()
+	check("all have ended", 1)
+}
