@@ -22,8 +22,6 @@ import (
 	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/natstest"
-	"flexworker/internal/testing/pgtest"
-	"flexworker/migrations"
 )
 
 // A right is what a NATS user may do.
@@ -102,12 +100,9 @@ func (l *logs) String() string {
 func poorRig(t *testing.T, grants, publish, subscribe []string) (*rig, Config) {
 	t.Helper()
 	const user, password = "worker", "a-password"
-	dsn := pgtest.NewDSN(t)
+	dsn := migrated.NewDSN(t)
 	r := &rig{t: t, dsn: dsn, flex: flextest.New(t),
 		nats: natstest.New(t, natstest.Options{Users: []natstest.User{{Name: user, Password: password, Publish: publish, Subscribe: subscribe}}})}
-	if _, err := migrations.Up(t.Context(), dsn); err != nil {
-		t.Fatal(err)
-	}
 	var err error
 	if r.pool, err = pgxpool.New(t.Context(), dsn); err != nil {
 		t.Fatal(err)
@@ -315,11 +310,8 @@ func TestPermissionTable(t *testing.T) {
 	for name, r := range accounts {
 		options.Users = append(options.Users, natstest.User{Name: name, Password: password, Publish: r.publish, Subscribe: r.subscribe})
 	}
-	dsn := pgtest.NewDSN(t)
+	dsn := migrated.NewDSN(t)
 	r := &rig{t: t, dsn: dsn, flex: flextest.New(t), nats: natstest.New(t, options)}
-	if _, err := migrations.Up(t.Context(), dsn); err != nil {
-		t.Fatal(err)
-	}
 	var err error
 	if r.pool, err = pgxpool.New(t.Context(), dsn); err != nil {
 		t.Fatal(err)

@@ -28,6 +28,8 @@ import (
 	"flexworker/migrations"
 )
 
+var migrated = pgtest.NewTemplate(migrations.Up)
+
 // TestMain is the worker itself where a test has started it as a child.
 func TestMain(m *testing.M) {
 	if os.Getenv("FLEXWORKER_TEST_CHILD") != "" {
@@ -60,7 +62,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	return rigOn(t, pgtest.NewDSN(t))
+	return rigOn(t, migrated.NewDSN(t))
 }
 
 // rigOn is a rig on a database of the test's own.

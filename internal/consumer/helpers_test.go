@@ -20,6 +20,8 @@ import (
 	"flexworker/migrations"
 )
 
+var migrated = pgtest.NewTemplate(migrations.Up)
+
 func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
 
 // world is one stream and one database, with a client that publishes.
@@ -34,7 +36,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return worldOn(t, pgtest.NewPool(t, migrations.Up, database.ForLoops))
+	return worldOn(t, migrated.NewPool(t, database.ForLoops))
 }
 
 // worldOn is a world on a database of the test's own.

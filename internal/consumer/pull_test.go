@@ -18,8 +18,6 @@ import (
 	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/faultproxy"
 	"flexworker/internal/testing/natstest"
-	"flexworker/internal/testing/pgtest"
-	"flexworker/migrations"
 )
 
 // kept is a log that a test reads while it is written.
@@ -136,7 +134,7 @@ func TestLimitedPulls(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := worldWith(t, pgtest.NewPool(t, migrations.Up, database.ForLoops), natstest.Options{Limits: tt.server})
+			w := worldWith(t, migrated.NewPool(t, database.ForLoops), natstest.Options{Limits: tt.server})
 			if tt.change != nil {
 				w.made(tt.change)
 			}

@@ -64,6 +64,7 @@ func TestClockBack(t *testing.T) {
 			held := mustClaim(t, s, 1)[0]
 			mustAdd(t, s, "fresh", 1, recent)
 			mustAdd(t, s, "later", 1, recent, notBefore)
+			pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET changed_at = clock_timestamp()`)
 			mustSetBack(t, s, false, 0)
 			mustSetBack(t, s, true, 0)
 

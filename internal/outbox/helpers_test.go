@@ -23,6 +23,8 @@ import (
 	"flexworker/migrations"
 )
 
+var migrated = pgtest.NewTemplate(migrations.Up)
+
 func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
 
 const testLimit = 2 * time.Second // the longest call that leases are made for
@@ -30,7 +32,7 @@ const testLimit = 2 * time.Second // the longest call that leases are made for
 // newStore gives a Store named w1 on a schema of the test's own.
 func newStore(t testing.TB) *Store {
 	t.Helper()
-	return NewStore(pgtest.NewPool(t, migrations.Up, database.ForLoops), "w1", testLimit)
+	return NewStore(migrated.NewPool(t, database.ForLoops), "w1", testLimit)
 }
 
 // desk is where people ask and act on the same tables.

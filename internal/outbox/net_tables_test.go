@@ -21,7 +21,6 @@ import (
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/outbox/upkeep"
 	"flexworker/internal/testing/pgtest"
-	"flexworker/migrations"
 )
 
 // The real tables of the net: a statement each, by its own function, and the rows read
@@ -40,21 +39,7 @@ type netTables struct {
 const netReplicas = 3
 
 func newNetTables(t testing.TB, s *sim) *netTables {
-	// A database of its own: of all tests on one, only one may prune at a time.
-	dsn := pgtest.NewDSN(t)
-	if _, err := migrations.Up(t.Context(), dsn); err != nil {
-		t.Fatal(err)
-	}
-	config, err := pgxpool.ParseConfig(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	database.ForLoops(config)
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
+	pool := migrated.NewPool(t, database.ForLoops)
 	x := &netTables{pool: pool, stores: map[int]*Store{}}
 	for by := 1; by <= netReplicas; by++ {
 		store := NewStore(x.pool, fmt.Sprintf("w%d", by), s.limitOf(by))

@@ -4,13 +4,24 @@ import (
 	"context"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"flexworker/internal/database"
 	"flexworker/internal/testing/pgtest"
 )
 
 // TestConnectWithoutTables: without tables, as before the first migration, a connection is good all the same.
 func TestConnectWithoutTables(t *testing.T) {
-	pool := pgtest.NewPool(t, func(context.Context, string) (int, error) { return 0, nil }, database.ForLoops)
+	config, err := pgxpool.ParseConfig(pgtest.NewDSN(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	database.ForLoops(config)
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
 	if err := pool.Ping(t.Context()); err != nil {
 		t.Error(err)
 	}

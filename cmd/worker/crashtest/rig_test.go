@@ -28,6 +28,8 @@ import (
 // program is the worker with its crash points, built once.
 var program string
 
+var migrated = pgtest.NewTemplate(migrations.Up)
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	os.Exit(run(m))
@@ -74,7 +76,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	return newRigOn(t, pgtest.NewDSN(t))
+	return newRigOn(t, migrated.NewDSN(t))
 }
 
 // newRigOn is a rig on a database of the test's own.

@@ -6,13 +6,12 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/testing/pgtest"
-	"flexworker/migrations"
 )
 
 // TestBacklogPlan: the backlog is counted in the loops' partial indexes, each of which is read alone.
 func TestBacklogPlan(t *testing.T) {
 	t.Parallel()
-	pool := pgtest.NewPool(t, migrations.Up, database.ForLoops)
+	pool := migrated.NewPool(t, database.ForLoops)
 	plan := pgtest.Plan(t, pool, backlogSQL)
 	for _, index := range []string{"outbox_fresh", "outbox_again", "outbox_sending", "outbox_lookup", "outbox_publish"} {
 		if !strings.Contains(plan, "Index Only Scan using "+index) {

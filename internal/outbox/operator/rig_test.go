@@ -36,9 +36,11 @@ type rig struct {
 	pool  *pgxpool.Pool
 }
 
+var migrated = pgtest.NewTemplate(migrations.Up)
+
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	pool := pgtest.NewPool(t, migrations.Up, database.ForLoops)
+	pool := migrated.NewPool(t, database.ForLoops)
 	return &rig{desk: operator.NewDesk(pool), store: outbox.NewStore(pool, "w1", time.Second), pool: pool}
 }
 

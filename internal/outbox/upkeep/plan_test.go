@@ -11,12 +11,14 @@ import (
 	"flexworker/migrations"
 )
 
+var migrated = pgtest.NewTemplate(migrations.Up)
+
 func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
 
 // TestPlans: what the loops ask again and again is found by an index that is searched.
 func TestPlans(t *testing.T) {
 	t.Parallel()
-	pool := pgtest.NewPool(t, migrations.Up, database.ForLoops)
+	pool := migrated.NewPool(t, database.ForLoops)
 	for _, tt := range []struct {
 		name, sql, has string
 		args           []any

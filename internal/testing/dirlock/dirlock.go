@@ -31,6 +31,17 @@ func (l *Lock) Free() error {
 	return errors.Join(syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN), l.file.Close())
 }
 
+// Memory is the folder for data that need not outlive the machine: one whose files are kept in memory where there is such a
+// folder with room, or else the one for temporary files. A small file costs a third there.
+func Memory() string {
+	const dir, room = "/dev/shm", 2 << 30
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil || fs.Bavail*uint64(fs.Bsize) < room {
+		return os.TempDir()
+	}
+	return dir
+}
+
 // Sweep removes the folders that match the pattern and that nobody holds. It is a courtesy: what fails stays. A folder of the
 // last minute stays too, because its process may not have locked it yet.
 func Sweep(pattern string) {

@@ -51,6 +51,8 @@ type Options struct {
 	Limits server.JSLimitOpts
 	// Users who may connect, beside the server's own administrator. None: everyone is one.
 	Users []User
+
+	memory bool // a temporary folder may be one in memory
 }
 
 // User is a name, a password and what they may do. An empty list forbids that verb altogether.
@@ -73,9 +75,10 @@ type Server struct {
 
 const startLimit = 30 * time.Second // for a start on a busy machine; usually it takes milliseconds
 
-// New starts a server for one test and stops it when the test ends.
+// New starts a server for one test, with its streams in memory where there is room, and stops it when the test ends.
 func New(t testing.TB, o Options) *Server {
 	t.Helper()
+	o.memory = true
 	s, err := Start(o)
 	if err != nil {
 		t.Fatal(err)
@@ -100,8 +103,12 @@ func Start(o Options) (_ *Server, err error) {
 		s.admin = url.UserPassword("admin", rand.Text())
 	}
 	if o.StoreDir == "" {
-		dirlock.Sweep(filepath.Join(os.TempDir(), folder+"*"))
-		if s.temporary, err = os.MkdirTemp("", folder+"*"); err != nil {
+		parent := os.TempDir()
+		if o.memory {
+			parent = dirlock.Memory()
+		}
+		dirlock.Sweep(filepath.Join(parent, folder+"*"))
+		if s.temporary, err = os.MkdirTemp(parent, folder+"*"); err != nil {
 			return nil, err
 		}
 		s.options.StoreDir = s.temporary

@@ -1,14 +1,18 @@
 // Package pgtest starts a private Postgres on this machine: for tests, the demo, the soak and the benchmarks.
 //
+//	var migrated = pgtest.NewTemplate(migrations.Up)
+//
 //	func TestX(t *testing.T) {
-//		pool := pgtest.NewPool(t, migrations.Up, nil)   // a migrated schema of its own, dropped at the end
-//		dsn := pgtest.NewDSN(t)                    // an empty database of its own, dropped at the end
+//		pool := migrated.NewPool(t, nil)           // a database with our tables, dropped at the end
+//		dsn := migrated.NewDSN(t)                  // the same, for whoever connects himself
+//		dsn := pgtest.NewDSN(t)                    // an empty database, dropped at the end
 //		server := pgtest.NewServer(t)              // a server of its own, which the test may kill
 //		standby := pgtest.NewStandby(t, server)    // a synchronous standby of it, which the test may promote
 //
-// NewPool and NewDSN share one server for each test process. It starts at the first use, is never killed and therefore
+// The databases of one test process share one server. It starts at the first use, is never killed and therefore
 // runs without fsync, and goes when the process goes. A test that kills, stops or starves Postgres takes NewServer, which
-// keeps fsync on, as Start does.
+// keeps fsync on, as Start does. The servers of tests keep their data in memory where there is room (dirlock.Memory): it
+// outlives their processes, not the machine.
 //
 // TEST_DATABASE_URL names a server to use in place of the shared one; its user must be allowed to create databases.
 //

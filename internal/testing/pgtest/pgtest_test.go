@@ -40,6 +40,8 @@ func child(dir string) {
 	select {}
 }
 
+var migrated = pgtest.NewTemplate(migrate)
+
 // migrate makes one table, as a migration would, and closes what it opened.
 func migrate(ctx context.Context, dsn string) (int, error) {
 	conn, err := pgx.Connect(ctx, dsn)
@@ -66,7 +68,7 @@ func TestPoolsAreApart(t *testing.T) {
 	for _, name := range []string{"one", "other"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			pool := pgtest.NewPool(t, migrate, nil)
+			pool := migrated.NewPool(t, nil)
 			if _, err := pool.Exec(t.Context(), "INSERT INTO word VALUES ('same')"); err != nil {
 				t.Fatal(err)
 			}
@@ -265,11 +267,11 @@ func TestMissingBinariesSayWhatToInstall(t *testing.T) {
 	}
 }
 
-// BenchmarkNewPool is what a test pays for its schema, BenchmarkNewDSN for its database.
+// BenchmarkNewPool is what a test pays for its tables, BenchmarkNewDSN for an empty database.
 func BenchmarkNewPool(b *testing.B) {
 	var pool *pgxpool.Pool
 	for b.Loop() {
-		pool = pgtest.NewPool(b, migrate, nil)
+		pool = migrated.NewPool(b, nil)
 	}
 	_ = pool
 }

@@ -33,6 +33,8 @@ type Options struct {
 	StandbyOf *Server
 	// Log gets what Postgres writes. Nil: nobody, but an error of Start or Restart quotes its end.
 	Log io.Writer
+
+	memory bool // a temporary folder may be one in memory
 }
 
 // Server is one Postgres server and its data. Its methods may be called by anyone at any time; they wait for each other.
@@ -93,9 +95,13 @@ func (s *Server) settle() error {
 		return err
 	}
 	if s.home = s.options.Dir; s.home == "" {
+		parent := os.TempDir()
+		if s.options.memory {
+			parent = dirlock.Memory()
+		}
 		// A Postgres that still runs in what is swept ends itself when it misses its pid file.
-		dirlock.Sweep(filepath.Join(os.TempDir(), folder+"*"))
-		if s.home, err = os.MkdirTemp("", folder+"*"); err != nil {
+		dirlock.Sweep(filepath.Join(parent, folder+"*"))
+		if s.home, err = os.MkdirTemp(parent, folder+"*"); err != nil {
 			return err
 		}
 	} else if s.home, err = filepath.Abs(s.home); err != nil {

@@ -23,14 +23,14 @@ const startLimit = time.Minute // for a start on a busy machine; usually it take
 // NewServer starts a server for one test, which may kill it. Its data goes when the test ends.
 func NewServer(t testing.TB) *Server {
 	t.Helper()
-	return newServer(t, Options{})
+	return newServer(t, Options{memory: true})
 }
 
 // NewStandby starts a hot standby of a server that a test has started. From then on every commit there waits for
 // it (synchronous_standby_names), so that a promoted standby has all that was ever said to be committed.
 func NewStandby(t testing.TB, primary *Server) *Server {
 	t.Helper()
-	s := newServer(t, Options{StandbyOf: primary})
+	s := newServer(t, Options{memory: true, StandbyOf: primary})
 	execute(t, primary.DSN("postgres"), "ALTER SYSTEM SET synchronous_standby_names = '*'")
 	execute(t, primary.DSN("postgres"), "SELECT pg_reload_conf()")
 	return s
@@ -73,29 +73,50 @@ func Plan(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) string {
 	return plan
 }
 
-// NewPool migrates a schema of the test's own and returns connections to it. migrate gets a connection string whose
-// search_path is that schema, and must close what it opens; the same string is pool.Config().ConnString(). configure sets
-// the connections up as the code under test would; nil: as they come. The pool is closed and the schema dropped when the test ends.
-//
-// A schema and not a database, since the copy of a database writes 7 MB and took 50 to 250 ms on a busy machine, where a
-// schema was there and migrated in 50. What is shared is therefore what Postgres keeps by database: advisory locks and
-// pg_stat_activity. A test of those takes NewDSN. Migrations run one at a time, so that their locks do not meet. In
-// TEST_DATABASE_URL, where tests of other processes migrate too, it is a database after all.
-func NewPool(t testing.TB, migrate func(ctx context.Context, dsn string) (int, error), configure func(*pgxpool.Config)) *pgxpool.Pool {
+// Template is a database that is migrated once and copied for each test that wants its tables. A copy takes a twentieth of
+// the time of a migration. Where TEST_DATABASE_URL names the server each test migrates a database of its own.
+type Template struct {
+	migrate func(ctx context.Context, dsn string) (int, error)
+
+	once     sync.Once
+	database string
+	err      error
+}
+
+// NewTemplate makes one for the tests of a package. migrate gets the connection string of an empty database, and must close
+// what it opens.
+func NewTemplate(migrate func(ctx context.Context, dsn string) (int, error)) *Template {
+	return &Template{migrate: migrate}
+}
+
+// NewDSN makes a database with the tables and returns its connection string. The database is dropped when the test ends.
+func (m *Template) NewDSN(t testing.TB) string {
 	t.Helper()
-	var dsn string
 	if os.Getenv("TEST_DATABASE_URL") != "" {
-		dsn = NewDSN(t)
-	} else {
-		dsn = newSchema(t)
+		dsn := NewDSN(t)
+		if _, err := m.migrate(t.Context(), dsn); err != nil {
+			t.Fatalf("migrate: %v", err)
+		}
+		return dsn
 	}
-	migration.Lock()
-	_, err := migrate(t.Context(), dsn)
-	migration.Unlock()
-	if err != nil {
-		t.Fatalf("migrate: %v", err)
+	m.once.Do(func() {
+		m.database = uniqueName()
+		dsn := sharedDSN(t)
+		execute(t, dsn, "CREATE DATABASE "+m.database)
+		_, m.err = m.migrate(t.Context(), inDatabase(t, dsn, m.database))
+	})
+	if m.err != nil {
+		t.Fatalf("migrate: %v", m.err)
 	}
-	config, err := pgxpool.ParseConfig(dsn)
+	return newDatabase(t, m.database)
+}
+
+// NewPool makes a database with the tables and returns connections to it; pool.Config().ConnString() leads others there.
+// configure sets the connections up as the code under test would; nil: as they come. The pool is closed and the database
+// dropped when the test ends.
+func (m *Template) NewPool(t testing.TB, configure func(*pgxpool.Config)) *pgxpool.Pool {
+	t.Helper()
+	config, err := pgxpool.ParseConfig(m.NewDSN(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,26 +135,28 @@ func NewPool(t testing.TB, migrate func(ctx context.Context, dsn string) (int, e
 // NewDSN makes an empty database and returns its connection string. The database is dropped when the test ends.
 func NewDSN(t testing.TB) string {
 	t.Helper()
+	return newDatabase(t, "template0")
+}
+
+func newDatabase(t testing.TB, template string) string {
+	t.Helper()
 	dsn := sharedDSN(t)
 	database := uniqueName()
-	execute(t, dsn, "CREATE DATABASE "+database+" TEMPLATE template0")
+	// Files are copied, since the other strategy reads and logs each page: twice the processor time.
+	execute(t, dsn, "CREATE DATABASE "+database+" TEMPLATE "+template+" STRATEGY file_copy")
 	t.Cleanup(func() { execute(t, dsn, "DROP DATABASE "+database+" WITH (FORCE)") })
+	return inDatabase(t, dsn, database)
+}
+
+// inDatabase is a connection string to another database of the same server.
+func inDatabase(t testing.TB, dsn, database string) string {
+	t.Helper()
 	u, err := url.Parse(dsn)
 	if err != nil {
 		t.Fatal("TEST_DATABASE_URL must be a URL, postgres://...") // the error would quote it, with its password
 	}
 	u.Path = "/" + database
 	return u.String()
-}
-
-// newSchema makes a schema in the shared server and returns a connection string that finds everything in it.
-func newSchema(t testing.TB) string {
-	t.Helper()
-	dsn := sharedDSN(t)
-	schema := uniqueName()
-	execute(t, dsn, "CREATE SCHEMA "+schema)
-	t.Cleanup(func() { execute(t, dsn, "DROP SCHEMA "+schema+" CASCADE") })
-	return dsn + "&search_path=" + schema
 }
 
 // Exec runs a statement that a test needs to make time or damage. db is a pool, a connection or a transaction.
@@ -195,14 +218,14 @@ func Run(m *testing.M) (code int) {
 
 // What the tests of one process share: the whole use of these is that there is one of each.
 var (
-	migration sync.Mutex
-	names     atomic.Int64
-	shared    atomic.Pointer[Server]
-	server    = sync.OnceValues(func() (*Server, error) {
+	names  atomic.Int64
+	shared atomic.Pointer[Server]
+	server = sync.OnceValues(func() (*Server, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 		defer cancel()
-		// Nobody kills this server, and only a crash of the machine needs fsync.
-		s, err := Start(ctx, Options{Settings: map[string]string{"fsync": "off", "max_connections": "300"}})
+		// Nobody kills this server, and only a crash of the machine needs fsync and full pages.
+		s, err := Start(ctx, Options{memory: true, Settings: map[string]string{
+			"fsync": "off", "full_page_writes": "off", "max_wal_size": "128MB", "max_connections": "300"}})
 		shared.Store(s)
 		return s, err
 	})
