@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"flexworker/internal/terminal"
 	"flexworker/migrations"
 )
 
@@ -160,7 +161,7 @@ func configCommand() *cobra.Command {
 func printSettings(cmd *cobra.Command, cfg Config) error {
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 	for _, s := range settings(cfg) {
-		if _, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Name, s.Value, s.From, s.Doc); err != nil {
+		if _, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Name, terminal.Line(s.Value), s.From, s.Doc); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
+	"flexworker/internal/terminal"
 )
 
 // publishedRate is what Twilio publishes for each endpoint of Flex and each account,
@@ -68,7 +69,7 @@ func printFleet(o office, fleet gate.Fleet) error {
 		return err
 	}
 	for _, line := range fleetNotes(fleet) {
-		if err := report(o.cmd, nil, "%s\n", line); err != nil {
+		if err := report(o.cmd, nil, "%s\n", terminal.Line(line)); err != nil {
 			return err
 		}
 	}

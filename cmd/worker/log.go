@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"flexworker/internal/terminal"
 )
 
 const (
@@ -127,7 +129,7 @@ func sayLast(err error) {
 	said := make(chan struct{})
 	go func() { // ends with the process
 		defer close(said)
-		fmt.Fprintln(os.Stderr, "worker:", err)
+		fmt.Fprintln(os.Stderr, "worker:", terminal.Lines(err.Error()))
 	}()
 	select {
 	case <-said:
@@ -135,7 +137,7 @@ func sayLast(err error) {
 	}
 }
 
-// newLog writes structured lines to w. Level and format were checked.
+// newLog writes structured lines to w, in which everything can be seen. Level and format were checked.
 func newLog(w io.Writer, level, format string) *slog.Logger {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -145,5 +147,16 @@ func newLog(w io.Writer, level, format string) *slog.Logger {
 	if format == "text" {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
-	return slog.New(slog.NewJSONHandler(w, options))
+	return slog.New(slog.NewJSONHandler(visible{w}, options))
+}
+
+// visible writes JSON in which everything can be seen. slog's own leaves characters that turn the direction of writing,
+// and some that steer a terminal; its text form quotes them.
+type visible struct{ io.Writer }
+
+func (v visible) Write(line []byte) (int, error) {
+	if _, err := v.Writer.Write(terminal.JSON(line)); err != nil {
+		return 0, err
+	}
+	return len(line), nil
 }

@@ -217,7 +217,7 @@ func auditCommand() *cobra.Command {
 				}
 			}
 			for _, f := range r.Offenders {
-				if err := report(o.cmd, nil, "BROKEN %s: %s %s\n", f.Rule, f.ID, f.Why); err != nil {
+				if err := report(o.cmd, nil, "BROKEN %s: %s %s\n", f.Rule, terminal.Line(f.ID), terminal.Line(f.Why)); err != nil {
 					return err
 				}
 			}

@@ -21,6 +21,7 @@ import (
 
 	"flexworker/internal/consumer"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/terminal"
 )
 
 // maxEvent is the largest event that send reads, in bytes: NATS's own default.
@@ -250,7 +251,7 @@ func (r *awaited) print(ctx context.Context, out io.Writer, open map[place]strin
 			if _, mine := open[at]; !mine {
 				continue
 			}
-			if _, err := fmt.Fprintf(out, "%s\n", m.Data()); err != nil {
+			if _, err := fmt.Fprintf(out, "%s\n", terminal.JSON(m.Data())); err != nil {
 				return err
 			}
 			if result.Outcome != "uncertain" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -172,6 +173,8 @@ func completeIDs(most int) cobra.CompletionFunc {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
+		// A shell would show the others as they are.
+		ids = slices.DeleteFunc(ids, func(id string) bool { return terminal.Line(id) != id })
 		return ids, cobra.ShellCompDirectiveNoFileComp
 	}
 }
