@@ -38,7 +38,12 @@ func (d *Dispatcher) deliver(ctx context.Context, l Lease) {
 	d.turned(d.breaker.Observe(callOf(l), outcome, time.Now()))
 	d.seen(outcome, time.Now())
 	d.permits.Ended()
-	d.note(r)
+	switch {
+	case outcome.Kind != flex.Created:
+		d.note(r)
+	case r.unproved(): // it carries no key by which a lookup would find it after a crash: a person does, who reads the log
+		d.Log.Info("answered", "request_id", l.RequestID, "source", l.Source, "attempt", l.Attempt, "interaction_sid", outcome.InteractionSID)
+	}
 	// A crash here leaves the request sending; it lapses and is looked up.
 	crash.At("answered")
 	d.record(ctx, r)
@@ -73,9 +78,16 @@ func decide(p request.Policy, l Lease, o flex.Outcome, random float64) record {
 	return r
 }
 
-// note writes the one log line of an attempt. It stands before the record, so
-// that an outcome which can never be recorded is in the log all the same. What does not
-// apply is left out.
+// disowned is what becomes of a record whose interaction is that of another request, owner.
+func disowned(p request.Policy, r record, owner string, random float64) record {
+	r.told, r.move = p.AfterOthers(r.lease.Attempt, r.told, owner, random)
+	r.outcome = r.told.Kind.String()
+	return r
+}
+
+// note writes the one log line of an attempt. It stands before the record, so that an outcome which can never be
+// recorded is in the log all the same. Only whether an interaction is this request's is not known before: what was
+// created is noted once it is recorded, or cannot be. What does not apply is left out.
 func (d *Dispatcher) note(r record) {
 	d.Counters.attempted(r)
 	attrs := []slog.Attr{slog.String("request_id", r.lease.RequestID), slog.String("source", r.lease.Source), slog.Int("attempt", r.lease.Attempt),
@@ -107,10 +119,13 @@ func (d *Dispatcher) note(r record) {
 // record stores the outcome, again and again while Postgres is away: what Flex
 // said is worth more than what a lookup can find.
 func (d *Dispatcher) record(ctx context.Context, r record) {
-	done, err := d.Store.record(ctx, r)
-	d.tellRecord(err)
-	if Away(err) || errors.Is(err, ErrLocked) {
-		done, err = d.recordAgain(ctx, r, err)
+	done, err := d.store(ctx, r)
+	if r.told.Kind == flex.Created {
+		if others := (*othersError)(nil); errors.As(err, &others) {
+			r = disowned(d.Policy, r, others.owner, rand.Float64())
+			done, err = d.store(ctx, r)
+		}
+		d.note(r)
 	}
 	switch {
 	case errors.Is(err, ErrLeaseLost):
@@ -126,6 +141,16 @@ func (d *Dispatcher) record(ctx context.Context, r record) {
 		}
 		d.Store.Results.Offer(done)
 	}
+}
+
+// store stores one outcome, for as long as that can be tried.
+func (d *Dispatcher) store(ctx context.Context, r record) (*results.Settled, error) {
+	done, err := d.Store.record(ctx, r)
+	d.tellRecord(err)
+	if Away(err) || errors.Is(err, ErrLocked) {
+		return d.recordAgain(ctx, r, err)
+	}
+	return done, err
 }
 
 // late reports an outcome that was recorded and not obeyed. An interaction that the

@@ -26,7 +26,7 @@ const testSlots = 8
 // newDeliverer gives one that repeats nothing within a test's time.
 func newDeliverer(t *testing.T, s *Store, srv *flextest.Server) *Dispatcher {
 	t.Helper()
-	client, err := flex.New(flex.Config{URL: srv.URL(), TaskRouterURL: srv.URL(), Timeout: testLimit, Concurrency: testSlots,
+	client, err := flex.New(flex.Config{URL: srv.URL(), TaskRouterURL: srv.URL(), Timeout: testLimit, Concurrency: testSlots, LookupAttribute: "interaction_request",
 		Credentials: func() (string, string) { return flextest.APIKey, flextest.APISecret }})
 	if err != nil {
 		t.Fatal(err)
@@ -287,6 +287,18 @@ func TestDeliverStops(t *testing.T) {
 	}
 }
 
+// telling tells what each call came to, before that is recorded.
+type telling struct {
+	creator
+	known chan<- flex.Kind
+}
+
+func (c telling) Create(ctx context.Context, in flex.Interaction) flex.Outcome {
+	o := c.creator.Create(ctx, in)
+	c.known <- o.Kind
+	return o
+}
+
 // TestDeliverPostgresAway: Postgres goes while a call is in flight and comes back
 // after its outcome is known: that is recorded, and nothing is sent twice.
 func TestDeliverPostgresAway(t *testing.T) {
@@ -319,7 +331,7 @@ func TestDeliverPostgresAway(t *testing.T) {
 			mustAdd(t, s, "a", 1)
 			d := newDeliverer(t, s, srv)
 			known := make(chan flex.Kind, 1)
-			d.Attempted = func(a Attempt) { known <- a.Outcome.Kind }
+			d.Flex = telling{d.Flex, known}
 			stop := start(t, d)
 			if err := srv.Wait(t.Context(), func(c flextest.Calls) bool { return c.InFlight == 1 }); err != nil {
 				t.Fatal(err)

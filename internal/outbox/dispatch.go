@@ -57,8 +57,8 @@ type Dispatcher struct {
 	Limit       time.Duration // the longest time one call may take: FLEX_TIMEOUT
 	Log         *slog.Logger
 	Counters    *Counters
-	// Attempted is told of every attempt once its outcome is known, before it
-	// is recorded; nil: nobody.
+	// Attempted is told of every attempt as it was noted: before it is recorded or, where Flex named an
+	// interaction, once that is done; nil: nobody.
 	Attempted func(Attempt)
 
 	permits *limiter.Limiter

@@ -154,7 +154,8 @@ cancelled meanwhile (cancel_requested_at) is never pending again.
 	leases, is lost                                                    was sent; else the next line
 	after claim, before the call             sending, nothing sent     lapse -> uncertain: nobody can tell it from the next line
 	during the call, or before its record    sending, may exist        lapse -> uncertain
-	record cannot be stored, Postgres away   sending, outcome in a log tried again for 10 minutes, also after the lease; else lapse
+	record cannot be stored, Postgres away   sending                   tried again for 10 minutes, also after the lease; else lapse.
+	                                                                   The log has it, unless a lookup can find what was created
 	the answer to a record is lost           as before, or moved       asked for in the history before it is tried again
 	while a batch of records is written      all of it or nothing      the two lines above, each
 	after record, before publish             settled, unpublished      the strays, by any replica

@@ -50,6 +50,34 @@ func blockedBy(t *testing.T, s *Store, pid uint32) (waiter uint32) {
 	return waiter
 }
 
+// barrier keeps every write of outbox from beginning until open is called. Those that wait wait for the session pid, or
+// for each other, and for as long as it takes.
+func (s *Store) barrier(t *testing.T) (pid uint32, open func()) {
+	t.Helper()
+	pgtest.Exec(t, s.pool, `CREATE TABLE barrier AS SELECT 1 AS one`)
+	pgtest.Exec(t, s.pool, `CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS $$ BEGIN
+		PERFORM FROM barrier FOR SHARE;
+		RETURN NULL; END $$`)
+	pgtest.Exec(t, s.pool, `CREATE TRIGGER stop BEFORE UPDATE ON outbox FOR EACH STATEMENT EXECUTE FUNCTION stop()`)
+	return holding(t, s, `SELECT FROM barrier FOR UPDATE`)
+}
+
+// waiting waits until n sessions wait for the session pid, or for one that does.
+func (s *Store) waiting(t *testing.T, pid uint32, n int) {
+	t.Helper()
+	expect.Eventually(t, func() error {
+		if got := pgtest.One[int](t, s.pool, `
+			WITH RECURSIVE waits AS (
+				SELECT pid FROM pg_stat_activity WHERE $1::integer = ANY (pg_blocking_pids(pid))
+				UNION
+				SELECT a.pid FROM pg_stat_activity a JOIN waits w ON w.pid = ANY (pg_blocking_pids(a.pid)))
+			SELECT count(*) FROM waits`, pid); got < n {
+			return fmt.Errorf("%d of %d sessions wait", got, n)
+		}
+		return nil
+	})
+}
+
 // TestAddBesideGate: an add never waits for the gate's row. Where another has it
 // there are no tokens: what is added is pending, its permits are free again and the
 // claim is woken. Without a rate nobody needs the row.

@@ -83,6 +83,9 @@ func from(source string) func(*request.Event) {
 // keyed gives an event the lookup key that the consumer would: its task can be found.
 func keyed(e *request.Event) { e.LookupKey = flex.LookupKey(e.RequestID) }
 
+// bare leaves an event without a lookup key.
+func bare(*request.Event) {}
+
 func faulty(problems ...string) func(*request.Event) {
 	return func(e *request.Event) {
 		for _, p := range problems {

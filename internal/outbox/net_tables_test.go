@@ -113,8 +113,8 @@ func (x *netTables) takeBack(ctx context.Context, by, of, signature int) (int, e
 	return moved, err
 }
 
-// record: Store.recordBatch; again: Store.recordAgain.
-func (x *netTables) record(ctx context.Context, by int, r record, again bool) (applied bool, err error) {
+// record: Store.recordBatch; again: Store.recordAgain. owner is the request whose interaction it was.
+func (x *netTables) record(ctx context.Context, by int, r record, again bool) (applied bool, owner string, err error) {
 	if again {
 		_, err = x.stores[by].recordAgain(ctx, r)
 	} else {
@@ -123,10 +123,13 @@ func (x *netTables) record(ctx context.Context, by int, r record, again bool) (a
 			_, err = done[0].told(nil)
 		}
 	}
-	if errors.Is(err, ErrLeaseLost) {
-		return false, nil
+	if others := (*othersError)(nil); errors.As(err, &others) {
+		return false, others.owner, nil
 	}
-	return err == nil, err
+	if errors.Is(err, ErrLeaseLost) {
+		return false, "", nil
+	}
+	return err == nil, "", err
 }
 
 func (x *netTables) lapse(ctx context.Context, by int) (int, error)  { return x.stores[by].lapse(ctx) }
@@ -182,7 +185,7 @@ func (x *netTables) resolveByHand(ctx context.Context, row int, attempt *int, si
 	} else {
 		err = x.stores[1].desk().ResolveCreated(ctx, a, x.requestID(row), sid, flex.Outcome{})
 	}
-	if errors.Is(err, operator.ErrNotUncertain) || errors.Is(err, operator.ErrOtherAttempt) {
+	if errors.Is(err, operator.ErrNotUncertain) || errors.Is(err, operator.ErrOtherAttempt) || errors.Is(err, operator.ErrRefused) {
 		return false, nil
 	}
 	return err == nil, err

@@ -323,7 +323,15 @@ func (n *twins) claim(ctx context.Context, by int) (string, error) {
 	return differ(fmt.Sprint(want, expected), fmt.Sprint(state, real)), nil
 }
 
+// sid is an interaction, now and then one that a request has.
 func (n *twins) sid() string {
+	if n.r.IntN(3) == 0 {
+		for _, row := range n.sim.rows {
+			if row.sid != "" {
+				return row.sid
+			}
+		}
+	}
 	n.sids++
 	return fmt.Sprintf("KD%032x", n.sids)
 }
@@ -373,7 +381,7 @@ func (n *twins) recordAgain(ctx context.Context, _ int) (string, error) {
 
 func (n *twins) recorded(ctx context.Context, r netRecord, again bool) (string, error) {
 	n.also("w%d records %d, attempt %d, again %t: %s, answered %t -> %+v", r.by, r.row, r.lease.Attempt, again, r.r.outcome, r.r.told.Answered, r.r.move)
-	applied, err := n.tables.record(ctx, r.by, r.r, again)
+	applied, owner, err := n.tables.record(ctx, r.by, r.r, again)
 	if err != nil {
 		return "", err
 	}
@@ -386,8 +394,17 @@ func (n *twins) recorded(ctx context.Context, r netRecord, again bool) (string, 
 			return differ(n.sim.histories[made].applied, applied), nil
 		}
 	}
-	want, _ := n.sim.record(r.by, mine)
-	return differ(want, applied), nil
+	want, _, wantOwner := n.sim.record(r.by, mine)
+	if wantOwner == nil {
+		return differ(fmt.Sprint(want, ""), fmt.Sprint(applied, owner)), nil
+	}
+	if wrong := differ(n.tables.requestID(wantOwner.id), owner); wrong != "" {
+		return wrong, nil
+	}
+	r.r = disowned(n.policy, r.r, owner, n.r.Float64())
+	n.records = append(n.records, r)
+	n.also("it is the interaction of %d", wantOwner.id)
+	return n.recorded(ctx, r, false)
 }
 
 func (n *twins) takeBack(ctx context.Context, by int) (string, error) {

@@ -23,6 +23,14 @@ import (
 // for a lease that merely lapsed.
 var ErrLeaseLost = errors.New("outbox: the lease is lost")
 
+// An othersError is returned for an answer that names an interaction which is another request's. Nothing of
+// it was stored: what becomes of such an attempt is the policy's to decide.
+type othersError struct{ owner string }
+
+func (e *othersError) Error() string {
+	return "outbox: the interaction is that of request " + e.owner
+}
+
 // A record is what became of one lease.
 type record struct {
 	lease   Lease
@@ -32,10 +40,14 @@ type record struct {
 	pause   time.Duration // of the gate, for the whole fleet; 0: none
 }
 
+// unproved says whether nothing in the answer shows that the interaction which it names is this request's.
+func (r *record) unproved() bool { return r.told.Kind == flex.Created && !r.told.Mine }
+
 // recorded is what became of a record: the result to publish, once settled.
 type recorded struct {
 	applied bool
-	locked  bool // nothing was written: ErrLocked
+	locked  bool   // nothing was written: ErrLocked
+	owner   string // nothing was written: the interaction is that of this request
 	settled *results.Settled
 }
 
@@ -58,6 +70,8 @@ func (d recorded) told(err error) (*results.Settled, error) {
 	case err != nil:
 	case d.locked:
 		err = ErrLocked
+	case d.owner != "":
+		err = &othersError{d.owner}
 	case !d.applied:
 		err = ErrLeaseLost
 	}
@@ -72,9 +86,6 @@ func (s *Store) recordBatch(ctx context.Context, records []record) (done []recor
 	defer func() { err = s.outcomes.Tried(ctx, s.pool, began, err) }()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	if err := s.disown(ctx, records); err != nil {
-		return nil, database.Wrap("record", err)
-	}
 	if s.waryRecords.Now() {
 		if err := s.pause(ctx, records); err != nil {
 			return nil, database.Wrap("record", err)
@@ -85,7 +96,7 @@ func (s *Store) recordBatch(ctx context.Context, records []record) (done []recor
 	if err := s.pause(ctx, records); err != nil {
 		return nil, database.Wrap("record", err)
 	}
-	done, err = s.recordTogether(ctx, s.pool, records)
+	done, err = s.recordAtOnce(ctx, records)
 	crash.At("recorded")
 	if database.RowsLocked(ctx, s.pool, err) {
 		s.waryRecords.Met()
@@ -97,57 +108,23 @@ func (s *Store) recordBatch(ctx context.Context, records []record) (done []recor
 	return done, nil
 }
 
-// disown makes uncertain what Flex is said to have created where the interaction is another
-// request's: a cache on the way gave this request that one's answer. An answer that carries the
-// request's own key is not asked about. Two replicas that are told the same sid at one moment do
-// not see each other; audit finds these.
-func (s *Store) disown(ctx context.Context, records []record) error {
-	owners := map[string]string{} // request ids by sids
-	var ids []int64
-	var sids []string
-	for i := range records {
-		switch r := &records[i]; {
-		case r.told.Kind != flex.Created:
-		case r.told.Mine:
-			owners[r.told.InteractionSID] = r.lease.RequestID
-		default:
-			ids, sids = append(ids, r.lease.ID), append(sids, r.told.InteractionSID)
-		}
+// recordAtOnce is recordBatch where no row is locked: one statement, or a transaction where somebody has to be
+// asked first whose an interaction is.
+func (s *Store) recordAtOnce(ctx context.Context, records []record) (done []recorded, err error) {
+	if !slices.ContainsFunc(records, func(r record) bool { return r.unproved() }) {
+		return s.recordTogether(ctx, s.pool, records)
 	}
-	if len(ids) == 0 {
-		return nil
-	}
-	rows, err := s.pool.Query(ctx, `/* disown */
-		SELECT o.interaction_sid, o.request_id
-		  FROM unnest($1::bigint[], $2::text[]) AS told (id, sid) JOIN outbox o ON o.interaction_sid = told.sid AND o.id <> told.id`, ids, sids)
-	if err != nil {
-		return err
-	}
-	var sid, owner string
-	if _, err = pgx.ForEachRow(rows, []any{&sid, &owner}, func() error { owners[sid] = owner; return nil }); err != nil {
-		return err
-	}
-	for i := range records {
-		r := &records[i]
-		if r.told.Kind != flex.Created || r.told.Mine {
-			continue
-		}
-		sid := r.told.InteractionSID
-		if owner, taken := owners[sid]; !taken {
-			owners[sid] = r.lease.RequestID
-		} else if owner != r.lease.RequestID {
-			r.told = r.told.OfAnother("the answer names interaction " + sid + ", which is that of request " + owner)
-			r.outcome, r.move = r.told.Kind.String(), request.Move{To: request.Uncertain, Delay: request.FirstLookup}
-		}
-	}
-	return nil
+	done = make([]recorded, len(records))
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.recordOwn(ctx, tx, records, done) })
+	return done, err
 }
 
 // recordApart is recordBatch for all but those whose row somebody holds locked.
-func (s *Store) recordApart(ctx context.Context, records []record) (done []recorded, err error) {
+func (s *Store) recordApart(ctx context.Context, records []record) ([]recorded, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	done := make([]recorded, len(records))
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		ids := make([]int64, len(records))
 		for i := range records {
 			ids[i] = records[i].lease.ID
@@ -160,27 +137,83 @@ func (s *Store) recordApart(ctx context.Context, records []record) (done []recor
 		if len(held) > 0 {
 			s.waryRecords.Met()
 		}
-		done = make([]recorded, len(records))
-		var which []int
-		var others []record
 		for i := range records {
-			if done[i].locked = held[records[i].lease.ID]; !done[i].locked {
-				which, others = append(which, i), append(others, records[i])
-			}
+			done[i].locked = held[records[i].lease.ID]
 		}
-		if len(others) == 0 {
-			return nil
-		}
-		some, err := s.recordTogether(ctx, tx, others)
-		for n, i := range which[:len(some)] {
-			done[i] = some[n]
-		}
-		return err
+		return s.recordOwn(ctx, tx, records, done)
 	})
 	if err != nil {
 		return nil, database.Wrap("record", err)
 	}
 	return done, nil
+}
+
+// recordOwn writes the records that are not locked and name no interaction of another request.
+func (s *Store) recordOwn(ctx context.Context, tx pgx.Tx, records []record, done []recorded) error {
+	if err := findOwners(ctx, tx, records, done); err != nil {
+		return err
+	}
+	var which []int
+	var own []record
+	for i := range records {
+		if !done[i].locked && done[i].owner == "" {
+			which, own = append(which, i), append(own, records[i])
+		}
+	}
+	if len(own) == 0 {
+		return nil
+	}
+	some, err := s.recordTogether(ctx, tx, own)
+	for n, i := range which[:len(some)] {
+		done[i] = some[n]
+	}
+	return err
+}
+
+// findOwners finds the interactions that are another request's. A cache on the way gives one request the answer to
+// another, and then only the tables, and the other records of the batch, can tell whose the interaction is.
+// An answer that carries its request's own key is not asked about: it is a proof, whatever another request was told. Two
+// replicas that are told the same sid at one moment do not see each other; audit finds these.
+func findOwners(ctx context.Context, tx pgx.Tx, records []record, done []recorded) error {
+	owners := map[string]string{} // request ids by sids
+	var ids []int64
+	var sids []string
+	for i := range records {
+		switch r := &records[i]; {
+		case done[i].locked || r.told.Kind != flex.Created:
+		case r.unproved():
+			ids, sids = append(ids, r.lease.ID), append(sids, r.told.InteractionSID)
+		default:
+			owners[r.told.InteractionSID] = r.lease.RequestID
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	var sid, owner string
+	rows, err := tx.Query(ctx, `/* owners */
+		SELECT o.interaction_sid, o.request_id
+		  FROM unnest($1::bigint[], $2::text[]) AS told (id, sid) JOIN outbox o ON o.interaction_sid = told.sid AND o.id <> told.id
+		 ORDER BY o.id DESC`, ids, sids)
+	if err != nil {
+		return err
+	}
+	// The first request is named where several have it.
+	if _, err := pgx.ForEachRow(rows, []any{&sid, &owner}, func() error { owners[sid] = owner; return nil }); err != nil {
+		return err
+	}
+	for i := range records {
+		r := &records[i]
+		if done[i].locked || !r.unproved() {
+			continue
+		}
+		if owner, taken := owners[r.told.InteractionSID]; !taken {
+			owners[r.told.InteractionSID] = r.lease.RequestID
+		} else if owner != r.lease.RequestID {
+			done[i].owner = owner
+		}
+	}
+	return nil
 }
 
 // recordTogether writes all of the records in one statement.

@@ -26,20 +26,22 @@ func TestRecordNotTold(t *testing.T) {
 		at    string // what is sent with the record
 		state request.State
 		want  string
+		event func(*request.Event)
 		apart bool // the record is a transaction of several statements: a row was met that somebody holds
 	}{
-		{flextest.None, `{"sid":"KD`, request.Created, "1 created", false},
-		{flextest.None, "commit", request.Created, "1 created", true},
-		{flextest.Status(503), "http_503", request.Uncertain, "1 uncertain", false},
-		{flextest.Status(503), "commit", request.Uncertain, "1 uncertain", true},
-		{flextest.Status(400), "http_400", request.Rejected, "1 rejected", false},
-		{flextest.Status(429), "http_429", request.Pending, "1 refused", false},
+		{flextest.None, `{"sid":"KD`, request.Created, "1 created", keyed, false},
+		{flextest.None, "commit", request.Created, "1 created", keyed, true},
+		{flextest.None, "commit", request.Created, "1 created", bare, false}, // whose interaction it is has to be asked first
+		{flextest.Status(503), "http_503", request.Uncertain, "1 uncertain", bare, false},
+		{flextest.Status(503), "commit", request.Uncertain, "1 uncertain", bare, true},
+		{flextest.Status(400), "http_400", request.Rejected, "1 rejected", bare, false},
+		{flextest.Status(429), "http_429", request.Pending, "1 refused", bare, false},
 	} {
 		for _, made := range []bool{true, false} {
-			t.Run(fmt.Sprint(tt.want, " at ", tt.at, " ", made), func(t *testing.T) {
+			t.Run(fmt.Sprint(tt.want, " at ", tt.at, " apart ", tt.apart, " made ", made), func(t *testing.T) {
 				t.Parallel()
 				s := newStore(t)
-				mustAdd(t, s, "a", 1)
+				mustAdd(t, s, "a", 1, tt.event)
 				cutting, c := s.cutting(t, tt.at, made)
 				c.armed.Store(true)
 				if tt.apart {

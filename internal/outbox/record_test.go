@@ -287,9 +287,10 @@ func TestSyncedWrites(t *testing.T) {
 	}
 }
 
-// TestAnswerOfAnotherRequest: two requests are told the same interaction, as a cache on the way
-// does. The second is not created: it may be, and a person or a lookup finds out. In one batch and
-// in two, and also where the first one's answer carried its key. The same request may be told twice.
+// TestAnswerOfAnotherRequest: two requests are told the same interaction, as a cache on the way does. It is the first
+// one's, or that one's whose answer carries its own key. The other is not created: it may be, and a person or a lookup
+// finds out. In one batch and in two. The same request may be told twice. What carries its own key is a proof, whatever
+// another was told before.
 func TestAnswerOfAnotherRequest(t *testing.T) {
 	t.Parallel()
 	bare := good
@@ -297,9 +298,11 @@ func TestAnswerOfAnotherRequest(t *testing.T) {
 	for name, tt := range map[string]struct {
 		first, second flex.Outcome
 		together      bool
+		other         int // which of them is not created; -1: both are
 	}{
-		"one after the other": {bare, bare, false}, "together": {bare, bare, true}, "the first has its key": {good, bare, false},
-		"together, the first has its key": {good, bare, true},
+		"one after the other": {bare, bare, false, 1}, "together": {bare, bare, true, 1},
+		"the first has its key": {good, bare, false, 1}, "together, the first has its key": {good, bare, true, 1},
+		"the second has its key": {bare, good, false, -1}, "together, the second has its key": {bare, good, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -308,25 +311,48 @@ func TestAnswerOfAnotherRequest(t *testing.T) {
 			leases := mustClaim(t, s, 2)
 			records := []record{told(leases[0], tt.first), told(leases[1], tt.second)}
 			for _, batch := range map[bool][][]record{true: {records}, false: {records[:1], records[1:]}}[tt.together] {
-				if _, err := s.recordBatch(t.Context(), batch); err != nil {
+				done, err := s.recordBatch(t.Context(), batch)
+				if err != nil {
 					t.Fatal(err)
 				}
+				for i, d := range done {
+					r := batch[i]
+					if other := tt.other >= 0 && r.lease.ID == leases[tt.other].ID; d.applied == other || (d.owner != "") != other || d.locked {
+						t.Errorf("%s: %+v", r.lease.RequestID, d)
+					}
+					if d.owner == "" {
+						continue
+					}
+					if h := s.histories(t, r.lease.RequestID); h != "" {
+						t.Errorf("what is another's is recorded as %s", h)
+					}
+					if _, err := s.record(t.Context(), disowned(testPolicy, r, d.owner, 0.5)); err != nil {
+						t.Fatal(err)
+					}
+				}
 			}
-			first, second := s.row(t, leases[0].RequestID), s.row(t, leases[1].RequestID)
-			if first.State != request.Created || second.State != request.Uncertain || second.ErrorKind == nil || *second.ErrorKind != "other_request" ||
-				second.ErrorMessage == nil || !strings.Contains(*second.ErrorMessage, sidA) || !strings.Contains(*second.ErrorMessage, leases[0].RequestID) {
-				t.Errorf("the first is %s, the second %s: %v", first.State, second.State, second.ErrorMessage)
+			for i, l := range leases {
+				r, owner := s.row(t, l.RequestID), leases[1-i].RequestID
+				switch {
+				case i != tt.other:
+					if r.State != request.Created {
+						t.Errorf("%s is %s", l.RequestID, r.State)
+					}
+				case r.State != request.Uncertain || pgtest.Deref(r.ErrorKind) != "other_request" || !strings.Contains(pgtest.Deref(r.ErrorMessage), sidA) || !strings.Contains(pgtest.Deref(r.ErrorMessage), owner):
+					t.Errorf("%s is %s: %s", l.RequestID, r.State, pgtest.Deref(r.ErrorMessage))
+				case !r.Answered:
+					t.Error("that no task is found would lead it back to pending, though Flex may have created it")
+				}
 			}
-			if answered := pgtest.One[bool](t, s.pool, `SELECT answered FROM outbox WHERE id = $1`, leases[1].ID); !answered {
-				t.Error("that no task is found would lead it back to pending, though Flex may have created it")
-			}
-			// It is recorded again, as after a commit whose answer was lost.
-			if _, err := s.recordBatch(t.Context(), []record{told(leases[0], bare)}); err != nil {
+			// The first is recorded again, as after a commit whose answer was lost.
+			before := s.row(t, leases[0].RequestID).State
+			if _, err := s.recordBatch(t.Context(), records[:1]); err != nil {
 				t.Fatal(err)
 			}
-			if first := s.row(t, leases[0].RequestID); first.State != request.Created {
-				t.Errorf("the first is %s after it was told again", first.State)
+			if after := s.row(t, leases[0].RequestID).State; after != before {
+				t.Errorf("the first was %s and is %s after it was told again", before, after)
 			}
+			checkOutbox(t, s.pool)
 		})
 	}
 }

@@ -39,6 +39,21 @@ func TestAfter(t *testing.T) {
 	}
 }
 
+// TestAfterOthers: an answer that names the interaction of another request is worth no more than that something has
+// answered. The request is uncertain, and that no task is found proves nothing.
+func TestAfterOthers(t *testing.T) {
+	t.Parallel()
+	told := flex.Outcome{Kind: flex.Created, InteractionSID: sidA, TaskSID: "WT1", Answered: true, FromTwilio: true, HTTPStatus: 201, RequestID: "RQ1", Took: time.Second}
+	o, m := testPolicy.AfterOthers(3, told, "the-other", 0.5)
+	if want := (request.Move{To: request.Uncertain, Delay: request.FirstLookup}); m != want {
+		t.Errorf("%+v, want %+v", m, want)
+	}
+	if o.Kind != flex.Uncertain || !o.Answered || o.FromTwilio || o.InteractionSID != "" || o.TaskSID != "" || o.ErrorKind != "other_request" || o.HTTPStatus != 201 ||
+		o.RequestID != "RQ1" || o.Took != time.Second || o.Message != "the answer names interaction "+sidA+", which is that of request the-other" {
+		t.Errorf("%+v", o)
+	}
+}
+
 // TestAlone: a request whose tenant is refused is spared at first and answered in the
 // end; what this replica's credentials cost never counts.
 func TestAlone(t *testing.T) {

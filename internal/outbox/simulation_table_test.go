@@ -249,8 +249,14 @@ func (s *sim) inOrder(where func(*simRow) bool, order func(a, b *simRow) int, n 
 	return chosen[:min(max(n, 0), len(chosen))]
 }
 
-// record: recordSQL and pauseGate. sending, or uncertain still of this attempt -> what was decided.
-func (s *sim) record(by int, r record) (applied bool, done *simRow) {
+// record: recordSQL, findOwners and pauseGate. sending, or uncertain still of this attempt -> what was decided. Of an
+// interaction that is another's nothing is recorded.
+func (s *sim) record(by int, r record) (applied bool, done, owner *simRow) {
+	if r.unproved() && !s.broken(anothersIsBelieved) {
+		if owner = s.owner(int(r.lease.ID), r.told.InteractionSID); owner != nil {
+			return false, nil, owner
+		}
+	}
 	defer func() {
 		s.tell(simHistory{row: int(r.lease.ID), number: r.lease.Attempt, outcome: r.outcome, applied: applied, by: by})
 	}()
@@ -266,7 +272,7 @@ func (s *sim) record(by int, r record) (applied bool, done *simRow) {
 		fits = row.attempt == r.lease.Attempt
 	}
 	if !fits {
-		return false, nil
+		return false, nil, nil
 	}
 	o, m := r.told, r.move
 	since := s.now // least(clock_timestamp(), coalesce(o.leased_until, o.uncertain_since)), which ignores null
@@ -313,7 +319,17 @@ func (s *sim) record(by int, r record) (applied bool, done *simRow) {
 	if to.Final() {
 		row.settledAt = s.now
 	}
-	return true, row
+	return true, row, nil
+}
+
+// owner is the first other request that has this interaction.
+func (s *sim) owner(id int, sid string) *simRow {
+	for i := range s.rows {
+		if r := &s.rows[i]; r.id != id && r.sid == sid {
+			return r
+		}
+	}
+	return nil
 }
 
 // late: what still moves a request that is pending again after the same attempt.
@@ -635,9 +651,9 @@ func (s *sim) republish(r *simRow) bool {
 	return true
 }
 
-// resolveCreated: Store.ResolveCreated.
+// resolveCreated: Desk.ResolveCreated.
 func (s *sim) resolveCreated(r *simRow, sid string) bool {
-	if r.state != request.Uncertain {
+	if r.state != request.Uncertain || s.owner(r.id, sid) != nil {
 		return false
 	}
 	r.state, r.dueAt, r.sid, r.settledAt, r.forPerson, r.endsAs, r.resolvedBy, r.reason = request.Created, never, sid, s.now, never, "", "operator", ""

@@ -348,6 +348,7 @@ var shownBy = map[breakage]uint64{
 	cancelledIsSent:      85,
 	olderIsAdopted:       44,
 	personIsForgotten:    130,
+	anothersIsBelieved:   1085,
 }
 
 // breakage is one deliberate break of the machine.
@@ -380,6 +381,7 @@ const (
 	cancelledIsSent
 	olderIsAdopted
 	personIsForgotten
+	anothersIsBelieved
 	breakages
 )
 
@@ -394,7 +396,8 @@ func (b breakage) String() string {
 		"the log is read for the looker's own lease", "the looker's own settle time counts", "the looker's own attribute is searched", "several undecided attempts began with the latest",
 		"a late 2xx without a sid does not stop the next attempt", "the log alone counts without a later creation",
 		"that an attempt was never decided is forgotten", "a cancelled request that was uncertain is sent again",
-		"a task older than the request is adopted", "what waits for a person is not looked up"}[b]
+		"a task older than the request is adopted", "what waits for a person is not looked up",
+		"the interaction of another request is believed"}[b]
 }
 
 func (s *sim) broken(b breakage) bool { return s.broke == b }

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -343,6 +344,14 @@ func (s *sim) call(r *simReplica, l *simLease) (flex.Outcome, instant) {
 		return flex.Outcome{Kind: flex.Refused, Limited: true, RetryAfter: time.Duration(s.r.IntN(20)) * time.Second, ErrorKind: "http_429"}, back
 	case dice < 51:
 		return flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"}, back
+	case dice < 54: // a proxy repeats its answer to another request, whether it passes the call on or not
+		if other := s.inOrder(func(r *simRow) bool { return r.id != id && r.sid != "" }, func(a, b *simRow) int { return cmp.Compare(b.id, a.id) }, 1); len(other) > 0 {
+			if s.r.IntN(2) == 0 {
+				creates(false)
+			}
+			return flex.Outcome{Kind: flex.Created, Answered: true, InteractionSID: other[0].sid}, back
+		}
+		fallthrough
 	default:
 		return flex.Outcome{Kind: flex.Created, InteractionSID: creates(false)}, back
 	}
@@ -421,7 +430,12 @@ func (s *sim) stepRecord(r *simReplica) bool {
 			r.leases = slices.Delete(r.leases, i, i+1)
 			return true
 		}
-		applied, row := s.record(r.number, *l.decided)
+		applied, row, owner := s.record(r.number, *l.decided)
+		if owner != nil { // Dispatcher.record
+			*l.decided = disowned(s.policy, *l.decided, "", s.r.Float64())
+			s.log("%d was told of %d the interaction of %d", r.number, l.lease.ID, owner.id)
+			return true
+		}
 		if is := s.row(int(l.lease.ID)); is.attempt == l.lease.Attempt && is.state == request.Pending && l.outcome.Answered && l.sent {
 			s.fail("request %d is to be sent again, and Flex answered its latest attempt with a 2xx", is.id)
 		}

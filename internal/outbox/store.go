@@ -99,6 +99,9 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 // its work now, so that the same call may succeed later; a refusal of the data, and
 // what Postgres has answered, is not that.
 func Away(err error) bool {
+	if others := (*othersError)(nil); errors.As(err, &others) {
+		return false
+	}
 	return err != nil && !database.IsDataError(err) && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrOld) && !errors.Is(err, ErrLocked) && !errors.Is(err, ErrLeaseLost)
 }
 

@@ -54,7 +54,7 @@ func benchmarkWrite(b *testing.B, step string, size int) {
 		records := make([]record, len(leases))
 		for i, l := range leases {
 			records[i] = record{lease: l, outcome: "created", move: request.Move{To: request.Created},
-				told: flex.Outcome{Kind: flex.Created, InteractionSID: fmt.Sprintf("KD%032x", l.ID), HTTPStatus: 200, Response: response}}
+				told: flex.Outcome{Kind: flex.Created, Mine: true, InteractionSID: fmt.Sprintf("KD%032x", l.ID), HTTPStatus: 200, Response: response}}
 		}
 		var done []recorded
 		timed("record", func() (err error) {

@@ -65,6 +65,14 @@ func (p Policy) After(attempt int, o flex.Outcome, random float64) Move {
 	}
 }
 
+// AfterOthers decides about an attempt that Flex answered with the interaction of another request, owner: somebody on the
+// way repeated the answer to that one. It says what the answer is worth, and where that leads. Nobody knows whether this
+// attempt created an interaction of its own, so it is uncertain, and that no task is found does not lead it back to pending.
+func (p Policy) AfterOthers(attempt int, o flex.Outcome, owner string, random float64) (flex.Outcome, Move) {
+	o = o.OfAnother("the answer names interaction " + o.InteractionSID + ", which is that of request " + owner)
+	return o, p.After(attempt, o, random)
+}
+
 // BlockedAlone decides about a request that is blocked, which is m, while that has
 // not stopped its replica. At first it is spared: the others may fare the same. But where it stays
 // the only one, the fault is its own tenant's: its attempts count then, so that they
