@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -486,14 +487,14 @@ func TestSlowWorkspaceDelaysItself(t *testing.T) {
 	}
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() - interval '1 minute' * (CASE WHEN request::text LIKE '%`+quick+`%' THEN 1 ELSE 2 END)`)
 	var mu sync.Mutex
-	asked := map[string]int{}
+	asked, answer := map[string]int{}, make(chan struct{})
 	r := resolver(t, s, taskRouter{search: func(ctx context.Context, workspace, attribute string, keys []string) ([]flex.Task, error) {
 		mu.Lock()
 		asked[workspace]++
 		mu.Unlock()
 		if workspace == slow {
-			<-ctx.Done()
-			return nil, ctx.Err()
+			<-answer
+			return nil, errors.New("it did not answer")
 		}
 		return listed(sidA)(ctx, workspace, attribute, keys)
 	}})
@@ -508,11 +509,43 @@ func TestSlowWorkspaceDelaysItself(t *testing.T) {
 		return nil
 	})
 	stop()
+	close(answer)
 	<-ended
 	mu.Lock()
 	defer mu.Unlock()
 	if asked[slow] != 1 || asked[quick] == 0 {
 		t.Errorf("searches by workspace: %v; the slow one is asked once at a time", asked)
+	}
+}
+
+// TestStopFinishesLookup: a process that is told to stop finishes the lookup that it makes. Cut short, the request would
+// wait until another process may take the lookup for lost.
+func TestStopFinishesLookup(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	id := mustAdd(t, s, "found", 1, keyed)[0]
+	s.timeout(t)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	r := resolver(t, s, taskRouter{search: func(ctx context.Context, workspace, attribute string, keys []string) ([]flex.Task, error) {
+		close(asked)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-answer:
+			return listed(sidA)(ctx, workspace, attribute, keys)
+		}
+	}})
+	ctx, stop := context.WithCancel(t.Context())
+	running(t, s.upkeep().Poll)
+	ended := make(chan struct{})
+	go func() { defer close(ended); r.Run(ctx) }()
+	<-asked
+	stop()
+	close(answer)
+	<-ended
+	if row := s.row(t, id); row.State != request.Created {
+		t.Errorf("%s, due in %v", row.State, pgtest.Deref(row.DueIn))
 	}
 }
 

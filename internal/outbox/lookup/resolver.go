@@ -37,6 +37,9 @@ const (
 	LookupSpan = 10 * time.Second
 	// limitedFor is the pause after a 429 of TaskRouter that names no time.
 	limitedFor = 3 * time.Second
+	// stopLimit is how long a lookup may still take when the worker is told to stop. Usually
+	// it takes a second; a TaskRouter that hangs must not use up SHUTDOWN_GRACE.
+	stopLimit = 5 * time.Second
 	// restMost is the longest rest without a signal.
 	restMost = time.Minute
 	// wakeMost is how many lookups for which a person waits are made due at once.
@@ -92,8 +95,8 @@ type Input struct {
 	EndsAs                 request.State // what becomes of it once it is proved absent; "": it is sent again
 }
 
-// Run looks up until ctx ends, and until what it has begun has ended; a lookup that is
-// cut is only made later.
+// Run looks up until ctx ends, and until what it has begun has ended. That has stopLimit then: a
+// lookup that is cut short is only made later, but not before LookupLimit is over.
 func (r *Resolver) Run(ctx context.Context) {
 	defer r.Ended.Wait()
 	for ctx.Err() == nil {
@@ -134,6 +137,8 @@ func (r *Resolver) Turn(ctx context.Context) (waiting bool, err error) {
 	}
 	r.begin(q)
 	r.Ended.Go(func() {
+		ctx, cancel := outlive(ctx, stopLimit)
+		defer cancel()
 		err := r.Ask(ctx, q, taken)
 		r.end(q)
 		if err != nil && ctx.Err() == nil {
@@ -141,6 +146,16 @@ func (r *Resolver) Turn(ctx context.Context) (waiting bool, err error) {
 		}
 	})
 	return true, nil
+}
+
+// outlive is ctx, but ends so long after it.
+func outlive(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		loop.Rest(longer, by, nil)
+		cancel()
+	})
+	return longer, func() { stop(); cancel() }
 }
 
 // room says how many keys one search may have now, and which workspaces are busy.
