@@ -122,7 +122,9 @@ CREATE INDEX outbox_sending ON outbox (id)                   WHERE state = 'send
 CREATE INDEX outbox_lookup  ON outbox (coalesce(for_person_since, '-infinity'), due_at, id) WHERE state = 'uncertain';
 -- For retention alone; a row enters it when its result is acknowledged, far from the claim.
 CREATE INDEX outbox_prune   ON outbox (settled_at, id)       WHERE published_at IS NOT NULL;
--- For the question whose interaction it is. By hash, which is a third of the size: sids are only compared.
+-- For the question whose interaction it is. By hash, which is smaller than a B-tree and cheaper to write: sids are only
+-- compared. It is not unique: who is told an interaction that nothing proves locks its sid and asks. An answer with the
+-- request's own key, and a lookup, prove whose it is, and stand whatever another request was told before.
 CREATE INDEX outbox_sid     ON outbox USING hash (interaction_sid) WHERE interaction_sid IS NOT NULL;
 CREATE INDEX outbox_publish ON outbox (settled_at, id)       WHERE settled_at IS NOT NULL AND published_at IS NULL;
 

@@ -15,6 +15,16 @@ import (
 // Patiently is an expression that makes what follows in its transaction wait for patience.
 const Patiently = `set_config('lock_timeout', '` + Patience + `', true)`
 
+// LockSIDs and TryLockSIDs are statements that lock the sids $1 of interactions for their transaction, each against all
+// others of the same outbox who lock the same sid. A read committed transaction that asks about a sid in its next
+// statement sees what those who had it locked before have committed. LockSIDs waits, and locks in one order, so that two
+// who lock several do not wait for each other. TryLockSIDs does not wait, and gives the sids that others hold.
+const (
+	LockSIDs = `SELECT pg_advisory_xact_lock('outbox'::regclass::oid::integer, key)
+		  FROM (SELECT DISTINCT hashtext(sid COLLATE "C") AS key FROM unnest($1::text[]) AS sid ORDER BY key) AS sids`
+	TryLockSIDs = `SELECT sid FROM unnest($1::text[]) AS sid WHERE NOT pg_try_advisory_xact_lock('outbox'::regclass::oid::integer, hashtext(sid COLLATE "C"))`
+)
+
 // IsLockTrouble says whether a statement has waited too long, by its lock_timeout or by its statement_timeout.
 func IsLockTrouble(err error) bool {
 	var pg *pgconn.PgError

@@ -146,6 +146,54 @@ func TestResolveRacesOutcome(t *testing.T) {
 	t.Logf("the person won %d times, the outcome %d times", person, outcome)
 }
 
+// TestResolveAtOnce: at the moment at which a person gives an interaction to one request, another person, or an answer
+// of Flex, gives it to another. It becomes that of one of them.
+func TestResolveAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"two people", "a person and an answer"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			mustAdd(t, s, "r", 2)
+			leases := mustClaim(t, s, 2)
+			for _, l := range leases {
+				if _, err := s.record(t.Context(), told(l, flex.Outcome{ErrorKind: "timeout"})); err != nil {
+					t.Fatal(err)
+				}
+			}
+			o := good
+			o.Mine = false
+			pid, open := s.barrier(t)
+			var both sync.WaitGroup
+			var first, second error
+			both.Go(func() {
+				first = s.desk().ResolveCreated(context.WithoutCancel(t.Context()), ann, leases[0].RequestID, sidA, flex.Outcome{})
+			})
+			both.Go(func() {
+				if name == "two people" {
+					second = s.desk().ResolveCreated(context.WithoutCancel(t.Context()), ann, leases[1].RequestID, sidA, flex.Outcome{})
+				} else {
+					newDeliverer(t, s.another("w2"), flextest.New(t)).record(context.WithoutCancel(t.Context()), told(leases[1], o))
+				}
+			})
+			s.waiting(t, pid, 2)
+			open()
+			both.Wait()
+			for _, err := range []error{first, second} {
+				if err != nil && !errors.Is(err, operator.ErrRefused) {
+					t.Error(err)
+				}
+			}
+			if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE interaction_sid = $1`, sidA); n != 1 {
+				t.Errorf("it is the interaction of %d requests", n)
+			}
+			if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_acts`); n > 0 && first != nil && second != nil {
+				t.Errorf("%d acts are recorded, and people were told %v, %v", n, first, second)
+			}
+		})
+	}
+}
+
 // TestHoldAndRelease: a fleet that runs stops, and the end of a pause does not open
 // what a person has shut; released, it goes on.
 func TestHoldAndRelease(t *testing.T) {

@@ -115,11 +115,11 @@ func (s *Store) recordAtOnce(ctx context.Context, records []record) (done []reco
 		return s.recordTogether(ctx, s.pool, records)
 	}
 	done = make([]recorded, len(records))
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.recordOwn(ctx, tx, records, done) })
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.recordOwn(ctx, tx, records, done, true) })
 	return done, err
 }
 
-// recordApart is recordBatch for all but those whose row somebody holds locked.
+// recordApart is recordBatch for all but those whose row, or whose interaction, somebody holds locked.
 func (s *Store) recordApart(ctx context.Context, records []record) ([]recorded, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
@@ -140,7 +140,7 @@ func (s *Store) recordApart(ctx context.Context, records []record) ([]recorded, 
 		for i := range records {
 			done[i].locked = held[records[i].lease.ID]
 		}
-		return s.recordOwn(ctx, tx, records, done)
+		return s.recordOwn(ctx, tx, records, done, false)
 	})
 	if err != nil {
 		return nil, database.Wrap("record", err)
@@ -149,8 +149,8 @@ func (s *Store) recordApart(ctx context.Context, records []record) ([]recorded, 
 }
 
 // recordOwn writes the records that are not locked and name no interaction of another request.
-func (s *Store) recordOwn(ctx context.Context, tx pgx.Tx, records []record, done []recorded) error {
-	if err := findOwners(ctx, tx, records, done); err != nil {
+func (s *Store) recordOwn(ctx context.Context, tx pgx.Tx, records []record, done []recorded, patiently bool) error {
+	if err := findOwners(ctx, tx, records, done, patiently); err != nil {
 		return err
 	}
 	var which []int
@@ -172,10 +172,13 @@ func (s *Store) recordOwn(ctx context.Context, tx pgx.Tx, records []record, done
 
 // findOwners finds the interactions that are another request's. A cache on the way gives one request the answer to
 // another, and then only the tables, and the other records of the batch, can tell whose the interaction is.
-// An answer that carries its request's own key is not asked about: it is a proof, whatever another request was told. Two
-// replicas that are told the same sid at one moment do not see each other; audit finds these.
-func findOwners(ctx context.Context, tx pgx.Tx, records []record, done []recorded) error {
-	owners := map[string]string{} // request ids by sids
+//
+// Two replicas may be told one interaction at the same moment. The first to lock its sid has it, and the other waits for
+// the first one's commit or, where it does not wait patiently, is locked. The question is a statement of its own, so
+// that it sees what was committed meanwhile. An answer that carries its request's own key asks and locks nothing: it is
+// a proof, whatever another request was told.
+func findOwners(ctx context.Context, tx pgx.Tx, records []record, done []recorded, patiently bool) error {
+	owners, held := map[string]string{}, map[string]bool{} // request ids by sids; sids
 	var ids []int64
 	var sids []string
 	for i := range records {
@@ -190,16 +193,25 @@ func findOwners(ctx context.Context, tx pgx.Tx, records []record, done []recorde
 	if len(ids) == 0 {
 		return nil
 	}
+	var b pgx.Batch
 	var sid, owner string
-	rows, err := tx.Query(ctx, `/* owners */
+	if patiently {
+		b.Queue(`SELECT ` + database.Patiently)
+		b.Queue(database.LockSIDs, sids)
+	} else {
+		b.Queue(database.TryLockSIDs, sids).Query(func(rows pgx.Rows) error {
+			_, err := pgx.ForEachRow(rows, []any{&sid}, func() error { held[sid] = true; return nil })
+			return err
+		})
+	}
+	b.Queue(`/* owners */
 		SELECT o.interaction_sid, o.request_id
 		  FROM unnest($1::bigint[], $2::text[]) AS told (id, sid) JOIN outbox o ON o.interaction_sid = told.sid AND o.id <> told.id
-		 ORDER BY o.id DESC`, ids, sids)
-	if err != nil {
+		 ORDER BY o.id DESC`, ids, sids).Query(func(rows pgx.Rows) error { // the first request is named where several have it
+		_, err := pgx.ForEachRow(rows, []any{&sid, &owner}, func() error { owners[sid] = owner; return nil })
 		return err
-	}
-	// The first request is named where several have it.
-	if _, err := pgx.ForEachRow(rows, []any{&sid, &owner}, func() error { owners[sid] = owner; return nil }); err != nil {
+	})
+	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
 		return err
 	}
 	for i := range records {
@@ -207,9 +219,12 @@ func findOwners(ctx context.Context, tx pgx.Tx, records []record, done []recorde
 		if done[i].locked || !r.unproved() {
 			continue
 		}
-		if owner, taken := owners[r.told.InteractionSID]; !taken {
+		switch owner, taken := owners[r.told.InteractionSID]; {
+		case held[r.told.InteractionSID]:
+			done[i].locked = true
+		case !taken:
 			owners[r.told.InteractionSID] = r.lease.RequestID
-		} else if owner != r.lease.RequestID {
+		case owner != r.lease.RequestID:
 			done[i].owner = owner
 		}
 	}

@@ -2,19 +2,23 @@ package outbox
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/rawjson"
+	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/pgtest"
 )
 
@@ -354,6 +358,66 @@ func TestAnswerOfAnotherRequest(t *testing.T) {
 			}
 			checkOutbox(t, s.pool)
 		})
+	}
+}
+
+// TestAnswerOfAnotherAtOnce: two replicas are told the same interactions at the same moment, one call each or many,
+// and none of the answers carries the key of its request. Each interaction becomes that of one request. The other
+// request is uncertain, and no outcome is lost.
+func TestAnswerOfAnotherAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 64} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			mustAdd(t, s, "r", 2*n)
+			leases := mustClaim(t, s, 2*n)
+			pid, open := s.barrier(t)
+			var both sync.WaitGroup
+			for i, replica := range []*Dispatcher{newDeliverer(t, s, flextest.New(t)), newDeliverer(t, s.another("w2"), flextest.New(t))} {
+				for k, l := range leases[i*n : (i+1)*n] {
+					if i == 1 {
+						k = n - 1 - k // in the other order
+					}
+					o := good
+					o.Mine, o.InteractionSID = false, fmt.Sprintf("KD%032x", k)
+					both.Go(func() { replica.record(context.WithoutCancel(t.Context()), told(l, o)) })
+				}
+			}
+			s.waiting(t, pid, 2)
+			open()
+			both.Wait()
+			if got := pgtest.One[string](t, s.pool, `
+				SELECT string_agg(n || ' ' || state || coalesce(' ' || error_kind, ''), ', ' ORDER BY state)
+				  FROM (SELECT state, error_kind, count(*) AS n FROM outbox GROUP BY 1, 2) AS o`); got != fmt.Sprintf("%d created, %[1]d uncertain other_request", n) {
+				t.Error(got)
+			}
+			if sids := pgtest.One[int](t, s.pool, `SELECT count(DISTINCT interaction_sid) FROM outbox`); sids != n {
+				t.Errorf("%d interactions of %d belong to a request", sids, n)
+			}
+			checkOutbox(t, s.pool)
+		})
+	}
+}
+
+// TestInteractionLocked: a replica that was stopped after it was told an interaction, before its commit, holds up
+// nobody but who is told the same.
+func TestInteractionLocked(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "r", 2)
+	leases := mustClaim(t, s, 2)
+	o, other := good, good
+	o.Mine, other.Mine, other.InteractionSID = false, false, sidB
+	_, free := holding(t, s, database.TryLockSIDs, []string{sidB})
+	done, err := s.recordBatch(t.Context(), []record{told(leases[0], o), told(leases[1], other)})
+	if err != nil || !done[0].applied || done[1].applied || !done[1].locked {
+		t.Errorf("%+v, %v", done, err)
+	}
+	free()
+	newDeliverer(t, s, flextest.New(t)).record(t.Context(), told(leases[1], other))
+	if r := s.row(t, leases[1].RequestID); r.State != request.Created {
+		t.Errorf("it is %s", r.State)
 	}
 }
 
