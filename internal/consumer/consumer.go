@@ -53,9 +53,11 @@ const (
 	// that was in hand.
 	returnDelay = 2 * time.Second
 	storeEvery  = 2 * time.Second
-	// lockedDelay is the delay after which a message comes again whose row somebody holds
-	// locked, where too many of such are in hand. Each time costs it a delivery.
+	// lockedDelay is the delay after which a message comes again whose row or table somebody holds
+	// locked, where too many of such are in hand. Each time costs it a delivery, and doubles
+	// the delay, up to lockedMost.
 	lockedDelay = 30 * time.Second
+	lockedMost  = 10 * time.Minute
 	// lostLimit bounds the reading of a message that is no longer delivered, and
 	// lostEvery is the time between two tries to store it.
 	lostLimit = 5 * time.Second
@@ -95,12 +97,12 @@ type Consumer struct {
 	Log      *slog.Logger
 	Counters *Counters
 
-	attached            atomic.Pointer[intake] // nil: not consuming
-	lookNow             chan struct{}          // a pull was refused
-	rejected, malformed trouble.Sample         // of the log
-	unopened            ongoing                // the consumer cannot be opened, or the server ended the consuming
-	standing            ongoing                // consuming, and nothing comes
-	database            trouble.Trouble        // nothing is taken, since it could not be stored
+	attached                     atomic.Pointer[intake] // nil: not consuming
+	lookNow                      chan struct{}          // a pull was refused
+	rejected, malformed, waiting trouble.Sample         // of the log
+	unopened                     ongoing                // the consumer cannot be opened, or the server ended the consuming
+	standing                     ongoing                // consuming, and nothing comes
+	database                     trouble.Trouble        // nothing is taken, since it could not be stored
 }
 
 // Counters count messages since the process started, by what became of them.

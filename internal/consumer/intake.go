@@ -27,7 +27,7 @@ type intake struct {
 	closing  chan struct{}      // closed when no more is taken in hand
 	away     chan struct{}      // closed when Postgres is away
 	once     sync.Once
-	locked   atomic.Int64 // messages in hand whose row somebody holds
+	locked   atomic.Int64 // messages in hand whose row or table somebody holds
 	acks     *batch.Group[jetstream.Msg, error]
 
 	pull     pull
@@ -159,7 +159,7 @@ func unlessAcked(err error) error {
 // nothing more is pulled until Postgres takes it: so an outage costs a message one
 // delivery, however long it is and whatever else of Postgres still answers. A message
 // whose own trouble it is keeps the others from nothing: where too many of such are in
-// hand it comes again later. What is not kept is to be given back, for so long.
+// hand, or the intake closes, it comes again later. What is not kept is to be given back, for so long.
 func (in *intake) keep(m jetstream.Msg, message request.Message) (later time.Duration, kept bool) {
 	waits := false
 	for {
@@ -169,15 +169,17 @@ func (in *intake) keep(m jetstream.Msg, message request.Message) (later time.Dur
 			return 0, true
 		case errors.Is(err, outbox.ErrRemoved):
 			in.Log.Debug("a message is decided anew", "sequence", message.Sequence, "error", err)
-		case errors.Is(err, outbox.ErrLocked):
+		case errors.Is(err, outbox.ErrLocked), errors.Is(err, outbox.ErrTableLocked):
 			if !waits {
 				waits = true
 				in.locked.Add(1)
 				defer in.locked.Add(-1)
-				in.Log.Info("a message waits for somebody who holds its row locked", "sequence", message.Sequence, "error", err)
+				if say, leftOut := in.waiting.Next(); say {
+					in.Log.Info("a message waits for somebody who holds its row or table locked", "sequence", message.Sequence, "error", err, "left_out", leftOut)
+				}
 			}
-			if int(in.locked.Load()) > cap(in.slots)/2 {
-				return lockedDelay, false
+			if int(in.locked.Load()) > cap(in.slots)/2 || in.closes() {
+				return comesAgain(m), false
 			}
 		default:
 			in.once.Do(func() {
@@ -193,6 +195,28 @@ func (in *intake) keep(m jetstream.Msg, message request.Message) (later time.Dur
 			in.Log.Debug("the stream could not be told; it may deliver the message again, which is recognised", "error", err)
 		}
 	}
+}
+
+// closes says whether no more is taken in hand.
+func (in *intake) closes() bool {
+	select {
+	case <-in.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// comesAgain is the delay after which a message comes again whose row or table somebody holds: the longer, the more
+// often it came, so that a lock of hours does not use up its deliveries.
+func comesAgain(m jetstream.Msg) time.Duration {
+	delay := lockedDelay
+	if meta, err := m.Metadata(); err == nil {
+		for n := uint64(1); n < meta.NumDelivered && delay < lockedMost; n++ {
+			delay *= 2
+		}
+	}
+	return min(delay, lockedMost)
 }
 
 // store makes a row of the message. What Postgres refuses for its data, though
@@ -212,7 +236,7 @@ func (c *Consumer) store(ctx context.Context, message request.Message) error {
 			return nil
 		case errors.Is(err, outbox.ErrOld):
 			bad = fmt.Sprintf("the message is older than %v, after which requests are forgotten: whether it was answered is not known; publish it again if it is still wanted", c.Retention)
-		case outbox.Away(err) || errors.Is(err, outbox.ErrRemoved) || errors.Is(err, outbox.ErrLocked): // the latter two are tried again
+		case outbox.Away(err) || errors.Is(err, outbox.ErrRemoved) || errors.Is(err, outbox.ErrLocked) || errors.Is(err, outbox.ErrTableLocked): // all but the first are the message's own
 			return err
 		default:
 			bad = "the database does not take it: " + err.Error()

@@ -2,8 +2,14 @@ package consumer
 
 import (
 	"context"
+	"fmt"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/outbox"
 	"flexworker/internal/testing/expect"
 )
 
@@ -77,5 +83,141 @@ func TestManyRowsLocked(t *testing.T) {
 	})
 	if n := c.Counters.Attached.Load(); n != 1 {
 		t.Errorf("attached %d times", n)
+	}
+}
+
+// impatient is a replica that waits for no lock longer than a moment.
+func (w *world) impatient(prefetch int) *Consumer {
+	w.t.Helper()
+	config := w.pool.Config()
+	config.ConnConfig.RuntimeParams["lock_timeout"] = "100ms"
+	pool, err := pgxpool.NewWithConfig(w.t.Context(), config)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(pool.Close)
+	c := w.consumer(prefetch)
+	c.Store = outbox.NewStore(pool, "test", time.Second)
+	return c
+}
+
+// TestTableBesideLocked: while somebody holds a table beside outbox as a whole, the messages that need it wait,
+// unacked. All others are stored and acked, and the intake stays open. Those that waited follow once it is free.
+func TestTableBesideLocked(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		sql         string
+		least, most int // wait
+	}{
+		"malformed":                   {`LOCK TABLE outbox_malformed IN ACCESS EXCLUSIVE MODE`, 4, 4}, // the repeat, too: it may have been answered as malformed
+		"malformed, an index is made": {`LOCK TABLE outbox_malformed IN SHARE MODE`, 3, 4},            // it can still be read
+		"repeats":                     {`LOCK TABLE outbox_repeats IN ACCESS EXCLUSIVE MODE`, 1, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.sendMany("old", 1)
+			c := w.impatient(16)
+			w.run(c)
+			w.acked()
+			release := w.hold(tt.sql)
+			w.send("not JSON", nil)
+			w.sendMany("old", 1) // asked again
+			w.sendMany("new", 20)
+			w.send(`{"request_id":"old-0","channel":{"type":"web"},"routing":{}}`, nil) // a conflict
+			w.send("not JSON either", nil)
+			w.sendMany("more", 50)
+			w.rows(71)
+			expect.Eventually(t, func() error {
+				if n := w.info().NumAckPending; n < tt.least || n > tt.most {
+					return fmt.Errorf("%d messages are in hand", n)
+				}
+				return nil
+			})
+			if n, back := c.Counters.Attached.Load(), c.Counters.GivenBack.Load(); n != 1 || back != 0 {
+				t.Errorf("attached %d times, %d given back", n, back)
+			}
+			release()
+			w.acked()
+			w.rows(71)
+			if n := w.count(`SELECT count(*) FROM outbox_repeats`); n != 1 || w.malformed() != 3 {
+				t.Errorf("%d repeats, %d malformed", n, w.malformed())
+			}
+		})
+	}
+}
+
+// TestManyBesideLocked: any number of malformed messages that wait for their table does not use up the places of what
+// is new, and none of them is acked or lost.
+func TestManyBesideLocked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.impatient(8)
+	w.run(c)
+	w.hold(`LOCK TABLE outbox_malformed IN ACCESS EXCLUSIVE MODE`)
+	for range 20 {
+		w.send("not JSON", nil)
+	}
+	w.sendMany("more", 50)
+	w.rows(50)
+	expect.Eventually(t, func() error { return expect.Is("unacked", w.info().NumAckPending, 20) })
+	if n := c.Counters.Attached.Load(); n != 1 {
+		t.Errorf("attached %d times", n)
+	}
+}
+
+// delivered is a message that came so often.
+type delivered struct {
+	jetstream.Msg
+	times uint64
+}
+
+func (d delivered) Metadata() (*jetstream.MsgMetadata, error) {
+	return &jetstream.MsgMetadata{NumDelivered: d.times}, nil
+}
+
+// TestComesAgain: a message that waits for a lock comes later each time, so that its deliveries last for hours.
+func TestComesAgain(t *testing.T) {
+	t.Parallel()
+	var all time.Duration
+	for n := range uint64(maxDeliver) {
+		delay := comesAgain(delivered{times: n + 1})
+		if delay < lockedDelay || delay > lockedMost {
+			t.Errorf("after delivery %d it comes again in %v", n+1, delay)
+		}
+		all += delay
+	}
+	if first := comesAgain(delivered{times: 1}); first != lockedDelay || all < 2*time.Hour {
+		t.Errorf("it comes again in %v, and is given up after %v", first, all)
+	}
+}
+
+// TestOutageBesideLocked: the intake that an outage closes does not wait for a message whose row, or table,
+// somebody holds: that one comes again, and the others go on once the outage is over.
+func TestOutageBesideLocked(t *testing.T) {
+	t.Parallel()
+	for name, sql := range map[string]string{
+		"row":   `SELECT FROM outbox WHERE request_id = 'old-0' FOR UPDATE`,
+		"table": `LOCK TABLE outbox_malformed IN ACCESS EXCLUSIVE MODE`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.sendMany("old", 1)
+			c := w.impatient(8)
+			w.run(c)
+			w.acked()
+			w.hold(sql)
+			w.sendMany("old", 1) // asked again
+			expect.Eventually(t, func() error { return expect.Is("messages in hand", w.info().NumAckPending, 1) })
+			over := w.hold(`LOCK TABLE outbox IN SHARE MODE`)
+			w.sendMany("more", 20)
+			expect.Eventually(t, func() error { return expect.Is("taking", c.attached.Load() != nil, false) })
+			over()
+			w.rows(21)
+			if n := c.Counters.Attached.Load(); n != 2 {
+				t.Errorf("attached %d times", n)
+			}
+		})
 	}
 }

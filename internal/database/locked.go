@@ -37,22 +37,32 @@ func WaitedForLock(err error) bool {
 	return errors.As(err, &pg) && pg.Code == "55P03"
 }
 
-// RowsLocked says whether err, of a statement that wrote rows of ours, means that another
-// transaction holds some of them, and not a table or an index of ours.
-func RowsLocked(ctx context.Context, pool *pgxpool.Pool, err error) bool {
+// RowsLocked says whether err, of a statement that wrote rows of these tables, means that another
+// transaction holds some of the rows, and not a table or an index as a whole.
+func RowsLocked(ctx context.Context, pool *pgxpool.Pool, err error, tables ...string) bool {
 	if !IsLockTrouble(err) {
 		return false
 	}
-	var whole bool
-	err = pool.QueryRow(ctx, `
-		SELECT EXISTS (
-			SELECT FROM pg_locks l
-			  LEFT JOIN pg_index i ON i.indexrelid = l.relation
-			  JOIN pg_class c ON c.oid = coalesce(i.indrelid, l.relation)
-			 WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-			   AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-			   AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('outbox')) AND starts_with(c.relname, 'outbox'))`).Scan(&whole)
-	return err == nil && !whole
+	held, err := TablesLocked(ctx, pool)
+	return err == nil && !slices.ContainsFunc(held, func(table string) bool { return slices.Contains(tables, table) })
+}
+
+// TablesLocked are those of our tables that another transaction holds as a whole, or with an index, or waits
+// for: nobody else can write them. It waits for no lock itself.
+func TablesLocked(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
+	rows, err := pool.Query(ctx, `
+		SELECT DISTINCT c.relname::text
+		  FROM pg_locks l
+		  LEFT JOIN pg_index i ON i.indexrelid = l.relation
+		  JOIN pg_class c ON c.oid = coalesce(i.indrelid, l.relation)
+		 WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+		   AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+		   AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('outbox')) AND starts_with(c.relname, 'outbox')`)
+	if err != nil {
+		return nil, Wrap("locked tables", err)
+	}
+	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return tables, Wrap("locked tables", err)
 }
 
 // Wary remembers that one kind of write has met a locked row. The zero value has met none.

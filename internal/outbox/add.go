@@ -30,11 +30,12 @@ const (
 	removed // of addBatch only: ErrRemoved
 	old     // of addBatch only: ErrOld
 	locked  // of addBatch only: ErrLocked
+	waiting // of addBatch only: ErrTableLocked
 )
 
 // String is the word for logs and metrics.
 func (a Added) String() string {
-	return [...]string{"accepted", "rejected", "repeated", "redelivered", "conflict", "removed", "old", "locked"}[a]
+	return [...]string{"accepted", "rejected", "repeated", "redelivered", "conflict", "removed", "old", "locked", "waiting"}[a]
 }
 
 // ErrRemoved is returned by Add for an event whose request was known, until
@@ -71,6 +72,8 @@ func (s *Store) Add(ctx context.Context, e request.Event) (Added, error) {
 	case added == locked:
 		s.locked.note(e.RequestID, time.Now())
 		return 0, ErrLocked
+	case added == waiting:
+		return 0, ErrTableLocked
 	}
 	if adds == s.addsApart {
 		s.locked.forget(e.RequestID)
@@ -110,31 +113,28 @@ func (s *Store) addLeasing(ctx context.Context, events []request.Event, permits 
 	defer func() { err = s.stores.Tried(ctx, s.pool, began, err) }()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
+	held := s.heldTables(ctx)
 	if s.waryAdds.Now() {
-		return s.addApart(ctx, events, leased)
+		return s.addApart(ctx, events, held, leased)
 	}
-	token := s.leaseToken()
-	fresh, leases, err := s.insert(ctx, database.Patience, token, events, permits)
+	fresh, leases, err := s.insertPast(ctx, database.Patience, events, permits, &held)
+	if database.RowsLocked(ctx, s.pool, err, insertNeeds...) {
+		s.waryAdds.Met()
+		return s.addApart(ctx, events, held, leased)
+	}
 	if err != nil {
-		if permits > 0 {
-			s.markInDoubt(token, err)
-		}
-		if database.RowsLocked(ctx, s.pool, err) {
-			s.waryAdds.Met()
-			return s.addApart(ctx, events, leased)
-		}
 		return nil, err
 	}
 	if len(leases) > 0 {
 		s.claims.GoesOn(time.Now())
 	}
-	return s.added(ctx, events, make([]Added, len(events)), fresh, leases, leased)
+	return s.added(ctx, events, make([]Added, len(events)), fresh, leases, held, leased)
 }
 
 // addApart is addBatch without the wait for a row that somebody holds: what can be seen to be
 // known is not inserted, of what is inserted one waits for all others at most a moment, and
 // nothing is leased.
-func (s *Store) addApart(ctx context.Context, events []request.Event, leased func([]Lease, bool)) ([]Added, error) {
+func (s *Store) addApart(ctx context.Context, events []request.Event, held tables, leased func([]Lease, bool)) ([]Added, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	ids := make([]string, len(events))
@@ -157,15 +157,15 @@ func (s *Store) addApart(ctx context.Context, events []request.Event, leased fun
 		}
 	}
 	fresh := map[string]spot{}
-	if err := s.insertApart(ctx, events, unseen, fresh, answers); err != nil {
+	if err := s.insertApart(ctx, events, unseen, fresh, answers, &held); err != nil {
 		return nil, err
 	}
-	return s.added(ctx, events, answers, fresh, nil, leased)
+	return s.added(ctx, events, answers, fresh, nil, held, leased)
 }
 
 // insertApart inserts those of the events, halving them until the one stands alone whose row
 // another transaction has written and not committed: its answer is locked.
-func (s *Store) insertApart(ctx context.Context, events []request.Event, which []int, fresh map[string]spot, answers []Added) error {
+func (s *Store) insertApart(ctx context.Context, events []request.Event, which []int, fresh map[string]spot, answers []Added, held *tables) error {
 	if len(which) == 0 {
 		return nil
 	}
@@ -173,24 +173,24 @@ func (s *Store) insertApart(ctx context.Context, events []request.Event, which [
 	for n, i := range which {
 		some[n] = events[i]
 	}
-	inserted, _, err := s.insert(ctx, database.NoPatience, s.leaseToken(), some, 0)
+	inserted, _, err := s.insertPast(ctx, database.NoPatience, some, 0, held)
 	switch {
 	case err == nil:
 		maps.Copy(fresh, inserted)
 		return nil
-	case !database.RowsLocked(ctx, s.pool, err):
+	case !database.RowsLocked(ctx, s.pool, err, insertNeeds...):
 		return err
 	case len(which) == 1:
 		answers[which[0]] = locked
 		return nil
 	}
 	half := len(which) / 2
-	return cmp.Or(s.insertApart(ctx, events, which[:half], fresh, answers), s.insertApart(ctx, events, which[half:], fresh, answers))
+	return cmp.Or(s.insertApart(ctx, events, which[:half], fresh, answers, held), s.insertApart(ctx, events, which[half:], fresh, answers, held))
 }
 
 // added answers the events after their insert: fresh are the ids that are new, and by which
 // message.
-func (s *Store) added(ctx context.Context, events []request.Event, answers []Added, fresh map[string]spot, leases []Lease, leased func([]Lease, bool)) ([]Added, error) {
+func (s *Store) added(ctx context.Context, events []request.Event, answers []Added, fresh map[string]spot, leases []Lease, held tables, leased func([]Lease, bool)) ([]Added, error) {
 	known := map[string][]int{}
 	var refused []string
 	accepted, due := 0, 0
@@ -222,7 +222,7 @@ func (s *Store) added(ctx context.Context, events []request.Event, answers []Add
 	if len(known) == 0 {
 		return answers, nil
 	}
-	return answers, s.repeat(ctx, events, known, answers)
+	return answers, s.repeat(ctx, events, known, answers, held)
 }
 
 // spot is what names a message within a stream, as far as Postgres keeps it.
@@ -233,14 +233,38 @@ type spot struct {
 
 func place(m request.Message) spot { return spot{int64(m.Sequence), m.Time.UnixMicro()} }
 
-// addSQL inserts what is not known and leases what has a rank, as far as the gate has tokens. For another transaction's row of the
+// insertPast is insert past what is held. Where outbox_malformed turns out to be, held has it afterwards.
+// After an error its leases are in doubt.
+func (s *Store) insertPast(ctx context.Context, wait string, events []request.Event, permits int, held *tables) (map[string]spot, []Lease, error) {
+	token, past := s.leaseToken(), held.has(malformedTable)
+	fresh, leases, err := s.insert(ctx, wait, token, events, permits, past)
+	if now := s.tablesBehind(ctx, err); now.has(malformedTable) && !past { // nothing was committed: once more
+		token, *held = s.leaseToken(), now
+		fresh, leases, err = s.insert(ctx, wait, token, events, permits, true)
+	}
+	if err != nil && permits > 0 {
+		s.markInDoubt(token, err)
+	}
+	return fresh, leases, err
+}
+
+// addSQL is the statement of insert, and addPastSQL the same without outbox_malformed, while somebody holds that:
+// it inserts nothing that would have to be looked for there.
+var (
+	addSQL = addStatement(`(stream_time >= now() - $24::interval OR (SELECT m.id FROM outbox_malformed m -- EXISTS might read the whole table, to hash it
+		        WHERE m.stream = e.stream AND m.stream_sequence = e.stream_sequence AND m.stream_time = e.stream_time) IS NULL)`)
+	addPastSQL = addStatement(`stream_time >= now() - $24::interval`)
+)
+
+// addStatement inserts what is not known and leases what has a rank, as far as the gate has tokens. For another transaction's row of the
 // same id it waits for $25.
 //
 // A replay of the stream makes no request: what may have been removed by its age, and
 // what was once answered as malformed or conflict, is not new. Both are judged by the
 // clock of Postgres and the time that the stream gave the message, as retention is: so
 // it does not matter how far the clocks of NATS, Postgres and the worker are apart.
-const addSQL = `/* add */
+func addStatement(isNew string) string {
+	return `/* add */
 	WITH` + gate.TryLockSQL + `,
 	added AS (
 		INSERT INTO outbox (request_id, source, state, priority, request, raw, due_at, expires_at, lookup_key,
@@ -265,25 +289,32 @@ const addSQL = `/* add */
 		               unnest($21::text[]) AS tracestate, unnest($22::text[]) AS warnings) AS e, -- as in recordSQL
 		       LATERAL (SELECT CASE WHEN faults IS NOT NULL THEN 'rejected' WHEN turn <= (SELECT n FROM passes) THEN 'sending' ELSE 'pending' END) AS s (state)
 		 WHERE ($23::interval IS NULL OR stream_time >= now() - $23::interval)
-		   AND (stream_time >= now() - $24::interval OR (SELECT m.id FROM outbox_malformed m -- EXISTS might read the whole table, to hash it
-		        WHERE m.stream = e.stream AND m.stream_sequence = e.stream_sequence AND m.stream_time = e.stream_time) IS NULL)
+		   AND ` + isNew + `
 		ON CONFLICT (request_id) DO NOTHING
 		RETURNING id, request_id, stream_sequence, stream_time, received_at, state),
 	used AS (SELECT FROM added WHERE state = 'sending'),` + gate.SpendSQL + `
 	SELECT id, request_id, stream_sequence, stream_time, received_at, state = 'sending' FROM added`
+}
+
+// insertNeeds are the tables without which nothing is inserted.
+var insertNeeds = []string{"outbox", "outbox_gate"}
 
 // insert: the new requests become pending, or rejected when they have faults, or
 // sending: up to so many as there are permits are leased at once, as many as the gate lets pass.
 // An event is stored whoever has the gate: then none is leased, and the claim,
 // which waits for the gate, has them all. It returns which ids are new and by
-// which message, and the leases.
-func (s *Store) insert(ctx context.Context, wait, token string, events []request.Event, permits int) (map[string]spot, []Lease, error) {
+// which message, and the leases. past leaves outbox_malformed out, while somebody holds that.
+func (s *Store) insert(ctx context.Context, wait, token string, events []request.Event, permits int, past bool) (map[string]spot, []Lease, error) {
+	statement := addSQL
+	if past {
+		statement = addPastSQL
+	}
 	var c addColumns
 	for _, i := range inOrder(events) {
 		c.append(&events[i], i)
 	}
 	until := time.Now().Add(s.leaseFor)
-	rows, err := s.pool.Query(ctx, addSQL,
+	rows, err := s.pool.Query(ctx, statement,
 		permits, gate.BurstTime.Seconds(),
 		c.requestID, c.source, c.priority, c.request, c.raw, c.notBefore,
 		c.expiresAt, c.lookupKey, c.errorMessage, c.faults, c.traceparent, c.sequence, c.time, ranks(events, c.from, permits),

@@ -172,7 +172,8 @@ due_at where it would be waste (a lookup), and by nothing where it does not matt
 (a result has a message id that the stream knows). Rows are
 locked in the order of their ids, and the gate's row before any of them. A row that
 somebody else holds locked is its own trouble: a write of many goes on without it,
-and it is tried again apart (locked.go). The sid of an interaction that no key in the answer
+and it is tried again apart (locked.go). So are the tables that only some messages need: those
+messages wait, and all others are stored. The sid of an interaction that no key in the answer
 proves is locked before any row, until it is committed: of two requests that are given one
 interaction at the same moment, the second sees the first (findOwners). What is stored comes from Postgres's clock
 alone; the process's clock only ever makes it stop sooner. Where Postgres's clock goes back,

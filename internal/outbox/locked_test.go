@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/pgtest"
 )
 
@@ -129,28 +131,124 @@ func TestAddMalformedLocked(t *testing.T) {
 	}
 }
 
-// TestTableLocked: a table that is locked as a whole is nobody's own trouble.
+// TestTableLocked: outbox locked as a whole is nobody's own trouble.
 func TestTableLocked(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	mustAdd(t, s, "a", 2)
 	leases := mustClaim(t, s, 2)
-	for _, table := range []string{"outbox", "outbox_malformed"} {
-		_, release := holding(t, s, `LOCK TABLE `+table+` IN SHARE MODE`)
-		limited := s.with(t, "lock_timeout", "50ms")
-		var err error
-		if table == "outbox" {
-			_, err = limited.Add(t.Context(), event("b", 10))
-			if _, failed := limited.record(t.Context(), record{lease: leases[0], outcome: "created", told: wasCreated(1), move: request.Move{To: request.Created}}); !Away(failed) {
-				t.Errorf("record: %v", failed)
+	holding(t, s, `LOCK TABLE outbox IN SHARE MODE`)
+	limited := s.with(t, "lock_timeout", "50ms")
+	if _, err := limited.Add(t.Context(), event("b", 10)); !Away(err) {
+		t.Errorf("add: %v", err)
+	}
+	if _, err := limited.record(t.Context(), record{lease: leases[0], outcome: "created", told: wasCreated(1), move: request.Move{To: request.Created}}); !Away(err) {
+		t.Errorf("record: %v", err)
+	}
+}
+
+// TestBesideTableLocked: while somebody holds outbox_malformed or outbox_repeats, a batch of messages goes on
+// without those that need the table. A message that may have been answered before needs outbox_malformed, unless it
+// is the very one that made its request. What may be leased is.
+func TestBesideTableLocked(t *testing.T) {
+	t.Parallel()
+	// A busy machine may take a minute until it comes to a test: the stream's clock is ahead.
+	now := func(id string, sequence uint64, change ...func(*request.Event)) request.Event {
+		return event(id, sequence, append(change, func(e *request.Event) { e.Time = time.Now().Add(time.Hour) })...)
+	}
+	another := func(e *request.Event) { e.Request = []byte(`{"channel":{"type":"web"}}`) }
+	first := now("first", 1)
+	for _, tt := range []struct {
+		name  string
+		event request.Event
+		// While nobody holds a table, outbox_malformed, outbox_repeats.
+		free, malformed, repeats Added
+	}{
+		{"new", now("new", 10), Accepted, Accepted, Accepted},
+		{"new, with faults", now("faulty", 11, faulty("is missing")), Refused, Refused, Refused},
+		{"new, of long ago", event("old", 12, func(e *request.Event) { e.Time = time.Now().Add(-time.Hour) }), Accepted, waiting, Accepted},
+		{"delivered again", first, Redelivered, Redelivered, Redelivered},
+		{"asked again", now("first", 13), Repeated, waiting, waiting},
+		{"another request", now("first", 14, another), Conflicting, waiting, Conflicting},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			for table, want := range map[string]Added{"": tt.free, malformedTable: tt.malformed, repeatsTable: tt.repeats} {
+				s := newStore(t)
+				if _, err := s.addBatch(t.Context(), []request.Event{first}); err != nil {
+					t.Fatal(err)
+				}
+				release, session := func() {}, ""
+				if table != "" {
+					var pid uint32
+					pid, release = holding(t, s, `LOCK TABLE `+table+` IN ACCESS EXCLUSIVE MODE`)
+					session = fmt.Sprintf("pid %d (", pid)
+				}
+				d := &Dispatcher{Store: s.with(t, "lock_timeout", "50ms")}
+				for range 2 { // at first it finds out that the table is held, then it knows
+					together := []request.Event{now(fmt.Sprint("other-", time.Now().UnixNano()), 20), tt.event, now(fmt.Sprint("more-", time.Now().UnixNano()), 21)}
+					leased := 0
+					answers, err := d.Store.addLeasing(t.Context(), together, 5, func(l []Lease, _ bool) { leased = len(l) })
+					if err != nil {
+						t.Fatal(err)
+					}
+					if answers[0] != Accepted || answers[2] != Accepted || leased < 2 {
+						t.Errorf("%q held: the others are %v and %v, %d leased", table, answers[0], answers[2], leased)
+					}
+					if again := want == Accepted || want == Refused; answers[1] != want && (!again || answers[1] != Redelivered) {
+						t.Errorf("%q held: it is %v, want %v", table, answers[1], want)
+					}
+				}
+				if want == waiting {
+					expect.Eventually(t, func() error { // a session is named that holds a lock for a moment
+						if _, err := d.Store.Add(t.Context(), tt.event); !errors.Is(err, ErrTableLocked) || Away(err) {
+							t.Errorf("%q held: it hears %v", table, err)
+						}
+						if why := d.stalled(1); !strings.Contains(why, " could be kept for ") || !strings.Contains(why, session) {
+							return fmt.Errorf("it says %q", why)
+						}
+						return nil
+					})
+				} else if why := d.stalled(1); why != "" {
+					t.Errorf("%q held: it says %q", table, why)
+				}
+				release()
+				if added, err := d.Store.Add(t.Context(), tt.event); err != nil || want == waiting && added != tt.free {
+					t.Errorf("%q was held: it is %v (%v), want %v", table, added, err, tt.free)
+				}
+				if why := d.stalled(1); why != "" {
+					t.Errorf("%q was held: it says %q", table, why)
+				}
+				checkOutbox(t, s.pool)
 			}
-		} else {
-			err = limited.AddMalformed(t.Context(), request.Malformed{Message: event("", 11).Message, Err: "not JSON"})
-		}
-		if !Away(err) {
-			t.Errorf("%s: %v", table, err)
-		}
+		})
+	}
+}
+
+// TestMalformedTableLocked: what makes no request waits for its table, and is kept once that is free.
+func TestMalformedTableLocked(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"SHARE", "ACCESS EXCLUSIVE"} {
+		s := newStore(t)
+		bad := request.Malformed{Message: event("", 11).Message, Err: "not JSON"}
+		pid, release := holding(t, s, `LOCK TABLE outbox_malformed IN `+mode+` MODE`)
+		d := &Dispatcher{Store: s.with(t, "lock_timeout", "50ms")}
+		expect.Eventually(t, func() error {
+			if err := d.Store.AddMalformed(t.Context(), bad); !errors.Is(err, ErrTableLocked) || Away(err) {
+				t.Errorf("%s: it hears %v", mode, err)
+			}
+			if why := d.stalled(1); !strings.HasPrefix(why, "no malformed message or conflict could be kept for ") || !strings.Contains(why, fmt.Sprintf("pid %d (", pid)) {
+				return fmt.Errorf("it says %q", why)
+			}
+			return nil
+		})
 		release()
+		if err := d.Store.AddMalformed(t.Context(), bad); err != nil || d.stalled(1) != "" {
+			t.Errorf("%s: afterwards %v, %q", mode, err, d.stalled(1))
+		}
+		if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_malformed`); n != 1 {
+			t.Errorf("%s: %d are kept", mode, n)
+		}
 	}
 }
 

@@ -90,11 +90,11 @@ func (x *netTables) insert(ctx context.Context, now instant, m *simMessage, vari
 		faulty("no")(&e)
 	}
 	s, events := x.stores[by], []request.Event{e}
-	fresh, leased, err := s.insert(ctx, database.Patience, x.signature(by, signature), events, slots)
+	fresh, leased, err := s.insert(ctx, database.Patience, x.signature(by, signature), events, slots, false)
 	if err != nil {
 		return 0, nil, err
 	}
-	answers, err := s.added(ctx, events, make([]Added, 1), fresh, leased, unleased)
+	answers, err := s.added(ctx, events, make([]Added, 1), fresh, leased, nil, unleased)
 	return answers[0], leased, err
 }
 

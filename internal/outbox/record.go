@@ -98,7 +98,7 @@ func (s *Store) recordBatch(ctx context.Context, records []record) (done []recor
 	}
 	done, err = s.recordAtOnce(ctx, records)
 	crash.At("recorded")
-	if database.RowsLocked(ctx, s.pool, err) {
+	if database.RowsLocked(ctx, s.pool, err, "outbox", "outbox_attempts") {
 		s.waryRecords.Met()
 		return s.recordApart(ctx, records)
 	}

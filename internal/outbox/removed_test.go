@@ -248,7 +248,7 @@ func TestRepeatOfARemovedRequest(t *testing.T) {
 	e := event("gone", 2)
 	var b pgx.Batch
 	queueRepeat(&b, 4711, e.Message)
-	if _, err := s.sendAsked(t.Context(), &b); err != nil {
+	if _, err := s.sendAsked(t.Context(), repeatsTable, &b); err != nil {
 		t.Fatal(err)
 	}
 	answers := []Added{Repeated}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,15 +24,24 @@ import (
 // same question again, or another request under an id that is taken. What it stores
 // it stores in one order, whoever else has the same messages: known's lists are in
 // the order of the stream, the rows come in that of their ids.
-func (s *Store) repeat(ctx context.Context, events []request.Event, known map[string][]int, answers []Added) error {
+//
+// What needs a table that is held waits. Without outbox_malformed it is not known what a message was answered
+// before; that it is the very one that made the request is.
+func (s *Store) repeat(ctx context.Context, events []request.Event, known map[string][]int, answers []Added, held tables) error {
+	began := time.Now()
 	ids := make([]string, 0, len(known))
 	for id, asking := range known {
 		ids = append(ids, id)
 		slices.SortFunc(asking, func(i, j int) int { return inStream(events[i].Message, events[j].Message) })
 	}
-	pasts, err := s.pasts(ctx, events, slices.Concat(slices.Collect(maps.Values(known))...))
-	if err != nil {
-		return err
+	var pasts map[int]past
+	unknown := held.has(malformedTable)
+	if !unknown {
+		var err error
+		pasts, err = s.pasts(ctx, events, slices.Concat(slices.Collect(maps.Values(known))...))
+		if unknown = s.tablesBehind(ctx, err).has(malformedTable); err != nil && !unknown {
+			return err
+		}
 	}
 	rows, err := s.pool.Query(ctx, `
 		SELECT id, request_id, request, raw, stream_sequence, stream_time, source, state, for_person_since IS NOT NULL, received_at, settled_at
@@ -53,6 +63,8 @@ func (s *Store) repeat(ctx context.Context, events []request.Event, known map[st
 				answers[i] = Redelivered
 			case place(e.Message) == spot{f.sequence, at.UnixMicro()}:
 				answers[i] = Redelivered
+			case unknown:
+				answers[i] = waiting
 			default:
 				differs := differsIn(e, stored, raw)
 				if differs == nil {
@@ -73,6 +85,8 @@ func (s *Store) repeat(ctx context.Context, events []request.Event, known map[st
 	for _, gone := range known {
 		for _, i := range gone {
 			switch p := pasts[i]; {
+			case unknown:
+				answers[i] = waiting
 			case p.kind != "": // a conflict with it, while there was one
 				answers[i] = Redelivered
 			case p.tooOld:
@@ -82,15 +96,39 @@ func (s *Store) repeat(ctx context.Context, events []request.Event, known map[st
 			}
 		}
 	}
+	if unknown && slices.Contains(answers, waiting) {
+		_ = s.waitsFor(ctx, malformedTable, began) // Add says it to each
+	}
 	queueMalformed(&conflicts, "conflict", conflicting)
-	all, err := s.sendAsked(ctx, &repeats, &conflicts)
-	if err == nil && !all {
-		err = s.keptConflicts(ctx, events, answers)
+	return cmp.Or(s.sendAnswered(ctx, repeatsTable, &repeats, Repeated, answers, func(bool) error { return s.keptRepeats(ctx, events, answers) }),
+		s.sendAnswered(ctx, malformedTable, &conflicts, Conflicting, answers, func(all bool) error {
+			if all {
+				return nil
+			}
+			return s.keptConflicts(ctx, events, answers)
+		}))
+}
+
+// sendAnswered stores what events are answered with, and has kept look whether each is. Where the table is held, all
+// these events wait.
+func (s *Store) sendAnswered(ctx context.Context, table string, b *pgx.Batch, answer Added, answers []Added, kept func(all bool) error) error {
+	if b.Len() == 0 {
+		return nil
 	}
-	if err != nil {
+	all, err := s.sendAsked(ctx, table, b)
+	switch {
+	case errors.Is(err, ErrTableLocked):
+		for i := range answers {
+			if answers[i] == answer {
+				answers[i] = waiting
+			}
+		}
+		return nil
+	case err != nil:
 		return err
+	default:
+		return kept(all)
 	}
-	return s.keptRepeats(ctx, events, answers)
 }
 
 // past is what is known of a message that made no request, whatever its id is.
@@ -175,48 +213,48 @@ func (s *Store) keptConflicts(ctx context.Context, events []request.Event, answe
 	return err
 }
 
-// sendAsked stores what waits for an answer of its own and wakes the Publisher. Where somebody
+// sendAsked stores in a table what waits for an answer of its own, and wakes the Publisher. Where somebody
 // holds rows of it locked, as of a message that comes again, all but these are stored; all: there
-// are none.
-func (s *Store) sendAsked(ctx context.Context, batches ...*pgx.Batch) (all bool, err error) {
-	all = true
-	for _, b := range batches {
-		if b.Len() == 0 {
-			continue
-		}
-		apart := s.waryAsked.Now()
-		if !apart {
-			var together pgx.Batch
-			together.Queue(`SELECT ` + database.Patiently)
-			together.QueuedQueries = append(together.QueuedQueries, b.QueuedQueries...)
-			if err = s.pool.SendBatch(ctx, &together).Close(); database.RowsLocked(ctx, s.pool, err) {
-				s.waryAsked.Met()
-				apart = true
-			}
-		}
-		if apart {
-			var sent bool
-			sent, err = s.sendApart(ctx, b)
-			all = all && sent
-		}
-		if err != nil {
-			return false, database.Wrap("add: keep", err)
-		}
-		s.Results.Asked.Raise()
+// are none. Where somebody holds the table it is ErrTableLocked, and nothing is stored.
+func (s *Store) sendAsked(ctx context.Context, table string, b *pgx.Batch) (all bool, err error) {
+	began := time.Now()
+	if s.heldTables(ctx).has(table) {
+		return false, s.waitsFor(ctx, table, began)
 	}
+	all, apart := true, s.waryAsked.Now()
+	if !apart {
+		var together pgx.Batch
+		together.Queue(`SELECT ` + database.Patiently)
+		together.QueuedQueries = append(together.QueuedQueries, b.QueuedQueries...)
+		if err = s.pool.SendBatch(ctx, &together).Close(); database.RowsLocked(ctx, s.pool, err, "outbox", table) {
+			s.waryAsked.Met()
+			apart = true
+		}
+	}
+	if apart {
+		all, err = s.sendApart(ctx, table, b)
+	}
+	if s.tablesBehind(ctx, err).has(table) {
+		return false, s.waitsFor(ctx, table, began)
+	}
+	if err != nil {
+		return false, database.Wrap("add: keep", err)
+	}
+	s.kept[table].GoesOn(time.Now())
+	s.Results.Asked.Raise()
 	return all, nil
 }
 
 // sendApart carries out each statement of a batch by itself, and leaves out those that would
 // have to wait for a row; all: there are none.
-func (s *Store) sendApart(ctx context.Context, b *pgx.Batch) (all bool, err error) {
+func (s *Store) sendApart(ctx context.Context, table string, b *pgx.Batch) (all bool, err error) {
 	all = true
 	for _, q := range b.QueuedQueries {
 		var one pgx.Batch
 		one.Queue(`SELECT set_config('lock_timeout', $1, true)`, database.NoPatience)
 		one.Queue(q.SQL, q.Arguments...)
 		if err := s.pool.SendBatch(ctx, &one).Close(); err != nil {
-			if all = false; !database.RowsLocked(ctx, s.pool, err) {
+			if all = false; !database.RowsLocked(ctx, s.pool, err, "outbox", table) {
 				return false, err
 			}
 		}
@@ -261,7 +299,7 @@ func (s *Store) addMalformedBatch(ctx context.Context, all []request.Malformed) 
 	var b pgx.Batch
 	queueMalformed(&b, "malformed", all)
 	own := make([]error, len(all))
-	if sent, err := s.sendAsked(ctx, &b); err != nil || sent {
+	if sent, err := s.sendAsked(ctx, malformedTable, &b); err != nil || sent {
 		return own, err
 	}
 	events, at := make([]request.Event, len(all)), make([]int, len(all))

@@ -43,10 +43,12 @@ type Store struct {
 	leased   atomic.Uint64 // statements that lease
 	inDoubt  inDoubt       // those that were not answered
 
-	claims, stores, outcomes gate.Stall // whether Postgres lets claims through, what is added, what is recorded
+	claims, stores, outcomes gate.Stall             // whether Postgres lets claims through, what is added, what is recorded
+	kept                     map[string]*gate.Stall // and what is kept in the tables that only some messages need
 
 	locked                           lockedIDs // known to Add
 	waryAdds, waryAsked, waryRecords database.Wary
+	waryTables                       database.Wary // of the tables in kept
 
 	adds      *batch.Group[request.Event, Added]
 	addsApart *batch.Group[request.Event, Added] // of those whose row was found locked, one at a time
@@ -74,13 +76,14 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	s := &Store{
 		pool: pool, worker: worker, leaseFor: attemptLimit + request.LeaseMargin,
 		inDoubt: inDoubt{marked: loop.NewSignal()},
+		kept:    map[string]*gate.Stall{malformedTable: {}, repeatsTable: {}},
 		Due:     loop.NewSignal(),
 	}
 	s.adds = batch.New(batchSize, s.addBatch)
 	s.adds.Split = database.IsDataError
 	s.adds.Size, s.adds.MostBytes = func(e request.Event) int { return len(e.Raw) + len(e.Request) }, batchBytes
 	s.addsApart = batch.New(1, func(ctx context.Context, events []request.Event) ([]Added, error) {
-		return s.addApart(ctx, events, unleased)
+		return s.addApart(ctx, events, s.heldTables(ctx), unleased)
 	})
 	s.malformed = batch.New(batchSize, s.addMalformedBatch)
 	s.malformed.Split = database.IsDataError
@@ -102,7 +105,7 @@ func Away(err error) bool {
 	if others := (*othersError)(nil); errors.As(err, &others) {
 		return false
 	}
-	return err != nil && !database.IsDataError(err) && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrOld) && !errors.Is(err, ErrLocked) && !errors.Is(err, ErrLeaseLost)
+	return err != nil && !database.IsDataError(err) && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrOld) && !errors.Is(err, ErrLocked) && !errors.Is(err, ErrTableLocked) && !errors.Is(err, ErrLeaseLost)
 }
 
 // ErrReadOnly is returned by Ready where Postgres answers and cannot write: it is a standby, or

@@ -47,7 +47,7 @@ func (desk *Desk) Matching(ctx context.Context, c Change, a Act, f Filter) (Affe
 // not keep a thousand others from what a person decided.
 func (desk *Desk) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
 	all, _, err := desk.do(ctx, c, a, f, "")
-	if database.WaitedForLock(err) && database.RowsLocked(ctx, desk.pool, err) {
+	if database.WaitedForLock(err) && database.RowsLocked(ctx, desk.pool, err, "outbox", "outbox_acts") {
 		var left []int64
 		if all, left, err = desk.do(ctx, c, a, f, "SKIP LOCKED"); len(left) > 0 && err == nil {
 			all.Locked, err = desk.stillMatching(ctx, c, left)

@@ -115,7 +115,7 @@ func (s *Outgoing) MarkPublished(ctx context.Context, acked []Answer) error {
 	b.Queue(`SELECT set_config('synchronous_commit', 'off', true), ` + database.Patiently) // of this transaction: the batch is one
 	queueMarks(&b, acked)
 	err := s.pool.SendBatch(ctx, &b).Close()
-	if database.RowsLocked(ctx, s.pool, err) {
+	if database.RowsLocked(ctx, s.pool, err, "outbox", "outbox_repeats", "outbox_malformed") {
 		s.wary.Met()
 		err = s.markApart(ctx, acked)
 	}

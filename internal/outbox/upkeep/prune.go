@@ -123,7 +123,7 @@ func (u *Upkeep) PruneFrom(ctx context.Context, from *Cursor) (gone int, more bo
 			repeats AS (DELETE FROM outbox_repeats USING old WHERE outbox_id = old.id)
 			DELETE FROM outbox USING old WHERE outbox.id = old.id`, u.Retention, locked)
 	})
-	if database.RowsLocked(ctx, u.pool, err) {
+	if database.RowsLocked(ctx, u.pool, err, "outbox", "outbox_attempts", "outbox_repeats") {
 		return 0, more, nil // a history's row: the next turn has another look, this one goes on behind the batch
 	}
 	return gone, more, err
