@@ -211,7 +211,12 @@ func shownNATS(list string) string {
 	}
 	var shown []string
 	for _, part := range natsParts(list) {
-		if u, err := url.Parse(part); err != nil || maybeSeed(u.Hostname()) {
+		u, err := url.Parse(part)
+		if err != nil || maybeSeed(u.Hostname()) {
+			return "(hidden)"
+		}
+		// A server of NATS has no path: a word before a slash may be a piece of a secret.
+		if strings.Trim(u.Path, "/") != "" && !strings.ContainsAny(u.Host, ".:") {
 			return "(hidden)"
 		}
 		shown = append(shown, shownAddress(part))

@@ -17,6 +17,7 @@ func TestSecretInAnotherField(t *testing.T) {
 	t.Parallel()
 	const secret = "8f3e0b7c5d2a49164c5b7e0f9a1d3c62"
 	const sid, key = "AC" + "00000000000000000000000000000001", "SK" + "00000000000000000000000000000008"
+	const traced = "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1 "
 	const seed = "SUAIBDPBAUTWCWBKIO6XHQNINK5FWJW4OHLXC3HQ2KFE4PEJUA44CNHTC4"
 	file := t.TempDir() + "/events"
 	if err := os.WriteFile(file, requestOf("never-sent"), 0o600); err != nil {
@@ -64,6 +65,15 @@ func TestSecretInAnotherField(t *testing.T) {
 		"headers of traces":               {"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1 OTEL_EXPORTER_OTLP_HEADERS=" + secret + ",api-key=" + secret + "%zz", true, ""},
 		"a path of the traces' endpoint":  {"OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1/" + secret, true, ""},
 		"a query of the traces' endpoint": {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://127.0.0.1:1/?key=" + secret, true, ""},
+		"sampler of traces":               {traced + "OTEL_TRACES_SAMPLER=" + secret, true, ""},
+		"the sampler's argument":          {traced + "OTEL_TRACES_SAMPLER=traceidratio OTEL_TRACES_SAMPLER_ARG=" + secret, true, ""},
+		"attributes of traces":            {traced + "OTEL_RESOURCE_ATTRIBUTES=" + secret, true, ""},
+		"an attribute with an escape":     {traced + "OTEL_RESOURCE_ATTRIBUTES=key=%zz" + secret, true, ""},
+		"numbers of traces":               {traced + "OTEL_BSP_SCHEDULE_DELAY=" + secret + " OTEL_BSP_MAX_QUEUE_SIZE=" + secret + " OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=" + secret + " OTEL_EXPORTER_OTLP_TIMEOUT=" + secret, true, ""},
+		"files of traces":                 {traced + "OTEL_EXPORTER_OTLP_CERTIFICATE=" + secret + " OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE=" + secret + " OTEL_EXPORTER_OTLP_CLIENT_KEY=" + secret, true, ""},
+		"words of traces":                 {traced + "OTEL_EXPORTER_OTLP_COMPRESSION=" + secret + " OTEL_EXPORTER_OTLP_INSECURE=" + secret + " OTEL_PROPAGATORS=" + secret + " OTEL_LOG_LEVEL=" + secret, true, ""},
+		"an exporter of traces":           {traced + "OTEL_TRACES_EXPORTER=" + secret, true, ""},
+		"a protocol of traces":            {traced + "OTEL_EXPORTER_OTLP_PROTOCOL=" + secret, true, ""},
 		"a user of the proxy":             {"HTTPS_PROXY=http://svc:" + secret + "@127.0.0.1:1", true, ""},
 		"a path of the proxy":             {"HTTPS_PROXY=http://127.0.0.1:1/" + secret, false, ""},
 		"a query of DATABASE_URL":         {"DATABASE_URL=postgres://127.0.0.1:1/base?password=" + secret + "&sslpassword=" + secret, true, ""},

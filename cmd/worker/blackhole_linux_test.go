@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -91,7 +92,7 @@ func TestBlackHole(t *testing.T) {
 		kept := env[:0]
 		for _, setting := range env { // all others have their defaults
 			name, _, _ := strings.Cut(setting, "=")
-			if !oneOf(name, "FLEX_TIMEOUT", "FLEX_RATE", "RETRY_MIN_DELAY", "RETRY_MAX_DELAY", "LOOKUP_SETTLE") {
+			if !slices.Contains([]string{"FLEX_TIMEOUT", "FLEX_RATE", "RETRY_MIN_DELAY", "RETRY_MAX_DELAY", "LOOKUP_SETTLE"}, name) {
 				kept = append(kept, setting)
 			}
 		}

@@ -114,7 +114,7 @@ func loadField(f reflect.StructField, into reflect.Value) error {
 	}
 	one := reflect.New(reflect.StructOf([]reflect.StructField{f}))
 	if envconfig.Process("", one.Interface()) != nil {
-		return fmt.Errorf("%s=%s is not %s", name, value, expected[f.Type.String()])
+		return fmt.Errorf("%s is not %s (its value is not shown)", name, expected[f.Type.String()])
 	}
 	into.Set(one.Elem().Field(0))
 	return nil
@@ -129,6 +129,30 @@ var (
 	subjectPattern = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 	namePattern    = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 )
+
+// A form is what the values of a setting are made of. A value that is made otherwise may be a secret that stands in the
+// wrong place, and is not shown.
+type form struct {
+	fits func(string) bool
+	want string
+}
+
+var (
+	nameForm    = form{namePattern.MatchString, "may have letters, digits, _ and - only"}
+	subjectForm = form{subjectPattern.MatchString, "is not a subject of plain tokens"}
+	forms       = map[string]form{
+		"REQUESTS_STREAM": nameForm, "REQUESTS_CONSUMER": nameForm, "RESULTS_STREAM": nameForm,
+		"REQUESTS_SUBJECT": subjectForm, "RESULTS_SUBJECT": subjectForm,
+		"LOOKUP_ATTRIBUTE": {fits: func(name string) bool { return flex.AttributeProblem(name) == "" }}, // which says what it wants
+		"UNCERTAIN_POLICY": {oneOf("hold", "retry", "fail"), "must be hold, retry or fail"},
+		"LOG_LEVEL":        {oneOf("debug", "info", "warn", "error"), "must be debug, info, warn or error"},
+		"LOG_FORMAT":       {oneOf("json", "text"), "must be json or text"},
+	}
+)
+
+func oneOf(words ...string) func(string) bool {
+	return func(value string) bool { return slices.Contains(words, value) }
+}
 
 // faults are what is wrong with values that could be read.
 func (c Config) faults() []error {
@@ -146,15 +170,18 @@ func (c Config) faults() []error {
 	if problem := natsProblem(string(c.NATSURL)); problem != "" {
 		want(false, "NATS_URL %s", problem)
 	}
-	for _, s := range [][2]string{{"REQUESTS_SUBJECT", c.RequestsSubject}, {"RESULTS_SUBJECT", c.ResultsSubject}} {
-		want(subjectPattern.MatchString(s[1]), "%s=%s is not a subject of plain tokens", s[0], s[1])
+	fits := func(name, value string) bool {
+		want(forms[name].fits(value), "%s %s (its value is not shown)", name, forms[name].want)
+		return forms[name].fits(value)
 	}
+	subjects := fits("REQUESTS_SUBJECT", c.RequestsSubject)
+	subjects = fits("RESULTS_SUBJECT", c.ResultsSubject) && subjects
 	requests, results := c.RequestsSubject+".", c.ResultsSubject+"."
-	want(!strings.HasPrefix(requests, results) && !strings.HasPrefix(results, requests),
+	want(!subjects || !strings.HasPrefix(requests, results) && !strings.HasPrefix(results, requests),
 		"REQUESTS_SUBJECT=%s and RESULTS_SUBJECT=%s must not lie within each other: results would come back as requests, without end", c.RequestsSubject, c.ResultsSubject)
-	for _, s := range [][2]string{{"REQUESTS_STREAM", c.RequestsStream}, {"REQUESTS_CONSUMER", c.RequestsConsumer}, {"RESULTS_STREAM", c.ResultsStream}} {
-		want(namePattern.MatchString(s[1]), "%s=%s may have letters, digits, _ and - only", s[0], s[1])
-	}
+	fits("REQUESTS_STREAM", c.RequestsStream)
+	fits("REQUESTS_CONSUMER", c.RequestsConsumer)
+	fits("RESULTS_STREAM", c.ResultsStream)
 	want((c.NATSCertFile == "") == (c.NATSKeyFile == ""), "NATS_CERT_FILE and NATS_KEY_FILE go together")
 	for _, s := range [][2]string{{"NATS_CREDS_FILE", c.NATSCredsFile}, {"NATS_CA_FILE", c.NATSCAFile}, {"NATS_CERT_FILE", c.NATSCertFile}, {"NATS_KEY_FILE", c.NATSKeyFile}} {
 		if s[1] != "" {
@@ -178,18 +205,18 @@ func (c Config) faults() []error {
 	want(c.RetryMinDelay >= time.Millisecond, "RETRY_MIN_DELAY=%v must be at least 1ms", c.RetryMinDelay)
 	want(c.RetryMaxDelay >= c.RetryMinDelay && c.RetryMaxDelay <= 24*time.Hour, "RETRY_MAX_DELAY=%v must be between RETRY_MIN_DELAY and 24h", c.RetryMaxDelay)
 	attribute := flex.AttributeProblem(c.LookupAttribute)
-	want(attribute == "", "LOOKUP_ATTRIBUTE=%s %s", c.LookupAttribute, attribute)
+	want(attribute == "", "LOOKUP_ATTRIBUTE %s (its value is not shown)", attribute)
 	want(c.LookupSettle >= time.Second && c.LookupSettle <= 4*time.Minute, "LOOKUP_SETTLE=%v must be between 1s and 4m: TaskRouter forgets a finished task after five minutes", c.LookupSettle)
-	want(oneOf(c.UncertainPolicy, "hold", "retry", "fail"), "UNCERTAIN_POLICY=%s must be hold, retry or fail", c.UncertainPolicy)
+	fits("UNCERTAIN_POLICY", c.UncertainPolicy)
 	want(c.Retention == 0 || c.Retention >= time.Hour, "RETENTION=%v must be 0 (never) or at least 1h: a repeat is recognised only while its row is there", c.Retention)
 	want(c.ShutdownGrace >= 0, "SHUTDOWN_GRACE=%v must not be negative", c.ShutdownGrace)
 	if c.AdminAddr != "" {
 		problem := adminProblem(c.AdminAddr)
 		want(problem == "", "%s", problem)
 	}
-	want(oneOf(c.LogLevel, "debug", "info", "warn", "error"), "LOG_LEVEL=%s must be debug, info, warn or error", c.LogLevel)
+	fits("LOG_LEVEL", c.LogLevel)
 	faults = append(faults, traceFaults()...)
-	want(oneOf(c.LogFormat, "json", "text"), "LOG_FORMAT=%s must be json or text", c.LogFormat)
+	fits("LOG_FORMAT", c.LogFormat)
 	return faults
 }
 
@@ -244,13 +271,4 @@ func (c Config) credentials() (user, password string) {
 		return string(c.TwilioAPIKey), c.TwilioAPISecret.Value()
 	}
 	return string(c.TwilioAccountSID), c.TwilioAuthToken.Value()
-}
-
-func oneOf(s string, options ...string) bool {
-	for _, o := range options {
-		if s == o {
-			return true
-		}
-	}
-	return false
 }

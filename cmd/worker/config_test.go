@@ -102,38 +102,38 @@ func TestFaults(t *testing.T) {
 	for _, c := range [][3]string{
 		{"DATABASE_URL", "mysql:/x", "DATABASE_URL is not a Postgres address such as postgres://worker@db/worker"},
 		{"DATABASE_URL", "postgres://worker@db/worker?pool_max_conns=many", "DATABASE_URL is not a Postgres address such as postgres://worker@db/worker"},
-		{"MIGRATE", "yes", "MIGRATE=yes is not true or false"},
+		{"MIGRATE", "yes", "MIGRATE is not true or false (its value is not shown)"},
 		{"NATS_CERT_FILE", "config_test.go", "NATS_CERT_FILE and NATS_KEY_FILE go together"},
 		{"NATS_CA_FILE", "/x", "NATS_CA_FILE is not the path of a file that can be read: no such file or directory (its value is not shown: it may be what belongs in the file)"},
 		{"RESULTS_SUBJECT", "interactions.requests", "REQUESTS_SUBJECT=interactions.requests and RESULTS_SUBJECT=interactions.requests must not lie within each other: results would come back as requests, without end"},
 		{"RESULTS_SUBJECT", "interactions.requests.results", "REQUESTS_SUBJECT=interactions.requests and RESULTS_SUBJECT=interactions.requests.results must not lie within each other: results would come back as requests, without end"},
 		{"REQUESTS_SUBJECT", "interactions.results.again", "REQUESTS_SUBJECT=interactions.results.again and RESULTS_SUBJECT=interactions.results must not lie within each other: results would come back as requests, without end"},
-		{"REQUESTS_STREAM", "A.B", "REQUESTS_STREAM=A.B may have letters, digits, _ and - only"},
-		{"REQUESTS_SUBJECT", "a.>", "REQUESTS_SUBJECT=a.> is not a subject of plain tokens"},
-		{"RESULTS_SUBJECT", "a..b", "RESULTS_SUBJECT=a..b is not a subject of plain tokens"},
-		{"REQUESTS_CONSUMER", "a b", "REQUESTS_CONSUMER=a b may have letters, digits, _ and - only"},
+		{"REQUESTS_STREAM", "A.B", "REQUESTS_STREAM may have letters, digits, _ and - only (its value is not shown)"},
+		{"REQUESTS_SUBJECT", "a.>", "REQUESTS_SUBJECT is not a subject of plain tokens (its value is not shown)"},
+		{"RESULTS_SUBJECT", "a..b", "RESULTS_SUBJECT is not a subject of plain tokens (its value is not shown)"},
+		{"REQUESTS_CONSUMER", "a b", "REQUESTS_CONSUMER may have letters, digits, _ and - only (its value is not shown)"},
 		{"TWILIO_ACCOUNT_SID", "SK1", "TWILIO_ACCOUNT_SID must begin with AC (its value is not shown: it may be the token)"},
 		{"TWILIO_API_KEY", "SK1", "give either TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN or TWILIO_API_KEY and TWILIO_API_SECRET, not both"},
 		{"FLEX_URL", "http://flex.example", "FLEX_URL must be https; plain http is for a loopback address only, or for test networks with FLEX_INSECURE_HTTP=true"},
 		{"HTTPS_PROXY", "http://me:a%secret@proxy:1", "HTTPS_PROXY is not the address of a proxy such as http://proxy.example.com:3128 (its value is not shown)"},
 		{"http_proxy", `"proxy:3128"`, "http_proxy is not the address of a proxy such as http://proxy.example.com:3128 (its value is not shown)"},
-		{"FLEX_INSECURE_HTTP", "yes", "FLEX_INSECURE_HTTP=yes is not true or false"},
+		{"FLEX_INSECURE_HTTP", "yes", "FLEX_INSECURE_HTTP is not true or false (its value is not shown)"},
 		{"FLEX_URL", "flex", "FLEX_URL is not an address such as https://flex-api.twilio.com"},
 		{"TASKROUTER_URL", "https://u:p@x", "TASKROUTER_URL must have no user, query or fragment"},
-		{"FLEX_TIMEOUT", "30", "FLEX_TIMEOUT=30 is not a duration such as 30s, 5m or 720h"},
+		{"FLEX_TIMEOUT", "30", "FLEX_TIMEOUT is not a duration such as 30s, 5m or 720h (its value is not shown)"},
 		{"FLEX_TIMEOUT", "-5s", "FLEX_TIMEOUT=-5s must be between 1s and 5m"},
-		{"FLEX_CONCURRENCY", "1.5", "FLEX_CONCURRENCY=1.5 is not a whole number"},
+		{"FLEX_CONCURRENCY", "1.5", "FLEX_CONCURRENCY is not a whole number (its value is not shown)"},
 		{"FLEX_CONCURRENCY", "0", "FLEX_CONCURRENCY=0 must be between 1 and 1000"},
 		{"FLEX_RATE", "NaN", "FLEX_RATE=NaN must be between 0 and 1000000"},
-		{"FLEX_RATE", "five", "FLEX_RATE=five is not a number"},
+		{"FLEX_RATE", "five", "FLEX_RATE is not a number (its value is not shown)"},
 		{"FLEX_RATE", "-1", "FLEX_RATE=-1 must be between 0 and 1000000"},
 		{"RETRY_MAX_ATTEMPTS", "0", "RETRY_MAX_ATTEMPTS=0 must be at least 1"},
 		{"RETRY_MIN_DELAY", "0s", "RETRY_MIN_DELAY=0s must be at least 1ms"},
 		{"RETRY_MAX_DELAY", "1ms", "RETRY_MAX_DELAY=1ms must be between RETRY_MIN_DELAY and 24h"},
-		{"LOOKUP_ATTRIBUTE", "a-b", "LOOKUP_ATTRIBUTE=a-b may have letters, digits and _ only, 64 at most, and begin with a letter: TaskRouter's expressions know no others"},
-		{"LOOKUP_ATTRIBUTE", strings.Repeat("a", 65), "LOOKUP_ATTRIBUTE=" + strings.Repeat("a", 65) + " may have letters, digits and _ only, 64 at most, and begin with a letter: TaskRouter's expressions know no others"},
-		{"LOOKUP_ATTRIBUTE", "channelType", "LOOKUP_ATTRIBUTE=channelType must be another name: Twilio itself uses this one"},
-		{"LOOKUP_ATTRIBUTE", "IN", "LOOKUP_ATTRIBUTE=IN must be another name: Twilio itself uses this one"},
+		{"LOOKUP_ATTRIBUTE", "a-b", "LOOKUP_ATTRIBUTE may have letters, digits and _ only, 64 at most, and begin with a letter: TaskRouter's expressions know no others (its value is not shown)"},
+		{"LOOKUP_ATTRIBUTE", strings.Repeat("a", 65), "LOOKUP_ATTRIBUTE may have letters, digits and _ only, 64 at most, and begin with a letter: TaskRouter's expressions know no others (its value is not shown)"},
+		{"LOOKUP_ATTRIBUTE", "channelType", "LOOKUP_ATTRIBUTE must be another name: Twilio itself uses this one (its value is not shown)"},
+		{"LOOKUP_ATTRIBUTE", "IN", "LOOKUP_ATTRIBUTE must be another name: Twilio itself uses this one (its value is not shown)"},
 		{"FLEX_URL", "https://flex-api.twilio.com/v1", "FLEX_URL must have no path at twilio.com: the worker adds /v1/... to it, and Twilio knows no such path behind another"},
 		{"FLEX_URL", "https://Flex-API.Twilio.com./v1/Interactions/", "FLEX_URL must have no path at twilio.com: the worker adds /v1/... to it, and Twilio knows no such path behind another"},
 		{"TASKROUTER_URL", "https://taskrouter.twilio.com/v1", "TASKROUTER_URL must have no path at twilio.com: the worker adds /v1/... to it, and Twilio knows no such path behind another"},
@@ -143,14 +143,14 @@ func TestFaults(t *testing.T) {
 		{"FLEX_URL", "https://flex.example?", "FLEX_URL must have no user, query or fragment"},
 		{"FLEX_URL", "https://flex.example#", "FLEX_URL must have no user, query or fragment"},
 		{"LOOKUP_SETTLE", "5m", "LOOKUP_SETTLE=5m0s must be between 1s and 4m: TaskRouter forgets a finished task after five minutes"},
-		{"UNCERTAIN_POLICY", "guess", "UNCERTAIN_POLICY=guess must be hold, retry or fail"},
+		{"UNCERTAIN_POLICY", "guess", "UNCERTAIN_POLICY must be hold, retry or fail (its value is not shown)"},
 		{"RETENTION", "1m", "RETENTION=1m0s must be 0 (never) or at least 1h: a repeat is recognised only while its row is there"},
 		{"SHUTDOWN_GRACE", "-1s", "SHUTDOWN_GRACE=-1s must not be negative"},
 		{"ADMIN_ADDR", "8080", "ADMIN_ADDR=8080 must be host:port or :port"},
 		{"ADMIN_ADDR", "me:secret@:8080", "ADMIN_ADDR must be host:port or :port and nothing else (its value is not shown)"},
 		{"ADMIN_ADDR", ":80800", "ADMIN_ADDR=:80800 must be host:port or :port"},
-		{"LOG_LEVEL", "loud", "LOG_LEVEL=loud must be debug, info, warn or error"},
-		{"LOG_FORMAT", "xml", "LOG_FORMAT=xml must be json or text"},
+		{"LOG_LEVEL", "loud", "LOG_LEVEL must be debug, info, warn or error (its value is not shown)"},
+		{"LOG_FORMAT", "xml", "LOG_FORMAT must be json or text (its value is not shown)"},
 	} {
 		setEnv(t, required(c[0], c[1]))
 		if _, err := loadConfig(); err == nil || err.Error() != c[2] {
@@ -222,11 +222,11 @@ func TestFaultsTogether(t *testing.T) {
 	_, err := loadConfig()
 	want := []string{
 		"TWILIO_AUTH_TOKEN is set but empty",
-		"FLEX_TIMEOUT=30 is not a duration such as 30s, 5m or 720h",
+		"FLEX_TIMEOUT is not a duration such as 30s, 5m or 720h (its value is not shown)",
 		"DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE)",
 		"NATS_CERT_FILE and NATS_KEY_FILE go together",
 		"FLEX_RATE=-1 must be between 0 and 1000000",
-		"LOG_LEVEL=loud must be debug, info, warn or error",
+		"LOG_LEVEL must be debug, info, warn or error (its value is not shown)",
 	}
 	if err == nil || err.Error() != strings.Join(want, "\n") {
 		t.Errorf("got\n%v\nwant\n%s", err, strings.Join(want, "\n"))
@@ -356,6 +356,24 @@ func TestSecretsAreNeverShown(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "(hidden)") {
 		t.Error("nothing was shown at all")
+	}
+}
+
+// TestSecretInAnySetting: whichever setting a secret stands in by mistake, neither the fault nor `worker config` shows it
+// where the setting cannot have such a value. What can be a name, such as that of a stream, is shown.
+func TestSecretInAnySetting(t *testing.T) {
+	fields := reflect.TypeFor[Config]()
+	for i := range fields.NumField() {
+		name := fields.Field(i).Tag.Get("envconfig")
+		for _, secret := range []string{"8f3e0b7c/5d2a+49164c5b7e0f9a1d3c62==", "-----BEGIN PRIVATE KEY-----\n8f3e0b7c5d2a49164c5b7e0f9a1d3c62\n"} {
+			for _, in := range []string{name, name + "_FILE"} {
+				setEnv(t, required(in, secret))
+				cfg, err := loadConfig()
+				if piece := shows(fmt.Sprint(err, settings(cfg)), "8f3e0b7c") + shows(fmt.Sprint(err, settings(cfg)), "49164c5b7e0f9a1d3c62"); piece != "" {
+					t.Errorf("%s: shows %q: %v, %v", in, piece, err, settings(cfg))
+				}
+			}
+		}
 	}
 }
 

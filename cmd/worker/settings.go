@@ -34,6 +34,8 @@ func settings(cfg Config) []setting {
 			value = shownPath(value)
 		case name == "ADMIN_ADDR":
 			value = shownAdmin(value)
+		case forms[name].fits != nil && !forms[name].fits(value):
+			value = "(hidden)"
 		}
 		all = append(all, setting{name, value, from, f.Tag.Get("doc")})
 	}

@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/otelenv"
 	"flexworker/internal/outbox"
 	"flexworker/internal/trouble"
 )
@@ -92,9 +93,12 @@ func (a *app) traces(ctx context.Context) (func(), error) {
 	if !wanted {
 		return func() {}, nil
 	}
+	for _, name := range otelenv.Ignored() {
+		a.log.Warn(otelFault, "name", name)
+	}
 	otel.SetLogger(logr.New(sdkLog{a.log}))
-	var failing trouble.Trouble // its end is not known: the SDK reports failures only
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { failing.Tell(a.log, "some traces are lost", withoutPaths(err)) }))
+	// Until the provider is made the SDK reads its variables, and its errors quote them.
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) { a.log.Warn(otelFault, "name", "OTEL_*") }))
 	exporter, err := otlptracehttp.New(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("OTEL_*: %w", err)
@@ -106,6 +110,8 @@ func (a *app) traces(ctx context.Context) (func(), error) {
 	}
 	provider := sdk.NewTracerProvider(sdk.WithBatcher(exporter))
 	otel.SetTracerProvider(provider)
+	var failing trouble.Trouble // its end is not known: the SDK reports failures only
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { failing.Tell(a.log, "some traces are lost", withoutPaths(err)) }))
 	a.state.tracing = true
 	return func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
@@ -141,10 +147,25 @@ func (s sdkLog) Info(_ int, message string, _ ...any) {
 	s.log.Warn("OpenTelemetry warns", "of", message)
 }
 
-// Error is mostly a variable that it cannot read.
-func (s sdkLog) Error(_ error, message string, _ ...any) {
-	s.log.Warn("an OTEL_* variable cannot be obeyed", "failed", message)
+// Error is mostly a variable that it cannot read. Of the values that it quotes only the name of the variable is kept in
+// which they stand.
+func (s sdkLog) Error(_ error, message string, keysAndValues ...any) {
+	var names []string
+	for _, variable := range os.Environ() {
+		name, value, _ := strings.Cut(variable, "=")
+		for i := 1; i < len(keysAndValues); i += 2 {
+			text, _ := keysAndValues[i].(string)
+			if strings.HasPrefix(name, "OTEL_") && text != "" && strings.Contains(value, text) {
+				names = append(names, name)
+				break
+			}
+		}
+	}
+	s.log.Warn(otelFault, "name", strings.Join(names, ", "), "failed", message)
 }
+
+// otelFault is said of a variable that OpenTelemetry cannot read. Its value may be a secret, and is not shown.
+const otelFault = "an OTEL_* variable cannot be obeyed"
 
 // WithValues drops the values.
 func (s sdkLog) WithValues(...any) logr.LogSink { return s }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -91,6 +92,43 @@ func TestTraces(t *testing.T) {
 				t.Errorf("the log says\n%s", said)
 			}
 		})
+	}
+}
+
+// TestTraceFaultsAreNamed: each OTEL_* variable that cannot be obeyed is named once, without its value, in the worker's log
+// and in the form of that log; what can be obeyed is not named.
+func TestTraceFaultsAreNamed(t *testing.T) {
+	t.Parallel()
+	const secret = "8f3e0b7c5d2a49164c5b7e0f9a1d3c62"
+	faulty := []string{"OTEL_SPAN_LINK_COUNT_LIMIT=" + secret, "OTEL_BSP_SCHEDULE_DELAY=" + secret, "OTEL_EXPORTER_OTLP_TIMEOUT=10s " + secret, "OTEL_TRACES_SAMPLER=" + secret,
+		"OTEL_TRACES_SAMPLER_ARG=" + secret, "OTEL_RESOURCE_ATTRIBUTES=" + secret, "OTEL_EXPORTER_OTLP_CERTIFICATE=" + secret + ".pem", "OTEL_EXPORTER_OTLP_HEADERS=key-" + secret}
+	env := append([]string{"FLEXWORKER_TEST_CHILD=1", "DATABASE_URL=postgres://127.0.0.1:1/base", "NATS_URL=nats://127.0.0.1:1", "ADMIN_ADDR=", "LOG_FORMAT=json",
+		"TWILIO_ACCOUNT_SID=AC00000000000000000000000000000001", "TWILIO_AUTH_TOKEN=t", "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", "OTEL_BSP_EXPORT_TIMEOUT= 10 "}, faulty...)
+	c := (&rig{t: t}).command(env, "run")
+	expect.Eventually(t, func() error {
+		if !strings.Contains(c.log.String(), "not ready yet") {
+			return fmt.Errorf("it says %s", c.log.String())
+		}
+		return nil
+	})
+	stopped(t, c)
+	named := map[string]int{}
+	for line := range strings.Lines(c.log.String()) {
+		var said struct{ Msg, Name string }
+		if err := json.Unmarshal([]byte(line), &said); err != nil {
+			t.Errorf("%v: %s", err, line)
+		}
+		if said.Msg == otelFault {
+			named[said.Name]++
+		}
+	}
+	for _, variable := range faulty {
+		if name, _, _ := strings.Cut(variable, "="); named[name] != 1 {
+			t.Errorf("%s is named %d times", name, named[name])
+		}
+	}
+	if len(named) != len(faulty) || strings.Contains(c.log.String(), secret[:8]) {
+		t.Errorf("named are %v:\n%s", named, c.log.String())
 	}
 }
 
