@@ -2,7 +2,6 @@ package consumer
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -327,13 +326,14 @@ func (c *checker) instant(object rawjson.Object, name string) time.Time {
 	if !ok {
 		return time.Time{}
 	}
-	t, err := parseTime(strings.ToUpper(string(s)))
+	t, leap, err := parseTime(strings.ToUpper(string(s)))
 	if err != nil || !rfc3339.Match(s) {
 		c.fault(name, "must be a time by RFC 3339, such as 2026-11-22T09:00:00Z")
 		return time.Time{}
 	}
 	const furthest = 16 * 60 * 60 // seconds; Postgres takes no offset from here on
 	_, offset := t.Zone()
+	hour, minute, second := t.UTC().Clock()
 	switch {
 	case offset <= -furthest || offset >= furthest:
 		c.fault(name, "no time zone is further than 15:59 from UTC")
@@ -341,26 +341,23 @@ func (c *checker) instant(object rawjson.Object, name string) time.Time {
 		c.fault(name, "is before 1970")
 	case t.Round(time.Microsecond).UTC().Year() > 9999: // rounded as Postgres does; no such year can be shown as RFC 3339
 		c.fault(name, "is after 9999")
+	case leap && hour+minute+second > 0:
+		c.fault(name, "has a second 60, which there is only at the end of a day in UTC; send %s", t.Format(time.RFC3339Nano))
 	default:
 		return t
 	}
 	return time.Time{}
 }
 
-// parseTime is time.Parse with the leap second, which RFC 3339 has at the end of a day
-// of UTC, and which is there what Postgres makes of it: the next.
-func parseTime(s string) (time.Time, error) {
-	t, err := time.Parse(time.RFC3339, s)
+// parseTime is time.Parse with the leap second, which is there what Postgres makes of it: the next. Whether there can
+// be one is not looked at: RFC 3339 has it at the end of a day in UTC.
+func parseTime(s string) (t time.Time, leap bool, err error) {
+	t, err = time.Parse(time.RFC3339, s)
 	if err == nil || len(s) < len("2016-12-31T23:59:60") || s[16:19] != ":60" {
-		return t, err
+		return t, false, err
 	}
-	if t, err = time.Parse(time.RFC3339, s[:17]+"59"+s[19:]); err == nil {
-		t = t.Add(time.Second)
-		if day := t.UTC(); day.Hour() != 0 || day.Minute() != 0 || day.Second() != 0 {
-			err = errors.New("no leap second")
-		}
-	}
-	return t, err
+	t, err = time.Parse(time.RFC3339, s[:17]+"59"+s[19:])
+	return t.Add(time.Second), true, err
 }
 
 // members are those of the object raw, taken apart once.

@@ -137,14 +137,18 @@ func TestCheckPriorityAndTimes(t *testing.T) {
 	}
 	for _, bad := range []string{`tomorrow`, `2026-11-22`, `2026-11-22 09:00:00Z`, `2026-11-22T09:00:00`, `2026-02-30T09:00:00Z`, `2026-11-22T25:00:00Z`, `1763802000`,
 		// Go's parser takes these, Postgres and others do not.
-		`2026-11-22T09:00:60Z`, `2026-11-22T23:59:61Z`, `2026-11-22T09:00:00,5Z`, `2026-11-22T09:00:00+14:60`, `2026-11-22T09:00:00+24:00`, `2026-11-22T09:00:00.` + strings.Repeat("5", 200) + `Z`} {
+		`2026-11-22T23:59:61Z`, `2026-11-22T24:00:60Z`, `2026-02-30T23:59:60+01:00`, `2026-11-22T23:59:60`, `2026-11-22T09:00:00,5Z`, `2026-11-22T09:00:00+14:60`, `2026-11-22T09:00:00+24:00`, `2026-11-22T09:00:00.` + strings.Repeat("5", 200) + `Z`} {
 		cases = append(cases, []string{"not_before " + bad, requestAnd(`"not_before":"` + bad + `"`), "not_before" + rfc},
 			[]string{"expires_at " + bad, requestAnd(`"expires_at":"` + bad + `"`), "expires_at" + rfc})
 	}
 	// What Postgres takes as a time is what every reader of the row can show.
+	const leap = ": has a second 60, which there is only at the end of a day in UTC; send "
 	const far, late, early = ": no time zone is further than 15:59 from UTC", ": is after 9999", ": is before 1970"
 	for _, bad := range [][2]string{{`2027-01-01T00:00:00-16:00`, far}, {`2027-01-01T00:00:00+16:00`, far}, {`2027-01-01T00:00:00-23:59`, far}, {`9999-12-31T23:59:59-23:59`, far},
-		{`9999-12-31T23:59:60Z`, late}, {`9999-12-31T08:00:00-15:59`, ""}, {`9999-12-31T08:01:00-15:59`, late}, {`9999-12-31T23:59:59.9999994Z`, ""}, {`9999-12-31T23:59:59.9999995Z`, late},
+		{`9999-12-31T23:59:60Z`, late}, {`9999-12-31T23:59:60-01:00`, late}, {`1969-12-31T09:00:60Z`, early}, {`2026-11-22T09:00:60+16:00`, far},
+		{`2026-11-22T09:00:60Z`, leap + "2026-11-22T09:01:00Z"}, {`2016-12-31T23:59:60+01:00`, leap + "2017-01-01T00:00:00+01:00"},
+		{`2026-11-22t23:59:60.250-08:00`, leap + "2026-11-23T00:00:00.25-08:00"}, {`2026-11-22T23:59:60Z`, ""},
+		{`9999-12-31T08:00:00-15:59`, ""}, {`9999-12-31T08:01:00-15:59`, late}, {`9999-12-31T23:59:59.9999994Z`, ""}, {`9999-12-31T23:59:59.9999995Z`, late},
 		{`1970-01-01T00:00:00Z`, ""}, {`1970-01-01T00:00:00+00:01`, early}, {`1970-01-01T15:59:00+15:59`, ""}, {`1969-12-31T23:59:59Z`, early}} {
 		for _, member := range [][2]string{{"not_before", "not_before"}, {"expires_at", "expires_at"}, {`not\u005fbefore`, "not_before"}, {`expires\u005Fat`, "expires_at"}} {
 			c := []string{member[0] + " " + bad[0], requestAnd(`"` + member[0] + `":"` + bad[0] + `"`)}
