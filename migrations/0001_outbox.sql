@@ -33,7 +33,7 @@ CREATE TABLE outbox (
     expires_at        timestamptz,
     attempt           integer     NOT NULL DEFAULT 0,
     attempt_began_at  timestamptz,
-    spared            integer     NOT NULL DEFAULT 0,
+    uncounted         integer     NOT NULL DEFAULT 0,
     leased_by         text,
     leased_until      timestamptz,
     lookup_key        outbox_lookup_key,
@@ -61,7 +61,7 @@ CREATE TABLE outbox (
     stream            text        NOT NULL DEFAULT '',
     stream_sequence   bigint      NOT NULL,
     stream_time       timestamptz NOT NULL,
-    settlement        integer     NOT NULL DEFAULT 1,
+    revision          integer     NOT NULL DEFAULT 1,
     received_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
     settled_at        timestamptz,
     announced_at      timestamptz,
@@ -71,7 +71,7 @@ CREATE TABLE outbox (
     -- What is calculated with in a statement that reads many rows must not make that fail: one row would stop a loop.
     CONSTRAINT times_are_finite CHECK (isfinite(due_at) AND isfinite(expires_at) AND isfinite(leased_until) AND isfinite(uncertain_since)
         AND isfinite(received_at) AND isfinite(settled_at) AND isfinite(stream_time)),
-    CONSTRAINT counters_have_room CHECK (greatest(attempt, lookups, settlement) < 1000000000),
+    CONSTRAINT counters_have_room CHECK (greatest(attempt, lookups, revision) < 1000000000),
     CONSTRAINT request_id_has_1_to_256_bytes CHECK (octet_length(request_id) BETWEEN 1 AND 256),
     CONSTRAINT state_is_known_and_settled_when_final CHECK (CASE WHEN settled_at IS NULL
         THEN state IN ('pending', 'sending', 'uncertain')
@@ -83,7 +83,7 @@ CREATE TABLE outbox (
     CONSTRAINT lease_while_sending CHECK ((state = 'sending') = (leased_until IS NOT NULL)
         AND (leased_until IS NULL) = (leased_by IS NULL)),
     CONSTRAINT attempted_before_sending CHECK (attempt > 0 OR state NOT IN ('sending', 'uncertain', 'abandoned')),
-    CONSTRAINT spared_is_part_of_attempt CHECK (spared >= 0 AND spared <= attempt),
+    CONSTRAINT uncounted_is_part_of_attempt CHECK (uncounted >= 0 AND uncounted <= attempt),
     CONSTRAINT uncertain_has_a_beginning CHECK (state <> 'uncertain' OR (attempt_began_at IS NOT NULL AND uncertain_since IS NOT NULL)),
     CONSTRAINT person_and_end_only_while_uncertain CHECK (state = 'uncertain' OR (for_person_since IS NULL AND ends_as IS NULL)),
     CONSTRAINT cancelled_is_never_sent CHECK (cancel_requested_at IS NULL OR state NOT IN ('pending', 'sending')),
@@ -91,7 +91,7 @@ CREATE TABLE outbox (
         THEN interaction_sid IS NOT NULL AND resolved_by IS NOT NULL
         ELSE interaction_sid IS NULL END),
     CONSTRAINT reason_when_not_created CHECK (error_kind IS NOT NULL OR state IN ('pending', 'sending', 'created')),
-    CONSTRAINT settlement_is_counted_from_1 CHECK (settlement >= 1),
+    CONSTRAINT revision_is_counted_from_1 CHECK (revision >= 1),
     CONSTRAINT published_after_settled CHECK (published_at IS NULL OR settled_at IS NOT NULL)
 ) WITH (
     -- A row is written about four times within seconds and then never again. Each of these writes changes a column that
@@ -141,7 +141,7 @@ COMMENT ON COLUMN outbox.due_at            IS 'pending: not sent before. uncerta
 COMMENT ON COLUMN outbox.expires_at        IS 'Not sent after this instant; null: no deadline.';
 COMMENT ON COLUMN outbox.attempt           IS 'Number of the latest attempt, counted from 1 at the claim and never lowered. (id, attempt) names a lease.';
 COMMENT ON COLUMN outbox.attempt_began_at  IS 'When the attempt began that may have created the interaction, by the clock of Postgres. Of several undecided attempts, the earliest.';
-COMMENT ON COLUMN outbox.spared            IS 'How many of the attempts cost nothing: refused before Flex worked on them, blocked, put back. attempt - spared is held against RETRY_MAX_ATTEMPTS.';
+COMMENT ON COLUMN outbox.uncounted         IS 'How many of the attempts cost nothing: refused before Flex worked on them, blocked, released. attempt - uncounted is held against RETRY_MAX_ATTEMPTS.';
 COMMENT ON COLUMN outbox.leased_by         IS 'Who holds the lease while sending: the worker, and the number of its statement that leased.';
 COMMENT ON COLUMN outbox.leased_until      IS 'When the lease lapses; then the request is uncertain.';
 COMMENT ON COLUMN outbox.lookup_key        IS '32 hex digits derived from request_id alone, written into the task''s attributes. Null when there is no task to look for.';
@@ -169,7 +169,7 @@ COMMENT ON COLUMN outbox.tracestate        IS 'W3C tracestate that came with the
 COMMENT ON COLUMN outbox.stream            IS 'Name of the request stream.';
 COMMENT ON COLUMN outbox.stream_sequence   IS 'Sequence of the message in the request stream.';
 COMMENT ON COLUMN outbox.stream_time       IS 'When the stream stored that message. Sequence and time name it, also after a stream was made anew.';
-COMMENT ON COLUMN outbox.settlement        IS 'Which final answer this is: 1, and one more for each retry by an operator. Part of the result''s message id.';
+COMMENT ON COLUMN outbox.revision          IS 'Which final answer this is: 1, and one more for each retry by an operator. Part of the result''s message id.';
 COMMENT ON COLUMN outbox.received_at       IS 'When the row was written.';
 COMMENT ON COLUMN outbox.settled_at        IS 'When a final state was reached.';
 COMMENT ON COLUMN outbox.announced_at      IS 'When the result stream acknowledged that a person has to look (outcome uncertain).';

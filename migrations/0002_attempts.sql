@@ -33,7 +33,7 @@ COMMENT ON COLUMN outbox_attempts.took              IS 'How long the call took. 
 COMMENT ON COLUMN outbox_attempts.http_status       IS 'HTTP status, if one was read.';
 COMMENT ON COLUMN outbox_attempts.twilio_code       IS 'Twilio''s error code, if there was one.';
 COMMENT ON COLUMN outbox_attempts.twilio_request_id IS 'Twilio-Request-Id, if there was one.';
-COMMENT ON COLUMN outbox_attempts.outcome           IS 'attempt: created, refused, rejected, blocked, uncertain, lapsed (nobody recorded it in time), put_back (no call was made), lost (it may have been made in a time of which the tables have lost what was written). lookup: found, absent, unclear.';
+COMMENT ON COLUMN outbox_attempts.outcome           IS 'attempt: created, refused, rejected, blocked, uncertain, lapsed (nobody recorded it in time), released (no call was made), lost (it may have been made in a time of which the tables have lost what was written). lookup: found, absent, unclear.';
 COMMENT ON COLUMN outbox_attempts.error             IS 'What went wrong, without secrets.';
 COMMENT ON COLUMN outbox_attempts.applied           IS 'False when the lease had been lost: told, but no longer obeyed.';
 

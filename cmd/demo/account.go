@@ -30,7 +30,7 @@ func (w *world) account(ctx context.Context, cast []message, answers []answer) e
 
 func (w *world) table(ctx context.Context) error {
 	rows, err := w.pool.Query(ctx, `
-		SELECT request_id, state, attempt, spared, coalesce(interaction_sid, '-'), coalesce(error_kind, '-'),
+		SELECT request_id, state, attempt, uncounted, coalesce(interaction_sid, '-'), coalesce(error_kind, '-'),
 		       to_char(settled_at - received_at, 'SS.MS') FROM outbox ORDER BY id`)
 	if err != nil {
 		return err
@@ -40,11 +40,11 @@ func (w *world) table(ctx context.Context) error {
 	fmt.Fprintln(t, "  request_id\tstate\tattempt\tspared\tinteraction_sid\terror_kind\tseconds")
 	for rows.Next() {
 		var id, state, sid, kind, took string
-		var attempt, spared int
-		if err := rows.Scan(&id, &state, &attempt, &spared, &sid, &kind, &took); err != nil {
+		var attempt, uncounted int
+		if err := rows.Scan(&id, &state, &attempt, &uncounted, &sid, &kind, &took); err != nil {
 			return err
 		}
-		fmt.Fprintf(t, "  %s\t%s\t%d\t%d\t%s\t%s\t%s\n", id, state, attempt, spared, sid, kind, took)
+		fmt.Fprintf(t, "  %s\t%s\t%d\t%d\t%s\t%s\t%s\n", id, state, attempt, uncounted, sid, kind, took)
 	}
 	if err := rows.Err(); err != nil {
 		return err

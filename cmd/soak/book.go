@@ -59,7 +59,7 @@ type rec struct {
 	answers   []reply  // to all but the one that became the request
 	created   []string // sids in the ledger
 	at        int64    // when the first of them was created, unix milliseconds
-	finals    int      // messages with the settlement's own id
+	finals    int      // messages with the id of the revision
 	source    string   // of that one
 	outcome   string
 	sid       string

@@ -93,7 +93,7 @@ func bulkCommand(name, short string, to func() operator.Change) *cobra.Command {
 	attempt := attemptFlag(cmd)
 	cmd.Flags().BoolVar(&chosen, "where", false, "choose by the flags instead of naming ids")
 	cmd.Flags().BoolVar(&yes, "yes", false, "really change what --where chooses, or more than one request")
-	return verb(cmd, func(ctx context.Context, o office, args []string) (err error) {
+	return verb(cmd, func(ctx context.Context, o environment, args []string) (err error) {
 		if err := actFault(a); err != nil {
 			return err
 		}
@@ -174,7 +174,7 @@ func unchanged(named, changed []string) []string {
 const whyMost = 20
 
 // why says for each of the named requests why an act does not change it.
-func (o office) why(ctx context.Context, c operator.Change, a operator.Act, named []string, flags operator.Filter) string {
+func (o environment) why(ctx context.Context, c operator.Change, a operator.Act, named []string, flags operator.Filter) string {
 	leftOut := ""
 	if flags.State != "" || flags.Source != "" || flags.ErrorKind != "" || flags.OlderThan != 0 || flags.Since != 0 || flags.Limit != 0 {
 		leftOut = " (or it is left out by a flag)"
@@ -206,7 +206,7 @@ func (o office) why(ctx context.Context, c operator.Change, a operator.Act, name
 }
 
 // unknown names those of the named requests that nobody knows; "": none.
-func (o office) unknown(ctx context.Context, named []string) string {
+func (o environment) unknown(ctx context.Context, named []string) string {
 	var ids []string
 	for _, id := range named[:min(len(named), whyMost)] {
 		if _, err := o.desk.Show(ctx, id); errors.Is(err, operator.ErrUnknown) {
@@ -273,7 +273,7 @@ func recheckCommand() *cobra.Command {
 	cmd.Flags().StringVar(&since, "since", "", "from which `moment` on data was lost: a time such as 2026-11-22T03:00:00Z, or how long ago, "+durationForm+"; rather too early than too late (required)")
 	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
 	_ = cmd.MarkFlagRequired("since") // the flag exists: it was just made
-	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
+	return verb(cmd, func(ctx context.Context, o environment, _ []string) error {
 		if err := actFault(a); err != nil {
 			return err
 		}
@@ -310,7 +310,7 @@ func gateCommand(name, short string, do func(*operator.Desk, context.Context, op
 	var a operator.Act
 	cmd := &cobra.Command{Use: name + " --why ...", Short: short, Args: noArgs}
 	actFlags(cmd, &a)
-	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
+	return verb(cmd, func(ctx context.Context, o environment, _ []string) error {
 		if err := actFault(a); err != nil {
 			return err
 		}

@@ -49,7 +49,7 @@ func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string
 	for name, value := range map[string]string{
 		"application_name": "flexworker", "statement_timeout": statementTimeout, "lock_timeout": lockTimeout,
 		"idle_in_transaction_session_timeout": idleInTxTimeout, "tcp_keepalives_idle": "15",
-		// Whatever a role has for other programs: a lease that a crash of Postgres takes back is
+		// Whatever a role has for other programs: a lease that a crash of Postgres undoes is
 		// a second call.
 		"synchronous_commit": "on",
 	} {

@@ -71,7 +71,7 @@ func TestFewConnections(t *testing.T) {
 	out := r.startLogged(cfg)
 	r.send("p", 0, 300)
 	in.balanced(300)
-	r.spared()
+	r.uncounted()
 	if !strings.Contains(out.String(), "SQLSTATE 53300") {
 		t.Errorf("it never wanted for a connection:\n%s", out)
 	}

@@ -34,7 +34,7 @@ func rateWarning(rate float64) string {
 
 func fleetCommand() *cobra.Command {
 	return verb(&cobra.Command{Use: "fleet", Short: "Show the workers of the fleet, where their settings differ, and the rate in force", Args: noArgs},
-		func(ctx context.Context, o office, _ []string) error {
+		func(ctx context.Context, o environment, _ []string) error {
 			fleet, err := o.desk.Fleet(ctx)
 			if err != nil {
 				return err
@@ -43,7 +43,7 @@ func fleetCommand() *cobra.Command {
 		})
 }
 
-func printFleet(o office, fleet gate.Fleet) error {
+func printFleet(o environment, fleet gate.Fleet) error {
 	var b bytes.Buffer
 	var below []string
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -139,7 +139,7 @@ func rateCommand() *cobra.Command {
 	})
 	actFlags(cmd, &a)
 	cmd.Flags().BoolVar(&auto, "auto", false, "follow FLEX_RATE of the living workers")
-	return verb(cmd, func(ctx context.Context, o office, args []string) error {
+	return verb(cmd, func(ctx context.Context, o environment, args []string) error {
 		if err := actFault(a); err != nil {
 			return err
 		}

@@ -105,10 +105,10 @@ func TestOneBadReplica(t *testing.T) {
 				r.says(address, "ok", 200)
 			}
 			// A call that was just under way when the connection broke may have arrived.
-			if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - spared <> 1 AND id NOT IN (SELECT outbox_id FROM outbox_attempts WHERE outcome = 'uncertain')`); n != 0 {
+			if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - uncounted <> 1 AND id NOT IN (SELECT outbox_id FROM outbox_attempts WHERE outcome = 'uncertain')`); n != 0 {
 				t.Errorf("%d requests paid for it: %s", n, r.states())
 			}
-			if n := r.count(`SELECT count(*) FROM outbox WHERE spared > 0`); n == 0 || n > 100 {
+			if n := r.count(`SELECT count(*) FROM outbox WHERE uncounted > 0`); n == 0 || n > 100 {
 				t.Errorf("%d requests met it: %s", n, r.states())
 			}
 			r.types(r.environment(), typed{[]string{"fleet"}, 0, []string{tt.word, tt.why, "ok"}})

@@ -60,7 +60,7 @@ func TestKill(t *testing.T) {
 	}
 	// Whatever was attempted more than once was found to be absent before, and
 	// the history says so.
-	unexplained := r.count(`SELECT count(*) FROM outbox o WHERE attempt - spared > 1 AND NOT EXISTS
+	unexplained := r.count(`SELECT count(*) FROM outbox o WHERE attempt - uncounted > 1 AND NOT EXISTS
 		(SELECT FROM outbox_attempts a WHERE a.outbox_id = o.id AND a.kind = 'lookup' AND a.outcome = 'absent')`)
 	if unexplained != 0 {
 		t.Errorf("%d were attempted again without being looked up: %s", unexplained, r.states())
@@ -88,7 +88,7 @@ func TestTerm(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 	created := r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`)
-	waiting := r.count(`SELECT count(*) FROM outbox WHERE state = 'pending' AND attempt = spared`)
+	waiting := r.count(`SELECT count(*) FROM outbox WHERE state = 'pending' AND attempt = uncounted`)
 	if all := r.count(`SELECT count(*) FROM outbox`); created != 300 || created+waiting != all {
 		t.Errorf("%d created, %d wait of %d: %s", created, waiting, all, r.states())
 	}

@@ -54,8 +54,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	eventsDesc    = desc("events_total", "Messages taken from the request stream, by what became of them.", "became")
 	attemptsDesc  = desc("attempts_total", "Create calls, by outcome.", "outcome")
-	sparedDesc    = desc("attempts_spared_total", "Attempts that cost a request nothing.")
-	putBackDesc   = desc("leases_put_back_total", "Leases given back without a call.")
+	uncountedDesc = desc("attempts_uncounted_total", "Attempts that cost a request nothing.")
+	releasedDesc  = desc("leases_released_total", "Leases given back without a call.")
 	lookupsDesc   = desc("lookups_total", "Lookups of uncertain requests, by finding.", "finding")
 	twiceDesc     = desc("duplicates_found_total", "Requests with more interactions than the one they have, as a lookup or a late answer told: look at once.")
 	lapsedDesc    = desc("leases_lapsed_total", "Leases that ran out: the request became uncertain.")
@@ -78,7 +78,7 @@ var (
 
 // Describe sends the descriptions of all that Collect can send.
 func (e *exporter) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{eventsDesc, attemptsDesc, sparedDesc, putBackDesc, lookupsDesc, twiceDesc, lapsedDesc, expiredDesc, prunedDesc,
+	for _, d := range []*prometheus.Desc{eventsDesc, attemptsDesc, uncountedDesc, releasedDesc, lookupsDesc, twiceDesc, lapsedDesc, expiredDesc, prunedDesc,
 		publishedDesc, failedDesc, requestsDesc, oldestDesc, countedDesc, droppedDesc, natsDesc, replicaDesc, gateDesc, rateDesc, differDesc, createdDesc, lookedUpDesc} {
 		out <- d
 	}
@@ -103,8 +103,8 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 	for kind := range c.Attempts {
 		count(attemptsDesc, c.Attempts[kind].Load(), flex.Kind(kind).String())
 	}
-	count(sparedDesc, c.Spared.Load())
-	count(putBackDesc, c.PutBack.Load())
+	count(uncountedDesc, c.Uncounted.Load())
+	count(releasedDesc, c.Released.Load())
 	for kind := range c.Lookups.Findings {
 		count(lookupsDesc, c.Lookups.Findings[kind].Load(), request.FindingKind(kind).String())
 	}

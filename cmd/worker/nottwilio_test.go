@@ -175,7 +175,7 @@ func TestWrongPathAtTwilio(t *testing.T) {
 			if n := r.count(`SELECT count(*) FROM outbox WHERE settled_at IS NOT NULL`); n != 5 {
 				t.Errorf("%d are settled by what Twilio says of a path: %s", n-5, r.states())
 			}
-			if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain' OR attempt - spared > 0 AND state = 'pending'`); n != 0 {
+			if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain' OR attempt - uncounted > 0 AND state = 'pending'`); n != 0 {
 				t.Errorf("%d lost an attempt: %s", n, r.states())
 			}
 			const says = "FLEX_URL leads to a path that Twilio does not know: "
@@ -193,7 +193,7 @@ func TestWrongPathAtTwilio(t *testing.T) {
 			if twice := r.flex.Duplicates(); len(twice) > 0 {
 				t.Errorf("created more than once: %v", twice)
 			}
-			if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'created' AND attempt - spared = 1`); n != 35 {
+			if n := r.count(`SELECT count(*) FROM outbox WHERE state = 'created' AND attempt - uncounted = 1`); n != 35 {
 				t.Errorf("%d were created by one counted attempt: %s", n, r.states())
 			}
 		})

@@ -19,8 +19,8 @@ import (
 	"flexworker/internal/terminal"
 )
 
-// office is what the operators' verbs share: the desk, and how to answer.
-type office struct {
+// environment is what the operators' verbs share: the desk, and how to answer.
+type environment struct {
 	cmd    *cobra.Command
 	desk   *operator.Desk
 	asJSON bool
@@ -40,7 +40,7 @@ func operatorCommands() []*cobra.Command {
 func jsonFlag(cmd *cobra.Command) *bool { return cmd.Flags().Bool("json", false, "answer in JSON") }
 
 // verb gives a command the flag --json and opens the desk for it.
-func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []string) error) *cobra.Command {
+func verb(cmd *cobra.Command, do func(ctx context.Context, o environment, args []string) error) *cobra.Command {
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := textFault(cmd, args); err != nil {
@@ -59,7 +59,7 @@ func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []stri
 		}
 		defer pool.Close()
 		desk := operator.NewDesk(pool)
-		err = do(cmd.Context(), office{cmd, desk, *asJSON}, args)
+		err = do(cmd.Context(), environment{cmd, desk, *asJSON}, args)
 		if holders := desk.WhoHolds(cmd.Context(), err); len(holders) > 0 {
 			err = fmt.Errorf("%w. %s", err, terminal.Line(database.Named(holders)))
 		}
@@ -69,7 +69,7 @@ func verb(cmd *cobra.Command, do func(ctx context.Context, o office, args []stri
 }
 
 // answer prints v as JSON, or what text prints.
-func (o office) answer(v any, text func() error) error {
+func (o environment) answer(v any, text func() error) error {
 	if !o.asJSON {
 		return text()
 	}
@@ -131,7 +131,7 @@ func listCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List requests, the newest first", Args: noArgs}
 	filterFlags(cmd, &f)
 	cmd.Flags().Lookup("limit").Usage = fmt.Sprintf("at most so many requests (default 0: %d)", operator.ListMost)
-	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
+	return verb(cmd, func(ctx context.Context, o environment, _ []string) error {
 		if err := filterFault(f); err != nil {
 			return err
 		}
@@ -198,7 +198,7 @@ func short(text string, columns int) string {
 
 func showCommand() *cobra.Command {
 	return verb(&cobra.Command{Use: "show ID", Short: "Show all that is known of a request, its attempts and lookups", Args: one("ID"), ValidArgsFunction: completeIDs(1)},
-		func(ctx context.Context, o office, args []string) error {
+		func(ctx context.Context, o environment, args []string) error {
 			d, err := o.detail(ctx, args[0])
 			if err != nil {
 				return err
@@ -208,7 +208,7 @@ func showCommand() *cobra.Command {
 		})
 }
 
-func (o office) detail(ctx context.Context, id string) (operator.Detail, error) {
+func (o environment) detail(ctx context.Context, id string) (operator.Detail, error) {
 	d, err := o.desk.Show(ctx, id)
 	return d, unknownID(err, id)
 }
@@ -223,7 +223,7 @@ func unknownID(err error, id string) error {
 
 func explainCommand() *cobra.Command {
 	return verb(&cobra.Command{Use: "explain ID", Short: "Say in prose what happened to a request, why it is where it is, and what comes next", Args: one("ID"), ValidArgsFunction: completeIDs(1)},
-		func(ctx context.Context, o office, args []string) error {
+		func(ctx context.Context, o environment, args []string) error {
 			text, err := o.desk.Explain(ctx, args[0])
 			if err != nil {
 				return unknownID(err, args[0])

@@ -69,10 +69,10 @@ func (r *rig) survive(o outage) *replica {
 	return w
 }
 
-// spared wants every request to have exactly one counted attempt.
-func (r *rig) spared() {
+// uncounted wants every request to have exactly one counted attempt.
+func (r *rig) uncounted() {
 	r.t.Helper()
-	if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 {
+	if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - uncounted <> 1`); n != 0 {
 		r.t.Errorf("the outage cost %d requests an attempt: %s", n, r.states())
 	}
 }
@@ -97,7 +97,7 @@ func TestPostgresAway(t *testing.T) {
 			r.survive(away)
 			// What Flex had answered is recorded late. What was leased by a statement
 			// whose answer did not come is taken back, also when it lapsed first.
-			r.spared()
+			r.uncounted()
 		})
 	}
 }
@@ -116,7 +116,7 @@ func TestNATSAway(t *testing.T) {
 		})
 		return nil
 	}})
-	r.spared()
+	r.uncounted()
 }
 
 // TestFlexAway: not reached, so nothing counts. Only a call that was just being
@@ -127,13 +127,13 @@ func TestFlexAway(t *testing.T) {
 	r := newRig(t)
 	r.survive(outage{word: "unreachable", begin: func() error { r.flex.Down(); return nil }, end: r.flex.Up})
 	const written = `SELECT outbox_id FROM outbox_attempts WHERE kind = 'attempt' AND outcome = 'uncertain'`
-	if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - spared > 1 AND id NOT IN (` + written + `)`); n != 0 {
+	if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - uncounted > 1 AND id NOT IN (` + written + `)`); n != 0 {
 		t.Errorf("the outage cost %d requests an attempt: %s", n, r.states())
 	}
 	if n := r.count(`SELECT count(*) FROM (` + written + `) AS w`); n > 4 {
 		t.Errorf("%d are uncertain, with 4 in flight: %s", n, r.states())
 	}
-	if n := r.count(`SELECT count(*) FROM outbox WHERE spared > 0`); n == 0 {
+	if n := r.count(`SELECT count(*) FROM outbox WHERE uncounted > 0`); n == 0 {
 		t.Errorf("nobody met the outage: %s", r.states())
 	}
 }
@@ -163,7 +163,7 @@ func TestFlexBroken(t *testing.T) {
 			if met < 5 || met > 20 {
 				t.Errorf("%d requests met the outage: it stops after 5 failures, with 4 in flight: %s", met, r.states())
 			}
-			again := r.count(`SELECT count(*) FROM outbox WHERE attempt - spared > 1`)
+			again := r.count(`SELECT count(*) FROM outbox WHERE attempt - uncounted > 1`)
 			if strings.HasPrefix(string(fault), "create-then-") && again != 0 {
 				t.Errorf("%d that existed were sent again: %s", again, r.states())
 			}

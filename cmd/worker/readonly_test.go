@@ -41,7 +41,7 @@ func TestDatabaseReadOnly(t *testing.T) {
 			r.survive(outage{word: "database",
 				begin: func() error { tt.over(r, true); return nil },
 				end:   func() error { tt.over(r, false); return nil }})
-			r.spared()
+			r.uncounted()
 		})
 	}
 }
@@ -72,7 +72,7 @@ func TestStandbyPromoted(t *testing.T) {
 			standby := pgtest.NewStandby(t, primary)
 			r := rigOn(t, bothHosts(t, standby, primary)+say) // the standby first
 			r.survive(outage{word: "database", begin: primary.Immediate, end: func() error { return standby.Promote(t.Context()) }})
-			r.spared()
+			r.uncounted()
 		})
 	}
 }

@@ -192,7 +192,7 @@ func TestRecheckOfSettled(t *testing.T) {
 	expect.Eventually(t, func() error {
 		return expect.Is("answered", r.count(`SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`), 5)
 	})
-	answers := `SELECT string_agg(request_id || state || error_kind || error_message || settlement || settled_at || published_at, ' ' ORDER BY id) FROM outbox`
+	answers := `SELECT string_agg(request_id || state || error_kind || error_message || revision || settled_at || published_at, ' ' ORDER BY id) FROM outbox`
 	before := r.text(answers)
 	recheck := why("recheck --since " + since)
 	r.types(env,

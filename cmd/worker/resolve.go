@@ -35,7 +35,7 @@ func resolveCommand() *cobra.Command {
 	cmd.Flags().Lookup("attempt").Usage += " (required)"
 	cmd.MarkFlagsOneRequired("created", "absent")
 	cmd.MarkFlagsMutuallyExclusive("created", "absent")
-	return verb(cmd, func(ctx context.Context, o office, args []string) error {
+	return verb(cmd, func(ctx context.Context, o environment, args []string) error {
 		err := actFault(a)
 		if err != nil {
 			return err
@@ -80,7 +80,7 @@ func notUncertain(id string) error {
 // speaksOf refuses a decision about a request that does not name the attempt it is about,
 // or names one that is no longer the latest: what a person has found out about one attempt
 // is not true of the next.
-func (o office) speaksOf(ctx context.Context, a operator.Act, id, sid string) (operator.Detail, error) {
+func (o environment) speaksOf(ctx context.Context, a operator.Act, id, sid string) (operator.Detail, error) {
 	d, err := o.detail(ctx, id)
 	switch {
 	case err != nil:
@@ -101,7 +101,7 @@ func (o office) speaksOf(ctx context.Context, a operator.Act, id, sid string) (o
 
 // client reads from Flex and TaskRouter for a person, with the settings of the workers, of
 // which it returns LOOKUP_SETTLE.
-func (o office) client() (*flex.Client, time.Duration, error) {
+func (o environment) client() (*flex.Client, time.Duration, error) {
 	cfg, faults := loadConfig()
 	if err := faultsOf(faults, false, "NATS_", "REQUESTS_", "RESULTS_", "DATABASE_URL", "ADMIN_ADDR", "RETENTION", "LOG_", "OTEL_"); err != nil {
 		return nil, 0, usage(fmt.Errorf("these settings do not let Flex be asked; nothing was changed (--unverified decides unasked):\n%w", err))
@@ -112,7 +112,7 @@ func (o office) client() (*flex.Client, time.Duration, error) {
 }
 
 // shows prints evidence, beside the answer.
-func (o office) shows(sentences ...string) {
+func (o environment) shows(sentences ...string) {
 	for _, s := range sentences {
 		fmt.Fprintln(o.cmd.ErrOrStderr(), terminal.Line(s))
 	}
@@ -121,7 +121,7 @@ func (o office) shows(sentences ...string) {
 // lookedFor asks TaskRouter before a person says that there is nothing: the task may be
 // listed by now. And it wants the lookups to be over: as long as they go on, it may be
 // found tomorrow and called twice today.
-func (o office) lookedFor(ctx context.Context, d operator.Detail, unverified bool) error {
+func (o environment) lookedFor(ctx context.Context, d operator.Detail, unverified bool) error {
 	if unverified {
 		return nil
 	}
@@ -151,7 +151,7 @@ func (o office) lookedFor(ctx context.Context, d operator.Detail, unverified boo
 
 // verify reads the interaction, so that neither a mistyped sid nor that of another
 // request settles this one.
-func (o office) verify(ctx context.Context, d operator.Detail, sid string, unverified bool) (flex.Outcome, error) {
+func (o environment) verify(ctx context.Context, d operator.Detail, sid string, unverified bool) (flex.Outcome, error) {
 	if unverified {
 		return flex.Outcome{}, nil
 	}
@@ -188,7 +188,7 @@ func auditCommand() *cobra.Command {
 	var tablesOnly bool
 	cmd := &cobra.Command{Use: "audit", Short: "Balance the account: request stream, tables and result stream", Args: noArgs}
 	cmd.Flags().BoolVar(&tablesOnly, "tables-only", false, "do not look at the streams")
-	return verb(cmd, func(ctx context.Context, o office, _ []string) error {
+	return verb(cmd, func(ctx context.Context, o environment, _ []string) error {
 		var requests, results jetstream.Stream
 		var consumer string
 		var retention time.Duration

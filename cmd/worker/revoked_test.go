@@ -56,10 +56,10 @@ func TestRevokedCredential(t *testing.T) {
 	}
 	write(rotated)
 	in.balanced(all)
-	if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - spared = 1`); n != all {
+	if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - uncounted = 1`); n != all {
 		t.Errorf("%d of %d paid one attempt: %s", n, all, r.states())
 	}
-	if n := r.count(`SELECT count(*) FROM outbox WHERE spared > 0`); n == 0 {
+	if n := r.count(`SELECT count(*) FROM outbox WHERE uncounted > 0`); n == 0 {
 		t.Error("nobody met the revoked credential")
 	}
 	if n := len(r.flex.Ledger()); n != all {

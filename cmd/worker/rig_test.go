@@ -326,7 +326,7 @@ func (r *rig) count(sql string, args ...any) int {
 
 // states is the table in one line, for messages.
 func (r *rig) states() string {
-	rows, err := r.pool.Query(r.t.Context(), `SELECT format('%s %s(%s, attempts %s, spared %s)', count(*), state, error_kind, attempt, spared) FROM outbox GROUP BY state, error_kind, attempt, spared`)
+	rows, err := r.pool.Query(r.t.Context(), `SELECT format('%s %s(%s, attempts %s, uncounted %s)', count(*), state, error_kind, attempt, uncounted) FROM outbox GROUP BY state, error_kind, attempt, uncounted`)
 	if err != nil {
 		return err.Error()
 	}

@@ -18,7 +18,7 @@ import (
 
 func statusCommand() *cobra.Command {
 	return verb(&cobra.Command{Use: "status", Short: "Show whether requests move, why not, and what waits for a person", Args: noArgs},
-		func(ctx context.Context, o office, _ []string) error {
+		func(ctx context.Context, o environment, _ []string) error {
 			all, err := o.desk.Status(ctx)
 			if err != nil && all.Unread == nil {
 				return err

@@ -130,8 +130,8 @@ func TestReadyz(t *testing.T) {
 	r.says(cfg.AdminAddr, "paused", 200)
 	in.balanced(2)
 	r.says(cfg.AdminAddr, "ok", 200)
-	if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - spared = 1 AND spared >= 1`); n != 2 {
-		t.Errorf("%d have one counted attempt and the others spared, want 2: %s", n, r.states())
+	if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - uncounted = 1 AND uncounted >= 1`); n != 2 {
+		t.Errorf("%d have one counted attempt and the others uncounted, want 2: %s", n, r.states())
 	}
 
 	r.flex.Next(flextest.Hang)

@@ -69,7 +69,7 @@ func TestRetryAnswersAnew(t *testing.T) {
 		t.Errorf("results %v, want %v", got, want)
 	}
 	b.want(t)
-	if d, err := b.s.desk().Show(t.Context(), "a-9"); err != nil || len(d.History) != 2 || d.History[1].Number != 2 || len(d.Acts) != 1 || d.Settlement != 2 {
+	if d, err := b.s.desk().Show(t.Context(), "a-9"); err != nil || len(d.History) != 2 || d.History[1].Number != 2 || len(d.Acts) != 1 || d.Revision != 2 {
 		t.Errorf("%+v, %v", d, err)
 	}
 }

@@ -26,7 +26,7 @@ const recordLimit = 10 * time.Minute
 func (d *Dispatcher) deliver(ctx context.Context, l Lease) {
 	if ctx.Err() != nil || d.breaker.IsOpen() || !l.covers(d.Limit+sendMargin, time.Now()) {
 		d.permits.Give(1)
-		d.putBack(ctx, l)
+		d.release(ctx, l)
 		return
 	}
 	// Work that has begun is not cut by a shutdown: a POST that was cut would
@@ -51,7 +51,7 @@ func (d *Dispatcher) deliver(ctx context.Context, l Lease) {
 }
 
 // covers says whether a call that may take limit can begin now. A deadline that has passed
-// stops it too; the request is put back, and expires.
+// stops it too; the request is released, and expires.
 func (l Lease) covers(limit time.Duration, now time.Time) bool {
 	return left(l.until, now) >= limit && (l.deadline.IsZero() || left(l.deadline, now) > 0)
 }
@@ -137,7 +137,7 @@ func (d *Dispatcher) record(ctx context.Context, r record) {
 		d.Store.Due.Raise() // it may be the next that is due
 	case done != nil:
 		if done.State == request.Created {
-			d.Store.Lookups.Controls.Saw(r.lease.LookupKey, r.lease.Request, time.Now())
+			d.Store.Lookups.CanaryKeys.Saw(r.lease.LookupKey, r.lease.Request, time.Now())
 		}
 		d.Store.Results.Offer(done)
 	}
@@ -202,18 +202,18 @@ func (d *Dispatcher) tellRecord(err error) {
 	}
 }
 
-// putBack gives a lease back under which no call was made, as persistently as an
+// release gives a lease back under which no call was made, as persistently as an
 // outcome: only this process can tell it from one under which a call was made. It
 // would lapse, into lookups or, without a task, to a person.
-func (d *Dispatcher) putBack(ctx context.Context, l Lease) {
-	d.Counters.PutBack.Add(1)
+func (d *Dispatcher) release(ctx context.Context, l Lease) {
+	d.Counters.Released.Add(1)
 	d.record(ctx, unsent(l))
 }
 
 // unsent: sending -> pending, for a lease under which no call was made. It is
 // written as an outcome of its own, so that every lease leaves a row.
 func unsent(l Lease) record {
-	return record{lease: l, outcome: "put_back", move: request.Move{To: request.Pending, Uncounted: true}}
+	return record{lease: l, outcome: "released", move: request.Move{To: request.Pending, Uncounted: true}}
 }
 
 // interactionOf reads from the request what Flex is to get, text as it came.

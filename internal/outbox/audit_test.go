@@ -210,7 +210,7 @@ func TestAuditTables(t *testing.T) {
 		{"created became sending for ever", `UPDATE outbox SET state = 'sending', interaction_sid = NULL, settled_at = NULL, published_at = NULL,
 			leased_by = 'w', leased_until = now() - interval '2 minutes' WHERE request_id = 'a-10'`,
 			[]string{ruleNot + ": a-10", ruleSending + ": a-10", ruleStranger + ": " + one}},
-		{"settlement changed", `UPDATE outbox SET settlement = 2 WHERE request_id = 'a-10'`,
+		{"revision changed", `UPDATE outbox SET revision = 2 WHERE request_id = 'a-10'`,
 			[]string{ruleResult + ": a-10"}},
 		{"id changed", `UPDATE outbox SET request_id = 'z' WHERE request_id = 'a-10'`,
 			[]string{ruleResult + ": z", ruleStranger + ": " + one}},
@@ -249,7 +249,7 @@ func TestAuditResults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sequence := func(id string) uint64 { // of its settlement result
+	sequence := func(id string) uint64 { // of the result of this revision
 		for _, m := range b.results.all(t) {
 			if m.Header.Get(jetstream.MsgIDHeader) == flex.LookupKey(id)+"-1" {
 				return m.Sequence

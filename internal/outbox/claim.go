@@ -246,10 +246,10 @@ func leaseSQL(looked, fresh, again string) string {
 			       answered = answered OR undecided AND lookup_attribute IS DISTINCT FROM CASE WHEN lookup_key IS NOT NULL THEN nullif($7, '') END,
 			       lookup_attribute = CASE WHEN lookup_key IS NOT NULL THEN nullif($7, '') END
 			  FROM due WHERE outbox.id = due.id
-			RETURNING outbox.id, request_id, source, request, lookup_key, attempt, spared, undecided, received_at, traceparent, tracestate,
+			RETURNING outbox.id, request_id, source, request, lookup_key, attempt, uncounted, undecided, received_at, traceparent, tracestate,
 			          stream, stream_sequence, warnings, least(expires_at - clock_timestamp(), '8760 h') AS time_left),` + gate.SpendSQL + `
 		SELECT ` + gate.TokensColumns + `, coalesce(used.id, 0), coalesce(request_id, ''), coalesce(source, ''), request, coalesce(lookup_key, ''),
-		       coalesce(attempt, 0), coalesce(spared, 0), coalesce(undecided, false), coalesce(received_at, now()), coalesce(traceparent, ''), coalesce(tracestate, ''),
+		       coalesce(attempt, 0), coalesce(uncounted, 0), coalesce(undecided, false), coalesce(received_at, now()), coalesce(traceparent, ''), coalesce(tracestate, ''),
 		       coalesce(stream, ''), coalesce(stream_sequence, 0), warnings, time_left
 		  FROM passes LEFT JOIN used ON true`
 }

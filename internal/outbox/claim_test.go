@@ -28,7 +28,7 @@ func TestClaimConcurrent(t *testing.T) {
 	for _, plan := range []string{"", "enable_hashjoin=off enable_mergejoin=off", "enable_indexscan=off enable_bitmapscan=off"} {
 		t.Run(cmp.Or(plan, "as it comes"), func(t *testing.T) {
 			t.Parallel()
-			const requests, slots = 400, 7
+			const requests, permits = 400, 7
 			s := newStore(t)
 			mustAdd(t, s, "c", requests, func(e *request.Event) { e.Priority = int(e.Sequence % 10) })
 			pool := planned(t, s.pool, plan)
@@ -39,13 +39,13 @@ func TestClaimConcurrent(t *testing.T) {
 				w := NewStore(pool, fmt.Sprintf("w%d", n%3), testLimit)
 				all.Go(func() {
 					for idle := 0; idle < 3; {
-						c, err := w.claim(t.Context(), slots)
+						c, err := w.claim(t.Context(), permits)
 						if err != nil {
 							t.Error(err)
 							return
 						}
-						if len(c.leases) > slots {
-							t.Errorf("%d leases for %d slots", len(c.leases), slots)
+						if len(c.leases) > permits {
+							t.Errorf("%d leases for %d permits", len(c.leases), permits)
 						}
 						if len(c.leases) == 0 {
 							idle++
@@ -139,7 +139,7 @@ func TestClaimLease(t *testing.T) {
 		if left := time.Until(l.until); left > stored+time.Millisecond || stored > testLimit+request.LeaseMargin {
 			t.Errorf("attempt %d: %v left by our clock, %v by Postgres's", attempt, left, stored)
 		}
-		if err := s.putBack(t.Context(), l); err != nil {
+		if err := s.release(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
 		pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() - interval '1 s'`)
@@ -347,17 +347,17 @@ func TestFarTimes(t *testing.T) {
 }
 
 // TestClaimDrained: a claim in halves knows that nothing is left when new requests
-// were fewer than their share, whoever has the odd slot.
+// were fewer than their share, whoever has the odd permit.
 func TestClaimDrained(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	for _, tt := range []struct{ odd, slots, due int }{{1, 1, 0}, {1, 3, 1}, {0, 3, 0}, {1, 4, 1}} {
+	for _, tt := range []struct{ odd, permits, due int }{{1, 1, 0}, {1, 3, 1}, {0, 3, 0}, {1, 4, 1}} {
 		if tt.due > 0 {
-			mustAdd(t, s, fmt.Sprint(tt.odd, tt.slots), tt.due)
+			mustAdd(t, s, fmt.Sprint(tt.odd, tt.permits), tt.due)
 		}
 		s.share.again.Store(true)
 		s.share.turns.Store(uint32(1 - tt.odd)) // the next turn's is odd
-		c, err := s.claim(t.Context(), tt.slots)
+		c, err := s.claim(t.Context(), tt.permits)
 		if err != nil || len(c.leases) != tt.due || !c.drained {
 			t.Errorf("%+v: %+v, %v", tt, c, err)
 		}
@@ -478,11 +478,11 @@ func TestAttemptNumbersAndTimes(t *testing.T) {
 		if l.Attempt != want {
 			t.Fatalf("attempt %d, want %d", l.Attempt, want)
 		}
-		if err := s.putBack(t.Context(), l); err != nil {
+		if err := s.release(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := s.histories(t, id); got != "1 put_back, 2 put_back, 3 put_back" {
+	if got := s.histories(t, id); got != "1 released, 2 released, 3 released" {
 		t.Error(got)
 	}
 	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE started_at > clock_timestamp() OR started_at < clock_timestamp() - interval '1 minute'`); n != 0 {

@@ -14,8 +14,8 @@ type counter = atomic.Int64
 // ready.
 type Counters struct {
 	Attempts   [5]counter // by flex.Kind
-	Spared     counter
-	PutBack    counter
+	Uncounted  counter
+	Released   counter
 	Lookups    lookup.Counters
 	Duplicates counter // requests with more than the one interaction they may have
 	Results    results.Counters
@@ -24,6 +24,6 @@ type Counters struct {
 func (c *Counters) attempted(r record) {
 	c.Attempts[r.told.Kind].Add(1)
 	if r.move.Uncounted {
-		c.Spared.Add(1)
+		c.Uncounted.Add(1)
 	}
 }

@@ -83,11 +83,11 @@ func inState(t *testing.T, s *Store, state request.State, n int) {
 func TestDeliver(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		fault   flextest.Fault
-		state   request.State
-		spared  int
-		word    gate.Word // of the replica; paused: of the gate
-		created int
+		fault     flextest.Fault
+		state     request.State
+		uncounted int
+		word      gate.Word // of the replica; paused: of the gate
+		created   int
 	}{
 		{flextest.None, request.Created, 0, gate.WordOK, 1},
 		{flextest.CreateThenClose, request.Created, 0, gate.WordOK, 1},
@@ -132,8 +132,8 @@ func TestDeliver(t *testing.T) {
 			})
 			stop()
 			r := s.row(t, "d-1")
-			if r.State != tt.state || r.Spared != tt.spared || r.Attempt != 1 {
-				t.Errorf("%s, %d attempts, %d spared, want %s, %d spared: %s", r.State, r.Attempt, r.Spared, tt.state, tt.spared, pgtest.Deref(r.ErrorMessage))
+			if r.State != tt.state || r.Uncounted != tt.uncounted || r.Attempt != 1 {
+				t.Errorf("%s, %d attempts, %d uncounted, want %s, %d uncounted: %s", r.State, r.Attempt, r.Uncounted, tt.state, tt.uncounted, pgtest.Deref(r.ErrorMessage))
 			}
 			word, reason, _ := d.Stopped()
 			if g := readGate(t, s); g.State == gate.Paused {
@@ -165,7 +165,7 @@ func TestDeliverUnreached(t *testing.T) {
 	mustAdd(t, s, "u", gate.FailuresMost-1)
 	start(t, newDeliverer(t, s, srv))
 	expect.Eventually(t, func() error {
-		if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND attempt = 1 AND spared = 1`); n != gate.FailuresMost-1 {
+		if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND attempt = 1 AND uncounted = 1`); n != gate.FailuresMost-1 {
 			return fmt.Errorf("%d were refused", n)
 		}
 		return nil
@@ -227,7 +227,7 @@ func TestDeliverTwoReplicas(t *testing.T) {
 }
 
 // TestDeliverPutsBack: with too little left of its lease, or in a worker that
-// stops, nothing is sent, and the attempt is spared.
+// stops, nothing is sent, and the attempt is uncounted.
 func TestDeliverPutsBack(t *testing.T) {
 	t.Parallel()
 	srv := flextest.New(t)
@@ -243,12 +243,12 @@ func TestDeliverPutsBack(t *testing.T) {
 	cancel()
 	d.deliver(stopped, leases[1])
 	for _, l := range leases {
-		if r := s.row(t, l.RequestID); r.State != request.Pending || r.Spared != 1 {
+		if r := s.row(t, l.RequestID); r.State != request.Pending || r.Uncounted != 1 {
 			t.Errorf("%s: %+v", l.RequestID, r)
 		}
 	}
-	if n := srv.Calls().Received; n != 0 || d.free() != testSlots || d.Counters.PutBack.Load() != 2 {
-		t.Errorf("%d calls, %d permits free, %d put back", n, d.free(), d.Counters.PutBack.Load())
+	if n := srv.Calls().Received; n != 0 || d.free() != testSlots || d.Counters.Released.Load() != 2 {
+		t.Errorf("%d calls, %d permits free, %d released", n, d.free(), d.Counters.Released.Load())
 	}
 	checkOutbox(t, s.pool)
 }
@@ -381,7 +381,7 @@ func TestBreaker(t *testing.T) {
 		}
 		return nil
 	})
-	if n := pgtest.One[int](t, s.pool, `SELECT sum(attempt)::int FROM outbox`); n < gate.FailuresMost || n > gate.FailuresMost+1 { // one may have been leased meanwhile, and is put back
+	if n := pgtest.One[int](t, s.pool, `SELECT sum(attempt)::int FROM outbox`); n < gate.FailuresMost || n > gate.FailuresMost+1 { // one may have been leased meanwhile, and is released
 		t.Errorf("%d attempts until it stopped, want %d", n, gate.FailuresMost)
 	}
 	// What is added meanwhile is stored, and not leased.
@@ -396,7 +396,7 @@ func TestBreaker(t *testing.T) {
 	if word, reason, stopped := d.Stopped(); stopped {
 		t.Errorf("it is %s: %s", word, reason)
 	}
-	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - uncounted <> 1`); n != 0 {
 		t.Errorf("%d requests paid for the outage", n)
 	}
 	checkOutbox(t, s.pool)
@@ -434,7 +434,7 @@ func TestBlocked(t *testing.T) {
 	}
 	srv.SetCredentials(flextest.Credential{User: flextest.APIKey, Secret: flextest.APISecret})
 	inState(t, s, request.Created, requests)
-	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - uncounted <> 1`); n != 0 {
 		t.Errorf("%d requests paid for the credentials", n)
 	}
 	if len(srv.Ledger()) != requests || readGate(t, s).State != gate.Open {
@@ -598,8 +598,8 @@ func TestShortLeaseBeginsNoCall(t *testing.T) {
 	l.until = time.Now().Add(testLimit + sendMargin - time.Millisecond)
 	d.permits.Take(1)
 	d.deliver(t.Context(), l)
-	if r := s.row(t, id); r.State != request.Pending || r.Spared != 1 || srv.Calls().Received != 0 {
-		t.Errorf("%s, spared %d, %d calls", r.State, r.Spared, srv.Calls().Received)
+	if r := s.row(t, id); r.State != request.Pending || r.Uncounted != 1 || srv.Calls().Received != 0 {
+		t.Errorf("%s, uncounted %d, %d calls", r.State, r.Uncounted, srv.Calls().Received)
 	}
 }
 

@@ -21,7 +21,7 @@ What people ask and do is in package operator.
 # The states
 
 	add ──► pending ──claim──► sending ──record──► created | rejected | abandoned
-	           ▲                  ├──record: refused, blocked; put back, reclaim────► pending
+	           ▲                  ├──record: refused, blocked; released, reclaim────► pending
 	           │                  └──record: uncertain; lapse──► uncertain ──resolve: found──► created
 	           └───────────────────────────resolve: absent──────────┘  └─resolve: attempts used up, or policy fail──► abandoned
 	pending ──expire──► expired       pending ──cancel──► cancelled       add, with faults ──► rejected
@@ -34,7 +34,7 @@ What people ask and do is in package operator.
 	reclaim leads an uncertain one back to pending
 
 	state      means                                      whose move               entered by
-	pending    waits until due_at                         Dispatcher               add; record after refused or blocked; put back;
+	pending    waits until due_at                         Dispatcher               add; record after refused or blocked; released;
 	                                                                               reclaim; resolve when proved absent; retry
 	sending    leased: attempt runs until leased_until    its holder, then Upkeep  claim; add, with a permit
 	uncertain  may exist: next lookup at due_at; with     Resolver, then a person  record, lapse; expire and cancel where
@@ -102,13 +102,13 @@ before the claim, does not cover the longest call.
 
 Only what surely was not created leads back to pending: refused (nothing was
 written, or Twilio said 429), blocked (credentials, account; only Twilio
-itself can say so), put back (no call was made), reclaimed (leased
+itself can say so), released (no call was made), reclaimed (leased
 by a statement whose answer did not come: no call was made), and proved absent. All
 else is uncertain and is never simply repeated.
 
-Refused, put back and reclaimed are spared: RETRY_MAX_ATTEMPTS does not count them.
+Refused, released and reclaimed are uncounted: RETRY_MAX_ATTEMPTS does not count them.
 Blocked is when this replica's credentials, account or address are at fault. A refusal that may
-be one tenant's, a 403, is spared so many times; from then on its attempts count, and end.
+be one tenant's, a 403, is uncounted so many times; from then on its attempts count, and end.
 
 # Who stops whom
 
@@ -158,7 +158,7 @@ cancelled meanwhile (cancel_requested_at) is never pending again.
 	                                                                   The log has it, unless a lookup can find what was created
 	the answer to a record is lost           as before, or moved       asked for in the history before it is tried again
 	while a batch of records is written      all of it or nothing      the two lines above, each
-	after record, before publish             settled, unpublished      the strays, by any replica
+	after record, before publish             settled, unpublished      any replica publishes it
 	after publish, before the mark           settled, unpublished      published again under the same id, which the stream drops
 	Postgres crashes soon after a mark       settled, unpublished      the same: no mark waits for the disk
 	during a lookup                          uncertain, due in 45 s    looked up again

@@ -88,7 +88,7 @@ func (s *Store) timeout(t *testing.T, change ...func(*flex.Outcome)) Lease {
 	t.Helper()
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'pending'`)
 	var leases []Lease
-	for len(leases) == 0 { // now and then half of the one slot is kept for those tried again
+	for len(leases) == 0 { // now and then half of the one permit is kept for those tried again
 		c, err := s.claim(t.Context(), 1)
 		if err != nil {
 			t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 )
 
 // logReader is a TaskRouter that lists nothing, and whose log can be read as
-// far as one inquiry may: 32,000 events, of an account that creates perSecond.
+// far as one lookup batch may: 32,000 events, of an account that creates perSecond.
 type logReader struct{ perSecond float64 }
 
 func (logReader) SearchTasks(context.Context, string, string, []string) ([]flex.Task, error) {
@@ -143,8 +143,8 @@ func TestTaskOfAnEarlierRequest(t *testing.T) {
 		for _, policy := range []request.Undecided{request.Hold, request.Retry, request.Fail} {
 			p := testPolicy
 			p.Settle, p.Undecided = time.Minute, policy
-			early := p.AfterLookup(request.Doubt{Age: time.Second, Askable: true}, f, 0)
-			late := p.AfterLookup(request.Doubt{Age: time.Hour, Askable: true}, f, 0)
+			early := p.AfterLookup(request.LookupInput{Age: time.Second, Askable: true}, f, 0)
+			late := p.AfterLookup(request.LookupInput{Age: time.Hour, Askable: true}, f, 0)
 			if tt.foreign && (early.Person || early.To != request.Uncertain || !late.Person || late.To != request.Uncertain) {
 				t.Errorf("%s, policy %s: %+v, then %+v; want a person, once the settle time is over", name, policy, early, late)
 			}

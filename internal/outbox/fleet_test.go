@@ -155,7 +155,7 @@ func TestFleetPauses(t *testing.T) {
 	if n != 0 {
 		t.Errorf("%d attempts in the pause", n)
 	}
-	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - spared <> 1`); n != 0 || len(srv.Ledger()) != 300 {
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - uncounted <> 1`); n != 0 || len(srv.Ledger()) != 300 {
 		t.Errorf("%d paid for it; %d created", n, len(srv.Ledger()))
 	}
 	checkOutbox(t, s.pool)
@@ -192,7 +192,7 @@ func TestFleetForbidden(t *testing.T) {
 			t.Errorf("a replica has stopped and asked %d times", n)
 		}
 		const most = 10 // of fleet's policy
-		if r := s.row(t, "f-1"); r.Attempt != 2*most || r.Spared != most {
+		if r := s.row(t, "f-1"); r.Attempt != 2*most || r.Uncounted != most {
 			t.Errorf("%+v", r)
 		}
 	})
@@ -220,7 +220,7 @@ func TestFleetForbidden(t *testing.T) {
 		if n := srv.Calls().Received; n != 1 {
 			t.Errorf("%d calls until it stopped", n)
 		}
-		if n := pgtest.One[int](t, s.pool, `SELECT coalesce(sum(attempt - spared), 0)::int FROM outbox WHERE state <> 'sending'`); n != 0 {
+		if n := pgtest.One[int](t, s.pool, `SELECT coalesce(sum(attempt - uncounted), 0)::int FROM outbox WHERE state <> 'sending'`); n != 0 {
 			t.Errorf("%d attempts were spent", n)
 		}
 	})
@@ -269,10 +269,10 @@ func TestOneTenantStopsNobody(t *testing.T) {
 						}
 					}
 					// Of a 403 nothing is counted; of the others each request is tried once.
-					if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE source = 'bad' AND attempt - spared > 1`); n != 0 {
+					if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE source = 'bad' AND attempt - uncounted > 1`); n != 0 {
 						t.Errorf("%d of the bad were tried more than once", n)
 					}
-					if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE source = 'good' AND attempt > 1 + spared`); n != 0 {
+					if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE source = 'good' AND attempt > 1 + uncounted`); n != 0 {
 						t.Errorf("%d of the good paid", n)
 					}
 				})
@@ -307,13 +307,13 @@ func TestOneTenantAtARate(t *testing.T) {
 					d.Policy.MinDelay, d.Policy.MaxDelay = time.Second, 5*time.Minute
 				})
 				inState(t, s, request.Created, each)
-				calls := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE outcome <> 'put_back' AND
+				calls := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE outcome <> 'released' AND
 					started_at <= (SELECT max(started_at) FROM outbox_attempts WHERE outcome = 'created')`)
-				// What was put back took a pass of the rate as well.
-				back := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE outcome = 'put_back'`)
-				t.Logf("%d calls until the last good one, %d put back", calls, back)
+				// What was released took a pass of the rate as well.
+				back := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE outcome = 'released'`)
+				t.Logf("%d calls until the last good one, %d released", calls, back)
 				if most := 2*each + each + int(gate.Burst(rate)); calls+back > most {
-					t.Errorf("%d calls and %d put back until the last good one was created, want at most %d", calls, back, most)
+					t.Errorf("%d calls and %d released until the last good one was created, want at most %d", calls, back, most)
 				}
 			})
 		}
@@ -472,7 +472,7 @@ func TestFleetNewBeforeOld(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	mustAdd(t, s, "old", 500)
-	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1, spared = 1, due_at = now() - interval '5 hours'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1, uncounted = 1, due_at = now() - interval '5 hours'`)
 	mustAdd(t, s, "new", 20, func(e *request.Event) { e.Sequence += 1000 })
 	left, claims := 20, 0
 	for ; left > 0 && claims < 20; claims++ {
@@ -482,7 +482,7 @@ func TestFleetNewBeforeOld(t *testing.T) {
 			}
 		}
 	}
-	if left > 0 || claims > 5 { // half of the 8 slots each time
+	if left > 0 || claims > 5 { // half of the 8 permits each time
 		t.Errorf("after %d claims of %d, %d new ones are left", claims, testSlots, left)
 	}
 	// Nor do new ones stand before old ones.
@@ -496,6 +496,6 @@ func TestFleetNewBeforeOld(t *testing.T) {
 		}
 	}
 	if old != 2*testSlots {
-		t.Errorf("%d of %d slots went to old ones", old, 4*testSlots)
+		t.Errorf("%d of %d permits went to old ones", old, 4*testSlots)
 	}
 }

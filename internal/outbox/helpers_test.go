@@ -164,8 +164,8 @@ func running(t testing.TB, loop func(context.Context)) {
 	t.Cleanup(func() { cancel(); <-ended })
 }
 
-// putBack records that no call was made, trying once.
-func (s *Store) putBack(ctx context.Context, l Lease) error {
+// release records that no call was made, trying once.
+func (s *Store) release(ctx context.Context, l Lease) error {
 	_, err := s.record(ctx, unsent(l))
 	return err
 }
@@ -175,7 +175,7 @@ type row struct {
 	ID               int64
 	State            request.State
 	Attempt          int
-	Spared           int
+	Uncounted        int
 	DueIn            *time.Duration // from now
 	LeasedBy         *string
 	LeasedUntil      *time.Time
@@ -201,7 +201,7 @@ type row struct {
 func (s *Store) row(t testing.TB, requestID string) row {
 	t.Helper()
 	rows, err := s.pool.Query(t.Context(), `
-		SELECT id, state, attempt, spared, due_at - clock_timestamp(), leased_by, leased_until, interaction_sid, task_sid,
+		SELECT id, state, attempt, uncounted, due_at - clock_timestamp(), leased_by, leased_until, interaction_sid, task_sid,
 		       assignment_status, response::text, resolved_by, error_kind, error_message, http_status, twilio_code,
 		       twilio_request_id, uncertain_since, answered, faults::text, raw, settled_at, announced_at, published_at
 		  FROM outbox WHERE request_id = $1`, requestID)
@@ -231,9 +231,9 @@ func checkOutbox(t testing.TB, pool *pgxpool.Pool) {
 		"an attempt that is over has no history": `
 			SELECT request_id FROM outbox o WHERE attempt - (state = 'sending')::int <>
 			       (SELECT count(DISTINCT number) FROM outbox_attempts a WHERE a.outbox_id = o.id AND kind = 'attempt' AND applied)`,
-		"spared is not what the history says": `
-			SELECT request_id FROM outbox o WHERE spared <>
-			       (SELECT count(*) FROM outbox_attempts a WHERE a.outbox_id = o.id AND applied AND outcome IN ('refused', 'blocked', 'put_back'))`,
+		"uncounted is not what the history says": `
+			SELECT request_id FROM outbox o WHERE uncounted <>
+			       (SELECT count(*) FROM outbox_attempts a WHERE a.outbox_id = o.id AND applied AND outcome IN ('refused', 'blocked', 'released'))`,
 		"created without an attempt that says so": `
 			SELECT request_id FROM outbox o WHERE state = 'created' AND resolved_by = 'response' AND NOT EXISTS
 			       (SELECT FROM outbox_attempts a WHERE a.outbox_id = o.id AND applied AND outcome = 'created')`,

@@ -152,13 +152,13 @@ func (d *Dispatcher) reclaim(ctx context.Context, every time.Duration) {
 	}
 	if moved > 0 {
 		d.Log.Info("what was leased without an answer is taken back", "requests", moved)
-		d.Counters.PutBack.Add(int64(moved))
+		d.Counters.Released.Add(int64(moved))
 		d.Store.Due.Raise()
 	}
 }
 
 // reclaim: sending, or lapsed -> pending, for what was leased under tokens that are
-// in doubt: no call was made, and the attempt is spared. It returns how
+// in doubt: no call was made, and the attempt is uncounted. It returns how
 // many requests it has moved, the tokens that are done with, and those of which
 // somebody holds a request locked: ask for these again.
 //
@@ -190,7 +190,7 @@ func (s *Store) reclaim(ctx context.Context, tokens []string) (moved int, done, 
 		moved AS (
 			UPDATE outbox o
 			   SET state = CASE WHEN cancel_requested_at IS NULL THEN 'pending' ELSE 'cancelled' END, leased_by = NULL, leased_until = NULL,
-			       due_at = CASE WHEN cancel_requested_at IS NULL THEN clock_timestamp() END, spared = least(spared + 1, attempt), for_person_since = NULL,
+			       due_at = CASE WHEN cancel_requested_at IS NULL THEN clock_timestamp() END, uncounted = least(uncounted + 1, attempt), for_person_since = NULL,
 			       settled_at = CASE WHEN cancel_requested_at IS NOT NULL THEN clock_timestamp() END,
 			       resolved_by = CASE WHEN cancel_requested_at IS NOT NULL THEN 'operator' END,
 			       error_kind = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' END,
@@ -200,7 +200,7 @@ func (s *Store) reclaim(ctx context.Context, tokens []string) (moved int, done, 
 			RETURNING o.id, o.attempt, standing.token, CASE WHEN o.undecided THEN standing.until - $3::interval ELSE o.attempt_began_at END AS began),
 		history AS (
 			INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, applied)
-			SELECT id, 'attempt', attempt, $2, began, 'put_back', true FROM moved)
+			SELECT id, 'attempt', attempt, $2, began, 'released', true FROM moved)
 		SELECT token, false FROM moved
 		UNION ALL
 		SELECT token, true FROM doubted WHERE id NOT IN (SELECT id FROM standing)`, tokens, s.worker, s.leaseFor)
@@ -227,7 +227,7 @@ func (s *Store) reclaim(ctx context.Context, tokens []string) (moved int, done, 
 
 // recordAgain is record after a try that failed: that one may be committed all the
 // same, and stands once then. (One that the server begins only after this stands
-// beside it, as an attempt that came too late: it moves nothing that was settled.) What it settled is a stray.
+// beside it, as an attempt that came too late: it moves nothing that was settled.) What it settled is left unpublished until it is read from the table.
 func (s *Store) recordAgain(ctx context.Context, r record) (*results.Settled, error) {
 	applied, err := s.recordMade(ctx, r)
 	switch {

@@ -97,8 +97,8 @@ func TestClaimInDoubt(t *testing.T) {
 		want     string
 		mode     pgx.QueryExecMode
 	}{
-		{"made", signed, true, "1 put_back, 2 created", pgx.QueryExecModeCacheStatement},
-		{"made, behind pgbouncer", signed, true, "1 put_back, 2 created", pgx.QueryExecModeExec},
+		{"made", signed, true, "1 released, 2 created", pgx.QueryExecModeCacheStatement},
+		{"made, behind pgbouncer", signed, true, "1 released, 2 created", pgx.QueryExecModeExec},
 		{"not made", signed, false, "1 created", pgx.QueryExecModeCacheStatement},
 		{"told, and cut while it asks what is due next", "min(o.due_at)", false, "1 created", pgx.QueryExecModeCacheStatement}, // the leases stand
 	} {
@@ -151,7 +151,7 @@ func TestAddInDoubt(t *testing.T) {
 			}
 			want, history := Accepted, "1 created"
 			if made {
-				want, history = Redelivered, "1 put_back, 2 created"
+				want, history = Redelivered, "1 released, 2 created"
 			}
 			if got, err := cutting.Add(t.Context(), event("a", 1)); got != want || err != nil {
 				t.Errorf("redelivered: %v, %v, want %v", got, err, want)
@@ -179,8 +179,8 @@ func TestInDoubtAtTheEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	newDeliverer(t, s, flextest.New(t)).Run(ctx)
-	if r := s.row(t, l.RequestID); r.State != request.Pending || r.Spared != 1 {
-		t.Errorf("%s, spared %d", r.State, r.Spared)
+	if r := s.row(t, l.RequestID); r.State != request.Pending || r.Uncounted != 1 {
+		t.Errorf("%s, uncounted %d", r.State, r.Uncounted)
 	}
 }
 
@@ -201,24 +201,24 @@ func TestReclaim(t *testing.T) {
 		pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'pending', attempt = attempt - 1, leased_by = NULL, leased_until = NULL, due_at = clock_timestamp()`)
 	}
 	for _, tt := range []struct {
-		name    string
-		then    func(*testing.T, *Store)
-		taken   int
-		state   request.State
-		attempt int
-		spared  int
-		history string
+		name      string
+		then      func(*testing.T, *Store)
+		taken     int
+		state     request.State
+		attempt   int
+		uncounted int
+		history   string
 	}{
-		{"committed", func(*testing.T, *Store) {}, 1, request.Pending, 1, 1, "1 put_back"},
-		{"committed and lapsed", lapse, 1, request.Pending, 1, 1, "1 lapsed, 1 put_back"},
+		{"committed", func(*testing.T, *Store) {}, 1, request.Pending, 1, 1, "1 released"},
+		{"committed and lapsed", lapse, 1, request.Pending, 1, 1, "1 lapsed, 1 released"},
 		{"lapsed, and being looked up", func(t *testing.T, s *Store) {
 			lapse(t, s)
 			pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() + interval '45 s', lookups = 1`)
-		}, 1, request.Pending, 1, 1, "1 lapsed, 1 put_back"},
+		}, 1, request.Pending, 1, 1, "1 lapsed, 1 released"},
 		{"lapsed, and waits for a person", func(t *testing.T, s *Store) {
 			lapse(t, s)
 			pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = NULL, announced_at = clock_timestamp()`)
-		}, 1, request.Pending, 1, 1, "1 lapsed, 1 put_back"},
+		}, 1, request.Pending, 1, 1, "1 lapsed, 1 released"},
 		{"lapsed, and leased again", func(t *testing.T, s *Store) {
 			lapse(t, s)
 			pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'pending', due_at = clock_timestamp()`)
@@ -240,7 +240,7 @@ func TestReclaim(t *testing.T) {
 			if _, _, _, err := s.reclaim(t.Context(), []string{*s.row(t, "a-1").LeasedBy}); err != nil {
 				t.Fatal(err)
 			}
-		}, 0, request.Pending, 1, 1, "1 put_back"},
+		}, 0, request.Pending, 1, 1, "1 released"},
 		{"not committed", undone, 0, request.Pending, 0, 0, ""},
 		{"not committed, and claimed by another", func(t *testing.T, s *Store) {
 			undone(t, s)
@@ -268,8 +268,8 @@ func TestReclaim(t *testing.T) {
 				t.Errorf("%d taken back of %v, %v held, want %d: %v", taken, done, held, tt.taken, err)
 			}
 			r := s.row(t, id)
-			if h := s.histories(t, id); r.State != tt.state || r.Attempt != tt.attempt || r.Spared != tt.spared || h != tt.history {
-				t.Errorf("%s, attempt %d, spared %d, %q; want %s, %d, %d, %q", r.State, r.Attempt, r.Spared, h, tt.state, tt.attempt, tt.spared, tt.history)
+			if h := s.histories(t, id); r.State != tt.state || r.Attempt != tt.attempt || r.Uncounted != tt.uncounted || h != tt.history {
+				t.Errorf("%s, attempt %d, uncounted %d, %q; want %s, %d, %d, %q", r.State, r.Attempt, r.Uncounted, h, tt.state, tt.attempt, tt.uncounted, tt.history)
 			}
 			if r.State == request.Pending && (r.ErrorKind != nil || r.LeasedBy != nil || r.Answered || r.AnnouncedAt != nil || r.Attempt > 0 && *r.DueIn > 0) {
 				t.Errorf("it is pending with %+v", r)

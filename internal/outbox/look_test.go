@@ -19,16 +19,16 @@ func TestPoll(t *testing.T) {
 		wakes      func(*upkeep.Upkeep) loop.Signal
 	}{
 		{"due", `UPDATE outbox SET ` + ago("due_at"), func(u *upkeep.Upkeep) loop.Signal { return u.Due }},
-		{"due again", `UPDATE outbox SET attempt = 3, spared = 3, priority = 7, ` + ago("due_at"), func(u *upkeep.Upkeep) loop.Signal { return u.Due }},
+		{"due again", `UPDATE outbox SET attempt = 3, uncounted = 3, priority = 7, ` + ago("due_at"), func(u *upkeep.Upkeep) loop.Signal { return u.Due }},
 		{"not yet due", `UPDATE outbox SET due_at = clock_timestamp() + interval '1 hour'`, nil},
 		{"leased", `UPDATE outbox SET state = 'sending', attempt = 1, due_at = NULL, leased_by = 'w', leased_until = clock_timestamp() + interval '1 hour'`, nil},
 		{"lapsed", `UPDATE outbox SET state = 'sending', attempt = 1, due_at = NULL, leased_by = 'w', ` + ago("leased_until"), func(u *upkeep.Upkeep) loop.Signal { return u.Overdue }},
 		{"expired", `UPDATE outbox SET due_at = clock_timestamp() + interval '1 hour', ` + ago("expires_at"), func(u *upkeep.Upkeep) loop.Signal { return u.Overdue }},
 		{"lookup due", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), ` + ago("due_at"), func(u *upkeep.Upkeep) loop.Signal { return u.Uncertain }},
 		{"lookup later", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), due_at = clock_timestamp() + interval '1 hour'`, nil},
-		{"for a person", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), for_person_since = now(), due_at = NULL`, func(u *upkeep.Upkeep) loop.Signal { return u.Results.Stray }},
+		{"for a person", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), for_person_since = now(), due_at = NULL`, func(u *upkeep.Upkeep) loop.Signal { return u.Results.Left }},
 		{"announced", `UPDATE outbox SET state = 'uncertain', attempt = 1, error_kind = 'x', attempt_began_at = now(), uncertain_since = now(), for_person_since = now(), due_at = NULL, announced_at = now()`, nil},
-		{"stray", `UPDATE outbox SET state = 'rejected', error_kind = 'x', due_at = NULL, ` + ago("settled_at"), func(u *upkeep.Upkeep) loop.Signal { return u.Results.Stray }},
+		{"left", `UPDATE outbox SET state = 'rejected', error_kind = 'x', due_at = NULL, ` + ago("settled_at"), func(u *upkeep.Upkeep) loop.Signal { return u.Results.Left }},
 		{"just settled", `UPDATE outbox SET state = 'rejected', error_kind = 'x', due_at = NULL, settled_at = clock_timestamp() + interval '1 hour'`, nil},
 		{"published", `UPDATE outbox SET state = 'rejected', error_kind = 'x', due_at = NULL, published_at = now(), ` + ago("settled_at"), nil},
 		{"malformed", `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error)
@@ -43,7 +43,7 @@ func TestPoll(t *testing.T) {
 			s := newStore(t)
 			mustAdd(t, s, "a", 1, func(e *request.Event) { e.NotBefore = time.Now().Add(time.Hour) })
 			u := s.upkeep()
-			all := map[string]loop.Signal{"due": u.Due, "overdue": u.Overdue, "uncertain": u.Uncertain, "stray": u.Results.Stray, "unanswered": u.Results.Asked}
+			all := map[string]loop.Signal{"due": u.Due, "overdue": u.Overdue, "uncertain": u.Uncertain, "left": u.Results.Left, "unanswered": u.Results.Asked}
 			for _, l := range all {
 				select {
 				case <-l:

@@ -60,7 +60,7 @@ func (x *netTables) empty(ctx context.Context, seed uint64) (err error) {
 	return err
 }
 
-func (x *netTables) signature(by, number int) string { return fmt.Sprintf("w%d/%d", by, number) }
+func (x *netTables) token(by, number int) string { return fmt.Sprintf("w%d/%d", by, number) }
 
 // requestID is in the order of the simulation's rows only by chance.
 func (x *netTables) requestID(row int) string { return fmt.Sprintf("%s-%d", x.prefix, row) }
@@ -74,7 +74,7 @@ func (x *netTables) time(now, at instant) time.Time {
 }
 
 // insert: Store.insert, and Store.added for what was known.
-func (x *netTables) insert(ctx context.Context, now instant, m *simMessage, variant, by, signature, slots int) (added Added, leased []Lease, err error) {
+func (x *netTables) insert(ctx context.Context, now instant, m *simMessage, variant, by, token, permits int) (added Added, leased []Lease, err error) {
 	e := event(x.requestID(m.request), uint64(m.sequence))
 	e.Time, e.Priority, e.ExpiresAt = x.time(now, m.streamAt), m.priority, x.time(now, m.expiresAt)
 	if m.notBefore != 0 {
@@ -90,7 +90,7 @@ func (x *netTables) insert(ctx context.Context, now instant, m *simMessage, vari
 		faulty("no")(&e)
 	}
 	s, events := x.stores[by], []request.Event{e}
-	fresh, leased, err := s.insert(ctx, database.Patience, x.signature(by, signature), events, slots, false)
+	fresh, leased, err := s.insert(ctx, database.Patience, x.token(by, token), events, permits, false)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -99,8 +99,8 @@ func (x *netTables) insert(ctx context.Context, now instant, m *simMessage, vari
 }
 
 // claim: Store.lease.
-func (x *netTables) claim(ctx context.Context, by, signature, slots int, half bool, odd int) ([]Lease, gate.State, error) {
-	passes, leases, err := x.stores[by].lease(ctx, x.signature(by, signature), slots, half, odd, time.Now(), nil)
+func (x *netTables) claim(ctx context.Context, by, token, permits int, half bool, odd int) ([]Lease, gate.State, error) {
+	passes, leases, err := x.stores[by].lease(ctx, x.token(by, token), permits, half, odd, time.Now(), nil)
 	if err != nil {
 		return nil, "", err
 	}
@@ -108,8 +108,8 @@ func (x *netTables) claim(ctx context.Context, by, signature, slots int, half bo
 	return leases, state, nil
 }
 
-func (x *netTables) takeBack(ctx context.Context, by, of, signature int) (int, error) {
-	moved, _, _, err := x.stores[by].reclaim(ctx, []string{x.signature(of, signature)})
+func (x *netTables) reclaim(ctx context.Context, by, of, token int) (int, error) {
+	moved, _, _, err := x.stores[by].reclaim(ctx, []string{x.token(of, token)})
 	return moved, err
 }
 
@@ -285,7 +285,7 @@ func (x *netTables) read(ctx context.Context) (p netPicture, err error) {
 	p.rows, p.histories = map[string]netRow{}, map[string]string{}
 	var b pgx.Batch
 	b.Queue(`SELECT id, request_id, format('%s priority %s attempt %s uncounted %s leased by %s lookups %s answered %s undecided %s attribute %s ends as %s cancelled %s revision %s sid %s by %s reason %s status %s announced %s published %s sequence %s',
-		       state, priority, attempt, spared, leased_by, lookups, answered, undecided, lookup_attribute, ends_as, cancel_requested_at IS NOT NULL, settlement,
+		       state, priority, attempt, uncounted, leased_by, lookups, answered, undecided, lookup_attribute, ends_as, cancel_requested_at IS NOT NULL, revision,
 		       interaction_sid, resolved_by, error_kind, coalesce(http_status, 0), announced_at IS NOT NULL, published_at IS NOT NULL, stream_sequence),
 		       stream_time, received_at, due_at, expires_at, leased_until, attempt_began_at, uncertain_since, for_person_since, settled_at
 		  FROM outbox`).Query(func(rows pgx.Rows) error {
@@ -336,10 +336,10 @@ func (x *netTables) expected(s *sim) (p netPicture) {
 		r := &s.rows[i]
 		leasedBy := ""
 		if r.state == request.Sending {
-			leasedBy = x.signature(r.leasedBy, r.signature)
+			leasedBy = x.token(r.leasedBy, r.token)
 		}
 		row := netRow{text: fmt.Sprintf("%s priority %d attempt %d uncounted %d leased by %s lookups %d answered %.1s undecided %.1s attribute %s ends as %s cancelled %.1s revision %d sid %s by %s reason %s status %d announced %.1s published %.1s sequence %d",
-			r.state, r.priority, r.attempt, r.spared, leasedBy, r.lookups, yes(r.answered), yes(r.undecided), r.attribute, r.endsAs, yes(r.cancelled), r.settlement, r.sid, r.resolvedBy, r.reason,
+			r.state, r.priority, r.attempt, r.uncounted, leasedBy, r.lookups, yes(r.answered), yes(r.undecided), r.attribute, r.endsAs, yes(r.cancelled), r.revision, r.sid, r.resolvedBy, r.reason,
 			r.status, yes(r.announced), yes(r.published), r.sequence)}
 		for c, at := range r.times() {
 			row.times[c] = database.TimeOrNull(x.time(s.now, at))
@@ -351,8 +351,8 @@ func (x *netTables) expected(s *sim) (p netPicture) {
 		switch {
 		case h.lookup:
 			kind = "lookup"
-		case h.signature != 0:
-			worker = x.signature(h.by, h.signature)
+		case h.token != 0:
+			worker = x.token(h.by, h.token)
 		case h.by == 0:
 			worker = "unknown"
 		}

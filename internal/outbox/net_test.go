@@ -69,9 +69,9 @@ type netMessage struct {
 
 // netLease is a lease that was told to a replica.
 type netLease struct {
-	by, signature int
-	lease         Lease // whose ID is the table's
-	row           int
+	by, token int
+	lease     Lease // whose ID is the table's
+	row       int
 }
 
 type netRecord struct {
@@ -207,7 +207,7 @@ func (n *twins) step(ctx context.Context) (string, error) {
 		weight int
 		play   func(context.Context, int) (string, error)
 	}{
-		{16, n.add}, {14, n.claim}, {18, n.record}, {3, n.recordAgain}, {5, n.takeBack}, {5, n.lapse}, {4, n.expire}, {11, n.take}, {12, n.resolve},
+		{16, n.add}, {14, n.claim}, {18, n.record}, {3, n.recordAgain}, {5, n.reclaim}, {5, n.lapse}, {4, n.expire}, {11, n.take}, {12, n.resolve},
 		{8, n.publish}, {9, n.mark}, {12, n.act}, {4, n.gate}, {1, n.pauseLookups}, {2, n.recheck}, {3, n.prune}, {2, n.setBack},
 	}
 	sum := 0
@@ -268,16 +268,16 @@ func (n *twins) add(ctx context.Context, by int) (string, error) {
 	if n.sim.row(m.request) != nil {
 		m.other = m.variant != n.first[m.request]
 	}
-	slots, simBy, signature := n.r.IntN(2), 0, n.sim.sign()
-	if slots > 0 {
+	permits, simBy, token := n.r.IntN(2), 0, n.sim.sign()
+	if permits > 0 {
 		simBy = by
 	}
-	n.also("w%d adds message %d of %d, %+v, slots %d", by, m.sequence, m.request, m, slots)
-	added, leases, err := n.tables.insert(ctx, n.sim.now, &m.simMessage, m.variant, by, signature, slots)
+	n.also("w%d adds message %d of %d, %+v, permits %d", by, m.sequence, m.request, m, permits)
+	added, leases, err := n.tables.insert(ctx, n.sim.now, &m.simMessage, m.variant, by, token, permits)
 	if err != nil {
 		return "", err
 	}
-	fresh, leased := n.sim.insert(&m.simMessage, simBy, signature)
+	fresh, leased := n.sim.insert(&m.simMessage, simBy, token)
 	want := Accepted
 	switch {
 	case !fresh:
@@ -288,33 +288,33 @@ func (n *twins) add(ctx context.Context, by int) (string, error) {
 	if fresh {
 		n.first[m.request] = m.variant
 	}
-	n.signed = append(n.signed, netLease{by: by, signature: signature})
+	n.signed = append(n.signed, netLease{by: by, token: token})
 	if leased != nil && len(leases) == 1 && !n.lost() {
-		n.leases = append(n.leases, netLease{by, signature, leases[0], m.request})
+		n.leases = append(n.leases, netLease{by, token, leases[0], m.request})
 	}
 	n.also("%v", added)
 	return differ(fmt.Sprint(want, leased != nil), fmt.Sprint(added, len(leases) == 1)), nil
 }
 
 func (n *twins) claim(ctx context.Context, by int) (string, error) {
-	slots, half, odd, signature := 1+n.r.IntN(3), n.r.IntN(3) == 0, n.r.IntN(2), n.sim.sign()
-	n.also("w%d claims %d, half %t, odd %d, signature %d", by, slots, half, odd, signature)
-	leases, state, err := n.tables.claim(ctx, by, signature, slots, half, odd)
+	permits, half, odd, token := 1+n.r.IntN(3), n.r.IntN(3) == 0, n.r.IntN(2), n.sim.sign()
+	n.also("w%d claims %d, half %t, odd %d, token %d", by, permits, half, odd, token)
+	leases, state, err := n.tables.claim(ctx, by, token, permits, half, odd)
 	if err != nil {
 		return "", err
 	}
-	rows, want := n.sim.claim(by, signature, slots, half, odd)
+	rows, want := n.sim.claim(by, token, permits, half, odd)
 	expected, real := []string{}, []string{}
 	lost := n.lost()
-	n.signed = append(n.signed, netLease{by: by, signature: signature})
+	n.signed = append(n.signed, netLease{by: by, token: token})
 	for _, r := range rows {
-		expected = append(expected, fmt.Sprint(r.id, r.attempt, r.spared, r.undecided))
+		expected = append(expected, fmt.Sprint(r.id, r.attempt, r.uncounted, r.undecided))
 	}
 	for _, l := range leases {
 		row := n.tables.of[l.ID]
 		real = append(real, fmt.Sprint(row, l.Attempt, l.Uncounted, l.Undecided))
 		if !lost {
-			n.leases = append(n.leases, netLease{by, signature, l, row})
+			n.leases = append(n.leases, netLease{by, token, l, row})
 		}
 	}
 	slices.Sort(expected)
@@ -389,7 +389,7 @@ func (n *twins) recorded(ctx context.Context, r netRecord, again bool) (string, 
 	mine.lease.ID = int64(r.row)
 	if again {
 		if made := slices.IndexFunc(n.sim.histories, func(h simHistory) bool {
-			return h.row == r.row && !h.lookup && h.number == r.lease.Attempt && h.by == r.by && h.signature == 0 && h.outcome == r.r.outcome
+			return h.row == r.row && !h.lookup && h.number == r.lease.Attempt && h.by == r.by && h.token == 0 && h.outcome == r.r.outcome
 		}); made >= 0 {
 			return differ(n.sim.histories[made].applied, applied), nil
 		}
@@ -407,17 +407,17 @@ func (n *twins) recorded(ctx context.Context, r netRecord, again bool) (string, 
 	return n.recorded(ctx, r, false)
 }
 
-func (n *twins) takeBack(ctx context.Context, by int) (string, error) {
+func (n *twins) reclaim(ctx context.Context, by int) (string, error) {
 	l, ok := pick(n.r, n.signed)
 	if !ok {
 		return "", nil
 	}
-	n.also("w%d takes back w%d/%d", by, l.by, l.signature)
-	moved, err := n.tables.takeBack(ctx, by, l.by, l.signature)
+	n.also("w%d reclaims w%d/%d", by, l.by, l.token)
+	moved, err := n.tables.reclaim(ctx, by, l.by, l.token)
 	if err != nil {
 		return "", err
 	}
-	return differ(n.sim.takeBack(by, l.signature), moved), nil
+	return differ(n.sim.reclaim(by, l.token), moved), nil
 }
 
 func (n *twins) lapse(ctx context.Context, by int) (string, error) {
@@ -458,7 +458,7 @@ func (n *twins) take(ctx context.Context, by int) (string, error) {
 		row := n.tables.of[u.ID]
 		real = append(real, said(u, row))
 		if i := slices.IndexFunc(want.Asked, func(v lookup.Input) bool { return int(v.ID) == row }); i >= 0 && !lost {
-			n.lookups = append(n.lookups, netLookup{by, want.Asked[i], u, settle, u.Doubt().Theirs})
+			n.lookups = append(n.lookups, netLookup{by, want.Asked[i], u, settle, u.PolicyInput().Theirs})
 		}
 	}
 	slices.Sort(expected)
@@ -484,7 +484,7 @@ func (n *twins) resolve(ctx context.Context, _ int) (string, error) {
 	case 4:
 		f.Hopeless = true
 	}
-	d := l.input.Doubt()
+	d := l.input.PolicyInput()
 	d.Theirs = l.theirs
 	p := n.policy
 	p.Settle = l.settle
@@ -503,7 +503,7 @@ func (n *twins) publish(ctx context.Context, by int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	answers := n.sim.strays()
+	answers := n.sim.unpublished()
 	want := []string{}
 	for _, a := range answers {
 		row, sequence := n.sim.row(a.row), a.number

@@ -20,7 +20,7 @@ func TestPlans(t *testing.T) {
 		args           []any
 	}{
 		{"unpublished", results.UnpublishedSQL, "Index Cond: (id = ANY (", []any{[]int64{7, 8}}},
-		{"strays", results.StraySQL, "Index Cond: ((settled_at < (now() - ", []any{results.StrayAge, time.Now(), 7, batchSize}},
+		{"unpublished results", results.LeftSQL, "Index Cond: ((settled_at < (now() - ", []any{results.UnpublishedAge, time.Now(), 7, batchSize}},
 		{"waiting", results.WaitingSQL, "Index Cond: ((COALESCE(for_person_since, '-infinity'::timestamp with time zone) > ", []any{7, batchSize}},
 		{"outbox_backlog", "TABLE outbox_backlog", "outbox_fresh", nil},
 	} {

@@ -448,7 +448,7 @@ func TestAnnouncement(t *testing.T) {
 }
 
 // TestPublisherBehind: what is settled faster than it is published goes out without
-// anybody looking for strays.
+// anybody looking for unpublished results.
 func TestPublisherBehind(t *testing.T) {
 	t.Parallel()
 	s, r := newStore(t), newResults(t, natstest.Options{})
@@ -479,14 +479,14 @@ func TestPublisherBehind(t *testing.T) {
 	}
 }
 
-// TestPublisherRuns: hints, questions and strays all come out by themselves; NATS
+// TestPublisherRuns: hints, questions and unpublished results all come out by themselves; NATS
 // may go away meanwhile.
 func TestPublisherRuns(t *testing.T) {
 	t.Parallel()
 	s, r := newStore(t), newResults(t, natstest.Options{})
 	r.create(t)
 	p := r.publisher(t, s)
-	mustAdd(t, s, "stray", batchSize+10, faulty("x"))
+	mustAdd(t, s, "left", batchSize+10, faulty("x"))
 	for len(s.Results.Queue.Queue) > 0 {
 		<-s.Results.Queue.Queue // dropped hints
 	}
@@ -557,7 +557,7 @@ func TestMarkFenced(t *testing.T) {
 	if err != nil || len(earlier) != 1 {
 		t.Fatal(earlier, err)
 	}
-	pgtest.Exec(t, s.pool, `UPDATE outbox SET settlement = 2`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET revision = 2`)
 	if !p.Publish(t.Context(), earlier) || s.row(t, "m").PublishedAt != nil {
 		t.Error("marked by the answer before")
 	}
@@ -623,7 +623,7 @@ func TestUncertainAfterCreated(t *testing.T) {
 			t.Fatal(done, err)
 		}
 		pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = NULL, for_person_since = now() WHERE state = 'uncertain'`)
-		waiting, err := s.Results.Settlements(t.Context(), results.WaitingSQL, 0, batchSize)
+		waiting, err := s.Results.ReadSettled(t.Context(), results.WaitingSQL, 0, batchSize)
 		if err != nil {
 			t.Fatal(err)
 		}

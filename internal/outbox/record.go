@@ -34,7 +34,7 @@ func (e *othersError) Error() string {
 // A record is what became of one lease.
 type record struct {
 	lease   Lease
-	outcome string // the kind's word, or put_back
+	outcome string // the kind's word, or released
 	told    flex.Outcome
 	move    request.Move
 	pause   time.Duration // of the gate, for the whole fleet; 0: none
@@ -247,7 +247,7 @@ func (s *Store) recordTogether(ctx context.Context, db interface {
 		c.append(&records[i])
 		at[[2]int64{records[i].lease.ID, int64(records[i].lease.Attempt)}] = i
 	}
-	b.Queue(recordSQL, c.id, c.attempt, c.state, c.delay, c.spared, c.interactionSID, c.taskSID,
+	b.Queue(recordSQL, c.id, c.attempt, c.state, c.delay, c.uncounted, c.interactionSID, c.taskSID,
 		c.assignmentStatus, c.response, c.errorKind, c.errorMessage, c.httpStatus, c.twilioCode, c.twilioRequestID,
 		c.answered, c.outcome, c.took, s.worker, c.endsAs)
 	sent := db.SendBatch(ctx, &b)
@@ -257,23 +257,23 @@ func (s *Store) recordTogether(ctx context.Context, db interface {
 	}
 	done := make([]recorded, len(records))
 	var id int64
-	var attempt, settlement int
+	var attempt, revision int
 	var state request.State
 	var settledAt *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&id, &attempt, &settlement, &state, &settledAt}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &attempt, &revision, &state, &settledAt}, func() error {
 		i := at[[2]int64{id, int64(attempt)}]
 		done[i].applied = true
 		// What a person had cancelled meanwhile is read from the table by the Publisher.
 		if settledAt != nil && state == records[i].move.To {
-			done[i].settled = records[i].settlement(settlement, *settledAt)
+			done[i].settled = records[i].asSettled(revision, *settledAt)
 		}
 		return nil
 	})
 	return done, cmp.Or(err, sent.Close()) // which waits for the commit, or says the same error again
 }
 
-// settlement is the row that a record has settled, as a read of it would give it.
-func (r *record) settlement(number int, at time.Time) *results.Settled {
+// asSettled is the row that a record has settled, as a read of it would give it.
+func (r *record) asSettled(number int, at time.Time) *results.Settled {
 	o, l := &r.told, &r.lease
 	s := &results.Settled{
 		ID: l.ID, RequestID: l.RequestID, Source: l.Source, State: r.move.To, Attempt: l.Attempt, Revision: number, Request: l.Request,
@@ -306,7 +306,7 @@ const (
 	recordSQL = `/* record */
 	WITH told AS MATERIALIZED (
 		SELECT unnest($1::bigint[]) AS id, unnest($2::integer[]) AS attempt, unnest($3::text[]) AS state, unnest($4::interval[]) AS delay,
-		       unnest($5::integer[]) AS spared, unnest($6::text[]) AS interaction_sid, unnest($7::text[]) AS task_sid,
+		       unnest($5::integer[]) AS uncounted, unnest($6::text[]) AS interaction_sid, unnest($7::text[]) AS task_sid,
 		       unnest($8::text[]) AS assignment_status, unnest($9::text[]) AS response, unnest($10::text[]) AS error_kind,
 		       unnest($11::text[]) AS error_message, unnest($12::integer[]) AS http_status, unnest($13::integer[]) AS twilio_code,
 		       unnest($14::text[]) AS twilio_request_id, unnest($15::boolean[]) AS answered, unnest($16::text[]) AS outcome,
@@ -316,9 +316,9 @@ const (
 		UPDATE outbox o
 		   SET state = ` + ledTo + `, leased_by = NULL, leased_until = NULL,
 		       due_at = CASE WHEN ` + ledTo + ` IN ('pending', 'uncertain') THEN clock_timestamp() + t.delay END,
-		       spared = least(o.spared + t.spared, o.attempt), -- a retry has spared all
+		       uncounted = least(o.uncounted + t.uncounted, o.attempt), -- a retry has uncounted all
 		       interaction_sid = t.interaction_sid, task_sid = t.task_sid, assignment_status = t.assignment_status,
-		       response = CASE WHEN t.outcome = 'put_back' THEN o.response ELSE t.response::json END,
+		       response = CASE WHEN t.outcome = 'released' THEN o.response ELSE t.response::json END,
 		       resolved_by = CASE WHEN t.state IN ('created', 'rejected') THEN 'response' WHEN ` + ledTo + ` = 'cancelled' THEN 'operator' END,
 		       error_kind = CASE WHEN t.state = 'pending' AND o.cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE t.error_kind END, error_message = t.error_message, http_status = t.http_status,
 		       twilio_code = t.twilio_code, twilio_request_id = t.twilio_request_id,
@@ -331,14 +331,14 @@ const (
 		  FROM told t
 		 WHERE o.id = t.id AND o.attempt = t.attempt AND (o.state = 'sending' OR o.state = 'uncertain' AND o.ends_as IS NULL
 		       OR o.state IN ('pending', 'uncertain') AND (t.state IN ('created', 'rejected') OR t.answered OR t.ends_as IS NOT NULL))
-		RETURNING o.id, o.attempt, o.settlement, o.state, o.settled_at),
+		RETURNING o.id, o.attempt, o.revision, o.state, o.settled_at),
 	history AS (
 		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, http_status, twilio_code,
 		       twilio_request_id, outcome, error, applied)
 		SELECT t.id, 'attempt', t.attempt, $18, clock_timestamp() - coalesce(t.took, '0'), t.took, t.http_status, t.twilio_code,
 		       t.twilio_request_id, t.outcome, CASE WHEN applied THEN t.error_message ELSE coalesce(t.error_message, t.interaction_sid) END, applied
 		  FROM (SELECT *, (id, attempt) IN (SELECT id, attempt FROM moved) AS applied FROM told OFFSET 0) AS t) -- asked once a row
-	SELECT id, attempt, settlement, state, settled_at FROM moved`
+	SELECT id, attempt, revision, state, settled_at FROM moved`
 
 	// ledTo is the state to which an outcome leads: of a request that a person cancelled
 	// while it was uncertain, never pending.
@@ -349,7 +349,7 @@ const (
 // recordColumns are the arrays that recordSQL unnests: one element a record.
 type recordColumns struct {
 	id                         []int64
-	attempt, spared            []int32
+	attempt, uncounted         []int32
 	state, outcome             []string
 	delay                      []time.Duration
 	took                       []*time.Duration
@@ -369,11 +369,11 @@ func (c *recordColumns) append(r *record) {
 	c.state = append(c.state, string(r.move.To))
 	c.outcome = append(c.outcome, r.outcome)
 	c.delay = append(c.delay, r.move.Delay)
-	var spared int32
+	var uncounted int32
 	if r.move.Uncounted {
-		spared = 1
+		uncounted = 1
 	}
-	c.spared = append(c.spared, spared)
+	c.uncounted = append(c.uncounted, uncounted)
 	var took *time.Duration
 	if o.Took > 0 {
 		took = &o.Took
@@ -395,7 +395,7 @@ func (c *recordColumns) append(r *record) {
 // reason is why the request is not created, in one word. There is always one:
 // the schema refuses a request that stands still for no reason.
 func reason(r *record) *string {
-	if o := &r.told; o.ErrorKind != "" || o.Kind == flex.Created || r.outcome == "put_back" {
+	if o := &r.told; o.ErrorKind != "" || o.Kind == flex.Created || r.outcome == "released" {
 		return database.OrNull(request.Text(o.ErrorKind))
 	}
 	return database.OrNull("unknown")

@@ -127,7 +127,7 @@ func TestRecordAgainWaits(t *testing.T) {
 	mustAdd(t, s, "a", 1)
 	r := told(mustClaim(t, s, 1)[0], flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"})
 	pid, done := holding(t, s, `
-		WITH moved AS (UPDATE outbox SET state = 'pending', leased_by = NULL, leased_until = NULL, due_at = now(), spared = 1, error_kind = 'dial')
+		WITH moved AS (UPDATE outbox SET state = 'pending', leased_by = NULL, leased_until = NULL, due_at = now(), uncounted = 1, error_kind = 'dial')
 		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, applied) VALUES ($1, 'attempt', 1, $2, now(), 'refused', true)`,
 		r.lease.ID, s.worker)
 	var again sync.WaitGroup
@@ -153,7 +153,7 @@ func TestPutBackNotTold(t *testing.T) {
 		t.Run(fmt.Sprint(made), func(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
-			cutting, c := s.cutting(t, "put_back", made)
+			cutting, c := s.cutting(t, "released", made)
 			mustAdd(t, cutting, "p", 2)
 			leases := mustClaim(t, cutting, 2)
 			d := newDeliverer(t, cutting, flextest.New(t))
@@ -168,8 +168,8 @@ func TestPutBackNotTold(t *testing.T) {
 				t.Fatal("nothing was cut")
 			}
 			for _, id := range []string{"p-1", "p-2"} {
-				if r, h := s.row(t, id), s.histories(t, id); r.State != request.Pending || r.Spared != 1 || h != "1 put_back" {
-					t.Errorf("%s is %s, spared %d: %s", id, r.State, r.Spared, h)
+				if r, h := s.row(t, id), s.histories(t, id); r.State != request.Pending || r.Uncounted != 1 || h != "1 released" {
+					t.Errorf("%s is %s, uncounted %d: %s", id, r.State, r.Uncounted, h)
 				}
 			}
 			checkOutbox(t, s.pool)

@@ -43,12 +43,12 @@ func TestRecord(t *testing.T) {
 		return o
 	}
 	for _, tt := range []struct {
-		name    string
-		outcome flex.Outcome
-		state   request.State
-		spared  int
-		kind    string // error_kind
-		settled bool
+		name      string
+		outcome   flex.Outcome
+		state     request.State
+		uncounted int
+		kind      string // error_kind
+		settled   bool
 	}{
 		{"created", good, request.Created, 0, "", true},
 		{"rejected", failed(flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, TwilioCode: 20001, ErrorKind: "http_400"}), request.Rejected, 0, "http_400", true},
@@ -68,7 +68,7 @@ func TestRecord(t *testing.T) {
 				t.Fatal(err)
 			}
 			r, o := s.row(t, "r-1"), tt.outcome
-			if r.State != tt.state || r.Spared != tt.spared || r.Attempt != 1 || r.LeasedBy != nil || r.LeasedUntil != nil || (r.SettledAt != nil) != tt.settled {
+			if r.State != tt.state || r.Uncounted != tt.uncounted || r.Attempt != 1 || r.LeasedBy != nil || r.LeasedUntil != nil || (r.SettledAt != nil) != tt.settled {
 				t.Errorf("%+v", r)
 			}
 			if pgtest.Deref(r.ErrorKind) != tt.kind || pgtest.Deref(r.HTTPStatus) != o.HTTPStatus || pgtest.Deref(r.TwilioCode) != o.TwilioCode || pgtest.Deref(r.TwilioRequestID) != o.RequestID ||
@@ -137,11 +137,11 @@ func TestRecordFenced(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, ErrLeaseLost, request.Rejected, "1 lapsed, 2 rejected, 1 created!"},
-		{"it was put back", func(t *testing.T, s *Store, l Lease) {
-			if err := s.putBack(t.Context(), l); err != nil {
+		{"it was released", func(t *testing.T, s *Store, l Lease) {
+			if err := s.release(t.Context(), l); err != nil {
 				t.Fatal(err)
 			}
-		}, nil, request.Created, "1 put_back, 1 created"}, // it cannot be; were it so, it would count
+		}, nil, request.Created, "1 released, 1 created"}, // it cannot be; were it so, it would count
 		{"an operator said it is absent", func(t *testing.T, s *Store, _ Lease) {
 			pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = now() - interval '1 second'`)
 			if _, err := s.lapse(t.Context()); err != nil {
@@ -189,7 +189,7 @@ func TestRecordBatch(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "b", 3)
 	first := mustClaim(t, s, 3)
-	if err := s.putBack(t.Context(), first[0]); err != nil {
+	if err := s.release(t.Context(), first[0]); err != nil {
 		t.Fatal(err)
 	}
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() - interval '1 s' WHERE state = 'pending'`)
@@ -205,7 +205,7 @@ func TestRecordBatch(t *testing.T) {
 			t.Errorf("%d: %+v, want %q", i, d, want)
 		}
 	}
-	if h := s.histories(t, first[0].RequestID); h != "1 put_back, 2 created, 1 created!" && h != "1 put_back, 1 created!, 2 created" {
+	if h := s.histories(t, first[0].RequestID); h != "1 released, 2 created, 1 created!" && h != "1 released, 1 created!, 2 created" {
 		t.Errorf("history %q", h)
 	}
 	bad := good
@@ -219,25 +219,25 @@ func TestRecordBatch(t *testing.T) {
 	checkOutbox(t, s.pool)
 }
 
-// TestPutBack: nothing was sent, so the attempt is spared and due again at once.
-func TestPutBack(t *testing.T) {
+// TestReleased: nothing was sent, so the attempt is uncounted and due again at once.
+func TestReleased(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	mustAdd(t, s, "p", 1)
 	l := mustClaim(t, s, 1)[0]
-	if err := s.putBack(t.Context(), l); err != nil {
+	if err := s.release(t.Context(), l); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.row(t, "p-1"); r.State != request.Pending || r.Spared != 1 || r.Attempt != 1 || pgtest.Deref(r.DueIn) > 0 || r.ErrorKind != nil {
+	if r := s.row(t, "p-1"); r.State != request.Pending || r.Uncounted != 1 || r.Attempt != 1 || pgtest.Deref(r.DueIn) > 0 || r.ErrorKind != nil {
 		t.Errorf("%+v", r)
 	}
-	if err := s.putBack(t.Context(), l); !errors.Is(err, ErrLeaseLost) {
-		t.Errorf("put back twice: %v", err)
+	if err := s.release(t.Context(), l); !errors.Is(err, ErrLeaseLost) {
+		t.Errorf("released twice: %v", err)
 	}
 	if l := mustClaim(t, s, 1)[0]; l.Attempt != 2 || l.Uncounted != 1 {
 		t.Errorf("%+v", l)
 	}
-	if h := s.histories(t, "p-1"); h != "1 put_back, 1 put_back!" {
+	if h := s.histories(t, "p-1"); h != "1 released, 1 released!" {
 		t.Errorf("history %q", h)
 	}
 	checkOutbox(t, s.pool)
@@ -422,7 +422,7 @@ func TestInteractionLocked(t *testing.T) {
 }
 
 // TestRecordedIsTheRow: the result that record composes from what it knows is
-// the one that the strays would read from the table.
+// the one that the Publisher would read from the table.
 func TestRecordedIsTheRow(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)

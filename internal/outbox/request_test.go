@@ -54,7 +54,7 @@ func TestAfterOthers(t *testing.T) {
 	}
 }
 
-// TestAlone: a request whose tenant is refused is spared at first and answered in the
+// TestAlone: a request whose tenant is refused is uncounted at first and answered in the
 // end; what this replica's credentials cost never counts.
 func TestAlone(t *testing.T) {
 	t.Parallel()
@@ -202,7 +202,7 @@ func FuzzAfterLookup(f *testing.F) {
 		}
 		p := testPolicy
 		p.MaxAttempts, p.Settle, p.Undecided = most, time.Duration(settle), request.Undecided(undecided)
-		d := request.Doubt{Attempt: attempt, Counted: counted, Lookups: lookups, Age: time.Duration(age), Answered: answered, Askable: askable}
+		d := request.LookupInput{Attempt: attempt, Counted: counted, Lookups: lookups, Age: time.Duration(age), Answered: answered, Askable: askable}
 		m := p.AfterLookup(d, request.Finding{Kind: request.FindingKind(kind)}, random)
 		found := request.FindingKind(kind) == request.Found
 		proved := request.FindingKind(kind) == request.Absent && askable && !answered && d.Age >= p.Settle

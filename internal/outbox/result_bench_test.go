@@ -8,7 +8,7 @@ import (
 	"flexworker/internal/outbox/results"
 )
 
-// created is a settlement as most are, with as much of the answer as is read.
+// created is a settled request as most are, with as much of the answer as is read.
 func created() *results.Settled {
 	sid, task, status := "KD4b1f0c22d98e47a6b3c5d7e9f1a20b34", "WT9c8b7a6f5e4d4c3b2a19080706050403", "pending"
 	now := time.Date(2026, 11, 22, 9, 0, 0, 123456000, time.UTC)

@@ -47,13 +47,13 @@ func (s *sim) check() {
 			created > 0 && row.state == request.Pending && !g.person:
 			s.fail("I5: request %d is %s and exists", row.id, row.state)
 		// I9
-		case row.attempt-row.spared > s.policy.MaxAttempts && !g.person:
-			s.fail("I9: request %d has %d counted attempts of %d", row.id, row.attempt-row.spared, s.policy.MaxAttempts)
-		case row.spared > row.attempt:
-			s.fail("I9: request %d has more spared attempts than attempts", row.id)
+		case row.attempt-row.uncounted > s.policy.MaxAttempts && !g.person:
+			s.fail("I9: request %d has %d counted attempts of %d", row.id, row.attempt-row.uncounted, s.policy.MaxAttempts)
+		case row.uncounted > row.attempt:
+			s.fail("I9: request %d has more uncounted attempts than attempts", row.id)
 		}
 		s.checkShape(row, g)
-		g.state, g.attempt, g.sid, g.settled, g.retried = row.state, row.attempt, row.sid, row.settlement, false
+		g.state, g.attempt, g.sid, g.settled, g.retried = row.state, row.attempt, row.sid, row.revision, false
 	}
 }
 
@@ -77,7 +77,7 @@ func (s *sim) checkShape(row *simRow, g *simGhost) {
 	case g.state == "":
 	case g.state.Final() && row.state != g.state && !g.retried:
 		s.fail("request %d was %s for good and is %s", row.id, g.state, row.state)
-	case row.attempt < g.attempt, row.attempt > g.attempt+1, row.settlement < g.settled:
+	case row.attempt < g.attempt, row.attempt > g.attempt+1, row.revision < g.settled:
 		s.fail("request %d: a number went back, or on by more than one: %+v", row.id, *row)
 	case g.sid != "" && row.sid != g.sid:
 		s.fail("request %d was %s and is %s", row.id, g.sid, row.sid)
@@ -111,7 +111,7 @@ func (s *sim) checkRecord(l *simLease, row *simRow) {
 }
 
 // checkResolve: what leads back to pending is proved absent, or a policy that says so.
-func (s *sim) checkResolve(row *simRow, d request.Doubt, f request.Finding, m request.Move) {
+func (s *sim) checkResolve(row *simRow, d request.LookupInput, f request.Finding, m request.Move) {
 	proved := f.Kind == request.Absent && d.Age >= s.policy.Settle && !d.Answered
 	switch {
 	case m.To == request.Pending && !proved && s.policy.Undecided != request.Retry:
@@ -134,7 +134,7 @@ func (s *sim) checkResult(a simAnswer) {
 		}
 		return
 	}
-	if a.number > row.settlement || a.number == row.settlement && (row.state != a.state || row.sid != a.sid) {
+	if a.number > row.revision || a.number == row.revision && (row.state != a.state || row.sid != a.sid) {
 		s.fail("I8: the result %+v, while the row is %+v", a, *row)
 	}
 }
@@ -159,7 +159,7 @@ func (s *sim) checkEnd() {
 		case row.state.Final():
 			n := 0
 			for _, r := range s.results { // I7
-				if r.kind == results.Final && r.row == row.id && r.number == row.settlement && r.state == row.state && r.sid == row.sid {
+				if r.kind == results.Final && r.row == row.id && r.number == row.revision && r.state == row.state && r.sid == row.sid {
 					n++
 				}
 			}

@@ -18,7 +18,7 @@ import (
 // Rows of docs/faults.md that no other test makes.
 
 // TestConnectBlackHole: packets to Flex vanish. Not a byte was sent, so the
-// attempt is spared.
+// attempt is uncounted.
 func TestConnectBlackHole(t *testing.T) {
 	t.Parallel()
 	srv := flextest.New(t)
@@ -29,8 +29,8 @@ func TestConnectBlackHole(t *testing.T) {
 	id := mustAdd(t, s, "hole", 1)[0]
 	start(t, newDeliverer(t, s, srv))
 	expect.Eventually(t, func() error {
-		if r := s.row(t, id); r.State != request.Pending || r.Attempt != 1 || r.Spared != 1 {
-			return fmt.Errorf("%s, attempt %d, spared %d", r.State, r.Attempt, r.Spared)
+		if r := s.row(t, id); r.State != request.Pending || r.Attempt != 1 || r.Uncounted != 1 {
+			return fmt.Errorf("%s, attempt %d, uncounted %d", r.State, r.Attempt, r.Uncounted)
 		}
 		return nil
 	})

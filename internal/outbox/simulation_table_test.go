@@ -36,9 +36,9 @@ type simRow struct {
 	dueAt          instant
 	expiresAt      instant
 	attempt        int
-	spared         int
+	uncounted      int
 	leasedBy       int
-	signature      int // of the latest lease: the number in leased_by, then in the history of its lapse
+	token          int // of the latest lease: the number in leased_by, then in the history of its lapse
 	leasedUntil    instant
 	beganAt        instant // attempt_began_at
 	lookups        int
@@ -54,7 +54,7 @@ type simRow struct {
 	reason         string // error_kind
 	status         int    // http_status
 	sid            string
-	settlement     int
+	revision       int
 	settledAt      instant
 	published      bool
 	announced      bool
@@ -73,23 +73,23 @@ type simRepeat struct {
 	conflict              bool
 }
 
-// simHistory is a row of outbox_attempts. Of a lapse the worker is the lease's signature, too.
+// simHistory is a row of outbox_attempts. Of a lapse the worker is the lease's token, too.
 type simHistory struct {
-	row, number   int
-	lookup        bool
-	outcome       string
-	applied       bool
-	by, signature int
+	row, number int
+	lookup      bool
+	outcome     string
+	applied     bool
+	by, token   int
 }
 
 // insert: Store.insert. INSERT ... ON CONFLICT (request_id) DO NOTHING. by has a
-// slot free for it, or is 0; then the gate is asked as by a claim.
-func (s *sim) insert(m *simMessage, by, signature int) (fresh bool, leased *simRow) {
+// permit free for it, or is 0; then the gate is asked as by a claim.
+func (s *sim) insert(m *simMessage, by, token int) (fresh bool, leased *simRow) {
 	if s.row(m.request) != nil || s.isOld(m) || m.streamAt < s.now-replayAge && s.kept(m, true) {
 		return false, nil
 	}
 	r := simRow{id: m.request, state: request.Pending, priority: m.priority, key: simKeys[m.request], dueAt: s.now, expiresAt: m.expiresAt, leasedUntil: never,
-		streamAt: m.streamAt, receivedAt: s.now, beganAt: never, forPerson: never, uncertainSince: never, settlement: 1, settledAt: never, sequence: m.sequence}
+		streamAt: m.streamAt, receivedAt: s.now, beganAt: never, forPerson: never, uncertainSince: never, revision: 1, settledAt: never, sequence: m.sequence}
 	if m.notBefore != 0 {
 		r.dueAt = m.notBefore
 	}
@@ -99,7 +99,7 @@ func (s *sim) insert(m *simMessage, by, signature int) (fresh bool, leased *simR
 	if m.faults {
 		r.state, r.faults, r.reason, r.dueAt, r.settledAt = request.Rejected, true, "invalid", never, s.now
 	} else if by != 0 && m.expiresAt == never && m.notBefore == 0 && s.passes() == gate.Open {
-		r.state, r.dueAt, r.attempt, r.leasedBy, r.signature, r.leasedUntil = request.Sending, never, 1, by, signature, s.now+s.leaseOf(by)
+		r.state, r.dueAt, r.attempt, r.leasedBy, r.token, r.leasedUntil = request.Sending, never, 1, by, token, s.now+s.leaseOf(by)
 		r.beganAt = s.now
 		if r.key != "" {
 			r.attribute = s.attributeOf(by)
@@ -164,8 +164,8 @@ func (s *sim) passes() gate.State {
 }
 
 // claim: Store.claim. pending -> sending. Where half is set, what is new and what is tried
-// again get half each, and odd says whose an odd slot is.
-func (s *sim) claim(by, signature, slots int, half bool, odd int) (leased []*simRow, state gate.State) {
+// again get half each, and odd says whose an odd permit is.
+func (s *sim) claim(by, token, permits int, half bool, odd int) (leased []*simRow, state gate.State) {
 	if shut := s.passes(); shut != gate.Open {
 		return nil, shut
 	}
@@ -174,16 +174,16 @@ func (s *sim) claim(by, signature, slots int, half bool, odd int) (leased []*sim
 			return r.state == request.Pending && r.attempt > 0 == again && r.dueAt <= s.now && (r.expiresAt == never || r.expiresAt > s.now)
 		}, func(a, b *simRow) int { return cmp.Or(b.priority-a.priority, cmp.Compare(a.dueAt, b.dueAt)) }, n)
 	}
-	most := slots
+	most := permits
 	if half {
-		most = (slots + odd) / 2
+		most = (permits + odd) / 2
 	}
 	leased = due(false, most)
-	leased = append(leased, due(true, slots-len(leased))...)
+	leased = append(leased, due(true, permits-len(leased))...)
 	for _, row := range leased {
 		row.state, row.dueAt = request.Sending, never
 		row.attempt++
-		row.leasedBy, row.signature, row.leasedUntil = by, signature, s.now+s.leaseOf(by)
+		row.leasedBy, row.token, row.leasedUntil = by, token, s.now+s.leaseOf(by)
 		if row.beganAt == never || !row.undecided || s.broken(beganWithTheLatest) {
 			row.beganAt = s.now
 		}
@@ -197,12 +197,12 @@ func (s *sim) claim(by, signature, slots int, half bool, odd int) (leased []*sim
 	return leased, gate.Open
 }
 
-// takeBack: Store.reclaim. sending, or lapsed -> pending, for what bears the signature.
-func (s *sim) takeBack(by, signature int) (n int) {
+// reclaim: Store.reclaim. sending, or lapsed -> pending, for what bears the token.
+func (s *sim) reclaim(by, token int) (n int) {
 	for i := range s.rows {
 		row := &s.rows[i]
-		its := row.state == request.Sending && row.signature == signature ||
-			row.state == request.Uncertain && row.endsAs == "" && (!row.undecided || !row.cancelled) && s.lapsedUnder(row, signature)
+		its := row.state == request.Sending && row.token == token ||
+			row.state == request.Uncertain && row.endsAs == "" && (!row.undecided || !row.cancelled) && s.lapsedUnder(row, token)
 		if s.broken(takeBackNotFenced) {
 			its = row.state == request.Sending && row.leasedBy == by
 		}
@@ -219,16 +219,16 @@ func (s *sim) takeBack(by, signature int) (n int) {
 		if row.cancelled {
 			row.state, row.dueAt, row.settledAt, row.reason, row.resolvedBy = request.Cancelled, never, s.now, "cancelled", "operator"
 		}
-		row.spared = min(row.spared+1, row.attempt)
+		row.uncounted = min(row.uncounted+1, row.attempt)
 		row.answered, row.announced, row.forPerson = row.undecided && row.answered, false, never
-		s.tell(simHistory{row: row.id, number: row.attempt, outcome: "put_back", applied: true, by: by})
+		s.tell(simHistory{row: row.id, number: row.attempt, outcome: "released", applied: true, by: by})
 	}
 	return n
 }
 
-func (s *sim) lapsedUnder(r *simRow, signature int) bool {
+func (s *sim) lapsedUnder(r *simRow, token int) bool {
 	return slices.ContainsFunc(s.histories, func(h simHistory) bool {
-		return h.row == r.id && !h.lookup && h.number == r.attempt && h.outcome == "lapsed" && h.signature == signature
+		return h.row == r.id && !h.lookup && h.number == r.attempt && h.outcome == "lapsed" && h.token == token
 	})
 }
 
@@ -298,7 +298,7 @@ func (s *sim) record(by int, r record) (applied bool, done, owner *simRow) {
 		row.dueAt = s.now + m.Delay
 	}
 	if m.Uncounted {
-		row.spared = min(row.spared+1, row.attempt)
+		row.uncounted = min(row.uncounted+1, row.attempt)
 	}
 	row.sid = o.InteractionSID
 	if m.To == request.Uncertain && (m.EndsAs == "" || row.uncertainSince == never) {
@@ -347,7 +347,7 @@ func (s *sim) lapse() (n int) {
 		}
 		n++
 		r.state, r.dueAt, r.uncertainSince = request.Uncertain, s.now+upkeep.LapsedRest, r.leasedUntil
-		s.tell(simHistory{row: r.id, number: r.attempt, outcome: "lapsed", applied: true, by: r.leasedBy, signature: r.signature})
+		s.tell(simHistory{row: r.id, number: r.attempt, outcome: "lapsed", applied: true, by: r.leasedBy, token: r.token})
 		r.leasedBy, r.leasedUntil = 0, never
 		r.answered, r.lookups, r.announced, r.reason, r.status = r.undecided && r.answered, 0, false, "lapsed", 0
 		if s.broken(lapseToPending) {
@@ -414,7 +414,7 @@ func (s *sim) takeLookups(seen *lookup.CanaryKeys, most int, settle time.Duratio
 		if r.key == q.Control {
 			q.Control = ""
 		}
-		u := lookup.Input{ID: int64(r.id), LookupKey: r.key, Attempt: r.attempt, Uncounted: r.spared, Lookups: r.lookups,
+		u := lookup.Input{ID: int64(r.id), LookupKey: r.key, Attempt: r.attempt, Uncounted: r.uncounted, Lookups: r.lookups,
 			Answered: r.answered, Received: simStart.Add(r.receivedAt), Began: simStart.Add(r.beganAt), Since: simStart.Add(r.uncertainSince),
 			Lasted: s.now - r.beganAt, Age: s.now - r.uncertainSince, Waits: r.forPerson != never, EndsAs: r.endsAs}
 		if u.Waits {
@@ -510,11 +510,11 @@ func (s *sim) resolve(by int, u lookup.Input, f request.Finding, m request.Move)
 	return row
 }
 
-// strays: Store.strays and asking.
-func (s *sim) strays() (answers []simAnswer) {
+// unpublished results: Store.unpublished results and asking.
+func (s *sim) unpublished() (answers []simAnswer) {
 	for i := range s.rows {
 		r := &s.rows[i]
-		if r.settledAt != never && !r.published && r.settledAt < s.now-results.StrayAge ||
+		if r.settledAt != never && !r.published && r.settledAt < s.now-results.UnpublishedAge ||
 			r.state == request.Uncertain && r.forPerson != never && !r.announced {
 			answers = append(answers, answerOf(r))
 		}
@@ -531,12 +531,12 @@ func (s *sim) strays() (answers []simAnswer) {
 	return answers
 }
 
-// answerOf: settlement.answer.
+// answerOf: revision.answer.
 func answerOf(r *simRow) simAnswer {
 	if !r.state.Final() {
-		return simAnswer{kind: results.Announcement, row: r.id, number: r.attempt, settlement: r.settlement, state: r.state}
+		return simAnswer{kind: results.Announcement, row: r.id, number: r.attempt, revision: r.revision, state: r.state}
 	}
-	return simAnswer{kind: results.Final, row: r.id, number: r.settlement, state: r.state, sid: r.sid}
+	return simAnswer{kind: results.Final, row: r.id, number: r.revision, state: r.state, sid: r.sid}
 }
 
 // markPublished: Store.markPublished, each kind fenced by its number.
@@ -544,7 +544,7 @@ func (s *sim) markPublished(acked []simAnswer) {
 	for _, a := range acked {
 		switch row := s.row(a.row); a.kind {
 		case results.Final:
-			if row.settledAt != never && (row.settlement == a.number || s.broken(markNotFenced)) {
+			if row.settledAt != never && (row.revision == a.number || s.broken(markNotFenced)) {
 				row.published = true
 			}
 		case results.Announcement:
@@ -597,8 +597,8 @@ func (s *sim) retry(r *simRow, unverified bool) bool {
 	r.undecided = r.undecided || !first && doubtful
 	r.cancelled = false
 	if was != request.Pending {
-		r.spared = r.attempt
-		r.settlement++
+		r.uncounted = r.attempt
+		r.revision++
 		if r.expiresAt <= s.now {
 			r.expiresAt = never
 		}
@@ -729,7 +729,7 @@ func (s *sim) recheck(since instant, attribute string) bool {
 		numbered := settled || was == request.Pending
 		if numbered {
 			r.attempt++
-			r.spared++
+			r.uncounted++
 		}
 		if r.receivedAt >= since && !settled {
 			r.receivedAt = came
@@ -759,7 +759,7 @@ func (s *sim) recheck(since instant, attribute string) bool {
 		}
 		switch {
 		case was == request.Sending:
-			s.tell(simHistory{row: r.id, number: r.attempt, outcome: "lapsed", applied: true, by: r.leasedBy, signature: r.signature})
+			s.tell(simHistory{row: r.id, number: r.attempt, outcome: "lapsed", applied: true, by: r.leasedBy, token: r.token})
 		case was != request.Uncertain:
 			s.tell(simHistory{row: r.id, number: r.attempt, outcome: "lost", applied: true})
 		}

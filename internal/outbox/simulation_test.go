@@ -17,7 +17,7 @@ import (
 
 // The simulation: short histories of a few requests, three replicas, Flex,
 // TaskRouter, the streams and people, in virtual time. The decisions are the
-// real ones (Policy.after, afterLookup, alarmOf, inquiry.lookUp); the tables are
+// real ones (Policy.after, afterLookup, alarmOf, Batch.LookUp); the tables are
 // mirrors of the statements (simulation_table_test.go). Any replica may die, be
 // stopped or go on between any two steps, any commit or ack may be lost. After
 // every step the invariants hold (simulation_check_test.go); then all heals, and
@@ -214,7 +214,7 @@ func (s *sim) nextInstant() instant {
 			at(r.dueAt)
 			waits = true
 		case r.settledAt != never && !r.published:
-			at(r.settledAt + results.StrayAge)
+			at(r.settledAt + results.UnpublishedAge)
 		}
 	}
 	for _, r := range s.replicas {
@@ -389,7 +389,7 @@ func (b breakage) String() string {
 	return [...]string{"unbroken", "a lease lapses to pending", "absence counts before the settle time",
 		"absence counts although Flex answered 2xx", "record says only WHERE id", "record does not look at the state",
 		"resolve does not look at the number of the lookup", "blocked attempts are counted", "results are marked before the ack",
-		"the mark does not look at the settlement", "a call begins under what is left of any lease",
+		"the mark does not look at the revision", "a call begins under what is left of any lease",
 		"a late record counts the lookups from 0 again",
 		"a message is acked before its row is committed", "uncertain requests expire", "requests are cancelled in flight",
 		"what was leased without an answer is taken back by the worker's name alone",

@@ -69,12 +69,12 @@ type simFlex struct {
 
 // simAnswer is one message for the result stream.
 type simAnswer struct {
-	kind       results.AnswerKind
-	row        int
-	number     int // settlement, attempt or sequence: what the mark is fenced by
-	settlement int // of an announcement
-	state      request.State
-	sid        string
+	kind     results.AnswerKind
+	row      int
+	number   int // revision, attempt or sequence: what the mark is fenced by
+	revision int // of an announcement
+	state    request.State
+	sid      string
 }
 
 // simResult is a message on the result stream, after deduplication.
@@ -94,7 +94,7 @@ type simLease struct {
 	made    bool
 }
 
-// simAsking is an inquiry in the hands of a replica.
+// simAsking is a lookup batch in the hands of a replica.
 type simAsking struct {
 	q        lookup.Batch
 	findings []request.Finding
@@ -105,21 +105,21 @@ type simAsking struct {
 
 // simReplica is one process. All but its number is lost when it dies.
 type simReplica struct {
-	number   int
-	stalled  bool
-	draining bool
-	inHand   []*simMessage
-	stored   []*simMessage // committed, not yet acked
-	leases   []simLease
-	untold   []int // signatures
-	asking   *simAsking
-	alone    int
-	mute     bool
-	breaker  gate.Breaker
-	controls lookup.CanaryKeys
-	hints    []simAnswer
-	sending  []simAnswer // read for publishing
-	acked    []simAnswer // acknowledged, not yet marked
+	number     int
+	stalled    bool
+	draining   bool
+	inHand     []*simMessage
+	stored     []*simMessage // committed, not yet acked
+	leases     []simLease
+	inDoubt    []int // lease tokens
+	asking     *simAsking
+	alone      int
+	mute       bool
+	breaker    gate.Breaker
+	canaryKeys lookup.CanaryKeys
+	hints      []simAnswer
+	sending    []simAnswer // read for publishing
+	acked      []simAnswer // acknowledged, not yet marked
 }
 
 // unjittered keeps a history the same when its seed is.
@@ -127,7 +127,7 @@ func unjittered(d time.Duration) time.Duration { return d }
 
 func (s *sim) crash(r *simReplica) {
 	s.born++
-	*r = simReplica{number: s.born, breaker: gate.Breaker{Jitter: unjittered}, inHand: r.inHand[:0], stored: r.stored[:0], leases: r.leases[:0], untold: r.untold[:0], hints: r.hints[:0],
+	*r = simReplica{number: s.born, breaker: gate.Breaker{Jitter: unjittered}, inHand: r.inHand[:0], stored: r.stored[:0], leases: r.leases[:0], inDoubt: r.inDoubt[:0], hints: r.hints[:0],
 		sending: r.sending[:0], acked: r.acked[:0]}
 }
 
@@ -170,20 +170,20 @@ func (s *sim) stepAdd(r *simReplica) bool {
 	}
 	by := 0
 	if !r.draining && len(r.leases) <= 2 && s.r.IntN(2) == 0 && r.breaker.IsClosed() {
-		by = r.number // a slot is free, and nothing that is due waits
+		by = r.number // a permit is free, and nothing that is due waits
 	}
-	signature := s.sign()
+	token := s.sign()
 	if lost, made := s.lost(); lost {
 		if made {
-			s.insert(m, by, signature)
+			s.insert(m, by, token)
 		}
-		s.log("%d adds message %d, signature %d, and is not told; committed %t", r.number, m.sequence, signature, made)
+		s.log("%d adds message %d, token %d, and is not told; committed %t", r.number, m.sequence, token, made)
 		if by != 0 {
-			r.untold = append(r.untold, signature)
+			r.inDoubt = append(r.inDoubt, token)
 		}
 		return true
 	}
-	fresh, leased := s.insert(m, by, signature)
+	fresh, leased := s.insert(m, by, token)
 	if leased != nil {
 		s.holds(r, leased)
 	}
@@ -213,25 +213,25 @@ func (s *sim) stepClaim(r *simReplica) bool {
 	if s.away || r.draining || len(r.leases) > 2 || r.breaker.IsOpen() {
 		return false
 	}
-	slots := 2
+	permits := 2
 	if avoid, one := r.breaker.Avoid(); len(avoid) > 0 { // all are of one tenant here
 		r.breaker.NothingDue(s.clock())
 		return true
 	} else if one {
-		slots = 1
+		permits = 1
 	}
-	signature, half, odd := s.sign(), s.r.IntN(2) == 0, s.r.IntN(2)
+	token, half, odd := s.sign(), s.r.IntN(2) == 0, s.r.IntN(2)
 	if lost, made := s.lost(); lost {
 		n := 0
 		if made {
-			rows, _ := s.claim(r.number, signature, slots, half, odd)
+			rows, _ := s.claim(r.number, token, permits, half, odd)
 			n = len(rows)
 		}
-		s.log("%d claims %d, signature %d, and is not told; committed %t", r.number, n, signature, made)
-		r.untold = append(r.untold, signature)
+		s.log("%d claims %d, token %d, and is not told; committed %t", r.number, n, token, made)
+		r.inDoubt = append(r.inDoubt, token)
 		return true
 	}
-	rows, shut := s.claim(r.number, signature, slots, half, odd)
+	rows, shut := s.claim(r.number, token, permits, half, odd)
 	if shut != gate.Open {
 		r.breaker.GateShut(s.clock())
 	} else if len(rows) == 0 {
@@ -263,13 +263,13 @@ func (s *sim) lost() (lost, made bool) {
 // stepTakeBack: Dispatcher.reclaim. A commit is made at once here or never, so
 // one answer is enough.
 func (s *sim) stepTakeBack(r *simReplica) bool {
-	if s.away || len(r.untold) == 0 {
+	if s.away || len(r.inDoubt) == 0 {
 		return false
 	}
-	for _, signature := range r.untold {
-		s.log("%d takes back signature %d: %d", r.number, signature, s.takeBack(r.number, signature))
+	for _, token := range r.inDoubt {
+		s.log("%d reclaims token %d: %d", r.number, token, s.reclaim(r.number, token))
 	}
-	r.untold = r.untold[:0]
+	r.inDoubt = r.inDoubt[:0]
 	return true
 }
 
@@ -277,7 +277,7 @@ func (s *sim) stepTakeBack(r *simReplica) bool {
 func (s *sim) holds(r *simReplica, row *simRow) {
 	s.log("%d leases %d, attempt %d", r.number, row.id, row.attempt)
 	r.leases = append(r.leases, simLease{until: s.now + s.leaseOf(r.number),
-		lease: Lease{ID: int64(row.id), RequestID: simKeys[row.id], Request: simRequest, LookupKey: row.key, Attempt: row.attempt, Uncounted: row.spared, Undecided: row.undecided && !s.broken(undecidedIsForgotten)}})
+		lease: Lease{ID: int64(row.id), RequestID: simKeys[row.id], Request: simRequest, LookupKey: row.key, Attempt: row.attempt, Uncounted: row.uncounted, Undecided: row.undecided && !s.broken(undecidedIsForgotten)}})
 }
 
 // stepDeliver: Dispatcher.deliver up to the first byte. What is left of it is
@@ -290,7 +290,7 @@ func (s *sim) stepDeliver(r *simReplica) bool {
 			continue
 		}
 		if r.draining || r.breaker.IsOpen() || l.until-s.now < s.limitOf(r.number)+sendMargin && !s.broken(sendNotFenced) {
-			l.decided = &record{lease: l.lease, outcome: "put_back", move: request.Move{To: request.Pending, Uncounted: true}}
+			l.decided = &record{lease: l.lease, outcome: "released", move: request.Move{To: request.Pending, Uncounted: true}}
 			s.log("%d puts %d back", r.number, l.lease.ID)
 			return true
 		}
@@ -447,7 +447,7 @@ func (s *sim) stepRecord(r *simReplica) bool {
 		}
 		if row != nil && row.state.Final() {
 			if row.state == request.Created {
-				r.controls.Saw(l.lease.LookupKey, l.lease.Request, simStart.Add(s.now))
+				r.canaryKeys.Saw(l.lease.LookupKey, l.lease.Request, simStart.Add(s.now))
 			}
 			s.hint(r, row)
 		}
@@ -473,7 +473,7 @@ func (s *sim) stepTake(r *simReplica) bool {
 	if s.broken(ownSettle) {
 		settle = s.settleOf(r.number)
 	}
-	q := s.takeLookups(&r.controls, most, settle, s.attributeOf(r.number))
+	q := s.takeLookups(&r.canaryKeys, most, settle, s.attributeOf(r.number))
 	if len(q.Asked) == 0 {
 		return false
 	}
@@ -497,7 +497,7 @@ func (s *sim) stepTake(r *simReplica) bool {
 	return true
 }
 
-// stepAsk: the lookup itself, by the real inquiry.
+// stepAsk: the lookup itself, by the real lookup batch.
 func (s *sim) stepAsk(r *simReplica) bool {
 	a := r.asking
 	if a == nil || a.asked {
@@ -544,7 +544,7 @@ func (s *sim) stepResolve(r *simReplica) bool {
 	if f.Alone {
 		r.alone++
 	}
-	d := u.Doubt()
+	d := u.PolicyInput()
 	p := s.policy
 	p.Settle = a.q.Settle
 	if s.broken(absentAtOnce) {
@@ -577,7 +577,7 @@ func (s *sim) hint(r *simReplica, row *simRow) {
 	}
 }
 
-// stepRead: Publisher.Run reads hints or, when there are none, strays.
+// stepRead: Publisher.Run reads hints or, when there are none, unpublished results.
 func (s *sim) stepRead(r *simReplica) bool {
 	if len(r.sending) > 0 || len(r.acked) > 0 {
 		return false
@@ -590,7 +590,7 @@ func (s *sim) stepRead(r *simReplica) bool {
 	if s.away {
 		return false
 	}
-	r.sending = append(r.sending, s.strays()...)
+	r.sending = append(r.sending, s.unpublished()...)
 	if s.broken(markBeforeAck) {
 		s.markPublished(r.sending)
 	}
@@ -645,7 +645,7 @@ func (s *sim) clock() time.Time { return simStart.Add(s.now) }
 func (s *sim) store(a simAnswer) {
 	s.checkResult(a)
 	for i := range s.results {
-		if r := &s.results[i]; r.kind == a.kind && r.row == a.row && r.number == a.number && r.settlement == a.settlement {
+		if r := &s.results[i]; r.kind == a.kind && r.row == a.row && r.number == a.number && r.revision == a.revision {
 			r.copies++
 			if r.kind == results.Final && (r.state != a.state || r.sid != a.sid) {
 				s.fail("two different results under one message id: %v and %v", r.simAnswer, a)

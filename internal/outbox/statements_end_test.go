@@ -62,12 +62,12 @@ func TestEveryStatementEnds(t *testing.T) {
 			_, err := s.Lookups.Resolve(ctx, lookup.Input{}, request.Finding{}, request.Move{To: request.Uncertain}, 0)
 			return err
 		},
-		"pause lookups": func(ctx context.Context) error { return s.Lookups.Pause(ctx, time.Second) },
-		"lapse":         func(ctx context.Context) error { _, err := s.lapse(ctx); return err },
-		"expire":        func(ctx context.Context) error { _, err := s.expire(ctx); return err },
-		"prune":         func(ctx context.Context) error { _, err := s.prune(ctx, time.Hour); return err },
-		"strays":        func(ctx context.Context) error { _, err := s.Results.Unpublished(ctx, &results.Cursor{}); return err },
-		"asking":        func(ctx context.Context) error { _, err := s.Results.Asking(ctx, &results.Cursor{}); return err },
+		"pause lookups":       func(ctx context.Context) error { return s.Lookups.Pause(ctx, time.Second) },
+		"lapse":               func(ctx context.Context) error { _, err := s.lapse(ctx); return err },
+		"expire":              func(ctx context.Context) error { _, err := s.expire(ctx); return err },
+		"prune":               func(ctx context.Context) error { _, err := s.prune(ctx, time.Hour); return err },
+		"unpublished results": func(ctx context.Context) error { _, err := s.Results.Unpublished(ctx, &results.Cursor{}); return err },
+		"asking":              func(ctx context.Context) error { _, err := s.Results.Asking(ctx, &results.Cursor{}); return err },
 		"mark": func(ctx context.Context) error {
 			return s.Results.MarkPublished(ctx, []results.Answer{{Kind: results.Final, ID: 1, Number: 1}})
 		},

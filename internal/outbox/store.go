@@ -94,7 +94,7 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	s.turn = batch.NewTurn(turnWait)
 	s.records.Turn = s.turn
 	s.Results = results.NewOutgoing(pool, s.turn)
-	s.Lookups = &lookup.Requests{Pool: pool, Worker: worker, Attribute: "interaction_request", Controls: &lookup.CanaryKeys{}, Waiting: loop.NewSignal()}
+	s.Lookups = &lookup.Requests{Pool: pool, Worker: worker, Attribute: "interaction_request", CanaryKeys: &lookup.CanaryKeys{}, Waiting: loop.NewSignal()}
 	return s
 }
 

@@ -30,7 +30,7 @@ func TestLapse(t *testing.T) {
 		t.Fatalf("%d lapsed, %v", n, err)
 	}
 	r := s.row(t, "l-1")
-	if r.State != request.Uncertain || r.LeasedBy != nil || r.LeasedUntil != nil || pgtest.Deref(r.ErrorKind) != "lapsed" || !pgtest.Deref(r.UncertainSince).Equal(ended) || r.Answered || r.Spared != 0 {
+	if r.State != request.Uncertain || r.LeasedBy != nil || r.LeasedUntil != nil || pgtest.Deref(r.ErrorKind) != "lapsed" || !pgtest.Deref(r.UncertainSince).Equal(ended) || r.Answered || r.Uncounted != 0 {
 		t.Errorf("%+v", r)
 	}
 	if in := pgtest.Deref(r.DueIn); in > upkeep.LapsedRest || in < upkeep.LapsedRest-time.Second {
@@ -72,8 +72,8 @@ func TestExpire(t *testing.T) {
 	if hint := <-s.Results.Queue.Queue; hint.RequestID != "x-3" || hint.State != request.Expired {
 		t.Errorf("hint %+v", hint)
 	}
-	// What was being sent when its deadline passed is sent; put back, it expires.
-	if err := s.putBack(t.Context(), sending[0]); err != nil {
+	// What was being sent when its deadline passed is sent; released, it expires.
+	if err := s.release(t.Context(), sending[0]); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := s.expire(t.Context()); n != 1 || err != nil {
@@ -198,14 +198,14 @@ func TestExpiredSaysWhatWas(t *testing.T) {
 	n := uint64(0)
 	for _, tt := range []struct {
 		id       string
-		attempts []record // of an attempt each; the zero record: put back
+		attempts []record // of an attempt each; the zero record: released
 		set      string
 		want     string
 	}{
 		{"never", nil, ``, "expires_at passed before it was sent"},
 		{"put-back", []record{{}}, ``, "expires_at passed before it was sent"},
 		{"once", []record{{told: refused}}, ``, "expires_at passed after one attempt; the last one: refused, too many requests"},
-		{"twice, then put back", []record{{told: refused}, {told: refused}, {}}, ``, "expires_at passed after 2 attempts; the last one: refused, too many requests"},
+		{"twice, then released", []record{{told: refused}, {told: refused}, {}}, ``, "expires_at passed after 2 attempts; the last one: refused, too many requests"},
 		{"without a word", []record{{told: flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"}}}, ``, "expires_at passed after one attempt; the last one: refused"},
 		{"undecided", []record{{told: refused}}, `, undecided = true`, "expires_at passed after one attempt; the last one: refused, too many requests"},
 	} {
@@ -215,7 +215,7 @@ func TestExpiredSaysWhatWas(t *testing.T) {
 		}
 		for _, a := range tt.attempts {
 			pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = now() WHERE state = 'pending'`)
-			c, err := s.claim(t.Context(), 2) // of one slot those tried again have no half
+			c, err := s.claim(t.Context(), 2) // of one permit those tried again have no half
 			if err != nil || len(c.leases) != 1 {
 				t.Fatal(tt.id, c, err)
 			}

@@ -252,7 +252,7 @@ func TestStoppedBetweenClaimAndCall(t *testing.T) {
 	received := r.flex.Calls().Received
 	w.signal(syscall.SIGCONT)
 	expect.Eventually(t, func() error {
-		return expect.Is("leases given back that were lost", r.count(`SELECT count(*) FROM outbox_attempts WHERE outcome = 'put_back' AND NOT applied AND worker LIKE $1`, w.name()), 16)
+		return expect.Is("leases given back that were lost", r.count(`SELECT count(*) FROM outbox_attempts WHERE outcome = 'released' AND NOT applied AND worker LIKE $1`, w.name()), 16)
 	})
 	if n := r.flex.Calls().Received; n != received || n != requests {
 		t.Errorf("%d calls, want %d", n, requests)

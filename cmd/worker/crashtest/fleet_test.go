@@ -29,7 +29,7 @@ func TestRollingRestart(t *testing.T) {
 		w.consuming().term()
 	}
 	r.balanced(0)
-	if n := r.count(`SELECT count(*) FROM outbox_attempts WHERE kind = 'attempt' AND outcome NOT IN ('created', 'put_back')`); n != 0 {
+	if n := r.count(`SELECT count(*) FROM outbox_attempts WHERE kind = 'attempt' AND outcome NOT IN ('created', 'released')`); n != 0 {
 		t.Errorf("%d attempts came to no good end: %s", n, r.states())
 	}
 }

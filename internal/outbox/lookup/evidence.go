@@ -45,8 +45,8 @@ type Batch struct {
 }
 
 // A Creation is an interaction that Flex said it had created, with a task in the
-// inquiry's workspace and its key under the inquiry's attribute. The attempt began after
-// any moment at which the inquiry's attempts could have had a task created. So a log that
+// batch's workspace and its key under the batch's attribute. The attempt began after
+// any moment at which the batch's attempts could have had a task created. So a log that
 // shows it has caught up with them. One that lags does not show it.
 type Creation struct {
 	Key            string
@@ -54,7 +54,7 @@ type Creation struct {
 	Ripe           bool // as old as the settle time: it has to be in the log
 }
 
-// LookUp asks TaskRouter about all requests of the inquiry: one search, then,
+// LookUp asks TaskRouter about all requests of the lookup batch: one search, then,
 // for those whose absence would count now, one read of the event log. The error
 // says why one of the two could not be asked; the findings hold all the same.
 func (q Batch) LookUp(ctx context.Context, f Finder) ([]request.Finding, error) {
@@ -116,7 +116,7 @@ func (q Batch) askEvents(ctx context.Context, f Finder, late []int, findings []r
 		return nil
 	}
 	// No more is read than their attempts' time: a busy account creates more in a longer
-	// one than one inquiry can read.
+	// one than one lookup batch can read.
 	from, to := q.Asked[late[0]].Began, q.Asked[late[0]].Since
 	keys := make([]string, 0, len(late)+1)
 	forgotten := false

@@ -20,14 +20,14 @@ import (
 // than maxRetryAfter: what is later was said by a clock that has gone back since.
 const searchable = `NOT lookup_at BETWEEN clock_timestamp() + $1::interval AND clock_timestamp() + ` + gate.LongestPause
 
-// lookable: a request that has no task to look for, or whose task may be searched for.
-const lookable = `(lookup_attribute IS NULL OR ` + searchable + `)`
+// eligible: a request that has no task to look for, or whose task may be searched for.
+const eligible = `(lookup_attribute IS NULL OR ` + searchable + `)`
 
 // WorkspaceOf is the workspace in which a request has a task to look for; ” for none.
 const WorkspaceOf = `coalesce(CASE WHEN lookup_attribute IS NOT NULL THEN ` + request.WorkspaceSQL + ` END, '')`
 
 // dueLookup: a lookup is due, and $2 has not the workspace.
-const dueLookup = `state = 'uncertain' AND due_at <= now() AND ` + lookable + ` AND ($2::text[] IS NULL OR ` + WorkspaceOf + ` <> ALL ($2))`
+const dueLookup = `state = 'uncertain' AND due_at <= now() AND ` + eligible + ` AND ($2::text[] IS NULL OR ` + WorkspaceOf + ` <> ALL ($2))`
 
 // LongestSettle is the longest of the settle times in force in the fleet and this
 // process's own, which is a parameter of the statement.
@@ -81,7 +81,7 @@ func (s *Requests) Take(ctx context.Context, most int, settle time.Duration, bus
 			}
 		}
 		if q.Attribute == s.Attribute {
-			q.Control = s.Controls.Key(q.Workspace, time.Now())
+			q.Control = s.CanaryKeys.Key(q.Workspace, time.Now())
 		}
 		var err error
 		q.Asked, err = s.postpone(ctx, tx, q, began, since, most)
@@ -99,7 +99,7 @@ func (s *Requests) Take(ctx context.Context, most int, settle time.Duration, bus
 	return q, nil
 }
 
-// postpone: the requests of one inquiry, whose attempts were at about the same time as
+// postpone: the requests of one lookup batch, whose attempts were at about the same time as
 // one that began and ended then: the event log is read once for all of them.
 func (s *Requests) postpone(ctx context.Context, tx pgx.Tx, q Batch, began, since time.Time, most int) ([]Input, error) {
 	rows, err := tx.Query(ctx, `
@@ -112,7 +112,7 @@ func (s *Requests) postpone(ctx context.Context, tx pgx.Tx, q Batch, began, sinc
 			 ORDER BY `+lookupOrder+` LIMIT $6 FOR UPDATE SKIP LOCKED)
 		UPDATE outbox o SET due_at = clock_timestamp() + $7::interval, lookups = lookups + 1
 		  FROM due WHERE o.id = due.id
-		RETURNING o.id, request_id, coalesce(CASE WHEN $1 <> '' THEN lookup_key END, ''), attempt, spared, lookups, answered,
+		RETURNING o.id, request_id, coalesce(CASE WHEN $1 <> '' THEN lookup_key END, ''), attempt, uncounted, lookups, answered,
 		          received_at, attempt_began_at, uncertain_since, clock_timestamp() - attempt_began_at, clock_timestamp() - uncertain_since,
 		          for_person_since IS NOT NULL, coalesce(clock_timestamp() - for_person_since, '0'),
 		          coalesce(error_kind = 'lost', false) OR (SELECT held_since IS NOT NULL FROM outbox_gate),
@@ -291,8 +291,8 @@ type Requests struct {
 	// Attribute is the task attribute in which this process's calls carry the lookup key;
 	// "": they carry none. It is noted with each attempt: under another name nothing would
 	// be found, which must not pass for absence.
-	Attribute string
-	Controls  *CanaryKeys
+	Attribute  string
+	CanaryKeys *CanaryKeys
 	// Waiting is raised when a lookup may be due.
 	Waiting loop.Signal
 }

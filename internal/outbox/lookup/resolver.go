@@ -32,7 +32,7 @@ const (
 	LookupLimit = 45 * time.Second
 	// lookupPoll is the pause after a turn that failed.
 	lookupPoll = time.Second
-	// LookupSpan is how far apart the attempts of one inquiry may be: the event
+	// LookupSpan is how far apart the attempts of one lookup batch may be: the event
 	// log is read for all of that time.
 	LookupSpan = 10 * time.Second
 	// limitedFor is the pause after a 429 of TaskRouter that names no time.
@@ -64,7 +64,7 @@ type Resolver struct {
 
 	mu    sync.Mutex
 	alone int            // searches that have to be made for one key each
-	busy  []string       // workspaces that are being asked: one inquiry each at a time
+	busy  []string       // workspaces that are being asked: one lookup batch each at a time
 	Ended sync.WaitGroup // of inquiries
 
 	hearing hearing
@@ -112,7 +112,7 @@ func (r *Resolver) Run(ctx context.Context) {
 		case err != nil:
 			loop.Rest(ctx, loop.Jittered(lookupPoll), nil)
 		case waiting:
-			// Another inquiry has to wait until the fleet may search again.
+			// Another lookup batch has to wait until the fleet may search again.
 			loop.Rest(ctx, loop.Jittered(LookupEvery), nil)
 		default:
 			loop.Rest(ctx, restMost, r.Requests.Waiting)
@@ -120,7 +120,7 @@ func (r *Resolver) Run(ctx context.Context) {
 	}
 }
 
-// Turn takes one inquiry and begins it. waiting: there was something to ask, so that
+// Turn takes one lookup batch and begins it. waiting: there was something to ask, so that
 // there may be more.
 func (r *Resolver) Turn(ctx context.Context) (waiting bool, err error) {
 	most, busy := r.room()
@@ -183,7 +183,7 @@ func (r *Resolver) end(q Batch) {
 	r.Requests.Waiting.Raise() // there may be more of that workspace
 }
 
-// Ask makes one inquiry and stores what came of it. What a process that was stopped in
+// Ask makes one lookup batch and stores what came of it. What a process that was stopped in
 // between asks too late tells nothing: how old an attempt is was read when it was taken.
 func (r *Resolver) Ask(ctx context.Context, q Batch, taken time.Time) error {
 	crash.At("asking")
@@ -280,7 +280,7 @@ func (r *Resolver) slowDown(ctx context.Context, err error) {
 
 // resolve: uncertain -> what the policy makes of the finding.
 func (r *Resolver) resolve(ctx context.Context, p request.Policy, u Input, f request.Finding, took time.Duration) error {
-	m := p.AfterLookup(u.Doubt(), f, rand.Float64())
+	m := p.AfterLookup(u.PolicyInput(), f, rand.Float64())
 	r.note(u, f, m, took)
 	crash.At("found")
 	done, err := r.Requests.Resolve(ctx, u, f, m, took)
@@ -301,9 +301,9 @@ func (r *Resolver) resolve(ctx context.Context, p request.Policy, u Input, f req
 	return nil
 }
 
-// Doubt is what the policy is told.
-func (u Input) Doubt() request.Doubt {
-	return request.Doubt{Attempt: u.Attempt, Counted: u.Attempt - u.Uncounted, Lookups: u.Lookups, Age: u.Age, Answered: u.Answered,
+// PolicyInput is what the policy is told.
+func (u Input) PolicyInput() request.LookupInput {
+	return request.LookupInput{Attempt: u.Attempt, Counted: u.Attempt - u.Uncounted, Lookups: u.Lookups, Age: u.Age, Answered: u.Answered,
 		Askable: u.LookupKey != "", Waits: u.Waits, Waited: u.Waited, EndsAs: u.EndsAs, Theirs: u.theirs}
 }
 

@@ -105,7 +105,7 @@ func (desk *Desk) auditCounts(ctx context.Context, r *Report) error {
 		  LEFT JOIN outbox o USING (state) GROUP BY s.state, s.n ORDER BY s.n)
 		UNION ALL SELECT 'repeats', count(*) FROM outbox_repeats
 		UNION ALL SELECT kind || ' messages', count(*) FROM outbox_malformed GROUP BY kind
-		UNION ALL SELECT kind || 's made', count(*) FROM outbox_attempts WHERE outcome <> 'put_back' GROUP BY kind
+		UNION ALL SELECT kind || 's made', count(*) FROM outbox_attempts WHERE outcome <> 'released' GROUP BY kind
 		UNION ALL SELECT 'settled, not yet published', count(*) FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL`, stateNames())
 	if err != nil {
 		return database.Wrap("audit: count", err)

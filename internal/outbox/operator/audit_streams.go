@@ -97,7 +97,7 @@ func (desk *Desk) auditResults(ctx context.Context, r *Report, stream jetstream.
 		return err
 	}
 	rows, err := desk.pool.Query(ctx, `
-		SELECT request_id, state, settlement, coalesce(interaction_sid, ''), published_at
+		SELECT request_id, state, revision, coalesce(interaction_sid, ''), published_at
 		  FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NOT NULL`)
 	if err != nil {
 		return database.Wrap("audit: results", err)

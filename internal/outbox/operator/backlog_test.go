@@ -17,7 +17,7 @@ func TestBacklog(t *testing.T) {
 	mustAdd(t, s, "uncertain", 1)
 	uncertainAgain(t, s, "uncertain-1")
 	mustAdd(t, s, "sending", 3)
-	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1, spared = 1 WHERE request_id = 'again-1'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1, uncounted = 1 WHERE request_id = 'again-1'`)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'sending', attempt = 1, due_at = NULL, leased_by = 'w', leased_until = now() + interval '1 hour' WHERE request_id LIKE 'sending-%'`)
 	mustAdd(t, s, "fresh", 4)
 	mustAdd(t, s, "scheduled", 1, func(e *request.Event) { e.NotBefore = time.Now().Add(time.Hour) })

@@ -64,9 +64,9 @@ func ToRetry(unverified bool) Change {
 			uncertain_since = CASE WHEN ` + first + ` THEN coalesce(uncertain_since, settled_at) ELSE uncertain_since END,
 			undecided = undecided OR NOT ` + first + ` AND ` + undecidedEnd + `,
 			for_person_since = NULL, cancel_requested_at = NULL,
-			spared = CASE WHEN state = 'pending' THEN spared ELSE attempt END,
+			uncounted = CASE WHEN state = 'pending' THEN uncounted ELSE attempt END,
 			expires_at = CASE WHEN state = 'pending' OR expires_at > clock_timestamp() THEN expires_at END,
-			settlement = settlement + CASE WHEN state = 'pending' THEN 0 ELSE 1 END,
+			revision = revision + CASE WHEN state = 'pending' THEN 0 ELSE 1 END,
 			settled_at = NULL, published_at = NULL, announced_at = NULL, resolved_by = NULL`,
 	}
 }

@@ -180,7 +180,7 @@ func TestRetryOfUndecided(t *testing.T) {
 				t.Fatal(all, err)
 			}
 			d, err := s.desk.Show(t.Context(), "a-1")
-			if err != nil || d.State != tt.want || d.DueAt == nil || d.DueAt.After(d.Now) || d.Undecided != tt.undecided || d.Settlement != 2 || d.Spared != 1 ||
+			if err != nil || d.State != tt.want || d.DueAt == nil || d.DueAt.After(d.Now) || d.Undecided != tt.undecided || d.Revision != 2 || d.Uncounted != 1 ||
 				d.ForPersonSince != nil || d.CancelRequestedAt != nil || d.SettledAt != nil || d.ResolvedBy != nil {
 				t.Errorf("it became %+v, %v", d, err)
 			}
@@ -202,7 +202,7 @@ func TestRetryOfPending(t *testing.T) {
 	if err != nil || !slices.Equal(all.IDs, []string{"a-1"}) || all.Of[operator.DueNow] != 1 {
 		t.Fatal(all, err)
 	}
-	if d, err := s.desk.Show(t.Context(), "a-1"); err != nil || d.State != request.Pending || d.DueAt.After(d.Now) || d.Settlement != 1 || d.Spared != 0 {
+	if d, err := s.desk.Show(t.Context(), "a-1"); err != nil || d.State != request.Pending || d.DueAt.After(d.Now) || d.Revision != 1 || d.Uncounted != 0 {
 		t.Errorf("%+v, %v", d, err)
 	}
 }
@@ -259,7 +259,7 @@ func TestRetryOfExpired(t *testing.T) {
 	if got := pgtest.One[string](t, s.pool, `SELECT string_agg(request_id, ' ') FROM outbox WHERE expires_at > now()`); got != "cancelled" {
 		t.Errorf("a deadline is left to %s", got)
 	}
-	if r := s.row(t, "abandoned"); r.Attempt != 1 || r.Spared != 1 {
+	if r := s.row(t, "abandoned"); r.Attempt != 1 || r.Uncounted != 1 {
 		t.Errorf("the count is not fresh: %+v", r)
 	}
 	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND due_at <= now()`); n != 4 { // with the pending one
@@ -274,7 +274,7 @@ func TestRetrySaysWhenAndWhether(t *testing.T) {
 	s := newRig(t)
 	for _, c := range []struct{ set, want string }{
 		{`request = '{"not_before":"2099-01-01T00:00:00Z"}', state = 'cancelled', error_kind = 'cancelled'`, "sent, due 2099-01-01T00:00:00Z, its not_before"},
-		{`state = 'cancelled', error_kind = 'cancelled', attempt = 1, spared = 0`, "sent again"},
+		{`state = 'cancelled', error_kind = 'cancelled', attempt = 1, uncounted = 0`, "sent again"},
 		{`state = 'expired', error_kind = 'expired', expires_at = now() - interval '1 hour'`, "sent; its expires_at has passed and no longer counts"},
 	} {
 		pgtest.Exec(t, s.pool, `DELETE FROM outbox`)

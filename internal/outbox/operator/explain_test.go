@@ -45,9 +45,9 @@ func TestExplain(t *testing.T) {
 		want string
 	}{
 		{"pending, due", detail(request.Pending, func(d *Detail) { d.DueAt = when(-time.Second) }), open,
-			"It is due: attempt 1 is made as soon as a worker has a free slot.\n"},
+			"It is due: attempt 1 is made as soon as a worker has a free permit.\n"},
 		{"pending, limited", detail(request.Pending, func(d *Detail) { d.DueAt = when(0) }), gate.Status{State: gate.Open, Rate: 2.5},
-			"It is due: attempt 1 is made as soon as a worker has a free slot and the fleet's rate, 2.5 a second, leaves one.\n"},
+			"It is due: attempt 1 is made as soon as a worker has a free permit and the fleet's rate, 2.5 a second, leaves one.\n"},
 		{"pending, for tomorrow", detail(request.Pending, func(d *Detail) { d.DueAt = when(24 * time.Hour) }), open,
 			"It waits: attempt 1 is due at 2026-11-23 03:00:00.000 UTC.\n"},
 		{"pending, not due", detail(request.Pending, func(d *Detail) { d.DueAt, d.ExpiresAt = when(90*time.Second), when(time.Hour) }), open,
@@ -60,11 +60,11 @@ func TestExplain(t *testing.T) {
 			"Attempt 1 at 2026-11-22 02:59:00.000 UTC by w1: refused after 120 ms, HTTP status 429, Twilio code 20429 (too many requests).\n" +
 				"It waits: attempt 2 is due in 1.5s (before: too many requests). A retry makes it due now.\n" + fmt.Sprintf(retry, 1)},
 		{"pending, held by a person", detail(request.Pending, func(d *Detail) { d.DueAt = when(0) }), gate.Status{State: gate.Held, HeldSince: now, Reason: "a wrong campaign", ChangedBy: "ann"},
-			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is held by ann since 2026-11-22 03:00:00.000 UTC: a wrong campaign. " +
+			"It is due: attempt 1 is made as soon as a worker has a free permit. But the gate is held by ann since 2026-11-22 03:00:00.000 UTC: a wrong campaign. " +
 				"Nothing is sent until a release opens it.\n" + release},
 		{"pending, paused", detail(request.Pending, func(d *Detail) { d.DueAt = when(0) }),
 			gate.Status{State: gate.Paused, Reason: "HTTP status 429", PausedFor: 10 * time.Minute, ChangedBy: "w2", ChangedAt: now.Add(-time.Minute)},
-			"It is due: attempt 1 is made as soon as a worker has a free slot. But the gate is paused by w2 since 2026-11-22 02:59:00.000 UTC: HTTP status 429. " +
+			"It is due: attempt 1 is made as soon as a worker has a free permit. But the gate is paused by w2 since 2026-11-22 02:59:00.000 UTC: HTTP status 429. " +
 				"Nothing is sent until 2026-11-22 03:10:00.000 UTC, when it opens by itself, or until a release opens it at once.\n" + release},
 		{"pending, refused to one tenant", detail(request.Pending, func(d *Detail) {
 			d.DueAt, d.Attempt, d.HTTPStatus, d.ErrorMessage, d.Workspace = when(time.Minute), 1, number(403), word("forbidden"), word("WS1")
@@ -76,15 +76,15 @@ func TestExplain(t *testing.T) {
 		}), open,
 			"It waits: attempt 2 is due in 1m0s (before: a\\nb\\u202ec). A retry makes it due now.\n" +
 				`    worker retry --attempt 1 --why ... -- '-77;touch '\''x'\'''` + "\n"},
-		{"pending, asked again, put back and retried", detail(request.Pending, func(d *Detail) {
+		{"pending, asked again, released and retried", detail(request.Pending, func(d *Detail) {
 			d.DueAt, d.Attempt, d.Repeats = when(0), 1, 2
-			d.History = []History{{Kind: "attempt", Number: 1, Worker: "w1", StartedAt: now, Outcome: "put_back", Applied: true}}
+			d.History = []History{{Kind: "attempt", Number: 1, Worker: "w1", StartedAt: now, Outcome: "released", Applied: true}}
 			d.Acts = []Done{{At: now, Who: "ann", Why: "the address is right now", Act: "retry", Was: "rejected"}}
 		}), open,
 			"It was asked for again (2 more); each is answered with the same result.\n" +
-				"Attempt 1 at 2026-11-22 03:00:00.000 UTC by w1: put back.\n" +
+				"Attempt 1 at 2026-11-22 03:00:00.000 UTC by w1: released.\n" +
 				"At 2026-11-22 03:00:00.000 UTC ann did: retry (it was rejected). Why: the address is right now.\n" +
-				"It is due: attempt 2 is made as soon as a worker has a free slot.\n"},
+				"It is due: attempt 2 is made as soon as a worker has a free permit.\n"},
 		{"pending, retried between two attempts", detail(request.Pending, func(d *Detail) {
 			d.DueAt, d.Attempt = when(0), 2
 			d.History = []History{{Kind: "attempt", Number: 1, Worker: "w1", StartedAt: now.Add(-3 * time.Minute), Outcome: "rejected", Applied: true},
@@ -94,7 +94,7 @@ func TestExplain(t *testing.T) {
 			"Attempt 1 at 2026-11-22 02:57:00.000 UTC by w1: rejected.\n" +
 				"At 2026-11-22 02:58:00.000 UTC ann did: retry (it was rejected). Why: the workspace is there now.\n" +
 				"Attempt 2 at 2026-11-22 02:59:00.000 UTC by w1: refused.\n" +
-				"It is due: attempt 3 is made as soon as a worker has a free slot.\n"},
+				"It is due: attempt 3 is made as soon as a worker has a free permit.\n"},
 		{"sending", detail(request.Sending, func(d *Detail) { d.Attempt, d.LeasedBy, d.LeasedUntil = 3, word("w2"), when(20*time.Second) }), open,
 			"It is being sent: worker w2 holds attempt 3 until 2026-11-22 03:00:20.000 UTC. If that worker dies, the lease lapses then and it is looked up.\n"},
 		{"uncertain, lookup to come", detail(request.Uncertain, func(d *Detail) {

@@ -38,7 +38,7 @@ type Row struct {
 	State          request.State `json:"state"`
 	Priority       int           `json:"priority"`
 	Attempt        int           `json:"attempt"`
-	Spared         int           `json:"spared"`
+	Uncounted      int           `json:"uncounted"`
 	InteractionSID *string       `json:"interaction_sid"`
 	ErrorKind      *string       `json:"error_kind"`
 	ErrorMessage   *string       `json:"error_message"`
@@ -50,11 +50,11 @@ type Row struct {
 	PublishedAt    *time.Time    `json:"published_at"`
 }
 
-const rowColumns = `request_id, source, state, priority, attempt, spared, interaction_sid, error_kind, error_message,
+const rowColumns = `request_id, source, state, priority, attempt, uncounted, interaction_sid, error_kind, error_message,
 	http_status, twilio_code, due_at, received_at, settled_at, published_at`
 
 func (r *Row) targets() []any {
-	return []any{&r.RequestID, &r.Source, &r.State, &r.Priority, &r.Attempt, &r.Spared, &r.InteractionSID, &r.ErrorKind, &r.ErrorMessage,
+	return []any{&r.RequestID, &r.Source, &r.State, &r.Priority, &r.Attempt, &r.Uncounted, &r.InteractionSID, &r.ErrorKind, &r.ErrorMessage,
 		&r.HTTPStatus, &r.TwilioCode, &r.DueAt, &r.ReceivedAt, &r.SettledAt, &r.PublishedAt}
 }
 

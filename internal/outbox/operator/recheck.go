@@ -136,7 +136,7 @@ const recheckSQL = `
 		UPDATE outbox o
 		   SET state = CASE WHEN settled THEN state ELSE 'uncertain' END, leased_by = NULL, leased_until = NULL,
 		       attempt = attempt + CASE WHEN settled OR was = 'pending' THEN 1 ELSE 0 END,
-		       spared = spared + CASE WHEN settled OR was = 'pending' THEN 1 ELSE 0 END,
+		       uncounted = uncounted + CASE WHEN settled OR was = 'pending' THEN 1 ELSE 0 END,
 		       received_at = CASE WHEN received_at >= $3 AND NOT settled THEN came ELSE received_at END,
 		       attempt_began_at = CASE WHEN open THEN least(attempt_began_at, greatest($3, came)) ELSE greatest($3, came) END,
 		       uncertain_since = clock_timestamp(), lookups = CASE WHEN was = 'uncertain' THEN lookups + 1 ELSE 0 END,

@@ -151,7 +151,7 @@ func TestRecheckMarksWhatARetryWouldSend(t *testing.T) {
 			s := newRig(t)
 			mustAdd(t, s, "r", 1, keyed)
 			pgtest.Exec(t, s.pool, `UPDATE outbox SET `+tt.row)
-			shown := `SELECT concat_ws(' ', state, error_kind, error_message, http_status, settlement, settled_at, published_at, received_at) FROM outbox`
+			shown := `SELECT concat_ws(' ', state, error_kind, error_message, http_status, revision, settled_at, published_at, received_at) FROM outbox`
 			before, attempt := pgtest.One[string](t, s.pool, shown), s.row(t, "r-1").Attempt
 			sum := s.recheck(t, time.Now().Add(-time.Hour), "")
 			if sum != (operator.Rechecked{IfRetried: map[bool]int{true: 1}[tt.want]}) {

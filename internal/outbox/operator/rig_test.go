@@ -171,7 +171,7 @@ func readGate(t testing.TB, s *rig) gate.Status {
 type row struct {
 	State            request.State
 	Attempt          int
-	Spared           int
+	Uncounted        int
 	DueIn            *time.Duration // from now
 	InteractionSID   *string
 	TaskSID          *string
@@ -188,7 +188,7 @@ type row struct {
 func (s *rig) row(t testing.TB, requestID string) row {
 	t.Helper()
 	rows, err := s.pool.Query(t.Context(), `
-		SELECT state, attempt, spared, due_at - clock_timestamp(), interaction_sid, task_sid, assignment_status, response::text,
+		SELECT state, attempt, uncounted, due_at - clock_timestamp(), interaction_sid, task_sid, assignment_status, response::text,
 		       resolved_by, error_kind, error_message, answered, settled_at, published_at
 		  FROM outbox WHERE request_id = $1`, requestID)
 	if err != nil {

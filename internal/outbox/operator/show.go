@@ -56,7 +56,7 @@ type Detail struct {
 	CancelRequestedAt *time.Time      `json:"cancel_requested_at"`
 	ResolvedBy        *string         `json:"resolved_by"`
 	TaskSID           *string         `json:"task_sid"`
-	Settlement        int             `json:"settlement"`
+	Revision          int             `json:"revision"`
 	StreamSequence    int64           `json:"stream_sequence"`
 	AnnouncedAt       *time.Time      `json:"announced_at"`
 	Workspace         *string         `json:"workspace_sid"`
@@ -88,12 +88,12 @@ func (desk *Desk) Show(ctx context.Context, requestID string) (Detail, error) {
 	err := desk.pool.QueryRow(ctx, `
 		SELECT `+rowColumns+`, id, leased_by, leased_until, expires_at, lookup_key, lookup_attribute, lookups, attempt_began_at,
 		       uncertain_since, answered, undecided, for_person_since, cancel_requested_at, resolved_by,
-		       task_sid, settlement, stream_sequence, announced_at, `+request.WorkspaceSQL+`, request, clock_timestamp(),
+		       task_sid, revision, stream_sequence, announced_at, `+request.WorkspaceSQL+`, request, clock_timestamp(),
 		       (SELECT count(*) FROM outbox_repeats r WHERE r.outbox_id = outbox.id)
 		  FROM outbox WHERE request_id = $1`, requestID).Scan(append(d.targets(), &id,
 		&d.LeasedBy, &d.LeasedUntil, &d.ExpiresAt, &d.LookupKey, &d.LookupAttribute, &d.Lookups, &d.AttemptBeganAt,
 		&d.UncertainSince, &d.Answered, &d.Undecided, &d.ForPersonSince, &d.CancelRequestedAt, &d.ResolvedBy,
-		&d.TaskSID, &d.Settlement, &d.StreamSequence, &d.AnnouncedAt, &d.Workspace, (*[]byte)(&d.Request), &d.Now, &d.Repeats)...)
+		&d.TaskSID, &d.Revision, &d.StreamSequence, &d.AnnouncedAt, &d.Workspace, (*[]byte)(&d.Request), &d.Now, &d.Repeats)...)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return d, ErrUnknown
 	}

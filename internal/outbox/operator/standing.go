@@ -100,7 +100,7 @@ func pendingNow(d Detail, g gate.Status, f gate.Fleet) (string, []string) {
 			b.WriteString(", its not_before")
 		}
 	} else {
-		fmt.Fprintf(&b, "It is due: attempt %d is made as soon as a worker has a free slot", d.Attempt+1)
+		fmt.Fprintf(&b, "It is due: attempt %d is made as soon as a worker has a free permit", d.Attempt+1)
 		if g.Rate > 0 {
 			fmt.Fprintf(&b, " and the fleet's rate, %v a second, leaves one", g.Rate)
 		}

@@ -74,14 +74,14 @@ func (p Policy) AfterOthers(attempt int, o flex.Outcome, owner string, random fl
 }
 
 // BlockedAlone decides about a request that is blocked, which is m, while that has
-// not stopped its replica. At first it is spared: the others may fare the same. But where it stays
+// not stopped its replica. At first the attempt is not counted: the others may fare the same. But where it stays
 // the only one, the fault is its own tenant's: its attempts count then, so that they
 // are used up and it is answered.
-func (p Policy) BlockedAlone(attempt, spared int, m Move) Move {
-	if spared < p.MaxAttempts {
+func (p Policy) BlockedAlone(attempt, uncounted int, m Move) Move {
+	if uncounted < p.MaxAttempts {
 		return m
 	}
-	if attempt-spared >= p.MaxAttempts {
+	if attempt-uncounted >= p.MaxAttempts {
 		return Move{To: Abandoned}
 	}
 	m.Uncounted = false
@@ -106,10 +106,10 @@ const (
 	MaxBesidePerson   = 10 * time.Minute
 )
 
-// A Doubt is what an uncertain request brings to the policy.
-type Doubt struct {
+// A LookupInput is what an uncertain request brings to the policy.
+type LookupInput struct {
 	Attempt  int
-	Counted  int           // attempts that were not spared
+	Counted  int           // attempts that count
 	Lookups  int           // made since it became uncertain, this one included
 	Age      time.Duration // since the attempt could last have been under way
 	Answered bool          // finding nothing proves nothing: Flex answered with a 2xx that had no readable sid
@@ -128,7 +128,7 @@ type Doubt struct {
 // AfterLookup decides where a finding leads. Nothing but what was found is decided
 // before the settle time is over. Only proven absence leads back to pending by itself;
 // what nothing can prove is for the Undecided policy.
-func (p Policy) AfterLookup(d Doubt, f Finding, random float64) Move {
+func (p Policy) AfterLookup(d LookupInput, f Finding, random float64) Move {
 	switch {
 	case f.Kind == Found:
 		return Move{To: Created}
@@ -148,7 +148,7 @@ func (p Policy) AfterLookup(d Doubt, f Finding, random float64) Move {
 }
 
 // lookAgain leaves a request as it is until the next lookup.
-func (p Policy) lookAgain(d Doubt, f Finding, random float64) Move {
+func (p Policy) lookAgain(d LookupInput, f Finding, random float64) Move {
 	switch {
 	case f.Alone:
 		return Move{To: Uncertain, Person: d.Waits}
@@ -161,7 +161,7 @@ func (p Policy) lookAgain(d Doubt, f Finding, random float64) Move {
 
 // lookupWait grows with the number of lookups and does not pass the moment from
 // which absence counts.
-func (p Policy) lookupWait(d Doubt) time.Duration {
+func (p Policy) lookupWait(d LookupInput) time.Duration {
 	wait := min(FirstLookup<<min(d.Lookups, 10), MaxLookup)
 	if left := p.Settle - d.Age; left > 0 {
 		return min(wait, left)
@@ -171,12 +171,12 @@ func (p Policy) lookupWait(d Doubt) time.Duration {
 
 // forPerson asks a person. Up to a quarter is taken off the wait until the next lookup,
 // so that what came to a person together is not looked up together.
-func (p Policy) forPerson(d Doubt, random float64) Move {
+func (p Policy) forPerson(d LookupInput, random float64) Move {
 	wait := min(max(d.Waited, firstBesidePerson), MaxBesidePerson)
 	return Move{To: Uncertain, Person: true, Undecided: true, Delay: wait - time.Duration(random*float64(wait/4))}
 }
 
-func (p Policy) undecided(d Doubt, random float64) Move {
+func (p Policy) undecided(d LookupInput, random float64) Move {
 	m := p.forPerson(d, random)
 	switch {
 	case d.Waits, d.Theirs, p.Undecided != Retry && p.Undecided != Fail: // Hold, the zero value, and anything else
@@ -191,7 +191,7 @@ func (p Policy) undecided(d Doubt, random float64) Move {
 
 // again leads back to pending, or ends where the attempts are used up, or where it has
 // an end that only had to wait for the proof.
-func (p Policy) again(d Doubt, random float64) Move {
+func (p Policy) again(d LookupInput, random float64) Move {
 	switch {
 	case d.EndsAs != "":
 		return Move{To: d.EndsAs}

@@ -21,13 +21,13 @@ type Outgoing struct {
 	wary  database.Wary
 	Queue *queue
 
-	Stray loop.Signal // a result that nobody has published
+	Left  loop.Signal // a settled request was left unpublished
 	Asked loop.Signal // a repeat or a malformed message waits for its answer
 }
 
 // NewOutgoing gives what is owed in the tables that pool leads to. Marks take turns with the other writes of turn.
 func NewOutgoing(pool *pgxpool.Pool, turn *batch.Turn) *Outgoing {
-	return &Outgoing{pool: pool, turn: turn, Queue: newQueue(), Stray: loop.NewSignal(), Asked: loop.NewSignal()}
+	return &Outgoing{pool: pool, turn: turn, Queue: newQueue(), Left: loop.NewSignal(), Asked: loop.NewSignal()}
 }
 
 // Offer hands a settled request, or one that waits for a person, to this process's Publisher.

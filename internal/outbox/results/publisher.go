@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	// StrayAge is how long a result waits until any replica may publish it:
+	// UnpublishedAge is how long a result waits until any replica may publish it:
 	// long enough for the one that settled it to have done so.
-	StrayAge = 3 * time.Second
+	UnpublishedAge = 3 * time.Second
 	// publishRest is the pause after a batch that was not all published: while
 	// NATS is away each try is a log line.
 	publishRest = time.Second
@@ -115,7 +115,7 @@ func (p *Publisher) Run(ctx context.Context) {
 			acked, all := p.put(p.Outgoing.Queue.take(first))
 			marks <- acked
 			if !all {
-				loop.Rest(ctx, loop.Jittered(publishRest), nil) // what the stream did not take, the strays bring
+				loop.Rest(ctx, loop.Jittered(publishRest), nil) // what the stream did not take is read from the table later
 			}
 			continue
 		case <-p.Outgoing.Queue.more:
@@ -123,7 +123,7 @@ func (p *Publisher) Run(ctx context.Context) {
 		case <-p.Outgoing.Asked:
 			read = true
 			answers, err = p.Outgoing.Asking(ctx, &p.From)
-		case <-p.Outgoing.Stray:
+		case <-p.Outgoing.Left:
 			read = true
 			answers, err = p.Outgoing.Unpublished(ctx, &p.From)
 		}
@@ -134,7 +134,7 @@ func (p *Publisher) Run(ctx context.Context) {
 		case !p.Publish(ctx, answers):
 			loop.Rest(ctx, loop.Jittered(publishRest), nil)
 		case read && len(answers) >= batchMost:
-			p.Outgoing.Stray.Raise() // there may be more where these came from
+			p.Outgoing.Left.Raise() // there may be more where these came from
 		}
 	}
 }
@@ -149,7 +149,7 @@ func (p *Publisher) last(ctx context.Context) {
 	}
 	for numbers := settled.takeNumbers(); len(numbers) > 0; numbers = settled.takeNumbers() {
 		if answers, err := p.Outgoing.byID(ctx, numbers); err != nil || !p.Publish(ctx, answers) {
-			return // both are strays: for another replica, or for the next start
+			return // both stay unpublished: for another replica, or for the next start
 		}
 	}
 }

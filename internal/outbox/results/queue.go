@@ -92,12 +92,12 @@ func (s *Settled) Answer() Answer {
 const markSQL = `/* mark */
 	WITH told AS MATERIALIZED (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS number)
 	UPDATE outbox o SET published_at = clock_timestamp()
-	  FROM told WHERE o.id = told.id AND o.settlement = told.number AND published_at IS NULL`
+	  FROM told WHERE o.id = told.id AND o.revision = told.number AND published_at IS NULL`
 
 // MarkPublished notes what the stream has acknowledged. Each mark is fenced by
-// what was published: a later settlement, or a later attempt, keeps its own. The
+// what was published: a later revision, or a later attempt, keeps its own. The
 // arrays have the order of ids, in which the rows are updated (as in recordBatch).
-// A settlement that was published is settled; to say so would let the planner read
+// A revision that was published is settled; to say so would let the planner read
 // all that is unpublished for each row, by an index whose second column is the id. What
 // somebody holds locked stays unmarked, and is published again.
 func (s *Outgoing) MarkPublished(ctx context.Context, acked []Answer) error {

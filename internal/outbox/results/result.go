@@ -65,7 +65,7 @@ type Settled struct {
 	Source           string
 	State            request.State
 	Attempt          int
-	Revision         int // outbox.settlement
+	Revision         int // outbox.revision
 	Request          []byte
 	InteractionSID   *string
 	TaskSID          *string
@@ -94,14 +94,14 @@ type Asked struct {
 }
 
 // SettledColumns are what ScanSettled reads, of outbox as o.
-const SettledColumns = `o.id, o.request_id, o.source, o.state, o.attempt, o.settlement, o.request,
+const SettledColumns = `o.id, o.request_id, o.source, o.state, o.attempt, o.revision, o.request,
 	o.interaction_sid, o.task_sid, o.assignment_status, o.response, o.resolved_by, o.error_kind, o.error_message,
 	o.http_status, o.twilio_code, o.twilio_request_id, o.faults, o.warnings,
 	o.stream, o.stream_sequence, o.traceparent, o.tracestate, o.received_at, o.settled_at,
 	o.state = 'uncertain' AND o.for_person_since IS NOT NULL AND o.announced_at IS NULL AS waits`
 
 // SettledNames are the same of a statement that returned SettledColumns.
-const SettledNames = `id, request_id, source, state, attempt, settlement, request,
+const SettledNames = `id, request_id, source, state, attempt, revision, request,
 	interaction_sid, task_sid, assignment_status, response, resolved_by, error_kind, error_message,
 	http_status, twilio_code, twilio_request_id, faults, warnings,
 	stream, stream_sequence, traceparent, tracestate, received_at, settled_at, waits`

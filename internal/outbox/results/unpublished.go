@@ -29,13 +29,13 @@ func (c *Cursor) read(kind AnswerKind, batch []Answer) {
 	}
 }
 
-// straySQL and waitingSQL read behind a cursor, each by an index in its order;
-// unpublishedSQL reads what has a number. That it is settled is left to be seen: said
+// LeftSQL and WaitingSQL read behind a cursor, each by an index in its order;
+// UnpublishedSQL reads what has a number. That it is settled is left to be seen: said
 // there, the planner would read the whole index of what is not published.
 const (
 	UnpublishedSQL = `SELECT ` + SettledColumns + ` FROM outbox o
 		 WHERE id = ANY ($1) AND published_at IS NULL`
-	StraySQL = `SELECT ` + SettledColumns + ` FROM outbox o
+	LeftSQL = `SELECT ` + SettledColumns + ` FROM outbox o
 		 WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < now() - $1::interval AND (settled_at, id) > ($2, $3)
 		 ORDER BY settled_at, id LIMIT $4`
 	WaitingSQL = `SELECT ` + SettledColumns + ` FROM outbox o
@@ -44,16 +44,16 @@ const (
 )
 
 // Unpublished are the answers that whoever owed them did not give: of a process that
-// died, of a hint that was dropped, of a stream that was away. They are read from
+// died, of an offer that was dropped, of a stream that was away. They are read from
 // where the last read ended.
 func (s *Outgoing) Unpublished(ctx context.Context, from *Cursor) ([]Answer, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	settled, err := s.Settlements(ctx, StraySQL, StrayAge, from.settledAt, from.last[Final], batchMost)
+	settled, err := s.ReadSettled(ctx, LeftSQL, UnpublishedAge, from.settledAt, from.last[Final], batchMost)
 	if err != nil {
 		return nil, err
 	}
-	waiting, err := s.Settlements(ctx, WaitingSQL, from.last[Announcement], batchMost)
+	waiting, err := s.ReadSettled(ctx, WaitingSQL, from.last[Announcement], batchMost)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (s *Outgoing) Unpublished(ctx context.Context, from *Cursor) ([]Answer, err
 func (s *Outgoing) byID(ctx context.Context, numbers []int64) ([]Answer, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	settled, err := s.Settlements(ctx, UnpublishedSQL, numbers)
+	settled, err := s.ReadSettled(ctx, UnpublishedSQL, numbers)
 	answers := make([]Answer, 0, len(settled))
 	for i := range settled {
 		if settled[i].Owed() {
@@ -89,14 +89,14 @@ func (s *Outgoing) byID(ctx context.Context, numbers []int64) ([]Answer, error) 
 	return answers, err
 }
 
-// Settlements are the rows of a statement that reads settlementColumns.
-func (s *Outgoing) Settlements(ctx context.Context, sql string, args ...any) ([]Settled, error) {
+// ReadSettled are the rows of a statement that reads SettledColumns.
+func (s *Outgoing) ReadSettled(ctx context.Context, sql string, args ...any) ([]Settled, error) {
 	rows, err := s.pool.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, database.Wrap("strays", err)
+		return nil, database.Wrap("unpublished results", err)
 	}
 	settled, err := pgx.CollectRows(rows, ScanSettled)
-	return settled, database.Wrap("strays", err)
+	return settled, database.Wrap("unpublished results", err)
 }
 
 // Asking are the answers to messages that made no request: repeats of a settled

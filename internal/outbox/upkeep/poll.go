@@ -27,7 +27,7 @@ func (u *Upkeep) Poll(ctx context.Context) {
 func (u *Upkeep) PollOnce(ctx context.Context) error {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	var due, overdue, uncertain, stray, unanswered bool
+	var due, overdue, uncertain, left, unanswered bool
 	err := u.pool.QueryRow(ctx, `/* poll */
 		SELECT EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt = 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at <= now())
 		       OR EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt > 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at <= now()),
@@ -38,14 +38,14 @@ func (u *Upkeep) PollOnce(ctx context.Context) error {
 		       OR EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND `+results.ForPerson+` AND announced_at IS NULL),
 		       EXISTS (SELECT FROM outbox_malformed WHERE published_at IS NULL)
 		       OR EXISTS (SELECT FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL)`,
-		results.StrayAge).Scan(&due, &overdue, &uncertain, &stray, &unanswered)
+		results.UnpublishedAge).Scan(&due, &overdue, &uncertain, &left, &unanswered)
 	if err != nil {
 		return database.Wrap("poll", err)
 	}
 	for _, l := range []struct {
 		waits bool
 		loop  loop.Signal
-	}{{due, u.Due}, {overdue, u.Overdue}, {uncertain, u.Uncertain}, {stray, u.Results.Stray}, {unanswered, u.Results.Asked}} {
+	}{{due, u.Due}, {overdue, u.Overdue}, {uncertain, u.Uncertain}, {left, u.Results.Left}, {unanswered, u.Results.Asked}} {
 		if l.waits {
 			l.loop.Raise()
 		}

@@ -126,7 +126,7 @@ const expireSQL = `
 	       error_message = 'expires_at passed ' || coalesce((
 	              SELECT format('after %s; the last one: %s', CASE count(*) WHEN 1 THEN 'one attempt' ELSE count(*) || ' attempts' END,
 	                            (array_agg(a.outcome || coalesce(', ' || a.error, '') ORDER BY a.id DESC))[1])
-	                FROM outbox_attempts a WHERE a.outbox_id = o.id AND a.kind = 'attempt' AND a.applied AND a.outcome <> 'put_back'
+	                FROM outbox_attempts a WHERE a.outbox_id = o.id AND a.kind = 'attempt' AND a.applied AND a.outcome <> 'released'
 	              HAVING count(*) > 0), 'before it was sent')
 	  FROM over WHERE o.id = over.id
 	RETURNING ` + results.SettledColumns

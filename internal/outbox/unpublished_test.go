@@ -101,15 +101,15 @@ func answersOfEachKind(t *testing.T, s *Store, source string, n, first int) {
 	}
 }
 
-// TestStraysUnderLoad: what a dead process owed is published while this one is
+// TestUnpublishedUnderLoad: what a dead process owed is published while this one is
 // kept busy by results of its own.
-func TestStraysUnderLoad(t *testing.T) {
+func TestUnpublishedUnderLoad(t *testing.T) {
 	t.Parallel()
 	r := newResults(t, natstest.Options{})
 	r.create(t)
 	s := newStore(t)
 	p := r.publisher(t, s)
-	mustAdd(t, s, "stray", 1)
+	mustAdd(t, s, "left", 1)
 	if _, err := s.another("dead").record(t.Context(), told(mustClaim(t, s, 1)[0], good)); err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestStraysUnderLoad(t *testing.T) {
 	var busy sync.WaitGroup
 	busy.Go(func() { p.Run(ctx) })
 	busy.Go(func() {
-		for ctx.Err() == nil { // a hint far more often than strays are looked for
+		for ctx.Err() == nil { // a hint far more often than unpublished results are looked for
 			s.Results.Asked.Raise()
 			loop.Rest(ctx, gate.RenewEvery/50, nil)
 		}
