@@ -204,7 +204,7 @@ func TestFailing(t *testing.T) {
 			r.send("g", 0, 2)
 			r.says(cfg.AdminAddr, "ok", 200)
 			expect.Eventually(t, func() error {
-				if n := len(in.final()); n < 2 {
+				if n := in.ended(); n < 2 {
 					return fmt.Errorf("%d are answered", n)
 				}
 				return nil

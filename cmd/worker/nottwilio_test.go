@@ -64,7 +64,7 @@ func TestNotTwilio(t *testing.T) {
 			cfg.FlexURL, cfg.FlexConcurrency = way.URL, 4
 			w := r.start(cfg)
 			r.send("good", 0, 5)
-			expect.Eventually(t, func() error { return expect.Is("final results", len(in.final()), 5) })
+			expect.Eventually(t, func() error { return expect.Is("final results", in.ended(), 5) })
 			strange.Store(true)
 			r.send("lost", 0, 30)
 			r.says(cfg.AdminAddr, string(gate.WordUnreachable), 503)
@@ -90,7 +90,7 @@ func TestNotTwilio(t *testing.T) {
 			r.start(r.config())
 			expect.Eventually(t, func() error {
 				waits := r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain' AND for_person_since IS NOT NULL`)
-				return expect.Is("final results", len(in.final()), 35-waits)
+				return expect.Is("final results", in.ended(), 35-waits)
 			})
 			if twice := r.flex.Duplicates(); len(twice) > 0 {
 				t.Errorf("created more than once: %v", twice)
@@ -156,7 +156,7 @@ func TestWrongPathAtTwilio(t *testing.T) {
 			cfg.FlexURL, cfg.FlexConcurrency = way.URL, 4
 			w := r.start(cfg)
 			r.send("good", 0, 5)
-			expect.Eventually(t, func() error { return expect.Is("final results", len(in.final()), 5) })
+			expect.Eventually(t, func() error { return expect.Is("final results", in.ended(), 5) })
 			astray.Store(true)
 			r.send("lost", 0, 30)
 			r.says(cfg.AdminAddr, string(gate.WordUnreachable), 503)
@@ -188,7 +188,7 @@ func TestWrongPathAtTwilio(t *testing.T) {
 			w.wait()
 
 			r.start(r.config())
-			expect.Eventually(t, func() error { return expect.Is("final results", len(in.final()), 35) })
+			expect.Eventually(t, func() error { return expect.Is("final results", in.ended(), 35) })
 			in.balanced(35)
 			if twice := r.flex.Duplicates(); len(twice) > 0 {
 				t.Errorf("created more than once: %v", twice)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -46,8 +47,17 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	os.Exit(pgtest.Run(m))
+	var err error
+	if folder, err = os.MkdirTemp("", "flexworker-test-"); err != nil {
+		panic(err)
+	}
+	code := pgtest.Run(m)
+	_ = os.RemoveAll(folder)
+	os.Exit(code)
 }
+
+// folder is for what the tests of this process share.
+var folder string
 
 // rig is the world around the worker: NATS, Postgres and Flex, and what a sender
 // and a reader of results have in hand.
@@ -58,6 +68,8 @@ type rig struct {
 	dsn  string
 	pool *pgxpool.Pool
 	js   jetstream.JetStream
+
+	program string // of its processes; "": this test binary
 }
 
 func newRig(t *testing.T) *rig {
@@ -227,9 +239,10 @@ type result struct {
 
 // reader collects what the result stream holds, as it comes.
 type reader struct {
-	rig *rig
-	mu  sync.Mutex
-	all []result
+	rig    *rig
+	mu     sync.Mutex
+	all    []result
+	finals map[string][]result // by request id
 }
 
 func (r *rig) read() *reader {
@@ -238,7 +251,7 @@ func (r *rig) read() *reader {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	in := &reader{rig: r}
+	in := &reader{rig: r, finals: map[string][]result{}}
 	consuming, err := c.Consume(func(m jetstream.Msg) {
 		got := result{Subject: m.Subject(), Header: m.Headers()}
 		if err := json.Unmarshal(m.Data(), &got.Body); err != nil {
@@ -247,6 +260,9 @@ func (r *rig) read() *reader {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		in.all = append(in.all, got)
+		if id := got.Body.RequestID; got.Body.Outcome != "uncertain" {
+			in.finals[id] = append(in.finals[id], got)
+		}
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -259,13 +275,14 @@ func (r *rig) read() *reader {
 func (in *reader) final() map[string][]result {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	byID := map[string][]result{}
-	for _, one := range in.all {
-		if one.Body.Outcome != "uncertain" {
-			byID[one.Body.RequestID] = append(byID[one.Body.RequestID], one)
-		}
-	}
-	return byID
+	return maps.Clone(in.finals)
+}
+
+// ended is how many requests have their final result.
+func (in *reader) ended() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return len(in.finals)
 }
 
 // list is all that came so far.
@@ -292,7 +309,7 @@ func (in *reader) subjects() map[string]int {
 func (in *reader) balanced(want int) {
 	t := in.rig.t
 	t.Helper()
-	in.rig.eventually(func() error { return expect.Is("results", len(in.final()), want) })
+	in.rig.eventually(func() error { return expect.Is("results", in.ended(), want) })
 	in.rig.eventually(func() error {
 		return expect.Is("unpublished", in.rig.count(`SELECT count(*) FROM outbox WHERE published_at IS NULL`), 0)
 	})
