@@ -240,7 +240,7 @@ func TestImportsWithinOutbox(t *testing.T) {
 		"request":  {"flex", "rawjson"},
 		"gate":     {"database", "flex", "loop", "outbox/request", "rawjson", "trouble"},
 		"limiter":  {"flex", "loop"},
-		"results":  {"batch", "crash", "database", "flex", "loop", "outbox/request", "rawjson", "trouble"},
+		"results":  {"batch", "crash", "database", "flex", "loop", "outbox/gate", "outbox/request", "rawjson", "trouble"},
 		"lookup":   {"crash", "database", "flex", "loop", "outbox/gate", "outbox/request", "outbox/results", "rawjson", "trouble"},
 		"upkeep":   {"crash", "database", "loop", "outbox/gate", "outbox/lookup", "outbox/request", "outbox/results", "trouble"},
 		"operator": {"database", "flex", "outbox/gate", "outbox/lookup", "outbox/request", "outbox/results", "rawjson", "terminal"},

@@ -14,6 +14,7 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // Added says what Add did with an event.
@@ -113,7 +114,7 @@ func (s *Store) addLeasing(ctx context.Context, events []request.Event, permits 
 	defer func() { err = s.stores.Tried(ctx, s.pool, began, err) }()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	held := s.heldTables(ctx)
+	held := s.Messages.Held(ctx)
 	if s.waryAdds.Now() {
 		return s.addApart(ctx, events, held, leased)
 	}
@@ -134,7 +135,7 @@ func (s *Store) addLeasing(ctx context.Context, events []request.Event, permits 
 // addApart is addBatch without the wait for a row that somebody holds: what can be seen to be
 // known is not inserted, of what is inserted one waits for all others at most a moment, and
 // nothing is leased.
-func (s *Store) addApart(ctx context.Context, events []request.Event, held tables, leased func([]Lease, bool)) ([]Added, error) {
+func (s *Store) addApart(ctx context.Context, events []request.Event, held results.Tables, leased func([]Lease, bool)) ([]Added, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	ids := make([]string, len(events))
@@ -165,7 +166,7 @@ func (s *Store) addApart(ctx context.Context, events []request.Event, held table
 
 // insertApart inserts those of the events, halving them until the one stands alone whose row
 // another transaction has written and not committed: its answer is locked.
-func (s *Store) insertApart(ctx context.Context, events []request.Event, which []int, fresh map[string]spot, answers []Added, held *tables) error {
+func (s *Store) insertApart(ctx context.Context, events []request.Event, which []int, fresh map[string]spot, answers []Added, held *results.Tables) error {
 	if len(which) == 0 {
 		return nil
 	}
@@ -190,7 +191,7 @@ func (s *Store) insertApart(ctx context.Context, events []request.Event, which [
 
 // added answers the events after their insert: fresh are the ids that are new, and by which
 // message.
-func (s *Store) added(ctx context.Context, events []request.Event, answers []Added, fresh map[string]spot, leases []Lease, held tables, leased func([]Lease, bool)) ([]Added, error) {
+func (s *Store) added(ctx context.Context, events []request.Event, answers []Added, fresh map[string]spot, leases []Lease, held results.Tables, leased func([]Lease, bool)) ([]Added, error) {
 	known := map[string][]int{}
 	var refused []string
 	accepted, due := 0, 0
@@ -235,10 +236,10 @@ func place(m request.Message) spot { return spot{int64(m.Sequence), m.Time.UnixM
 
 // insertPast is insert past what is held. Where outbox_malformed turns out to be, held has it afterwards.
 // After an error its leases are in doubt.
-func (s *Store) insertPast(ctx context.Context, wait string, events []request.Event, permits int, held *tables) (map[string]spot, []Lease, error) {
-	token, past := s.leaseToken(), held.has(malformedTable)
+func (s *Store) insertPast(ctx context.Context, wait string, events []request.Event, permits int, held *results.Tables) (map[string]spot, []Lease, error) {
+	token, past := s.leaseToken(), held.Malformed()
 	fresh, leases, err := s.insert(ctx, wait, token, events, permits, past)
-	if now := s.tablesBehind(ctx, err); now.has(malformedTable) && !past { // nothing was committed: once more
+	if now := s.Messages.HeldAfter(ctx, err); now.Malformed() && !past { // nothing was committed: once more
 		token, *held = s.leaseToken(), now
 		fresh, leases, err = s.insert(ctx, wait, token, events, permits, true)
 	}

@@ -130,10 +130,10 @@ func TestSameRequest(t *testing.T) {
 		{`[1]`, `{}`, false},
 		{`"channel"`, `null`, false},
 	} {
-		if got := len(differsIn(request.Event{Request: []byte(tt.a)}, []byte(tt.b), nil)) == 0; got != tt.want {
+		if got := len(request.Differs(request.Event{Request: []byte(tt.a)}, []byte(tt.b), nil)) == 0; got != tt.want {
 			t.Errorf("%s and %s: %t", tt.a, tt.b, got)
 		}
-		if got := len(differsIn(request.Event{Request: []byte(tt.b)}, []byte(tt.a), nil)) == 0; got != tt.want {
+		if got := len(request.Differs(request.Event{Request: []byte(tt.b)}, []byte(tt.a), nil)) == 0; got != tt.want {
 			t.Errorf("%s and %s: %t", tt.b, tt.a, got)
 		}
 	}
@@ -151,11 +151,11 @@ func FuzzSameRequest(f *testing.F) {
 		}
 		first := fmt.Appendf(nil, `{"channel":%s}`, channel)
 		again := fmt.Appendf(nil, ` {"metadata": %s ,"priority":1, "channel": %s } `, metadata, channel)
-		if len(differsIn(request.Event{Request: again}, first, nil)) > 0 {
+		if len(request.Differs(request.Event{Request: again}, first, nil)) > 0 {
 			t.Errorf("%s is not %s", again, first)
 		}
 		changed := fmt.Appendf(nil, `{"channel":%s}`, other)
-		if got, want := len(differsIn(request.Event{Request: changed}, first, nil)) == 0, rawjson.Equal(channel, other); got != want {
+		if got, want := len(request.Differs(request.Event{Request: changed}, first, nil)) == 0, rawjson.Equal(channel, other); got != want {
 			t.Errorf("%s and %s: %t, want %t", first, changed, got, want)
 		}
 	})

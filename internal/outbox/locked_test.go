@@ -173,7 +173,7 @@ func TestBesideTableLocked(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			for table, want := range map[string]Added{"": tt.free, malformedTable: tt.malformed, repeatsTable: tt.repeats} {
+			for table, want := range map[string]Added{"": tt.free, "outbox_malformed": tt.malformed, "outbox_repeats": tt.repeats} {
 				s := newStore(t)
 				if _, err := s.addBatch(t.Context(), []request.Event{first}); err != nil {
 					t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 	"flexworker/internal/outbox/upkeep"
 	"flexworker/internal/testing/natstest"
 	"flexworker/internal/testing/pgtest"
@@ -246,13 +247,9 @@ func TestRepeatOfARemovedRequest(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	e := event("gone", 2)
-	var b pgx.Batch
-	queueRepeat(&b, 4711, e.Message)
-	if _, err := s.sendAsked(t.Context(), repeatsTable, &b); err != nil {
-		t.Fatal(err)
-	}
-	answers := []Added{Repeated}
-	if err := s.keptRepeats(t.Context(), []request.Event{e}, answers); err != nil || answers[0] != removed {
+	answers := []Added{old}
+	kept, err := s.Messages.KeepRepeats(t.Context(), []results.Repeat{{ID: 4711, RequestID: e.RequestID, Message: e.Message}})
+	if err = answer(answers, []int{0}, Repeated, kept, err); err != nil || answers[0] != removed {
 		t.Errorf("%v, %v: the message would be acked", answers[0], err)
 	}
 	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_repeats`); n != 0 {

@@ -161,8 +161,8 @@ func (d *Dispatcher) stalled(after time.Duration) string {
 		{"nothing could be claimed", &d.Store.claims},
 		{"no message could be stored", &d.Store.stores},
 		{"no outcome could be recorded", &d.Store.outcomes},
-		{"no malformed message or conflict could be kept", d.Store.kept[malformedTable]},
-		{"no repeat could be kept", d.Store.kept[repeatsTable]},
+		{"no malformed message or conflict could be kept", &d.Store.Messages.MalformedStall},
+		{"no repeat could be kept", &d.Store.Messages.RepeatsStall},
 	} {
 		if lasts, why := s.stall.Lasts(now); lasts >= after {
 			return fmt.Sprintf("%s for %v: %s", s.what, lasts.Round(time.Second), why)

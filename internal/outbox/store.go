@@ -43,12 +43,10 @@ type Store struct {
 	leased   atomic.Uint64 // statements that lease
 	inDoubt  inDoubt       // those that were not answered
 
-	claims, stores, outcomes gate.Stall             // whether Postgres lets claims through, what is added, what is recorded
-	kept                     map[string]*gate.Stall // and what is kept in the tables that only some messages need
+	claims, stores, outcomes gate.Stall // whether Postgres lets claims through, what is added, what is recorded
 
-	locked                           lockedIDs // known to Add
-	waryAdds, waryAsked, waryRecords database.Wary
-	waryTables                       database.Wary // of the tables in kept
+	locked                lockedIDs // known to Add
+	waryAdds, waryRecords database.Wary
 
 	adds      *batch.Group[request.Event, Added]
 	addsApart *batch.Group[request.Event, Added] // of those whose row was found locked, one at a time
@@ -65,6 +63,9 @@ type Store struct {
 	// Results is what this outbox owes; the Publisher takes it from there.
 	Results *results.Outgoing
 
+	// Messages keeps what makes no new request: repeats, conflicts, malformed messages.
+	Messages *results.Messages
+
 	// Lookups are its uncertain requests.
 	Lookups *lookup.Requests
 }
@@ -76,14 +77,13 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	s := &Store{
 		pool: pool, worker: worker, leaseFor: attemptLimit + request.LeaseMargin,
 		inDoubt: inDoubt{marked: loop.NewSignal()},
-		kept:    map[string]*gate.Stall{malformedTable: {}, repeatsTable: {}},
 		Due:     loop.NewSignal(),
 	}
 	s.adds = batch.New(batchSize, s.addBatch)
 	s.adds.Split = database.IsDataError
 	s.adds.Size, s.adds.MostBytes = func(e request.Event) int { return len(e.Raw) + len(e.Request) }, batchBytes
 	s.addsApart = batch.New(1, func(ctx context.Context, events []request.Event) ([]Added, error) {
-		return s.addApart(ctx, events, s.heldTables(ctx), unleased)
+		return s.addApart(ctx, events, s.Messages.Held(ctx), unleased)
 	})
 	s.malformed = batch.New(batchSize, s.addMalformedBatch)
 	s.malformed.Split = database.IsDataError
@@ -94,6 +94,7 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	s.turn = batch.NewTurn(turnWait)
 	s.records.Turn = s.turn
 	s.Results = results.NewOutgoing(pool, s.turn)
+	s.Messages = results.NewMessages(pool, s.Results.Asked)
 	s.Lookups = &lookup.Requests{Pool: pool, Worker: worker, Attribute: "interaction_request", CanaryKeys: &lookup.CanaryKeys{}, Waiting: loop.NewSignal()}
 	return s
 }

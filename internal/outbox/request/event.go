@@ -1,6 +1,7 @@
 package request
 
 import (
+	"cmp"
 	"encoding/json"
 	"strings"
 	"time"
@@ -20,6 +21,11 @@ type Message struct {
 	Raw         []byte
 	Traceparent string // "" when none came with it
 	Tracestate  string // "" when none came with it; kept beside a Traceparent only
+}
+
+// Compare compares the places of two messages in their stream.
+func (m Message) Compare(other Message) int {
+	return cmp.Or(cmp.Compare(m.Sequence, other.Sequence), m.Time.Compare(other.Time))
 }
 
 // Event is a message that carries a usable request id.

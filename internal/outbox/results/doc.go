@@ -7,6 +7,9 @@
 // second publish has the same message id, which the stream drops. So nothing owns a result, and no order of
 // crashes loses one.
 //
+// Messages keeps what is asked in messages that make no new request, until each is answered: repeats, conflicts and
+// malformed messages. This package alone writes outbox_repeats and outbox_malformed; package upkeep removes what is old.
+//
 // Result is the one shape of every answer. A Settled is the row that it is made from: the same row gives the
 // same bytes.
 package results
