@@ -100,6 +100,7 @@ type Consumer struct {
 	attached                     atomic.Pointer[intake] // nil: not consuming
 	lookNow                      chan struct{}          // a pull was refused
 	rejected, malformed, waiting trouble.Sample         // of the log
+	told                         atomic.Pointer[string] // what the library met last; nil: nothing since messages came
 	unopened                     ongoing                // the consumer cannot be opened, or the server ended the consuming
 	standing                     ongoing                // consuming, and nothing comes
 	database                     trouble.Trouble        // nothing is taken, since it could not be stored
@@ -165,7 +166,11 @@ func (c *Consumer) attach(ctx context.Context) {
 		return
 	}
 	c.Counters.Attached.Add(1)
-	c.Log.Info("consuming", "stream", c.Names.Stream, "consumer", c.Names.Consumer, "batch", in.pull.batch)
+	level := slog.LevelInfo
+	if c.unopened.now() != "" && c.told.Load() != nil { // the server ended the one before, and may end this one at once
+		level = slog.LevelDebug
+	}
+	c.Log.Log(ctx, level, "consuming", "stream", c.Names.Stream, "consumer", c.Names.Consumer, "batch", in.pull.batch)
 	if why := in.standstill(nil, consumer.CachedInfo()); why != "" {
 		c.standing.set(c.Log, why)
 	}
@@ -232,8 +237,9 @@ func (in *intake) trouble(err error) {
 		return
 	}
 	word := err.Error()
-	level := slog.LevelDebug // the library meets it again every two seconds
-	if before := in.word.Swap(&word); before == nil || *before != word {
+	in.word.Store(&word)
+	level := slog.LevelDebug // the library meets it again every two seconds, or ends, and is begun again
+	if before := in.told.Swap(&word); before == nil || *before != word {
 		level = slog.LevelWarn
 	}
 	in.Log.Log(in.ctx, level, "trouble while consuming", "stream", in.Names.Stream, "consumer", in.Names.Consumer, "error", err)

@@ -1,12 +1,16 @@
 package consumer
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,6 +200,9 @@ func TestConsumerEditedWhileItRuns(t *testing.T) {
 		"batch":   {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestBatch = 3 }},
 		"bytes":   {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestMaxBytes = 100 }},
 		"expires": {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestExpires = time.Second }},
+		"group": {change: func(c *jetstream.ConsumerConfig) {
+			c.PriorityPolicy, c.PriorityGroups = jetstream.PriorityPolicyOverflow, []string{"theirs"}
+		}},
 		"expires at once": {change: func(c *jetstream.ConsumerConfig) { c.MaxRequestExpires = 100 * time.Millisecond },
 			named: "max expires is 100ms, needed is none, or at least 1s",
 			back:  func(c *jetstream.ConsumerConfig) { c.MaxRequestExpires = 0 }},
@@ -224,8 +231,96 @@ func TestConsumerEditedWhileItRuns(t *testing.T) {
 			if begins := log.count(`msg="no messages come" `); tt.named != "" && begins != 1 {
 				t.Errorf("it was said %d times that no messages come", begins)
 			}
+			if refused := log.count("trouble while consuming"); refused > 1 {
+				t.Errorf("%d refusals of a pull were logged", refused)
+			}
 		})
 	}
+}
+
+// wrong is a line to NATS on which every pull asks for signs of life at a longer interval than it lasts, until it is put
+// right: the server answers each with 400, as to a client that it does not understand.
+type wrong struct{ right atomic.Bool }
+
+// address is where the line begins.
+func (l *wrong) address(t *testing.T, nats string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines sync.WaitGroup
+	t.Cleanup(func() { _ = listener.Close(); lines.Wait() })
+	lines.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return // the test is over
+			}
+			server, err := net.Dial("tcp", nats)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			lines.Go(func() { _, _ = io.Copy(client, server); _ = client.Close() })
+			lines.Go(func() {
+				defer server.Close()
+				for from := bufio.NewReader(client); ; {
+					line, err := from.ReadBytes('\n') // a pull is one, with its end
+					if !l.right.Load() {
+						line = bytes.Replace(line, []byte(`"idle_heartbeat":1`), []byte(`"idle_heartbeat":9`), 1)
+					}
+					if _, failed := server.Write(line); failed != nil || err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	return listener.Addr().String()
+}
+
+// TestBadRequest: the server answers every pull with 400, and the client ends. The worker looks the consumer up again and
+// again; its log says so once, and it says that nothing comes all the while.
+func TestBadRequest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	line := &wrong{}
+	conn, err := nats.Connect("nats://" + line.address(t, w.nats.Addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	c := w.consumer(16)
+	if c.Stream, err = jetstream.New(conn); err != nil {
+		t.Fatal(err)
+	}
+	log := w.keepLog(c)
+	w.run(c)
+	w.sendMany("a", 5)
+	w.stalled(c, "the server ended the consuming from stream REQUESTS by consumer worker", "bad request")
+	from := c.Counters.Attached.Load()
+	expect.Eventually(t, func() error {
+		if why, stalled := c.Stalled(); !stalled || !strings.Contains(why, "bad request") {
+			t.Errorf("it says %q, %v", why, stalled)
+		}
+		if n := c.Counters.Attached.Load() - from; n < 5 {
+			return fmt.Errorf("it was looked up %d times more", n)
+		}
+		return nil
+	})
+	for part, most := range map[string]int{`msg="no messages come" `: 1, "trouble while consuming": 1, "msg=consuming ": 1, "level=": 3} {
+		if n := log.count(part); n > most {
+			t.Errorf("%q stands in the log %d times", part, n)
+		}
+	}
+	line.right.Store(true)
+	w.rows(5)
+	w.acked()
+	w.moves(c)
+	expect.Eventually(t, func() error {
+		return expect.Is("ends in the log", log.count(`msg="works again" trouble="no messages come"`), 1)
+	})
 }
 
 // TestPausedConsumer: a pause is named, at the start and later, and what waited comes

@@ -81,6 +81,7 @@ func (c *Consumer) watch(ctx context.Context) {
 			}
 			if before != nil && before.Delivered.Consumer != now.Delivered.Consumer {
 				in.word.Store(nil) // whatever it was, messages come
+				c.told.Store(nil)
 			}
 			c.standing.set(c.Log, in.standstill(before, now))
 			if before, unanswered = now, 0; in.full() {
