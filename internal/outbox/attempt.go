@@ -7,19 +7,12 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
 	"flexworker/internal/crash"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
-	"flexworker/internal/outbox/results"
 	"flexworker/internal/rawjson"
 )
-
-// recordLimit is how long a known outcome is tried to be recorded while
-// Postgres is away. What is given up then is in the log, and lapses.
-const recordLimit = 10 * time.Minute
 
 // deliver makes the attempt that a lease allows and records what came of it.
 // The permit is given back as soon as the call is over.
@@ -116,14 +109,13 @@ func (d *Dispatcher) note(r record) {
 	}
 }
 
-// record stores the outcome, again and again while Postgres is away: what Flex
-// said is worth more than what a lookup can find.
+// record has the outcome stored, and tells those who wait for what it changed.
 func (d *Dispatcher) record(ctx context.Context, r record) {
-	done, err := d.store(ctx, r)
+	done, err := d.Store.completer.complete(ctx, d.Log, r)
 	if r.told.Kind == flex.Created {
 		if others := (*othersError)(nil); errors.As(err, &others) {
 			r = disowned(d.Policy, r, others.owner, rand.Float64())
-			done, err = d.store(ctx, r)
+			done, err = d.Store.completer.complete(ctx, d.Log, r)
 		}
 		d.note(r)
 	}
@@ -143,23 +135,13 @@ func (d *Dispatcher) record(ctx context.Context, r record) {
 	}
 }
 
-// store stores one outcome, for as long as that can be tried.
-func (d *Dispatcher) store(ctx context.Context, r record) (*results.Settled, error) {
-	done, err := d.Store.record(ctx, r)
-	d.tellRecord(err)
-	if Away(err) || errors.Is(err, ErrLocked) {
-		return d.recordAgain(ctx, r, err)
-	}
-	return done, err
-}
-
 // late reports an outcome that was recorded and not obeyed. An interaction that the
 // request does not have is the one thing that must not happen: it may have another,
 // or get one.
 func (d *Dispatcher) late(ctx context.Context, r record) {
 	log := d.Log.With("request_id", r.lease.RequestID, "attempt", r.lease.Attempt, "outcome", r.outcome, "interaction_sid", r.told.InteractionSID)
 	if r.told.Kind == flex.Created {
-		switch has, err := d.Store.hasInteraction(context.WithoutCancel(ctx), r.lease.ID, r.told.InteractionSID); {
+		switch has, err := d.Store.completer.hasInteraction(context.WithoutCancel(ctx), r.lease.ID, r.told.InteractionSID); {
 		case has: // a lookup was faster
 		case err != nil:
 			log.Error("an interaction was created too late for its request, and whether that has it cannot be read: see `worker explain`", "error", err)
@@ -171,35 +153,6 @@ func (d *Dispatcher) late(ctx context.Context, r record) {
 		}
 	}
 	log.Warn("the outcome came too late: the request was resolved or leased again meanwhile")
-}
-
-// recordAgain tries for as long as Postgres is away, or the row is locked. before is the error
-// of the try before. The history is asked only once the answer to a try was lost: that takes a connection
-// for each outcome, and while the history is locked hundreds of them would leave none for anything else.
-func (d *Dispatcher) recordAgain(ctx context.Context, r record, before error) (done *results.Settled, err error) {
-	again := d.Store.record
-	err = backoff.Retry(func() (err error) {
-		if !errors.Is(before, ErrLocked) && !notCommitted(before) { // it may be recorded
-			again = d.Store.recordAgain
-		}
-		done, err = again(ctx, r)
-		d.tellRecord(err)
-		if err != nil && !Away(err) && !errors.Is(err, ErrLocked) {
-			return backoff.Permanent(err)
-		}
-		before = err
-		return err
-	}, backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
-		backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(recordLimit)))
-	return done, err
-}
-
-// tellRecord says in the log that outcomes cannot be recorded, and when that is over. A row that
-// somebody holds, and a lease that is lost, are the trouble of one.
-func (d *Dispatcher) tellRecord(err error) {
-	if err == nil || Away(err) {
-		d.recordTrouble.Tell(d.Log, cannotRecord, err)
-	}
 }
 
 // release gives a lease back under which no call was made, as persistently as an

@@ -29,11 +29,8 @@ const (
 	backlogWait = 100 * time.Millisecond
 )
 
-// What is said of a claim that failed, and of an outcome that could not be recorded.
-const (
-	cannotClaim  = "nothing can be claimed; trying again"
-	cannotRecord = "an outcome cannot be recorded; trying again"
-)
+// cannotClaim is what the log says of a claim that failed.
+const cannotClaim = "nothing can be claimed; trying again"
 
 // creator is *flex.Client; tests put another in its place.
 type creator interface {
@@ -69,7 +66,7 @@ type Dispatcher struct {
 	gate    atomic.Value // gate.State of the latest claim
 	created atomic.Int64 // when an interaction was last created: Unix time in ns; 0: never
 
-	claimTrouble, recordTrouble trouble.Trouble
+	claimTrouble trouble.Trouble
 
 	quiet loop.Signal // tests: nothing is under way and no backlog is known; nil: nobody is told
 	dispatching

@@ -13,8 +13,8 @@ Its parts are packages of their own, and none of them knows this one, which join
 	outbox/results  what is owed, and its publishing
 	outbox/operator what people ask and decide: the one layer of acts under the command line
 
-Read one request's way first: request/state.go and request/policy.go, dispatch.go, add.go, attempt.go,
-record.go, results/publisher.go. claim.go is for what waits in the table. Then what may go wrong: standing.go,
+Read one request's way first: request/state.go and request/policy.go, dispatch.go, add.go, workers.go, attempt.go,
+complete.go, record.go, results/publisher.go. claim.go is for what waits in the table. Then what may go wrong: standing.go,
 indoubt.go, locked.go, upkeep/sweep.go, upkeep/clock.go, lookup/resolver.go and lookup/evidence.go, results/unpublished.go.
 What people ask and do is in package operator.
 
@@ -62,12 +62,13 @@ the clock of Postgres and the time that the stream gave the message.
 
 	Store.Add     hands an event to the Dispatcher, or inserts it itself    (add.go, repeat.go)
 	              where none runs; returns after the commit
-	Dispatcher    insert, which leases where it can; claim; one create call (dispatch.go, add.go, claim.go, workers.go, attempt.go,
-	              a lease; record                                           record.go; permits: package limiter)
+	Dispatcher    insert, which leases where it can; claim; one create call (dispatch.go, add.go, claim.go, workers.go, attempt.go;
+	              a lease                                                   permits: package limiter)
+	Completer     record: what became of each lease, for all that wait      (complete.go, record.go)
 	Resolver      looks for the task of an uncertain request                (package lookup)
 	reclaim       what was leased by a statement whose answer did not come  (indoubt.go, by the Dispatcher)
 	Upkeep        lapse, expire, prune; sets right what the database's      (package upkeep)
-	              said before it went back
+	              clock had said before it went back
 	Publisher     results, announcements, repeats, malformed; mark          (package results)
 	Policy        where an outcome leads: pure                              (package request)
 	the gate      how many calls the whole fleet may begin now              (gate/gate.go)
@@ -83,7 +84,7 @@ the clock of Postgres and the time that the stream gave the message.
 	            └──┬───────────────────────────────────────┬─────┘
 	               │ insert: one at a time                 │ claim: one at a time; may wait for the gate's row
 	               └────────────► leases ──► workers ◄──────┘
-	                              each: one call, then record; its permit goes back to the loop
+	                              each: one call, then Completer; its permit goes back to the loop
 
 The loop takes the permits, for an insert as many as it may lease, for a claim all that are free. While rows that
 are due wait in the table the claim has them, and an insert leases nothing. An insert never waits for a claim. Events
@@ -183,6 +184,6 @@ to begin when the stream had the message (upkeep/clock.go). Hints within a proce
 correctness rests on the poll of package upkeep.
 
 Records and marks are written in turns, so that each gathers more while the other is
-written (Store.turn); neither waits longer than turnWait.
+written (Completer); neither waits longer than turnWait.
 */
 package outbox

@@ -27,7 +27,7 @@ func pause(t testing.TB, s *Store, asked ...time.Duration) {
 	for i, d := range asked {
 		records[i] = record{pause: d, told: flex.Outcome{Message: "429 " + d.String()}}
 	}
-	if err := s.pause(t.Context(), records); err != nil {
+	if err := s.completer.pause(t.Context(), records); err != nil {
 		t.Fatal(err)
 	}
 }

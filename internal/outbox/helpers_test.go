@@ -17,6 +17,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 	"flexworker/internal/outbox/upkeep"
 	"flexworker/internal/rawjson"
 	"flexworker/internal/testing/pgtest"
@@ -144,6 +145,18 @@ func (s *Store) pruner(retention time.Duration) *upkeep.Upkeep {
 	u := s.upkeep()
 	u.Retention = retention
 	return u
+}
+
+func (s *Store) record(ctx context.Context, r record) (*results.Settled, error) {
+	return s.completer.record(ctx, r)
+}
+
+func (s *Store) recordAgain(ctx context.Context, r record) (*results.Settled, error) {
+	return s.completer.recordAgain(ctx, r)
+}
+
+func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, error) {
+	return s.completer.recordBatch(ctx, records)
 }
 
 func (s *Store) lapse(ctx context.Context) (int, error)  { return s.upkeep().Lapse(ctx) }

@@ -283,7 +283,7 @@ func TestRecordLocked(t *testing.T) {
 	d := &Dispatcher{Store: s, Log: logger(t), Counters: &Counters{}}
 	recorded := make(chan error, 1)
 	go func() {
-		_, err := d.recordAgain(context.WithoutCancel(t.Context()), records[which], ErrLocked)
+		_, err := d.Store.completer.again(context.WithoutCancel(t.Context()), d.Log, records[which], ErrLocked)
 		recorded <- err
 	}()
 	release()
@@ -458,10 +458,10 @@ func TestRecordBesideGate(t *testing.T) {
 		records := []record{decide(testPolicy, leases[0], limited, 0), decide(testPolicy, leases[1], wasCreated(1), 0)}
 		holding(t, s, `SELECT FROM outbox_gate FOR UPDATE`)
 		if wary {
-			s.waryRecords.Met()
+			s.completer.wary.Met()
 		}
 		done, err := s.recordBatch(t.Context(), records)
-		if err != nil || !done[0].applied || !done[1].applied || s.waryRecords.Now() != wary {
+		if err != nil || !done[0].applied || !done[1].applied || s.completer.wary.Now() != wary {
 			t.Errorf("%+v, %v", done, err)
 		}
 		if !pgtest.One[bool](t, s.pool, `SELECT due_at > now() + interval '50 minutes' FROM outbox WHERE id = $1`, leases[0].ID) {

@@ -113,7 +113,7 @@ func (x *netTables) reclaim(ctx context.Context, by, of, token int) (int, error)
 	return moved, err
 }
 
-// record: Store.recordBatch; again: Store.recordAgain. owner is the request whose interaction it was.
+// record: Completer.recordBatch; again: Completer.recordAgain. owner is the request whose interaction it was.
 func (x *netTables) record(ctx context.Context, by int, r record, again bool) (applied bool, owner string, err error) {
 	if again {
 		_, err = x.stores[by].recordAgain(ctx, r)

@@ -59,8 +59,8 @@ type recorded struct {
 // And where it went back to pending but was not sent again yet, what Flex answered still
 // counts: that it was created after all, or refused for good, or that it may have been
 // created, as a 2xx without a sid says.
-func (s *Store) record(ctx context.Context, r record) (*results.Settled, error) {
-	done, err := s.records.Do(ctx, r)
+func (c *Completer) record(ctx context.Context, r record) (*results.Settled, error) {
+	done, err := c.batch.Do(ctx, r)
 	return done.told(err)
 }
 
@@ -81,26 +81,26 @@ func (d recorded) told(err error) (*results.Settled, error) {
 // recordBatch is the write of record. Rows are updated in the order of ids, which
 // the arrays have: then two batches that share some do not wait for each other.
 // Nothing but the plan promises that; where it fails, a deadlock is tried again.
-func (s *Store) recordBatch(ctx context.Context, records []record) (done []recorded, err error) {
+func (c *Completer) recordBatch(ctx context.Context, records []record) (done []recorded, err error) {
 	began := time.Now()
-	defer func() { err = s.outcomes.Tried(ctx, s.pool, began, err) }()
+	defer func() { err = c.stall.Tried(ctx, c.pool, began, err) }()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	if s.waryRecords.Now() {
-		if err := s.pause(ctx, records); err != nil {
+	if c.wary.Now() {
+		if err := c.pause(ctx, records); err != nil {
 			return nil, database.Wrap("record", err)
 		}
-		return s.recordApart(ctx, records)
+		return c.recordApart(ctx, records)
 	}
 	crash.At("recording")
-	if err := s.pause(ctx, records); err != nil {
+	if err := c.pause(ctx, records); err != nil {
 		return nil, database.Wrap("record", err)
 	}
-	done, err = s.recordAtOnce(ctx, records)
+	done, err = c.recordAtOnce(ctx, records)
 	crash.At("recorded")
-	if database.RowsLocked(ctx, s.pool, err, "outbox", "outbox_attempts") {
-		s.waryRecords.Met()
-		return s.recordApart(ctx, records)
+	if database.RowsLocked(ctx, c.pool, err, "outbox", "outbox_attempts") {
+		c.wary.Met()
+		return c.recordApart(ctx, records)
 	}
 	if err != nil {
 		return nil, database.Wrap("record", err)
@@ -110,21 +110,21 @@ func (s *Store) recordBatch(ctx context.Context, records []record) (done []recor
 
 // recordAtOnce is recordBatch where no row is locked: one statement, or a transaction where somebody has to be
 // asked first whose an interaction is.
-func (s *Store) recordAtOnce(ctx context.Context, records []record) (done []recorded, err error) {
+func (c *Completer) recordAtOnce(ctx context.Context, records []record) (done []recorded, err error) {
 	if !slices.ContainsFunc(records, func(r record) bool { return r.unproved() }) {
-		return s.recordTogether(ctx, s.pool, records)
+		return c.recordTogether(ctx, c.pool, records)
 	}
 	done = make([]recorded, len(records))
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.recordOwn(ctx, tx, records, done, true) })
+	err = pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error { return c.recordOwn(ctx, tx, records, done, true) })
 	return done, err
 }
 
 // recordApart is recordBatch for all but those whose row, or whose interaction, somebody holds locked.
-func (s *Store) recordApart(ctx context.Context, records []record) ([]recorded, error) {
+func (c *Completer) recordApart(ctx context.Context, records []record) ([]recorded, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	done := make([]recorded, len(records))
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
 		ids := make([]int64, len(records))
 		for i := range records {
 			ids[i] = records[i].lease.ID
@@ -135,12 +135,12 @@ func (s *Store) recordApart(ctx context.Context, records []record) ([]recorded, 
 			return err
 		}
 		if len(held) > 0 {
-			s.waryRecords.Met()
+			c.wary.Met()
 		}
 		for i := range records {
 			done[i].locked = held[records[i].lease.ID]
 		}
-		return s.recordOwn(ctx, tx, records, done, false)
+		return c.recordOwn(ctx, tx, records, done, false)
 	})
 	if err != nil {
 		return nil, database.Wrap("record", err)
@@ -149,7 +149,7 @@ func (s *Store) recordApart(ctx context.Context, records []record) ([]recorded, 
 }
 
 // recordOwn writes the records that are not locked and name no interaction of another request.
-func (s *Store) recordOwn(ctx context.Context, tx pgx.Tx, records []record, done []recorded, patiently bool) error {
+func (c *Completer) recordOwn(ctx context.Context, tx pgx.Tx, records []record, done []recorded, patiently bool) error {
 	if err := findOwners(ctx, tx, records, done, patiently); err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (s *Store) recordOwn(ctx context.Context, tx pgx.Tx, records []record, done
 	if len(own) == 0 {
 		return nil
 	}
-	some, err := s.recordTogether(ctx, tx, own)
+	some, err := c.recordTogether(ctx, tx, own)
 	for n, i := range which[:len(some)] {
 		done[i] = some[n]
 	}
@@ -232,11 +232,11 @@ func findOwners(ctx context.Context, tx pgx.Tx, records []record, done []recorde
 }
 
 // recordTogether writes all of the records in one statement.
-func (s *Store) recordTogether(ctx context.Context, db interface {
+func (c *Completer) recordTogether(ctx context.Context, db interface {
 	SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
 }, records []record) ([]recorded, error) {
 	var b pgx.Batch
-	var c recordColumns
+	var columns recordColumns
 	at := make(map[[2]int64]int, len(records)) // by id and attempt
 	order := make([]int, len(records))
 	for i := range records {
@@ -244,12 +244,12 @@ func (s *Store) recordTogether(ctx context.Context, db interface {
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(records[a].lease.ID, records[b].lease.ID) })
 	for _, i := range order {
-		c.append(&records[i])
+		columns.append(&records[i])
 		at[[2]int64{records[i].lease.ID, int64(records[i].lease.Attempt)}] = i
 	}
-	b.Queue(recordSQL, c.id, c.attempt, c.state, c.delay, c.uncounted, c.interactionSID, c.taskSID,
-		c.assignmentStatus, c.response, c.errorKind, c.errorMessage, c.httpStatus, c.twilioCode, c.twilioRequestID,
-		c.answered, c.outcome, c.took, s.worker, c.endsAs)
+	b.Queue(recordSQL, columns.id, columns.attempt, columns.state, columns.delay, columns.uncounted, columns.interactionSID, columns.taskSID,
+		columns.assignmentStatus, columns.response, columns.errorKind, columns.errorMessage, columns.httpStatus, columns.twilioCode, columns.twilioRequestID,
+		columns.answered, columns.outcome, columns.took, c.worker, columns.endsAs)
 	sent := db.SendBatch(ctx, &b)
 	rows, err := sent.Query()
 	if err != nil {
@@ -402,7 +402,7 @@ func reason(r *record) *string {
 }
 
 // pause pauses the gate as far as the outcomes ask for it.
-func (s *Store) pause(ctx context.Context, records []record) error {
+func (c *Completer) pause(ctx context.Context, records []record) error {
 	longest := record{}
 	for i := range records {
 		if records[i].pause > longest.pause {
@@ -412,5 +412,5 @@ func (s *Store) pause(ctx context.Context, records []record) error {
 	if longest.pause == 0 {
 		return nil
 	}
-	return gate.Pause(ctx, s.pool, s.worker, longest.pause, longest.told.Message)
+	return gate.Pause(ctx, c.pool, c.worker, longest.pause, longest.told.Message)
 }

@@ -45,7 +45,7 @@ func TestRecordNotTold(t *testing.T) {
 				cutting, c := s.cutting(t, tt.at, made)
 				c.armed.Store(true)
 				if tt.apart {
-					cutting.waryRecords.Met()
+					cutting.completer.wary.Met()
 				}
 				var log bytes.Buffer
 				d := newDeliverer(t, cutting, flextest.New(t, tt.fault))

@@ -426,7 +426,7 @@ func (s *sim) stepRecord(r *simReplica) bool {
 		if l.decided == nil {
 			continue
 		}
-		if l.made { // Store.recordAgain
+		if l.made { // Completer.recordAgain
 			r.leases = slices.Delete(r.leases, i, i+1)
 			return true
 		}

@@ -160,7 +160,7 @@ func (d *Dispatcher) stalled(after time.Duration) string {
 	}{
 		{"nothing could be claimed", &d.Store.claims},
 		{"no message could be stored", &d.Store.stores},
-		{"no outcome could be recorded", &d.Store.outcomes},
+		{"no outcome could be recorded", &d.Store.completer.stall},
 		{"no malformed message or conflict could be kept", &d.Store.Messages.MalformedStall},
 		{"no repeat could be kept", &d.Store.Messages.RepeatsStall},
 	} {

@@ -43,18 +43,16 @@ type Store struct {
 	leased   atomic.Uint64 // statements that lease
 	inDoubt  inDoubt       // those that were not answered
 
-	claims, stores, outcomes gate.Stall // whether Postgres lets claims through, what is added, what is recorded
+	claims, stores gate.Stall // whether Postgres lets claims through, and what is added
 
-	locked                lockedIDs // known to Add
-	waryAdds, waryRecords database.Wary
+	locked   lockedIDs // known to Add
+	waryAdds database.Wary
 
 	adds      *batch.Group[request.Event, Added]
 	addsApart *batch.Group[request.Event, Added] // of those whose row was found locked, one at a time
 	malformed *batch.Group[request.Malformed, error]
-	records   *batch.Group[record, recorded]
-	// turn is of records and marks, which a call seldom waits for: one at a time they
-	// are twice as large, and two connections to write them gain nothing.
-	turn *batch.Turn
+
+	completer *Completer
 
 	// Due is raised when a request may be due: the Dispatcher claims then. A lost signal costs time, never a request: package
 	// upkeep raises it again.
@@ -88,12 +86,9 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	s.malformed = batch.New(batchSize, s.addMalformedBatch)
 	s.malformed.Split = database.IsDataError
 	s.malformed.Size, s.malformed.MostBytes = func(m request.Malformed) int { return len(m.Raw) }, batchBytes
-	s.records = batch.New(batchSize, s.recordBatch)
-	s.records.Split = database.IsDataError
-	s.records.Size, s.records.MostBytes = func(r record) int { return len(r.told.Response) }, batchBytes
-	s.turn = batch.NewTurn(turnWait)
-	s.records.Turn = s.turn
-	s.Results = results.NewOutgoing(pool, s.turn)
+	turn := batch.NewTurn(turnWait)
+	s.completer = newCompleter(pool, worker, turn)
+	s.Results = results.NewOutgoing(pool, turn)
 	s.Messages = results.NewMessages(pool, s.Results.Asked)
 	s.Lookups = &lookup.Requests{Pool: pool, Worker: worker, Attribute: "interaction_request", CanaryKeys: &lookup.CanaryKeys{}, Waiting: loop.NewSignal()}
 	return s

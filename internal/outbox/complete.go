@@ -1,0 +1,143 @@
+package outbox
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"flexworker/internal/batch"
+	"flexworker/internal/database"
+	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/results"
+	"flexworker/internal/trouble"
+)
+
+// recordLimit is how long a known outcome is tried to be recorded while
+// Postgres is away. What is given up then is in the log, and lapses.
+const recordLimit = 10 * time.Minute
+
+// cannotRecord is what the log says of an outcome that could not be recorded.
+const cannotRecord = "an outcome cannot be recorded; trying again"
+
+// Completer stores what became of leases: the outcomes that wait are written together, each is tried for as long as it can
+// be recorded, and each is answered for itself. Its write and the marks of package results go in turns, so that each
+// gathers more while the other is written. A mark does not ride in the transaction of a record: a settled row that
+// somebody holds locked would then hold up the outcomes of others, and a mark alone does not wait for the disk.
+type Completer struct {
+	pool   *pgxpool.Pool
+	worker string
+
+	batch *batch.Group[record, recorded]
+	wary  database.Wary // a locked row was met lately
+	stall gate.Stall    // whether Postgres lets outcomes be recorded
+
+	trouble trouble.Trouble
+}
+
+func newCompleter(pool *pgxpool.Pool, worker string, turn *batch.Turn) *Completer {
+	c := &Completer{pool: pool, worker: worker}
+	c.batch = batch.New(batchSize, c.recordBatch)
+	c.batch.Split, c.batch.Turn = database.IsDataError, turn
+	c.batch.Size, c.batch.MostBytes = func(r record) int { return len(r.told.Response) }, batchBytes
+	return c
+}
+
+// complete stores one outcome, for as long as that can be tried: what Flex said is worth more than what a lookup can find.
+func (c *Completer) complete(ctx context.Context, log *slog.Logger, r record) (*results.Settled, error) {
+	done, err := c.record(ctx, r)
+	c.tell(log, err)
+	if Away(err) || errors.Is(err, ErrLocked) {
+		return c.again(ctx, log, r, err)
+	}
+	return done, err
+}
+
+// again tries for as long as Postgres is away, or the row is locked. before is the error
+// of the try before. The history is asked only once the answer to a try was lost: that takes a connection
+// for each outcome, and while the history is locked hundreds of them would leave none for anything else.
+func (c *Completer) again(ctx context.Context, log *slog.Logger, r record, before error) (done *results.Settled, err error) {
+	try := c.record
+	err = backoff.Retry(func() (err error) {
+		if !errors.Is(before, ErrLocked) && !notCommitted(before) { // it may be recorded
+			try = c.recordAgain
+		}
+		done, err = try(ctx, r)
+		c.tell(log, err)
+		if err != nil && !Away(err) && !errors.Is(err, ErrLocked) {
+			return backoff.Permanent(err)
+		}
+		before = err
+		return err
+	}, backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
+		backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(recordLimit)))
+	return done, err
+}
+
+// tell says in the log that outcomes cannot be recorded, and when that is over. A row that
+// somebody holds, and a lease that is lost, are the trouble of one.
+func (c *Completer) tell(log *slog.Logger, err error) {
+	if err == nil || Away(err) {
+		c.trouble.Tell(log, cannotRecord, err)
+	}
+}
+
+// recordAgain is record after a try that failed: that one may be committed all the
+// same, and stands once then. (One that the server begins only after this stands
+// beside it, as an attempt that came too late: it moves nothing that was settled.) What that one
+// settled is left unpublished until it is read from the table.
+func (c *Completer) recordAgain(ctx context.Context, r record) (*results.Settled, error) {
+	applied, err := c.recordMade(ctx, r)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return c.record(ctx, r)
+	case err == nil && !applied:
+		return nil, ErrLeaseLost
+	default:
+		return nil, database.Wrap("record again", err)
+	}
+}
+
+// hasInteraction says whether a request has settled as created with this sid.
+func (c *Completer) hasInteraction(ctx context.Context, id int64, sid string) (has bool, err error) {
+	ctx, cancel := database.Bounded(ctx)
+	defer cancel()
+	err = c.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox WHERE id = $1 AND interaction_sid = $2)`, id, sid).Scan(&has)
+	return has, database.Wrap("read interaction", err)
+}
+
+// recordMade asks the history whether this process has recorded this outcome of
+// this lease, which it does once, and whether it was applied; ErrNoRows when it has
+// not. The request's row is locked before the history is read, in a statement of
+// its own: so a commit that is still on its way, on a connection that was cut, is
+// waited for and seen.
+func (c *Completer) recordMade(ctx context.Context, r record) (applied bool, err error) {
+	began := time.Now()
+	defer func() {
+		if !errors.Is(err, pgx.ErrNoRows) { // then it is recorded now
+			err = c.stall.Tried(ctx, c.pool, began, err)
+		}
+	}()
+	ctx, cancel := database.Bounded(ctx)
+	defer cancel()
+	var b pgx.Batch
+	b.Queue(`SELECT ` + database.Patiently)
+	b.Queue(`SELECT FROM outbox WHERE id = $1 FOR NO KEY UPDATE`, r.lease.ID)
+	b.Queue(`/* record again */
+		SELECT applied FROM outbox_attempts
+		 WHERE outbox_id = $1 AND kind = 'attempt' AND number = $2 AND worker = $3 AND outcome = $4 LIMIT 1`,
+		r.lease.ID, r.lease.Attempt, c.worker, r.outcome)
+	sent := c.pool.SendBatch(ctx, &b)
+	if _, err = sent.Exec(); err == nil {
+		_, err = sent.Exec()
+	}
+	if err == nil {
+		err = sent.QueryRow().Scan(&applied)
+	}
+	return applied, cmp.Or(err, sent.Close())
+}
