@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
+	"flexworker/internal/loop"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
@@ -467,5 +469,69 @@ func TestRecordBesideGate(t *testing.T) {
 		if !pgtest.One[bool](t, s.pool, `SELECT due_at > now() + interval '50 minutes' FROM outbox WHERE id = $1`, leases[0].ID) {
 			t.Error("the request itself does not wait for Retry-After")
 		}
+	}
+}
+
+// TestLoopsBesideTableLocked: while somebody holds outbox_malformed or outbox_repeats the poll wakes the loops all the
+// same, and all answers go out but those that the table has. Held against writes alone these go out, too, unmarked.
+func TestLoopsBesideTableLocked(t *testing.T) {
+	t.Parallel()
+	kinds := map[string]results.AnswerKind{"": -1, malformedTable: results.Malformation, repeatsTable: results.Repetition}
+	for _, tt := range []struct{ table, mode string }{
+		{"", ""}, {malformedTable, "ACCESS EXCLUSIVE"}, {repeatsTable, "ACCESS EXCLUSIVE"}, {malformedTable, "SHARE"}, {repeatsTable, "SHARE"},
+	} {
+		t.Run(tt.table+" "+tt.mode, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			answersOfEachKind(t, s, "crm", 1, 1000)
+			age(t, s)
+			mustAdd(t, s, "lapses", 1)
+			mustClaim(t, s, 1)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 minute' WHERE state = 'sending'`)
+			if tt.table != "" {
+				holding(t, s, `LOCK TABLE `+tt.table+` IN `+tt.mode+` MODE`)
+			}
+			s = s.with(t, "lock_timeout", "50ms")
+			u := s.upkeep()
+			for range 2 { // at first it finds out that the table is held, then it knows
+				if err := u.PollOnce(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				for name, l := range map[string]loop.Signal{"overdue": u.Overdue, "left": u.Results.Left, "asked": u.Results.Asked} {
+					select {
+					case <-l:
+					default:
+						t.Errorf("%s: not woken", name)
+					}
+				}
+			}
+			answers, err := s.Results.Unpublished(t.Context(), &results.Cursor{})
+			held := kinds[tt.table]
+			unread := held
+			if tt.mode != "ACCESS EXCLUSIVE" {
+				unread = -1
+			}
+			if (err != nil) != (unread >= 0) || err != nil && !database.IsLockTrouble(err) {
+				t.Errorf("read with %v", err)
+			}
+			got := map[results.AnswerKind]int{}
+			for _, a := range answers {
+				got[a.Kind]++
+			}
+			for kind := results.Final; kind <= results.Malformation; kind++ {
+				if want := kind != unread; (got[kind] > 0) != want {
+					t.Errorf("%d answers of kind %d, want some: %t", got[kind], kind, want)
+				}
+			}
+			if err := s.Results.MarkPublished(t.Context(), answers); (err != nil) != (tt.mode == "SHARE") {
+				t.Errorf("marked with %v", err)
+			}
+			again, _ := s.Results.Unpublished(t.Context(), &results.Cursor{})
+			for _, a := range again {
+				if tt.mode != "SHARE" || a.Kind == results.Final || a.Kind == results.Announcement {
+					t.Errorf("an answer of kind %d is not marked", a.Kind)
+				}
+			}
+		})
 	}
 }

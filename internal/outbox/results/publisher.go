@@ -129,9 +129,7 @@ func (p *Publisher) Run(ctx context.Context) {
 		}
 		p.reading.Tell(p.Log, "results cannot be read; they stay in the table and are tried again", err)
 		switch {
-		case err != nil:
-			loop.Rest(ctx, loop.Jittered(publishRest), nil)
-		case !p.Publish(ctx, answers):
+		case !p.Publish(ctx, answers), err != nil: // what could be read goes out all the same
 			loop.Rest(ctx, loop.Jittered(publishRest), nil)
 		case read && len(answers) >= batchMost:
 			p.Outgoing.Left.Raise() // there may be more where these came from

@@ -115,9 +115,13 @@ func (s *Outgoing) MarkPublished(ctx context.Context, acked []Answer) error {
 	b.Queue(`SELECT set_config('synchronous_commit', 'off', true), ` + database.Patiently) // of this transaction: the batch is one
 	queueMarks(&b, acked)
 	err := s.pool.SendBatch(ctx, &b).Close()
-	if database.RowsLocked(ctx, s.pool, err, "outbox", "outbox_repeats", "outbox_malformed") {
+	switch {
+	case database.RowsLocked(ctx, s.pool, err, "outbox", "outbox_repeats", "outbox_malformed"):
 		s.wary.Met()
 		err = s.markApart(ctx, acked)
+	case database.RowsLocked(ctx, s.pool, err, "outbox"): // another table is held: what is of it stays unmarked
+		own := slices.DeleteFunc(slices.Clone(acked), func(a Answer) bool { return a.Kind == Repetition || a.Kind == Malformation })
+		err = cmp.Or(s.markApart(ctx, own), err)
 	}
 	return database.Wrap("mark published", err)
 }

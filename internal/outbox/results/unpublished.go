@@ -1,11 +1,13 @@
 package results
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
@@ -45,7 +47,7 @@ const (
 
 // Unpublished are the answers that whoever owed them did not give: of a process that
 // died, of an offer that was dropped, of a stream that was away. They are read from
-// where the last read ended.
+// where the last read ended. With an error come those that could be read.
 func (s *Outgoing) Unpublished(ctx context.Context, from *Cursor) ([]Answer, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
@@ -58,9 +60,6 @@ func (s *Outgoing) Unpublished(ctx context.Context, from *Cursor) ([]Answer, err
 		return nil, err
 	}
 	answers, err := s.Asking(ctx, from)
-	if err != nil {
-		return nil, err
-	}
 	for kind, read := range [][]Settled{Final: settled, Announcement: waiting} {
 		batch := make([]Answer, len(read))
 		for i := range read {
@@ -72,7 +71,7 @@ func (s *Outgoing) Unpublished(ctx context.Context, from *Cursor) ([]Answer, err
 	if from.settledAt = (time.Time{}); from.last[Final] > 0 {
 		from.settledAt = *settled[batchMost-1].SettledAt
 	}
-	return answers, nil
+	return answers, err
 }
 
 // unpublished are the answers to settled requests that the Publisher knows by number.
@@ -100,21 +99,25 @@ func (s *Outgoing) ReadSettled(ctx context.Context, sql string, args ...any) ([]
 }
 
 // Asking are the answers to messages that made no request: repeats of a settled
-// request, malformed ones and conflicts, from where the last read ended.
+// request, malformed ones and conflicts, from where the last read ended. Of these two tables
+// somebody may hold one: with an error come the answers that the other has.
 func (s *Outgoing) Asking(ctx context.Context, from *Cursor) ([]Answer, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	repeats, err := s.askingAgain(ctx, from.last[Repetition])
-	if err != nil {
-		return nil, err
+	if err == nil {
+		from.read(Repetition, repeats)
 	}
-	rows, err := s.pool.Query(ctx, `
-		SELECT id, kind, stream, stream_sequence, traceparent, tracestate, source, request_id, error, received_at
-		  FROM outbox_malformed WHERE published_at IS NULL AND id > $1 ORDER BY id LIMIT $2`, from.last[Malformation], batchMost)
-	if err != nil {
-		return nil, database.Wrap("asking", err)
+	malformed, failed := s.malformed(ctx, from.last[Malformation])
+	if failed == nil {
+		from.read(Malformation, malformed)
 	}
-	malformed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Answer, error) {
+	return append(repeats, malformed...), cmp.Or(err, failed)
+}
+
+// malformed are the malformed messages and conflicts behind one.
+func (s *Outgoing) malformed(ctx context.Context, last int64) ([]Answer, error) {
+	answers, err := collect(ctx, s.pool, func(row pgx.CollectableRow) (Answer, error) {
 		e := Error{Faults: JSONNull}
 		r := Result{Error: &e, Warnings: noneJSON, Metadata: JSONNull}
 		a := Answer{Kind: Malformation}
@@ -125,26 +128,15 @@ func (s *Outgoing) Asking(ctx context.Context, from *Cursor) ([]Answer, error) {
 		a.Outcome, a.Body = r.Outcome, r
 		a.MessageID = fmt.Sprintf("%s-%s-%d-%d", r.Outcome, r.Stream, r.Sequence, r.ReceivedAt.UnixMicro())
 		return a, nil
-	})
-	if err != nil {
-		return nil, database.Wrap("asking", err)
-	}
-	from.read(Repetition, repeats)
-	from.read(Malformation, malformed)
-	return append(repeats, malformed...), nil
+	}, `
+		SELECT id, kind, stream, stream_sequence, traceparent, tracestate, source, request_id, error, received_at
+		  FROM outbox_malformed WHERE published_at IS NULL AND id > $1 ORDER BY id LIMIT $2`, last, batchMost)
+	return answers, database.Wrap("asking", err)
 }
 
 // askingAgain are the repeats behind one whose request is settled by now.
 func (s *Outgoing) askingAgain(ctx context.Context, last int64) ([]Answer, error) {
-	rows, err := s.pool.Query(ctx, `
-		SELECT r.id, r.source, r.stream_time, r.stream, r.stream_sequence, r.traceparent, r.tracestate, `+SettledColumns+`
-		  FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id
-		 WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL AND r.id > $1
-		 ORDER BY r.id LIMIT $2`, last, batchMost)
-	if err != nil {
-		return nil, database.Wrap("asking again", err)
-	}
-	answers, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Answer, error) {
+	answers, err := collect(ctx, s.pool, func(row pgx.CollectableRow) (Answer, error) {
 		var id int64
 		var at time.Time
 		var source string
@@ -158,9 +150,26 @@ func (s *Outgoing) askingAgain(ctx context.Context, last int64) ([]Answer, error
 		a.Kind, a.ID, a.Source = Repetition, id, source
 		a.MessageID = fmt.Sprintf("%s-%d-again-%d-%d", flex.LookupKey(o.RequestID), o.Revision, again.Sequence, at.UnixMicro())
 		return a, nil
+	}, `
+		SELECT r.id, r.source, r.stream_time, r.stream, r.stream_sequence, r.traceparent, r.tracestate, `+SettledColumns+`
+		  FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id
+		 WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL AND r.id > $1
+		 ORDER BY r.id LIMIT $2`, last, batchMost)
+	return answers, database.Wrap("asking again", err)
+}
+
+// collect reads answers, and waits for patience where somebody holds the table: other answers wait for that.
+func collect(ctx context.Context, pool *pgxpool.Pool, scan pgx.RowToFunc[Answer], sql string, args ...any) (answers []Answer, err error) {
+	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT `+database.Patiently); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		answers, err = pgx.CollectRows(rows, scan)
+		return err
 	})
-	if err != nil {
-		return nil, database.Wrap("asking again", err)
-	}
-	return answers, nil
+	return answers, err
 }

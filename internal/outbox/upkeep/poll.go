@@ -22,23 +22,44 @@ func (u *Upkeep) Poll(ctx context.Context) {
 	}
 }
 
-// PollOnce wakes the loops for which something waits. Each question is answered by the first row
-// of one loop's partial index.
-func (u *Upkeep) PollOnce(ctx context.Context) error {
-	ctx, cancel := database.Bounded(ctx)
-	defer cancel()
-	var due, overdue, uncertain, left, unanswered bool
-	err := u.pool.QueryRow(ctx, `/* poll */
+// pollSQL asks, and pollPastSQL is the same while somebody holds outbox_malformed or outbox_repeats: it takes it that something
+// waits there. Whoever reads that finds out.
+var (
+	pollSQL = pollStatement(`EXISTS (SELECT FROM outbox_malformed WHERE published_at IS NULL)
+		       OR EXISTS (SELECT FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL)`)
+	pollPastSQL = pollStatement(`true`)
+)
+
+func pollStatement(unanswered string) string {
+	return `/* poll */
 		SELECT EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt = 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at <= now())
 		       OR EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt > 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at <= now()),
 		       EXISTS (SELECT FROM outbox WHERE state = 'sending' AND leased_until < now())
 		       OR EXISTS (SELECT FROM outbox WHERE state = 'pending' AND expires_at <= now()),
 		       EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND due_at <= now()),
 		       EXISTS (SELECT FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < now() - $1::interval)
-		       OR EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND `+results.ForPerson+` AND announced_at IS NULL),
-		       EXISTS (SELECT FROM outbox_malformed WHERE published_at IS NULL)
-		       OR EXISTS (SELECT FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL)`,
-		results.UnpublishedAge).Scan(&due, &overdue, &uncertain, &left, &unanswered)
+		       OR EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND ` + results.ForPerson + ` AND announced_at IS NULL),
+		       ` + unanswered
+}
+
+// PollOnce wakes the loops for which something waits. Each question is answered by the first row
+// of one loop's partial index.
+func (u *Upkeep) PollOnce(ctx context.Context) error {
+	if !u.wary.Now() {
+		err := u.ask(ctx, pollSQL)
+		if !database.RowsLocked(ctx, u.pool, err, "outbox") {
+			return err
+		}
+		u.wary.Met()
+	}
+	return u.ask(ctx, pollPastSQL)
+}
+
+func (u *Upkeep) ask(ctx context.Context, sql string) error {
+	ctx, cancel := database.Bounded(ctx)
+	defer cancel()
+	var due, overdue, uncertain, left, unanswered bool
+	err := u.pool.QueryRow(ctx, sql, results.UnpublishedAge).Scan(&due, &overdue, &uncertain, &left, &unanswered)
 	if err != nil {
 		return database.Wrap("poll", err)
 	}

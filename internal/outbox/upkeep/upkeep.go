@@ -21,6 +21,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"flexworker/internal/database"
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/results"
@@ -49,6 +50,7 @@ type Upkeep struct {
 
 	pool     *pgxpool.Pool
 	leaseFor time.Duration
+	wary     database.Wary // of outbox_malformed and outbox_repeats
 
 	polling, renewing, lapsing, expiring, setting, removing trouble.Trouble
 }
