@@ -23,7 +23,7 @@ COMMENT ON TABLE  outbox_gate              IS 'One row: what the whole fleet goe
 COMMENT ON COLUMN outbox_gate.only_row     IS 'Always true; keeps the table at one row.';
 COMMENT ON COLUMN outbox_gate.rate         IS 'Attempts a second, all replicas together; 0: no limit. FLEX_RATE of the living workers where they agree, or the lowest where no rate was ever set, unless rate_by is set.';
 COMMENT ON COLUMN outbox_gate.rate_by      IS 'Not null: the person who set the rate with worker rate; it stays until worker rate --auto.';
-COMMENT ON COLUMN outbox_gate.tokens       IS 'Passes that were left at refilled_at.';
+COMMENT ON COLUMN outbox_gate.tokens       IS 'Tokens of the rate that were left at refilled_at.';
 COMMENT ON COLUMN outbox_gate.refilled_at  IS 'When tokens was last brought up to date.';
 COMMENT ON COLUMN outbox_gate.paused_until IS 'No call before this instant: Flex said 429 with Retry-After. Opens by itself.';
 COMMENT ON COLUMN outbox_gate.held_since   IS 'Not null: no call until a person releases it with worker release.';

@@ -22,7 +22,7 @@ import (
 )
 
 // Limits that every session has. The server's are shorter than the worker's own
-// (outbox.writeLimit), because a statement that is cut from this side costs its
+// (database.WriteLimit), because a statement that is cut from this side costs its
 // connection.
 const (
 	connectTimeout   = 3 * time.Second

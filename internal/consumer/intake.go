@@ -158,8 +158,8 @@ func unlessAcked(err error) error {
 // stream is told that the message is in work, which costs no delivery, and
 // nothing more is pulled until Postgres takes it: so an outage costs a message one
 // delivery, however long it is and whatever else of Postgres still answers. A message
-// whose own trouble it is keeps the others from nothing: where too many of such are in
-// hand, or the intake closes, it comes again later. What is not kept is to be given back, for so long.
+// whose row or table is locked does not stop the others. Where more than half of what is in hand waits so, or the
+// intake closes, the message is given back, and comes again after later.
 func (in *intake) keep(m jetstream.Msg, message request.Message) (later time.Duration, kept bool) {
 	waits := false
 	for {
@@ -257,7 +257,7 @@ func (c *Consumer) store(ctx context.Context, message request.Message) error {
 func (c *Consumer) note(ctx context.Context, e request.Event, added outbox.Added) {
 	level := slog.LevelDebug
 	var more []slog.Attr
-	if added == outbox.Refused {
+	if added == outbox.Rejected {
 		if say, leftOut := c.rejected.Next(); say {
 			level = slog.LevelInfo
 			more = append(more, slog.Int("left_out", leftOut))

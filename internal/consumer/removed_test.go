@@ -152,7 +152,7 @@ func TestConsumerMadeAnewAfterRetention(t *testing.T) {
 	if n := w.count(`SELECT count(*) FROM outbox`); n != 1 {
 		t.Errorf("%d requests, want the one that was asked again", n)
 	}
-	for word, want := range map[outbox.Added]int64{outbox.Accepted: 0, outbox.Refused: 0, outbox.Conflicting: 0, outbox.Repeated: 1, outbox.Redelivered: 2} {
+	for word, want := range map[outbox.Added]int64{outbox.Accepted: 0, outbox.Rejected: 0, outbox.Conflicting: 0, outbox.Repeated: 1, outbox.Redelivered: 2} {
 		if n := again.Counters.Added[word].Load(); n != want {
 			t.Errorf("%d %v, want %d", n, word, want)
 		}

@@ -10,7 +10,7 @@ import (
 )
 
 // Bounded is the context of one write: no caller cuts it, since a statement
-// that was cut may have committed; writeLimit does.
+// that was cut may have committed; WriteLimit does.
 func Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(context.WithoutCancel(ctx), WriteLimit, errWriteLimit)
 }

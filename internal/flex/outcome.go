@@ -25,7 +25,12 @@ const (
 	// address are at fault: Twilio said so, or there are no credentials. Other requests
 	// would fare the same.
 	Blocked
+
+	kinds // keep it last
 )
+
+// Kinds is how many kinds there are.
+const Kinds = int(kinds)
 
 // String is the kind's word in logs, in metrics and in outbox_attempts.
 func (k Kind) String() string {

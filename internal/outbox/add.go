@@ -23,15 +23,16 @@ type Added int
 // What becomes of an event. In each case the message may be acked.
 const (
 	Accepted    Added = iota // a new request
-	Refused                  // a new request, rejected for its faults
+	Rejected                 // a new request, rejected for its faults
 	Repeated                 // known, the same: it will be answered again
 	Redelivered              // this very message was added before
 	Conflicting              // known, but another request: kept as malformed
 
-	removed // of addBatch only: ErrRemoved
-	old     // of addBatch only: ErrOld
-	locked  // of addBatch only: ErrLocked
-	waiting // of addBatch only: ErrTableLocked
+	// Inside this package only: Add turns these into errors.
+	removed // ErrRemoved
+	old     // ErrOld
+	locked  // ErrLocked
+	waiting // ErrTableLocked
 )
 
 // String is the word for logs and metrics.
@@ -132,7 +133,7 @@ func (s *Store) addLeasing(ctx context.Context, events []request.Event, permits 
 	return s.added(ctx, events, make([]Added, len(events)), fresh, leases, held, leased)
 }
 
-// addApart is addBatch without the wait for a row that somebody holds: what can be seen to be
+// addApart is addLeasing without the wait for a row that somebody holds: what can be seen to be
 // known is not inserted, of what is inserted one waits for all others at most a moment, and
 // nothing is leased.
 func (s *Store) addApart(ctx context.Context, events []request.Event, held results.Tables, leased func([]Lease, bool)) ([]Added, error) {
@@ -193,7 +194,7 @@ func (s *Store) insertApart(ctx context.Context, events []request.Event, which [
 // message.
 func (s *Store) added(ctx context.Context, events []request.Event, answers []Added, fresh map[string]spot, leases []Lease, held results.Tables, leased func([]Lease, bool)) ([]Added, error) {
 	known := map[string][]int{}
-	var refused []string
+	var rejected []string
 	accepted, due := 0, 0
 	now := time.Now()
 	for i := range events {
@@ -203,8 +204,8 @@ func (s *Store) added(ctx context.Context, events []request.Event, answers []Add
 		case !ok || at != place(e.Message):
 			known[e.RequestID] = append(known[e.RequestID], i)
 		case len(e.Faults) > 0:
-			answers[i] = Refused
-			refused = append(refused, e.RequestID)
+			answers[i] = Rejected
+			rejected = append(rejected, e.RequestID)
 			delete(fresh, e.RequestID) // the same message once more is a redelivery
 		default:
 			answers[i] = Accepted
@@ -219,7 +220,7 @@ func (s *Store) added(ctx context.Context, events []request.Event, answers []Add
 	if accepted > len(leases) {
 		s.Due.Raise() // also for what is due later: the Dispatcher rests until the next that it knows of
 	}
-	s.Results.OfferRead(ctx, refused)
+	s.Results.OfferRead(ctx, rejected)
 	if len(known) == 0 {
 		return answers, nil
 	}
@@ -286,9 +287,9 @@ func addStatement(isNew string) string {
 		               unnest($6::text[]) AS request, unnest($7::bytea[]) AS raw, unnest($8::timestamptz[]) AS not_before,
 		               unnest($9::timestamptz[]) AS expires_at, unnest($10::text[]) AS lookup_key, unnest($11::text[]) AS error_message,
 		               unnest($12::text[]) AS faults, unnest($13::text[]) AS traceparent, unnest($14::bigint[]) AS stream_sequence,
-		               unnest($15::timestamptz[]) AS stream_time, unnest($16::integer[]) AS turn, unnest($20::text[]) AS stream,
+		               unnest($15::timestamptz[]) AS stream_time, unnest($16::integer[]) AS rank, unnest($20::text[]) AS stream,
 		               unnest($21::text[]) AS tracestate, unnest($22::text[]) AS warnings) AS e, -- as in recordSQL
-		       LATERAL (SELECT CASE WHEN faults IS NOT NULL THEN 'rejected' WHEN turn <= (SELECT n FROM passes) THEN 'sending' ELSE 'pending' END) AS s (state)
+		       LATERAL (SELECT CASE WHEN faults IS NOT NULL THEN 'rejected' WHEN rank <= (SELECT n FROM granted) THEN 'sending' ELSE 'pending' END) AS s (state)
 		 WHERE ($23::interval IS NULL OR stream_time >= now() - $23::interval)
 		   AND ` + isNew + `
 		ON CONFLICT (request_id) DO NOTHING

@@ -37,7 +37,7 @@ func TestAddAnswers(t *testing.T) {
 		{"asked by another", event("a", 3, from("web")), Repeated},
 		{"another request", event("a", 4, other), Conflicting},
 		{"another request, the same message", event("a", 4, other), Conflicting},
-		{"with faults", event("b", 5, faulty("no type", "no initiated_by")), Refused},
+		{"with faults", event("b", 5, faulty("no type", "no initiated_by")), Rejected},
 		{"with faults, the same message", event("b", 5, faulty("no type", "no initiated_by")), Redelivered},
 		{"with faults, asked again", event("b", 6, faulty("no type")), Repeated},
 		{"same sequence, other time: a stream made anew", event("a", 1, func(e *request.Event) { e.Time = e.Time.Add(time.Hour) }), Repeated},
@@ -69,7 +69,7 @@ func TestAddRejected(t *testing.T) {
 		id := fmt.Sprintf("r-%d", i)
 		e := event(id, uint64(i), faulty("says \x00 or \xff", "is \"second\""))
 		e.Request, e.Raw = nil, raw
-		if got, err := s.Add(t.Context(), e); err != nil || got != Refused {
+		if got, err := s.Add(t.Context(), e); err != nil || got != Rejected {
 			t.Fatalf("%q: %v, %v", raw, got, err)
 		}
 		r := s.row(t, id)
@@ -170,7 +170,7 @@ func TestAddBatch(t *testing.T) {
 	got, err := s.addBatch(t.Context(), []request.Event{
 		event("a", 9), event("b", 2), event("a", 5), event("a", 7, other), event("b", 2), event("c", 3, faulty("x")), event("c", 3, faulty("x")),
 	})
-	want := []Added{Repeated, Accepted, Accepted, Conflicting, Redelivered, Refused, Redelivered}
+	want := []Added{Repeated, Accepted, Accepted, Conflicting, Redelivered, Rejected, Redelivered}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v, want %v", got, err, want)
 	}

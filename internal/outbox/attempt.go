@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -13,6 +14,37 @@ import (
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
 )
+
+// sendMargin is what must be left of a lease beyond the longest call when the
+// call starts.
+const sendMargin = time.Second
+
+// Lease is the right to make one attempt: (ID, Attempt) names it.
+type Lease struct {
+	ID         int64
+	RequestID  string
+	Source     string
+	Request    json.RawMessage
+	LookupKey  string
+	Attempt    int
+	Uncounted  int
+	ReceivedAt time.Time
+	// Undecided: whether an earlier attempt created it was never found out.
+	Undecided bool
+	// Traceparent is the trace that the request belongs to, Tracestate what its
+	// vendors say of it; "" for none.
+	Traceparent, Tracestate string
+	// Stream and Sequence name the message that the request came by.
+	Stream   string
+	Sequence int64
+	Warnings json.RawMessage // outbox.warnings; nil: none
+
+	// until is the end of the lease on this process's monotonic clock, counted
+	// from before the claim: never later than the stored end.
+	until time.Time
+	// deadline is expires_at on that clock, likewise never later; zero: none.
+	deadline time.Time
+}
 
 // deliver makes the attempt that a lease allows and records what came of it.
 // The permit is given back as soon as the call is over.
@@ -34,7 +66,7 @@ func (d *Dispatcher) deliver(ctx context.Context, l Lease) {
 	switch {
 	case outcome.Kind != flex.Created:
 		d.note(r)
-	case r.unproved(): // it carries no key by which a lookup would find it after a crash: a person does, who reads the log
+	case r.unproved(): // the answer does not carry the request's key: after a crash no lookup could tie the interaction to it, a person can, by this line
 		d.Log.Info("answered", "request_id", l.RequestID, "source", l.Source, "attempt", l.Attempt, "interaction_sid", outcome.InteractionSID)
 	}
 	// A crash here leaves the request sending; it lapses and is looked up.

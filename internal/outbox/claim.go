@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"strconv"
 	"sync/atomic"
@@ -15,37 +14,6 @@ import (
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 )
-
-// sendMargin is what must be left of a lease beyond the longest call when the
-// call starts.
-const sendMargin = time.Second
-
-// Lease is the right to make one attempt: (ID, Attempt) names it.
-type Lease struct {
-	ID         int64
-	RequestID  string
-	Source     string
-	Request    json.RawMessage
-	LookupKey  string
-	Attempt    int
-	Uncounted  int
-	ReceivedAt time.Time
-	// Undecided: whether an earlier attempt created it was never found out.
-	Undecided bool
-	// Traceparent is the trace that the request belongs to, Tracestate what its
-	// vendors say of it; "" for none.
-	Traceparent, Tracestate string
-	// Stream and Sequence name the message that the request came by.
-	Stream   string
-	Sequence int64
-	Warnings json.RawMessage // outbox.warnings; nil: none
-
-	// until is the end of the lease on this process's monotonic clock, counted
-	// from before the claim: never later than the stored end.
-	until time.Time
-	// deadline is expires_at on that clock, likewise never later; zero: none.
-	deadline time.Time
-}
 
 // A claimed batch.
 type claimed struct {
@@ -135,7 +103,7 @@ func (s *share) split() (half bool, odd int) {
 // has just come. Of each kind the higher priority goes first and then the longer
 // due. The CTEs are materialized, or a nested loop may lock far more rows (1,330
 // for a limit of 10 were seen). One index probe a priority, so that requests not
-// yet due are never read. Without a row of passes nothing is leased: LIMIT NULL
+// yet due are never read. Without a row of granted nothing is leased: LIMIT NULL
 // would be no limit. What is left until expires_at is cut at a year: beyond 292 of
 // them pgx makes a time.Duration of it that is in the past, and says nothing. The time
 // that lookups are made for begins with the earliest attempt that is undecided; where
@@ -199,7 +167,7 @@ func dueSQL(kind string) string {
 			 CROSS JOIN LATERAL (
 				SELECT id FROM outbox
 				 WHERE state = 'pending' AND ` + kind + ` AND priority = p.priority AND ` + isDue + `
-				 ORDER BY due_at, id LIMIT coalesce((SELECT n FROM passes), 0) FOR UPDATE SKIP LOCKED) AS o`
+				 ORDER BY due_at, id LIMIT coalesce((SELECT n FROM granted), 0) FOR UPDATE SKIP LOCKED) AS o`
 }
 
 // chooseAmong is a CTE of the rows that a choice looks at, with their tenants as tenantOf
@@ -217,7 +185,7 @@ func chooseAmong(name, kind string) string {
 			  FROM ` + priorities + `
 			 CROSS JOIN LATERAL (` + end("due_at, id") + `
 				UNION` + end("due_at DESC, id DESC") + `) AS o
-			 WHERE EXISTS (SELECT FROM passes WHERE n > 0)),`
+			 WHERE EXISTS (SELECT FROM granted WHERE n > 0)),`
 }
 
 // chosenSQL is dueSQL for a choice.
@@ -234,9 +202,9 @@ func leaseSQL(looked, fresh, again string) string {
 	return `/* claim */
 		WITH` + gate.LockSQL + `,` + looked + `
 		fresh AS MATERIALIZED (` + fresh + `
-			 LIMIT coalesce((SELECT CASE WHEN $3 THEN (n + $4) / 2 ELSE n END FROM passes), 0)),
+			 LIMIT coalesce((SELECT CASE WHEN $3 THEN (n + $4) / 2 ELSE n END FROM granted), 0)),
 		again AS MATERIALIZED (` + again + `
-			 LIMIT coalesce((SELECT n - (SELECT count(*) FROM fresh) FROM passes), 0)),
+			 LIMIT coalesce((SELECT n - (SELECT count(*) FROM fresh) FROM granted), 0)),
 		due AS MATERIALIZED (SELECT id FROM fresh UNION ALL SELECT id FROM again),
 		used AS (
 			UPDATE outbox
@@ -251,7 +219,7 @@ func leaseSQL(looked, fresh, again string) string {
 		SELECT ` + gate.TokensColumns + `, coalesce(used.id, 0), coalesce(request_id, ''), coalesce(source, ''), request, coalesce(lookup_key, ''),
 		       coalesce(attempt, 0), coalesce(uncounted, 0), coalesce(undecided, false), coalesce(received_at, now()), coalesce(traceparent, ''), coalesce(tracestate, ''),
 		       coalesce(stream, ''), coalesce(stream_sequence, 0), warnings, time_left
-		  FROM passes LEFT JOIN used ON true`
+		  FROM granted LEFT JOIN used ON true`
 }
 
 // anyDue says whether a request is due, as far as that can be read without a wait: where the

@@ -3,6 +3,7 @@ package outbox
 import (
 	"sync/atomic"
 
+	"flexworker/internal/flex"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/results"
 )
@@ -13,7 +14,7 @@ type counter = atomic.Int64
 // numbers; how they are exported is the command's business. The zero value is
 // ready.
 type Counters struct {
-	Attempts   [5]counter // by flex.Kind
+	Attempts   [flex.Kinds]counter // by flex.Kind
 	Uncounted  counter
 	Released   counter
 	Lookups    lookup.Counters

@@ -106,7 +106,7 @@ type insertEnd struct {
 
 // claimEnd is what a claim leaves to the loop.
 type claimEnd struct {
-	failed  bool // nothing is known of a backlog
+	unread  bool // no claim was made, or it failed: nothing is known of a backlog
 	backlog bool
 	rest    time.Duration
 	deaf    bool
@@ -175,9 +175,9 @@ func (d *Dispatcher) loop(ctx context.Context) {
 		}
 		alarm.Reset(d.wakesIn(time.Now()))
 		select {
-		case <-unless(d.inserting || d.holds(), adds):
-		case <-unless(!d.holds() && !d.claimWaits(), d.permits.Freed):
-		case <-unless(d.claiming || d.deaf, d.Store.Due):
+		case <-when(!d.inserting && !d.holds(), adds):
+		case <-when(d.holds() || d.claimWaits(), d.permits.Freed):
+		case <-when(!d.claiming && !d.deaf, d.Store.Due):
 			d.restsUntil = time.Time{}
 		case i := <-d.insertEnded:
 			d.insertEnds(i)
@@ -189,12 +189,12 @@ func (d *Dispatcher) loop(ctx context.Context) {
 	}
 }
 
-// unless is s, or where not is true a signal that is never raised: who is not concerned is not woken.
-func unless(not bool, s <-chan struct{}) <-chan struct{} {
-	if not {
-		return nil
+// when is s while ready, else a signal that is never raised.
+func when(ready bool, s <-chan struct{}) <-chan struct{} {
+	if ready {
+		return s
 	}
-	return s
+	return nil
 }
 
 // holds says whether events wait for a permit or a claim.
@@ -224,7 +224,7 @@ func (d *Dispatcher) wakesIn(now time.Time) time.Duration {
 func (d *Dispatcher) startInsert(now time.Time) {
 	waiting := min(d.Store.adds.Waiting(), batchSize)
 	if d.inserting || waiting == 0 {
-		d.heldSince = time.Time{} // a caller from before Run may have written it
+		d.heldSince = time.Time{} // nothing waits, or an insert is under way
 		return
 	}
 	if !d.holds() {
@@ -324,7 +324,7 @@ func (d *Dispatcher) startClaim(now time.Time) {
 func (d *Dispatcher) claim(ctx context.Context, permits int) claimEnd {
 	if permits == 0 {
 		d.ask(ctx)
-		return claimEnd{failed: true}
+		return claimEnd{unread: true}
 	}
 	avoid, one := d.breaker.Avoid()
 	began := time.Now()
@@ -335,7 +335,7 @@ func (d *Dispatcher) claim(ctx context.Context, permits int) claimEnd {
 		if one {
 			d.turned(d.breaker.ClaimFailed(time.Now()))
 		}
-		return claimEnd{failed: true, rest: loop.Jittered(idlePoll), deaf: true}
+		return claimEnd{unread: true, rest: loop.Jittered(idlePoll), deaf: true}
 	}
 	d.claimTrouble.Tell(d.Log, cannotClaim, nil)
 	d.gate.Store(c.gate)
@@ -361,7 +361,7 @@ func (d *Dispatcher) claim(ctx context.Context, permits int) claimEnd {
 
 func (d *Dispatcher) claimEnds(c claimEnd, now time.Time) {
 	d.claiming, d.restsUntil, d.deaf = false, now.Add(c.rest), c.deaf
-	if !c.failed {
+	if !c.unread {
 		d.backlog = c.backlog || d.missed
 	}
 }

@@ -92,7 +92,7 @@ func TestEagerStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []Added{Accepted, Refused, Accepted, Accepted, Accepted, Accepted} {
+	for i, want := range []Added{Accepted, Rejected, Accepted, Accepted, Accepted, Accepted} {
 		if answers[i] != want {
 			t.Errorf("event %d was %v, want %v", i, answers[i], want)
 		}
@@ -164,7 +164,7 @@ func TestEagerGate(t *testing.T) {
 				t.Errorf("%d are sending, want %d", n, want)
 			}
 			if tt.name == "a large rate" && pgtest.One[float64](t, s.pool, `SELECT tokens FROM outbox_gate`) != 0.5 {
-				t.Error("the passes were not spent")
+				t.Error("the tokens were not spent")
 			}
 		})
 	}

@@ -35,15 +35,19 @@ What people ask and do is in package operator.
 
 	state      means                                      whose move               entered by
 	pending    waits until due_at                         Dispatcher               add; record after refused or blocked; released;
-	                                                                               reclaim; resolve when proved absent; retry
+	                                                                               reclaim; resolve when proved absent, or by
+	                                                                               UNCERTAIN_POLICY=retry; retry
 	sending    leased: attempt runs until leased_until    its holder, then Upkeep  claim; add, with a permit
 	uncertain  may exist: next lookup at due_at; with     Resolver, then a person  record, lapse; expire and cancel where
 	           for_person_since a person is asked too                              an earlier attempt is undecided
 	created    exists, interaction_sid is known           Publisher                record, resolve
-	rejected   Flex will never take it                    Publisher                record; add, when the event has faults
-	abandoned  every counted attempt is used up           Publisher                resolve; record, when it alone was blocked
-	expired    the deadline passed while it was pending   Publisher                expire
-	cancelled  an operator stopped it                     Publisher                cancel
+	rejected   Flex will never take it                    Publisher                record; add, when the event has faults;
+	                                                                               resolve (ends_as)
+	abandoned  given up: every counted attempt is used    Publisher                resolve: also by UNCERTAIN_POLICY=fail, or
+	           up, or the policy gives up                                          ends_as; record, when it alone was blocked
+	expired    the deadline passed while it was pending   Publisher                expire; resolve (ends_as)
+	cancelled  an operator stopped it                     Publisher                cancel; record, reclaim and resolve, when
+	                                                                               cancel was asked meanwhile
 
 The last five are final: settled_at is set, the result is published, and
 published_at is set once the stream has acknowledged it. A request that begins
@@ -105,7 +109,8 @@ Only what surely was not created leads back to pending: refused (nothing was
 written, or Twilio said 429), blocked (credentials, account; only Twilio
 itself can say so), released (no call was made), reclaimed (leased
 by a statement whose answer did not come: no call was made), and proved absent. All
-else is uncertain and is never simply repeated.
+else is uncertain. It is not sent again before it is proved absent. The exceptions are
+decisions: UNCERTAIN_POLICY=retry, and a person's resolve or retry.
 
 Refused, released and reclaimed are uncounted: RETRY_MAX_ATTEMPTS does not count them.
 Blocked is when this replica's credentials, account or address are at fault. A refusal that may
@@ -134,7 +139,7 @@ witnesses have to agree, the task search and the event log from attempt_began_at
 task is deleted five minutes after its end, and may have ended at once: later than five
 minutes after the attempt began the log alone decides, if it shows a later creation, and
 beyond its 30 days nothing does. A search
-for several keys proves absence only when it found one of them, or a control:
+for several keys proves absence only when it found one of them, or a canary key:
 the key of a request that this process has seen created. A lookup that fails is
 no answer. What stays unclear for ten settle times and six lookups, what Flex
 answered with a 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY; after
@@ -155,6 +160,8 @@ cancelled meanwhile (cancel_requested_at) is never pending again.
 	leases, is lost                                                    was sent; else the next line
 	after claim, before the call             sending, nothing sent     lapse -> uncertain: nobody can tell it from the next line
 	during the call, or before its record    sending, may exist        lapse -> uncertain
+	after a 429 paused the gate, before its  gate paused, sending      the pause runs out; the requests lapse
+	record
 	record cannot be stored, Postgres away   sending                   tried again for 10 minutes, also after the lease; else lapse.
 	                                                                   The log has it, unless a lookup can find what was created
 	the answer to a record is lost           as before, or moved       asked for in the history before it is tried again
@@ -179,7 +186,7 @@ proves is locked before any row, until it is committed: of two requests that are
 interaction at the same moment, the second sees the first (findOwners). What is stored comes from Postgres's clock
 alone; the process's clock only ever makes it stop sooner. Where Postgres's clock goes back,
 each wait begins anew at its usual length, and the time of an attempt from before is taken
-to begin when the stream had the message (upkeep/clock.go). Hints within a process
+to begin when the stream had the message (upkeep/clock.go). Signals within a process
 (a new row wakes the Dispatcher, a settled one goes to the Publisher) may be lost:
 correctness rests on the poll of package upkeep.
 

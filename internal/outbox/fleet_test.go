@@ -85,7 +85,7 @@ func TestFleetRate(t *testing.T) {
 	for _, replicas := range []int{1, 3, 10} {
 		t.Run(fmt.Sprint(replicas), func(t *testing.T) {
 			t.Parallel()
-			// A machine that is late for more than burstTime loses passes, which is no fault of
+			// A machine that is late for more than gate.BurstTime loses tokens, which is no fault of
 			// the gate: one good run of three shows that it gives them all.
 			for try := 1; ; try++ {
 				used := rateUsed(t, replicas, rate, backlog)

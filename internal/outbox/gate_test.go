@@ -91,8 +91,8 @@ func TestGateRate(t *testing.T) {
 	}
 }
 
-// TestGateUnusedPasses: passes that found nothing to send are not spent.
-func TestGateUnusedPasses(t *testing.T) {
+// TestGateUnusedTokens: tokens that found nothing to send are not spent.
+func TestGateUnusedTokens(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	if err := s.SetRate(t.Context(), 0.001); err != nil {
@@ -276,7 +276,7 @@ func TestSetRate(t *testing.T) {
 			t.Errorf("%+v, want %v", g, rate)
 		}
 		if tokens := pgtest.One[float64](t, s.pool, `SELECT tokens FROM outbox_gate`); tokens > gate.Burst(5) {
-			t.Errorf("%v passes saved up at rate %v", tokens, rate)
+			t.Errorf("%v tokens saved up at rate %v", tokens, rate)
 		}
 	}
 	if err := s.SetRate(t.Context(), -1); err == nil || !strings.Contains(err.Error(), "rate_is_not_negative") {
@@ -301,7 +301,7 @@ func TestUntilNext(t *testing.T) {
 	} {
 		p := gate.Tokens{Tokens: tt.tokens, Rate: tt.rate}
 		if got := p.UntilNext(); got != tt.want {
-			t.Errorf("%v passes, %v a second: %v, want %v", tt.tokens, tt.rate, got, tt.want)
+			t.Errorf("%v tokens, %v a second: %v, want %v", tt.tokens, tt.rate, got, tt.want)
 		}
 	}
 }

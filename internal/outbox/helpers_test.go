@@ -108,7 +108,7 @@ func mustAdd(t testing.TB, s *Store, prefix string, n int, change ...func(*reque
 		t.Fatal(err)
 	}
 	for i, a := range answers {
-		if a != Accepted && a != Refused {
+		if a != Accepted && a != Rejected {
 			t.Fatalf("%s was %v", ids[i], a)
 		}
 	}

@@ -38,7 +38,7 @@ type inDoubt struct {
 
 // traceless is how long Postgres has to say that there is no trace: at first the
 // statement may still be on its way, on a connection that was cut, and then be
-// carried out. No statement lasts longer than writeLimit.
+// carried out. No statement lasts longer than database.WriteLimit.
 const traceless = database.ArriveLimit + database.WriteLimit + 2*time.Second
 
 // leaseToken gives a token that no other statement has.
@@ -143,13 +143,13 @@ func (d *Dispatcher) reclaim(ctx context.Context, every time.Duration) {
 	case Away(err):
 		// As it was for the statement that failed. The next claim says why.
 	case err != nil:
-		d.Log.Error("what was leased without an answer cannot be taken back; it lapses", "error", err)
+		d.Log.Error("leases in doubt cannot be reclaimed; they lapse", "error", err)
 		d.Store.inDoubt.forget(asked)
 	default:
 		d.Store.inDoubt.answered(asked, done, held, time.Now())
 	}
 	if moved > 0 {
-		d.Log.Info("what was leased without an answer is taken back", "requests", moved)
+		d.Log.Info("leases in doubt are reclaimed", "requests", moved)
 		d.Counters.Released.Add(int64(moved))
 		d.Store.Due.Raise()
 	}

@@ -50,8 +50,8 @@ func TestAddLocked(t *testing.T) {
 		{"a settled row, and another request", `SELECT FROM outbox WHERE request_id = 'old-1' FOR UPDATE`, settle, other, Conflicting, Conflicting},
 		{"a row that is being changed, asked again", `UPDATE outbox SET error_message = 'x'`, settle, asked("old-1", 900), Repeated, Repeated},
 		{"a row that is being changed, and another request", `UPDATE outbox SET error_message = 'x'`, settle, other, Conflicting, Conflicting},
-		{"a row that gets another id", `UPDATE outbox SET request_id = 'x'`, settle, asked("old-1", 900), locked, Refused},
-		{"a row that is being removed", `DELETE FROM outbox`, settle, asked("old-1", 900), locked, Refused},
+		{"a row that gets another id", `UPDATE outbox SET request_id = 'x'`, settle, asked("old-1", 900), locked, Rejected},
+		{"a row that is being removed", `DELETE FROM outbox`, settle, asked("old-1", 900), locked, Rejected},
 		{"a row that is being written", `INSERT INTO outbox (request_id, source, state, request, due_at, stream_sequence, stream_time) VALUES ('old-1', 'crm', 'pending', '{}', now(), 1, now())`,
 			func(*testing.T, *Store) {}, other, locked, Conflicting},
 		{"a repeat that is being changed", `UPDATE outbox_repeats SET traceparent = 'x'`, kept(asked("old-1", 900)), asked("old-1", 900), Repeated, Repeated},
@@ -167,7 +167,7 @@ func TestBesideTableLocked(t *testing.T) {
 		free, malformed, repeats Added
 	}{
 		{"new", now("new", 10), Accepted, Accepted, Accepted},
-		{"new, with faults", now("faulty", 11, faulty("is missing")), Refused, Refused, Refused},
+		{"new, with faults", now("faulty", 11, faulty("is missing")), Rejected, Rejected, Rejected},
 		{"new, of long ago", event("old", 12, func(e *request.Event) { e.Time = time.Now().Add(-time.Hour) }), Accepted, waiting, Accepted},
 		{"delivered again", first, Redelivered, Redelivered, Redelivered},
 		{"asked again", now("first", 13), Repeated, waiting, waiting},
@@ -197,7 +197,7 @@ func TestBesideTableLocked(t *testing.T) {
 					if answers[0] != Accepted || answers[2] != Accepted || leased < 2 {
 						t.Errorf("%q held: the others are %v and %v, %d leased", table, answers[0], answers[2], leased)
 					}
-					if again := want == Accepted || want == Refused; answers[1] != want && (!again || answers[1] != Redelivered) {
+					if again := want == Accepted || want == Rejected; answers[1] != want && (!again || answers[1] != Redelivered) {
 						t.Errorf("%q held: it is %v, want %v", table, answers[1], want)
 					}
 				}

@@ -100,11 +100,11 @@ func (x *netTables) insert(ctx context.Context, now instant, m *simMessage, vari
 
 // claim: Store.lease.
 func (x *netTables) claim(ctx context.Context, by, token, permits int, half bool, odd int) ([]Lease, gate.State, error) {
-	passes, leases, err := x.stores[by].lease(ctx, x.token(by, token), permits, half, odd, time.Now(), nil)
+	tokens, leases, err := x.stores[by].lease(ctx, x.token(by, token), permits, half, odd, time.Now(), nil)
 	if err != nil {
 		return nil, "", err
 	}
-	state, _ := passes.State()
+	state, _ := tokens.State()
 	return leases, state, nil
 }
 
@@ -120,7 +120,7 @@ func (x *netTables) record(ctx context.Context, by int, r record, again bool) (a
 	} else {
 		var done []recorded
 		if done, err = x.stores[by].recordBatch(ctx, []record{r}); err == nil {
-			_, err = done[0].told(nil)
+			_, err = done[0].unpack(nil)
 		}
 	}
 	if others := (*othersError)(nil); errors.As(err, &others) {

@@ -283,7 +283,7 @@ func (n *twins) add(ctx context.Context, by int) (string, error) {
 	case !fresh:
 		want = n.sim.repeat(&m.simMessage)
 	case m.faults:
-		want = Refused
+		want = Rejected
 	}
 	if fresh {
 		n.first[m.request] = m.variant

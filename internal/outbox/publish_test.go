@@ -456,7 +456,7 @@ func TestPublisherBehind(t *testing.T) {
 	p := r.publisher(t, s)
 	n := cap(s.Results.Queue.Queue) + batchSize + 10
 	mustAdd(t, s, "much", n, faulty("x"))
-	if left := len(s.Results.Queue.Numbers); left != batchSize+10 {
+	if left := len(s.Results.Queue.IDs); left != batchSize+10 {
 		t.Fatalf("%d are known by number", left)
 	}
 	ctx, stop := context.WithCancel(t.Context())

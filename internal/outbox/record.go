@@ -51,8 +51,8 @@ type recorded struct {
 	settled *results.Settled
 }
 
-// record: sending -> what the policy decided, together with the row of history
-// and, when the fleet is concerned, the gate.
+// record: sending -> what the policy decided, together with the row of history. Where an outcome asks for a pause, the
+// gate is paused before, in a transaction of its own: a crash in between leaves the gate paused and the request sending.
 //
 // A lease that lapsed meanwhile but was neither resolved nor taken by another
 // is still this attempt's: what Flex told is better than what a lookup can find.
@@ -61,11 +61,11 @@ type recorded struct {
 // created, as a 2xx without a sid says.
 func (c *Completer) record(ctx context.Context, r record) (*results.Settled, error) {
 	done, err := c.batch.Do(ctx, r)
-	return done.told(err)
+	return done.unpack(err)
 }
 
-// told is what record and the like return of a record.
-func (d recorded) told(err error) (*results.Settled, error) {
+// unpack is what record and the like return for one record: its result, or the error that says why nothing was applied.
+func (d recorded) unpack(err error) (*results.Settled, error) {
 	switch {
 	case err != nil:
 	case d.locked:
@@ -273,10 +273,10 @@ func (c *Completer) recordTogether(ctx context.Context, db interface {
 }
 
 // asSettled is the row that a record has settled, as a read of it would give it.
-func (r *record) asSettled(number int, at time.Time) *results.Settled {
+func (r *record) asSettled(revision int, at time.Time) *results.Settled {
 	o, l := &r.told, &r.lease
 	s := &results.Settled{
-		ID: l.ID, RequestID: l.RequestID, Source: l.Source, State: r.move.To, Attempt: l.Attempt, Revision: number, Request: l.Request,
+		ID: l.ID, RequestID: l.RequestID, Source: l.Source, State: r.move.To, Attempt: l.Attempt, Revision: revision, Request: l.Request,
 		InteractionSID: database.OrNull(o.InteractionSID), TaskSID: database.OrNull(request.Text(o.TaskSID)), AssignmentStatus: database.OrNull(request.Text(o.AssignmentStatus)),
 		Response: o.Response, ErrorKind: reason(r), ErrorMessage: database.OrNull(request.Text(o.Message)),
 		HTTPStatus: database.IntOrNull(o.HTTPStatus), TwilioCode: database.IntOrNull(o.TwilioCode), TwilioRequestID: database.OrNull(request.Text(o.RequestID)),
@@ -293,8 +293,8 @@ func (r *record) asSettled(number int, at time.Time) *results.Settled {
 //
 // However late an outcome is recorded, its call was over when its lease was: an
 // attempt dated later would lie outside the time that the event log is read for.
-// And a lookup that is under way over an uncertain row does not know the outcome:
-// its number is used up, so that what it finds is not obeyed. A request that is uncertain
+// And a lookup that is under way over an uncertain row does not know the outcome: lookups
+// is raised, so that what that lookup finds is recorded and not obeyed. A request that is uncertain
 // again was announced once for this attempt.
 //
 // Where the move has an end that waits for lookups, this attempt created nothing: the

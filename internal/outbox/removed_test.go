@@ -82,7 +82,7 @@ func TestAddRemovedMeanwhile(t *testing.T) {
 			if want := []Added{removed, Repeated, Accepted, removed, Conflicting}; err != nil || !slices.Equal(got, want) || pruned != 2 {
 				t.Fatalf("%v, %v, want %v; %d pruned, want 2", got, err, want, pruned)
 			}
-			for i, want := range []Added{Refused, Repeated, Redelivered, Refused, Conflicting} {
+			for i, want := range []Added{Rejected, Repeated, Redelivered, Rejected, Conflicting} {
 				if got, err := store.Add(t.Context(), batch[i]); err != nil || got != want {
 					t.Errorf("%s again: %v, %v, want %v", batch[i].RequestID, got, err, want)
 				}

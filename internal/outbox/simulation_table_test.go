@@ -151,7 +151,7 @@ func (s *sim) row(id int) *simRow {
 	return nil
 }
 
-// passes: gateSQL, without a rate.
+// passes: gate.LockSQL, without a rate.
 func (s *sim) passes() gate.State {
 	switch g := &s.gate; {
 	case g.heldSince != never:
@@ -249,7 +249,7 @@ func (s *sim) inOrder(where func(*simRow) bool, order func(a, b *simRow) int, n 
 	return chosen[:min(max(n, 0), len(chosen))]
 }
 
-// record: recordSQL, findOwners and pauseGate. sending, or uncertain still of this attempt -> what was decided. Of an
+// record: recordSQL, findOwners and gate.Pause. sending, or uncertain still of this attempt -> what was decided. Of an
 // interaction that is another's nothing is recorded.
 func (s *sim) record(by int, r record) (applied bool, done, owner *simRow) {
 	if r.unproved() && !s.broken(anothersIsBelieved) {
@@ -260,7 +260,7 @@ func (s *sim) record(by int, r record) (applied bool, done, owner *simRow) {
 	defer func() {
 		s.tell(simHistory{row: int(r.lease.ID), number: r.lease.Attempt, outcome: r.outcome, applied: applied, by: by})
 	}()
-	if r.pause > 0 { // pauseGate
+	if r.pause > 0 { // gate.Pause
 		s.gate.pausedUntil = max(s.gate.pausedUntil, s.now+r.pause)
 	}
 	row := s.row(int(r.lease.ID))
@@ -400,7 +400,7 @@ func (s *sim) takeLookups(seen *lookup.CanaryKeys, most int, settle time.Duratio
 	if first[0].key != "" {
 		q.Workspace, q.Attribute = "WS", first[0].attribute
 		if q.Attribute == own {
-			q.Control = seen.Key(q.Workspace, simStart.Add(s.now))
+			q.CanaryKey = seen.Key(q.Workspace, simStart.Add(s.now))
 		}
 	}
 	at := *first[0]
@@ -411,8 +411,8 @@ func (s *sim) takeLookups(seen *lookup.CanaryKeys, most int, settle time.Duratio
 		r.dueAt = s.now + lookup.LookupLimit
 		r.lookups++
 		r.lookedAt = s.now
-		if r.key == q.Control {
-			q.Control = ""
+		if r.key == q.CanaryKey {
+			q.CanaryKey = ""
 		}
 		u := lookup.Input{ID: int64(r.id), LookupKey: r.key, Attempt: r.attempt, Uncounted: r.uncounted, Lookups: r.lookups,
 			Answered: r.answered, Received: simStart.Add(r.receivedAt), Began: simStart.Add(r.beganAt), Since: simStart.Add(r.uncertainSince),

@@ -17,7 +17,7 @@ import (
 
 // The simulation: short histories of a few requests, three replicas, Flex,
 // TaskRouter, the streams and people, in virtual time. The decisions are the
-// real ones (Policy.after, afterLookup, alarmOf, Batch.LookUp); the tables are
+// real ones (Policy.After, Policy.AfterLookup, the breaker, Batch.LookUp); the tables are
 // mirrors of the statements (simulation_table_test.go). Any replica may die, be
 // stopped or go on between any two steps, any commit or ack may be lost. After
 // every step the invariants hold (simulation_check_test.go); then all heals, and

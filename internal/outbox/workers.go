@@ -3,8 +3,8 @@ package outbox
 import "sync"
 
 // workers are a pool of goroutines that deliver leases. One that has delivered takes the
-// next lease: its stack has grown already, which was a twentieth of the worker's CPU
-// time.
+// next lease, since its stack has grown already: to grow a new one for each lease took a
+// twentieth of the worker's CPU time.
 type workers struct {
 	deliver func(Lease)
 	next    chan Lease

@@ -280,7 +280,7 @@ func (b *Breaker) NothingDue(now time.Time) (was, is BreakerState) {
 }
 
 // ClaimFailed notes that it could not be found out whether there is a request to try. That
-// may never be found out by the same claim, so it leads on as nothingDue does, but closes nothing.
+// may never be found out by the same claim, so it leads on as NothingDue does, but closes nothing.
 func (b *Breaker) ClaimFailed(now time.Time) (was, is BreakerState) {
 	b.mu.Lock()
 	if b.state == BreakerTrying && len(b.failed) == 0 {

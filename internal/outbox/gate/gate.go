@@ -64,30 +64,31 @@ func (g Status) MarshalJSON() ([]byte, error) {
 // restMost bounds how long a claim rests for the gate: another replica, or a person, may open it.
 const restMost = time.Second
 
-// BurstTime is how much unused rate may be kept: the most that passes at
-// once is the rate times burstTime, plus one. It has to cover how late a
-// claim can come after its pass was due.
+// BurstTime is how much unused rate may be kept: the most calls that may begin at
+// once are the rate times BurstTime, plus one. It has to cover how late a
+// claim can come after its token was due.
 const BurstTime = 100 * time.Millisecond
 
-// LongestPause is longer than any pause that Flex can ask for, maxRetryAfter, by a minute: what ends later was
+// LongestPause is longer than any pause that Flex can ask for, request.MaxRetryAfter, by a minute: what ends later was
 // said by a database's clock that has gone back since, and is over.
 const LongestPause = `interval '61 minutes'`
 
-// Burst is the most passes that can have been saved up.
+// Burst is the most tokens that can have been saved up.
 func Burst(rate float64) float64 { return 1 + rate*BurstTime.Seconds() }
 
-// LockSQL are the first CTEs of a statement that claims: passes is one row, of
+// LockSQL are the first CTEs of a statement that claims: granted is one row, of
 // which n is how many calls may begin now, at most $1. Where a rate is set the
-// gate's row stays locked until the commit, so that the fleet takes its passes one
+// gate's row stays locked until the commit, so that the fleet takes its tokens one
 // replica after the other, by the clock after the lock was had. Without one nobody
-// waits. Gate and requests are read in one snapshot, or the gate's later: a pause
-// that is committed together with a request's return to pending is never missed.
+// waits. Gate and requests are read in one snapshot, or the gate's later. A pause is
+// committed before the request returns to pending, so a claim that sees the request sees
+// the pause.
 // SpendSQL has to follow behind what claims.
 const LockSQL = `
 	locked AS MATERIALIZED (SELECT * FROM outbox_gate WHERE rate > 0 AND $1::integer > 0 FOR UPDATE),` + refillSQL
 
-// TryLockSQL are the same for a statement that can do without passes: where it
-// would have to wait for the gate's row, passes has no row.
+// TryLockSQL are the same for a statement that can do without tokens: where it
+// would have to wait for the gate's row, granted has no row.
 const TryLockSQL = `
 	locked AS MATERIALIZED (SELECT * FROM outbox_gate WHERE rate > 0 AND $1::integer > 0 FOR UPDATE SKIP LOCKED),` + refillSQL
 
@@ -101,18 +102,18 @@ const refillSQL = `
 		       CASE WHEN rate = 0 THEN $1::integer
 		            ELSE least(1 + rate * $2::double precision, tokens + rate * greatest(extract(epoch FROM at - refilled_at), 0)) END AS tokens
 		  FROM gate),
-	passes AS MATERIALIZED (
+	granted AS MATERIALIZED (
 		SELECT *, CASE WHEN held OR paused > '0' AND paused <= ` + LongestPause + ` THEN 0 ELSE least($1, floor(tokens)::integer) END AS n FROM refilled)`
 
-// SpendSQL notes the passes that were used: a row of used each. Where the
+// SpendSQL notes the tokens that were used: a row of used each. Where the
 // database's clock went back, what was saved up counts from now. Who asked for no
-// passes has not locked the gate and leaves it alone.
+// tokens has not locked the gate and leaves it alone.
 const SpendSQL = `
 	spent AS (
-		UPDATE outbox_gate SET tokens = passes.tokens - (SELECT count(*) FROM used), refilled_at = passes.at
-		  FROM passes WHERE passes.rate > 0 AND $1 > 0 AND (passes.late OR EXISTS (SELECT FROM used)))`
+		UPDATE outbox_gate SET tokens = granted.tokens - (SELECT count(*) FROM used), refilled_at = granted.at
+		  FROM granted WHERE granted.rate > 0 AND $1 > 0 AND (granted.late OR EXISTS (SELECT FROM used)))`
 
-// Tokens is that row: how many calls may begin now, and why no more.
+// Tokens is the row granted: how many calls may begin now, and why no more.
 type Tokens struct {
 	N            int
 	Rate, Tokens float64
@@ -121,15 +122,15 @@ type Tokens struct {
 }
 
 // TokensColumns are what Targets reads.
-const TokensColumns = `passes.n, passes.rate, passes.tokens, passes.held, passes.paused`
+const TokensColumns = `granted.n, granted.rate, granted.tokens, granted.held, granted.paused`
 
 // Targets are what TokensColumns are scanned into.
 func (p *Tokens) Targets() []any {
 	return []any{&p.N, &p.Rate, &p.Tokens, &p.held, &p.paused}
 }
 
-// State is why there were no more passes, and how long it makes sense to wait
-// for the next; GateOpen when the gate was not the reason.
+// State is why there were no more tokens, and how long it makes sense to wait
+// for the next; Open when the gate was not the reason.
 func (p *Tokens) State() (State, time.Duration) {
 	switch {
 	case p.held:
@@ -143,7 +144,7 @@ func (p *Tokens) State() (State, time.Duration) {
 	}
 }
 
-// UntilNext is the time until there is a whole pass again, where a rate is set; of a
+// UntilNext is the time until there is a whole token again, where a rate is set; of a
 // rate near 0 that is more than a time.Duration holds.
 func (p *Tokens) UntilNext() time.Duration {
 	seconds := (1 - min(p.Tokens, 1)) / p.Rate

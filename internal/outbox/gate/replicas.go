@@ -54,7 +54,7 @@ func (w Word) Ready() bool {
 
 // aliveFor is how long a worker counts as living after it last renewed its row.
 // It renews it with every look. outbox_attention has the same time. Apart from it, a row
-// stays for an hour, and for as long its LOOKUP_SETTLE counts (longestSettle): what a
+// stays for an hour, and for as long its LOOKUP_SETTLE counts (lookup.LongestSettle): what a
 // worker that has died began may still be under way.
 const aliveFor = 10 * RenewEvery
 

@@ -9,7 +9,7 @@ import (
 )
 
 // CanaryKeys are keys of requests that this process has seen created, by which a search
-// for several keys can be held: one that finds a control has understood the question
+// for several keys can be held: one that finds a canary key has understood the question
 // for all of them. The zero value is ready.
 type CanaryKeys struct {
 	mu sync.Mutex
@@ -23,19 +23,19 @@ type canaryKey struct {
 }
 
 const (
-	// controlAge bounds how old a control may be: its task may end, and is deleted
+	// canaryAge bounds how old a canary key may be: its task may end, and is deleted
 	// five minutes later.
-	controlAge = 4 * time.Minute
-	// controlRipe is how long one is kept before it serves: the latest created is
+	canaryAge = 4 * time.Minute
+	// canaryRipe is how long one is kept before it serves: the latest created is
 	// hardly ever listed yet.
-	controlRipe = 30 * time.Second
+	canaryRipe = 30 * time.Second
 )
 
 // Saw notes a request, by its lookup key and its text, whose interaction exists since now.
 func (c *CanaryKeys) Saw(lookupKey string, body json.RawMessage, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if lookupKey == "" || !c.young.at.IsZero() && now.Sub(c.young.at) < controlRipe {
+	if lookupKey == "" || !c.young.at.IsZero() && now.Sub(c.young.at) < canaryRipe {
 		return
 	}
 	raw, _ := rawjson.Member(body, "routing", "properties", "workspace_sid")
@@ -49,7 +49,7 @@ func (c *CanaryKeys) Key(workspace string, now time.Time) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, known := range []canaryKey{c.ripe, c.young} {
-		if workspace != "" && known.workspace == workspace && now.Sub(known.at) <= controlAge {
+		if workspace != "" && known.workspace == workspace && now.Sub(known.at) <= canaryAge {
 			return known.key
 		}
 	}

@@ -35,9 +35,9 @@ type Batch struct {
 	Attribute string
 	Asked     []Input
 	Waiting   bool // there is something to ask, be it now or when the fleet may search again
-	// Control is a key that is known to exist there; "" for none. A search that
+	// CanaryKey is a key that is known to exist there; "" for none. A search that
 	// finds it has understood the question for all keys.
-	Control string
+	CanaryKey string
 	// Settle is the longest LOOKUP_SETTLE in force in the fleet.
 	Settle time.Duration
 	// Later is a creation after all of these attempts; its key is "" when none is known.
@@ -98,8 +98,8 @@ func (q Batch) keys() []string {
 	for _, u := range q.Asked {
 		keys = append(keys, u.LookupKey)
 	}
-	if q.Control != "" && len(q.Asked) > 1 {
-		keys = append(keys, q.Control)
+	if q.CanaryKey != "" && len(q.Asked) > 1 {
+		keys = append(keys, q.CanaryKey)
 	}
 	return keys
 }

@@ -16,12 +16,12 @@ import (
 	"flexworker/internal/outbox/results"
 )
 
-// searchable: the fleet may search for tasks, at the latest in $1. No pause is longer
+// mayAskNow: the fleet may search for tasks, at the latest in $1. No pause is longer
 // than maxRetryAfter: what is later was said by a clock that has gone back since.
-const searchable = `NOT lookup_at BETWEEN clock_timestamp() + $1::interval AND clock_timestamp() + ` + gate.LongestPause
+const mayAskNow = `NOT lookup_at BETWEEN clock_timestamp() + $1::interval AND clock_timestamp() + ` + gate.LongestPause
 
 // eligible: a request that has no task to look for, or whose task may be searched for.
-const eligible = `(lookup_attribute IS NULL OR ` + searchable + `)`
+const eligible = `(lookup_attribute IS NULL OR ` + mayAskNow + `)`
 
 // WorkspaceOf is the workspace in which a request has a task to look for; ” for none.
 const WorkspaceOf = `coalesce(CASE WHEN lookup_attribute IS NOT NULL THEN ` + request.WorkspaceSQL + ` END, '')`
@@ -75,13 +75,13 @@ func (s *Requests) Take(ctx context.Context, most int, settle time.Duration, bus
 	err = pgx.BeginFunc(ctx, s.Pool, func(tx pgx.Tx) error {
 		if q.Workspace != "" {
 			tag, err := tx.Exec(ctx, `
-				UPDATE outbox_gate SET lookup_at = clock_timestamp() + $2::interval WHERE `+searchable, time.Duration(0), LookupEvery)
+				UPDATE outbox_gate SET lookup_at = clock_timestamp() + $2::interval WHERE `+mayAskNow, time.Duration(0), LookupEvery)
 			if err != nil || tag.RowsAffected() == 0 {
 				return err
 			}
 		}
 		if q.Attribute == s.Attribute {
-			q.Control = s.CanaryKeys.Key(q.Workspace, time.Now())
+			q.CanaryKey = s.CanaryKeys.Key(q.Workspace, time.Now())
 		}
 		var err error
 		q.Asked, err = s.postpone(ctx, tx, q, began, since, most)
@@ -92,8 +92,8 @@ func (s *Requests) Take(ctx context.Context, most int, settle time.Duration, bus
 	}
 	q.Later = LaterCreation(ctx, s.Pool, q)
 	for _, u := range q.Asked {
-		if u.LookupKey == q.Control {
-			q.Control = ""
+		if u.LookupKey == q.CanaryKey {
+			q.CanaryKey = ""
 		}
 	}
 	return q, nil
@@ -134,7 +134,7 @@ const LaterMost = 1000
 
 // LaterCreation is the first creation after any moment at which a task of the asked
 // attempts could have been created. It is looked for where absence would count now. The
-// two indices are read from that moment on and from now back, and no further than laterMost
+// two indices are read from that moment on and from now back, and no further than LaterMost
 // rows each: what another workspace has created meanwhile hides none for ever. An error is
 // ignored, be it that of a row which Postgres cannot read: then none is known, and less
 // is proved.
@@ -177,7 +177,7 @@ const laterSQL = `
 // attempt is undecided any more, nor was any answered. What is sent again unproved is.
 // Where the answer to the latest attempt only had to wait for that proof, it is given as
 // it came. What a person cancelled while the lookup was made is looked up again. So is what
-// was asked for longer than lookupLimit ago, by Postgres's clock, and found absent: the clocks
+// was asked for longer than LookupLimit ago, by Postgres's clock, and found absent: the clocks
 // of a machine that was suspended do not tell.
 func (s *Requests) Resolve(ctx context.Context, u Input, f request.Finding, m request.Move, took time.Duration) (*results.Settled, error) {
 	ctx, cancel := database.Bounded(ctx)

@@ -91,7 +91,7 @@ type Input struct {
 	Lasted, Age            time.Duration
 	Waits                  bool          // for a person
 	Waited                 time.Duration // since then
-	theirs                 bool          // as in doubt
+	theirs                 bool          // as in request.LookupInput
 	EndsAs                 request.State // what becomes of it once it is proved absent; "": it is sent again
 }
 
@@ -165,7 +165,7 @@ func (r *Resolver) room() (most int, busy []string) {
 	if r.alone > 0 {
 		return 1, slices.Clone(r.busy)
 	}
-	return flex.MaxKeys - 1, slices.Clone(r.busy) // one place is the control's
+	return flex.MaxKeys - 1, slices.Clone(r.busy) // one place is the canary key's
 }
 
 func (r *Resolver) begin(q Batch) {

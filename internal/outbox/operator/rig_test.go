@@ -70,7 +70,7 @@ func faulty(problem string) func(*request.Event) {
 
 func (s *rig) add(t testing.TB, e request.Event) {
 	t.Helper()
-	if added, err := s.store.Add(t.Context(), e); err != nil || added != outbox.Accepted && added != outbox.Refused {
+	if added, err := s.store.Add(t.Context(), e); err != nil || added != outbox.Accepted && added != outbox.Rejected {
 		t.Fatal(e.RequestID, added, err)
 	}
 }

@@ -1,6 +1,6 @@
 package request
 
-// State is where a request stands. The package comment has the picture.
+// State is where a request stands. The comment of package outbox has the picture.
 type State string
 
 // The states. The last five are final.
@@ -10,7 +10,7 @@ const (
 	Uncertain State = "uncertain" // may exist: waits for a lookup, and in the end for a person
 	Created   State = "created"   // exists, its sid is known
 	Rejected  State = "rejected"  // Flex will never take it
-	Abandoned State = "abandoned" // every counted attempt is used up
+	Abandoned State = "abandoned" // given up: every counted attempt is used up, or UNCERTAIN_POLICY=fail
 	Expired   State = "expired"   // its deadline passed while it was pending
 	Cancelled State = "cancelled" // an operator stopped it
 )

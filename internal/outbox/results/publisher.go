@@ -90,9 +90,9 @@ const (
 )
 
 // Run publishes until ctx ends, and then what this process has settled so far.
-// It ends when nobody gives hints any more, so ctx should end last of all loops.
+// Stop the loops that settle requests first: what they offer later stays in the tables.
 func (p *Publisher) Run(ctx context.Context) {
-	// What was hinted at is marked while the next is published. What was read from the
+	// What came through the queue is marked while the next is published. What was read from the
 	// table is marked before the next read, which would find it again.
 	marks := make(chan []Answer, 1)
 	var marking sync.WaitGroup
@@ -119,7 +119,7 @@ func (p *Publisher) Run(ctx context.Context) {
 			}
 			continue
 		case <-p.Outgoing.Queue.more:
-			answers, err = p.Outgoing.byID(ctx, p.Outgoing.Queue.takeNumbers())
+			answers, err = p.Outgoing.byID(ctx, p.Outgoing.Queue.takeIDs())
 		case <-p.Outgoing.Asked:
 			read = true
 			answers, err = p.Outgoing.Asking(ctx, &p.From)
@@ -145,8 +145,8 @@ func (p *Publisher) last(ctx context.Context) {
 			return
 		}
 	}
-	for numbers := settled.takeNumbers(); len(numbers) > 0; numbers = settled.takeNumbers() {
-		if answers, err := p.Outgoing.byID(ctx, numbers); err != nil || !p.Publish(ctx, answers) {
+	for ids := settled.takeIDs(); len(ids) > 0; ids = settled.takeIDs() {
+		if answers, err := p.Outgoing.byID(ctx, ids); err != nil || !p.Publish(ctx, answers) {
 			return // both stay unpublished: for another replica, or for the next start
 		}
 	}

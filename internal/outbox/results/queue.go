@@ -13,51 +13,51 @@ import (
 )
 
 // A queue carries what was settled in this process to its Publisher: whole as long
-// as there is room, then by number alone, to be read from the table.
+// as there is room, then by id alone, to be read from the table.
 type queue struct {
 	Queue chan *Settled
-	more  loop.Signal // there are numbers
+	more  loop.Signal // there are ids
 
-	mu      sync.Mutex
-	Numbers []int64
+	mu  sync.Mutex
+	IDs []int64
 }
 
-// maxNumbers is how many settled requests are remembered by number; of those beyond,
+// maxIDs is how many settled requests are remembered by id; of those beyond,
 // as while NATS is away for long, the tables tell: they are unpublished.
-const maxNumbers = 1 << 16
+const maxIDs = 1 << 16
 
 func newQueue() *queue {
 	return &queue{Queue: make(chan *Settled, 4*batchMost), more: loop.NewSignal()}
 }
 
-// offer hands one over. A request that waits for a person goes by number alone: it is
+// offer hands one over. A request that waits for a person goes by id alone: it is
 // read again before anybody hears of it. While the stream is away for this process
 // another may have found what it was, and said so.
-func (h *queue) offer(s *Settled) {
+func (q *queue) offer(s *Settled) {
 	if !s.waits {
 		select {
-		case h.Queue <- s:
+		case q.Queue <- s:
 			return
 		default:
 		}
 	}
-	h.mu.Lock()
-	if len(h.Numbers) < maxNumbers {
-		h.Numbers = append(h.Numbers, s.ID)
+	q.mu.Lock()
+	if len(q.IDs) < maxIDs {
+		q.IDs = append(q.IDs, s.ID)
 	}
-	h.mu.Unlock()
-	h.more.Raise()
+	q.mu.Unlock()
+	q.more.Raise()
 }
 
 // take gives first and what else is there now, up to a batch.
-func (h *queue) take(first *Settled) []Answer {
+func (q *queue) take(first *Settled) []Answer {
 	var answers []Answer
 	if first != nil {
 		answers = append(answers, first.Answer())
 	}
 	for len(answers) < batchMost {
 		select {
-		case s := <-h.Queue:
+		case s := <-q.Queue:
 			answers = append(answers, s.Answer())
 		default:
 			return answers
@@ -66,14 +66,14 @@ func (h *queue) take(first *Settled) []Answer {
 	return answers
 }
 
-// takeNumbers gives up to a batch of numbers, those first that were offered first.
-func (h *queue) takeNumbers() []int64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	n := min(len(h.Numbers), batchMost)
-	taken := h.Numbers[:n:n]
-	if h.Numbers = h.Numbers[n:]; len(h.Numbers) > 0 {
-		h.more.Raise()
+// takeIDs gives up to a batch of ids, those first that were offered first.
+func (q *queue) takeIDs() []int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(len(q.IDs), batchMost)
+	taken := q.IDs[:n:n]
+	if q.IDs = q.IDs[n:]; len(q.IDs) > 0 {
+		q.more.Raise()
 	}
 	return taken
 }

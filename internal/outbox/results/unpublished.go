@@ -19,7 +19,7 @@ import (
 // So a read begins behind the last one, and at the front again once it has reached
 // the end. It is this process's own, and lost with it: no answer depends on it.
 type Cursor struct {
-	last      [4]int64  // by answerKind: the row read last; 0: begin at the front
+	last      [4]int64  // by AnswerKind: the row read last; 0: begin at the front
 	settledAt time.Time // of the final one: they are read in the order they settled
 }
 

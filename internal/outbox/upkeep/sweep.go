@@ -131,7 +131,7 @@ const expireSQL = `
 	  FROM over WHERE o.id = over.id
 	RETURNING ` + results.SettledColumns
 
-// move runs a statement that returns the rows it moved, and hints at their
+// move runs a statement that returns the rows it moved, and offers their
 // results.
 func (u *Upkeep) move(ctx context.Context, step, sql string, args ...any) (int, error) {
 	ctx, cancel := database.Bounded(ctx)
