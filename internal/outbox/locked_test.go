@@ -476,9 +476,9 @@ func TestRecordBesideGate(t *testing.T) {
 // same, and all answers go out but those that the table has. Held against writes alone these go out, too, unmarked.
 func TestLoopsBesideTableLocked(t *testing.T) {
 	t.Parallel()
-	kinds := map[string]results.AnswerKind{"": -1, malformedTable: results.Malformation, repeatsTable: results.Repetition}
+	kinds := map[string]results.AnswerKind{"": -1, "outbox_malformed": results.Malformation, "outbox_repeats": results.Repetition}
 	for _, tt := range []struct{ table, mode string }{
-		{"", ""}, {malformedTable, "ACCESS EXCLUSIVE"}, {repeatsTable, "ACCESS EXCLUSIVE"}, {malformedTable, "SHARE"}, {repeatsTable, "SHARE"},
+		{"", ""}, {"outbox_malformed", "ACCESS EXCLUSIVE"}, {"outbox_repeats", "ACCESS EXCLUSIVE"}, {"outbox_malformed", "SHARE"}, {"outbox_repeats", "SHARE"},
 	} {
 		t.Run(tt.table+" "+tt.mode, func(t *testing.T) {
 			t.Parallel()

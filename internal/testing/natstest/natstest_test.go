@@ -160,7 +160,15 @@ func TestNothingStays(t *testing.T) {
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
 	old := time.Now().Add(-time.Hour)
-	inUse := natstest.New(t, natstest.Options{})
+	start := func() *natstest.Server { // not New, whose folder may be in memory
+		s, err := natstest.Start(natstest.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Stop() })
+		return s
+	}
+	inUse := start()
 	used, err := filepath.Glob(filepath.Join(temp, "*"))
 	if err != nil || len(used) != 1 {
 		t.Fatalf("folders of one server: %v, %v", used, err)
@@ -175,7 +183,7 @@ func TestNothingStays(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := natstest.New(t, natstest.Options{})
+	s := start()
 	if err := errors.Join(s.Stop(), inUse.Restart()); err != nil {
 		t.Fatal(err)
 	}
