@@ -103,7 +103,7 @@ func (a *app) why(ctx context.Context) (gate.Word, string) {
 	failure, failing := a.publisher.Failing()
 	g, err := a.readGate(ctx)
 	word, reason, stopped := a.dispatcher.Stopped()
-	stuck := a.dispatcher.Stalled()
+	stuck := cmp.Or(a.dispatcher.Stalled(), a.upkeep.Stalled(gate.StalledAfter), a.resolver.Stalled(gate.StalledAfter))
 	unavailing := cmp.Or(a.dispatcher.Failing(), a.resolver.Failing())
 	if err == nil {
 		now := g.State

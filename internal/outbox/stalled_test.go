@@ -158,6 +158,39 @@ func TestStalledRecords(t *testing.T) {
 	checkOutbox(t, s.pool)
 }
 
+// TestStalledUpkeep: while somebody holds outbox_attempts, no lease that ran out ends and nothing that a lookup found is
+// stored; while somebody holds outbox_replicas, no worker's row is renewed. Each is said, with the session; then all goes on.
+func TestStalledUpkeep(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ table, says string }{
+		{"outbox_attempts", "no lease that ran out could be ended for "},
+		{"outbox_replicas", "this worker's row of outbox_replicas could not be renewed for "},
+	} {
+		t.Run(tt.table, func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			mustAdd(t, s, "lapses", 1)
+			mustClaim(t, s, 1)
+			pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 minute'`)
+			pid, release := holding(t, s, `LOCK TABLE `+tt.table+` IN ACCESS EXCLUSIVE MODE`)
+			hasty := s.with(t, "lock_timeout", "50ms")
+			u := hasty.upkeep()
+			u.Registry = &gate.Registry{Pool: hasty.pool, Name: "w1", WentBack: u.WentBack, Version: "v", Standing: standingOK, Log: quiet}
+			running(t, u.Poll)
+			running(t, u.Sweep)
+			expect.Eventually(t, func() error {
+				if why := u.Stalled(time.Millisecond); !strings.HasPrefix(why, tt.says) || !strings.Contains(why, fmt.Sprintf("pid %d (", pid)) {
+					return fmt.Errorf("it says %q", why)
+				}
+				return nil
+			})
+			release()
+			expect.Eventually(t, func() error { return expect.Is("stalled", u.Stalled(time.Nanosecond), "") })
+			inState(t, s, request.Uncertain, 1)
+		})
+	}
+}
+
 // TestHolders: who holds locks for long is named, and who they wait for themselves in their place. A
 // role that may not see others' sessions still learns whose they are.
 func TestHolders(t *testing.T) {

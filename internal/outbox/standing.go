@@ -153,22 +153,12 @@ func (d *Dispatcher) Failing() string {
 func (d *Dispatcher) Stalled() string { return d.stalled(gate.StalledAfter) }
 
 func (d *Dispatcher) stalled(after time.Duration) string {
-	now := time.Now()
-	for _, s := range []struct {
-		what  string
-		stall *gate.Stall
-	}{
-		{"nothing could be claimed", &d.Store.claims},
-		{"no message could be stored", &d.Store.stores},
-		{"no outcome could be recorded", &d.Store.completer.stall},
-		{"no malformed message or conflict could be kept", &d.Store.Messages.MalformedStall},
-		{"no repeat could be kept", &d.Store.Messages.RepeatsStall},
-	} {
-		if lasts, why := s.stall.Lasts(now); lasts >= after {
-			return fmt.Sprintf("%s for %v: %s", s.what, lasts.Round(time.Second), why)
-		}
-	}
-	return ""
+	return gate.Stalled(after,
+		gate.Stalling{What: "nothing could be claimed", Stall: &d.Store.claims},
+		gate.Stalling{What: "no message could be stored", Stall: &d.Store.stores},
+		gate.Stalling{What: "no outcome could be recorded", Stall: &d.Store.completer.stall},
+		gate.Stalling{What: "no malformed message or conflict could be kept", Stall: &d.Store.Messages.MalformedStall},
+		gate.Stalling{What: "no repeat could be kept", Stall: &d.Store.Messages.RepeatsStall})
 }
 
 // claimFailed notes that nothing could be claimed, and says it. Where nothing is due nobody misses it.

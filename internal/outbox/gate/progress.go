@@ -86,6 +86,23 @@ func (s *Stall) Lasts(now time.Time) (d time.Duration, why string) {
 	return now.Sub(s.begun), s.why
 }
 
+// A Stalling is a Stall with what it keeps from being done, as in "nothing could be claimed".
+type Stalling struct {
+	What  string
+	Stall *Stall
+}
+
+// Stalled says what has not got through for after or longer, the first of these; "": all goes on, or nobody tries.
+func Stalled(after time.Duration, all ...Stalling) string {
+	now := time.Now()
+	for _, s := range all {
+		if lasts, why := s.Stall.Lasts(now); lasts >= after {
+			return fmt.Sprintf("%s for %v: %s", s.What, lasts.Round(time.Second), why)
+		}
+	}
+	return ""
+}
+
 // Progress follows whether calls of one kind succeed. The zero value is ready.
 type Progress struct {
 	mu      sync.Mutex

@@ -70,6 +70,8 @@ type Resolver struct {
 	hearing hearing
 
 	looking trouble.Trouble
+	takes   gate.Stall // whether Postgres lets what is due be taken
+	stores  gate.Stall // and what was found be stored
 }
 
 // mostInquiries is how many workspaces one replica asks at a time. One whose searches
@@ -132,6 +134,9 @@ func (r *Resolver) Turn(ctx context.Context) (waiting bool, err error) {
 	if database.IsDataError(err) {
 		err = r.skipUnreadable(ctx, err)
 	}
+	if ctx.Err() == nil {
+		err = r.takes.Tried(ctx, r.Requests.Pool, taken, err)
+	}
 	if err != nil || len(q.Asked) == 0 {
 		return q.Waiting, err
 	}
@@ -146,6 +151,13 @@ func (r *Resolver) Turn(ctx context.Context) (waiting bool, err error) {
 		}
 	})
 	return true, nil
+}
+
+// Stalled says what of the lookups Postgres has not let through for after or longer; "": all goes on, or nothing is due.
+func (r *Resolver) Stalled(after time.Duration) string {
+	return gate.Stalled(after,
+		gate.Stalling{What: "no lookup could begin", Stall: &r.takes},
+		gate.Stalling{What: "nothing that a lookup found could be stored", Stall: &r.stores})
 }
 
 // outlive is ctx, but ends so long after it.
@@ -211,6 +223,7 @@ func (r *Resolver) Ask(ctx context.Context, q Batch, taken time.Time) error {
 	took := time.Since(begun)
 	policy := r.Policy
 	policy.Settle = q.Settle
+	began := time.Now()
 	var err error
 	for i, u := range q.Asked {
 		if findings[i].Alone {
@@ -225,7 +238,10 @@ func (r *Resolver) Ask(ctx context.Context, q Batch, taken time.Time) error {
 			break
 		}
 	}
-	return err
+	if database.RowsLocked(ctx, r.Requests.Pool, err, "outbox", "outbox_attempts") {
+		return err // which is the trouble of one request
+	}
+	return r.stores.Tried(ctx, r.Requests.Pool, began, err)
 }
 
 // wake has those looked up at once for which a person waits: TaskRouter answers again.

@@ -2,6 +2,7 @@ package upkeep
 
 import (
 	"context"
+	"time"
 
 	"flexworker/internal/database"
 	"flexworker/internal/loop"
@@ -12,11 +13,14 @@ import (
 // Poll asks until ctx ends. A replica that has nothing to do asks Postgres nothing else.
 func (u *Upkeep) Poll(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := u.PollOnce(ctx)
+		began := time.Now()
+		err := u.polls.Tried(ctx, u.pool, began, u.PollOnce(ctx))
 		u.polling.Tell(u.Log, "the table cannot be looked at; trying again", err)
 		// Also while the table is locked: what this worker says of itself is then what people look for.
 		if (err == nil || database.IsLockTrouble(err)) && u.Registry != nil {
-			u.renewing.Tell(u.Log, "this worker's row of outbox_replicas cannot be renewed; trying again", u.Registry.Renew(ctx))
+			began = time.Now()
+			err = u.renewals.Tried(ctx, u.pool, began, u.Registry.Renew(ctx))
+			u.renewing.Tell(u.Log, "this worker's row of outbox_replicas cannot be renewed; trying again", err)
 		}
 		loop.Rest(ctx, loop.Jittered(gate.RenewEvery), nil)
 	}

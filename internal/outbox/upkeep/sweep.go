@@ -10,6 +10,7 @@ import (
 	"flexworker/internal/crash"
 	"flexworker/internal/database"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/trouble"
 )
@@ -41,8 +42,8 @@ func (u *Upkeep) Sweep(ctx context.Context) {
 			u.setAllBack(ctx, false)
 			clock.Reset(loop.Jittered(clockEvery))
 		case <-u.Overdue:
-			u.sweep(ctx, "lapse", u.Lapse, &u.Counters.Lapsed, &u.lapsing)
-			u.sweep(ctx, "expire", u.Expire, &u.Counters.Expired, &u.expiring)
+			u.sweep(ctx, "lapse", u.Lapse, &u.Counters.Lapsed, &u.lapsing, &u.lapses)
+			u.sweep(ctx, "expire", u.Expire, &u.Counters.Expired, &u.expiring, &u.expiries)
 		}
 	}
 }
@@ -67,11 +68,13 @@ func (u *Upkeep) setAllBack(ctx context.Context, back bool) {
 }
 
 // sweep repeats one step until it finds less than a batch, or it is the others' turn.
-func (u *Upkeep) sweep(ctx context.Context, step string, do func(context.Context) (int, error), count *atomic.Int64, failing *trouble.Trouble) {
+func (u *Upkeep) sweep(ctx context.Context, step string, do func(context.Context) (int, error), count *atomic.Int64, failing *trouble.Trouble, stall *gate.Stall) {
 	n := SweepBatch
 	for batch := 0; n == SweepBatch && batch < sweepMost && ctx.Err() == nil; batch++ {
 		var err error
+		began := time.Now()
 		n, err = do(ctx)
+		err = stall.Tried(ctx, u.pool, began, err)
 		failing.Tell(u.Log, "sweeping failed; trying again", err, "step", step)
 		if err != nil {
 			return

@@ -52,11 +52,22 @@ type Upkeep struct {
 	leaseFor time.Duration
 	wary     database.Wary // of outbox_malformed and outbox_repeats
 
+	polls, renewals, lapses, expiries gate.Stall
+
 	polling, renewing, lapsing, expiring, setting, removing trouble.Trouble
 }
 
 // Counters count requests since this process started. The zero value is ready.
 type Counters struct{ Lapsed, Expired, Pruned atomic.Int64 }
+
+// Stalled says what of the upkeep Postgres has not let through for after or longer; "": all goes on, or nothing is to be done.
+func (u *Upkeep) Stalled(after time.Duration) string {
+	return gate.Stalled(after,
+		gate.Stalling{What: "the table could not be looked at", Stall: &u.polls},
+		gate.Stalling{What: "no lease that ran out could be ended", Stall: &u.lapses},
+		gate.Stalling{What: "no request could expire", Stall: &u.expiries},
+		gate.Stalling{What: "this worker's row of outbox_replicas could not be renewed", Stall: &u.renewals})
+}
 
 // New gives an Upkeep of the tables in pool. leaseFor is how long a lease lasts that this process takes.
 func New(pool *pgxpool.Pool, leaseFor time.Duration) *Upkeep {
