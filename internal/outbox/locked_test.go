@@ -341,6 +341,34 @@ func TestMarkLocked(t *testing.T) {
 	}
 }
 
+// TestMarkBesideRowAndTableLocked: while somebody holds a row, and somebody else a table, all answers are marked but the one
+// of that row and those of that table, and it is said that these are not.
+func TestMarkBesideRowAndTableLocked(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	answersOfEachKind(t, s, "crm", 1, 1000)
+	mustAdd(t, s, "more", 2, faulty("no"))
+	age(t, s)
+	answers, err := s.Results.Unpublished(t.Context(), &results.Cursor{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	holding(t, s, `SELECT FROM outbox WHERE request_id = 'more-1' FOR UPDATE`)
+	holding(t, s, `LOCK TABLE outbox_malformed IN SHARE MODE`)
+	s = s.with(t, "lock_timeout", "50ms")
+	for range 2 { // the second time it knows of locked rows
+		if err := s.Results.MarkPublished(t.Context(), slices.Clone(answers)); err == nil {
+			t.Error("nothing is said of the table that is held")
+		}
+		if left := pgtest.One[string](t, s.pool, `SELECT string_agg(request_id, ' ') FROM outbox WHERE published_at IS NULL AND settled_at IS NOT NULL`); left != "more-1" {
+			t.Errorf("left in outbox: %s", left)
+		}
+		if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_repeats WHERE published_at IS NULL`); n != 0 {
+			t.Errorf("%d repeats are not marked", n)
+		}
+	}
+}
+
 // TestReclaimLocked: what is locked is asked for until it is reclaimed; the others are at once.
 func TestReclaimLocked(t *testing.T) {
 	t.Parallel()

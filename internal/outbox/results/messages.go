@@ -39,9 +39,9 @@ func NewMessages(pool *pgxpool.Pool, asked loop.Signal) *Messages {
 	return &Messages{pool: pool, asked: asked}
 }
 
-// ErrTableLocked is returned for a message that needs outbox_malformed or outbox_repeats while another transaction
-// holds that table. Nothing of it was stored. Try it again later; the others go on.
-var ErrTableLocked = errors.New("outbox: another transaction holds a table that this message needs locked")
+// ErrTableLocked is returned for a message that needs outbox_malformed or outbox_repeats, or for a mark that needs any table,
+// while another transaction holds that table. Nothing of it was stored. Try it again later; the others go on.
+var ErrTableLocked = errors.New("outbox: another transaction holds a table locked that is needed")
 
 // Kept says what became of one message. The zero value: it is kept.
 type Kept int

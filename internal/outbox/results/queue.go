@@ -3,6 +3,7 @@ package results
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -99,7 +100,7 @@ const markSQL = `/* mark */
 // arrays have the order of ids, in which the rows are updated (as in recordBatch).
 // A revision that was published is settled; to say so would let the planner read
 // all that is unpublished for each row, by an index whose second column is the id. What
-// somebody holds locked stays unmarked, and is published again.
+// somebody holds locked, by row or by table, stays unmarked, and is published again.
 func (s *Outgoing) MarkPublished(ctx context.Context, acked []Answer) error {
 	if len(acked) == 0 {
 		return nil
@@ -115,24 +116,25 @@ func (s *Outgoing) MarkPublished(ctx context.Context, acked []Answer) error {
 	b.Queue(`SELECT set_config('synchronous_commit', 'off', true), ` + database.Patiently) // of this transaction: the batch is one
 	queueMarks(&b, acked)
 	err := s.pool.SendBatch(ctx, &b).Close()
-	switch {
-	case database.RowsLocked(ctx, s.pool, err, "outbox", "outbox_repeats", "outbox_malformed"):
+	if database.IsLockTrouble(err) {
 		s.wary.Met()
 		err = s.markApart(ctx, acked)
-	case database.RowsLocked(ctx, s.pool, err, "outbox"): // another table is held: what is of it stays unmarked
-		own := slices.DeleteFunc(slices.Clone(acked), func(a Answer) bool { return a.Kind == Repetition || a.Kind == Malformation })
-		err = cmp.Or(s.markApart(ctx, own), err)
 	}
 	return database.Wrap("mark published", err)
 }
 
-// markApart marks all but those whose row somebody holds locked.
+// markApart marks all but those whose row, or whose table, somebody holds locked. Of a table it says so: ErrTableLocked.
 func (s *Outgoing) markApart(ctx context.Context, acked []Answer) error {
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	locked, err := database.TablesLocked(ctx, s.pool)
+	if err != nil {
+		return err
+	}
+	var unmarked error
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT set_config('synchronous_commit', 'off', true)`); err != nil {
 			return err
 		}
-		for kind, table := range [...]string{Final: "outbox", Announcement: "outbox", Repetition: "outbox_repeats", Malformation: "outbox_malformed"} {
+		for kind, table := range [...]string{Final: "outbox", Announcement: "outbox", Repetition: repeatsTable, Malformation: malformedTable} {
 			var ids []int64
 			for _, a := range acked {
 				if a.Kind == AnswerKind(kind) {
@@ -142,14 +144,18 @@ func (s *Outgoing) markApart(ctx context.Context, acked []Answer) error {
 			if len(ids) == 0 {
 				continue
 			}
-			held, err := database.LockFree(ctx, tx, table, slices.Compact(ids))
-			if err != nil {
+			whole := slices.Contains(locked, table)
+			var held map[int64]bool
+			var err error
+			if whole {
+				unmarked = fmt.Errorf("%w: %s", ErrTableLocked, table)
+			} else if held, err = database.LockFree(ctx, tx, table, slices.Compact(ids)); err != nil {
 				return err
 			}
 			if len(held) > 0 {
 				s.wary.Met()
 			}
-			acked = slices.DeleteFunc(slices.Clone(acked), func(a Answer) bool { return a.Kind == AnswerKind(kind) && held[a.ID] })
+			acked = slices.DeleteFunc(slices.Clone(acked), func(a Answer) bool { return a.Kind == AnswerKind(kind) && (whole || held[a.ID]) })
 		}
 		if len(acked) == 0 {
 			return nil
@@ -158,6 +164,7 @@ func (s *Outgoing) markApart(ctx context.Context, acked []Answer) error {
 		queueMarks(&b, acked)
 		return tx.SendBatch(ctx, &b).Close()
 	})
+	return cmp.Or(err, unmarked)
 }
 
 func queueMarks(b *pgx.Batch, acked []Answer) {
