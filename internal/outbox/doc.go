@@ -13,7 +13,7 @@ Its parts are packages of their own, and none of them knows this one, which join
 	outbox/results  what is owed, and its publishing
 	outbox/operator what people ask and decide: the one layer of acts under the command line
 
-Read one request's way first: request/state.go and request/policy.go, dispatch.go, add.go, workers.go, attempt.go,
+Read one request's way first: request/state.go and request/policy.go, dispatch.go, add.go, insert.go, workers.go, attempt.go,
 complete.go, record.go, results/publisher.go. claim.go is for what waits in the table. Then what may go wrong: standing.go,
 indoubt.go, locked.go, upkeep/sweep.go, upkeep/clock.go, lookup/resolver.go and lookup/evidence.go, results/unpublished.go.
 What people ask and do is in package operator.
@@ -59,14 +59,14 @@ which the request stream takes, is cut there and ends with a hash (results/subje
 Every answer has the shape of Result and names the message that it is to. What was decided
 about a message is not decided again while it may be replayed: its request stays while its
 own message, or a repeat of it, is younger than RETENTION (upkeep/prune.go), malformed messages and
-conflicts stay as long, and what is older is no new request (add.go). All three are judged by
+conflicts stay as long, and what is older is no new request (insert.go). All three are judged by
 the clock of Postgres and the time that the stream gave the message.
 
 # Who moves what
 
 	Store.Add     hands an event to the Dispatcher, or inserts it itself    (add.go, repeat.go)
 	              where none runs; returns after the commit
-	Dispatcher    insert, which leases where it can; claim; one create call (dispatch.go, add.go, claim.go, workers.go, attempt.go;
+	Dispatcher    insert, which leases where it can; claim; one create call (dispatch.go, insert.go, claim.go, workers.go, attempt.go;
 	              a lease                                                   permits: package limiter)
 	Completer     record: what became of each lease, for all that wait      (complete.go, record.go)
 	Resolver      looks for the task of an uncertain request                (package lookup)
@@ -163,7 +163,7 @@ cancelled meanwhile (cancel_requested_at) is never pending again.
 	after a 429 paused the gate, before its  gate paused, sending      the pause runs out; the requests lapse
 	record
 	record cannot be stored, Postgres away   sending                   tried again for 10 minutes, also after the lease; else lapse.
-	                                                                   The log has it, unless a lookup can find what was created
+	                                                                   The log has what Flex answered
 	the answer to a record is lost           as before, or moved       asked for in the history before it is tried again
 	while a batch of records is written      all of it or nothing      the two lines above, each
 	after record, before publish             settled, unpublished      any replica publishes it
