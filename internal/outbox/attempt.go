@@ -63,11 +63,10 @@ func (d *Dispatcher) deliver(ctx context.Context, l Lease) {
 	d.turned(d.breaker.Observe(callOf(l), outcome, time.Now()))
 	d.seen(outcome, time.Now())
 	d.permits.Ended()
-	switch {
-	case outcome.Kind != flex.Created:
-		d.note(r)
-	case r.unproved(): // the answer does not carry the request's key: after a crash no lookup could tie the interaction to it, a person can, by this line
+	if r.unproved() { // after a crash no lookup could tie the interaction to the request: a person can, by this line
 		d.Log.Info("answered", "request_id", l.RequestID, "source", l.Source, "attempt", l.Attempt, "interaction_sid", outcome.InteractionSID)
+	} else {
+		d.note(r)
 	}
 	// A crash here leaves the request sending; it lapses and is looked up.
 	crash.At("answered")
@@ -110,9 +109,9 @@ func disowned(p request.Policy, r record, owner string, random float64) record {
 	return r
 }
 
-// note writes the one log line of an attempt. It stands before the record, so that an outcome which can never be
-// recorded is in the log all the same. Only whether an interaction is this request's is not known before: what was
-// created is noted once it is recorded, or cannot be. What does not apply is left out.
+// note writes the one log line of an attempt. The line stands before the record, so that an outcome which can never be
+// recorded is in the log all the same. The exception is an interaction without the request's key in the answer: only the
+// record shows whether it is this request's, so the line follows the record. What does not apply is left out.
 func (d *Dispatcher) note(r record) {
 	d.Counters.attempted(r)
 	attrs := []slog.Attr{slog.String("request_id", r.lease.RequestID), slog.String("source", r.lease.Source), slog.Int("attempt", r.lease.Attempt),
@@ -144,7 +143,7 @@ func (d *Dispatcher) note(r record) {
 // record has the outcome stored, and tells those who wait for what it changed.
 func (d *Dispatcher) record(ctx context.Context, r record) {
 	done, err := d.Store.completer.complete(ctx, d.Log, r)
-	if r.told.Kind == flex.Created {
+	if r.unproved() {
 		if others := (*othersError)(nil); errors.As(err, &others) {
 			r = disowned(d.Policy, r, others.owner, rand.Float64())
 			done, err = d.Store.completer.complete(ctx, d.Log, r)

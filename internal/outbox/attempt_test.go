@@ -87,6 +87,39 @@ func TestAttemptOfAnother(t *testing.T) {
 	}
 }
 
+// TestAttemptIsInTheLogFirst: an outcome is in the log before its record is stored: the process may die before that is done.
+func TestAttemptIsInTheLogFirst(t *testing.T) {
+	t.Parallel()
+	for _, o := range []flex.Outcome{good, {Kind: flex.Refused, ErrorKind: "dial"}, {Kind: flex.Uncertain, ErrorKind: "timeout"}} {
+		t.Run(o.Kind.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newStore(t)
+			mustAdd(t, s, "crm", 1)
+			l := mustClaim(t, s, 1)[0]
+			pid, open := s.barrier(t)
+			lines := make(chan string, 10)
+			d := newDeliverer(t, s, flextest.New(t))
+			d.Flex, d.Log = says(o), textLog(writerFunc(func(b []byte) (int, error) { lines <- string(b); return len(b), nil }))
+			var ended sync.WaitGroup
+			ended.Go(func() { d.deliverOne(context.WithoutCancel(t.Context()), l) })
+			s.waiting(t, pid, 1)
+			select {
+			case line := <-lines:
+				if !strings.Contains(line, "msg=attempt") || !strings.Contains(line, "request_id=crm-1") {
+					t.Errorf("the log says: %s", line)
+				}
+			default:
+				t.Error("the log says nothing before the record is stored")
+			}
+			open()
+			ended.Wait()
+			if len(lines) != 0 {
+				t.Errorf("then it also says %s", <-lines)
+			}
+		})
+	}
+}
+
 // TestAnsweredIsInTheLog: of an interaction that no lookup would find by its key, the log has the sid before the record is
 // stored: the process may die before that is done.
 func TestAnsweredIsInTheLog(t *testing.T) {

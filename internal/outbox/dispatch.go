@@ -54,8 +54,8 @@ type Dispatcher struct {
 	Limit       time.Duration // the longest time one call may take: FLEX_TIMEOUT
 	Log         *slog.Logger
 	Counters    *Counters
-	// Attempted is told of every attempt as it was noted: before it is recorded or, where Flex named an
-	// interaction, once that is done; nil: nobody.
+	// Attempted is told of every attempt when it is noted: before its record or, where the answer has an
+	// interaction without the request's key, after it; nil: nobody.
 	Attempted func(Attempt)
 
 	permits *limiter.Limiter
