@@ -103,7 +103,7 @@ func (a *app) why(ctx context.Context) (gate.Word, string) {
 	failure, failing := a.publisher.Failing()
 	g, err := a.readGate(ctx)
 	word, reason, stopped := a.dispatcher.Stopped()
-	stuck := cmp.Or(a.dispatcher.Stalled(), a.upkeep.Stalled(gate.StalledAfter), a.resolver.Stalled(gate.StalledAfter))
+	stuck := cmp.Or(a.dispatcher.Stalled(gate.StalledAfter), a.upkeep.Stalled(gate.StalledAfter), a.resolver.Stalled(gate.StalledAfter))
 	unavailing := cmp.Or(a.dispatcher.Failing(), a.resolver.Failing())
 	if err == nil {
 		now := g.State
@@ -119,6 +119,10 @@ func (a *app) why(ctx context.Context) (gate.Word, string) {
 		return gate.WordDatabase, "the database is read-only"
 	case !a.state.schema.Load():
 		return gate.WordDatabase, "the schema is not up to date yet"
+	case stuck != "":
+		// Postgres answers reads, but does not do what it is asked to write. It is said before the gate's word: a held
+		// fleet still has outcomes to record.
+		return gate.WordDatabase, stuck
 	case !a.state.streams.Load():
 		return gate.WordNATS, "the streams were not reached yet"
 	case a.health.denied.Load():
@@ -133,10 +137,6 @@ func (a *app) why(ctx context.Context) (gate.Word, string) {
 		return word, reason
 	case g.State != gate.Open:
 		return gate.Word(g.State), g.Reason
-	case stuck != "":
-		// Postgres answers reads, but not what it is asked to write: so it is `database`, and not
-		// `failing`, which is said of calls that do not succeed. Here no call is made.
-		return gate.WordDatabase, stuck
 	case unavailing != "":
 		return gate.WordFailing, unavailing
 	default:

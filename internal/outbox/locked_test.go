@@ -206,19 +206,19 @@ func TestBesideTableLocked(t *testing.T) {
 						if _, err := d.Store.Add(t.Context(), tt.event); !errors.Is(err, ErrTableLocked) || Away(err) {
 							t.Errorf("%q held: it hears %v", table, err)
 						}
-						if why := d.stalled(1); !strings.Contains(why, " could be kept for ") || !strings.Contains(why, session) {
+						if why := d.Stalled(1); !strings.Contains(why, " could be kept for ") || !strings.Contains(why, session) {
 							return fmt.Errorf("it says %q", why)
 						}
 						return nil
 					})
-				} else if why := d.stalled(1); why != "" {
+				} else if why := d.Stalled(1); why != "" {
 					t.Errorf("%q held: it says %q", table, why)
 				}
 				release()
 				if added, err := d.Store.Add(t.Context(), tt.event); err != nil || want == waiting && added != tt.free {
 					t.Errorf("%q was held: it is %v (%v), want %v", table, added, err, tt.free)
 				}
-				if why := d.stalled(1); why != "" {
+				if why := d.Stalled(1); why != "" {
 					t.Errorf("%q was held: it says %q", table, why)
 				}
 				checkOutbox(t, s.pool)
@@ -239,14 +239,14 @@ func TestMalformedTableLocked(t *testing.T) {
 			if err := d.Store.AddMalformed(t.Context(), bad); !errors.Is(err, ErrTableLocked) || Away(err) {
 				t.Errorf("%s: it hears %v", mode, err)
 			}
-			if why := d.stalled(1); !strings.HasPrefix(why, "no malformed message or conflict could be kept for ") || !strings.Contains(why, fmt.Sprintf("pid %d (", pid)) {
+			if why := d.Stalled(1); !strings.HasPrefix(why, "no malformed message or conflict could be kept for ") || !strings.Contains(why, fmt.Sprintf("pid %d (", pid)) {
 				return fmt.Errorf("it says %q", why)
 			}
 			return nil
 		})
 		release()
-		if err := d.Store.AddMalformed(t.Context(), bad); err != nil || d.stalled(1) != "" {
-			t.Errorf("%s: afterwards %v, %q", mode, err, d.stalled(1))
+		if err := d.Store.AddMalformed(t.Context(), bad); err != nil || d.Stalled(1) != "" {
+			t.Errorf("%s: afterwards %v, %q", mode, err, d.Stalled(1))
 		}
 		if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_malformed`); n != 1 {
 			t.Errorf("%s: %d are kept", mode, n)

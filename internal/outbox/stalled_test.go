@@ -82,15 +82,15 @@ func TestStalled(t *testing.T) {
 			if err != nil {
 				d.claimFailed(t.Context(), began, err)
 			}
-			if why := d.stalled(1); strings.Contains(why, fmt.Sprintf("pid %d (", pid)) != tt.want {
+			if why := d.Stalled(1); strings.Contains(why, fmt.Sprintf("pid %d (", pid)) != tt.want {
 				t.Errorf("it says %q", why)
 			}
-			if why := d.Stalled(); why != "" {
+			if why := d.Stalled(gate.StalledAfter); why != "" {
 				t.Errorf("it says so at once: %s", why)
 			}
 			done()
-			if _, err := d.Store.claim(t.Context(), 1); err != nil || d.stalled(1) != "" {
-				t.Errorf("afterwards: %v, %q", err, d.stalled(1))
+			if _, err := d.Store.claim(t.Context(), 1); err != nil || d.Stalled(1) != "" {
+				t.Errorf("afterwards: %v, %q", err, d.Stalled(1))
 			}
 		})
 	}
@@ -105,12 +105,12 @@ func TestStalledAdds(t *testing.T) {
 	if _, err := d.Store.Add(t.Context(), event("a", 1)); !Away(err) {
 		t.Errorf("add: %v", err)
 	}
-	if why := d.stalled(1); !strings.HasPrefix(why, "no message could be stored for ") || !strings.Contains(why, fmt.Sprintf("pid %d (", pid)) {
+	if why := d.Stalled(1); !strings.HasPrefix(why, "no message could be stored for ") || !strings.Contains(why, fmt.Sprintf("pid %d (", pid)) {
 		t.Errorf("it says %q", why)
 	}
 	done()
-	if _, err := d.Store.Add(t.Context(), event("a", 1)); err != nil || d.stalled(1) != "" {
-		t.Errorf("afterwards: %v, %q", err, d.stalled(1))
+	if _, err := d.Store.Add(t.Context(), event("a", 1)); err != nil || d.Stalled(1) != "" {
+		t.Errorf("afterwards: %v, %q", err, d.Stalled(1))
 	}
 }
 
@@ -137,7 +137,7 @@ func TestStalledRecords(t *testing.T) {
 	most := int32(0)
 	expect.Eventually(t, func() error {
 		most = max(most, d.Store.pool.Stat().AcquiredConns())
-		if why := d.stalled(200 * time.Millisecond); !strings.HasPrefix(why, "no outcome could be recorded for ") || !strings.Contains(why, session) {
+		if why := d.Stalled(200 * time.Millisecond); !strings.HasPrefix(why, "no outcome could be recorded for ") || !strings.Contains(why, session) {
 			return fmt.Errorf("it says %q", why)
 		}
 		return nil
@@ -147,7 +147,7 @@ func TestStalledRecords(t *testing.T) {
 	}
 	done()
 	recording.Wait()
-	if why := d.stalled(1); why != "" {
+	if why := d.Stalled(1); why != "" {
 		t.Errorf("afterwards it says %q", why)
 	}
 	inState(t, s, request.Created, n)

@@ -148,11 +148,9 @@ func (d *Dispatcher) Failing() string {
 	return ""
 }
 
-// Stalled says why Postgres, which may answer every read, does not let this replica work; "": it
-// does, or nothing is tried.
-func (d *Dispatcher) Stalled() string { return d.stalled(gate.StalledAfter) }
-
-func (d *Dispatcher) stalled(after time.Duration) string {
+// Stalled says what Postgres, which may answer every read, has not let this replica do for after or longer; "": it
+// lets it do all, or nothing is tried.
+func (d *Dispatcher) Stalled(after time.Duration) string {
 	return gate.Stalled(after,
 		gate.Stalling{What: "nothing could be claimed", Stall: &d.Store.claims},
 		gate.Stalling{What: "no message could be stored", Stall: &d.Store.stores},

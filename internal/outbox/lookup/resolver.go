@@ -200,7 +200,7 @@ func (r *Resolver) end(q Batch) {
 func (r *Resolver) Ask(ctx context.Context, q Batch, taken time.Time) error {
 	crash.At("asking")
 	findings := make([]request.Finding, len(q.Asked))
-	begun := time.Now()
+	began := time.Now()
 	if q.Workspace == "" {
 		for i := range findings {
 			findings[i].Why = "its call carried no lookup key, or named no workspace: there is no task to look for"
@@ -220,10 +220,10 @@ func (r *Resolver) Ask(ctx context.Context, q Batch, taken time.Time) error {
 			r.wake(ctx, q)
 		}
 	}
-	took := time.Since(begun)
+	took := time.Since(began)
 	policy := r.Policy
 	policy.Settle = q.Settle
-	began := time.Now()
+	storing := time.Now()
 	var err error
 	for i, u := range q.Asked {
 		if findings[i].Alone {
@@ -241,7 +241,7 @@ func (r *Resolver) Ask(ctx context.Context, q Batch, taken time.Time) error {
 	if database.RowsLocked(ctx, r.Requests.Pool, err, "outbox", "outbox_attempts") {
 		return err // which is the trouble of one request
 	}
-	return r.stores.Tried(ctx, r.Requests.Pool, began, err)
+	return r.stores.Tried(ctx, r.Requests.Pool, storing, err)
 }
 
 // wake has those looked up at once for which a person waits: TaskRouter answers again.

@@ -32,8 +32,7 @@ func (c *Cursor) read(kind AnswerKind, batch []Answer) {
 }
 
 // LeftSQL and WaitingSQL read behind a cursor, each by an index in its order;
-// UnpublishedSQL reads what has a number. That it is settled is left to be seen: said
-// there, the planner would read the whole index of what is not published.
+// UnpublishedSQL reads by ids. Whether a request is settled is seen afterwards: with a condition for it the planner would read the whole index of what is not published.
 const (
 	UnpublishedSQL = `SELECT ` + SettledColumns + ` FROM outbox o
 		 WHERE id = ANY ($1) AND published_at IS NULL`
@@ -74,11 +73,11 @@ func (s *Outgoing) Unpublished(ctx context.Context, from *Cursor) ([]Answer, err
 	return answers, err
 }
 
-// unpublished are the answers to settled requests that the Publisher knows by number.
-func (s *Outgoing) byID(ctx context.Context, numbers []int64) ([]Answer, error) {
+// byID reads the answers to settled requests of which the Publisher knows the ids alone.
+func (s *Outgoing) byID(ctx context.Context, ids []int64) ([]Answer, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	settled, err := s.ReadSettled(ctx, UnpublishedSQL, numbers)
+	settled, err := s.ReadSettled(ctx, UnpublishedSQL, ids)
 	answers := make([]Answer, 0, len(settled))
 	for i := range settled {
 		if settled[i].Owed() {

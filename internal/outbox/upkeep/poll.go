@@ -51,7 +51,7 @@ func pollStatement(unanswered string) string {
 func (u *Upkeep) PollOnce(ctx context.Context) error {
 	if !u.wary.Now() {
 		err := u.ask(ctx, pollSQL)
-		if !database.RowsLocked(ctx, u.pool, err, "outbox") {
+		if !database.RowsLocked(ctx, u.pool, err, "outbox") { // else another of our tables is held, and what needs none of it goes on
 			return err
 		}
 		u.wary.Met()
