@@ -184,3 +184,20 @@ func TestCollationChanged(t *testing.T) {
 	}
 	exec(t, dsn, `DROP DATABASE `+name)
 }
+
+// TestConnectWithoutTables: without tables, as before the first migration, a connection is good all the same.
+func TestConnectWithoutTables(t *testing.T) {
+	config, err := pgxpool.ParseConfig(pgtest.NewDSN(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	database.ForLoops(config)
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	if err := pool.Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -3,29 +3,7 @@ package outbox
 import (
 	"context"
 	"testing"
-
-	"github.com/jackc/pgx/v5/pgxpool"
-
-	"flexworker/internal/database"
-	"flexworker/internal/testing/pgtest"
 )
-
-// TestConnectWithoutTables: without tables, as before the first migration, a connection is good all the same.
-func TestConnectWithoutTables(t *testing.T) {
-	config, err := pgxpool.ParseConfig(pgtest.NewDSN(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	database.ForLoops(config)
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	if err := pool.Ping(t.Context()); err != nil {
-		t.Error(err)
-	}
-}
 
 // TestConnectBehindLock: who holds the requests locked, as a migration does for a moment, holds up no
 // statement that does not need them.

@@ -11,30 +11,9 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
-	"flexworker/internal/testing/expect"
-	"flexworker/internal/testing/flextest"
 )
 
 // Rows of docs/faults.md that no other test makes.
-
-// TestConnectBlackHole: packets to Flex vanish. Not a byte was sent, so the
-// attempt is uncounted.
-func TestConnectBlackHole(t *testing.T) {
-	t.Parallel()
-	srv := flextest.New(t)
-	if err := srv.BlackHole(); err != nil {
-		t.Skip(err) // needs Linux
-	}
-	s := newStore(t)
-	id := mustAdd(t, s, "hole", 1)[0]
-	start(t, newDeliverer(t, s, srv))
-	expect.Eventually(t, func() error {
-		if r := s.row(t, id); r.State != request.Pending || r.Attempt != 1 || r.Uncounted != 1 {
-			return fmt.Errorf("%s, attempt %d, uncounted %d", r.State, r.Attempt, r.Uncounted)
-		}
-		return nil
-	})
-}
 
 // twice is a TaskRouter that knows two interactions of every key.
 type twice struct{}
