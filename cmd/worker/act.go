@@ -7,13 +7,11 @@ import (
 	"os"
 	"os/user"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
@@ -22,19 +20,8 @@ import (
 // actFlags are who does it and why; both are recorded.
 func actFlags(cmd *cobra.Command, a *operator.Act) {
 	cmd.Flags().StringVar(&a.Why, "why", "", "why; it is recorded (required)")
-	cmd.Flags().StringVar(&a.Who, "by", whoami(), "who; it is recorded")
+	cmd.Flags().String("by", whoami(), "who; it is recorded")
 	_ = cmd.MarkFlagRequired("why") // the flag exists: it was just made
-}
-
-// actFault wants who and why to be said.
-func actFault(a operator.Act) error {
-	if strings.TrimSpace(a.Who) == "" || strings.TrimSpace(a.Why) == "" {
-		return usage(errors.New("--why and --by must not be empty: both are recorded"))
-	}
-	if why := strings.TrimSpace(a.Why); why == "..." || why == "…" {
-		return usage(errors.New("--why ... is what a printed command leaves for you to say: put the reason there; it is recorded"))
-	}
-	return nil
 }
 
 func whoami() string {
@@ -94,9 +81,6 @@ func bulkCommand(name, short string, to func() operator.Change) *cobra.Command {
 	cmd.Flags().BoolVar(&chosen, "where", false, "choose by the flags instead of naming ids")
 	cmd.Flags().BoolVar(&yes, "yes", false, "really change what --where chooses, or more than one request")
 	return verb(cmd, func(ctx context.Context, o environment, args []string) (err error) {
-		if err := actFault(a); err != nil {
-			return err
-		}
 		if a.Attempt, err = attempt(); err != nil {
 			return err
 		}
@@ -116,7 +100,7 @@ func bulkCommand(name, short string, to func() operator.Change) *cobra.Command {
 			f.RequestIDs = args
 		}
 		change := to()
-		all, err := o.desk.Matching(ctx, change, a, f)
+		all, err := o.desk.Matching(ctx, change, a.Attempt, f)
 		if err != nil {
 			return err
 		}
@@ -244,90 +228,4 @@ func some(ids []string) string {
 		return fmt.Sprintf("%s and %d more", terminal.Line(strings.Join(ids[:whyMost], ", ")), more)
 	}
 	return terminal.Line(strings.Join(ids, ", "))
-}
-
-// instant is a moment as people type it: RFC 3339, or how long ago.
-func instant(text string, now time.Time) (time.Time, error) {
-	if at, err := time.Parse(time.RFC3339, text); err == nil && !at.After(now) {
-		return at, nil
-	}
-	var ago days
-	if err := ago.Set(text); err != nil || ago <= 0 {
-		return time.Time{}, usage(fmt.Errorf("--since %s: a moment in the past such as 2026-11-22T03:00:00Z, or how long ago, %s", terminal.Line(text), durationForm))
-	}
-	return now.Add(-time.Duration(ago)), nil
-}
-
-func recheckCommand() *cobra.Command {
-	var a operator.Act
-	var since string
-	var yes bool
-	cmd := &cobra.Command{Use: "recheck --since ... --why ...", Args: noArgs, Short: "After a loss of data, look for what may have been sent before it is sent",
-		Long: "After a loss of data (a failover to a standby that lagged, a restore), look for what may have\n" +
-			"been sent before it is sent.\n\n" +
-			"Every request that could have been sent since then becomes uncertain: it is looked up, adopted\n" +
-			"when it exists, and sent only when it is proved absent. What has settled unsent keeps its\n" +
-			"answer, and a retry looks for it first. Hold the fleet first, and release it afterwards:\n" +
-			"docs/operating.md has the steps."}
-	actFlags(cmd, &a)
-	cmd.Flags().StringVar(&since, "since", "", "from which `moment` on data was lost: a time such as 2026-11-22T03:00:00Z, or how long ago, "+durationForm+"; rather too early than too late (required)")
-	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
-	_ = cmd.MarkFlagRequired("since") // the flag exists: it was just made
-	return verb(cmd, func(ctx context.Context, o environment, _ []string) error {
-		if err := actFault(a); err != nil {
-			return err
-		}
-		from, err := instant(since, time.Now())
-		if err != nil {
-			return err
-		}
-		sum, err := o.desk.Recheck(ctx, a, from, os.Getenv("LOOKUP_ATTRIBUTE"), !yes)
-		if errors.Is(err, operator.ErrNotHeld) {
-			return no("nothing was changed: the fleet is not held, and would send meanwhile what is asked about. First:\n    %s", terminal.Command("worker", "hold", "--why", a.Why))
-		}
-		if err != nil {
-			return err
-		}
-		would := "recheck:"
-		if !yes {
-			would = "would recheck:"
-		}
-		err = o.answer(sum, func() error {
-			return report(o.cmd, nil, "%s %s may have been sent since %s and are looked up first; %s more without a task to look for wait for a person\n"+
-				"%s that settled unsent may have been sent as well: what was answered stays, and a retry looks first\n",
-				would, requests(sum.LookedUp), from.UTC().Format(time.RFC3339), strconv.Itoa(sum.ForPerson), requests(sum.IfRetried))
-		})
-		if !yes {
-			err = errors.Join(err, no("nothing was changed. Say --yes to do it"))
-		} else if err == nil {
-			o.shows("Lookups go on while the fleet is held. What is proved absent is sent after: worker release --why ...")
-		}
-		return err
-	})
-}
-
-func gateCommand(name, short string, do func(*operator.Desk, context.Context, operator.Act) (operator.GateChange, error)) *cobra.Command {
-	var a operator.Act
-	cmd := &cobra.Command{Use: name + " --why ...", Short: short, Args: noArgs}
-	actFlags(cmd, &a)
-	return verb(cmd, func(ctx context.Context, o environment, _ []string) error {
-		if err := actFault(a); err != nil {
-			return err
-		}
-		c, err := do(o.desk, ctx, a)
-		if err != nil {
-			return err
-		}
-		was := ""
-		if c.Before.State == c.After.State {
-			was = ", as before"
-		}
-		return o.answer(c.After, func() error {
-			word := string(c.After.State)
-			if c.After.State == gate.Open {
-				word = "open"
-			}
-			return report(o.cmd, nil, "%s: the gate is now %s%s\n", name, word, was)
-		})
-	})
 }

@@ -140,9 +140,6 @@ func rateCommand() *cobra.Command {
 	actFlags(cmd, &a)
 	cmd.Flags().BoolVar(&auto, "auto", false, "follow FLEX_RATE of the living workers")
 	return verb(cmd, func(ctx context.Context, o environment, args []string) error {
-		if err := actFault(a); err != nil {
-			return err
-		}
 		if auto {
 			if err := o.desk.RateAuto(ctx, a); err != nil {
 				return err

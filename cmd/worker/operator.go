@@ -58,14 +58,32 @@ func verb(cmd *cobra.Command, do func(ctx context.Context, o environment, args [
 			return usage(err)
 		}
 		defer pool.Close()
-		desk := operator.NewDesk(pool)
-		err = do(cmd.Context(), environment{cmd, desk, *asJSON}, args)
+		// Whoever the database lets in may act.
+		desk := operator.NewDesk(pool, operator.Caller{Name: by(cmd), Right: operator.MayAct}, askFlex)
+		err = noReason(cmd, do(cmd.Context(), environment{cmd, desk, *asJSON}, args))
 		if holders := desk.WhoHolds(cmd.Context(), err); len(holders) > 0 {
 			err = fmt.Errorf("%w. %s", err, terminal.Line(database.Named(holders)))
 		}
 		return fromDatabase(err)
 	}
 	return cmd
+}
+
+// by is who acts, as --by says; "": the command is no act.
+func by(cmd *cobra.Command) string {
+	name, _ := cmd.Flags().GetString("by") // without the flag it is no act
+	return name
+}
+
+// noReason says in the words of the command line what an act leaves unsaid.
+func noReason(cmd *cobra.Command, err error) error {
+	if !errors.Is(err, operator.ErrNoReason) {
+		return err
+	}
+	if why, _ := cmd.Flags().GetString("why"); strings.TrimSpace(why) != "" && strings.TrimSpace(by(cmd)) != "" {
+		return usage(errors.New("--why ... is what a printed command leaves for you to say: put the reason there; it is recorded"))
+	}
+	return usage(errors.New("--why and --by must not be empty: both are recorded"))
 }
 
 // answer prints v as JSON, or what text prints.

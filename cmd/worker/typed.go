@@ -169,7 +169,7 @@ func completeIDs(most int) cobra.CompletionFunc {
 			return nil, cobra.ShellCompDirectiveError
 		}
 		defer pool.Close()
-		ids, err := operator.NewDesk(pool).IDs(ctx, typed, completeMost)
+		ids, err := operator.NewDesk(pool, operator.Caller{Right: operator.MayLook}, nil).IDs(ctx, typed, completeMost)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}

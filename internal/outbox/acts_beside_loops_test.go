@@ -19,7 +19,7 @@ import (
 	"flexworker/internal/testing/pgtest"
 )
 
-var ann = operator.Act{Who: "ann@desk", Why: "a test"}
+var ann = operator.Act{Why: "a test"}
 
 // retry, cancel and republish do the acts and say whom they changed.
 func (s *Store) retry(ctx context.Context, a operator.Act, f operator.Filter) ([]string, error) {
@@ -112,9 +112,9 @@ func TestResolveRacesOutcome(t *testing.T) {
 		o.InteractionSID = ours
 		both.Go(func() {
 			if i%2 == 0 {
-				byHand = s.desk().ResolveCreated(t.Context(), ann, l.RequestID, theirs, flex.Outcome{})
+				byHand = s.byHand(t.Context(), l.RequestID, l.Attempt, theirs)
 			} else {
-				byHand = s.desk().ResolveAbsent(t.Context(), ann, l.RequestID)
+				byHand = s.byHand(t.Context(), l.RequestID, l.Attempt, "")
 			}
 		})
 		both.Go(func() { _, late = s.record(t.Context(), told(l, o)) })
@@ -167,11 +167,11 @@ func TestResolveAtOnce(t *testing.T) {
 			var both sync.WaitGroup
 			var first, second error
 			both.Go(func() {
-				first = s.desk().ResolveCreated(context.WithoutCancel(t.Context()), ann, leases[0].RequestID, sidA, flex.Outcome{})
+				first = s.byHand(context.WithoutCancel(t.Context()), leases[0].RequestID, 1, sidA)
 			})
 			both.Go(func() {
 				if name == "two people" {
-					second = s.desk().ResolveCreated(context.WithoutCancel(t.Context()), ann, leases[1].RequestID, sidA, flex.Outcome{})
+					second = s.byHand(context.WithoutCancel(t.Context()), leases[1].RequestID, 1, sidA)
 				} else {
 					newDeliverer(t, s.another("w2"), flextest.New(t)).record(context.WithoutCancel(t.Context()), told(leases[1], o))
 				}
@@ -210,7 +210,7 @@ func TestHoldAndRelease(t *testing.T) {
 	}
 	mustAdd(t, s, "held", 20, func(e *request.Event) { e.Sequence += 100 })
 	pause(t, s, time.Millisecond) // does not make it open by itself
-	if g := readGate(t, s); g.State != gate.Held || g.Reason != ann.Why || g.ChangedBy != ann.Who {
+	if g := readGate(t, s); g.State != gate.Held || g.Reason != ann.Why || g.ChangedBy != "ann@desk" {
 		t.Errorf("%+v", g)
 	}
 	expect.Eventually(t, func() error { // both have asked the gate since
@@ -222,7 +222,7 @@ func TestHoldAndRelease(t *testing.T) {
 	if n := len(srv.Ledger()); n != 20 {
 		t.Errorf("%d created while held", n)
 	}
-	if _, err := s.desk().Release(t.Context(), operator.Act{Who: "bob", Why: "over"}); err != nil {
+	if _, err := s.desk().Release(t.Context(), operator.Act{Why: "over"}); err != nil {
 		t.Fatal(err)
 	}
 	inState(t, s, request.Created, 40)

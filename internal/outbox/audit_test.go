@@ -347,7 +347,7 @@ func TestAuditForgotten(t *testing.T) {
 	}
 	check("emptied", 10)
 	b.ask(event("later", 0).Request)
-	if _, err := b.s.cancel(ctx, operator.Act{Who: "ann", Why: "a test"}, operator.Filter{RequestIDs: []string{"later"}}); err != nil {
+	if _, err := b.s.cancel(ctx, operator.Act{Why: "a test"}, operator.Filter{RequestIDs: []string{"later"}}); err != nil {
 		t.Fatal(err)
 	}
 	b.publish()

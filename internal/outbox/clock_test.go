@@ -170,7 +170,7 @@ func TestClockBackGate(t *testing.T) {
 	if !pgtest.One[bool](t, s.pool, `SELECT lookup_at <= clock_timestamp() FROM outbox_gate`) {
 		t.Error("lookups wait")
 	}
-	if _, err := s.desk().Hold(t.Context(), operator.Act{Who: "ann", Why: "w"}); err != nil {
+	if _, err := s.desk().Hold(t.Context(), operator.Act{Why: "w"}); err != nil {
 		t.Fatal(err)
 	}
 	jump(t, s, 40*time.Minute)

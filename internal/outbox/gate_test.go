@@ -235,7 +235,7 @@ func TestPause(t *testing.T) {
 				if g.State != tt.state || g.Reason != tt.reason || g.PausedFor > tt.pause || g.PausedFor < tt.pause-busy {
 					t.Errorf("%+v", g)
 				}
-				if by := map[gate.State]string{gate.Paused: "w1", gate.Held: ann.Who, gate.Open: "migration"}[tt.state]; g.ChangedBy != by {
+				if by := map[gate.State]string{gate.Paused: "w1", gate.Held: "ann@desk", gate.Open: "migration"}[tt.state]; g.ChangedBy != by {
 					t.Errorf("changed by %s, want %s", g.ChangedBy, by)
 				}
 			}

@@ -37,7 +37,17 @@ func newStore(t testing.TB) *Store {
 }
 
 // desk is where people ask and act on the same tables.
-func (s *Store) desk() *operator.Desk { return operator.NewDesk(s.pool) }
+// byHand is a person's decision about an attempt of an uncertain request, believed unasked: that the interaction is sid,
+// or that there is none, "".
+func (s *Store) byHand(ctx context.Context, requestID string, attempt int, sid string) error {
+	_, err := s.desk().Resolve(ctx, operator.Act{Why: "a test", Attempt: &attempt}, requestID,
+		operator.Decision{Created: sid, Absent: sid == "", Unverified: true})
+	return err
+}
+
+func (s *Store) desk() *operator.Desk {
+	return operator.NewDesk(s.pool, operator.Caller{Name: "ann@desk", Right: operator.MayAct}, nil)
+}
 
 // another is a Store of another process on the same tables.
 func (s *Store) another(name string) *Store { return NewStore(s.pool, name, testLimit) }
@@ -130,7 +140,7 @@ func mustClaim(t testing.TB, s *Store, n int) []Lease {
 
 // SetRate sets the fleet's rate, as a person would.
 func (s *Store) SetRate(ctx context.Context, rate float64) error {
-	return s.desk().Rate(ctx, operator.Act{Who: "test", Why: "test"}, rate)
+	return s.desk().Rate(ctx, operator.Act{Why: "test"}, rate)
 }
 
 // upkeep is the upkeep of the same process.
@@ -272,4 +282,4 @@ func logger(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.O
 // textLog writes log lines to a text that the test reads when nobody writes any more.
 func textLog(to io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(to, nil)) }
 
-var person = operator.Act{Who: "ada", Why: "test"}
+var person = operator.Act{Why: "test"}

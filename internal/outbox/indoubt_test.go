@@ -16,7 +16,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"flexworker/internal/flex"
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/flextest"
@@ -232,7 +231,7 @@ func TestReclaim(t *testing.T) {
 		}, 0, request.Uncertain, 2, 0, "1 lapsed, 2 lapsed"},
 		{"a person resolved it", func(t *testing.T, s *Store) {
 			lapse(t, s)
-			if err := s.desk().ResolveCreated(t.Context(), ann, "a-1", sidB, flex.Outcome{}); err != nil {
+			if err := s.byHand(t.Context(), "a-1", 1, sidB); err != nil {
 				t.Fatal(err)
 			}
 		}, 0, request.Created, 1, 0, "1 lapsed"},

@@ -13,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/database"
-	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/operator"
@@ -173,18 +172,12 @@ func (x *netTables) mark(ctx context.Context, by int, acked []simAnswer) error {
 
 // do: Store.Do of one request.
 func (x *netTables) do(ctx context.Context, c operator.Change, row int, attempt *int) (bool, error) {
-	all, err := x.stores[1].desk().Do(ctx, c, operator.Act{Who: "ada", Why: "test", Attempt: attempt}, operator.Filter{RequestIDs: []string{x.requestID(row)}})
+	all, err := x.stores[1].desk().Do(ctx, c, operator.Act{Why: "test", Attempt: attempt}, operator.Filter{RequestIDs: []string{x.requestID(row)}})
 	return all.N == 1, err
 }
 
-func (x *netTables) resolveByHand(ctx context.Context, row int, attempt *int, sid string) (bool, error) {
-	a := operator.Act{Who: "ada", Why: "test", Attempt: attempt}
-	var err error
-	if sid == "" {
-		err = x.stores[1].desk().ResolveAbsent(ctx, a, x.requestID(row))
-	} else {
-		err = x.stores[1].desk().ResolveCreated(ctx, a, x.requestID(row), sid, flex.Outcome{})
-	}
+func (x *netTables) resolveByHand(ctx context.Context, row, attempt int, sid string) (bool, error) {
+	err := x.stores[1].byHand(ctx, x.requestID(row), attempt, sid)
 	if errors.Is(err, operator.ErrNotUncertain) || errors.Is(err, operator.ErrOtherAttempt) || errors.Is(err, operator.ErrRefused) {
 		return false, nil
 	}

@@ -571,8 +571,12 @@ func (n *twins) act(ctx context.Context, _ int) (string, error) {
 			sid = n.sid()
 			do = func(r *simRow) bool { return n.sim.resolveCreated(r, sid) }
 		}
-		n.also("a person resolves %d as %q", row.id, sid)
-		done, err := n.tables.resolveByHand(ctx, row.id, attempt, sid)
+		of := row.attempt
+		if attempt != nil {
+			of = *attempt
+		}
+		n.also("a person resolves attempt %d of %d as %q", of, row.id, sid)
+		done, err := n.tables.resolveByHand(ctx, row.id, of, sid)
 		if err != nil {
 			return "", err
 		}

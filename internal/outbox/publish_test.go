@@ -665,7 +665,7 @@ func TestRevisionOfARetry(t *testing.T) {
 	if !publishStrays(t, p) {
 		t.Fatal("not published")
 	}
-	if ids, err := s.retry(t.Context(), operator.Act{Who: "ann", Why: "put right"}, operator.Filter{RequestIDs: []string{"a"}}); err != nil || len(ids) != 1 {
+	if ids, err := s.retry(t.Context(), operator.Act{Why: "put right"}, operator.Filter{RequestIDs: []string{"a"}}); err != nil || len(ids) != 1 {
 		t.Fatal(ids, err)
 	}
 	c, err := s.claim(t.Context(), 2)

@@ -147,7 +147,7 @@ func TestRecordFenced(t *testing.T) {
 			if _, err := s.lapse(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if err := s.desk().ResolveAbsent(t.Context(), ann, "f-1"); err != nil {
+			if err := s.byHand(t.Context(), "f-1", 1, ""); err != nil {
 				t.Fatal(err)
 			}
 		}, nil, request.Created, "1 lapsed, 1 created"},

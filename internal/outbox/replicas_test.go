@@ -74,19 +74,19 @@ func TestRateStaysWhileWorkersDiffer(t *testing.T) {
 		t.Fatal(err)
 	}
 	renewed(t, old, w1, old)
-	check("set by hand", 12, "w1: 0; w2: 30; "+ann.Who+": 5, now 12")
+	check("set by hand", 12, "w1: 0; w2: 30; "+"ann@desk"+": 5, now 12")
 	old.Settings.FlexRate = 30
 	renewed(t, old, w1)
-	check("set by hand, and they agree", 12, "w1: 0; w2: 30; "+ann.Who+": 5, now 12")
-	if f := fleetOf(t, s); f.RateBy == nil || *f.RateBy != ann.Who || len(f.Differences) != 0 {
+	check("set by hand, and they agree", 12, "w1: 0; w2: 30; "+"ann@desk"+": 5, now 12")
+	if f := fleetOf(t, s); f.RateBy == nil || *f.RateBy != "ann@desk" || len(f.Differences) != 0 {
 		t.Errorf("%+v", f)
 	}
 	if err := s.desk().RateAuto(t.Context(), ann); err != nil {
 		t.Fatal(err)
 	}
-	check("automatic, before the next look", 12, "w1: 0; w2: 30; "+ann.Who+": 5, now 12; "+ann.Who+": 12 by "+ann.Who+", now auto")
+	check("automatic, before the next look", 12, "w1: 0; w2: 30; "+"ann@desk"+": 5, now 12; "+"ann@desk"+": 12 by "+"ann@desk"+", now auto")
 	renewed(t, w1, old)
-	check("automatic", 30, "w1: 0; w2: 30; "+ann.Who+": 5, now 12; "+ann.Who+": 12 by "+ann.Who+", now auto; w1: 12")
+	check("automatic", 30, "w1: 0; w2: 30; "+"ann@desk"+": 5, now 12; "+"ann@desk"+": 12 by "+"ann@desk"+", now auto; w1: 12")
 	if tokens := pgtest.One[float64](t, s.pool, `SELECT tokens FROM outbox_gate`); tokens > gate.Burst(30) {
 		t.Errorf("%v tokens are saved up", tokens)
 	}

@@ -651,7 +651,7 @@ func (s *sim) republish(r *simRow) bool {
 	return true
 }
 
-// resolveCreated: Desk.ResolveCreated.
+// resolveCreated: Desk.Resolve.
 func (s *sim) resolveCreated(r *simRow, sid string) bool {
 	if r.state != request.Uncertain || s.owner(r.id, sid) != nil {
 		return false
@@ -660,7 +660,7 @@ func (s *sim) resolveCreated(r *simRow, sid string) bool {
 	return true
 }
 
-// resolveAbsent: Store.ResolveAbsent.
+// resolveAbsent: Desk.Resolve.
 func (s *sim) resolveAbsent(r *simRow) bool {
 	if r.state != request.Uncertain {
 		return false

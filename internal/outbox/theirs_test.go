@@ -35,7 +35,7 @@ func TestPolicyDoesNotDecideWhatWasLost(t *testing.T) {
 			t.Parallel()
 			s := newStore(t)
 			id := mustAdd(t, s, "tail", 1, keyed)[0]
-			ann := operator.Act{Who: "ann", Why: "a failover"}
+			ann := operator.Act{Why: "a failover"}
 			hold := func() {
 				if _, err := s.desk().Hold(t.Context(), ann); err != nil {
 					t.Fatal(err)

@@ -20,6 +20,9 @@ type Backlog struct {
 // loops' partial indexes, and a row only where the row was written since the last vacuum. Its time is proportional
 // to the backlog, 0.1 s for half a million: call it now and then, not at each scrape.
 func (desk *Desk) Backlog(ctx context.Context) ([]Backlog, error) {
+	if err := desk.mayLook(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	rows, err := desk.pool.Query(ctx, backlogSQL)

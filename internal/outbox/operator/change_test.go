@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
@@ -41,11 +40,11 @@ func TestActsByState(t *testing.T) {
 			everyState(t, s)
 			const picture = `SELECT string_agg(request_id || ' ' || state, ' ' ORDER BY id) FROM outbox WHERE request_id <> ALL($1)`
 			rest := pgtest.One[string](t, s.pool, picture, tt.want)
-			all, err := s.desk.Matching(t.Context(), tt.act, ann, operator.Filter{})
+			all, err := s.desk.Matching(t.Context(), tt.act, nil, operator.Filter{})
 			if err != nil || all.N != len(tt.want) || len(all.IDs) != min(all.N, 5) {
 				t.Errorf("%+v would change, %v", all, err)
 			}
-			ids, err := tt.do(s, ann, operator.Filter{})
+			ids, err := tt.do(s, aTest, operator.Filter{})
 			if slices.Sort(ids); err != nil || !slices.Equal(ids, tt.want) {
 				t.Errorf("changed %v, %v; want %v", ids, err, tt.want)
 			}
@@ -72,14 +71,12 @@ func TestActsByState(t *testing.T) {
 			if got := acts(t, s); got != strings.Join(want, "; ") {
 				t.Errorf("recorded %s", got)
 			}
-			if ids, err := tt.do(s, ann, operator.Filter{}); err != nil || len(ids) != 0 {
+			if ids, err := tt.do(s, aTest, operator.Filter{}); err != nil || len(ids) != 0 {
 				t.Errorf("once more: %v, %v", ids, err)
 			}
-			for _, bad := range []operator.Act{{Who: "", Why: "x"}, {Who: "x", Why: ""}} {
-				everyID := operator.Filter{RequestIDs: []string{"faulty", "sending", "nobody"}}
-				if ids, err := tt.do(s, bad, everyID); err != nil || len(ids) != 0 {
-					t.Errorf("nothing to do: %v, %v", ids, err)
-				}
+			everyID := operator.Filter{RequestIDs: []string{"faulty", "sending", "nobody"}}
+			if ids, err := tt.do(s, aTest, everyID); err != nil || len(ids) != 0 {
+				t.Errorf("nothing to do: %v, %v", ids, err)
 			}
 		})
 	}
@@ -90,12 +87,19 @@ func TestActWantsWhoAndWhy(t *testing.T) {
 	t.Parallel()
 	s := newRig(t)
 	mustAdd(t, s, "c", 1)
-	for _, bad := range []operator.Act{{Who: "", Why: "x"}, {Who: "x", Why: ""}} {
-		if _, err := s.cancel(t.Context(), bad, operator.Filter{}); err == nil || !strings.Contains(err.Error(), "who_and_why_are_said") {
+	for _, bad := range []struct{ who, why string }{{"", "x"}, {" ", "x"}, {"x", ""}, {"x", "\t"}, {"x", "..."}, {"x", "…"}} {
+		desk := s.desk.For(operator.Caller{Name: bad.who, Right: operator.MayAct})
+		if _, err := desk.Do(t.Context(), operator.ToCancel(), operator.Act{Why: bad.why}, operator.Filter{}); !errors.Is(err, operator.ErrNoReason) {
 			t.Errorf("%+v: %v", bad, err)
 		}
-		if _, err := s.desk.Hold(t.Context(), bad); err == nil {
-			t.Errorf("hold by %+v", bad)
+		if _, err := desk.Hold(t.Context(), operator.Act{Why: bad.why}); !errors.Is(err, operator.ErrNoReason) {
+			t.Errorf("hold by %+v: %v", bad, err)
+		}
+	}
+	for _, bad := range []string{`'', 'x'`, `'x', ''`} {
+		_, err := s.pool.Exec(t.Context(), `INSERT INTO outbox_acts (who, why, act, was) SELECT `+bad+`, 'hold', 'open'`)
+		if err == nil || !strings.Contains(err.Error(), "who_and_why_are_said") {
+			t.Errorf("the table takes %s: %v", bad, err)
 		}
 	}
 	if r := s.row(t, "c-1"); r.State != request.Pending || readGate(t, s).State != gate.Open {
@@ -110,23 +114,23 @@ func TestActOfAnotherAttempt(t *testing.T) {
 	s := newRig(t)
 	mustAdd(t, s, "a", 1)
 	uncertainAgain(t, s)
-	bob := ofAttempt(1, operator.Act{Who: "bob", Why: "the list"})
-	if err := s.desk.ResolveAbsent(t.Context(), ofAttempt(1, ann), "a-1"); err != nil {
+	bob := s.desk.For(operator.Caller{Name: "bob", Right: operator.MayAct})
+	listed := ofAttempt(1, operator.Act{Why: "the list"})
+	if _, err := s.desk.Resolve(t.Context(), ofAttempt(1, aTest), "a-1", absent); err != nil {
 		t.Fatal(err)
 	}
 	uncertainAgain(t, s)
 	before := pgtest.One[string](t, s.pool, `SELECT o::text FROM outbox o`)
-	if err := s.desk.ResolveAbsent(t.Context(), bob, "a-1"); !errors.Is(err, operator.ErrOtherAttempt) {
-		t.Errorf("absent: %v", err)
-	}
-	if err := s.desk.ResolveCreated(t.Context(), bob, "a-1", sidB, flex.Outcome{}); !errors.Is(err, operator.ErrOtherAttempt) {
-		t.Errorf("created: %v", err)
+	for _, decision := range []operator.Decision{absent, created(sidB)} {
+		if r, err := bob.Resolve(t.Context(), listed, "a-1", decision); !errors.Is(err, operator.ErrOtherAttempt) || r.Request.Attempt != 2 {
+			t.Errorf("%+v: %v, and attempt %d", decision, err, r.Request.Attempt)
+		}
 	}
 	for _, c := range []operator.Change{operator.ToCancel(), operator.ToLookUp(), operator.ToRetry(false), operator.ToRetry(true)} {
-		if all, err := s.desk.Matching(t.Context(), c, bob, operator.Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 0 {
+		if all, err := s.desk.Matching(t.Context(), c, listed.Attempt, operator.Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 0 {
 			t.Errorf("%s would change %+v, %v", c.Name, all, err)
 		}
-		if all, err := s.desk.Do(t.Context(), c, bob, operator.Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 0 {
+		if all, err := bob.Do(t.Context(), c, listed, operator.Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 0 {
 			t.Errorf("%s changed %+v, %v", c.Name, all, err)
 		}
 	}
@@ -143,7 +147,7 @@ func TestActOfAnotherAttempt(t *testing.T) {
 	if got := d.Since(7); got != "there is no attempt 7: the latest is attempt 2" {
 		t.Error(got)
 	}
-	if err := s.desk.ResolveAbsent(t.Context(), ofAttempt(2, bob), "a-1"); err != nil {
+	if _, err := bob.Resolve(t.Context(), ofAttempt(2, listed), "a-1", absent); err != nil {
 		t.Error(err)
 	}
 }
@@ -172,11 +176,11 @@ func TestRetryOfUndecided(t *testing.T) {
 			mustAdd(t, s, "a", 1)
 			uncertainAgain(t, s)
 			pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = NULL, lookups = 9, settled_at = now(), published_at = now(), resolved_by = 'lookup', `+tt.set)
-			all, err := s.desk.Matching(t.Context(), operator.ToRetry(tt.unverified), ann, operator.Filter{})
+			all, err := s.desk.Matching(t.Context(), operator.ToRetry(tt.unverified), nil, operator.Filter{})
 			if err != nil || all.N != 1 || all.Of[tt.what] != 1 {
 				t.Errorf("the preview says %+v, %v", all, err)
 			}
-			if all, err = s.desk.Do(t.Context(), operator.ToRetry(tt.unverified), ofAttempt(1, ann), operator.Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 1 || all.Of[tt.what] != 1 {
+			if all, err = s.desk.Do(t.Context(), operator.ToRetry(tt.unverified), ofAttempt(1, aTest), operator.Filter{RequestIDs: []string{"a-1"}}); err != nil || all.N != 1 || all.Of[tt.what] != 1 {
 				t.Fatal(all, err)
 			}
 			d, err := s.desk.Show(t.Context(), "a-1")
@@ -198,7 +202,7 @@ func TestRetryOfPending(t *testing.T) {
 	mustAdd(t, s, "a", 2)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = now() + interval '1 hour', attempt = 1, error_kind = 'http_429'`)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET request = '{"not_before":"2100-01-01T09:00:00Z"}', due_at = '2100-01-01T09:00:00Z' WHERE request_id = 'a-2'`)
-	all, err := s.desk.Do(t.Context(), operator.ToRetry(false), ann, operator.Filter{RequestIDs: []string{"a-1", "a-2"}})
+	all, err := s.desk.Do(t.Context(), operator.ToRetry(false), aTest, operator.Filter{RequestIDs: []string{"a-1", "a-2"}})
 	if err != nil || !slices.Equal(all.IDs, []string{"a-1"}) || all.Of[operator.DueNow] != 1 {
 		t.Fatal(all, err)
 	}
@@ -232,10 +236,10 @@ func TestRetryNotBefore(t *testing.T) {
 			t.Fatal(err)
 		}
 		chosen := operator.Filter{RequestIDs: []string{id}}
-		if _, err := s.cancel(t.Context(), operator.Act{Who: "ann", Why: "x"}, chosen); err != nil {
+		if _, err := s.cancel(t.Context(), operator.Act{Why: "x"}, chosen); err != nil {
 			t.Fatal(err)
 		}
-		if ids, err := s.retry(t.Context(), operator.Act{Who: "ann", Why: "x"}, chosen); err != nil || len(ids) != 1 {
+		if ids, err := s.retry(t.Context(), operator.Act{Why: "x"}, chosen); err != nil || len(ids) != 1 {
 			t.Fatal(tt.notBefore, ids, err)
 		}
 		if later := pgtest.One[bool](t, s.pool, `SELECT due_at > now() + interval '1 hour' FROM outbox WHERE request_id = '`+id+`'`); later != tt.later {
@@ -250,7 +254,7 @@ func TestRetryOfExpired(t *testing.T) {
 	t.Parallel()
 	s := newRig(t)
 	everyState(t, s)
-	if _, err := s.retry(t.Context(), ann, operator.Filter{RequestIDs: []string{"expired", "cancelled", "abandoned"}}); err != nil {
+	if _, err := s.retry(t.Context(), aTest, operator.Filter{RequestIDs: []string{"expired", "cancelled", "abandoned"}}); err != nil {
 		t.Fatal(err)
 	}
 	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'pending' AND expires_at <= now()`); n != 0 {
@@ -280,7 +284,7 @@ func TestRetrySaysWhenAndWhether(t *testing.T) {
 		pgtest.Exec(t, s.pool, `DELETE FROM outbox`)
 		pgtest.Exec(t, s.pool, `INSERT INTO outbox (request_id, source, state, request, due_at, stream_sequence, stream_time) VALUES ('r', 's', 'pending', '{}', now(), 1, now())`)
 		pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = NULL, settled_at = now(), resolved_by = 'operator', error_message = 'x', lookup_key = repeat('a', 32), lookup_attribute = 'a', attempt_began_at = now(), uncertain_since = now(), `+c.set)
-		all, err := s.desk.Matching(t.Context(), operator.ToRetry(false), operator.Act{}, operator.Filter{RequestIDs: []string{"r"}})
+		all, err := s.desk.Matching(t.Context(), operator.ToRetry(false), nil, operator.Filter{RequestIDs: []string{"r"}})
 		if err != nil || all.Of[c.want] != 1 {
 			t.Errorf("%s: %v, %+v, want %q", c.set, err, all.Of, c.want)
 		}
@@ -294,7 +298,7 @@ func TestCancelKeepsTheReason(t *testing.T) {
 	mustAdd(t, s, "a", 2)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1, error_kind = 'http_403', error_message = 'no access to WS1', http_status = 403 WHERE request_id = 'a-1'`)
 	for range 2 { // the reason does not grow
-		if ids, err := s.cancel(t.Context(), ann, operator.Filter{}); err != nil || len(ids) != 2 {
+		if ids, err := s.cancel(t.Context(), aTest, operator.Filter{}); err != nil || len(ids) != 2 {
 			t.Fatal(ids, err)
 		}
 		for id, want := range map[string]string{"a-1": "http_403 cancelled by an operator; before: no access to WS1", "a-2": "cancelled cancelled by an operator"} {
@@ -302,10 +306,10 @@ func TestCancelKeepsTheReason(t *testing.T) {
 				t.Errorf("%s: %s %s, want %s", id, *r.ErrorKind, *r.ErrorMessage, want)
 			}
 		}
-		if ids, err := s.retry(t.Context(), ann, operator.Filter{State: request.Cancelled, ErrorKind: "http_403"}); err != nil || !slices.Equal(ids, []string{"a-1"}) {
+		if ids, err := s.retry(t.Context(), aTest, operator.Filter{State: request.Cancelled, ErrorKind: "http_403"}); err != nil || !slices.Equal(ids, []string{"a-1"}) {
 			t.Fatal(ids, err)
 		}
-		if ids, err := s.retry(t.Context(), ann, operator.Filter{State: request.Cancelled}); err != nil || !slices.Equal(ids, []string{"a-2"}) {
+		if ids, err := s.retry(t.Context(), aTest, operator.Filter{State: request.Cancelled}); err != nil || !slices.Equal(ids, []string{"a-2"}) {
 			t.Fatal(ids, err)
 		}
 	}
@@ -321,23 +325,23 @@ func TestCancelOfUncertain(t *testing.T) {
 		uncertainAgain(t, s)
 	}
 	due := s.row(t, "a-1").DueIn
-	all, err := s.desk.Do(t.Context(), operator.ToCancel(), ann, operator.Filter{})
+	all, err := s.desk.Do(t.Context(), operator.ToCancel(), aTest, operator.Filter{})
 	if err != nil || all.N != 2 || all.Of[operator.NeverResent] != 2 {
 		t.Fatal(all, err)
 	}
 	if r := s.row(t, "a-1"); r.State != request.Uncertain || r.DueIn == nil || *r.DueIn > *due || r.SettledAt != nil || pgtest.Deref(r.ErrorKind) != "lapsed" {
 		t.Errorf("it became %+v", r)
 	}
-	if ids, err := s.cancel(t.Context(), ann, operator.Filter{}); err != nil || len(ids) != 0 {
+	if ids, err := s.cancel(t.Context(), aTest, operator.Filter{}); err != nil || len(ids) != 0 {
 		t.Errorf("once more: %v, %v", ids, err)
 	}
-	if err := s.desk.ResolveAbsent(t.Context(), ann, "a-1"); err != nil {
+	if err := s.resolve(t, "a-1", absent); err != nil {
 		t.Fatal(err)
 	}
 	if r := s.row(t, "a-1"); r.State != request.Cancelled || r.SettledAt == nil || pgtest.Deref(r.ResolvedBy) != "operator" || !strings.HasPrefix(pgtest.Deref(r.ErrorMessage), "cancelled by an operator") {
 		t.Errorf("said to be absent it became %+v", r)
 	}
-	if err := s.desk.ResolveCreated(t.Context(), ann, "a-2", sidB, flex.Outcome{}); err != nil {
+	if err := s.resolve(t, "a-2", created(sidB)); err != nil {
 		t.Fatal(err)
 	}
 	if r := s.row(t, "a-2"); r.State != request.Created || pgtest.Deref(r.InteractionSID) != sidB {
@@ -356,7 +360,7 @@ func TestLookUpNow(t *testing.T) {
 	uncertainAgain(t, s)
 	uncertainAgain(t, s)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = CASE request_id WHEN 'a-1' THEN now() + interval '10 minutes' END, for_person_since = now()`)
-	if all, err := s.desk.Do(t.Context(), operator.ToLookUp(), ann, operator.Filter{}); err != nil || all.N != 2 {
+	if all, err := s.desk.Do(t.Context(), operator.ToLookUp(), aTest, operator.Filter{}); err != nil || all.N != 2 {
 		t.Fatal(all, err)
 	}
 	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE due_at <= now() AND state = 'uncertain' AND for_person_since IS NOT NULL`); n != 2 {

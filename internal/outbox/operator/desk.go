@@ -3,23 +3,74 @@ package operator
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/database"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/lookup"
 )
 
-// A Desk is where people ask about requests and decide about them. It is safe for concurrent use.
-type Desk struct{ pool *pgxpool.Pool }
+// A Desk is where people ask about requests and decide about them. Every method checks the right of its caller, and
+// nothing else does. It is safe for concurrent use.
+type Desk struct {
+	pool   *pgxpool.Pool
+	caller Caller
+	asks   Asks
+}
 
-// NewDesk gives a Desk that asks through pool. It begins nothing by itself.
-func NewDesk(pool *pgxpool.Pool) *Desk { return &Desk{pool: pool} }
+// A Caller is who asks a Desk.
+type Caller struct {
+	Name  string // as outbox_acts records it; an act wants one
+	Right Right
+}
 
-// An Act is what a person does to requests or to the gate: it is recorded.
+// A Right is what a caller may do. The zero value is nothing.
+type Right int
+
+// Each right includes those before it.
+const (
+	MayNothing Right = iota
+	MayLook          // every question
+	MayAct           // every act
+)
+
+// Asks gives what Flex and TaskRouter are asked by for a person, and LOOKUP_SETTLE of this process. An error says why
+// neither can be asked.
+type Asks func() (f lookup.Finder, settle time.Duration, err error)
+
+// NewDesk gives a Desk for one caller, which reads and writes through pool. It begins nothing by itself. asks may be nil
+// where nothing is resolved, or all of it unverified.
+func NewDesk(pool *pgxpool.Pool, caller Caller, asks Asks) *Desk {
+	return &Desk{pool: pool, caller: caller, asks: asks}
+}
+
+// For is the same Desk for another caller.
+func (desk *Desk) For(caller Caller) *Desk { return NewDesk(desk.pool, caller, desk.asks) }
+
+// mayLook refuses a question of who may not look.
+func (desk *Desk) mayLook() error {
+	if desk.caller.Right < MayLook {
+		return ErrForbidden
+	}
+	return nil
+}
+
+// mayAct refuses an act of who may not act, and one without a name or a reason.
+func (desk *Desk) mayAct(a Act) error {
+	switch why := strings.TrimSpace(a.Why); {
+	case desk.caller.Right < MayAct:
+		return ErrForbidden
+	case strings.TrimSpace(desk.caller.Name) == "", why == "", why == "...", why == "…": // printed commands leave ... for the reason
+		return ErrNoReason
+	}
+	return nil
+}
+
+// An Act is what the caller does to requests or to the gate: it is recorded.
 type Act struct {
-	Who string // not empty
 	Why string // not empty
 	// Attempt is the latest attempt that the person has seen, 0 where there was none. The act changes
 	// nothing once another attempt has been made. Nil: the act speaks of no attempt, as an act on many does.
@@ -27,6 +78,10 @@ type Act struct {
 }
 
 var (
+	// ErrForbidden is returned to a caller without the right to what they ask. Nothing was read or changed.
+	ErrForbidden = errors.New("outbox: not permitted")
+	// ErrNoReason is returned for an act without a reason, or of a caller without a name. Nothing was changed.
+	ErrNoReason = errors.New("outbox: an act wants to know who does it and why: both are recorded")
 	// ErrUnknown is returned for an id that no request has.
 	ErrUnknown = errors.New("outbox: no such request")
 	// ErrNotUncertain is returned by a resolve of a request that is not uncertain: there is
@@ -49,7 +104,7 @@ const heldLong = 250 * time.Millisecond
 // WhoHolds are the sessions that kept an act waiting, where err, which the act returned, says that one did.
 // Sessions that cannot be named are left out.
 func (desk *Desk) WhoHolds(ctx context.Context, err error) []database.Holder {
-	if !database.WaitedForLock(err) && !errors.Is(err, ErrLeftOut) {
+	if desk.mayLook() != nil || (!database.WaitedForLock(err) && !errors.Is(err, ErrLeftOut)) {
 		return nil
 	}
 	holders, _ := database.Holders(ctx, desk.pool, heldLong) // the caller reports err in any case
@@ -58,5 +113,8 @@ func (desk *Desk) WhoHolds(ctx context.Context, err error) []database.Holder {
 
 // Fleet is the workers of the fleet, where their settings differ, and the rate in force.
 func (desk *Desk) Fleet(ctx context.Context) (gate.Fleet, error) {
+	if err := desk.mayLook(); err != nil {
+		return gate.Fleet{}, err
+	}
 	return gate.ReadFleet(ctx, desk.pool)
 }

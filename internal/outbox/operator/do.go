@@ -18,14 +18,18 @@ type Affected struct {
 	Locked []string
 }
 
-// Matching says what a change would take. It changes nothing.
-func (desk *Desk) Matching(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
+// Matching says what a change would take, of requests whose latest attempt is attempt; nil: whatever it is. It
+// changes nothing.
+func (desk *Desk) Matching(ctx context.Context, c Change, attempt *int, f Filter) (Affected, error) {
+	if err := desk.mayLook(); err != nil {
+		return Affected{}, err
+	}
 	rows, err := desk.pool.Query(ctx, `
 		WITH chosen AS MATERIALIZED (
 			SELECT id, request_id, `+c.what+` AS what FROM outbox WHERE`+where+c.can+` AND ($8::integer IS NULL OR attempt = $8)
 			 ORDER BY id LIMIT nullif($7, 0))
 		SELECT what, count(*), (SELECT array_agg(request_id) FROM (SELECT request_id FROM chosen ORDER BY id LIMIT 5) AS first)
-		  FROM chosen GROUP BY what`, f.args(f.Limit, a.Attempt)...)
+		  FROM chosen GROUP BY what`, f.args(f.Limit, attempt)...)
 	if err != nil {
 		return Affected{}, database.Wrap(c.Name, err)
 	}
@@ -46,6 +50,9 @@ func (desk *Desk) Matching(ctx context.Context, c Change, a Act, f Filter) (Affe
 // A row that another session holds locked for longer than database.Patience is left out, and named: one row must
 // not keep a thousand others from what a person decided.
 func (desk *Desk) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
+	if err := desk.mayAct(a); err != nil {
+		return Affected{}, err
+	}
 	all, _, err := desk.do(ctx, c, a, f, "")
 	if database.WaitedForLock(err) && database.RowsLocked(ctx, desk.pool, err, "outbox", "outbox_acts") {
 		var left []int64
@@ -74,7 +81,7 @@ func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, locked stri
 		acts AS (
 			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt) SELECT $8, $9, $10, request_id, was, $11 FROM moved)
 		SELECT match, coalesce(request_id, ''), coalesce(what, '') FROM matching LEFT JOIN moved ON id = match ORDER BY match`,
-		f.args(f.Limit, a.Who, a.Why, c.Name, a.Attempt)...)
+		f.args(f.Limit, desk.caller.Name, a.Why, c.Name, a.Attempt)...)
 	all := Affected{IDs: []string{}, Of: map[string]int{}}
 	sent := desk.pool.SendBatch(ctx, &b)
 	if _, err := sent.Exec(); err != nil {

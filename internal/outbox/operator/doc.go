@@ -1,9 +1,11 @@
 /*
 Package operator is where people ask about requests and decide about them. Its Desk is the one layer of acts:
 the command line translates each verb into one call, and any other way in, a page or an API, does the same. A
-Desk has a pool and nothing else: it needs no worker that runs, and it never makes a create call.
+Desk has a pool and, for Resolve, somebody who asks Flex: it needs no worker that runs, and it never makes a create call.
 
-Who may call: whoever the database lets in. A Desk knows no users. The caller says who acts, and why.
+Who may call: a Desk is made for one Caller, with a name and a Right. Each method checks the right, and no other
+code does. On the command line whoever the database lets in may act; the page and the API take name and right from
+the credential.
 
 # Questions
 
@@ -18,7 +20,6 @@ They change nothing.
 	WhoHolds   the sessions that kept an act waiting             (desk.go)
 	Audit      streams and tables against each other             (audit.go, audit_streams.go)
 	Matching   what a Change would take                          (do.go)
-	Ask        what TaskRouter says of one request now           (evidence.go)
 
 # Acts
 
@@ -27,8 +28,9 @@ They change nothing.
 	              cancel     pending -> cancelled; uncertain stays, and is never sent again
 	              lookup     uncertain: looked up now
 	              republish  settled and published: published again, under the same message id
-	ResolveCreated           uncertain -> created                                        (resolve.go)
-	ResolveAbsent            uncertain -> pending, or the end that it waits for; cancelled where that was asked
+	Resolve       created    uncertain -> created                                        (resolve.go, evidence.go)
+	              absent     uncertain -> pending, or the end that it waits for; cancelled where that was asked.
+	                         Flex and TaskRouter are asked first, and may refuse it; Preview only asks
 	Recheck                  pending, lapsed, uncertain -> uncertain, after the tables have lost what was
 	                         written; what has settled unsent keeps its state and is marked (recheck.go)
 	Hold, Release            the gate is shut until a person opens it; what waits behind a 429 becomes due (gate.go)

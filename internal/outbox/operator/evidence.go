@@ -23,9 +23,9 @@ type Evidence struct {
 	Said []string
 }
 
-// Ask makes a lookup of one uncertain request for a person. It decides nothing and stores nothing. What proves
+// ask makes a lookup of one uncertain request for a person. It decides nothing and stores nothing. What proves
 // absence to a lookup proves it here. settle is LOOKUP_SETTLE of this process.
-func (desk *Desk) Ask(ctx context.Context, f lookup.Finder, d Detail, settle time.Duration) Evidence {
+func (desk *Desk) ask(ctx context.Context, f lookup.Finder, d Detail, settle time.Duration) Evidence {
 	if d.LookupKey == nil || d.LookupAttribute == nil || d.Workspace == nil || d.UncertainSince == nil || d.AttemptBeganAt == nil {
 		return Evidence{Said: []string{"There is no task to look for: its call carried no lookup key, or named no workspace."}}
 	}
@@ -118,10 +118,10 @@ func (w *witnesses) younger(tasks []flex.Task) (younger []flex.Task) {
 	return younger
 }
 
-// NotOf says why an interaction that Flex shows is not that of a request: its task carries the key of another
+// notOf says why an interaction that Flex shows is not that of a request: its task carries the key of another
 // request, or it was created before the request was received, for an earlier one with the same id. It is "" where
 // nothing shows that.
-func NotOf(d Detail, sid string, seen flex.Outcome) string {
+func notOf(d Detail, sid string, seen flex.Outcome) string {
 	attribute := "interaction_request"
 	if d.LookupAttribute != nil {
 		attribute = *d.LookupAttribute
@@ -157,9 +157,9 @@ func orNone(s string) string {
 // customers are the task attributes in which Flex, and those who route, name the customer.
 var customers = []string{"customerName", "name", "customerAddress", "from", "identity"}
 
-// Portrait is what Flex shows of an interaction, in words by which a person can tell
+// portrait is what Flex shows of an interaction, in words by which a person can tell
 // whether it is the one that they mean: its channel, its task and its customer.
-func Portrait(sid string, seen flex.Outcome) string {
+func portrait(sid string, seen flex.Outcome) string {
 	said := []string{"Flex shows " + sid}
 	add := func(name string, value *string) {
 		if value != nil {

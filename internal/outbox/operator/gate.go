@@ -12,7 +12,10 @@ import (
 type GateChange struct{ Before, After gate.Status }
 
 // changeGate does an act on the gate, and reads the gate before it and afterwards.
-func (desk *Desk) changeGate(ctx context.Context, act func() error) (c GateChange, err error) {
+func (desk *Desk) changeGate(ctx context.Context, a Act, act func() error) (c GateChange, err error) {
+	if err = desk.mayAct(a); err != nil {
+		return c, err
+	}
 	if c.Before, err = gate.Read(ctx, desk.pool); err != nil {
 		return c, err
 	}
@@ -26,7 +29,7 @@ func (desk *Desk) changeGate(ctx context.Context, act func() error) (c GateChang
 // Hold shuts the gate until a person releases it. Where the gate was held or paused already, the latest
 // reason is kept behind the new one, since it may still be true.
 func (desk *Desk) Hold(ctx context.Context, a Act) (GateChange, error) {
-	return desk.changeGate(ctx, func() error {
+	return desk.changeGate(ctx, a, func() error {
 		return desk.actOnGate(ctx, a, "hold", `held_since = coalesce(held_since, clock_timestamp()),
 		reason = $2 || CASE WHEN held_since IS NOT NULL OR paused_until > clock_timestamp() THEN coalesce('; before: ' || split_part(reason, '; before: ', 1), '') ELSE '' END`)
 	})
@@ -39,7 +42,7 @@ const releaseBatch = 1000
 // pause: Release makes them due at once. Where Release is cut off in between, another Release goes on. A row that
 // another session holds locked is left out, and is due when it would have been: then the error is ErrLeftOut.
 func (desk *Desk) Release(ctx context.Context, a Act) (GateChange, error) {
-	return desk.changeGate(ctx, func() error { return desk.release(ctx, a) })
+	return desk.changeGate(ctx, a, func() error { return desk.release(ctx, a) })
 }
 
 // release is Release without the gate's status.
@@ -86,7 +89,7 @@ func (desk *Desk) actOnGate(ctx context.Context, a Act, act, set string) error {
 		WITH was AS MATERIALIZED (SELECT held_since IS NOT NULL AS held FROM outbox_gate FOR UPDATE),
 		moved AS (UPDATE outbox_gate SET `+set+`, changed_by = $1, changed_at = clock_timestamp())
 		INSERT INTO outbox_acts (who, why, act, was) SELECT $1, $2, $3, CASE WHEN held THEN 'held' ELSE 'open' END FROM was`,
-		a.Who, a.Why, act)
+		desk.caller.Name, a.Why, act)
 	return database.Wrap(act, err)
 }
 
@@ -103,6 +106,9 @@ func (desk *Desk) RateAuto(ctx context.Context, a Act) error {
 }
 
 func (desk *Desk) actOnRate(ctx context.Context, a Act, set string, args ...any) error {
+	if err := desk.mayAct(a); err != nil {
+		return err
+	}
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	_, err := desk.pool.Exec(ctx, `
@@ -110,6 +116,6 @@ func (desk *Desk) actOnRate(ctx context.Context, a Act, set string, args ...any)
 		moved AS (UPDATE outbox_gate g SET `+set+` FROM was RETURNING was.rate, was.rate_by, g.rate AS new, g.rate_by IS NULL AS auto)
 		INSERT INTO outbox_acts (who, why, act, was)
 		SELECT $1, $2, 'rate', rate || coalesce(' by ' || rate_by, '') || CASE WHEN auto THEN ', now auto' ELSE ', now ' || new END
-		  FROM moved WHERE $3::double precision > 0`, append([]any{a.Who, a.Why, gate.BurstTime.Seconds()}, args...)...)
+		  FROM moved WHERE $3::double precision > 0`, append([]any{desk.caller.Name, a.Why, gate.BurstTime.Seconds()}, args...)...)
 	return database.Wrap("rate", err)
 }

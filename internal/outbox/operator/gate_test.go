@@ -23,7 +23,7 @@ func TestReleaseMakesDue(t *testing.T) {
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1, due_at = now() + interval '9 minutes', error_kind = 'http_429', http_status = 429 WHERE request_id LIKE 'limited-%'`)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1, due_at = now() + interval '9 minutes', error_kind = 'dial' WHERE request_id LIKE 'later-%'`)
 	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET paused_until = now() + interval '10 minutes', reason = 'HTTP 429'`)
-	if _, err := s.desk.Release(t.Context(), ann); err != nil {
+	if _, err := s.desk.Release(t.Context(), aTest); err != nil {
 		t.Fatal(err)
 	}
 	if g := readGate(t, s); g.State != gate.Open {
@@ -43,14 +43,14 @@ func TestReleaseForgetsWhyItWasShut(t *testing.T) {
 	t.Parallel()
 	s := newRig(t)
 	for _, why := range []string{"one", "two", "three"} {
-		if _, err := s.desk.Hold(t.Context(), operator.Act{Who: "ann", Why: why}); err != nil {
+		if _, err := s.desk.Hold(t.Context(), operator.Act{Why: why}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if g := readGate(t, s); g.Reason != "three; before: two" {
 		t.Error(g.Reason)
 	}
-	if _, err := s.desk.Release(t.Context(), operator.Act{Who: "ann", Why: "over"}); err != nil {
+	if _, err := s.desk.Release(t.Context(), operator.Act{Why: "over"}); err != nil {
 		t.Fatal(err)
 	}
 	var reason *string

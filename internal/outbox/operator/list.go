@@ -63,6 +63,9 @@ const ListMost = 100
 
 // List gives the requests that a filter chooses, the newest first.
 func (desk *Desk) List(ctx context.Context, f Filter) ([]Row, error) {
+	if err := desk.mayLook(); err != nil {
+		return nil, err
+	}
 	limit := cmp.Or(f.Limit, ListMost)
 	rows, err := desk.pool.Query(ctx, `SELECT `+rowColumns+` FROM outbox WHERE`+where+` ORDER BY id DESC LIMIT $7`, f.args(limit)...)
 	if err != nil {
@@ -74,6 +77,9 @@ func (desk *Desk) List(ctx context.Context, f Filter) ([]Row, error) {
 
 // IDs are the ids of requests that begin with prefix, the smallest first, at most most.
 func (desk *Desk) IDs(ctx context.Context, prefix string, most int) ([]string, error) {
+	if err := desk.mayLook(); err != nil {
+		return nil, err
+	}
 	rows, err := desk.pool.Query(ctx, `SELECT request_id FROM outbox WHERE request_id >= $1 AND starts_with(request_id, $1) ORDER BY request_id LIMIT $2`, prefix, most)
 	if err != nil {
 		return nil, database.Wrap("ids", err)

@@ -48,7 +48,7 @@ func TestFilter(t *testing.T) {
 			t.Errorf("%+v gives %s, want %s", tt.f, got, tt.want)
 		}
 	}
-	ids, err := s.retry(t.Context(), ann, operator.Filter{Limit: 1})
+	ids, err := s.retry(t.Context(), aTest, operator.Filter{Limit: 1})
 	if err != nil || !slices.Equal(ids, []string{"abandoned"}) {
 		t.Errorf("one of many: %v, %v", ids, err)
 	}

@@ -69,6 +69,9 @@ const carriedUnder = `CASE WHEN lookup_key IS NOT NULL THEN coalesce(CASE WHEN `
 // attribute is the task attribute that calls of that time carried their keys in; "": that
 // of the worker which was seen last. dry: nothing is changed.
 func (desk *Desk) Recheck(ctx context.Context, a Act, since time.Time, attribute string, dry bool) (Rechecked, error) {
+	if err := desk.mayAct(a); err != nil {
+		return Rechecked{}, err
+	}
 	var held bool
 	var leases *time.Time
 	err := desk.pool.QueryRow(ctx, `
@@ -95,7 +98,7 @@ func (desk *Desk) Recheck(ctx context.Context, a Act, since time.Time, attribute
 		return would, database.Wrap("recheck", err)
 	}
 	for from := 0; from < len(ids); from += recheckBatch {
-		rows, err := desk.pool.Query(ctx, recheckSQL, attribute, ids[from:min(from+recheckBatch, len(ids))], since, a.Who, a.Why)
+		rows, err := desk.pool.Query(ctx, recheckSQL, attribute, ids[from:min(from+recheckBatch, len(ids))], since, desk.caller.Name, a.Why)
 		if err != nil {
 			return sum, database.Wrap("recheck", err)
 		}

@@ -8,7 +8,7 @@ import (
 	"flexworker/internal/testing/pgtest"
 )
 
-var afterLoss = operator.Act{Who: "ann", Why: "a failover"}
+var afterLoss = operator.Act{Why: "a failover"}
 
 // recheck holds the fleet and rechecks.
 func (s *rig) recheck(t *testing.T, since time.Time, attribute string) operator.Rechecked {

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 
@@ -9,17 +10,140 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
+)
+
+// A Decision is what a person says of an uncertain request: its interaction exists, under a sid, or it does not. The
+// zero value says neither, and is refused.
+type Decision struct {
+	Created    string // the sid of its interaction
+	Absent     bool   // there is none
+	Unverified bool   // neither Flex nor TaskRouter is asked: the person is believed
+}
+
+// A Resolution is what a decision rests on, and the request.
+type Resolution struct {
+	// Request is as the decision left it or, where nothing was changed, as it was found.
+	Request Detail
+	// Said is what Flex or TaskRouter said, a sentence each; none: they were not asked.
+	Said []string
+	// Found are the interactions that TaskRouter shows of a request which is said to have none.
+	Found []string
+}
+
+// Why a decision was refused. Nothing was changed.
+var (
+	// ErrNoAttempt is returned for a decision that does not name the attempt it speaks of.
+	ErrNoAttempt = errors.New("outbox: a decision names the attempt that it is about")
+	// ErrLookedUp is returned for a request that is said to have no interaction while lookups may still find one.
+	ErrLookedUp = errors.New("outbox: lookups still go on")
+	// ErrExists is returned for a request that is said to have no interaction, and has one: Resolution.Found.
+	ErrExists = errors.New("outbox: its interaction exists")
+	// ErrUnproved is returned for a request that is said to have no interaction where what TaskRouter says does not
+	// prove that.
+	ErrUnproved = errors.New("outbox: that it does not exist is not proved")
+	// ErrNotShown is returned for a sid that Flex does not show.
+	ErrNotShown = errors.New("outbox: Flex does not show the interaction")
+	// ErrNotIts is returned for an interaction that is another request's, by what Flex shows of it.
+	ErrNotIts = errors.New("outbox: the interaction is another request's")
+	// ErrCannotAsk is returned where the settings do not let Flex be asked.
+	ErrCannotAsk = errors.New("outbox: Flex cannot be asked")
 )
 
 var sidForm = regexp.MustCompile(`^KD[0-9a-fA-F]{32}$`)
 
-// ResolveCreated settles an uncertain request as created: a person has found its interaction. seen is what Flex shows of
-// it, as far as it could be read. The interaction must not be another request's, and none gets it at the same moment:
-// the sid is locked as it is for a record.
-func (desk *Desk) ResolveCreated(ctx context.Context, a Act, requestID, sid string, seen flex.Outcome) error {
-	if !sidForm.MatchString(sid) {
-		return fmt.Errorf("%w: %s is not the sid of an interaction: KD and 32 hexadecimal digits", ErrRefused, sid)
+// Resolve carries out a decision about an uncertain request, if Preview has nothing against it.
+//
+// Created: uncertain -> created. The interaction must not be another request's, and none gets it at the same moment: its
+// sid is locked as it is for a record.
+//
+// Not created: uncertain -> pending, or the end that it waits for. If the person is wrong it is created twice. A request
+// that was cancelled is not sent again: it ends as cancelled. Whether an attempt created it stays undecided: nothing has
+// proved what the person says.
+func (desk *Desk) Resolve(ctx context.Context, a Act, requestID string, decision Decision) (Resolution, error) {
+	r, seen, err := desk.weigh(ctx, a, requestID, decision)
+	if err != nil {
+		return r, err
 	}
+	if decision.Absent {
+		err = desk.resolveAbsent(ctx, a, requestID)
+	} else {
+		err = desk.resolveCreated(ctx, a, requestID, decision.Created, seen)
+	}
+	now, shown := desk.Show(ctx, requestID)
+	if shown == nil {
+		r.Request = now
+	} else if err == nil {
+		err = shown
+	}
+	return r, err
+}
+
+// Preview says what Resolve would rest on, or why it would refuse. It asks Flex and TaskRouter, and changes nothing.
+func (desk *Desk) Preview(ctx context.Context, a Act, requestID string, decision Decision) (Resolution, error) {
+	r, _, err := desk.weigh(ctx, a, requestID, decision)
+	return r, err
+}
+
+// weigh holds a decision against what is known and, unless the person is to be believed, against what Flex and
+// TaskRouter say now. seen is what Flex shows of the interaction that was named.
+func (desk *Desk) weigh(ctx context.Context, a Act, requestID string, decision Decision) (r Resolution, seen flex.Outcome, err error) {
+	if err = desk.mayAct(a); err != nil {
+		return r, seen, err
+	}
+	switch {
+	case decision.Absent && decision.Created != "":
+		return r, seen, fmt.Errorf("%w: an interaction either exists or does not", ErrRefused)
+	case !decision.Absent && !sidForm.MatchString(decision.Created):
+		return r, seen, fmt.Errorf("%w: %s is not the sid of an interaction: KD and 32 hexadecimal digits", ErrRefused, decision.Created)
+	}
+	if r.Request, err = desk.Show(ctx, requestID); err != nil {
+		return r, seen, err
+	}
+	switch {
+	case a.Attempt != nil && *a.Attempt != r.Request.Attempt:
+		return r, seen, ErrOtherAttempt
+	case r.Request.State != request.Uncertain:
+		return r, seen, ErrNotUncertain
+	case a.Attempt == nil:
+		return r, seen, ErrNoAttempt
+	case decision.Unverified:
+		return r, seen, nil
+	case decision.Absent && !r.Request.WaitsForPerson():
+		return r, seen, ErrLookedUp
+	case desk.asks == nil:
+		return r, seen, ErrCannotAsk
+	}
+	finder, settle, err := desk.asks()
+	if err != nil {
+		return r, seen, fmt.Errorf("%w: %w", ErrCannotAsk, err)
+	}
+	if !decision.Absent {
+		if seen = finder.Fetch(ctx, decision.Created); seen.Kind != flex.Created {
+			return r, seen, fmt.Errorf("%w: %s", ErrNotShown, seen.Message)
+		}
+		r.Said = []string{portrait(decision.Created, seen) + "."}
+		if why := notOf(r.Request, decision.Created, seen); why != "" {
+			return r, seen, fmt.Errorf("%w: %s", ErrNotIts, why)
+		}
+		return r, seen, nil
+	}
+	e := desk.ask(ctx, finder, r.Request, settle)
+	r.Said = e.Said
+	for _, task := range e.Found {
+		r.Found = append(r.Found, task.InteractionSID)
+	}
+	switch {
+	case len(e.Found) > 0:
+		err = ErrExists
+	case !e.Absent:
+		err = ErrUnproved
+	}
+	return r, seen, err
+}
+
+// resolveCreated: uncertain -> created. seen is what Flex shows of the interaction, as far as it was asked.
+func (desk *Desk) resolveCreated(ctx context.Context, a Act, requestID, sid string, seen flex.Outcome) error {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	tx, err := desk.pool.Begin(ctx)
@@ -38,7 +162,7 @@ func (desk *Desk) ResolveCreated(ctx context.Context, a Act, requestID, sid stri
 	if other != nil {
 		return fmt.Errorf("%w: %s is the interaction of %s: nothing was changed", ErrRefused, sid, *other)
 	}
-	err = resolveByHand(ctx, tx, a, "resolve created", requestID, `
+	err = desk.resolve(ctx, tx, a, "resolve created", requestID, `
 		state = 'created', due_at = NULL, interaction_sid = $6, task_sid = coalesce(nullif($7, ''), task_sid),
 		assignment_status = nullif($8, ''), response = coalesce($9::text::json, response), for_person_since = NULL, ends_as = NULL,
 		resolved_by = 'operator', error_kind = NULL, error_message = NULL, settled_at = clock_timestamp()`,
@@ -52,12 +176,9 @@ func (desk *Desk) ResolveCreated(ctx context.Context, a Act, requestID, sid stri
 // absentEnd is what becomes of an uncertain request that does not exist.
 const absentEnd = `CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE coalesce(ends_as, 'pending') END`
 
-// ResolveAbsent leads an uncertain request back to pending: a person knows that
-// its interaction does not exist. If they are wrong it is created twice. A request that
-// was cancelled is not sent again: it ends as cancelled. Whether
-// an attempt created it stays undecided: nothing has proved what the person says.
-func (desk *Desk) ResolveAbsent(ctx context.Context, a Act, requestID string) error {
-	return resolveByHand(ctx, desk.pool, a, "resolve absent", requestID, `
+// resolveAbsent: uncertain -> pending, or the end that it waits for; cancelled where that was asked.
+func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string) error {
+	return desk.resolve(ctx, desk.pool, a, "resolve absent", requestID, `
 		state = `+absentEnd+`,
 		due_at = CASE WHEN `+absentEnd+` = 'pending' THEN clock_timestamp() END,
 		settled_at = CASE WHEN `+absentEnd+` <> 'pending' THEN clock_timestamp() END,
@@ -68,7 +189,8 @@ func (desk *Desk) ResolveAbsent(ctx context.Context, a Act, requestID string) er
 			|| CASE WHEN ends_as IS NULL THEN '' ELSE '; before: ' || coalesce(error_message, '') END`)
 }
 
-func resolveByHand(ctx context.Context, db interface {
+// resolve moves the request, if it is still uncertain after the attempt that the act speaks of, and records the act.
+func (desk *Desk) resolve(ctx context.Context, db interface {
 	QueryRow(context.Context, string, ...any) pgx.Row
 }, a Act, act, requestID, set string, args ...any) error {
 	ctx, cancel := database.Bounded(ctx)
@@ -76,11 +198,11 @@ func resolveByHand(ctx context.Context, db interface {
 	var moved, other bool
 	err := db.QueryRow(ctx, `
 		WITH moved AS (
-			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND ($5::integer IS NULL OR attempt = $5) RETURNING request_id),
+			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND attempt = $5 RETURNING request_id),
 		acts AS (
 			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt) SELECT $2, $3, $4, request_id, 'uncertain', $5 FROM moved)
 		SELECT EXISTS (SELECT FROM moved), EXISTS (SELECT FROM outbox WHERE request_id = $1 AND attempt <> $5)`,
-		append([]any{requestID, a.Who, a.Why, act, a.Attempt}, args...)...).Scan(&moved, &other)
+		append([]any{requestID, desk.caller.Name, a.Why, act, a.Attempt}, args...)...).Scan(&moved, &other)
 	switch {
 	case err != nil || moved:
 		return database.Wrap("resolve", err)

@@ -16,25 +16,34 @@ func TestResolveByHand(t *testing.T) {
 	s := newRig(t)
 	everyState(t, s)
 	for _, sid := range []string{"", "KD12", "WT0000000000000000000000000000000a", sidA + "0", "KDzz" + sidA[4:], sidA + "\n"} {
-		if err := s.desk.ResolveCreated(t.Context(), ann, "uncertain", sid, flex.Outcome{}); err == nil {
-			t.Errorf("%q was believed", sid)
+		if err := s.resolve(t, "uncertain", created(sid)); !errors.Is(err, operator.ErrRefused) {
+			t.Errorf("%q was believed: %v", sid, err)
 		}
 	}
-	for _, state := range append(request.States[:], "nobody") {
+	for _, state := range request.States {
 		if state == request.Uncertain {
 			continue
 		}
-		if err := s.desk.ResolveCreated(t.Context(), ann, string(state), sidB, flex.Outcome{}); !errors.Is(err, operator.ErrNotUncertain) {
-			t.Errorf("%s as created: %v", state, err)
+		for _, decision := range []operator.Decision{absent, created(sidB)} {
+			if err := s.resolve(t, string(state), decision); !errors.Is(err, operator.ErrNotUncertain) {
+				t.Errorf("%s by %+v: %v", state, decision, err)
+			}
 		}
-		if err := s.desk.ResolveAbsent(t.Context(), ann, string(state)); !errors.Is(err, operator.ErrNotUncertain) {
-			t.Errorf("%s as absent: %v", state, err)
+	}
+	for id, want := range map[string]error{"nobody": operator.ErrUnknown, "uncertain": operator.ErrNoAttempt} {
+		if _, err := s.desk.Resolve(t.Context(), aTest, id, absent); !errors.Is(err, want) {
+			t.Errorf("%s without an attempt: %v", id, err)
+		}
+	}
+	for _, decision := range []operator.Decision{{}, {Unverified: true}, {Created: sidB, Absent: true, Unverified: true}} {
+		if err := s.resolve(t, "uncertain", decision); !errors.Is(err, operator.ErrRefused) {
+			t.Errorf("%+v: %v", decision, err)
 		}
 	}
 	if got := acts(t, s); got != "" {
 		t.Errorf("recorded %s", got)
 	}
-	if err := s.desk.ResolveAbsent(t.Context(), ann, "uncertain"); err != nil {
+	if err := s.resolve(t, "uncertain", absent); err != nil {
 		t.Fatal(err)
 	}
 	if r := s.row(t, "uncertain"); r.State != request.Pending || pgtest.Deref(r.ErrorKind) != "absent" {
@@ -44,8 +53,16 @@ func TestResolveByHand(t *testing.T) {
 		t.Fatalf("%d are due", n)
 	}
 	uncertainAgain(t, s, "uncertain")
-	if err := s.desk.ResolveCreated(t.Context(), ann, "uncertain", sidB, flex.Outcome{TaskSID: "WT7", AssignmentStatus: "assigned", Response: []byte(`{"a":1}`)}); err != nil {
-		t.Fatal(err)
+	asked := operator.NewDesk(s.pool, ann, asks(flex.Outcome{Kind: flex.Created, TaskSID: "WT7", AssignmentStatus: "assigned", Response: []byte(`{"a":1}`)}))
+	decision := operator.Decision{Created: sidB}
+	if seen, err := asked.Preview(t.Context(), ofAttempt(2, aTest), "uncertain", decision); err != nil || len(seen.Said) != 1 || seen.Request.State != request.Uncertain {
+		t.Errorf("beforehand: %+v, %v", seen, err)
+	}
+	if r := s.row(t, "uncertain"); r.State != request.Uncertain {
+		t.Errorf("to look made it %s", r.State)
+	}
+	if r, err := asked.Resolve(t.Context(), ofAttempt(2, aTest), "uncertain", decision); err != nil || r.Request.State != request.Created {
+		t.Fatal(r, err)
 	}
 	r := s.row(t, "uncertain")
 	if r.State != request.Created || pgtest.Deref(r.InteractionSID) != sidB || pgtest.Deref(r.ResolvedBy) != "operator" || pgtest.Deref(r.TaskSID) != "WT7" ||

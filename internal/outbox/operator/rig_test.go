@@ -14,6 +14,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
@@ -26,7 +27,22 @@ const (
 	sidB = "KD0000000000000000000000000000000b"
 )
 
-var ann = operator.Act{Who: "ann@desk", Why: "a test"}
+// ann is who acts, where a test says nobody else.
+var ann = operator.Caller{Name: "ann@desk", Right: operator.MayAct}
+
+var aTest = operator.Act{Why: "a test"}
+
+// asks answers for Flex with what it shows of any interaction.
+func asks(seen flex.Outcome) operator.Asks {
+	return func() (lookup.Finder, time.Duration, error) { return shown{seen: seen}, time.Minute, nil }
+}
+
+type shown struct {
+	lookup.Finder
+	seen flex.Outcome
+}
+
+func (s shown) Fetch(context.Context, string) flex.Outcome { return s.seen }
 
 // A rig is a desk, and the outbox whose requests it is about. No loop runs: what happened to a request is
 // written into its row.
@@ -41,7 +57,7 @@ var migrated = pgtest.NewTemplate(migrations.Up)
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	pool := migrated.NewPool(t, database.ForLoops)
-	return &rig{desk: operator.NewDesk(pool), store: outbox.NewStore(pool, "w1", time.Second), pool: pool}
+	return &rig{desk: operator.NewDesk(pool, ann, nil), store: outbox.NewStore(pool, "w1", time.Second), pool: pool}
 }
 
 // event is a good request of the source crm, without a lookup key.
@@ -205,4 +221,18 @@ func (s *rig) row(t testing.TB, requestID string) row {
 func ofAttempt(attempt int, a operator.Act) operator.Act {
 	a.Attempt = &attempt
 	return a
+}
+
+// absent is the decision that there is no interaction, and created that it is sid. Both are believed unasked.
+var absent = operator.Decision{Absent: true, Unverified: true}
+
+func created(sid string) operator.Decision {
+	return operator.Decision{Created: sid, Unverified: true}
+}
+
+// resolve carries out a decision about the latest attempt of a request.
+func (s *rig) resolve(t testing.TB, id string, decision operator.Decision) error {
+	t.Helper()
+	_, err := s.desk.Resolve(t.Context(), ofAttempt(s.row(t, id).Attempt, aTest), id, decision)
+	return err
 }

@@ -84,6 +84,9 @@ func (d Detail) NotBefore() time.Time {
 // Show reads one request with its history and what people did to it.
 func (desk *Desk) Show(ctx context.Context, requestID string) (Detail, error) {
 	var d Detail
+	if err := desk.mayLook(); err != nil {
+		return d, err
+	}
 	var id int64
 	err := desk.pool.QueryRow(ctx, `
 		SELECT `+rowColumns+`, id, leased_by, leased_until, expires_at, lookup_key, lookup_attribute, lookups, attempt_began_at,

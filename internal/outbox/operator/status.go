@@ -66,6 +66,9 @@ const StatusMost = 20
 // Status reads the fleet and its work. Its time grows with the number of unfinished requests. Where a table is
 // locked, it returns what could be read, who holds the lock, and the error.
 func (desk *Desk) Status(ctx context.Context) (all Status, err error) {
+	if err = desk.mayLook(); err != nil {
+		return all, err
+	}
 	if all.Gate, err = gate.Read(ctx, desk.pool); err != nil {
 		return all, err
 	}

@@ -1,0 +1,46 @@
+package operator_test
+
+import (
+	"errors"
+	"reflect"
+	"testing"
+
+	"flexworker/internal/outbox/operator"
+)
+
+// TestRights: without a right no question is answered and nothing is done; with the right to look, nothing is done. What
+// is refused is refused before the database is asked: these desks have none.
+func TestRights(t *testing.T) {
+	t.Parallel()
+	act := reflect.TypeFor[operator.Act]()
+	acts := 0
+	for method := range reflect.TypeFor[*operator.Desk]().Methods() {
+		if method.Name == "For" || method.Name == "WhoHolds" { // neither tells or changes anything by itself
+			continue
+		}
+		in := make([]reflect.Value, method.Type.NumIn())
+		isAct := false
+		for i := range in {
+			in[i] = reflect.Zero(method.Type.In(i))
+			if in[i].Type() == act {
+				in[i], isAct = reflect.ValueOf(aTest), true
+			}
+		}
+		in[1] = reflect.ValueOf(t.Context())
+		refused := []operator.Right{operator.MayNothing}
+		if isAct {
+			refused = append(refused, operator.MayLook)
+			acts++
+		}
+		for _, right := range refused {
+			in[0] = reflect.ValueOf(operator.NewDesk(nil, operator.Caller{Name: "ann", Right: right}, nil))
+			out := method.Func.Call(in)
+			if err, _ := out[len(out)-1].Interface().(error); !errors.Is(err, operator.ErrForbidden) {
+				t.Errorf("%s with right %d: %v", method.Name, right, err)
+			}
+		}
+	}
+	if acts < 7 {
+		t.Errorf("only %d acts were found", acts)
+	}
+}
