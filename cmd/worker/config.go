@@ -13,6 +13,7 @@ import (
 
 	"github.com/kelseyhightower/envconfig"
 
+	"flexworker/internal/admin/access"
 	"flexworker/internal/flex"
 )
 
@@ -58,10 +59,12 @@ type Config struct {
 	Retention     time.Duration `envconfig:"RETENTION" default:"720h" doc:"settled and published rows older than this are removed; 0: never"`
 	ShutdownGrace time.Duration `envconfig:"SHUTDOWN_GRACE" default:"30s" doc:"how long attempts in flight may take to finish after SIGTERM"`
 
-	AdminAddr  string `envconfig:"ADMIN_ADDR" default:":8080" doc:"health and metrics; empty: none"`
-	AdminToken Secret `envconfig:"ADMIN_TOKEN" doc:"needed for every action over HTTP"`
-	LogLevel   string `envconfig:"LOG_LEVEL" default:"info" doc:"debug, info, warn or error; to standard error"`
-	LogFormat  string `envconfig:"LOG_FORMAT" default:"json" doc:"json or text"`
+	AdminAddr      string `envconfig:"ADMIN_ADDR" default:":8080" doc:"health, metrics, the page and the API; empty: none"`
+	AdminToken     Secret `envconfig:"ADMIN_TOKEN" doc:"may act on the page and the API; without it both are off"`
+	AdminReadToken Secret `envconfig:"ADMIN_READ_TOKEN" doc:"may look only"`
+	TrustedProxies string `envconfig:"TRUSTED_PROXIES" doc:"addresses and prefixes from which X-Forwarded-User and X-Forwarded-Groups count, comma-separated"`
+	LogLevel       string `envconfig:"LOG_LEVEL" default:"info" doc:"debug, info, warn or error; to standard error"`
+	LogFormat      string `envconfig:"LOG_FORMAT" default:"json" doc:"json or text"`
 }
 
 // mayBeEmpty are the settings for which an empty value means something.
@@ -147,6 +150,8 @@ var (
 		"UNCERTAIN_POLICY": {oneOf("hold", "retry", "fail"), "must be hold, retry or fail"},
 		"LOG_LEVEL":        {oneOf("debug", "info", "warn", "error"), "must be debug, info, warn or error"},
 		"LOG_FORMAT":       {oneOf("json", "text"), "must be json or text"},
+		"TRUSTED_PROXIES": {func(list string) bool { _, err := access.ParseProxies(list); return err == nil },
+			"must be addresses and prefixes such as 10.0.0.7,10.1.0.0/16, and not trust every address"},
 	}
 )
 
@@ -214,11 +219,17 @@ func (c Config) faults() []error {
 		problem := adminProblem(c.AdminAddr)
 		want(problem == "", "%s", problem)
 	}
+	want(c.AdminToken.Value() == "" || c.AdminToken.Value() != c.AdminReadToken.Value(), "ADMIN_READ_TOKEN must not be ADMIN_TOKEN: who may look could act")
+	want(c.AdminToken.Value() != "" || c.AdminReadToken.Value() == "", "ADMIN_READ_TOKEN is set without ADMIN_TOKEN: page and API are off without that one")
+	fits("TRUSTED_PROXIES", c.TrustedProxies)
 	fits("LOG_LEVEL", c.LogLevel)
 	faults = append(faults, traceFaults()...)
 	fits("LOG_FORMAT", c.LogFormat)
 	return faults
 }
+
+// tokenLeast is how many characters a token of ADMIN_TOKEN should have.
+const tokenLeast = 20
 
 // warnings are what is allowed and has to be said loudly at the start.
 func (c Config) warnings() []string {
@@ -230,6 +241,14 @@ func (c Config) warnings() []string {
 	for _, s := range [][2]string{{"FLEX_URL", c.FlexURL}, {"TASKROUTER_URL", c.TaskRouterURL}} {
 		if u, err := url.Parse(s[1]); err == nil && strings.Trim(u.Path, "/") != "" {
 			list = append(list, s[0]+": it has a path, to which the worker adds /v1/...: Twilio's own addresses have none")
+		}
+	}
+	for _, token := range []struct {
+		name string
+		Secret
+	}{{"ADMIN_TOKEN", c.AdminToken}, {"ADMIN_READ_TOKEN", c.AdminReadToken}} {
+		if value := token.Value(); value != "" && len(value) < tokenLeast {
+			list = append(list, fmt.Sprintf("%s: it has fewer than %d characters and may be guessed: `openssl rand -hex 24` makes a good one", token.name, tokenLeast))
 		}
 	}
 	if ignored := flex.ProxyIgnored(); ignored != "" {

@@ -32,6 +32,7 @@ var defaults = [][2]string{
 	{"RETRY_MAX_ATTEMPTS", "10"}, {"RETRY_MIN_DELAY", "1s"}, {"RETRY_MAX_DELAY", "5m"},
 	{"LOOKUP_ATTRIBUTE", "interaction_request"}, {"LOOKUP_SETTLE", "60s"}, {"UNCERTAIN_POLICY", "hold"},
 	{"RETENTION", "720h"}, {"SHUTDOWN_GRACE", "30s"}, {"ADMIN_ADDR", ":8080"}, {"ADMIN_TOKEN", ""},
+	{"ADMIN_READ_TOKEN", ""}, {"TRUSTED_PROXIES", ""},
 	{"LOG_LEVEL", "info"}, {"LOG_FORMAT", "json"},
 }
 
@@ -149,6 +150,9 @@ func TestFaults(t *testing.T) {
 		{"ADMIN_ADDR", "8080", "ADMIN_ADDR=8080 must be host:port or :port"},
 		{"ADMIN_ADDR", "me:secret@:8080", "ADMIN_ADDR must be host:port or :port and nothing else (its value is not shown)"},
 		{"ADMIN_ADDR", ":80800", "ADMIN_ADDR=:80800 must be host:port or :port"},
+		{"ADMIN_READ_TOKEN", "t", "ADMIN_READ_TOKEN is set without ADMIN_TOKEN: page and API are off without that one"},
+		{"TRUSTED_PROXIES", "proxy.example", "TRUSTED_PROXIES must be addresses and prefixes such as 10.0.0.7,10.1.0.0/16, and not trust every address (its value is not shown)"},
+		{"TRUSTED_PROXIES", "10.0.0.7,0.0.0.0/0", "TRUSTED_PROXIES must be addresses and prefixes such as 10.0.0.7,10.1.0.0/16, and not trust every address (its value is not shown)"},
 		{"LOG_LEVEL", "loud", "LOG_LEVEL must be debug, info, warn or error (its value is not shown)"},
 		{"LOG_FORMAT", "xml", "LOG_FORMAT must be json or text (its value is not shown)"},
 	} {
@@ -159,10 +163,36 @@ func TestFaults(t *testing.T) {
 	}
 	for _, c := range [][2]string{{"LOOKUP_ATTRIBUTE", ""}, {"ADMIN_ADDR", ""}, {"FLEX_RATE", "0"}, {"RETENTION", "0s"}, {"SHUTDOWN_GRACE", "0s"},
 		{"FLEX_URL", "http://[::1]:9"}, {"FLEX_URL", "https://flex-api.twilio.com/"}, {"FLEX_URL", "https://flex-api.dublin.ie1.twilio.com"},
-		{"FLEX_URL", "https://gateway.example/twilio"}, {"FLEX_URL", "https://nottwilio.com/v1"}, {"ADMIN_ADDR", "[fe80::1%eth0]:8080"}, {"ADMIN_ADDR", "worker-1.example:http"}, {"FLEX_URL", "http://localhost:9"}, {"RESULTS_SUBJECT", "interactions.requestsresults"}, {"DATABASE_URL", "host=db user=worker"}} {
+		{"FLEX_URL", "https://gateway.example/twilio"}, {"FLEX_URL", "https://nottwilio.com/v1"}, {"ADMIN_ADDR", "[fe80::1%eth0]:8080"}, {"ADMIN_ADDR", "worker-1.example:http"}, {"TRUSTED_PROXIES", "10.0.0.7, 10.1.0.0/16,fd00::/8"}, {"FLEX_URL", "http://localhost:9"}, {"RESULTS_SUBJECT", "interactions.requestsresults"}, {"DATABASE_URL", "host=db user=worker"}} {
 		setEnv(t, required(c[0], c[1]))
 		if _, err := loadConfig(); err != nil {
 			t.Errorf("%s=%s: %v", c[0], c[1], err)
+		}
+	}
+}
+
+// TestAdminTokens: who may look must not be able to act, and a token that may be guessed is warned of.
+func TestAdminTokens(t *testing.T) {
+	const good = "0123456789abcdef0123"
+	setEnv(t, required("ADMIN_TOKEN", good, "ADMIN_READ_TOKEN", good))
+	if _, err := loadConfig(); err == nil || err.Error() != "ADMIN_READ_TOKEN must not be ADMIN_TOKEN: who may look could act" {
+		t.Error(err)
+	}
+	for _, c := range []struct {
+		act, look string
+		warnings  int
+	}{{good, "", 0}, {good, good + "x", 0}, {good, good[1:], 1}, {"a", "b", 2}} {
+		env := required("ADMIN_TOKEN", c.act)
+		if c.look != "" {
+			env["ADMIN_READ_TOKEN"] = c.look
+		}
+		setEnv(t, env)
+		cfg, err := loadConfig()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if warnings := cfg.warnings(); len(warnings) != c.warnings || strings.Contains(strings.Join(warnings, ""), good[1:]) {
+			t.Errorf("%+v: %v", c, warnings)
 		}
 	}
 }
@@ -401,9 +431,9 @@ func TestDatabaseShown(t *testing.T) {
 // TestUnknownSettings: a mistyped setting is named, by config and at the start; those
 // of other programs are not.
 func TestUnknownSettings(t *testing.T) {
-	setEnv(t, required("FLEX_RATES", "1", "RETRY_MAX_ATTEMPT", "3", "REQUESTS_CA_BUNDLE", "/ca.pem", "NATS_SERVICE_HOST", "10.0.0.1", "LOG_DRIVER", "x", "ADMIN_ADDR", ""))
+	setEnv(t, required("FLEX_RATES", "1", "RETRY_MAX_ATTEMPT", "3", "REQUESTS_CA_BUNDLE", "/ca.pem", "NATS_SERVICE_HOST", "10.0.0.1", "LOG_DRIVER", "x", "ADMIN_ADDR", "", "ADMIN_PASSWORD", "x", "TRUSTED_PROXY", "10.0.0.7"))
 	got := unknownSettings() // and what else the environment of whoever tests has
-	for name, want := range map[string]bool{"FLEX_RATES": true, "RETRY_MAX_ATTEMPT": true, "TWILIO_AUTH_TOKEN": false,
+	for name, want := range map[string]bool{"FLEX_RATES": true, "RETRY_MAX_ATTEMPT": true, "TRUSTED_PROXY": true, "ADMIN_PASSWORD": false, "TWILIO_AUTH_TOKEN": false,
 		"REQUESTS_CA_BUNDLE": false, "NATS_SERVICE_HOST": false, "LOG_DRIVER": false} {
 		if slices.Contains(got, name) != want {
 			t.Errorf("%s among %v, want %v", name, got, want)

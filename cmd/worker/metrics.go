@@ -67,6 +67,7 @@ var (
 	countedDesc   = desc("backlog_counted_timestamp_seconds", "When they were counted last, in Unix time by this machine's clock.")
 	oldestDesc    = desc("requests_oldest_seconds", "Age of the oldest of them.", "state")
 	droppedDesc   = desc("log_lines_dropped_total", "Log lines that standard error did not take in time: nobody has seen them.")
+	refusedDesc   = desc("credentials_refused_total", "Tokens for page and API that were refused: wrong ones, and those that were not looked at since their address had sent too many wrong ones.", "why")
 	natsDesc      = desc("nats_connected", "1 while NATS is connected.")
 	replicaDesc   = desc("replica", "1 for the word that this replica says of itself on /readyz, 0 for the others.", "state")
 	gateDesc      = desc("gate", "1 for the state of the fleet's gate as this replica found it last, 0 for the others.", "state")
@@ -79,7 +80,7 @@ var (
 // Describe sends the descriptions of all that Collect can send.
 func (e *exporter) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{eventsDesc, attemptsDesc, uncountedDesc, releasedDesc, lookupsDesc, twiceDesc, lapsedDesc, expiredDesc, prunedDesc,
-		publishedDesc, failedDesc, requestsDesc, oldestDesc, countedDesc, droppedDesc, natsDesc, replicaDesc, gateDesc, rateDesc, differDesc, createdDesc, lookedUpDesc} {
+		publishedDesc, failedDesc, requestsDesc, oldestDesc, countedDesc, droppedDesc, refusedDesc, natsDesc, replicaDesc, gateDesc, rateDesc, differDesc, createdDesc, lookedUpDesc} {
 		out <- d
 	}
 }
@@ -116,6 +117,8 @@ func (e *exporter) Collect(out chan<- prometheus.Metric) {
 	count(publishedDesc, c.Results.Published.Load())
 	count(failedDesc, c.Results.Failed.Load())
 	count(droppedDesc, e.app.lines.Dropped())
+	count(refusedDesc, e.app.access.Counters.Wrong.Load(), "wrong")
+	count(refusedDesc, e.app.access.Counters.Slowed.Load(), "slowed")
 	connected := 0.0
 	if e.app.nats.IsConnected() {
 		connected = 1

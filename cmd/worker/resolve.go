@@ -94,7 +94,7 @@ func after(wrapped, err error) string {
 // askFlex reads from Flex and TaskRouter for a person, with the settings of the workers.
 func askFlex() (lookup.Finder, time.Duration, error) {
 	cfg, faults := loadConfig()
-	if err := faultsOf(faults, false, "NATS_", "REQUESTS_", "RESULTS_", "DATABASE_URL", "ADMIN_ADDR", "RETENTION", "LOG_", "OTEL_"); err != nil {
+	if err := faultsOf(faults, false, "NATS_", "REQUESTS_", "RESULTS_", "DATABASE_URL", "ADMIN_", "TRUSTED_", "RETENTION", "LOG_", "OTEL_"); err != nil {
 		return nil, 0, err
 	}
 	client, err := flex.New(flex.Config{URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, InsecureHTTP: cfg.FlexInsecureHTTP, Credentials: cfg.credentials,

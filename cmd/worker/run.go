@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/singleflight"
 
+	"flexworker/internal/admin/access"
 	"flexworker/internal/consumer"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
@@ -40,6 +41,7 @@ type app struct {
 	upkeep     *upkeep.Upkeep
 	fleet      *gate.Registry
 	publisher  *results.Publisher
+	access     *access.Access
 	state      *state
 	gateReads  singleflight.Group // of who asks /readyz
 }
@@ -130,6 +132,11 @@ func (a *app) build(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	trusted, err := access.ParseProxies(cfg.TrustedProxies)
+	if err != nil {
+		return fmt.Errorf("TRUSTED_PROXIES: %w", err)
+	}
+	a.access = access.New(access.Config{Token: cfg.AdminToken.Value, ReadToken: cfg.AdminReadToken.Value, Trusted: trusted, Log: a.log})
 	counters := &outbox.Counters{}
 	policy := request.Policy{MinDelay: cfg.RetryMinDelay, MaxDelay: cfg.RetryMaxDelay, MaxAttempts: cfg.RetryMaxAttempts,
 		Settle: cfg.LookupSettle, Undecided: request.Undecided(cfg.UncertainPolicy)}

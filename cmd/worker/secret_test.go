@@ -29,10 +29,13 @@ func TestTokenCharacters(t *testing.T) {
 		"\t0123456789\n\n":    "",
 		"0123456789-_=+/.~$%": "",
 	} {
-		for _, name := range []string{"TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_FILE", "ADMIN_TOKEN", "ADMIN_TOKEN_FILE", "TWILIO_ACCOUNT_SID", "TWILIO_API_SECRET", "TWILIO_API_SECRET_FILE", "TWILIO_API_KEY"} {
+		for _, name := range []string{"TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_FILE", "ADMIN_TOKEN", "ADMIN_TOKEN_FILE", "ADMIN_READ_TOKEN", "ADMIN_READ_TOKEN_FILE", "TWILIO_ACCOUNT_SID", "TWILIO_API_SECRET", "TWILIO_API_SECRET_FILE", "TWILIO_API_KEY"} {
 			env := required()
 			if strings.HasPrefix(name, "TWILIO_API") {
 				env = map[string]string{"DATABASE_URL": "postgres://worker@db/worker", "TWILIO_API_KEY": "SK1", "TWILIO_API_SECRET": "s"}
+			}
+			if strings.HasPrefix(name, "ADMIN_READ") {
+				env["ADMIN_TOKEN"] = "t"
 			}
 			delete(env, strings.TrimSuffix(name, "_FILE"))
 			in := value
