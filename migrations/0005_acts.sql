@@ -26,5 +26,26 @@ COMMENT ON COLUMN outbox_acts.request_id IS 'The request it changed; null for th
 COMMENT ON COLUMN outbox_acts.attempt    IS 'The attempt that the person had seen: the act speaks of that one alone. Null: of none.';
 COMMENT ON COLUMN outbox_acts.was        IS 'What stood there before: the request''s state, or the gate''s.';
 
+-- The idempotency keys of the API: an act is done once for each key, whatever is asked again, of any worker.
+CREATE TABLE outbox_idempotency_keys (
+    key      text        COLLATE "C" PRIMARY KEY,
+    asked    bytea       NOT NULL,
+    who      text        NOT NULL,
+    begun_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    answer   bytea,
+
+    CONSTRAINT key_has_1_to_255_bytes CHECK (octet_length(key) BETWEEN 1 AND 255),
+    CONSTRAINT asked_is_a_sha256 CHECK (octet_length(asked) = 32)
+);
+CREATE INDEX outbox_idempotency_keys_prune ON outbox_idempotency_keys (begun_at);
+
+COMMENT ON TABLE  outbox_idempotency_keys          IS 'Idempotency keys of acts over the API, for 24 hours. The key is written before the act, its answer after it.';
+COMMENT ON COLUMN outbox_idempotency_keys.key      IS 'The header Idempotency-Key, 1 to 255 bytes.';
+COMMENT ON COLUMN outbox_idempotency_keys.asked    IS 'SHA-256 of what was asked under the key: something else is refused.';
+COMMENT ON COLUMN outbox_idempotency_keys.who      IS 'Who asked first.';
+COMMENT ON COLUMN outbox_idempotency_keys.begun_at IS 'When the act began. Keys older than 24 hours are removed by the next act with a key.';
+COMMENT ON COLUMN outbox_idempotency_keys.answer   IS 'The answer to the act, which each repeat gets. Null: the act is under way, or who did it died before the answer: outbox_acts tells whether it was done.';
+
 -- +goose Down
+DROP TABLE outbox_idempotency_keys;
 DROP TABLE outbox_acts;

@@ -181,7 +181,7 @@ func TestCommands(t *testing.T) {
 	if _, out, _ := r.try(env, "migrate", "status"); !strings.Contains(out, "missing ") {
 		t.Errorf("after a step down:\n%s", out)
 	}
-	for _, warned := range []string{"0005_acts.sql back and drops outbox_acts with", "0004_messages.sql back and drops outbox_repeats and outbox_malformed with"} {
+	for _, warned := range []string{"0005_acts.sql back and drops outbox_idempotency_keys and outbox_acts with", "0004_messages.sql back and drops outbox_repeats and outbox_malformed with"} {
 		if status, _, errs := r.try(env, "migrate", "down"); status != 1 || !strings.Contains(errs, warned) {
 			t.Errorf("migrate down: %d %s, want %s", status, errs, warned)
 		}
