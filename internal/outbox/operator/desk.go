@@ -75,6 +75,17 @@ type Act struct {
 	// Attempt is the latest attempt that the person has seen, 0 where there was none. The act changes
 	// nothing once another attempt has been made. Nil: the act speaks of no attempt, as an act on many does.
 	Attempt *int
+	// Seen is the tag under which the person has seen the request. The act changes nothing once the request has another.
+	// It names an attempt, too, where Attempt is nil. "": the act speaks of no tag.
+	Seen Tag
+}
+
+// attempt is the attempt that the act speaks of; nil: of none.
+func (a Act) attempt() *int {
+	if attempt, _, ok := a.Seen.seen(); ok && a.Attempt == nil {
+		return &attempt
+	}
+	return a.Attempt
 }
 
 var (
@@ -92,6 +103,11 @@ var (
 	// ErrOtherAttempt is returned for an act that speaks of an attempt which is no longer the
 	// latest. Nothing was changed.
 	ErrOtherAttempt = errors.New("outbox: another attempt has been made since")
+	// ErrStale is returned for an act that speaks of a tag which the request no longer has. Nothing was changed.
+	ErrStale = errors.New("outbox: the request is no longer as it was seen")
+	// ErrOtherPreview is returned for an act on many whose filter carries the preview of another change or of another
+	// filter. Nothing was changed.
+	ErrOtherPreview = errors.New("outbox: this is not what the preview has shown")
 	// ErrLeftOut is returned for an act on many that went on without the rows which another
 	// session holds locked. The act on the others was done. Do it again for those that were left out.
 	ErrLeftOut = errors.New("outbox: another session holds rows locked")

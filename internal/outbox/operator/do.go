@@ -3,6 +3,7 @@ package operator
 import (
 	"cmp"
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -16,6 +17,8 @@ type Affected struct {
 	Of  map[string]int // how many, by what becomes of them
 	// Locked are those that another session held, so that they were left out.
 	Locked []string
+	// Token is for Filter.Preview, of what Matching gave.
+	Token string
 }
 
 // Matching says what a change would take, of requests whose latest attempt is attempt; nil: whatever it is. It
@@ -26,26 +29,30 @@ func (desk *Desk) Matching(ctx context.Context, c Change, attempt *int, f Filter
 	}
 	rows, err := desk.pool.Query(ctx, `
 		WITH chosen AS MATERIALIZED (
-			SELECT id, request_id, `+c.what+` AS what FROM outbox WHERE`+where+c.can+` AND ($8::integer IS NULL OR attempt = $8)
-			 ORDER BY id LIMIT nullif($7, 0))
-		SELECT what, count(*), (SELECT array_agg(request_id) FROM (SELECT request_id FROM chosen ORDER BY id LIMIT 5) AS first)
-		  FROM chosen GROUP BY what`, f.args(f.Limit, attempt)...)
+			SELECT id, request_id, `+c.what+` AS what FROM outbox WHERE`+where+c.can+` AND ($10::integer IS NULL OR attempt = $10)
+			 ORDER BY id LIMIT nullif($9, 0))
+		SELECT what, count(*), (SELECT array_agg(request_id) FROM (SELECT request_id FROM chosen ORDER BY id LIMIT 5) AS first),
+		       (SELECT max(id) FROM chosen), statement_timestamp()
+		  FROM chosen GROUP BY what`, f.args(nil, f.Limit, attempt)...)
 	if err != nil {
 		return Affected{}, database.Wrap(c.Name, err)
 	}
 	all := Affected{IDs: []string{}, Of: map[string]int{}}
 	var what string
 	var n int
-	_, err = pgx.ForEachRow(rows, []any{&what, &n, &all.IDs}, func() error {
+	var newest int64
+	var at time.Time // before the snapshot: what settles later is not shown
+	_, err = pgx.ForEachRow(rows, []any{&what, &n, &all.IDs, &newest, &at}, func() error {
 		all.Of[what], all.N = n, all.N+n
 		return nil
 	})
+	all.Token = previewOf(c, attempt, f, newest, at.UnixMicro()).token()
 	return all, database.Wrap(c.Name, err)
 }
 
 // Do carries out a change on the requests that the filter chooses and the change takes, and records it, in one
-// statement. Rows are locked in the order of ids. A request whose latest attempt is not the one that the act speaks
-// of is not changed.
+// statement. Rows are locked in the order of ids. A request whose latest attempt or tag is not the one that the act
+// speaks of is not changed.
 //
 // A row that another session holds locked for longer than database.Patience is left out, and named: one row must
 // not keep a thousand others from what a person decided.
@@ -53,10 +60,14 @@ func (desk *Desk) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, 
 	if err := desk.mayAct(a); err != nil {
 		return Affected{}, err
 	}
-	all, _, err := desk.do(ctx, c, a, f, "")
+	shown, err := f.shown(c, a.attempt())
+	if err != nil {
+		return Affected{}, err
+	}
+	all, _, err := desk.do(ctx, c, a, f, shown, "")
 	if database.WaitedForLock(err) && database.RowsLocked(ctx, desk.pool, err, "outbox", "outbox_acts") {
 		var left []int64
-		if all, left, err = desk.do(ctx, c, a, f, "SKIP LOCKED"); len(left) > 0 && err == nil {
+		if all, left, err = desk.do(ctx, c, a, f, shown, "SKIP LOCKED"); len(left) > 0 && err == nil {
 			all.Locked, err = desk.stillMatching(ctx, c, left)
 		}
 	}
@@ -65,13 +76,13 @@ func (desk *Desk) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, 
 
 // do is Do, where locked is empty or SKIP LOCKED. It also returns the ids that matched and were not changed:
 // another session holds the row, or has changed it meanwhile.
-func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, locked string) (Affected, []int64, error) {
-	matches := where + c.can + ` AND ($11::integer IS NULL OR attempt = $11)`
+func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *preview, locked string) (Affected, []int64, error) {
+	matches := where + c.can + ` AND ($13::integer IS NULL OR attempt = $13) AND ($14 = '' OR ` + tagSQL + ` = $14)`
 	var b pgx.Batch
 	b.Queue(`SELECT ` + database.Patiently)
 	b.Queue(`
 		WITH matching AS MATERIALIZED (
-			SELECT id AS match FROM outbox WHERE`+matches+` ORDER BY id LIMIT nullif($7, 0)),
+			SELECT id AS match FROM outbox WHERE`+matches+` ORDER BY id LIMIT nullif($9, 0)),
 		chosen AS MATERIALIZED (
 			SELECT id, state AS was, `+c.what+` AS what FROM outbox JOIN matching ON id = match WHERE`+matches+`
 			 ORDER BY id FOR NO KEY UPDATE OF outbox `+locked+`),
@@ -79,9 +90,9 @@ func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, locked stri
 			UPDATE outbox o SET `+c.set+` FROM chosen WHERE o.id = chosen.id
 			RETURNING o.id, o.request_id, chosen.was, chosen.what),
 		acts AS (
-			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt) SELECT $8, $9, $10, request_id, was, $11 FROM moved)
+			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt) SELECT $10, $11, $12, request_id, was, $13 FROM moved)
 		SELECT match, coalesce(request_id, ''), coalesce(what, '') FROM matching LEFT JOIN moved ON id = match ORDER BY match`,
-		f.args(f.Limit, desk.caller.Name, a.Why, c.Name, a.Attempt)...)
+		f.args(shown, f.Limit, desk.caller.Name, a.Why, c.Name, a.attempt(), string(a.Seen))...)
 	all := Affected{IDs: []string{}, Of: map[string]int{}}
 	sent := desk.pool.SendBatch(ctx, &b)
 	if _, err := sent.Exec(); err != nil {

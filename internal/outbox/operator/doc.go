@@ -19,7 +19,8 @@ They change nothing.
 	Fleet      the workers, their settings, the rate             (desk.go)
 	WhoHolds   the sessions that kept an act waiting             (desk.go)
 	Audit      streams and tables against each other             (audit.go, audit_streams.go)
-	Matching   what a Change would take                          (do.go)
+	Matching   what a Change would take, and a token for Do      (do.go, preview.go)
+	Choices    the acts that one request allows now              (choices.go)
 
 # Acts
 

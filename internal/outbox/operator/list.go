@@ -20,15 +20,21 @@ type Filter struct {
 	OlderThan  time.Duration // since it was received
 	Since      time.Duration // settled within this time before now
 	Limit      int           // 0: ListMost for List, no limit for acts
+	// Preview is the Affected.Token that Matching gave for the same change and filter: Do takes nothing that was not
+	// shown then. "": whatever the filter chooses now.
+	Preview string
 }
 
-// where is the condition of a filter. args gives its parameters, $1 to $6.
+// where is the condition of a filter. args gives its parameters, $1 to $8. Where the filter carries a preview, its ages
+// are those of that time, and what has settled or come since is left out.
 const where = ` ($1::text[] IS NULL OR request_id = ANY($1)) AND ($2 = '' OR state = $2) AND ($3 = '' OR source = $3)
-	AND ($4 = '' OR error_kind = $4) AND ($5::interval = '0' OR received_at < clock_timestamp() - $5::interval)
-	AND ($6::interval = '0' OR settled_at > clock_timestamp() - $6::interval)`
+	AND ($4 = '' OR error_kind = $4) AND ($5::interval = '0' OR received_at < coalesce($8, clock_timestamp()) - $5::interval)
+	AND ($6::interval = '0' OR settled_at > coalesce($8, clock_timestamp()) - $6::interval)
+	AND ($8::timestamptz IS NULL OR id <= $7::bigint AND (settled_at IS NULL OR settled_at <= $8))`
 
-func (f Filter) args(more ...any) []any {
-	return append([]any{f.RequestIDs, string(f.State), f.Source, f.ErrorKind, f.OlderThan, f.Since}, more...)
+func (f Filter) args(shown *preview, more ...any) []any {
+	newest, at := shown.args()
+	return append([]any{f.RequestIDs, string(f.State), f.Source, f.ErrorKind, f.OlderThan, f.Since, newest, at}, more...)
 }
 
 // Row is a request as people see it in a list.
@@ -67,7 +73,7 @@ func (desk *Desk) List(ctx context.Context, f Filter) ([]Row, error) {
 		return nil, err
 	}
 	limit := cmp.Or(f.Limit, ListMost)
-	rows, err := desk.pool.Query(ctx, `SELECT `+rowColumns+` FROM outbox WHERE`+where+` ORDER BY id DESC LIMIT $7`, f.args(limit)...)
+	rows, err := desk.pool.Query(ctx, `SELECT `+rowColumns+` FROM outbox WHERE`+where+` ORDER BY id DESC LIMIT $9`, f.args(nil, limit)...)
 	if err != nil {
 		return nil, database.Wrap("list", err)
 	}

@@ -100,12 +100,15 @@ func (desk *Desk) weigh(ctx context.Context, a Act, requestID string, decision D
 	if r.Request, err = desk.Show(ctx, requestID); err != nil {
 		return r, seen, err
 	}
+	attempt := a.attempt()
 	switch {
-	case a.Attempt != nil && *a.Attempt != r.Request.Attempt:
+	case attempt != nil && *attempt != r.Request.Attempt:
 		return r, seen, ErrOtherAttempt
+	case a.Seen != "" && a.Seen != r.Request.Tag():
+		return r, seen, ErrStale
 	case r.Request.State != request.Uncertain:
 		return r, seen, ErrNotUncertain
-	case a.Attempt == nil:
+	case attempt == nil:
 		return r, seen, ErrNoAttempt
 	case decision.Unverified:
 		return r, seen, nil
@@ -163,8 +166,8 @@ func (desk *Desk) resolveCreated(ctx context.Context, a Act, requestID, sid stri
 		return fmt.Errorf("%w: %s is the interaction of %s: nothing was changed", ErrRefused, sid, *other)
 	}
 	err = desk.resolve(ctx, tx, a, "resolve created", requestID, `
-		state = 'created', due_at = NULL, interaction_sid = $6, task_sid = coalesce(nullif($7, ''), task_sid),
-		assignment_status = nullif($8, ''), response = coalesce($9::text::json, response), for_person_since = NULL, ends_as = NULL,
+		state = 'created', due_at = NULL, interaction_sid = $7, task_sid = coalesce(nullif($8, ''), task_sid),
+		assignment_status = nullif($9, ''), response = coalesce($10::text::json, response), for_person_since = NULL, ends_as = NULL,
 		resolved_by = 'operator', error_kind = NULL, error_message = NULL, settled_at = clock_timestamp()`,
 		sid, seen.TaskSID, seen.AssignmentStatus, database.JSONOrNull(seen.Response))
 	if err != nil {
@@ -189,25 +192,29 @@ func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string) er
 			|| CASE WHEN ends_as IS NULL THEN '' ELSE '; before: ' || coalesce(error_message, '') END`)
 }
 
-// resolve moves the request, if it is still uncertain after the attempt that the act speaks of, and records the act.
+// resolve moves the request, if it is still uncertain after the attempt and under the tag that the act speaks of, and
+// records the act.
 func (desk *Desk) resolve(ctx context.Context, db interface {
 	QueryRow(context.Context, string, ...any) pgx.Row
 }, a Act, act, requestID, set string, args ...any) error {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	var moved, other bool
+	var moved, other, uncertain bool
 	err := db.QueryRow(ctx, `
 		WITH moved AS (
-			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND attempt = $5 RETURNING request_id),
+			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND attempt = $5 AND ($6 = '' OR `+tagSQL+` = $6) RETURNING request_id),
 		acts AS (
 			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt) SELECT $2, $3, $4, request_id, 'uncertain', $5 FROM moved)
-		SELECT EXISTS (SELECT FROM moved), EXISTS (SELECT FROM outbox WHERE request_id = $1 AND attempt <> $5)`,
-		append([]any{requestID, desk.caller.Name, a.Why, act, a.Attempt}, args...)...).Scan(&moved, &other)
+		SELECT EXISTS (SELECT FROM moved), EXISTS (SELECT FROM outbox WHERE request_id = $1 AND attempt <> $5),
+		       EXISTS (SELECT FROM outbox WHERE request_id = $1 AND state = 'uncertain')`,
+		append([]any{requestID, desk.caller.Name, a.Why, act, a.attempt(), string(a.Seen)}, args...)...).Scan(&moved, &other, &uncertain)
 	switch {
 	case err != nil || moved:
 		return database.Wrap("resolve", err)
 	case other:
 		return ErrOtherAttempt
+	case uncertain && a.Seen != "":
+		return ErrStale
 	default:
 		return ErrNotUncertain
 	}

@@ -134,15 +134,15 @@ func (d Detail) Since(seen int) string {
 			if from.IsZero() || h.StartedAt.Before(from) {
 				from = h.StartedAt
 			}
-			after = append(after, fmt.Sprintf("attempt %d by %s at %s: %s", h.Number, h.Worker, request.ShowTime(h.StartedAt), words(h.Outcome)))
+			after = append(after, h.said())
 		}
 	}
 	if d.State == request.Sending {
-		after = append(after, fmt.Sprintf("attempt %d by %s is under way", d.Attempt, said(d.LeasedBy)))
+		after = append(after, d.underWay())
 	}
 	for _, act := range d.Acts {
 		if act.Attempt != nil && *act.Attempt >= seen || !from.IsZero() && act.At.After(from) {
-			after = append([]string{fmt.Sprintf("%s by %s at %s (%s)", act.Act, act.Who, request.ShowTime(act.At), act.Why)}, after...)
+			after = append([]string{act.said()}, after...)
 		}
 	}
 	return strings.Join(after, "; ")

@@ -1,0 +1,181 @@
+package operator_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"flexworker/internal/outbox/operator"
+	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/pgtest"
+)
+
+// chosen are the choices as lines: the act, "unverified" where it has to be, and what becomes of the request.
+func chosen(t *testing.T, s *rig, id string) string {
+	t.Helper()
+	choices, err := s.desk.Choices(t.Context(), id)
+	if err != nil {
+		t.Fatal(id, err)
+	}
+	lines := make([]string, len(choices))
+	for i, c := range choices {
+		lines[i] = c.Act + ": " + c.Becomes
+		if c.Unverified {
+			lines[i] = c.Act + ", unverified: " + c.Becomes
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+func TestChoices(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	everyState(t, s)
+	const (
+		again     = "retry: It is sent again."
+		published = "\nrepublish: It is published again."
+	)
+	for id, want := range map[string]string{
+		"pending": "cancel: It is cancelled.",
+		"sending": "",
+		"uncertain": "resolve created: It is created under the sid that you give.\n" +
+			"resolve absent, unverified: It is sent again: if it exists all the same, a person is called twice.\n" +
+			"cancel: It is uncertain, never sent again: lookups go on and may adopt it.\nlookup: It is looked up now.",
+		"created":   "republish: It is published again.",
+		"rejected":  again + published,
+		"abandoned": again + published,
+		"expired":   "retry: It is sent; its expires_at has passed and no longer counts." + published,
+		"cancelled": "retry: It is sent." + published,
+		"faulty":    "republish: It is published again.",
+	} {
+		if got := chosen(t, s, id); got != want {
+			t.Errorf("%s:\n%s\nwant:\n%s", id, got, want)
+		}
+	}
+	if _, err := s.desk.Choices(t.Context(), "nobody"); !errors.Is(err, operator.ErrUnknown) {
+		t.Error(err)
+	}
+}
+
+// TestChoicesOfUncertain: what a lookup may still find is decided unverified, and what waits for an end or was
+// cancelled is not sent again.
+func TestChoicesOfUncertain(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "r", 1, keyed)
+	uncertainAgain(t, s)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET lookup_attribute = 'interaction_request'`)
+	for _, c := range [][2]string{
+		{`UPDATE outbox SET priority = 0`, "resolve absent, unverified: It is sent again"},
+		{`UPDATE outbox SET for_person_since = now()`, "resolve absent: It is sent again"},
+		{`UPDATE outbox SET ends_as = 'abandoned'`, "resolve absent: It is abandoned, the end that it waits for."},
+		{`UPDATE outbox SET cancel_requested_at = now()`, "resolve absent: It is cancelled, and never sent again."},
+	} {
+		pgtest.Exec(t, s.pool, c[0])
+		if got := chosen(t, s, "r-1"); !strings.Contains(got, c[1]) {
+			t.Errorf("%s:\n%s", c[0], got)
+		}
+	}
+	if err := s.resolve(t, "r-1", absent); err != nil {
+		t.Fatal(err)
+	}
+	const want = "retry: It is looked up before it is sent again.\nretry, unverified: It is sent again unasked: if an attempt has created it, a person is called twice."
+	if got := chosen(t, s, "r-1"); got != want {
+		t.Error(got)
+	}
+}
+
+// TestPreviewBinds: an act that carries a preview's token takes what was shown, and nothing else.
+func TestPreviewBinds(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	abandon := func(ids ...string) {
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'abandoned', attempt = 1, due_at = NULL, error_kind = 'http_503', settled_at = clock_timestamp() WHERE request_id = ANY ($1)`, ids)
+	}
+	mustAdd(t, s, "old", 5)
+	abandon("old-1", "old-2", "old-4")
+	f := operator.Filter{State: request.Abandoned}
+	shown, err := s.desk.Matching(t.Context(), operator.ToRetry(false), nil, f)
+	if err != nil || shown.N != 3 {
+		t.Fatal(shown, err)
+	}
+	mustAdd(t, s, "new", 1)
+	abandon("new-1", "old-3")
+	for name, c := range map[string]struct {
+		change operator.Change
+		filter operator.Filter
+		token  string
+	}{
+		"another change":  {operator.ToRepublish(), f, shown.Token},
+		"unverified":      {operator.ToRetry(true), f, shown.Token},
+		"another filter":  {operator.ToRetry(false), operator.Filter{}, shown.Token},
+		"no token":        {operator.ToRetry(false), f, "x"},
+		"no base64":       {operator.ToRetry(false), f, "ä"},
+		"an empty object": {operator.ToRetry(false), f, "e30"},
+	} {
+		c.filter.Preview = c.token
+		if all, err := s.desk.Do(t.Context(), c.change, aTest, c.filter); !errors.Is(err, operator.ErrOtherPreview) || all.N != 0 {
+			t.Errorf("%s: %v, %v", name, all, err)
+		}
+	}
+	f.Preview = shown.Token
+	if ids, err := s.retry(t.Context(), aTest, f); err != nil || !slices.Equal(ids, []string{"old-1", "old-2", "old-4"}) {
+		t.Error(ids, err)
+	}
+	if ids, err := s.retry(t.Context(), aTest, f); err != nil || len(ids) != 0 {
+		t.Error("done twice", ids, err)
+	}
+}
+
+// TestPreviewOfFew: a limit counts what was shown: nothing moves up into the place of what another has taken meanwhile.
+func TestPreviewOfFew(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "r", 4)
+	f := operator.Filter{Limit: 2}
+	shown, err := s.desk.Matching(t.Context(), operator.ToCancel(), nil, f)
+	if err != nil || shown.N != 2 {
+		t.Fatal(shown, err)
+	}
+	if _, err := s.cancel(t.Context(), aTest, operator.Filter{RequestIDs: []string{"r-1"}}); err != nil {
+		t.Fatal(err)
+	}
+	f.Preview = shown.Token
+	if ids, err := s.cancel(t.Context(), aTest, f); err != nil || !slices.Equal(ids, []string{"r-2"}) {
+		t.Error(ids, err)
+	}
+	none, err := s.desk.Matching(t.Context(), operator.ToLookUp(), nil, operator.Filter{})
+	if err != nil || none.N != 0 || none.Token == "" {
+		t.Fatal(none, err)
+	}
+	uncertainAgain(t, s)
+	if ids, err := s.do(t.Context(), operator.ToLookUp(), aTest, operator.Filter{Preview: none.Token}); err != nil || len(ids) != 0 {
+		t.Error("nothing was shown", ids, err)
+	}
+}
+
+// TestPreviewOfAge: an age is that at the time of the preview, also of what came before the newest that was shown.
+func TestPreviewOfAge(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	ids := mustAdd(t, s, "r", 2)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET received_at = clock_timestamp() - interval '2 hours' WHERE request_id = 'r-2'`)
+	var f operator.Filter
+	if err := s.pool.QueryRow(t.Context(), `SELECT clock_timestamp() - received_at + interval '1 second' FROM outbox WHERE request_id = 'r-1'`).Scan(&f.OlderThan); err != nil {
+		t.Fatal(err)
+	}
+	shown, err := s.desk.Matching(t.Context(), operator.ToCancel(), nil, f)
+	if err != nil || shown.N != 1 {
+		t.Fatal(shown, err)
+	}
+	pgtest.Exec(t, s.pool, `SELECT pg_sleep_until(received_at + $1) FROM outbox WHERE request_id = 'r-1'`, f.OlderThan)
+	if now, err := s.desk.Matching(t.Context(), operator.ToCancel(), nil, f); err != nil || now.N != len(ids) {
+		t.Fatal(now, err)
+	}
+	f.Preview = shown.Token
+	if ids, err := s.cancel(t.Context(), aTest, f); err != nil || fmt.Sprint(ids) != "[r-2]" {
+		t.Error(ids, err)
+	}
+}
