@@ -127,6 +127,10 @@ CREATE INDEX outbox_prune   ON outbox (settled_at, id)       WHERE published_at 
 -- request's own key, and a lookup, prove whose it is, and stand whatever another request was told before.
 CREATE INDEX outbox_sid     ON outbox USING hash (interaction_sid) WHERE interaction_sid IS NOT NULL;
 CREATE INDEX outbox_publish ON outbox (settled_at, id)       WHERE settled_at IS NOT NULL AND published_at IS NULL;
+-- For people: what failed, how, and of late. Only what settles without an interaction pays for it. The columns behind
+-- INCLUDE answer by which kind, status and code without a look at the rows; their values are short words and numbers of ours.
+CREATE INDEX outbox_failed  ON outbox (settled_at, id) INCLUDE (state, error_kind, http_status, twilio_code)
+    WHERE state IN ('rejected', 'abandoned', 'expired', 'cancelled');
 
 COMMENT ON TABLE  outbox                   IS 'One row a request: what was asked, where it stands, what came of it. States: docs/operating.md, and the package comment of internal/outbox.';
 COMMENT ON COLUMN outbox.id                IS 'Our own number; rows are locked in its order.';

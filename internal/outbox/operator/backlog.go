@@ -25,7 +25,7 @@ func (desk *Desk) Backlog(ctx context.Context) ([]Backlog, error) {
 	}
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	rows, err := desk.pool.Query(ctx, backlogSQL)
+	rows, err := desk.reads.Query(ctx, backlogSQL)
 	if err != nil {
 		return nil, database.Wrap("backlog", err)
 	}

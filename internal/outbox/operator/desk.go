@@ -17,6 +17,7 @@ import (
 // nothing else does. It is safe for concurrent use.
 type Desk struct {
 	pool   *pgxpool.Pool
+	reads  *pgxpool.Pool
 	caller Caller
 	asks   Asks
 }
@@ -44,11 +45,23 @@ type Asks func() (f lookup.Finder, settle time.Duration, err error)
 // NewDesk gives a Desk for one caller, which reads and writes through pool. It begins nothing by itself. asks may be nil
 // where nothing is resolved, or all of it unverified.
 func NewDesk(pool *pgxpool.Pool, caller Caller, asks Asks) *Desk {
-	return &Desk{pool: pool, caller: caller, asks: asks}
+	return &Desk{pool: pool, reads: pool, caller: caller, asks: asks}
 }
 
 // For is the same Desk for another caller.
-func (desk *Desk) For(caller Caller) *Desk { return NewDesk(desk.pool, caller, desk.asks) }
+func (desk *Desk) For(caller Caller) *Desk {
+	other := *desk
+	other.caller = caller
+	return &other
+}
+
+// ReadingFrom is the same Desk, which answers questions through a pool of their own, so that whoever looks never takes a
+// connection from what has to be done. The statement_timeout of these connections says when a question is ErrTooSlow.
+func (desk *Desk) ReadingFrom(reads *pgxpool.Pool) *Desk {
+	other := *desk
+	other.reads = reads
+	return &other
+}
 
 // mayLook refuses a question of who may not look.
 func (desk *Desk) mayLook() error {
@@ -91,6 +104,11 @@ func (a Act) attempt() *int {
 var (
 	// ErrForbidden is returned to a caller without the right to what they ask. Nothing was read or changed.
 	ErrForbidden = errors.New("outbox: not permitted")
+	// ErrTooSlow is returned for a question that takes longer than its connection or its context lets it. It may be asked
+	// again, narrower. It does not say that Postgres is away.
+	ErrTooSlow = errors.New("outbox: it takes too long to read this")
+	// ErrCursor is returned for a cursor that this list has not given.
+	ErrCursor = errors.New("outbox: this is no cursor of this list")
 	// ErrNoReason is returned for an act without a reason, or of a caller without a name. Nothing was changed.
 	ErrNoReason = errors.New("outbox: an act wants to know who does it and why: both are recorded")
 	// ErrUnknown is returned for an id that no request has.
@@ -123,7 +141,7 @@ func (desk *Desk) WhoHolds(ctx context.Context, err error) []database.Holder {
 	if desk.mayLook() != nil || (!database.WaitedForLock(err) && !errors.Is(err, ErrLeftOut)) {
 		return nil
 	}
-	holders, _ := database.Holders(ctx, desk.pool, heldLong) // the caller reports err in any case
+	holders, _ := database.Holders(ctx, desk.reads, heldLong) // the caller reports err in any case
 	return holders
 }
 
@@ -132,5 +150,5 @@ func (desk *Desk) Fleet(ctx context.Context) (gate.Fleet, error) {
 	if err := desk.mayLook(); err != nil {
 		return gate.Fleet{}, err
 	}
-	return gate.ReadFleet(ctx, desk.pool)
+	return gate.ReadFleet(ctx, desk.reads)
 }

@@ -27,15 +27,17 @@ func (desk *Desk) Matching(ctx context.Context, c Change, attempt *int, f Filter
 	if err := desk.mayLook(); err != nil {
 		return Affected{}, err
 	}
-	rows, err := desk.pool.Query(ctx, `
+	var args params
+	sql := `
 		WITH chosen AS MATERIALIZED (
-			SELECT id, request_id, `+c.what+` AS what FROM outbox WHERE`+where+c.can+` AND ($10::integer IS NULL OR attempt = $10)
-			 ORDER BY id LIMIT nullif($9, 0))
+			SELECT id, request_id, ` + c.what + ` AS what FROM outbox WHERE ` + f.where(&args, nil) + c.can + ofAttempt(&args, attempt) + `
+			 ORDER BY id LIMIT nullif(` + args.add(f.Limit) + `::bigint, 0))
 		SELECT what, count(*), (SELECT array_agg(request_id) FROM (SELECT request_id FROM chosen ORDER BY id LIMIT 5) AS first),
 		       (SELECT max(id) FROM chosen), statement_timestamp()
-		  FROM chosen GROUP BY what`, f.args(nil, f.Limit, attempt)...)
+		  FROM chosen GROUP BY what`
+	rows, err := desk.reads.Query(ctx, sql, args...)
 	if err != nil {
-		return Affected{}, database.Wrap(c.Name, err)
+		return Affected{}, unread(c.Name, err)
 	}
 	all := Affected{IDs: []string{}, Of: map[string]int{}}
 	var what string
@@ -47,7 +49,15 @@ func (desk *Desk) Matching(ctx context.Context, c Change, attempt *int, f Filter
 		return nil
 	})
 	all.Token = previewOf(c, attempt, f, newest, at.UnixMicro()).token()
-	return all, database.Wrap(c.Name, err)
+	return all, unread(c.Name, err)
+}
+
+// ofAttempt is a further condition on a request: that attempt is its latest. nil: whichever is.
+func ofAttempt(args *params, attempt *int) string {
+	if attempt == nil {
+		return ""
+	}
+	return ` AND attempt = ` + args.add(*attempt) + `::integer`
 }
 
 // Do carries out a change on the requests that the filter chooses and the change takes, and records it, in one
@@ -77,22 +87,27 @@ func (desk *Desk) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, 
 // do is Do, where locked is empty or SKIP LOCKED. It also returns the ids that matched and were not changed:
 // another session holds the row, or has changed it meanwhile.
 func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *preview, locked string) (Affected, []int64, error) {
-	matches := where + c.can + ` AND ($13::integer IS NULL OR attempt = $13) AND ($14 = '' OR ` + tagSQL + ` = $14)`
-	var b pgx.Batch
-	b.Queue(`SELECT ` + database.Patiently)
-	b.Queue(`
+	var args params
+	matches := f.where(&args, shown) + c.can + ofAttempt(&args, a.attempt())
+	if a.Seen != "" {
+		matches += ` AND ` + tagSQL + ` = ` + args.add(string(a.Seen)) + `::text`
+	}
+	sql := `
 		WITH matching AS MATERIALIZED (
-			SELECT id AS match FROM outbox WHERE`+matches+` ORDER BY id LIMIT nullif($9, 0)),
+			SELECT id AS match FROM outbox WHERE ` + matches + ` ORDER BY id LIMIT nullif(` + args.add(f.Limit) + `::bigint, 0)),
 		chosen AS MATERIALIZED (
-			SELECT id, state AS was, `+c.what+` AS what FROM outbox JOIN matching ON id = match WHERE`+matches+`
-			 ORDER BY id FOR NO KEY UPDATE OF outbox `+locked+`),
+			SELECT id, state AS was, ` + c.what + ` AS what FROM outbox JOIN matching ON id = match WHERE ` + matches + `
+			 ORDER BY id FOR NO KEY UPDATE OF outbox ` + locked + `),
 		moved AS (
-			UPDATE outbox o SET `+c.set+` FROM chosen WHERE o.id = chosen.id
+			UPDATE outbox o SET ` + c.set + ` FROM chosen WHERE o.id = chosen.id
 			RETURNING o.id, o.request_id, chosen.was, chosen.what),
 		acts AS (
-			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt) SELECT $10, $11, $12, request_id, was, $13 FROM moved)
-		SELECT match, coalesce(request_id, ''), coalesce(what, '') FROM matching LEFT JOIN moved ON id = match ORDER BY match`,
-		f.args(shown, f.Limit, desk.caller.Name, a.Why, c.Name, a.attempt(), string(a.Seen))...)
+			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt)
+			SELECT ` + args.add(desk.caller.Name) + `::text, ` + args.add(a.Why) + `::text, ` + args.add(c.Name) + `::text, request_id, was, ` + args.add(a.attempt()) + `::integer FROM moved)
+		SELECT match, coalesce(request_id, ''), coalesce(what, '') FROM matching LEFT JOIN moved ON id = match ORDER BY match`
+	var b pgx.Batch
+	b.Queue(`SELECT ` + database.Patiently)
+	b.Queue(sql, args...)
 	all := Affected{IDs: []string{}, Of: map[string]int{}}
 	sent := desk.pool.SendBatch(ctx, &b)
 	if _, err := sent.Exec(); err != nil {

@@ -20,11 +20,11 @@ func (desk *Desk) Explain(ctx context.Context, requestID string) (string, error)
 	if err != nil {
 		return "", err
 	}
-	g, err := gate.Read(ctx, desk.pool)
+	g, err := gate.Read(ctx, desk.reads)
 	if err != nil {
 		return "", err
 	}
-	f, err := gate.ReadFleet(ctx, desk.pool)
+	f, err := gate.ReadFleet(ctx, desk.reads)
 	if err != nil {
 		return "", err
 	}

@@ -16,7 +16,7 @@ func TestFilter(t *testing.T) {
 	t.Parallel()
 	s := newRig(t)
 	everyState(t, s)
-	pgtest.Exec(t, s.pool, `UPDATE outbox SET received_at = received_at - interval '2 hours' WHERE request_id IN ('pending', 'created')`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET received_at = received_at - interval '2 hours' WHERE request_id IN ('abandoned', 'cancelled', 'created')`)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET settled_at = settled_at - interval '2 hours' WHERE request_id = 'created'`)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET source = 'shop' WHERE request_id IN ('sending', 'expired')`)
 	for _, tt := range []struct {
@@ -28,12 +28,13 @@ func TestFilter(t *testing.T) {
 		{operator.Filter{State: request.Rejected}, "faulty rejected"},
 		{operator.Filter{Source: "shop"}, "expired sending"},
 		{operator.Filter{ErrorKind: "http_400"}, "rejected"},
-		{operator.Filter{OlderThan: time.Hour}, "created pending"},
+		{operator.Filter{OlderThan: time.Hour}, "abandoned cancelled created"},
 		{operator.Filter{Since: time.Hour}, "abandoned cancelled expired faulty rejected"},
 		{operator.Filter{RequestIDs: []string{"expired", "nobody"}}, "expired"},
 		{operator.Filter{RequestIDs: []string{}}, ""},
 		{operator.Filter{State: "nonsense"}, ""},
 		{operator.Filter{State: request.Created, OlderThan: time.Hour}, "created"},
+		{operator.Filter{State: request.Pending, OlderThan: time.Hour}, ""},
 	} {
 		rows, err := s.desk.List(t.Context(), tt.f)
 		if err != nil {
@@ -43,7 +44,11 @@ func TestFilter(t *testing.T) {
 		for _, r := range rows {
 			ids = append(ids, r.RequestID)
 		}
-		slices.Reverse(ids) // the newest is first
+		if tt.f.State.Final() || tt.f.Since != 0 {
+			slices.Sort(ids) // the last to settle is first
+		} else {
+			slices.Reverse(ids) // the newest is first
+		}
 		if got := strings.Join(ids, " "); got != tt.want {
 			t.Errorf("%+v gives %s, want %s", tt.f, got, tt.want)
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"time"
 )
 
 // A preview is what an act on many was shown to take: nothing else is taken by the act that carries its token, however
@@ -43,13 +42,4 @@ func (f Filter) shown(c Change, attempt *int) (*preview, error) {
 		return nil, ErrOtherPreview
 	}
 	return &p, nil
-}
-
-// args are the preview as parameters of where: nulls, where there is none.
-func (p *preview) args() (newest *int64, at *time.Time) {
-	if p == nil {
-		return nil, nil
-	}
-	then := time.UnixMicro(p.At)
-	return &p.Newest, &then
 }

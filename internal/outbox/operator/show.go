@@ -10,7 +10,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"flexworker/internal/database"
 	"flexworker/internal/outbox/request"
 )
 
@@ -31,13 +30,17 @@ type History struct {
 
 // Done is one act of a person.
 type Done struct {
-	At      time.Time `json:"at"`
-	Who     string    `json:"who"`
-	Why     string    `json:"why"`
-	Act     string    `json:"act"`
-	Was     string    `json:"was"`
-	Attempt *int      `json:"attempt"` // the attempt it speaks of; nil: of none
+	ID        int64     `json:"id"`
+	At        time.Time `json:"at"`
+	Who       string    `json:"who"`
+	Why       string    `json:"why"`
+	Act       string    `json:"act"`
+	RequestID *string   `json:"request_id"` // nil: of the gate
+	Attempt   *int      `json:"attempt"`    // the attempt it speaks of; nil: of none
+	Was       string    `json:"was"`
 }
+
+const doneColumns = `id, at, who, why, act, request_id, attempt, was`
 
 // Detail is all that is known of one request.
 type Detail struct {
@@ -84,11 +87,17 @@ func (d Detail) NotBefore() time.Time {
 // Show reads one request with its history and what people did to it.
 func (desk *Desk) Show(ctx context.Context, requestID string) (Detail, error) {
 	var d Detail
-	if err := desk.mayLook(); err != nil {
-		return d, err
+	err := desk.read(ctx, "show", func(tx pgx.Tx) error { return d.read(ctx, tx, requestID) })
+	if errors.Is(err, pgx.ErrNoRows) {
+		return d, ErrUnknown
 	}
+	return d, err
+}
+
+// read reads a request by its id. It fails with pgx.ErrNoRows.
+func (d *Detail) read(ctx context.Context, tx pgx.Tx, requestID string) error {
 	var id int64
-	err := desk.pool.QueryRow(ctx, `
+	err := tx.QueryRow(ctx, `
 		SELECT `+rowColumns+`, id, leased_by, leased_until, expires_at, lookup_key, lookup_attribute, lookups, attempt_began_at,
 		       uncertain_since, answered, undecided, for_person_since, cancel_requested_at, resolved_by,
 		       task_sid, revision, stream_sequence, announced_at, `+request.WorkspaceSQL+`, request, clock_timestamp(),
@@ -97,28 +106,18 @@ func (desk *Desk) Show(ctx context.Context, requestID string) (Detail, error) {
 		&d.LeasedBy, &d.LeasedUntil, &d.ExpiresAt, &d.LookupKey, &d.LookupAttribute, &d.Lookups, &d.AttemptBeganAt,
 		&d.UncertainSince, &d.Answered, &d.Undecided, &d.ForPersonSince, &d.CancelRequestedAt, &d.ResolvedBy,
 		&d.TaskSID, &d.Revision, &d.StreamSequence, &d.AnnouncedAt, &d.Workspace, (*[]byte)(&d.Request), &d.Now, &d.Repeats)...)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return d, ErrUnknown
-	}
 	if err != nil {
-		return d, database.Wrap("show", err)
+		return err
 	}
-	history, err := desk.pool.Query(ctx, `
+	d.History, err = rowsOf[History](ctx, tx, `
 		SELECT kind, number, worker, started_at, (extract(epoch FROM took) * 1000)::bigint, http_status, twilio_code,
 		       twilio_request_id, outcome, error, applied
 		  FROM outbox_attempts WHERE outbox_id = $1 ORDER BY id`, id)
 	if err != nil {
-		return d, database.Wrap("show", err)
+		return err
 	}
-	if d.History, err = pgx.CollectRows(history, pgx.RowToStructByPos[History]); err != nil {
-		return d, database.Wrap("show", err)
-	}
-	acts, err := desk.pool.Query(ctx, `SELECT at, who, why, act, was, attempt FROM outbox_acts WHERE request_id = $1 ORDER BY id`, requestID)
-	if err != nil {
-		return d, database.Wrap("show", err)
-	}
-	d.Acts, err = pgx.CollectRows(acts, pgx.RowToStructByPos[Done])
-	return d, database.Wrap("show", err)
+	d.Acts, err = rowsOf[Done](ctx, tx, `SELECT `+doneColumns+` FROM outbox_acts WHERE request_id = $1 ORDER BY id`, requestID)
+	return err
 }
 
 // Since says in words what has happened to a request since the attempt that somebody has

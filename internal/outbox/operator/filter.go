@@ -1,0 +1,78 @@
+package operator
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
+)
+
+// Filter chooses requests. A zero field does not restrict.
+type Filter struct {
+	RequestIDs     []string
+	State          request.State
+	Source         string
+	ErrorKind      string
+	HTTPStatus     int           // of the latest attempt
+	TwilioCode     int           // of the latest attempt
+	ForPerson      bool          // uncertain, and waits for a person
+	OlderThan      time.Duration // since it was received
+	ReceivedAfter  time.Time     // or at that moment
+	ReceivedBefore time.Time
+	Since          time.Duration // settled within this time before now
+	Limit          int           // 0: ListMost for a page, no limit for acts
+	// Preview is the Affected.Token that Matching gave for the same change and filter: Do takes nothing that was not
+	// shown then. "": whatever the filter chooses now.
+	Preview string
+}
+
+// failed is true of what has settled without an interaction, which the index outbox_failed has.
+const failed = `state IN ('rejected', 'abandoned', 'expired', 'cancelled')`
+
+// inState is the condition of a state in SQL, written out, so that a kept plan too knows which partial indexes answer it.
+// It is false of what is no state.
+func inState(s request.State) string {
+	switch {
+	case !slices.Contains(request.States[:], s):
+		return `false`
+	case s == request.Pending: // each half is a partial index
+		return `(state = 'pending' AND attempt = 0 OR state = 'pending' AND attempt > 0)`
+	default:
+		return `state = '` + string(s) + `'`
+	}
+}
+
+// where is the condition of a filter in SQL, with its parameters behind those in args. Where shown is not nil, ages are
+// those of that preview, and what has settled or come since is left out.
+func (f Filter) where(args *params, shown *preview) string {
+	now := `now()`
+	all := []string{"true"}
+	if shown != nil {
+		now = args.add(time.UnixMicro(shown.At)) + `::timestamptz`
+		all = append(all, `id <= `+args.add(shown.Newest)+`::bigint AND (settled_at IS NULL OR settled_at <= `+now+`)`)
+	}
+	and := func(restricts bool, condition func() string) {
+		if restricts {
+			all = append(all, condition())
+		}
+	}
+	and(f.RequestIDs != nil, func() string { return `request_id = ANY (` + args.add(f.RequestIDs) + `::text[])` })
+	and(f.State != "", func() string { return inState(f.State) })
+	and(f.Source != "", func() string { return `source = ` + args.add(f.Source) + `::text` })
+	and(f.ErrorKind != "", func() string { return `error_kind = ` + args.add(f.ErrorKind) + `::text` })
+	and(f.HTTPStatus != 0, func() string { return `http_status = ` + args.add(f.HTTPStatus) + `::integer` })
+	and(f.TwilioCode != 0, func() string { return `twilio_code = ` + args.add(f.TwilioCode) + `::integer` })
+	and(f.ForPerson, func() string { return `state = 'uncertain' AND ` + results.ForPerson })
+	and(f.OlderThan != 0, func() string { return `received_at < ` + now + ` - ` + args.add(f.OlderThan) + `::interval` })
+	and(!f.ReceivedAfter.IsZero(), func() string { return `received_at >= ` + args.add(f.ReceivedAfter) + `::timestamptz` })
+	and(!f.ReceivedBefore.IsZero(), func() string { return `received_at < ` + args.add(f.ReceivedBefore) + `::timestamptz` })
+	and(f.Since != 0, func() string { return settledWithin(args, now, f.Since) })
+	return strings.Join(all, " AND ")
+}
+
+// settledWithin is true of what settled within a time before now.
+func settledWithin(args *params, now string, d time.Duration) string {
+	return `settled_at > ` + now + ` - ` + args.add(d) + `::interval`
+}
