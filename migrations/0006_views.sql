@@ -22,7 +22,8 @@ COMMENT ON VIEW outbox_backlog IS 'What is not finished: number of requests and 
 -- A command is one line that can be typed as it stands: an id, which its sender chose, is quoted for a POSIX shell and
 -- stands behind --, since it may begin with a hyphen.
 CREATE VIEW outbox_attention AS
-    SELECT 'request' AS what, request_id AS id, source, coalesce(for_person_since, uncertain_since) AS since,
+    -- since is what the loops' indexes are ordered by: the rows that wait longest are read without the others.
+    SELECT 'request' AS what, request_id AS id, source, coalesce(for_person_since, '-infinity') AS since,
            'may exist, and no lookup can tell: ' || coalesce(error_message, error_kind) AS why,
            'worker explain -- ''' || replace(request_id, '''', '''\''''') || '''' AS command
       FROM outbox WHERE state = 'uncertain' AND coalesce(for_person_since, '-infinity') > '-infinity'
@@ -40,15 +41,12 @@ CREATE VIEW outbox_attention AS
       FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < clock_timestamp() - interval '5 minutes';
 COMMENT ON VIEW outbox_attention IS 'What a person must look at, why, and the one command that leads on.';
 
--- Within the hour: settled rows are read by the index of retention, and no older ones.
+-- Within the hour: of settled rows, none is read but those that failed since.
 CREATE VIEW outbox_failures AS
     SELECT state, source, request #>> '{routing,properties,workspace_sid}' AS workspace_sid, error_kind, http_status, twilio_code,
            left(error_message, 200) AS error_message, count(*) AS requests, max(at) AS latest
       FROM (SELECT state, source, request, error_kind, http_status, twilio_code, error_message, settled_at AS at
-              FROM outbox WHERE published_at IS NOT NULL AND settled_at > clock_timestamp() - interval '1 hour' AND state <> 'created'
-            UNION ALL
-            SELECT state, source, request, error_kind, http_status, twilio_code, error_message, settled_at
-              FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at > clock_timestamp() - interval '1 hour' AND state <> 'created'
+              FROM outbox WHERE state IN ('rejected', 'abandoned', 'expired', 'cancelled') AND settled_at > now() - interval '1 hour'
             UNION ALL
             SELECT state, source, request, error_kind, http_status, twilio_code, error_message, coalesce(attempt_began_at, received_at)
               FROM outbox WHERE state = 'pending' AND attempt > 0 AND error_kind IS NOT NULL) AS part

@@ -123,7 +123,10 @@ func statusText(all operator.Status) string {
 		say("    %s %s: %s", a.What, short(a.ID, 40), short(deref(a.Why), 42))
 		say("        %s", a.Command)
 	}
-	if more := all.Waiting - int64(len(all.Attention)); more > 0 {
+	switch more := all.Waiting - len(all.Attention); {
+	case all.Waiting > operator.WaitingMost:
+		say("    and more than %d more: TABLE outbox_attention", more-1)
+	case more > 0:
 		say("    and %d more: TABLE outbox_attention", more)
 	}
 	return b.String()

@@ -1,13 +1,17 @@
 package operator
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/request"
 )
 
 // Unfinished is a row of outbox_backlog.
@@ -41,73 +45,144 @@ type Failure struct {
 	Latest       time.Time `json:"latest"`
 }
 
-// Status is the fleet and its work at one glance.
-type Status struct {
+// FailingKind are requests that fare the same, as far as kind, status and Twilio code tell: a Filter chooses them.
+type FailingKind struct {
+	State      request.State `json:"state"`
+	ErrorKind  *string       `json:"error_kind"`
+	HTTPStatus *int          `json:"http_status"`
+	TwilioCode *int          `json:"twilio_code"`
+	Requests   int           `json:"requests"`
+	Latest     time.Time     `json:"latest"`
+}
+
+// Now is the fleet at one glance. How many requests are not finished is for Backlog to say, now and then.
+type Now struct {
 	Gate  gate.Status `json:"gate"`
 	Fleet gate.Fleet  `json:"fleet"`
 	// Holders are the sessions that may keep the workers waiting.
-	Holders    []database.Holder `json:"holders"`
-	Unfinished []Unfinished      `json:"unfinished"`
-	// Attention has the first StatusMost of Waiting rows, the longest waiting first.
+	Holders []database.Holder `json:"holders"`
+	// Attention has the first StatusMost of Waiting rows, the longest waiting first. Waiting is counted up to WaitingMost.
 	Attention []Attention `json:"attention"`
-	Waiting   int64       `json:"waiting"`
-	// Failures are the StatusMost most frequent.
-	Failures []Failure `json:"failures"`
+	Waiting   int         `json:"waiting"`
+	// Failing are the StatusMost most frequent kinds: of what settled within the last hour without an interaction, and of
+	// what is tried again after a failure. Where Cut, there were more than failedMost of the ones or retriedMost of the
+	// others, and the newest, or some, are counted.
+	Failing []FailingKind `json:"failing"`
+	Cut     bool          `json:"failing_cut"`
+	// Total is about how many requests the table has, by its latest ANALYZE; -1: nobody knows.
+	Total int64 `json:"total"`
 	// Unread is why what follows Holders could not be read; null: it was.
 	Unread *string `json:"unread"`
+}
+
+// Status is Now with the sources.
+type Status struct {
+	Now
+	Unfinished []Unfinished `json:"unfinished"`
+	// Failures are the StatusMost most frequent.
+	Failures []Failure `json:"failures"`
 }
 
 // shownAfter is for how long a transaction holds locks until it is shown as a holder.
 const shownAfter = time.Second
 
-// StatusMost is how many rows of a kind Status has.
-const StatusMost = 20
+const (
+	// StatusMost is how many rows of a kind Now and Status have.
+	StatusMost = 20
+	// WaitingMost is how far what needs attention is counted.
+	WaitingMost = 1000
+	// failedMost and retriedMost are how many requests Now looks at in order to say how they fail.
+	failedMost  = 10_000
+	retriedMost = 1000
+)
+
+// Now reads what does not grow with the table nor with the backlog. Where a table is locked, or it takes too long, it
+// returns what could be read, who holds the lock, and the error.
+func (desk *Desk) Now(ctx context.Context) (now Now, err error) {
+	if err = desk.mayLook(); err != nil {
+		return now, err
+	}
+	if now.Gate, err = gate.Read(ctx, desk.reads); err != nil {
+		return now, err
+	}
+	if now.Fleet, err = gate.ReadFleet(ctx, desk.reads); err != nil {
+		return now, err
+	}
+	if now.Holders, err = database.Holders(ctx, desk.reads, shownAfter); err != nil {
+		return now, err
+	}
+	err = desk.read(ctx, "now", func(tx pgx.Tx) error { return now.read(ctx, tx) })
+	return now, now.unread(err)
+}
+
+// unread keeps why the rest could not be read, where a lock or the time is why.
+func (now *Now) unread(err error) error {
+	if database.IsLockTrouble(err) || errors.Is(err, ErrTooSlow) {
+		now.Unread = new(err.Error())
+	}
+	return err
+}
+
+const (
+	attentionSQL = `SELECT what, id, source, since, why, command FROM outbox_attention ORDER BY since, id LIMIT $1`
+	// waitingSQL counts no further than it has to.
+	waitingSQL = `SELECT count(*) FROM (SELECT FROM outbox_attention LIMIT $1) AS first`
+	failedSQL  = `
+		SELECT state, error_kind, http_status, twilio_code, count(*), max(settled_at)
+		  FROM (SELECT state, error_kind, http_status, twilio_code, settled_at FROM outbox
+		         WHERE ` + failed + ` AND settled_at > now() - interval '1 hour' ORDER BY settled_at DESC, id DESC LIMIT $1) AS recent
+		 GROUP BY 1, 2, 3, 4`
+	retriedSQL = `
+		SELECT state, error_kind, http_status, twilio_code, count(*), max(coalesce(attempt_began_at, received_at))
+		  FROM (SELECT * FROM outbox WHERE state = 'pending' AND attempt > 0 LIMIT $1) AS first
+		 WHERE error_kind IS NOT NULL GROUP BY 1, 2, 3, 4`
+)
+
+func (now *Now) read(ctx context.Context, tx pgx.Tx) (err error) {
+	if now.Attention, err = rowsOf[Attention](ctx, tx, attentionSQL, StatusMost); err != nil {
+		return err
+	}
+	if err = tx.QueryRow(ctx, waitingSQL, WaitingMost+1).Scan(&now.Waiting); err != nil {
+		return err
+	}
+	now.Failing = []FailingKind{}
+	for _, some := range []struct {
+		sql  string
+		most int
+	}{{failedSQL, failedMost}, {retriedSQL, retriedMost}} {
+		kinds, err := rowsOf[FailingKind](ctx, tx, some.sql, some.most)
+		if err != nil {
+			return err
+		}
+		n := 0
+		for _, k := range kinds {
+			n += k.Requests
+		}
+		now.Cut = now.Cut || n == some.most
+		now.Failing = append(now.Failing, kinds...)
+	}
+	slices.SortStableFunc(now.Failing, func(a, b FailingKind) int {
+		return cmp.Or(cmp.Compare(b.Requests, a.Requests), b.Latest.Compare(a.Latest))
+	})
+	now.Failing = now.Failing[:min(len(now.Failing), StatusMost)]
+	return tx.QueryRow(ctx, `SELECT reltuples::bigint FROM pg_class WHERE oid = 'outbox'::regclass`).Scan(&now.Total)
+}
 
 // Status reads the fleet and its work. Its time grows with the number of unfinished requests. Where a table is
 // locked, it returns what could be read, who holds the lock, and the error.
 func (desk *Desk) Status(ctx context.Context) (all Status, err error) {
-	if err = desk.mayLook(); err != nil {
+	if all.Now, err = desk.Now(ctx); err != nil {
 		return all, err
 	}
-	if all.Gate, err = gate.Read(ctx, desk.pool); err != nil {
-		return all, err
-	}
-	if all.Fleet, err = gate.ReadFleet(ctx, desk.pool); err != nil {
-		return all, err
-	}
-	if all.Holders, err = database.Holders(ctx, desk.pool, shownAfter); err != nil {
-		return all, err
-	}
-	if err = desk.unfinished(ctx, &all); database.IsLockTrouble(err) {
-		why := err.Error()
-		all.Unread = &why
-	}
-	return all, err
-}
-
-// unfinished reads what there is to do, and what went wrong.
-func (desk *Desk) unfinished(ctx context.Context, all *Status) error {
-	rows, err := desk.pool.Query(ctx, `SELECT state, source, requests, oldest FROM outbox_backlog
+	err = desk.read(ctx, "status", func(tx pgx.Tx) error {
+		all.Unfinished, err = rowsOf[Unfinished](ctx, tx, `SELECT state, source, requests, oldest FROM outbox_backlog
 		 ORDER BY array_position(ARRAY['pending', 'sending', 'uncertain', 'unpublished'], state), requests DESC, source`)
-	if err != nil {
-		return database.Wrap("status", err)
-	}
-	if all.Unfinished, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Unfinished]); err != nil {
-		return database.Wrap("status", err)
-	}
-	if rows, err = desk.pool.Query(ctx, `SELECT what, id, source, since, why, command FROM outbox_attention ORDER BY since, id LIMIT $1`, StatusMost); err != nil {
-		return database.Wrap("status", err)
-	}
-	if all.Attention, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Attention]); err != nil {
-		return database.Wrap("status", err)
-	}
-	if err = desk.pool.QueryRow(ctx, `SELECT count(*) FROM outbox_attention`).Scan(&all.Waiting); err != nil {
-		return database.Wrap("status", err)
-	}
-	if rows, err = desk.pool.Query(ctx, `SELECT state, source, workspace_sid, error_kind, http_status, twilio_code, error_message, requests, latest
-		  FROM outbox_failures ORDER BY requests DESC, latest DESC LIMIT $1`, StatusMost); err != nil {
-		return database.Wrap("status", err)
-	}
-	all.Failures, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Failure])
-	return database.Wrap("status", err)
+		if err != nil {
+			return err
+		}
+		all.Failures, err = rowsOf[Failure](ctx, tx, `SELECT state, source, workspace_sid, error_kind, http_status, twilio_code, error_message, requests, latest
+		  FROM outbox_failures ORDER BY requests DESC, latest DESC LIMIT $1`, StatusMost)
+		return err
+	})
+	return all, all.unread(err)
 }
