@@ -15,6 +15,8 @@ CREATE TABLE outbox_acts (
     CONSTRAINT who_and_why_are_said CHECK (who <> '' AND why <> '')
 );
 CREATE INDEX outbox_acts_request ON outbox_acts (request_id);
+-- When the fleet was held.
+CREATE INDEX outbox_acts_gate ON outbox_acts (id) WHERE act IN ('hold', 'release');
 
 COMMENT ON TABLE  outbox_acts            IS 'What operators did, with who and why.';
 COMMENT ON COLUMN outbox_acts.id         IS 'Order of writing.';

@@ -150,7 +150,7 @@ func TestCommands(t *testing.T) {
 		{env, "healthcheck --json", 0, `"healthy": true`},
 		{env, "migrate status", 0, "applied  0001_outbox.sql\n"},
 		{env, "migrate up", 0, "migrations taken: 0; the schema is up to date\n"},
-		{env, "migrate down", 1, "this takes 0006_views.sql back; it drops no table and no row; say --yes if you mean it"},
+		{env, "migrate down", 1, "this takes 0007_views.sql back; it drops no table and no row; say --yes if you mean it"},
 		{env, "healthcheck", 0, ""},
 		{env, "healthcheck --ready", 0, ""},
 		{append(env, "ADMIN_ADDR="), "healthcheck", 0, "ADMIN_ADDR is empty: this worker serves no health"},
@@ -181,7 +181,8 @@ func TestCommands(t *testing.T) {
 	if _, out, _ := r.try(env, "migrate", "status"); !strings.Contains(out, "missing ") {
 		t.Errorf("after a step down:\n%s", out)
 	}
-	for _, warned := range []string{"0005_acts.sql back and drops outbox_idempotency_keys and outbox_acts with", "0004_messages.sql back and drops outbox_repeats and outbox_malformed with"} {
+	for _, warned := range []string{"0006_minutes.sql back and drops outbox_counted and outbox_minutes with", "0005_acts.sql back and drops outbox_idempotency_keys and outbox_acts with",
+		"0004_messages.sql back and drops outbox_repeats and outbox_malformed with"} {
 		if status, _, errs := r.try(env, "migrate", "down"); status != 1 || !strings.Contains(errs, warned) {
 			t.Errorf("migrate down: %d %s, want %s", status, errs, warned)
 		}
@@ -189,7 +190,7 @@ func TestCommands(t *testing.T) {
 			t.Errorf("migrate down: %d %s", status, errs)
 		}
 	}
-	if status, out, errs := r.try(env, "migrate", "up"); status != 0 || out != "migrations taken: 3; the schema is up to date\n" {
+	if status, out, errs := r.try(env, "migrate", "up"); status != 0 || out != "migrations taken: 4; the schema is up to date\n" {
 		t.Errorf("migrate up: %d %s %s", status, out, errs)
 	}
 }

@@ -9,18 +9,27 @@ the credential.
 
 # Questions
 
-They change nothing.
+They change nothing. A Desk may have a pool of its own for them (ReadingFrom): whoever looks then takes no connection from
+what has to be done.
 
-	List, IDs  which requests there are                          (list.go)
+	Requests   a page of the requests that a filter chooses       (requests.go, search.go, filter.go)
+	List, IDs  the pages as one list; ids that begin alike        (requests.go, list.go)
+	Find       the requests that a text names                     (find.go)
 	Show       all that is known of one                          (show.go)
 	Explain    the same in prose, and the commands that help     (explain.go, standing.go)
-	Status     the fleet and its work at one glance              (status.go)
+	Acts       what people did                                   (acts.go)
+	Malformed  what could not become a request                   (malformed.go)
+	Now        the fleet at one glance; Status: and its work by source (status.go)
+	Outcomes   what settled, minute by minute; when it was held  (outcomes.go)
 	Backlog    how many requests are not finished, for metrics   (backlog.go)
 	Fleet      the workers, their settings, the rate             (desk.go)
 	WhoHolds   the sessions that kept an act waiting             (desk.go)
 	Audit      streams and tables against each other             (audit.go, audit_streams.go)
 	Matching   what a Change would take, and a token for Do      (do.go, preview.go)
 	Choices    the acts that one request allows now              (choices.go)
+
+Audit and Matching alone may read the whole table. A list is read in the order of an index, from its newest end. What no index
+answers is looked at request by request, the newest first, for as long as a page may take; the page says how far it came.
 
 # Acts
 
