@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/results"
 )
 
 // state is what health and metrics are read from.
@@ -23,18 +25,25 @@ type state struct {
 	schema   atomic.Bool // the database has our tables
 	streams  atomic.Bool // both streams were there, so that the loops could begin
 	draining atomic.Bool
-	word     atomic.Pointer[gate.Word]  // as /readyz or the poll found it last; nil: neither has
-	gate     atomic.Pointer[gate.State] // likewise
-	tracing  bool                       // attempts are written as spans; set before the loops begin
+	word     reading[gate.Word]  // of this replica
+	gate     reading[gate.State] // of the fleet
+	tracing  bool                // attempts are written as spans; set before the loops begin
 	metrics  *metrics
 }
 
 func newState() *state { return &state{metrics: newMetrics()} }
 
 func (s *state) attempted(at outbox.Attempt) {
-	s.metrics.took.WithLabelValues(at.Outcome.Kind.String()).Observe(at.Outcome.Took.Seconds())
+	s.metrics.attempts.WithLabelValues(at.Outcome.Kind.String()).Observe(at.Outcome.Took.Seconds())
 	if s.tracing {
 		traceAttempt(at)
+	}
+}
+
+// settled notes how long a request took. When it was due again is not known of one that a person had sent again.
+func (s *state) settled(r *results.Settled) {
+	if r.SettledAt != nil && r.Revision == 1 {
+		s.metrics.settled.WithLabelValues(string(r.State)).Observe(max(r.SettledAt.Sub(r.Due()), 0).Seconds())
 	}
 }
 
@@ -52,17 +61,19 @@ func (a *app) serveAdmin(ctx context.Context) (func(), error) {
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry(), promhttp.HandlerOpts{}))
 	server := adminServer(mux, slog.NewLogLogger(a.log.Handler(), slog.LevelWarn))
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	var serving sync.WaitGroup
+	serving.Go(func() { a.watchStanding(watching) })
+	serving.Go(func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			a.log.Error("the admin address is no longer served", "error", err)
 		}
-	}()
+	})
 	a.log.Info("health and metrics", "address", listener.Addr().String())
 	return func() {
 		_ = server.Close() // scrapes and probes under way may be cut
-		<-served
+		unwatch()
+		serving.Wait()
 	}, nil
 }
 
@@ -89,7 +100,7 @@ func (a *app) readyz(w http.ResponseWriter, r *http.Request) {
 // standing is what this worker says of itself, on /readyz and in outbox_replicas.
 func (a *app) standing(ctx context.Context) gate.Standing {
 	word, reason := a.why(ctx)
-	a.state.word.Store(&word)
+	a.state.word.set(word)
 	return gate.Standing{Word: word, Reason: reason, Last: a.dispatcher.LastCreated()}
 }
 
@@ -110,7 +121,7 @@ func (a *app) why(ctx context.Context) (gate.Word, string) {
 		if now == gate.Open {
 			now = a.dispatcher.Gate()
 		}
-		a.state.gate.Store(&now)
+		a.state.gate.set(now)
 	}
 	switch {
 	case err != nil:

@@ -141,6 +141,7 @@ func (a *app) build(ctx context.Context, name string) error {
 	policy := request.Policy{MinDelay: cfg.RetryMinDelay, MaxDelay: cfg.RetryMaxDelay, MaxAttempts: cfg.RetryMaxAttempts,
 		Settle: cfg.LookupSettle, Undecided: request.Undecided(cfg.UncertainPolicy)}
 	a.store = outbox.NewStore(a.pool, name, cfg.FlexTimeout)
+	a.store.Results.OnSettled = a.state.settled
 	a.upkeep = upkeep.New(a.pool, cfg.FlexTimeout+request.LeaseMargin)
 	a.store.Lookups.Attribute, a.store.Retention = cfg.LookupAttribute, cfg.Retention
 	maxAge := 7 * 24 * time.Hour
@@ -169,13 +170,14 @@ func (a *app) build(ctx context.Context, name string) error {
 	return nil
 }
 
-// join starts the poll that renews this worker's row in outbox_replicas; the
-// returned function ends it and removes the row. The row stands also while the
-// worker waits for the streams, and until it has drained.
+// join starts the poll that renews this worker's row in outbox_replicas, and the count
+// of the backlog; the returned function ends both and removes the row. They go on also
+// while the worker waits for the streams, and until it has drained.
 func (a *app) join(ctx context.Context) (leave func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var polling sync.WaitGroup
 	polling.Go(func() { a.upkeep.Poll(ctx) })
+	polling.Go(func() { a.watchBacklog(ctx) })
 	return func() {
 		cancel()
 		polling.Wait()

@@ -5,9 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
-	"flexworker/internal/outbox/operator"
 	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/faultproxy"
 )
@@ -62,18 +60,4 @@ func TestOutageInTheLog(t *testing.T) {
 		return nil
 	})
 	stopped(t, w)
-}
-
-// TestBacklogGoesStale: a count of the backlog that is old is left out, and its time stays.
-func TestBacklogGoesStale(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	m := newMetrics()
-	m.backlog, m.counted = []operator.Backlog{{State: "pending", Requests: 7}}, now
-	if got := m.backlogAt(now.Add(staleAfter)); len(got) != 1 {
-		t.Errorf("%v of a count that is fresh", got)
-	}
-	if got := m.backlogAt(now.Add(staleAfter + time.Second)); got != nil {
-		t.Errorf("%v of a count that is old", got)
-	}
 }

@@ -390,6 +390,35 @@ func TestAcksPendingUsedUp(t *testing.T) {
 	w.moves(c)
 }
 
+// TestPending: what was not delivered and what was not acked waits, and nothing else; without the consumer nobody knows.
+func TestPending(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.consumer(16)
+	if n, err := c.Pending(t.Context()); err == nil || !strings.Contains(err.Error(), "consumer worker on stream REQUESTS") {
+		t.Errorf("%d pending before there is a consumer: %v", n, err)
+	}
+	w.made(func(*jetstream.ConsumerConfig) {})
+	w.sendMany("a", 10)
+	theirs, err := w.js.Consumer(t.Context(), w.names.Stream, w.names.Consumer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := theirs.Next(); err != nil {
+		t.Fatal(err)
+	}
+	acked, err := theirs.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := acked.DoubleAck(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Pending(t.Context()); n != 9 || err != nil {
+		t.Errorf("%d pending, want 9: %v", n, err)
+	}
+}
+
 // TestStreamDeletedWhileItRuns: the missing stream is named, once, with what to do.
 func TestStreamDeletedWhileItRuns(t *testing.T) {
 	t.Parallel()

@@ -91,13 +91,23 @@ func (c *Consumer) watch(ctx context.Context) {
 	}
 }
 
+// Pending asks the server how many messages of the request stream are not stored yet, as far as it knows: those that it has
+// not delivered, and those that nobody has acked.
+func (c *Consumer) Pending(ctx context.Context) (int, error) {
+	now, err := c.look(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("consumer %s on stream %s: %w", c.Names.Consumer, c.Names.Stream, err)
+	}
+	return int(now.NumPending) + now.NumAckPending, nil
+}
+
 // look asks the server for the consumer as it is now.
-func (in *intake) look(ctx context.Context) (*jetstream.ConsumerInfo, error) {
+func (c *Consumer) look(ctx context.Context) (*jetstream.ConsumerInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
 	// The consumer that is consumed from has the same method, but changes what it
 	// knows of itself.
-	consumer, err := in.Stream.Consumer(ctx, in.Names.Stream, in.Names.Consumer)
+	consumer, err := c.Stream.Consumer(ctx, c.Names.Stream, c.Names.Consumer)
 	if err != nil {
 		return nil, err
 	}

@@ -325,9 +325,15 @@ type Registry struct {
 	Standing func(context.Context) Standing
 	Log      *slog.Logger
 
-	known   atomic.Pointer[Fleet] // as the latest renewal found it; nil before the first
-	differ  string                // as it was last logged
+	known   atomic.Pointer[knownFleet] // as the latest renewal found it; nil before the first
+	differ  string                     // as it was last logged
 	failing trouble.Trouble
+}
+
+// knownFleet is a fleet, and when this process read it, by the process's own clock.
+type knownFleet struct {
+	Fleet
+	at time.Time
 }
 
 // Renew writes this worker's row, reads the others' and has the fleet's rate follow.
@@ -338,7 +344,7 @@ func (r *Registry) Renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.known.Store(&fleet)
+	r.known.Store(&knownFleet{fleet, time.Now()})
 	r.compare(fleet.Differences)
 	rate, ok := agreed(fleet.Replicas)
 	if fleet.RateBy != nil || ok && rate == fleet.Rate || !ok && fleet.Rate != 0 {
@@ -401,7 +407,15 @@ func (r *Registry) Known() Fleet {
 		return Fleet{}
 	}
 	if f := r.known.Load(); f != nil {
-		return *f
+		return f.Fleet
 	}
 	return Fleet{}
+}
+
+// KnownAt is when this process found the fleet as Known gives it, by its own clock; zero: never.
+func (r *Registry) KnownAt() time.Time {
+	if f := r.known.Load(); f != nil {
+		return f.at
+	}
+	return time.Time{}
 }

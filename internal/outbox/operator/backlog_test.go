@@ -16,6 +16,10 @@ func TestBacklog(t *testing.T) {
 	mustAdd(t, s, "again", 1)
 	mustAdd(t, s, "uncertain", 1)
 	uncertainAgain(t, s, "uncertain-1")
+	mustAdd(t, s, "person", 2)
+	uncertainAgain(t, s, "person-1")
+	uncertainAgain(t, s, "person-2")
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET for_person_since = now() WHERE request_id LIKE 'person-%'`)
 	mustAdd(t, s, "sending", 3)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1, uncounted = 1 WHERE request_id = 'again-1'`)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'sending', attempt = 1, due_at = NULL, leased_by = 'w', leased_until = now() + interval '1 hour' WHERE request_id LIKE 'sending-%'`)
@@ -33,12 +37,12 @@ func TestBacklog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// By ids: again-1 is 1, uncertain-1 2, sending-1 to -3 3 to 5, unpublished-5, whose end is the oldest, 15.
-	want := map[string]operator.Backlog{"pending": {Requests: 6, Oldest: 99 * time.Hour}, "sending": {Requests: 3, Oldest: 97 * time.Hour},
-		"uncertain": {Requests: 1, Oldest: 98 * time.Hour}, "unpublished": {Requests: 5, Oldest: 15 * time.Hour}}
+	// By ids: again-1 is 1, uncertain-1 2, person-1 and -2 3 and 4, sending-1 to -3 5 to 7, unpublished-5, whose end is the oldest, 17.
+	want := map[string]operator.Backlog{"pending": {Requests: 6, Oldest: 99 * time.Hour}, "sending": {Requests: 3, Oldest: 95 * time.Hour},
+		"uncertain": {Requests: 3, Oldest: 98 * time.Hour, ForPerson: 2}, "unpublished": {Requests: 5, Oldest: 17 * time.Hour}}
 	for _, got := range backlog {
-		if w := want[got.State]; got.Requests != w.Requests || got.Oldest.Truncate(time.Hour) != w.Oldest {
-			t.Errorf("%s: %d, the oldest %v; want %d and %v", got.State, got.Requests, got.Oldest, w.Requests, w.Oldest)
+		if w := want[got.State]; got.Requests != w.Requests || got.Oldest.Truncate(time.Hour) != w.Oldest || got.ForPerson != w.ForPerson {
+			t.Errorf("%s: %d, the oldest %v, %d for a person; want %d, %v and %d", got.State, got.Requests, got.Oldest, got.ForPerson, w.Requests, w.Oldest, w.ForPerson)
 		}
 		delete(want, got.State)
 	}
@@ -55,7 +59,7 @@ func TestBacklogEmpty(t *testing.T) {
 		t.Fatalf("%v, %v", backlog, err)
 	}
 	for _, b := range backlog {
-		if b.Requests != 0 || b.Oldest != 0 {
+		if b.Requests != 0 || b.Oldest != 0 || b.ForPerson != 0 {
 			t.Errorf("%+v", b)
 		}
 	}

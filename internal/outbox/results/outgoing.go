@@ -20,6 +20,9 @@ type Outgoing struct {
 	turn  *batch.Turn
 	wary  database.Wary
 	Queue *queue
+	// OnSettled is told of each request that this process has settled, by whoever offers its result; nil: nobody is
+	// told. Set it before anything is offered. It must not wait.
+	OnSettled func(*Settled)
 
 	Left  loop.Signal // a settled request was left unpublished
 	Asked loop.Signal // a repeat or a malformed message waits for its answer
@@ -31,7 +34,12 @@ func NewOutgoing(pool *pgxpool.Pool, turn *batch.Turn) *Outgoing {
 }
 
 // Offer hands a settled request, or one that waits for a person, to this process's Publisher.
-func (s *Outgoing) Offer(r *Settled) { s.Queue.offer(r) }
+func (s *Outgoing) Offer(r *Settled) {
+	if s.OnSettled != nil && r.State.Final() {
+		s.OnSettled(r)
+	}
+	s.Queue.offer(r)
+}
 
 // OfferRead offers the requests with these ids as the table has them. An error is ignored: any Publisher
 // finds them later.

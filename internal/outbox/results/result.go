@@ -3,6 +3,7 @@ package results
 import (
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -118,6 +119,18 @@ func (s *Settled) targets() []any {
 		&s.InteractionSID, &s.TaskSID, &s.AssignmentStatus, &s.Response, &s.ResolvedBy, &s.ErrorKind, &s.ErrorMessage,
 		&s.HTTPStatus, &s.TwilioCode, &s.TwilioRequestID, &s.faults, &s.Warnings,
 		&s.Asked.Stream, &s.Asked.Sequence, &s.Asked.Traceparent, &s.Asked.Tracestate, &s.ReceivedAt, &s.SettledAt, &s.waits}
+}
+
+// Due is when the request was to be sent at the earliest: when it was received, or at its not_before where that is
+// later. A not_before that ends in a second 60 does not count.
+func (s *Settled) Due() time.Time {
+	if value, ok := rawjson.Member(s.Request, "not_before"); ok {
+		text, _ := rawjson.Text(value)
+		if at, err := time.Parse(time.RFC3339, strings.ToUpper(string(text))); err == nil && at.After(s.ReceivedAt) {
+			return at
+		}
+	}
+	return s.ReceivedAt
 }
 
 // Owed says whether somebody is to hear of it now.
