@@ -66,7 +66,7 @@ var rules = []struct{ rule, sql string }{
 // removed, so nothing that old is missed in the tables; 0: everything is.
 func (desk *Desk) Audit(ctx context.Context, requests, results jetstream.Stream, consumer string, retention time.Duration) (Report, error) {
 	r := Report{Offenders: []Offender{}} // [] in JSON where there are none
-	if err := desk.mayLook(); err != nil {
+	if err := desk.MayLook(); err != nil {
 		return r, err
 	}
 	if err := desk.auditCounts(ctx, &r); err != nil {

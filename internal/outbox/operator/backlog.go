@@ -23,7 +23,7 @@ type Backlog struct {
 // loops' partial indexes, and a row only where the row was written since the last vacuum or waits for a person. Its time is proportional
 // to the backlog, 0.1 s for half a million: call it now and then, not at each scrape.
 func (desk *Desk) Backlog(ctx context.Context) ([]Backlog, error) {
-	if err := desk.mayLook(); err != nil {
+	if err := desk.MayLook(); err != nil {
 		return nil, err
 	}
 	ctx, cancel := database.Bounded(ctx)

@@ -24,7 +24,7 @@ var singular = strings.NewReplacer("before they are", "before it is", "adopt the
 // Choices are the acts that the table would allow on a request now, by the conditions of the acts themselves. There
 // are none while it is being sent.
 func (desk *Desk) Choices(ctx context.Context, requestID string) ([]Choice, error) {
-	if err := desk.mayLook(); err != nil {
+	if err := desk.MayLook(); err != nil {
 		return nil, err
 	}
 	changes := []Change{ToRetry(false), ToCancel(), ToLookUp(), ToRepublish()}

@@ -63,8 +63,8 @@ func (desk *Desk) ReadingFrom(reads *pgxpool.Pool) *Desk {
 	return &other
 }
 
-// mayLook refuses a question of who may not look.
-func (desk *Desk) mayLook() error {
+// MayLook refuses a question of who may not look, also one that the caller answers from memory: ErrForbidden.
+func (desk *Desk) MayLook() error {
 	if desk.caller.Right < MayLook {
 		return ErrForbidden
 	}
@@ -138,7 +138,7 @@ const heldLong = 250 * time.Millisecond
 // WhoHolds are the sessions that kept an act waiting, where err, which the act returned, says that one did.
 // Sessions that cannot be named are left out.
 func (desk *Desk) WhoHolds(ctx context.Context, err error) []database.Holder {
-	if desk.mayLook() != nil || (!database.WaitedForLock(err) && !errors.Is(err, ErrLeftOut)) {
+	if desk.MayLook() != nil || (!database.WaitedForLock(err) && !errors.Is(err, ErrLeftOut)) {
 		return nil
 	}
 	holders, _ := database.Holders(ctx, desk.reads, heldLong) // the caller reports err in any case
@@ -147,7 +147,7 @@ func (desk *Desk) WhoHolds(ctx context.Context, err error) []database.Holder {
 
 // Fleet is the workers of the fleet, where their settings differ, and the rate in force.
 func (desk *Desk) Fleet(ctx context.Context) (gate.Fleet, error) {
-	if err := desk.mayLook(); err != nil {
+	if err := desk.MayLook(); err != nil {
 		return gate.Fleet{}, err
 	}
 	return gate.ReadFleet(ctx, desk.reads)

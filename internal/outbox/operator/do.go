@@ -24,7 +24,7 @@ type Affected struct {
 // Matching says what a change would take, of requests whose latest attempt is attempt; nil: whatever it is. It
 // changes nothing.
 func (desk *Desk) Matching(ctx context.Context, c Change, attempt *int, f Filter) (Affected, error) {
-	if err := desk.mayLook(); err != nil {
+	if err := desk.MayLook(); err != nil {
 		return Affected{}, err
 	}
 	var args params

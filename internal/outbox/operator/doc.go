@@ -23,6 +23,9 @@ what has to be done.
 	Outcomes   what settled, minute by minute; when it was held  (outcomes.go)
 	Backlog    how many requests are not finished, for metrics   (backlog.go)
 	Fleet      the workers, their settings, the rate             (desk.go)
+	Answer     the result of one request, as it is published     (answer.go)
+	Marks,     whether somebody who looks has an old screen      (marks.go)
+	Newest
 	WhoHolds   the sessions that kept an act waiting             (desk.go)
 	Audit      streams and tables against each other             (audit.go, audit_streams.go)
 	Matching   what a Change would take, and a token for Do      (do.go, preview.go)

@@ -17,7 +17,7 @@ import (
 // read answers a question in one read-only transaction, all of whose statements see the tables as its first one does.
 // An error names the step.
 func (desk *Desk) read(ctx context.Context, step string, ask func(tx pgx.Tx) error) error {
-	if err := desk.mayLook(); err != nil {
+	if err := desk.MayLook(); err != nil {
 		return err
 	}
 	return unread(step, pgx.BeginTxFunc(ctx, desk.reads, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, ask))

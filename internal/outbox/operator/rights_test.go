@@ -3,6 +3,7 @@ package operator_test
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"testing"
 
 	"flexworker/internal/outbox/operator"
@@ -15,7 +16,7 @@ func TestRights(t *testing.T) {
 	act := reflect.TypeFor[operator.Act]()
 	acts := 0
 	for method := range reflect.TypeFor[*operator.Desk]().Methods() {
-		if method.Name == "For" || method.Name == "ReadingFrom" || method.Name == "WhoHolds" { // none of them tells or changes anything by itself
+		if slices.Contains([]string{"For", "ReadingFrom", "MayLook", "WhoHolds"}, method.Name) { // none of them tells or changes anything by itself
 			continue
 		}
 		in := make([]reflect.Value, method.Type.NumIn())
@@ -42,5 +43,15 @@ func TestRights(t *testing.T) {
 	}
 	if acts < 7 {
 		t.Errorf("only %d acts were found", acts)
+	}
+}
+
+// TestMayLook: a desk says of its caller what its questions go by.
+func TestMayLook(t *testing.T) {
+	t.Parallel()
+	for right, may := range map[operator.Right]bool{operator.MayNothing: false, operator.MayLook: true, operator.MayAct: true} {
+		if err := operator.NewDesk(nil, operator.Caller{Right: right}, nil).MayLook(); errors.Is(err, operator.ErrForbidden) == may {
+			t.Errorf("with right %d: %v", right, err)
+		}
 	}
 }

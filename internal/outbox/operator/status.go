@@ -99,7 +99,7 @@ const (
 // Now reads what does not grow with the table nor with the backlog. Where a table is locked, or it takes too long, it
 // returns what could be read, who holds the lock, and the error.
 func (desk *Desk) Now(ctx context.Context) (now Now, err error) {
-	if err = desk.mayLook(); err != nil {
+	if err = desk.MayLook(); err != nil {
 		return now, err
 	}
 	if now.Gate, err = gate.Read(ctx, desk.reads); err != nil {
