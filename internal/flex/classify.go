@@ -51,8 +51,8 @@ func classify4xx(f facts) Kind {
 	if f.status == http.StatusTooManyRequests {
 		return Refused
 	}
-	if kind, known := codes[f.code]; known {
-		return kind
+	if c, known := codes[f.code]; known && c.Kind != Rejected {
+		return c.Kind
 	}
 	switch {
 	case f.status == http.StatusUnauthorized, f.status == http.StatusForbidden, f.astray:
@@ -60,19 +60,6 @@ func classify4xx(f facts) Kind {
 	default:
 		return Rejected
 	}
-}
-
-// codes are Twilio's codes that mean something else than Rejected.
-var codes = map[int]Kind{
-	// Too many requests at once, or too fast: not processed.
-	20429: Refused, 45010: Refused, 45780: Refused,
-	// Credentials, account, permissions.
-	20003: Blocked, 20005: Blocked, 20006: Blocked, 20008: Blocked, 20101: Blocked, 20403: Blocked,
-	45002: Blocked, 45003: Blocked, 45377: Blocked,
-	// Twilio's own trouble, half-way perhaps, also where its text says "retry".
-	20500: Uncertain, 20503: Uncertain, 45001: Uncertain, 45005: Uncertain, 45350: Uncertain, 45352: Uncertain,
-	45356: Uncertain, 45357: Uncertain, 45369: Uncertain, 45370: Uncertain, 45372: Uncertain, 45381: Uncertain,
-	45701: Uncertain, 45770: Uncertain, 45771: Uncertain,
 }
 
 // retryAfter reads the header of that name, seconds or an HTTP date, as a wait

@@ -63,7 +63,7 @@ func FuzzClassify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, unreached, locked bool, status, code int, twilio, sid, astray bool) {
 		in := facts{unreached, locked, status, code, twilio, sid, astray}
 		kind := classify(in)
-		limited := twilio && (status == 429 || status >= 400 && status < 500 && codes[code] == Refused)
+		limited := twilio && (status == 429 || status >= 400 && status < 500 && codes[code].Kind == Refused)
 		ok := true
 		switch {
 		case in == facts{}, status >= 500:

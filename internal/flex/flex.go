@@ -31,7 +31,7 @@
 // to store (package outbox), and what a valid request is (package consumer).
 //
 // Files: config.go the client and its transport, login.go its credentials, call.go
-// one exchange on the wire, giveup.go its end, proxy.go the way, judge.go, proof.go and classify.go what it means, read.go
+// one exchange on the wire, giveup.go its end, proxy.go the way, judge.go, proof.go, classify.go and codes.go what it means, read.go
 // Fetch and Check, lookup.go, events.go and list.go TaskRouter, describe.go, key.go and
 // sid.go the pure rest; outcome.go the kinds and all that a call tells, verdict.go what an outcome says about this replica.
 package flex

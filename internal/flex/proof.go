@@ -66,7 +66,7 @@ func (a answer) fromTwilio() (code int, proved bool) {
 		on := pageForm.FindStringSubmatch(page)
 		proved = on != nil && on[1] == codeText
 	case !foreign:
-		proved = documented[code]
+		proved = documented(code)
 	}
 	if !proved {
 		code = 0
@@ -74,15 +74,10 @@ func (a answer) fromTwilio() (code int, proved bool) {
 	return code, proved
 }
 
-// documented are the codes that Twilio documents for its API as a whole and for Flex's
-// interactions. https://www.twilio.com/docs/api/errors
-var documented = map[int]bool{
-	20001: true, 20003: true, 20004: true, 20005: true, 20006: true, 20008: true, 20101: true, 20403: true, 20404: true,
-	20409: true, 20413: true, 20422: true, 20429: true, 20500: true, 20503: true,
-	45001: true, 45002: true, 45003: true, 45004: true, 45005: true, 45006: true, 45007: true, 45008: true, 45009: true,
-	45010: true, 45103: true, 45350: true, 45351: true, 45352: true, 45354: true, 45355: true, 45356: true, 45357: true,
-	45366: true, 45369: true, 45370: true, 45372: true, 45377: true, 45381: true, 45701: true, 45770: true, 45771: true,
-	45780: true,
+// documented tells whether Twilio documents a code as an answer of its API or of Flex's interactions.
+func documented(code int) bool {
+	c, known := codes[code]
+	return known && !c.warning
 }
 
 // unknownPath tells whether Twilio, whose code and message these are, says that it does not

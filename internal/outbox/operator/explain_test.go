@@ -58,6 +58,8 @@ func TestExplain(t *testing.T) {
 				HTTPStatus: number(429), TwilioCode: number(20429), Outcome: "refused", Error: word("too many requests"), Applied: true}}
 		}), open,
 			"Attempt 1 at 2026-11-22 02:59:00.000 UTC by w1: refused after 120 ms, HTTP status 429, Twilio code 20429 (too many requests).\n" +
+				"Twilio's code 20429: The account has too many calls to Twilio's API under way; Twilio has not processed this one.\n" +
+				"Nothing has to be done: the worker goes on more slowly by itself; where it lasts, lower FLEX_RATE or look for other clients of the account.\n" +
 				"It waits: attempt 2 is due in 1.5s (before: too many requests). A retry makes it due now.\n" + fmt.Sprintf(retry, 1)},
 		{"pending, held by a person", detail(request.Pending, func(d *Detail) { d.DueAt = when(0) }), gate.Status{State: gate.Held, HeldSince: now, Reason: "a wrong campaign", ChangedBy: "ann"},
 			"It is due: attempt 1 is made as soon as a worker has a free permit. But the gate is held by ann since 2026-11-22 03:00:00.000 UTC: a wrong campaign. " +
