@@ -19,6 +19,7 @@ func (a *app) serve(ctx context.Context) {
 	taking.Go(func() { a.resolver.Run(ctx) })
 	taking.Go(func() { a.upkeep.Sweep(ctx) })
 	taking.Go(func() { a.upkeep.Prune(ctx) })
+	taking.Go(func() { a.upkeep.Count(ctx) })
 	taking.Go(func() { a.watchStream(ctx) })
 	publishing.Go(func() { a.publisher.Run(publish) })
 

@@ -40,6 +40,17 @@ func TestEndToEnd(t *testing.T) {
 	}
 }
 
+// TestCountsMinutes: a worker that runs counts what settled, and begins with no more than is kept.
+func TestCountsMinutes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	pgtest.Exec(t, r.pool, `UPDATE outbox_counted SET until = date_trunc('minute', now()) - interval '9 days'`)
+	r.start(r.config())
+	expect.Eventually(t, func() error {
+		return expect.Is("counted", r.count(`SELECT count(*) FROM outbox_counted WHERE until > now() - interval '8 days'`), 1)
+	})
+}
+
 // TestAnswers: what bad, repeated and conflicting input gets, row by row of the
 // contract's table.
 func TestAnswers(t *testing.T) {

@@ -72,7 +72,7 @@ the clock of Postgres and the time that the stream gave the message.
 	Resolver      looks for the task of an uncertain request                (package lookup)
 	reclaim       what was leased by a statement whose answer did not come  (indoubt.go, by the Dispatcher)
 	Upkeep        lapse, expire, prune; sets right what the database's      (package upkeep)
-	              clock had said before it went back
+	              clock had said before it went back; counts what settled
 	Publisher     results, announcements, repeats, malformed; mark          (package results)
 	Policy        where an outcome leads: pure                              (package request)
 	the gate      how many calls the whole fleet may begin now              (gate/gate.go)

@@ -24,6 +24,7 @@ func TestPlans(t *testing.T) {
 		args           []any
 	}{
 		{"prune", oldSQL, "Index Cond: ((settled_at < (now() - ", []any{time.Hour, time.Now(), 7, PruneBatch}},
+		{"count", countSQL, "Index Cond: ((settled_at >= ", []any{"1", time.Now(), CountMost, minutesKept, writing, sourcesMost}},
 		{"expire", expireSQL, "Index Cond: (expires_at <= ", []any{SweepBatch}},
 		{"clock", clockFreshSQL, "outbox_fresh", []any{clockBatch}},
 		{"clock", clockAgainSQL, "outbox_again", []any{clockBatch, longestRetry}},

@@ -8,6 +8,7 @@ rows.
 	        sets right what the database's clock had said before it went back                     (clock.go)
 	Prune   removes requests, malformed messages and conflicts past RETENTION, one replica of the
 	        fleet at a time                                                                       (prune.go)
+	Count   writes what settled in each minute to outbox_minutes, one replica at a time           (count.go)
 
 The signals between loops are faster than the poll and may be lost with their process. Correctness rests on the poll.
 Package upkeep makes no call to Flex and decides nothing about an outcome.
@@ -28,7 +29,7 @@ import (
 	"flexworker/internal/trouble"
 )
 
-// Upkeep has three loops, Poll, Sweep and Prune, and their statements. New makes one; the exported fields are set before a
+// Upkeep has four loops, Poll, Sweep, Prune and Count, and their statements. New makes one; the exported fields are set before a
 // loop runs.
 type Upkeep struct {
 	// Retention is RETENTION: settled and published rows older than this are removed; 0: never.
@@ -54,7 +55,7 @@ type Upkeep struct {
 
 	polls, renewals, lapses, expiries gate.Stall
 
-	polling, renewing, lapsing, expiring, setting, removing trouble.Trouble
+	polling, renewing, lapsing, expiring, setting, removing, counting trouble.Trouble
 }
 
 // Counters count requests since this process started. The zero value is ready.
