@@ -219,7 +219,7 @@ func TestLeastPermissions(t *testing.T) {
 		 WHERE grantee = $1 AND (table_name = 'outbox_acts' AND privilege_type NOT IN ('SELECT', 'INSERT')
 		    OR table_name = 'outbox_attempts' AND privilege_type NOT IN ('SELECT', 'INSERT', 'DELETE')
 		    OR table_name = 'outbox_gate' AND privilege_type NOT IN ('SELECT', 'UPDATE')
-		    OR table_name IN ('outbox_migrations', 'outbox_attention', 'outbox_backlog', 'outbox_failures') AND privilege_type <> 'SELECT'
+		    OR table_name IN ('outbox_migrations', 'outbox_attention', 'outbox_backlog', 'outbox_failures', 'outbox_funnel') AND privilege_type <> 'SELECT'
 		    OR privilege_type NOT IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE'))`, poor.Config().ConnConfig.User).Scan(&more); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,56 @@
+package operator_test
+
+import (
+	"regexp"
+	"testing"
+
+	"flexworker/internal/testing/pgtest"
+)
+
+// TestFunnel: a request counts in the hour in which it was received, up to where it came, once, and with the reason why
+// it came no further.
+func TestFunnel(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	everyState(t, s)
+	funnel := func() string {
+		return pgtest.One[string](t, s.pool, `SELECT coalesce(string_agg(concat_ws(' ', source, coalesce(reason, '-'), received, sent, accepted), '; ' ORDER BY reason), '') FROM outbox_funnel`)
+	}
+	const want = "crm attempts_used_up 1 1 0; crm cancelled 1 0 0; crm expired 1 0 0; crm http_400 1 1 0; crm invalid 1 0 0; crm pending 1 0 0; crm sending 1 1 0; crm timeout 1 1 0; crm - 1 1 1"
+	if got := funnel(); got != want {
+		t.Errorf("\n%s\nwant\n%s", got, want)
+	}
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET published_at = NULL`)
+	if got := funnel(); got != want {
+		t.Errorf("unpublished:\n%s", got)
+	}
+	hours := pgtest.One[string](t, s.pool, `SELECT string_agg(DISTINCT (hour = date_trunc('hour', hour, 'UTC') AND hour > now() - interval '2 hours')::text, ' ') FROM outbox_funnel`)
+	if hours != "true" {
+		t.Errorf("whole hours of the present: %s", hours)
+	}
+	// What was received in the first hour of the window is in it, and what was received before is not, whenever it settled.
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET received_at = date_trunc('hour', now(), 'UTC') - interval '23 hours' - CASE WHEN request_id IN ('created', 'pending') THEN interval '0' ELSE interval '1 second' END`)
+	if got := funnel(); got != "crm pending 1 0 0; crm - 1 1 1" {
+		t.Errorf("the window: %s", got)
+	}
+}
+
+// TestFunnelPlan: of a month of settled requests, those of the last day are found by their indexes.
+func TestFunnelPlan(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	pgtest.Exec(t, s.pool, `
+		INSERT INTO outbox (request_id, source, state, request, attempt, stream_sequence, stream_time, received_at, settled_at, published_at, interaction_sid, resolved_by)
+		SELECT 'r-' || n, 'crm', 'created', '{}', 1, n, at, at, at, CASE WHEN n % 50 > 0 THEN at END, 'KD' || lpad(to_hex(n), 32, '0'), 'response'
+		  FROM (SELECT n, now() - n * interval '10 minutes' AS at FROM generate_series(1, 5000) AS n) AS made`)
+	pgtest.Exec(t, s.pool, `VACUUM ANALYZE outbox`)
+	plan := pgtest.Plan(t, s.pool, `TABLE outbox_funnel`)
+	for _, index := range []string{"outbox_prune", "outbox_publish"} {
+		if !regexp.MustCompile(`\b` + index + `\b.*\n +Index Cond: \(settled_at >= `).MatchString(plan) {
+			t.Errorf("%s is not searched by settled_at:\n%s", index, plan)
+		}
+	}
+	if n := pgtest.One[int](t, s.pool, `SELECT sum(received) FROM outbox_funnel`); n < 138 || n > 144 { // six an hour, of 23 to 24 hours
+		t.Errorf("%d were received within the day", n)
+	}
+}
