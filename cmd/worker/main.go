@@ -118,7 +118,7 @@ func root(out, errs io.Writer) *cobra.Command {
 	cmd.AddCommand(
 		&cobra.Command{Use: "run", Short: "Run the worker until SIGTERM (the same as no command)", Args: noArgs, RunE: serve},
 		migrateCommand(), configCommand(), sendCommand(), healthcheckCommand(),
-		versionCommand(),
+		versionCommand(), schemaCommand(),
 	)
 	cmd.AddCommand(operatorCommands()...)
 	cmd.SetFlagErrorFunc(flagFault)

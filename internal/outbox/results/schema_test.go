@@ -1,0 +1,59 @@
+package results_test
+
+import (
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"flexworker/docs/schema"
+	"flexworker/internal/flex"
+	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
+)
+
+// an object of docs/schema/result.json.
+type object struct {
+	Properties map[string]object
+	Required   []string
+	Items      *object
+	Defs       map[string]object `json:"$defs"`
+}
+
+// TestSchemaHasEveryKey: docs/schema/result.json describes each key that a result has, as one that is always there, and no other.
+func TestSchemaHasEveryKey(t *testing.T) {
+	t.Parallel()
+	var result object
+	if err := json.Unmarshal(schema.Result, &result); err != nil {
+		t.Fatal(err)
+	}
+	if result.Defs["faults"].Items == nil {
+		t.Fatal("result.json has no faults")
+	}
+	for name, c := range map[string]struct {
+		described object
+		published reflect.Type
+	}{
+		"the result": {result, reflect.TypeFor[results.Result]()},
+		"channel":    {result.Properties["channel"], reflect.TypeFor[flex.Channel]()},
+		"routing":    {result.Properties["routing"], reflect.TypeFor[flex.Routing]()},
+		"error":      {result.Properties["error"], reflect.TypeFor[results.Error]()},
+		"a fault":    {*result.Defs["faults"].Items, reflect.TypeFor[request.ShownFault]()},
+	} {
+		var keys, described []string
+		for i := range c.published.NumField() {
+			key, _, _ := strings.Cut(c.published.Field(i).Tag.Get("json"), ",")
+			keys = append(keys, key)
+		}
+		for key := range c.described.Properties {
+			described = append(described, key)
+		}
+		slices.Sort(keys)
+		slices.Sort(described)
+		required := slices.Sorted(slices.Values(c.described.Required))
+		if !slices.Equal(keys, described) || !slices.Equal(keys, required) {
+			t.Errorf("%s has the keys %v; described are %v, required %v", name, keys, described, required)
+		}
+	}
+}
