@@ -92,7 +92,7 @@ func TestCheckBounded(t *testing.T) {
 	for n := range 50_000 {
 		fmt.Fprintf(&fields, `"f%06d":1,`, n)
 	}
-	e, bad := decode(message(msgID("a"), `{`+fields.String()+bodyOK[1:]), "interaction_request")
+	e, bad := decoded(t, message(msgID("a"), `{`+fields.String()+bodyOK[1:]), "interaction_request")
 	if bad != "" || len(e.Faults) != 21 {
 		t.Fatalf("%q, %d faults", bad, len(e.Faults))
 	}
@@ -164,7 +164,7 @@ func TestCheckPriorityAndTimes(t *testing.T) {
 		[]string{"the same instant", requestAnd(`"not_before":"2026-11-22T09:00:00Z","expires_at":"2026-11-22T10:00:00+01:00"`), never},
 		[]string{"the wrong way round", requestAnd(`"not_before":"2026-11-22T09:00:01Z","expires_at":"2026-11-22T09:00:00Z"`), never})
 	rejected(t, cases)
-	e, _ := decode(message(nil, requestAnd(`"priority":7,"not_before":"2026-11-22T09:00:00.25+01:00","expires_at":"2099-01-01T00:00:00Z"`)), "k")
+	e, _ := decoded(t, message(nil, requestAnd(`"priority":7,"not_before":"2026-11-22T09:00:00.25+01:00","expires_at":"2099-01-01T00:00:00Z"`)), "k")
 	if e.Priority != 7 || !e.NotBefore.Equal(time.Date(2026, 11, 22, 8, 0, 0, 250e6, time.UTC)) || e.ExpiresAt.Year() != 2099 {
 		t.Errorf("%d %v %v", e.Priority, e.NotBefore, e.ExpiresAt)
 	}
@@ -176,12 +176,12 @@ func TestCheckPriorityAndTimes(t *testing.T) {
 		`2016-12-31t15:59:60.5-08:00`:    time.Date(2017, 1, 1, 0, 0, 0, 500e6, time.UTC),
 		`2026-11-22T09:00:00.123456789Z`: time.Date(2026, 11, 22, 9, 0, 0, 123456789, time.UTC),
 	} {
-		if e, bad := decode(message(nil, requestAnd(`"not_before":"`+text+`"`)), "k"); bad != "" || len(e.Faults) > 0 || !e.NotBefore.Equal(want) {
+		if e, bad := decoded(t, message(nil, requestAnd(`"not_before":"`+text+`"`)), "k"); bad != "" || len(e.Faults) > 0 || !e.NotBefore.Equal(want) {
 			t.Errorf("%s: %v %v %s, want %v", text, e.NotBefore, e.Faults, bad, want)
 		}
 	}
 	for n := range 10 {
-		if e, _ := decode(message(nil, requestAnd(fmt.Sprintf(`"priority":%d`, n))), "k"); e.Priority != n || len(e.Faults) > 0 {
+		if e, _ := decoded(t, message(nil, requestAnd(fmt.Sprintf(`"priority":%d`, n))), "k"); e.Priority != n || len(e.Faults) > 0 {
 			t.Errorf("priority %d became %d %v", n, e.Priority, e.Faults)
 		}
 	}
@@ -204,7 +204,7 @@ func TestCheckAttributes(t *testing.T) {
 		{"our key, null", requestWith(`"attributes":{"interaction_request":null}`), path + ".interaction_request: is the worker's own key; choose another name"},
 		{"our key in a string", requestWith(`"attributes":"{\"interaction_request\":1}"`), path + ".interaction_request: is the worker's own key; choose another name"},
 	})
-	e, bad := decode(message(nil, requestWith(`"attributes":{"interaction_request":1}`)), "")
+	e, bad := decoded(t, message(nil, requestWith(`"attributes":{"interaction_request":1}`)), "")
 	if bad != "" || len(e.Faults) > 0 || e.LookupKey != "" {
 		t.Errorf("without LOOKUP_ATTRIBUTE: %q %v %q", bad, e.Faults, e.LookupKey)
 	}
@@ -219,7 +219,7 @@ func TestCheckAttributesLimit(t *testing.T) {
 	for _, form := range []string{`{"name":"%s"}`, `"{\"name\":\"%s\"}"`} {
 		for over := range 2 {
 			body := requestWith(`"attributes":` + fmt.Sprintf(form, strings.Repeat("ü", room+over)))
-			e, bad := decode(message(nil, body), attribute)
+			e, bad := decoded(t, message(nil, body), attribute)
 			if bad != "" || e.LookupKey != flex.LookupKey("a") {
 				t.Fatalf("%q %q", bad, e.LookupKey)
 			}
@@ -259,7 +259,7 @@ func TestCheckLookupKey(t *testing.T) {
 		"attached, no workspace":     {`{"request_id":"a",` + attached + `,"routing":{"properties":{}}}`, "k", ""},
 		"attached, with a workspace": {`{"request_id":"a",` + attached + `,` + routingOK + `}`, "k", flex.LookupKey("a")},
 	} {
-		e, bad := decode(message(nil, c.body), c.attribute)
+		e, bad := decoded(t, message(nil, c.body), c.attribute)
 		if bad != "" || len(e.Faults) > 0 || e.LookupKey != c.key {
 			t.Errorf("%s: %q %v, key %q", name, bad, e.Faults, e.LookupKey)
 		}
@@ -269,7 +269,7 @@ func TestCheckLookupKey(t *testing.T) {
 // warned are the warnings of a request that is in order otherwise.
 func warned(t *testing.T, body string) []string {
 	t.Helper()
-	e, bad := decode(message(msgID("a"), body), "interaction_request")
+	e, bad := decoded(t, message(msgID("a"), body), "interaction_request")
 	if bad != "" || len(e.Faults) > 0 {
 		t.Fatalf("%s: %s %v", body, bad, e.Faults)
 	}

@@ -42,12 +42,19 @@ type decodeCase struct {
 	malformed string   // kept as malformed for this reason
 }
 
+// decoded is what decode makes of a message, held against the published schema.
+func decoded(t *testing.T, m request.Message, attribute string) (request.Event, string) {
+	t.Helper()
+	agree(t, m, attribute)
+	return decode(m, attribute)
+}
+
 func runDecode(t *testing.T, cases []decodeCase) {
 	t.Helper()
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			e, bad := decode(message(c.headers, c.body), "interaction_request")
+			e, bad := decoded(t, message(c.headers, c.body), "interaction_request")
 			if bad != c.malformed {
 				t.Fatalf("malformed:\n got %q\nwant %q", bad, c.malformed)
 			}
@@ -261,7 +268,7 @@ func TestDecodeBesideData(t *testing.T) {
 		message(nil, ce+`"id":"ce-1","expiresat":"x","requestid":"a","time":"x","subject":"priority","data":`+bodyOK+`}`),
 		message(headers{"ce-id": {"ce-1"}, "ce-expiresat": {"x"}, "ce-requestid": {"a"}}, bodyOK),
 	} {
-		e, bad := decode(m, "interaction_request")
+		e, bad := decoded(t, m, "interaction_request")
 		if bad != "" || len(e.Faults) > 0 || len(e.Warnings) != 2 || !strings.HasSuffix(e.Warnings[0].Path, "expiresat") || !strings.HasSuffix(e.Warnings[1].Path, "requestid") {
 			t.Errorf("%s: %q, faults %v, warnings %v: want a warning for each of two extensions", m.Raw, bad, e.Faults, e.Warnings)
 		}
@@ -277,7 +284,7 @@ func TestDecodeBesideData(t *testing.T) {
 		}
 		many.WriteString(`":1`)
 	}
-	e, bad := decode(message(nil, ce+`"id":"ce-1","data":`+bodyOK+many.String()+`}`), "interaction_request")
+	e, bad := decoded(t, message(nil, ce+`"id":"ce-1","data":`+bodyOK+many.String()+`}`), "interaction_request")
 	if bad != "" || len(e.Faults) != maxWarnings || len(e.Warnings) != 1 {
 		t.Errorf("%q, %d faults and %d warnings, want %d and 1", bad, len(e.Faults), len(e.Warnings), maxWarnings)
 	}
@@ -314,7 +321,7 @@ func TestDecodeKeepsBytes(t *testing.T) {
 		"structured": message(nil, `{"specversion":"1.0","id":"x","data":`+body+`}`),
 		"base64":     message(nil, `{"specversion":"1.0","id":"x","data_base64":"`+base64.StdEncoding.EncodeToString([]byte(body))+`"}`),
 	} {
-		e, bad := decode(m, "interaction_request")
+		e, bad := decoded(t, m, "interaction_request")
 		if bad != "" || len(e.Faults) > 0 {
 			t.Fatalf("%s: %q %v", name, bad, e.Faults)
 		}
@@ -376,7 +383,7 @@ func TestDecodeUnseen(t *testing.T) {
 	t.Parallel()
 	for _, r := range "\u00ad\u034f\u061c\u115f\u1160\u17b4\u180b\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069\u206a\u206f\u2800\u3164\ufe00\ufe0f\ufeff\uffa0\ufff9\ufffb\U0001d159\U0001d173\U000e0001\U000e0041\U000e007f\U000e0100" {
 		for _, id := range []string{string(r), "a" + string(r) + "b", "a" + string(r)} {
-			e, bad := decode(message(msgID(id), bodyOK), "k")
+			e, bad := decoded(t, message(msgID(id), bodyOK), "k")
 			if want := fmt.Sprintf("the Nats-Msg-Id header: has the character %U, which cannot be seen", r); bad != want {
 				t.Errorf("%q: %q, id %q, want %q", id, bad, e.RequestID, want)
 			}
@@ -450,7 +457,7 @@ func TestDecodeTrace(t *testing.T) {
 		"cannot be read":        {headers{"ce-id": {"a"}, "ce-traceparent": {"%"}}, bodyOK, "", ""},
 	} {
 		m := Names{Subject: "r"}.complete(message(tt.headers, tt.body))
-		if e, _ := decode(m, "k"); e.Traceparent != tt.traceparent || e.Tracestate != tt.state {
+		if e, _ := decoded(t, m, "k"); e.Traceparent != tt.traceparent || e.Tracestate != tt.state {
 			t.Errorf("%s: %q %q, want %q %q", name, e.Traceparent, e.Tracestate, tt.traceparent, tt.state)
 		}
 	}

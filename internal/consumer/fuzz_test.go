@@ -40,6 +40,7 @@ func FuzzDecode(f *testing.F) {
 		if !bytes.Equal(e.Raw, body) {
 			t.Fatal("the message's bytes were changed")
 		}
+		agree(t, m, attribute)
 		if bad != "" {
 			if !utf8.ValidString(bad) {
 				t.Fatalf("the reason is not text: %q", bad)
