@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"flexworker/internal/testing/expect"
+	"flexworker/internal/testing/natstest"
 )
 
 // unseen is a text of others with all that must not reach a terminal: it turns the direction of writing, has no width,
@@ -139,6 +140,7 @@ func TestNothingUnseenIsShown(t *testing.T) {
 	}
 	for _, id := range []string{"one", unseen} {
 		m := nats.NewMsg("interactions.results.created.crm")
+		m.Header.Set(natstest.Forged, "in the worker's place")
 		m.Data, m.Header = result, nats.Header{"Nats-Msg-Id": {strings.ReplaceAll(id, "\n", "")}}
 		if _, err := r.js.PublishMsg(t.Context(), m); err != nil {
 			t.Fatal(err)
@@ -204,7 +206,10 @@ func TestNothingUnseenIsShown(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		_, err = r.js.Publish(t.Context(), "interactions.results.created.crm", result)
+		forged := nats.NewMsg("interactions.results.created.crm")
+		forged.Data = result
+		forged.Header.Set(natstest.Forged, "in the worker's place")
+		_, err = r.js.PublishMsg(t.Context(), forged)
 		return err
 	})
 	if status := waiting.exit(); status != 0 || !strings.Contains(waiting.out.String(), "evil") {

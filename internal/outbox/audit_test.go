@@ -262,6 +262,7 @@ func TestAuditResults(t *testing.T) {
 		t.Helper()
 		m := nats.NewMsg("interactions.results.created.crm")
 		m.Data = []byte(body)
+		m.Header.Set(natstest.Forged, "in the worker's place")
 		if messageID != "" {
 			m.Header.Set(jetstream.MsgIDHeader, messageID)
 		}

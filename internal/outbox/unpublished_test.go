@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/flex"
@@ -29,7 +30,9 @@ func TestRefusedForGood(t *testing.T) {
 	})
 	for _, outcome := range []string{"rejected", "malformed", "uncertain"} {
 		for range 2 { // so it has room for no more of these
-			if _, err := r.Publish(t.Context(), results.Subject("interactions.results", outcome, "refused"), nil); err != nil {
+			m := nats.NewMsg(results.Subject("interactions.results", outcome, "refused"))
+			m.Header.Set(natstest.Forged, "in the worker's place")
+			if _, err := r.PublishMsg(t.Context(), m); err != nil {
 				t.Fatal(err)
 			}
 		}

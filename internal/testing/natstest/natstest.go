@@ -75,7 +75,8 @@ type Server struct {
 
 const startLimit = 30 * time.Second // for a start on a busy machine; usually it takes milliseconds
 
-// New starts a server for one test, with its streams in memory where there is room, and stops it when the test ends.
+// New starts a server for one test, with its streams in memory where there is room, and stops it when the test ends. The
+// test fails where a result that was published is none by the published schema.
 func New(t testing.TB, o Options) *Server {
 	t.Helper()
 	o.memory = true
@@ -84,6 +85,7 @@ func New(t testing.TB, o Options) *Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		s.checkResults(t)
 		if err := s.Stop(); err != nil {
 			t.Errorf("stop nats: %v", err)
 		}

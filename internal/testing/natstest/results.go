@@ -1,0 +1,80 @@
+package natstest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/testing/contract"
+)
+
+// results is where the worker publishes unless it is told otherwise.
+const results = "interactions.results."
+
+// Forged is a header for a message that a test publishes in the worker's place. It is not held against the schema.
+const Forged = "Forged"
+
+// checkResults fails the test for each message under interactions.results that is none by docs/schema/result.json: whatever
+// a test made the worker publish, its readers can read. A server that is down is started once more for that.
+func (s *Server) checkResults(t testing.TB) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.server == nil {
+		if err := s.run(); err != nil {
+			t.Errorf("nats does not start again to show its results: %v", err)
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	conn, err := nats.Connect("", nats.InProcessServer(s.server), s.login())
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	streams := js.ListStreams(ctx)
+	for info := range streams.Info() {
+		if !slices.ContainsFunc(info.Config.Subjects, func(subject string) bool { return strings.HasPrefix(subject, results) }) {
+			continue
+		}
+		stream, err := js.Stream(ctx, info.Config.Name)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if err := checkStream(ctx, t, stream, info.State); err != nil {
+			t.Errorf("the results on stream %s cannot be read: %v", info.Config.Name, err)
+		}
+	}
+	if err := streams.Err(); err != nil {
+		t.Errorf("the streams cannot be listed: %v", err)
+	}
+}
+
+func checkStream(ctx context.Context, t testing.TB, stream jetstream.Stream, has jetstream.StreamState) error {
+	for n := has.FirstSeq; n <= has.LastSeq && has.Msgs > 0; n++ {
+		m, err := stream.GetMsg(ctx, n)
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound): // it was deleted
+		case err != nil:
+			return err
+		case strings.HasPrefix(m.Subject, results) && m.Header.Get(Forged) == "":
+			if err := contract.Result(m.Data); err != nil {
+				t.Errorf("%s is no result by docs/schema/result.json: %v\n%s", m.Subject, err, m.Data)
+			}
+		}
+	}
+	return nil
+}
