@@ -140,8 +140,7 @@ func TestNothingUnseenIsShown(t *testing.T) {
 	}
 	for _, id := range []string{"one", unseen} {
 		m := nats.NewMsg("interactions.results.created.crm")
-		m.Header.Set(natstest.Forged, "in the worker's place")
-		m.Data, m.Header = result, nats.Header{"Nats-Msg-Id": {strings.ReplaceAll(id, "\n", "")}}
+		m.Data, m.Header = result, nats.Header{"Nats-Msg-Id": {strings.ReplaceAll(id, "\n", "")}, natstest.Forged: {"in the worker's place"}}
 		if _, err := r.js.PublishMsg(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
