@@ -155,7 +155,7 @@ COMMENT ON COLUMN outbox.uncertain_since   IS 'The latest moment at which the la
 COMMENT ON COLUMN outbox.answered          IS 'Finding nothing proves nothing: Flex answered an undecided attempt with a 2xx whose sid could not be read, or those carried their keys under different attributes.';
 COMMENT ON COLUMN outbox.undecided         IS 'An earlier attempt was never decided, and the request was sent again all the same (UNCERTAIN_POLICY=retry, or a person). Of what has settled: a retry looks for it first.';
 COMMENT ON COLUMN outbox.for_person_since  IS 'uncertain: a person has to decide, since then. Lookups go on, more seldom. Null: no person is asked.';
-COMMENT ON COLUMN outbox.cancel_requested_at IS 'uncertain: an operator cancelled it then. A lookup may still adopt its interaction; it is never sent again.';
+COMMENT ON COLUMN outbox.cancel_requested_at IS 'uncertain: an operator or its sender cancelled it then. A lookup may still adopt its interaction; it is never sent again.';
 COMMENT ON COLUMN outbox.ends_as           IS 'uncertain: the final state that it gets, in place of being sent again, once its undecided attempts are proved absent. Null: it is sent again.';
 COMMENT ON COLUMN outbox.interaction_sid   IS 'KD sid of the interaction, set exactly when state is created.';
 COMMENT ON COLUMN outbox.task_sid          IS 'WT sid of its task, as far as known.';

@@ -192,7 +192,7 @@ func (s *Store) reclaim(ctx context.Context, tokens []string) (moved int, done, 
 			       settled_at = CASE WHEN cancel_requested_at IS NOT NULL THEN clock_timestamp() END,
 			       resolved_by = CASE WHEN cancel_requested_at IS NOT NULL THEN 'operator' END,
 			       error_kind = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' END,
-			       error_message = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled by an operator' END, http_status = NULL, twilio_code = NULL, twilio_request_id = NULL,
+			       error_message = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' END, http_status = NULL, twilio_code = NULL, twilio_request_id = NULL,
 			       answered = undecided AND answered, lookups = CASE WHEN o.state = 'uncertain' THEN o.lookups + 1 ELSE 0 END, announced_at = NULL
 			  FROM standing WHERE o.id = standing.id
 			RETURNING o.id, o.attempt, standing.token, CASE WHEN o.undecided THEN standing.until - $3::interval ELSE o.attempt_began_at END AS began),

@@ -252,7 +252,7 @@ func Verdict(u Input, f request.Finding, m request.Move) (kind, why *string) {
 	case m.To == request.Pending:
 		return say("absent", "the attempt did not create it: ")
 	case m.To == request.Cancelled:
-		return say("cancelled", "cancelled by an operator, and no attempt created it: ")
+		return say("cancelled", "cancelled, and no attempt created it: ")
 	case m.To == request.Expired:
 		return say("expired", "expires_at passed, and none of the attempts before created it: ")
 	default:

@@ -78,7 +78,10 @@ const unsentYet = `(state = 'pending' AND NOT undecided)`
 // undecided attempt: it stays, or becomes, uncertain. Lookups go on and may adopt it, but it is never sent again.
 // A lookup that is under way does not know of the cancel, so its finding is not obeyed. The reason why the request
 // had not been created yet stays in error_kind, so that a retry can choose by it.
-func ToCancel() Change {
+func ToCancel() Change { return cancelling("an operator") }
+
+// cancelling is ToCancel by an operator or by the request's sender.
+func cancelling(by string) Change {
 	return Change{
 		Name:  "cancel",
 		Takes: "what is pending, and what is uncertain and not cancelled yet",
@@ -92,12 +95,14 @@ func ToCancel() Change {
 			settled_at = CASE WHEN ` + unsentYet + ` THEN clock_timestamp() END,
 			resolved_by = CASE WHEN ` + unsentYet + ` THEN 'operator' END,
 			error_kind = coalesce(error_kind, 'cancelled'),
-			error_message = CASE WHEN ` + unsentYet + ` THEN ` + cancelledMessage + ` ELSE error_message END`,
+			error_message = CASE WHEN ` + unsentYet + ` THEN ` + cancelledMessage(by) + ` ELSE error_message END`,
 	}
 }
 
-// cancelledMessage says that a person stopped a request, and what its reason was before.
-const cancelledMessage = `'cancelled by an operator' || coalesce('; before: ' || nullif(regexp_replace(error_message, '^cancelled by an operator(; before: )?', ''), ''), '')`
+// cancelledMessage says who stopped a request, an operator or its sender, and what its reason was before.
+func cancelledMessage(by string) string {
+	return `'cancelled by ` + by + `' || coalesce('; before: ' || nullif(regexp_replace(error_message, '^cancelled by (an operator|its sender)(; before: )?', ''), ''), '')`
+}
 
 // ToRepublish has results published once more, under the ids they have: the
 // stream drops what it still remembers.

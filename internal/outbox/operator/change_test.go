@@ -338,7 +338,7 @@ func TestCancelOfUncertain(t *testing.T) {
 	if err := s.resolve(t, "a-1", absent); err != nil {
 		t.Fatal(err)
 	}
-	if r := s.row(t, "a-1"); r.State != request.Cancelled || r.SettledAt == nil || pgtest.Deref(r.ResolvedBy) != "operator" || !strings.HasPrefix(pgtest.Deref(r.ErrorMessage), "cancelled by an operator") {
+	if r := s.row(t, "a-1"); r.State != request.Cancelled || r.SettledAt == nil || pgtest.Deref(r.ResolvedBy) != "operator" || !strings.HasPrefix(pgtest.Deref(r.ErrorMessage), "cancelled; an operator says that it does not exist") {
 		t.Errorf("said to be absent it became %+v", r)
 	}
 	if err := s.resolve(t, "a-2", created(sidB)); err != nil {

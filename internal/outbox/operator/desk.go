@@ -26,6 +26,8 @@ type Desk struct {
 type Caller struct {
 	Name  string // as outbox_acts records it; an act wants one
 	Right Right
+	// source is that of a Sender; "": the caller is none.
+	source string
 }
 
 // A Right is what a caller may do. The zero value is nothing.

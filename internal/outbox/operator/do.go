@@ -74,6 +74,11 @@ func (desk *Desk) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, 
 	if err != nil {
 		return Affected{}, err
 	}
+	return desk.carryOut(ctx, c, a, f, shown)
+}
+
+// carryOut is Do without its checks.
+func (desk *Desk) carryOut(ctx context.Context, c Change, a Act, f Filter, shown *preview) (Affected, error) {
 	all, _, err := desk.do(ctx, c, a, f, shown, "")
 	if database.WaitedForLock(err) && database.RowsLocked(ctx, desk.pool, err, "outbox", "outbox_acts") {
 		var left []int64

@@ -5,7 +5,7 @@ Desk has a pool and, for Resolve, somebody who asks Flex: it needs no worker tha
 
 Who may call: a Desk is made for one Caller, with a name and a Right. Each method checks the right, and no other
 code does. On the command line whoever the database lets in may act; the page and the API take name and right from
-the credential.
+the credential. A Sender has no right but to ask about, and to cancel, what its own source has asked for.
 
 # Questions
 
@@ -30,6 +30,7 @@ what has to be done.
 	Audit      streams and tables against each other             (audit.go, audit_streams.go)
 	Matching   what a Change would take, and a token for Do      (do.go, preview.go)
 	Choices    the acts that one request allows now              (choices.go)
+	OwnStatus  where a request stands, for its sender            (sender.go)
 
 Audit and Matching alone may read the whole table. A list is read in the order of an index, from its newest end. What no index
 answers is looked at request by request, the newest first, for as long as a page may take; the page says how far it came.
@@ -41,6 +42,7 @@ answers is looked at request by request, the newest first, for as long as a page
 	              cancel     pending -> cancelled; uncertain stays, and is never sent again
 	              lookup     uncertain: looked up now
 	              republish  settled and published: published again, under the same message id
+	CancelOwn     cancel, of one request, by its sender                                   (sender.go)
 	Resolve       created    uncertain -> created                                        (resolve.go, evidence.go)
 	              absent     uncertain -> pending, or the end that it waits for; cancelled where that was asked.
 	                         Flex and TaskRouter are asked first, and may refuse it; Preview only asks

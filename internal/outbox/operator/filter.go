@@ -26,6 +26,8 @@ type Filter struct {
 	// Preview is the Affected.Token that Matching gave for the same change and filter: Do takes nothing that was not
 	// shown then. "": whatever the filter chooses now.
 	Preview string
+	// askedBy is a source that has asked for the request: the first, or one that asked again. "": whoever has.
+	askedBy string
 }
 
 // failed is true of what has settled without an interaction, which the index outbox_failed has.
@@ -61,6 +63,7 @@ func (f Filter) where(args *params, shown *preview) string {
 	and(f.RequestIDs != nil, func() string { return `request_id = ANY (` + args.add(f.RequestIDs) + `::text[])` })
 	and(f.State != "", func() string { return inState(f.State) })
 	and(f.Source != "", func() string { return `source = ` + args.add(f.Source) + `::text` })
+	and(f.askedBy != "", func() string { return askedFor(args.add(f.askedBy)) })
 	and(f.ErrorKind != "", func() string { return `error_kind = ` + args.add(f.ErrorKind) + `::text` })
 	and(f.HTTPStatus != 0, func() string { return `http_status = ` + args.add(f.HTTPStatus) + `::integer` })
 	and(f.TwilioCode != 0, func() string { return `twilio_code = ` + args.add(f.TwilioCode) + `::integer` })

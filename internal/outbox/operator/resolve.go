@@ -188,7 +188,7 @@ func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string) er
 		resolved_by = CASE WHEN `+absentEnd+` <> 'pending' THEN 'operator' END,
 		undecided = true, for_person_since = NULL, ends_as = NULL,
 		error_kind = CASE WHEN ends_as = 'rejected' THEN coalesce('http_' || http_status, error_kind) ELSE coalesce(ends_as, 'absent') END,
-		error_message = CASE WHEN cancel_requested_at IS NULL THEN '' ELSE 'cancelled by an operator; before: ' END || 'an operator says that it does not exist'
+		error_message = CASE WHEN cancel_requested_at IS NULL THEN '' ELSE 'cancelled; ' END || 'an operator says that it does not exist'
 			|| CASE WHEN ends_as IS NULL THEN '' ELSE '; before: ' || coalesce(error_message, '') END`)
 }
 

@@ -10,7 +10,8 @@ import (
 )
 
 // TestRights: without a right no question is answered and nothing is done; with the right to look, nothing is done. What
-// is refused is refused before the database is asked: these desks have none.
+// is refused is refused before the database is asked: these desks have none. A sender, whose right is to its own requests
+// alone, is refused everything else.
 func TestRights(t *testing.T) {
 	t.Parallel()
 	act := reflect.TypeFor[operator.Act]()
@@ -33,11 +34,20 @@ func TestRights(t *testing.T) {
 			refused = append(refused, operator.MayLook)
 			acts++
 		}
+		callers := make([]operator.Caller, 0, 4)
 		for _, right := range refused {
-			in[0] = reflect.ValueOf(operator.NewDesk(nil, operator.Caller{Name: "ann", Right: right}, nil))
+			callers = append(callers, operator.Caller{Name: "ann", Right: right})
+		}
+		if slices.Contains([]string{"OwnStatus", "CancelOwn"}, method.Name) { // which are for senders alone
+			callers = append(callers, ann, operator.Sender(""), operator.Sender("bad.\xff"))
+		} else {
+			callers = append(callers, operator.Sender("crm"))
+		}
+		for _, caller := range callers {
+			in[0] = reflect.ValueOf(operator.NewDesk(nil, caller, nil))
 			out := method.Func.Call(in)
 			if err, _ := out[len(out)-1].Interface().(error); !errors.Is(err, operator.ErrForbidden) {
-				t.Errorf("%s with right %d: %v", method.Name, right, err)
+				t.Errorf("%s by %+v: %v", method.Name, caller, err)
 			}
 		}
 	}

@@ -94,18 +94,22 @@ func (desk *Desk) Show(ctx context.Context, requestID string) (Detail, error) {
 	return d, err
 }
 
+// detailColumns are what Detail has of outbox itself.
+const detailColumns = rowColumns + `, leased_by, leased_until, expires_at, lookup_key, lookup_attribute, lookups, attempt_began_at,
+	uncertain_since, answered, undecided, for_person_since, cancel_requested_at, resolved_by,
+	task_sid, revision, stream_sequence, announced_at, ` + request.WorkspaceSQL + `, request, clock_timestamp(),
+	(SELECT count(*) FROM outbox_repeats r WHERE r.outbox_id = outbox.id)`
+
+func (d *Detail) targets() []any {
+	return append(d.Row.targets(), &d.LeasedBy, &d.LeasedUntil, &d.ExpiresAt, &d.LookupKey, &d.LookupAttribute, &d.Lookups, &d.AttemptBeganAt,
+		&d.UncertainSince, &d.Answered, &d.Undecided, &d.ForPersonSince, &d.CancelRequestedAt, &d.ResolvedBy,
+		&d.TaskSID, &d.Revision, &d.StreamSequence, &d.AnnouncedAt, &d.Workspace, (*[]byte)(&d.Request), &d.Now, &d.Repeats)
+}
+
 // read reads a request by its id. It fails with pgx.ErrNoRows.
 func (d *Detail) read(ctx context.Context, tx pgx.Tx, requestID string) error {
 	var id int64
-	err := tx.QueryRow(ctx, `
-		SELECT `+rowColumns+`, id, leased_by, leased_until, expires_at, lookup_key, lookup_attribute, lookups, attempt_began_at,
-		       uncertain_since, answered, undecided, for_person_since, cancel_requested_at, resolved_by,
-		       task_sid, revision, stream_sequence, announced_at, `+request.WorkspaceSQL+`, request, clock_timestamp(),
-		       (SELECT count(*) FROM outbox_repeats r WHERE r.outbox_id = outbox.id)
-		  FROM outbox WHERE request_id = $1`, requestID).Scan(append(d.targets(), &id,
-		&d.LeasedBy, &d.LeasedUntil, &d.ExpiresAt, &d.LookupKey, &d.LookupAttribute, &d.Lookups, &d.AttemptBeganAt,
-		&d.UncertainSince, &d.Answered, &d.Undecided, &d.ForPersonSince, &d.CancelRequestedAt, &d.ResolvedBy,
-		&d.TaskSID, &d.Revision, &d.StreamSequence, &d.AnnouncedAt, &d.Workspace, (*[]byte)(&d.Request), &d.Now, &d.Repeats)...)
+	err := tx.QueryRow(ctx, `SELECT id, `+detailColumns+` FROM outbox WHERE request_id = $1`, requestID).Scan(append([]any{&id}, d.targets()...)...)
 	if err != nil {
 		return err
 	}

@@ -29,16 +29,63 @@ func standing(d Detail, g gate.Status, f gate.Fleet) (text string, commands []st
 	case request.Pending:
 		return pendingNow(d, g, f)
 	case request.Sending:
-		return fmt.Sprintf("It is being sent: worker %s holds attempt %d until %s. If that worker dies, the lease lapses then and it is looked up.",
-			said(d.LeasedBy), d.Attempt, at(d.LeasedUntil)), nil
+		return d.where(g) + " If that worker dies, the lease lapses then and it is looked up.", nil
 	case request.Uncertain:
 		return uncertainNow(d)
 	case request.Created:
-		how := map[string]string{"response": "Flex answered so", "lookup": "a lookup found it", "operator": "an operator said so"}[said(d.ResolvedBy)]
-		return fmt.Sprintf("It is created as %s (%s) since %s. %s", said(d.InteractionSID), how, at(d.SettledAt), publication(d)), nil
+		return d.where(g) + " " + publication(d), nil
 	default:
-		return fmt.Sprintf("It is %s since %s: %s. %s%s", d.State, at(d.SettledAt), said(d.ErrorMessage), remedy(d, &commands), publication(d)), commands
+		return fmt.Sprintf("%s %s%s", d.where(g), remedy(d, &commands), publication(d)), commands
 	}
+}
+
+// where says in one sentence where the request is now.
+func (d Detail) where(g gate.Status) string {
+	switch d.State {
+	case request.Pending:
+		return d.waits(g)
+	case request.Sending:
+		return fmt.Sprintf("It is being sent: worker %s holds attempt %d until %s.", said(d.LeasedBy), d.Attempt, at(d.LeasedUntil))
+	case request.Uncertain:
+		if d.WaitsForPerson() {
+			return fmt.Sprintf("It may exist, and no lookup can tell (%s).", said(d.ErrorMessage))
+		}
+		return fmt.Sprintf("It may exist: attempt %d could have been under way until %s (%s).", d.Attempt, at(d.UncertainSince), said(d.ErrorMessage))
+	case request.Created:
+		how := map[string]string{"response": "Flex answered so", "lookup": "a lookup found it", "operator": "an operator said so"}[said(d.ResolvedBy)]
+		return fmt.Sprintf("It is created as %s (%s) since %s.", said(d.InteractionSID), how, at(d.SettledAt))
+	default:
+		return fmt.Sprintf("It is %s since %s: %s.", d.State, at(d.SettledAt), said(d.ErrorMessage))
+	}
+}
+
+// waits is where of a pending request.
+func (d Detail) waits(g gate.Status) string {
+	var b strings.Builder
+	switch {
+	case d.isDue():
+		fmt.Fprintf(&b, "It is due: attempt %d is made as soon as a worker has a free permit", d.Attempt+1)
+		if g.Rate > 0 {
+			fmt.Fprintf(&b, " and the fleet's rate, %v a second, leaves one", g.Rate)
+		}
+	case d.mayNotYet():
+		fmt.Fprintf(&b, "It waits: attempt %d is due %s, its not_before", d.Attempt+1, due(d.DueAt, d.Now))
+	default:
+		fmt.Fprintf(&b, "It waits: attempt %d is due %s", d.Attempt+1, due(d.DueAt, d.Now))
+	}
+	if d.ErrorMessage != nil {
+		fmt.Fprintf(&b, " (before: %s)", *d.ErrorMessage)
+	}
+	b.WriteString(".")
+	return b.String()
+}
+
+// isDue says whether a pending request need not wait for its due_at.
+func (d Detail) isDue() bool { return d.DueAt == nil || !d.DueAt.After(d.Now) }
+
+// mayNotYet says whether a pending request waits for its not_before: nothing goes round that.
+func (d Detail) mayNotYet() bool {
+	return !d.isDue() && !d.NotBefore().Before(d.DueAt.Truncate(time.Millisecond))
 }
 
 func uncertainNow(d Detail) (string, []string) {
@@ -48,10 +95,9 @@ func uncertainNow(d Detail) (string, []string) {
 		absent = d.Command("resolve", "--absent", "--unverified")
 	}
 	person := d.WaitsForPerson()
-	if !person {
-		fmt.Fprintf(&b, "It may exist: attempt %d could have been under way until %s (%s).", d.Attempt, at(d.UncertainSince), said(d.ErrorMessage))
-	} else {
-		fmt.Fprintf(&b, "It may exist, and no lookup can tell (%s). It waits for a person%s.", said(d.ErrorMessage), since(d.ForPersonSince))
+	b.WriteString(d.where(gate.Status{}))
+	if person {
+		fmt.Fprintf(&b, " It waits for a person%s.", since(d.ForPersonSince))
 	}
 	b.WriteString(timedOut(d))
 	if d.DueAt != nil {
@@ -92,23 +138,7 @@ func since(t *time.Time) string {
 func pendingNow(d Detail, g gate.Status, f gate.Fleet) (string, []string) {
 	var b strings.Builder
 	var commands []string
-	waits := d.DueAt != nil && d.DueAt.After(d.Now)
-	mayNotYet := waits && !d.NotBefore().Before(d.DueAt.Truncate(time.Millisecond)) // nothing goes round it
-	if waits {
-		fmt.Fprintf(&b, "It waits: attempt %d is due %s", d.Attempt+1, due(d.DueAt, d.Now))
-		if mayNotYet {
-			b.WriteString(", its not_before")
-		}
-	} else {
-		fmt.Fprintf(&b, "It is due: attempt %d is made as soon as a worker has a free permit", d.Attempt+1)
-		if g.Rate > 0 {
-			fmt.Fprintf(&b, " and the fleet's rate, %v a second, leaves one", g.Rate)
-		}
-	}
-	if d.ErrorMessage != nil {
-		fmt.Fprintf(&b, " (before: %s)", *d.ErrorMessage)
-	}
-	b.WriteString(".")
+	b.WriteString(d.where(g))
 	b.WriteString(timedOut(d))
 	if d.HTTPStatus != nil && *d.HTTPStatus == 403 {
 		fmt.Fprintf(&b, " Flex refused it with HTTP status 403: that may concern what this request shares with others of source %s and workspace %s alone.", d.Source, said(d.Workspace))
@@ -124,7 +154,7 @@ func pendingNow(d Detail, g gate.Status, f gate.Fleet) (string, []string) {
 	if d.ExpiresAt != nil {
 		fmt.Fprintf(&b, " It is not sent after %s.", request.ShowTime(*d.ExpiresAt))
 	}
-	if waits && d.Attempt > 0 && !mayNotYet {
+	if !d.isDue() && d.Attempt > 0 && !d.mayNotYet() {
 		b.WriteString(" A retry makes it due now.")
 		commands = append(commands, d.Command("retry"))
 	}

@@ -29,10 +29,10 @@ const (
 	ShortName     = 200 // of each text that Flex chose
 )
 
-// reduced is a result without what the sender can look up for himself, and with the
+// Reduced is a result without what the sender can look up for himself, and with the
 // beginning of what may be long: it has a few kilobytes whatever it was. It says
 // what was left out, or cut, so that nothing seems not to have been there.
-func reduced(r Result) Result {
+func Reduced(r Result) Result {
 	if len(r.Metadata) > shortMetadata {
 		r.Metadata, r.MetadataLeftOut = JSONNull, true
 	}

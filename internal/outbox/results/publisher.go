@@ -270,7 +270,7 @@ func await(answers []Answer, futures []jetstream.PubAckFuture) (acked, large []A
 		case err == nil:
 			acked = append(acked, a)
 		case tooLarge(err) && !a.short:
-			a.Body, a.short = reduced(a.Body), true
+			a.Body, a.short = Reduced(a.Body), true
 			large = append(large, a)
 		default:
 			failed = err
@@ -306,7 +306,7 @@ func (p *Publisher) Send(a Answer) (jetstream.PubAckFuture, error) {
 		return nil, err
 	}
 	if most := p.Largest(); most > 0 && int64(len(body)) > most-headerRoom {
-		if body, err = Encode(reduced(a.Body)); err != nil {
+		if body, err = Encode(Reduced(a.Body)); err != nil {
 			return nil, err
 		}
 	}
@@ -321,7 +321,7 @@ func (p *Publisher) Send(a Answer) (jetstream.PubAckFuture, error) {
 	}
 	future, err := p.Stream.PublishMsgAsync(m)
 	if errors.Is(err, nats.ErrMaxPayload) {
-		if m.Data, err = Encode(reduced(a.Body)); err == nil {
+		if m.Data, err = Encode(Reduced(a.Body)); err == nil {
 			future, err = p.Stream.PublishMsgAsync(m)
 		}
 	}

@@ -110,11 +110,12 @@ const SettledNames = `id, request_id, source, state, attempt, revision, request,
 // ScanSettled reads a row of SettledColumns.
 func ScanSettled(row pgx.CollectableRow) (Settled, error) {
 	var s Settled
-	err := row.Scan(s.targets()...)
+	err := row.Scan(s.Targets()...)
 	return s, err
 }
 
-func (s *Settled) targets() []any {
+// Targets are where the columns of SettledColumns are read into.
+func (s *Settled) Targets() []any {
 	return []any{&s.ID, &s.RequestID, &s.Source, &s.State, &s.Attempt, &s.Revision, &s.Request,
 		&s.InteractionSID, &s.TaskSID, &s.AssignmentStatus, &s.Response, &s.ResolvedBy, &s.ErrorKind, &s.ErrorMessage,
 		&s.HTTPStatus, &s.TwilioCode, &s.TwilioRequestID, &s.faults, &s.Warnings,

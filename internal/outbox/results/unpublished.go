@@ -141,7 +141,7 @@ func (s *Outgoing) askingAgain(ctx context.Context, last int64) ([]Answer, error
 		var source string
 		var again Asked
 		var o Settled
-		if err := row.Scan(append([]any{&id, &source, &at, &again.Stream, &again.Sequence, &again.Traceparent, &again.Tracestate}, o.targets()...)...); err != nil {
+		if err := row.Scan(append([]any{&id, &source, &at, &again.Stream, &again.Sequence, &again.Traceparent, &again.Tracestate}, o.Targets()...)...); err != nil {
 			return Answer{}, err
 		}
 		o.Asked = again
