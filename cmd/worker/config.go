@@ -15,6 +15,7 @@ import (
 
 	"flexworker/internal/admin/access"
 	"flexworker/internal/flex"
+	"flexworker/internal/senders"
 )
 
 // Config is every setting, read from the environment. docs/configuration.md lists
@@ -34,6 +35,7 @@ type Config struct {
 	RequestsConsumer string `envconfig:"REQUESTS_CONSUMER" default:"interaction-worker" doc:"durable consumer, shared by all replicas"`
 	ResultsStream    string `envconfig:"RESULTS_STREAM" default:"INTERACTION_RESULTS" doc:"stream that results are published to"`
 	ResultsSubject   string `envconfig:"RESULTS_SUBJECT" default:"interactions.results" doc:"prefix of their subjects; outcome and source follow"`
+	ServiceSubject   string `envconfig:"SERVICE_SUBJECT" default:"interactions" doc:"prefix of the subjects on which senders ask and cancel; status or cancel and the source follow. Empty: none"`
 	CreateStreams    bool   `envconfig:"CREATE_STREAMS" default:"false" doc:"create the two streams when they are missing, also while it runs"`
 
 	TwilioAccountSID sid    `envconfig:"TWILIO_ACCOUNT_SID" doc:"account sid; goes with TWILIO_AUTH_TOKEN"`
@@ -68,7 +70,7 @@ type Config struct {
 }
 
 // mayBeEmpty are the settings for which an empty value means something.
-var mayBeEmpty = map[string]bool{"LOOKUP_ATTRIBUTE": true, "ADMIN_ADDR": true}
+var mayBeEmpty = map[string]bool{"LOOKUP_ATTRIBUTE": true, "ADMIN_ADDR": true, "SERVICE_SUBJECT": true}
 
 // loadConfig reads all settings and reports every fault at once, without the
 // value of a secret.
@@ -146,6 +148,7 @@ var (
 	forms       = map[string]form{
 		"REQUESTS_STREAM": nameForm, "REQUESTS_CONSUMER": nameForm, "RESULTS_STREAM": nameForm,
 		"REQUESTS_SUBJECT": subjectForm, "RESULTS_SUBJECT": subjectForm,
+		"SERVICE_SUBJECT":  {func(s string) bool { return s == "" || subjectPattern.MatchString(s) }, subjectForm.want},
 		"LOOKUP_ATTRIBUTE": {fits: func(name string) bool { return flex.AttributeProblem(name) == "" }}, // which says what it wants
 		"UNCERTAIN_POLICY": {oneOf("hold", "retry", "fail"), "must be hold, retry or fail"},
 		"LOG_LEVEL":        {oneOf("debug", "info", "warn", "error"), "must be debug, info, warn or error"},
@@ -184,6 +187,15 @@ func (c Config) faults() []error {
 	requests, results := c.RequestsSubject+".", c.ResultsSubject+"."
 	want(!subjects || !strings.HasPrefix(requests, results) && !strings.HasPrefix(results, requests),
 		"REQUESTS_SUBJECT=%s and RESULTS_SUBJECT=%s must not lie within each other: results would come back as requests, without end", c.RequestsSubject, c.ResultsSubject)
+	if fits("SERVICE_SUBJECT", c.ServiceSubject) && subjects && c.ServiceSubject != "" {
+		for _, kind := range senders.Kinds {
+			asked := c.ServiceSubject + "." + kind.String() + "."
+			for _, s := range [][2]string{{"REQUESTS_SUBJECT", requests}, {"RESULTS_SUBJECT", results}} {
+				want(!strings.HasPrefix(asked, s[1]) && !strings.HasPrefix(s[1], asked),
+					"SERVICE_SUBJECT=%s and %s=%s must not lead to the same subjects: the stream would take the questions of senders", c.ServiceSubject, s[0], strings.TrimSuffix(s[1], "."))
+			}
+		}
+	}
 	fits("REQUESTS_STREAM", c.RequestsStream)
 	fits("REQUESTS_CONSUMER", c.RequestsConsumer)
 	fits("RESULTS_STREAM", c.ResultsStream)

@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"flexworker/internal/database"
+	"flexworker/internal/senders"
 )
 
 // Limits that every session has. The server's are shorter than the worker's own
@@ -27,6 +28,7 @@ import (
 const (
 	connectTimeout   = 3 * time.Second
 	statementTimeout = "8s"
+	sendersTimeout   = "2s"
 	peoplesTimeout   = "10min" // of the operators' verbs, some of which read whole tables
 	lockTimeout      = "4s"
 	idleInTxTimeout  = "5s" // also what a stopped process can hold the gate for
@@ -181,7 +183,7 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 		nats.ClosedHandler(func(c *nats.Conn) { health.closed(fmt.Errorf("%w: %w", errClosed, c.LastError())) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrPermissionViolation) {
-				if !dispensable(err) {
+				if !dispensable(err, cfg.ServiceSubject) {
 					health.denied.Store(true) // until it reconnects: a dispensable one after it changes nothing
 				}
 				log.Error("NATS refuses a subject: give this user the permissions that docs/operating.md lists", "error", err)
@@ -217,11 +219,16 @@ func (e natsError) Error() string {
 func (e natsError) Unwrap() error { return e.error }
 
 // dispensable says whether a refused subject is one without which requests move:
-// a look at the results stream, and the watch for what is no longer delivered.
-func dispensable(err error) bool {
+// a look at the results stream, the watch for what is no longer delivered, and the service for
+// senders below service (SERVICE_SUBJECT) with its answers: where these go its askers say.
+func dispensable(err error, service string) bool {
+	subjects := []string{"$JS.API.STREAM.", "$JS.EVENT.ADVISORY.", `"$SRV.`, `PUBLISH TO "` + nats.InboxPrefix, `PUBLISH TO "_R_.`}
+	for _, kind := range senders.Kinds {
+		subjects = append(subjects, `"`+service+"."+kind.String()+".")
+	}
 	text := strings.ToUpper(err.Error())
-	for _, subject := range []string{"$JS.API.STREAM.", "$JS.EVENT.ADVISORY."} {
-		if strings.Contains(text, subject) {
+	for _, subject := range subjects {
+		if strings.Contains(text, strings.ToUpper(subject)) {
 			return true
 		}
 	}

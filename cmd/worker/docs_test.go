@@ -171,6 +171,8 @@ func TestImports(t *testing.T) {
 		{"internal/outbox", true, []string{"net/http", "os", "flag", "github.com/spf13", "github.com/kelseyhightower/envconfig", "github.com/prometheus"}, "it reads no environment and knows neither flags nor HTTP"},
 		{"internal/flex", false, []string{"flexworker/internal/outbox", "flexworker/internal/consumer", "flexworker/cmd", "flexworker/migrations", "github.com/nats-io", "github.com/jackc", "github.com/cenkalti"}, "it makes one call; it does not retry, store, or know NATS and Postgres"},
 		{"internal/admin/access", true, []string{"flexworker/internal/consumer", "flexworker/internal/database", "flexworker/internal/flex", "database/sql", "github.com/jackc", "os"}, "it knows credentials, and nothing of what they are for"},
+		{"internal/senders", true, []string{"flexworker/internal/consumer", "flexworker/internal/database", "flexworker/internal/flex", "database/sql", "net/http", "os", "github.com/jackc", "github.com/prometheus"}, "it translates a message into a call of the desk; what a sender may, and every statement, is the desk's"},
+		{"internal/outbox", false, []string{"flexworker/internal/senders"}, journey},
 		{"internal/batch", false, []string{"flexworker", "github.com", "net/http"}, "it gathers calls, whatever they are for"},
 		{"internal/rawjson", false, []string{"flexworker", "github.com", "net/http"}, "it works on text alone"},
 		{"migrations", false, []string{"flexworker/cmd", "flexworker/internal/consumer", "flexworker/internal/outbox", "flexworker/internal/flex"}, "it holds the schema and none of the worker's queries"},

@@ -13,6 +13,7 @@ import (
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/senders"
 )
 
 // metrics is what the metrics know beside the counters of the packages. Nothing of it is read from a server when it is
@@ -105,6 +106,7 @@ var (
 	pendingDesc   = desc("stream_pending", "Messages of the request stream that no worker has stored, as far as NATS knows; absent while it cannot be asked.")
 	droppedDesc   = desc("log_lines_dropped_total", "Log lines that standard error did not take in time: nobody has seen them.")
 	refusedDesc   = desc("credentials_refused_total", "Tokens for page and API that were refused: wrong ones, and those that were not looked at since their address had sent too many wrong ones.", "why")
+	questionsDesc = desc("questions_total", "Questions and cancellations of senders, by kind and by what they were answered as.", "question", "answer")
 	natsDesc      = desc("nats_connected", "1 while NATS is connected.")
 	replicaDesc   = desc("replica", "1 for the word that this replica says of itself on /readyz, 0 for the others.", "state")
 	gateDesc      = desc("gate", "1 for the state of the fleet's gate, 0 for the others; absent while it cannot be read.", "state")
@@ -118,7 +120,7 @@ var (
 // Describe sends the descriptions of all that Collect can send.
 func (e *exporter) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{eventsDesc, attemptsDesc, uncountedDesc, releasedDesc, lookupsDesc, twiceDesc, lapsedDesc, expiredDesc, prunedDesc,
-		publishedDesc, failedDesc, requestsDesc, oldestDesc, personDesc, countedDesc, pendingDesc, droppedDesc, refusedDesc, natsDesc, replicaDesc, gateDesc, rateDesc, differDesc,
+		publishedDesc, failedDesc, requestsDesc, oldestDesc, personDesc, countedDesc, pendingDesc, droppedDesc, refusedDesc, questionsDesc, natsDesc, replicaDesc, gateDesc, rateDesc, differDesc,
 		createdDesc, lookedUpDesc, buildDesc} {
 		out <- d
 	}
@@ -164,6 +166,13 @@ func (e *exporter) collectCounters(count func(*prometheus.Desc, int64, ...string
 	count(droppedDesc, e.app.lines.Dropped())
 	count(refusedDesc, e.app.access.Counters.Wrong.Load(), "wrong")
 	count(refusedDesc, e.app.access.Counters.Slowed.Load(), "slowed")
+	if s := e.app.senders; s != nil {
+		for _, kind := range senders.Kinds {
+			for _, as := range senders.Ases {
+				count(questionsDesc, s.Counters[kind][as].Load(), kind.String(), as.String())
+			}
+		}
+	}
 }
 
 // collectReplica sends what this replica knows of itself, whoever is away.

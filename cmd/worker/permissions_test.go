@@ -58,7 +58,7 @@ func rights(t *testing.T) (grants []string, users map[string]right) {
 			users[strings.TrimSpace(cells[1])] = right{subjects(cells[2]), subjects(cells[3])}
 		}
 	}
-	if len(grants) == 0 || len(users) != 8 {
+	if len(grants) == 0 || len(users) != 9 {
 		t.Fatalf("the permissions in docs/operating.md cannot be read: %d grants, %d users", len(grants), len(users))
 	}
 	return grants, users
@@ -285,13 +285,14 @@ func TestPermissionTable(t *testing.T) {
 	service := map[string]right{
 		"sender": of(t, users, "a service crm that sends"),
 		"reader": of(t, users, "a service crm that reads its results with a durable consumer crm"),
+		"asker":  of(t, users, "a service crm that asks for its requests, and cancels them"),
 	}
 	accounts := map[string]right{
 		"setup":   of(t, users, "worker", "the worker that makes the consumer, beside that", "the worker with CREATE_STREAMS=true, beside both"),
 		"maker":   of(t, users, "worker", "the worker that makes the consumer, beside that"),
 		"worker":  of(t, users, "worker"),
 		"publish": of(t, users, "worker send"),
-		"send":    sends, "audit": audits, "sender": service["sender"], "reader": service["reader"],
+		"send":    sends, "audit": audits, "sender": service["sender"], "reader": service["reader"], "asker": service["asker"],
 	}
 	less := map[string]string{} // accounts that lack one subject, and which
 	for _, verb := range []string{"send", "audit"} {
@@ -308,7 +309,8 @@ func TestPermissionTable(t *testing.T) {
 	}
 	var options natstest.Options
 	for name, r := range accounts {
-		options.Users = append(options.Users, natstest.User{Name: name, Password: password, Publish: r.publish, Subscribe: r.subscribe})
+		answers := name == "setup" || name == "maker" || name == "worker"
+		options.Users = append(options.Users, natstest.User{Name: name, Password: password, Publish: r.publish, Subscribe: r.subscribe, Answers: answers})
 	}
 	dsn := migrated.NewDSN(t)
 	r := &rig{t: t, dsn: dsn, flex: flextest.New(t), nats: natstest.New(t, options)}
@@ -372,7 +374,7 @@ func TestPermissionTable(t *testing.T) {
 	}
 	quiet("send", tryAs("publish", 0, "send", file))
 	quiet("send --wait", tryAs("send", 0, "send", "--wait", "30s", file))
-	connect := func(name string) jetstream.JetStream {
+	connected := func(name string) *nats.Conn {
 		t.Helper()
 		conn, err := nats.Connect(r.nats.URLFor(name), nats.CustomInboxPrefix("_INBOX.crm"),
 			nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { t.Errorf("%s: %v", name, err) }))
@@ -380,7 +382,11 @@ func TestPermissionTable(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(conn.Close)
-		js, err := jetstream.New(conn)
+		return conn
+	}
+	connect := func(name string) jetstream.JetStream {
+		t.Helper()
+		js, err := jetstream.New(connected(name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -388,6 +394,14 @@ func TestPermissionTable(t *testing.T) {
 	}
 	if _, err := connect("sender").Publish(t.Context(), "interactions.requests.crm", requestOf("sent-1")); err != nil {
 		t.Errorf("a service that sends: %v", err)
+	}
+	asker := connected("asker")
+	expect.Eventually(t, func() error {
+		body, code := askedAs(t, asker, "interactions.status.crm", "sent-1")
+		return expect.Is("a service that asks "+code, fmt.Sprint(body["state"]), "created")
+	})
+	if body, code := askedAs(t, asker, "interactions.cancel.crm", "sent-1"); code != "" || body["cancelled"] != false {
+		t.Errorf("a service that cancels: %v, %s", body, code)
 	}
 	results, err := connect("reader").CreateConsumer(t.Context(), "INTERACTION_RESULTS", jetstream.ConsumerConfig{
 		Durable: "crm", FilterSubject: "interactions.results.*.crm", AckPolicy: jetstream.AckExplicitPolicy})

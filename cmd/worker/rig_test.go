@@ -112,7 +112,7 @@ func (r *rig) config() Config {
 	return Config{
 		DatabaseURL: secretOf(r.dsn), Migrate: true, NATSURL: natsURL(r.nats.URL()),
 		RequestsStream: "INTERACTION_REQUESTS", RequestsSubject: "interactions.requests", RequestsConsumer: "interaction-worker",
-		ResultsStream: "INTERACTION_RESULTS", ResultsSubject: "interactions.results",
+		ResultsStream: "INTERACTION_RESULTS", ResultsSubject: "interactions.results", ServiceSubject: "interactions",
 		TwilioAccountSID: flextest.AccountSID, TwilioAuthToken: secretOf(flextest.AuthToken),
 		FlexURL: r.flex.URL(), TaskRouterURL: r.flex.URL(), FlexTimeout: 2 * time.Second, FlexConcurrency: 16,
 		RetryMaxAttempts: 10, RetryMinDelay: 50 * time.Millisecond, RetryMaxDelay: 500 * time.Millisecond,

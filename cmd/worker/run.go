@@ -16,13 +16,16 @@ import (
 
 	"flexworker/internal/admin/access"
 	"flexworker/internal/consumer"
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/lookup"
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/outbox/upkeep"
+	"flexworker/internal/senders"
 )
 
 // app is one running worker: its parts, joined.
@@ -42,6 +45,8 @@ type app struct {
 	fleet      *gate.Registry
 	publisher  *results.Publisher
 	access     *access.Access
+	asked      *pgxpool.Pool    // for senders; nil: SERVICE_SUBJECT is empty
+	senders    *senders.Service // nil likewise
 	state      *state
 	gateReads  singleflight.Group // of who asks /readyz
 }
@@ -167,6 +172,19 @@ func (a *app) build(ctx context.Context, name string) error {
 	a.upkeep.Retention, a.upkeep.Registry, a.upkeep.Log = cfg.Retention, a.fleet, a.log
 	a.upkeep.Results, a.upkeep.Due, a.upkeep.Uncertain = a.store.Results, a.store.Due, a.store.Lookups.Waiting
 	a.publisher = &results.Publisher{Outgoing: a.store.Results, Stream: stream, Subject: cfg.ResultsSubject, Largest: a.nats.MaxPayload, Missing: a.resultsStream, Log: a.log, Counters: &counters.Results}
+	return a.buildSenders(ctx)
+}
+
+// buildSenders makes the service for senders, which has connections of its own: who asks takes none from what has to be done.
+func (a *app) buildSenders(ctx context.Context) (err error) {
+	if a.cfg.ServiceSubject == "" {
+		return nil
+	}
+	if a.asked, err = openPool(ctx, a.cfg.DatabaseURL, len(senders.Kinds), sendersTimeout, database.OnlyReadWrite); err != nil {
+		return err
+	}
+	a.senders = senders.New(senders.Config{Conn: a.nats, Subject: a.cfg.ServiceSubject, Inbox: inboxPrefix, Version: version,
+		Desk: operator.NewDesk(a.asked, operator.Caller{}, nil), Log: a.log})
 	return nil
 }
 

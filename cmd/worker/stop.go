@@ -21,6 +21,9 @@ func (a *app) serve(ctx context.Context) {
 	taking.Go(func() { a.upkeep.Prune(ctx) })
 	taking.Go(func() { a.upkeep.Count(ctx) })
 	taking.Go(func() { a.watchStream(ctx) })
+	if a.senders != nil {
+		taking.Go(func() { a.senders.Run(ctx) })
+	}
 	publishing.Go(func() { a.publisher.Run(publish) })
 
 	<-ctx.Done()
@@ -68,6 +71,9 @@ func (a *app) close() {
 		closed := make(chan struct{})
 		go func() { // waits for connections in use, which a cut-off loop may hold
 			a.pool.Close()
+			if a.asked != nil {
+				a.asked.Close()
+			}
 			close(closed)
 		}()
 		select {

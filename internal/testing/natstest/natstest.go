@@ -59,6 +59,8 @@ type Options struct {
 type User struct {
 	Name, Password     string
 	Publish, Subscribe []string
+	// Answers lets the user publish one message on the reply subject of each message that comes: allow_responses.
+	Answers bool
 }
 
 // Server is one NATS server. Its methods may be called by anyone at any time; Restart and Stop wait for each other.
@@ -196,10 +198,11 @@ func (s *Server) users() []*server.User {
 	password, _ := s.admin.Password()
 	users := []*server.User{{Username: s.admin.Username(), Password: password}}
 	for _, u := range s.options.Users {
-		users = append(users, &server.User{Username: u.Name, Password: u.Password, Permissions: &server.Permissions{
-			Publish:   only(u.Publish),
-			Subscribe: only(u.Subscribe),
-		}})
+		rights := &server.Permissions{Publish: only(u.Publish), Subscribe: only(u.Subscribe)}
+		if u.Answers {
+			rights.Response = &server.ResponsePermission{MaxMsgs: 1, Expires: server.DEFAULT_ALLOW_RESPONSE_EXPIRATION}
+		}
+		users = append(users, &server.User{Username: u.Name, Password: u.Password, Permissions: rights})
 	}
 	return users
 }
