@@ -22,8 +22,7 @@ COMMENT ON VIEW outbox_backlog IS 'What is not finished: number of requests and 
 -- A command is one line that can be typed as it stands: an id, which its sender chose, is quoted for a POSIX shell and
 -- stands behind --, since it may begin with a hyphen.
 CREATE VIEW outbox_attention AS
-    -- since is what the loops' indexes are ordered by: the rows that wait longest are read without the others.
-    SELECT 'request' AS what, request_id AS id, source, coalesce(for_person_since, '-infinity') AS since,
+    SELECT 'request' AS what, request_id AS id, source, for_person_since AS since,
            'may exist, and no lookup can tell: ' || coalesce(error_message, error_kind) AS why,
            'worker explain -- ''' || replace(request_id, '''', '''\''''') || '''' AS command
       FROM outbox WHERE state = 'uncertain' AND coalesce(for_person_since, '-infinity') > '-infinity'

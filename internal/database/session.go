@@ -17,7 +17,23 @@ func ForLoops(config *pgxpool.Config) {
 	}
 }
 
-// sessions are the settings of those connections. Their statements find few rows
+// ForReads sets up the connections of a pool through which people look: two, whatever the address says of the pool, and
+// none while nobody looks. What takes longer than two seconds is cut, and what waits for a lock sooner, so that the two
+// can be told apart.
+func ForReads(config *pgxpool.Config) {
+	for name, value := range reads {
+		Set(config.ConnConfig, name, value)
+	}
+	config.MaxConns, config.MinConns, config.MinIdleConns = 2, 0, 0
+}
+
+// reads are the settings of those connections. Each statement is planned for what it is asked: how many rows a
+// condition has depends on it. As in sessions, a plan reads indexes alone.
+var reads = map[string]string{"jit": "off", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "plan_cache_mode": "force_custom_plan",
+	"max_parallel_workers_per_gather": "0",
+	"statement_timeout":               "2s", "lock_timeout": "1s"}
+
+// sessions are the settings of the connections of the loops. Their statements find few rows
 // by an index in a table of any size. On a table that is
 // young, or fills faster than it is analyzed, the planner takes it for small and
 // reads it whole, for as long as the plan is kept: 10,000 requests on an empty

@@ -10,9 +10,10 @@ import (
 // Acts gives what people did, the newest first, page by page. next is the cursor of what follows; "": nothing does. It
 // fails with ErrCursor.
 func (desk *Desk) Acts(ctx context.Context, cursor string) (acts []Done, next string, err error) {
-	return newest(ctx, desk, "acts", cursor, func(d Done) int64 { return d.ID }, `
-		SELECT `+doneColumns+` FROM outbox_acts WHERE id < $1 ORDER BY id DESC LIMIT $2`)
+	return newest(ctx, desk, "acts", cursor, func(d Done) int64 { return d.ID }, actsSQL)
 }
+
+const actsSQL = `SELECT ` + doneColumns + ` FROM outbox_acts WHERE id < $1 ORDER BY id DESC LIMIT $2`
 
 // newest reads a page of a table in the order of its ids, the newest first. sql gets the id that the page begins below, and
 // for how many rows it asks: ListMost, and one that shows that there are more.

@@ -79,12 +79,14 @@ func (desk *Desk) Find(ctx context.Context, text, cursor string) (Found, error) 
 
 // named are the requests that a text names by a request id or the sid of an interaction.
 func named(ctx context.Context, tx pgx.Tx, text string) ([]hit, error) {
-	return rowsOf[hit](ctx, tx, `
-		SELECT `+rowColumns+`, id FROM outbox WHERE request_id = $1::text
-		UNION ALL
-		SELECT `+rowColumns+`, id FROM outbox WHERE interaction_sid = $1::text AND request_id <> $1::text
-		 ORDER BY id DESC LIMIT $2`, text, ListMost)
+	return rowsOf[hit](ctx, tx, namedSQL, text, ListMost)
 }
+
+const namedSQL = `
+	SELECT ` + rowColumns + `, id FROM outbox WHERE request_id = $1::text
+	UNION ALL
+	SELECT ` + rowColumns + `, id FROM outbox WHERE interaction_sid = $1::text AND request_id <> $1::text
+	 ORDER BY id DESC LIMIT $2`
 
 // withAttribute gives those of the requests with these ids, in their order and at most limit, whose task has that
 // attribute with that value.
@@ -93,11 +95,7 @@ func named(ctx context.Context, tx pgx.Tx, text string) ([]hit, error) {
 // cannot have the value is left out there: its text has neither the letters and digits of the value nor an escape that
 // may stand for one.
 func (s *search) withAttribute(ctx context.Context, tx pgx.Tx, ids []int64, limit int, name, value string) ([]hit, error) {
-	rows, err := tx.Query(ctx, `
-		SELECT id, left(request #>> '{routing,properties,attributes}', $3)
-		  FROM unnest($1::bigint[]) WITH ORDINALITY AS candidates (key, place) JOIN outbox ON id = key
-		 WHERE strpos(request::text, $2) > 0 OR strpos(request::text, '\u00') > 0
-		 ORDER BY place`, ids, longestWord(value), longestAttributes)
+	rows, err := tx.Query(ctx, attributesSQL, ids, longestWord(value), longestAttributes)
 	if err != nil {
 		return nil, err
 	}
@@ -115,6 +113,12 @@ func (s *search) withAttribute(ctx context.Context, tx pgx.Tx, ids []int64, limi
 	}
 	return s.rows(ctx, tx, matching, limit)
 }
+
+const attributesSQL = `
+	SELECT id, left(request #>> '{routing,properties,attributes}', $3)
+	  FROM unnest($1::bigint[]) WITH ORDINALITY AS candidates (key, place) JOIN outbox ON id = key
+	 WHERE strpos(request::text, $2) > 0 OR strpos(request::text, '\u00') > 0
+	 ORDER BY place`
 
 // longestAttributes is how many characters of attributes are read. TaskRouter takes 4,096, of which an escape in an
 // escape has twelve.

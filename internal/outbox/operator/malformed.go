@@ -37,9 +37,10 @@ type MalformedMessage struct {
 // Malformed gives the messages that could not become a request, the newest first, page by page. next is the cursor of
 // what follows; "": nothing does. It fails with ErrCursor.
 func (desk *Desk) Malformed(ctx context.Context, cursor string) (messages []Malformed, next string, err error) {
-	return newest(ctx, desk, "malformed", cursor, func(m Malformed) int64 { return m.ID }, `
-		SELECT `+malformedColumns+` FROM outbox_malformed WHERE id < $1 ORDER BY id DESC LIMIT $2`)
+	return newest(ctx, desk, "malformed", cursor, func(m Malformed) int64 { return m.ID }, malformedSQL)
 }
+
+const malformedSQL = `SELECT ` + malformedColumns + ` FROM outbox_malformed WHERE id < $1 ORDER BY id DESC LIMIT $2`
 
 // MalformedMessage gives one message with its bytes and headers. It fails with ErrUnknown.
 func (desk *Desk) MalformedMessage(ctx context.Context, id int64) (m MalformedMessage, err error) {

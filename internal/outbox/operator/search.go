@@ -42,18 +42,26 @@ type walk struct {
 	olderThan     time.Duration
 }
 
-// walk gives the walk of a filter.
+// walk gives the walk of a filter. What its parts and its index tell is not asked of the rows again: a condition too
+// many leads the planner to another index.
 func (f Filter) walk() walk {
 	w := walk{}
 	switch final := f.State.Final(); {
 	case f.RequestIDs != nil:
 		w.unordered, w.parts = true, []string{`request_id = ANY (` + w.args.add(f.RequestIDs) + `::text[])`}
+		f.RequestIDs = nil
 	case f.ForPerson:
 		w.unordered, w.parts = true, []string{`state = 'uncertain' AND ` + results.ForPerson}
+		f.ForPerson = false
+		if f.State == request.Uncertain {
+			f.State = ""
+		}
 	case f.State == request.Pending:
 		w.unordered, w.parts = true, []string{`state = 'pending' AND attempt = 0`, `state = 'pending' AND attempt > 0`}
+		f.State = ""
 	case f.State != "" && !final:
 		w.unordered, w.parts = true, []string{inState(f.State)}
+		f.State = ""
 	case final && f.State != request.Created:
 		w.settled, w.parts, w.inIndex = true, []string{failed}, inState(f.State)
 		inIndex := Filter{ErrorKind: f.ErrorKind, HTTPStatus: f.HTTPStatus, TwilioCode: f.TwilioCode}
@@ -132,16 +140,19 @@ func (w walk) candidates(at place, least int64, size int) (string, params) {
 	if matches == "" {
 		matches = `true`
 	}
+	first := fmt.Sprintf(` ORDER BY %s LIMIT %d`, order, size)
 	parts := make([]string, len(w.parts))
 	for i, part := range w.parts {
 		parts[i] = `SELECT ` + columns + `, coalesce(` + matches + `, false) AS matches FROM outbox WHERE ` + part + bounds
+		if !w.unordered { // each by itself: the planner does not read the parts of a union in their order
+			parts[i] = `(` + parts[i] + first + `)`
+		}
 	}
 	all := strings.Join(parts, ` UNION ALL `)
-	last := fmt.Sprintf(` ORDER BY %s LIMIT %d`, order, size)
 	if w.unordered { // apart, or the order would lead the planner through the primary key, past every other row
-		return `WITH candidates AS MATERIALIZED (` + all + `) SELECT * FROM candidates` + last, args
+		return `WITH candidates AS MATERIALIZED (` + all + `) SELECT * FROM candidates` + first, args
 	}
-	return `SELECT * FROM (` + all + `) AS candidates` + last, args
+	return `SELECT * FROM (` + all + `) AS candidates` + first, args
 }
 
 // A hit is a row with its place in the walk.
@@ -150,12 +161,17 @@ type hit struct {
 	ID int64
 }
 
-// rows gives the rows with these ids that meet the walk's condition, in the order of the ids, at most limit.
-func (w walk) rows(ctx context.Context, tx pgx.Tx, ids []int64, limit int) ([]hit, error) {
+// matching is the statement that gives the rows with these ids that meet the walk's condition, in the order of the ids.
+func (w walk) matching(ids []int64, limit int) (string, params) {
 	args := slices.Clone(w.rowArgs)
-	sql := fmt.Sprintf(`
+	return fmt.Sprintf(`
 		SELECT %s, id FROM unnest(%s::bigint[]) WITH ORDINALITY AS candidates (key, place) JOIN outbox ON id = key
-		 WHERE %s ORDER BY place LIMIT %d`, rowColumns, args.add(ids), w.row, limit)
+		 WHERE %s ORDER BY place LIMIT %d`, rowColumns, args.add(ids), w.row, limit), args
+}
+
+// rows runs it.
+func (w walk) rows(ctx context.Context, tx pgx.Tx, ids []int64, limit int) ([]hit, error) {
+	sql, args := w.matching(ids, limit)
 	return rowsOf[hit](ctx, tx, sql, args...)
 }
 

@@ -12,6 +12,7 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/results"
 )
 
 // Unfinished is a row of outbox_backlog.
@@ -61,7 +62,8 @@ type Now struct {
 	Fleet gate.Fleet  `json:"fleet"`
 	// Holders are the sessions that may keep the workers waiting.
 	Holders []database.Holder `json:"holders"`
-	// Attention has the first StatusMost of Waiting rows, the longest waiting first. Waiting is counted up to WaitingMost.
+	// Attention has the first StatusMost of Waiting rows, the longest waiting first. Waiting is counted up to WaitingMost: one
+	// more means that there are more.
 	Attention []Attention `json:"attention"`
 	Waiting   int         `json:"waiting"`
 	// Failing are the StatusMost most frequent kinds: of what settled within the last hour without an interaction, and of
@@ -124,9 +126,22 @@ func (now *Now) unread(err error) error {
 }
 
 const (
-	attentionSQL = `SELECT what, id, source, since, why, command FROM outbox_attention ORDER BY since, id LIMIT $1`
-	// waitingSQL counts no further than it has to.
-	waitingSQL = `SELECT count(*) FROM (SELECT FROM outbox_attention LIMIT $1) AS first`
+	// longestSQL are the requests and the results that need attention, of each the $1 that wait longest: by the order of
+	// two indexes, in which the view outbox_attention would not be read.
+	longestSQL = `
+		(SELECT request_id FROM outbox WHERE state = 'uncertain' AND ` + results.ForPerson + `
+		  ORDER BY coalesce(for_person_since, '-infinity'), due_at, id LIMIT $1)
+		UNION ALL
+		(SELECT request_id FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < now() - interval '5 minutes'
+		  ORDER BY settled_at, id LIMIT $1)`
+	attentionSQL = `
+		SELECT what, id, source, since, why, command
+		  FROM (SELECT a.* FROM (` + longestSQL + `) AS longest,
+		               LATERAL (SELECT * FROM outbox_attention WHERE id = request_id AND what IN ('request', 'result') OFFSET 0) AS a
+		        UNION ALL SELECT * FROM outbox_attention WHERE what IN ('gate', 'replica')) AS all_kinds
+		 ORDER BY since, id LIMIT $1`
+	// waitingSQL counts no further than $1, twice.
+	waitingSQL = `SELECT (SELECT count(*) FROM (` + longestSQL + `) AS longest) + (SELECT count(*) FROM outbox_attention WHERE what IN ('gate', 'replica'))`
 	failedSQL  = `
 		SELECT state, error_kind, http_status, twilio_code, count(*), max(settled_at)
 		  FROM (SELECT state, error_kind, http_status, twilio_code, settled_at FROM outbox
@@ -134,7 +149,7 @@ const (
 		 GROUP BY 1, 2, 3, 4`
 	retriedSQL = `
 		SELECT state, error_kind, http_status, twilio_code, count(*), max(coalesce(attempt_began_at, received_at))
-		  FROM (SELECT * FROM outbox WHERE state = 'pending' AND attempt > 0 LIMIT $1) AS first
+		  FROM (SELECT * FROM outbox WHERE state = 'pending' AND attempt > 0 ORDER BY priority, due_at, id LIMIT $1) AS first
 		 WHERE error_kind IS NOT NULL GROUP BY 1, 2, 3, 4`
 )
 
@@ -145,6 +160,7 @@ func (now *Now) read(ctx context.Context, tx pgx.Tx) (err error) {
 	if err = tx.QueryRow(ctx, waitingSQL, WaitingMost+1).Scan(&now.Waiting); err != nil {
 		return err
 	}
+	now.Waiting = min(now.Waiting, WaitingMost+1)
 	now.Failing = []FailingKind{}
 	for _, some := range []struct {
 		sql  string
