@@ -13,10 +13,10 @@ GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.ve
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint vuln fuzz net sim soak outages blackhole bench clean postgres
+.PHONY: help build demo test lint vuln fuzz net sim soak outages blackhole bench screenshots clean postgres chromium
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 build: ## bin/worker, bin/demo and bin/endpoint, static
 	$(GO_BUILD) -o bin/ ./cmd/worker ./cmd/demo ./cmd/endpoint
@@ -24,7 +24,7 @@ build: ## bin/worker, bin/demo and bin/endpoint, static
 demo: postgres build ## the whole on this machine: servers, replicas, events, a kill, the account (ARGS=...)
 	bin/demo $(ARGS)
 
-test: postgres ## every test, shuffled, with the race detector where there is a C compiler
+test: postgres chromium ## every test, shuffled, with the race detector where there is a C compiler
 	@if [ "$$(go env CGO_ENABLED)" = 1 ] && echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1; \
 	then set -- -race; \
 	else set --; export CGO_ENABLED=0; echo "test: no C compiler with its headers, so WITHOUT the race detector"; fi; \
@@ -62,9 +62,15 @@ outages: postgres ## OUTAGE=1m each without Postgres, without NATS and without F
 blackhole: postgres ## the way to Twilio lost for 65 s under a call, with default settings: one interaction (root; two minutes)
 	cd cmd/worker && go test $(TESTFLAGS) -run '^TestBlackHole$$' -count=1 -timeout=20m -v -blackhole
 
+screenshots: postgres chromium ## a picture of each screen of the page, into docs/screens
+	go test $(TESTFLAGS) ./internal/admin/page -run '^TestScreens$$' -count=1 -screenshots=$(CURDIR)/docs/screens
+
 clean: ## remove bin/ and what tests left
 	rm -rf bin coverage.out
 	go clean -testcache
 
 postgres:
 	@scripts/postgres.sh
+
+chromium:
+	@scripts/chromium.sh

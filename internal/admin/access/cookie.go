@@ -55,12 +55,12 @@ func (a *Access) Logout(w http.ResponseWriter, r *http.Request) { a.setCookie(w,
 
 func (a *Access) setCookie(w http.ResponseWriter, r *http.Request, value string, maxAge int) {
 	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true,
-		SameSite: http.SameSiteStrictMode, Secure: !onLoopback(r)})
+		SameSite: http.SameSiteStrictMode, Secure: !OnLoopback(r)})
 }
 
-// onLoopback says whether the browser reached this worker under a name that stays on its machine. Who sends another
+// OnLoopback says whether the browser reached this worker under a name that stays on its machine. Who sends another
 // name than the one that they used harms nobody but themselves.
-func onLoopback(r *http.Request) bool {
+func OnLoopback(r *http.Request) bool {
 	host, _, err := net.SplitHostPort(r.Host)
 	if err != nil {
 		host = r.Host

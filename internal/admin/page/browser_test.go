@@ -1,0 +1,238 @@
+package page_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+
+	"flexworker/internal/testing/expect"
+)
+
+// chromium is the browser of the tests. scripts/chromium.sh looks at the same places, and installs it.
+func chromium(t testing.TB) string {
+	t.Helper()
+	if path := os.Getenv("FLEXWORKER_CHROMIUM"); path != "" {
+		return path
+	}
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Fatal("there is no Chromium: scripts/chromium.sh installs it, or says how")
+	return ""
+}
+
+// A browser is Chromium in front of the page, with nobody signed in and nothing kept from before. What its console says, and every
+// violation of the content security policy, fails the test.
+type browser struct {
+	t    testing.TB
+	ctx  context.Context
+	base string
+
+	faults []string // what its console said; read once it has ended
+}
+
+// A screen is how wide, how high and how dark a browser is.
+type screen struct {
+	width, height int64
+	dark          bool
+	noScript      bool
+}
+
+var (
+	desktop = screen{width: 1280, height: 900}
+	phone   = screen{width: 400, height: 860}
+)
+
+// open starts a browser.
+func (r *rig) open(t testing.TB, s screen) *browser {
+	t.Helper()
+	flags := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium(t)), chromedp.UserDataDir(t.TempDir()), chromedp.DisableGPU, chromedp.NoFirstRun,
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-sync", true), chromedp.Flag("hide-scrollbars", true), chromedp.Flag("force-color-profile", "srgb"),
+		chromedp.Env("TZ=America/New_York"), chromedp.WSURLReadTimeout(expect.Patience))
+	if os.Geteuid() == 0 {
+		flags = append(flags, chromedp.NoSandbox) // root has none
+	}
+	process, end := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), flags...)
+	tab, closeTab := chromedp.NewContext(process)
+	b := &browser{t: t, ctx: tab, base: r.url}
+	if err := chromedp.Do(tab); err != nil { // the first call starts it, and its context ends it
+		t.Fatal(err)
+	}
+	said := chromedp.Console(tab)
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		for m, err := range said {
+			if err != nil {
+				return
+			}
+			b.hear(m)
+		}
+	})
+	t.Cleanup(func() {
+		_ = chromedp.Cancel(tab) // it waits for the process
+		closeTab()
+		end()
+		listening.Wait()
+		for _, fault := range b.faults {
+			t.Errorf("the browser says: %s", fault)
+		}
+	})
+	scheme := "light"
+	if s.dark {
+		scheme = "dark"
+	}
+	b.do(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: s.width, Height: s.height, DeviceScaleFactor: 1, Mobile: s.width < 600})
+		if err == nil {
+			_, err = cdp.Call(ctx, t, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: s.noScript})
+		}
+		if err == nil {
+			_, err = cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+				Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}})
+		}
+		return err
+	}))
+	return b
+}
+
+// hear keeps what must not be said. What the tests make the server refuse is no fault of the page.
+func (b *browser) hear(m chromedp.ConsoleMessage) {
+	bad := []chromedp.ConsoleType{chromedp.ConsoleError, chromedp.ConsoleException, chromedp.ConsoleWarning, "assert"}
+	if slices.Contains(bad, m.Type) && m.Source != "network" {
+		b.faults = append(b.faults, m.String())
+	}
+}
+
+func (b *browser) do(actions ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, expect.Patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// evaluate is what a script says.
+func evaluate[T any](b *browser, script string) T {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, expect.Patience)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](script, chromedp.EvalAwaitPromise))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return v
+}
+
+// visit opens an address of the page and waits until it is there.
+func (b *browser) visit(address string) {
+	b.t.Helper()
+	b.do(chromedp.Navigate(b.base + address))
+}
+
+// signIn fills in the login.
+func (b *browser) signIn(token, name string) {
+	b.t.Helper()
+	b.visit("login")
+	b.fill("#token", token)
+	b.fill("#name", name)
+	b.click("form button.main")
+}
+
+// fill types a text into a field that is empty.
+func (b *browser) fill(selector, text string) {
+	b.t.Helper()
+	b.do(chromedp.SendKeys(chromedp.CSS(selector), text))
+}
+
+// unfold opens what a summary hides.
+func (b *browser) unfold(selector string) {
+	b.t.Helper()
+	b.do(chromedp.Click(chromedp.CSS(selector + " > summary")))
+}
+
+// click presses what leads to another page, and waits for that.
+func (b *browser) click(selector string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, expect.Patience)
+	defer cancel()
+	if _, err := chromedp.RunResponse(ctx, chromedp.Click(chromedp.CSS(selector))); err != nil {
+		b.t.Fatalf("%s: %v", selector, err)
+	}
+}
+
+// text is what a person reads there.
+func (b *browser) text(selector string) string {
+	b.t.Helper()
+	return evaluate[string](b, `document.querySelector(`+quoted(selector)+`)?.innerText ?? ""`)
+}
+
+// sees waits until a person reads that there.
+func (b *browser) sees(selector, want string) {
+	b.t.Helper()
+	expect.Eventually(b.t, func() error {
+		if text := b.text(selector); !strings.Contains(text, want) {
+			return fmt.Errorf("%s says %q, want %q", selector, text, want)
+		}
+		return nil
+	})
+}
+
+func quoted(text string) string {
+	js, _ := json.Marshal(text) // a text
+	return string(js)
+}
+
+// fits fails where the page is wider than the screen.
+func (b *browser) fits(name string) {
+	b.t.Helper()
+	over := evaluate[[]string](b, `document.documentElement.scrollWidth <= innerWidth ? [] :
+		[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 5).map(e => e.outerHTML.slice(0, 120))`)
+	if len(over) > 0 {
+		b.t.Errorf("%s is wider than the screen: %s", name, strings.Join(over, "\n"))
+	}
+}
+
+// accessible holds the page against axe-core: nothing that it calls serious or critical may be found.
+func (b *browser) accessible(name string) {
+	b.t.Helper()
+	script, err := os.ReadFile("testdata/axe/node_modules/axe-core/axe.min.js")
+	if err != nil {
+		b.t.Fatalf("axe-core is not there: scripts/chromium.sh installs it (%v)", err)
+	}
+	for _, v := range evaluate[[]string](b, string(script)+`; axe.run().then(r => r.violations.filter(v => v.impact === 'serious' || v.impact === 'critical')
+		.map(v => v.id + ': ' + v.help + ': ' + v.nodes.map(n => n.html.slice(0, 160) + ' ' + n.failureSummary).join(' | ')))`) {
+		b.t.Errorf("%s: %s", name, v)
+	}
+}
+
+// screenshot writes the whole page as a PNG.
+func (b *browser) screenshot(path string) {
+	b.t.Helper()
+	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	if err := errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, png, 0o644)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// clickText presses the element that says this.
+func (b *browser) clickText(selector, text string) {
+	b.t.Helper()
+	evaluate[bool](b, `(e => (e.dataset.here = 'yes', true))([...document.querySelectorAll(`+quoted(selector)+`)].find(e => e.textContent.includes(`+quoted(text)+`)))`)
+	b.click(`[data-here=yes]`)
+}

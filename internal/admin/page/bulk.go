@@ -1,0 +1,231 @@
+package page
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"flexworker/internal/outbox/operator"
+)
+
+// A change is an act that a form can ask for.
+type change struct {
+	value, name string
+	make        func() operator.Change
+	harm        bool
+	means       string // beside what becomes of each request; "": nothing
+}
+
+var manyChanges = []change{
+	{"retry", "Retry", func() operator.Change { return operator.ToRetry(false) }, false, ""},
+	{"retry-unverified", "Retry, unverified", func() operator.Change { return operator.ToRetry(true) }, true,
+		"Nobody is asked whether they exist. Whoever has an interaction already is called twice."},
+	{"cancel", "Cancel", operator.ToCancel, true, ""},
+	{"lookup", "Look them up now", operator.ToLookUp, false, ""},
+	{"republish", "Publish their results again", operator.ToRepublish, false, "The message ids stay, so the stream drops what it still remembers."},
+}
+
+func changeNamed(value string) (change, bool) {
+	i := slices.IndexFunc(manyChanges, func(c change) bool { return c.value == value })
+	if i < 0 {
+		return change{}, false
+	}
+	return manyChanges[i], true
+}
+
+type field struct{ Name, Value string }
+
+func fieldsOf(values url.Values) (fields []field) {
+	kept := only(values)
+	for _, name := range filterNames {
+		if kept.Has(name) {
+			fields = append(fields, field{name, kept.Get(name)})
+		}
+	}
+	return fields
+}
+
+type many struct {
+	Fields []field
+	Acts   []option
+}
+
+func manyOf(values url.Values) many {
+	m := many{Fields: fieldsOf(values)}
+	for _, c := range manyChanges {
+		m.Acts = append(m.Acts, option{Value: c.value, Name: c.name})
+	}
+	return m
+}
+
+type preview struct {
+	Said, Takes       string
+	N                 int
+	Of                []becoming
+	First             []string
+	Means             string
+	Harm              bool
+	Fields            []field
+	Act, Why          string
+	Token, Back, Name string
+}
+
+type becoming struct {
+	N    int
+	What string
+}
+
+// bulk shows what an act on many would take and, with the token of what was shown, carries it out.
+func (v *visit) bulk() error {
+	if err := v.r.ParseForm(); err != nil {
+		return v.plain(http.StatusBadRequest, "The form is not understood", "Go back, and send it again.")
+	}
+	form := v.r.PostForm
+	f, fault := filterOf(form)
+	c, known := changeNamed(form.Get("act"))
+	if fault != "" || !known {
+		return v.plain(http.StatusBadRequest, "The form is not understood", "Nothing was changed. "+fault)
+	}
+	back := addressOf("requests", only(form))
+	if form.Get("token") == "" {
+		return v.preview(c, f, form, back)
+	}
+	f.Preview = form.Get("token")
+	defer v.takes(actLimit)()
+	all, err := v.desk.Do(v.ctx(), c.make(), operator.Act{Why: form.Get("why")}, f)
+	switch {
+	case errors.Is(err, operator.ErrOtherPreview):
+		notice{"bad", "Nothing was changed", []string{"This is not what the preview has shown. Look at the preview again."}}.leave(v.w, v.r)
+	case err != nil:
+		return err
+	default:
+		v.page.memory.forget()
+		n := notice{"good", fmt.Sprintf("%s: %s", c.name, requestsSaid(int64(all.N))), nil}
+		for _, b := range becomings(all.Of) {
+			n.Lines = append(n.Lines, fmt.Sprintf("%s: %s.", requestsSaid(int64(b.N)), b.What))
+		}
+		if len(all.Locked) > 0 {
+			n.Tone = "warn"
+			n.Lines = append(n.Lines, fmt.Sprintf("%s left out, since another session holds the row. Do it again for: %s.", requestsSaid(int64(len(all.Locked))), strings.Join(all.Locked, ", ")))
+		}
+		if all.N == 0 {
+			n.Tone, n.Lines = "warn", append(n.Lines, "What the preview showed has moved on since.")
+		}
+		n.leave(v.w, v.r)
+	}
+	to(v.w, back)
+	return nil
+}
+
+func requestsSaid(n int64) string {
+	if n == 1 {
+		return "1 request"
+	}
+	return thousands(n) + " requests"
+}
+
+func becomings(of map[string]int) (all []becoming) {
+	for what, n := range of {
+		all = append(all, becoming{n, what})
+	}
+	slices.SortFunc(all, func(a, b becoming) int {
+		if a.N != b.N {
+			return b.N - a.N
+		}
+		return strings.Compare(a.What, b.What)
+	})
+	return all
+}
+
+// preview says how many an act would take, and shows the first five.
+func (v *visit) preview(c change, f operator.Filter, form url.Values, back string) error {
+	made := c.make()
+	return v.show(c.name, "requests", region{name: "preview", title: "The preview", read: func(ctx context.Context) (any, error) {
+		all, err := v.desk.Matching(ctx, made, nil, f)
+		if err != nil {
+			return nil, err
+		}
+		p := preview{N: all.N, Of: becomings(all.Of), First: all.IDs, Means: c.means, Harm: c.harm, Fields: fieldsOf(form), Act: c.value, Why: form.Get("why"),
+			Token: all.Token, Back: back, Name: c.name, Said: "It would take " + requestsSaid(int64(all.N)) + ". Nothing is done yet"}
+		if all.N == 0 {
+			p.Said, p.Takes = "It would take no request", "It takes "+made.Takes+". Of those that match, none is."
+		}
+		return p, nil
+	}})
+}
+
+// act does an act on one request, as the form showed it.
+func (v *visit) act() error {
+	name := v.r.PostFormValue("act")
+	if v.r.PostFormValue("unverified") == "true" {
+		name += "-unverified"
+	}
+	c, known := changeNamed(name)
+	a, err := v.seen(v.r.PostFormValue("why"))
+	if err != nil || !known {
+		return v.plain(http.StatusBadRequest, "The form is not understood", "Nothing was changed.")
+	}
+	id := v.r.PostFormValue("id")
+	all, err := v.desk.Do(v.ctx(), c.make(), a, operator.Filter{RequestIDs: []string{id}})
+	if err != nil {
+		return err
+	}
+	if all.N == 0 && len(all.Locked) == 0 {
+		return v.stale(id, a)
+	}
+	v.page.memory.forget()
+	n := notice{Tone: "good", Title: c.name + ": done"}
+	for what := range all.Of {
+		n.Lines = append(n.Lines, "It is "+what+".")
+	}
+	if all.N == 0 {
+		n = notice{"warn", "Nothing was changed", []string{"Another session holds the row of this request. Do it again."}}
+	}
+	n.leave(v.w, v.r)
+	to(v.w, "request?id="+url.QueryEscape(id))
+	return nil
+}
+
+// attemptOn is the attempt that a form speaks of.
+func attemptOn(r *http.Request) (*int, error) {
+	n, err := strconv.Atoi(r.PostFormValue("attempt"))
+	return &n, err
+}
+
+// hold and release shut and open the gate.
+func (v *visit) hold() error {
+	c, err := v.desk.Hold(v.ctx(), operator.Act{Why: v.r.PostFormValue("why")})
+	if err != nil {
+		return err
+	}
+	n := notice{"good", "The fleet is held", []string{"Nothing is sent until somebody releases it."}}
+	if c.Before.State == c.After.State {
+		n.Title = "The fleet was held already"
+		n.Lines = []string{"Your reason stands before the earlier one."}
+	}
+	return v.gateMoved(n)
+}
+
+func (v *visit) release() error {
+	defer v.takes(actLimit)()
+	_, err := v.desk.Release(v.ctx(), operator.Act{Why: v.r.PostFormValue("why")})
+	n := notice{"good", "The gate is open", []string{"All replicas send again."}}
+	if errors.Is(err, operator.ErrLeftOut) {
+		n = notice{"warn", "The gate is open", []string{"Some requests that waited for it are not due yet, since another session holds their rows. Release again."}}
+	} else if err != nil {
+		return err
+	}
+	return v.gateMoved(n)
+}
+
+func (v *visit) gateMoved(n notice) error {
+	v.page.memory.forget()
+	n.leave(v.w, v.r)
+	to(v.w, "./")
+	return nil
+}

@@ -1,0 +1,24 @@
+package page
+
+import (
+	"net/http"
+	"time"
+)
+
+// A Tested is the page as tests have it.
+type Tested struct {
+	http.Handler
+	page *Page
+}
+
+// NewTested is New, with what tests do to it.
+func NewTested(c Config) *Tested {
+	p := newPage(c)
+	return &Tested{p.handler(), p}
+}
+
+// Forget has what was read for all be read anew.
+func (t *Tested) Forget() { t.page.memory.forget() }
+
+// Stay has it count until it is forgotten.
+func (t *Tested) Stay() { t.page.memory.freshFor = time.Hour }

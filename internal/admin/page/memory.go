@@ -1,0 +1,257 @@
+package page
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/operator"
+)
+
+const (
+	// freshFor is how old a moment may be that is shown. However many look, Postgres is asked no more often.
+	freshFor = 2 * time.Second
+	// watchFor is how long a request is read beside the others after somebody asked for its mark.
+	watchFor = 15 * time.Second
+	// watchMost bounds how many requests are read beside each other.
+	watchMost = 500
+)
+
+// A moment is what this replica read for all who look at once.
+type moment struct {
+	read     time.Time // by this process's clock
+	now      operator.Now
+	outcomes operator.Outcomes
+	backlog  []operator.Backlog
+	counted  time.Time
+	marks    map[string]string
+	// Why a part could not be read; nil: it was.
+	nowErr, outcomesErr error
+}
+
+// memory keeps the latest moment, and the marks of the requests that somebody looks at.
+type memory struct {
+	page     *Page
+	freshFor time.Duration
+
+	mu       sync.Mutex
+	last     *moment
+	changes  int // acts of this process: a moment from before the latest is not shown
+	watching map[string]watched
+
+	reads singleflight.Group
+}
+
+type watched struct {
+	asked, read time.Time
+	mark        string
+}
+
+// forget has the next who asks read anew: somebody has just done something, and wants to see it.
+func (m *memory) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last, m.watching = nil, nil
+	m.changes++
+}
+
+// at is the moment now. Whoever may not look is refused, whatever is known already.
+func (m *memory) at(ctx context.Context, desk *operator.Desk) (*moment, error) {
+	if err := desk.MayLook(); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	last, changes := m.last, m.changes
+	m.mu.Unlock()
+	if last != nil && time.Since(last.read) < m.freshFor {
+		return last, nil
+	}
+	read := m.reads.DoChan(strconv.Itoa(changes), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+		defer cancel()
+		now := m.page.read(ctx, desk)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.changes == changes {
+			m.last = now
+		}
+		return now, nil
+	})
+	select {
+	case r := <-read:
+		return r.Val.(*moment), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// read asks Postgres. What it does not answer is kept as an error in its place.
+func (p *Page) read(ctx context.Context, desk *operator.Desk) *moment {
+	m := &moment{read: time.Now(), marks: map[string]string{}}
+	m.backlog, m.counted = p.Backlog()
+	m.now, m.nowErr = desk.Now(ctx)
+	m.outcomes, m.outcomesErr = desk.Outcomes(ctx, time.Hour)
+	newest, err := desk.Newest(ctx)
+	n := m.now
+	m.marks["gate"] = hash(n.Gate.State, n.Gate.Rate, n.Gate.HeldSince, n.Gate.Reason, n.Gate.ChangedBy, n.Gate.ChangedAt, m.gateErr())
+	m.marks["fleet"] = hash(standings(n.Fleet), n.Fleet.Differences, n.Fleet.Rate, n.Fleet.RateBy, m.gateErr())
+	m.marks["attention"] = hash(n.Attention, n.Waiting, m.nowErr)
+	m.marks["failures"] = hash(n.Failing)
+	m.marks["locks"] = hash(len(n.Holders))
+	m.marks["backlog"] = hash(m.counted)
+	m.marks["outcomes"] = hash(m.outcomes, m.outcomesErr)
+	m.marks["requests"] = hash(newest.Request, newest.Act, m.backlog, err)
+	m.marks["acts"] = hash(newest.Act, err)
+	m.marks["malformed"] = hash(newest.Malformed, err)
+	return m
+}
+
+// standings are the workers without what changes with every look.
+func standings(f gate.Fleet) []gate.Replica {
+	all := make([]gate.Replica, len(f.Replicas))
+	for i, r := range f.Replicas {
+		r.SeenAt, r.Last = time.Time{}, nil
+		all[i] = r
+	}
+	return all
+}
+
+// hash is the same for the same values in every replica.
+func hash(values ...any) string {
+	h := fnv.New64a()
+	for _, v := range values {
+		if err, ok := v.(error); ok {
+			v = err.Error()
+		}
+		text, err := json.Marshal(v)
+		if err != nil {
+			text = fmt.Append(nil, v)
+		}
+		_, _ = h.Write(text) // which cannot fail
+		_, _ = h.Write([]byte{0})
+	}
+	return strconv.FormatUint(h.Sum64(), 36)
+}
+
+// mark is what the regions that show these parts have to be of, to be true.
+func (m *moment) mark(of ...string) string {
+	marks := make([]string, len(of))
+	for i, name := range of {
+		marks[i] = m.marks[name]
+	}
+	return strings.Join(marks, ".")
+}
+
+// and is the moment with one more mark.
+func (m *moment) and(name, mark string) *moment {
+	more := *m
+	more.marks = maps.Clone(m.marks)
+	more.marks[name] = mark
+	return &more
+}
+
+// gateErr is why gate, fleet and locks are not known; nil: they are.
+func (m *moment) gateErr() error {
+	if m.now.Unread != nil {
+		return nil
+	}
+	return m.nowErr
+}
+
+// waiting is how many wait for a person; "": nobody, or that is not known.
+func (m *moment) waiting() string {
+	switch n := m.now.Waiting; {
+	case n == 0:
+		return ""
+	case n > operator.WaitingMost:
+		return thousands(operator.WaitingMost) + "+"
+	default:
+		return thousands(int64(n))
+	}
+}
+
+// clock is Postgres's time of the moment, or ours where it was not told.
+func (m *moment) clock() time.Time {
+	if m.now.Fleet.Now.IsZero() {
+		return m.read
+	}
+	return m.now.Fleet.Now
+}
+
+// watch is the mark of one request, as it was no longer than freshFor ago. "": there is no such request.
+func (m *memory) watch(ctx context.Context, desk *operator.Desk, id string) (string, error) {
+	if err := desk.MayLook(); err != nil {
+		return "", err
+	}
+	now := time.Now()
+	m.mu.Lock()
+	var ids []string
+	for other, w := range m.watching {
+		if now.Sub(w.asked) > watchFor {
+			delete(m.watching, other)
+		} else if other != id && len(ids) < watchMost-1 {
+			ids = append(ids, other)
+		}
+	}
+	known := m.watching[id]
+	if m.watching == nil {
+		m.watching = map[string]watched{}
+	}
+	if len(m.watching) < watchMost {
+		m.watching[id] = watched{asked: now, read: known.read, mark: known.mark}
+	}
+	changes := m.changes
+	m.mu.Unlock()
+	if now.Sub(known.read) < m.freshFor {
+		return known.mark, nil
+	}
+	marks, err := desk.Marks(ctx, append(ids, id))
+	if err != nil {
+		return "", err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for other, w := range m.watching {
+		if mark, ok := marks[other]; (ok || other == id) && m.changes == changes {
+			m.watching[other] = watched{asked: w.asked, read: now, mark: mark}
+		}
+	}
+	return marks[id], nil
+}
+
+// pulse says what has changed, by the mark of each part.
+func (v *visit) pulse() error {
+	m, err := v.page.memory.at(v.ctx(), v.desk)
+	if err != nil {
+		return err
+	}
+	marks := maps.Clone(m.marks)
+	if id := v.query("id"); id != "" {
+		if marks["request"], err = v.page.memory.watch(v.ctx(), v.desk, id); err != nil {
+			return err
+		}
+	}
+	body, err := json.Marshal(marks)
+	if err != nil {
+		return err
+	}
+	etag := `"` + hash(string(body)) + `"`
+	v.w.Header().Set("ETag", etag)
+	if v.r.Header.Get("If-None-Match") == etag {
+		v.w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	v.w.Header().Set("Content-Type", "application/json")
+	_, _ = v.w.Write(body) // a browser that hung up needs no answer
+	return nil
+}

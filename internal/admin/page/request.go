@@ -1,0 +1,192 @@
+package page
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"flexworker/internal/outbox/operator"
+	"flexworker/internal/outbox/request"
+	"flexworker/internal/terminal"
+)
+
+// request shows one request.
+func (v *visit) request() error { return v.showRequest(v.query("id"), false) }
+
+// showRequest shows a request. open: with what is personal in it.
+func (v *visit) showRequest(id string, open bool) error {
+	m, err := v.page.memory.at(v.ctx(), v.desk)
+	if err != nil {
+		return err
+	}
+	mark, err := v.page.memory.watch(v.ctx(), v.desk, id)
+	if err != nil {
+		return err
+	}
+	d, err := v.desk.Show(v.ctx(), id)
+	if err != nil {
+		return err
+	}
+	is := func(region region) region {
+		region.of = append(region.of, "request")
+		return region
+	}
+	return v.showAt(m.and("request", mark), 200, terminal.Line(id), "request",
+		is(region{name: "explanation", title: "Where it stands", of: []string{"gate", "fleet"}, read: func(ctx context.Context) (any, error) { return v.explanation(ctx, d) }}),
+		is(region{name: "choices", title: "What can be done now", read: func(ctx context.Context) (any, error) { return v.choices(ctx, d) }}),
+		is(region{name: "facts", title: "What is known", read: func(context.Context) (any, error) { return factsOf(d), nil }}),
+		is(region{name: "timeline", title: "What happened", read: func(context.Context) (any, error) { return timelineOf(d), nil }}),
+		is(region{name: "result", title: "The result", read: func(ctx context.Context) (any, error) { return v.result(ctx, d, open) }}),
+		region{name: "payload", title: "The payload", read: func(context.Context) (any, error) { return payloadOf(d, open), nil }})
+}
+
+type explanation struct {
+	ID       string
+	State    request.State
+	Standing string // why it is where it is, and what comes next
+	Story    []string
+	Commands []string
+}
+
+func (v *visit) explanation(ctx context.Context, d operator.Detail) (e explanation, err error) {
+	e = explanation{ID: d.RequestID, State: d.State}
+	text, err := v.desk.Explain(ctx, d.RequestID)
+	if err != nil {
+		return e, err
+	}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if command, ok := strings.CutPrefix(line, "    "); ok {
+			e.Commands = append(e.Commands, command)
+			continue
+		}
+		e.Story, e.Standing = append(e.Story, line), line
+	}
+	return e, nil
+}
+
+// A doable is an act that is legal on a request now.
+type doable struct {
+	Name, Verb, Means string
+	Act               string // "": it is done on the screen Decide
+	Harm              bool
+	Unverified        bool
+}
+
+type choices struct {
+	ID      string
+	Attempt int
+	Tag     operator.Tag
+	Acts    []doable
+	None    string
+}
+
+func (v *visit) choices(ctx context.Context, d operator.Detail) (c choices, err error) {
+	c = choices{ID: d.RequestID, Attempt: d.Attempt, Tag: d.Tag(), None: "it is being sent, and no act takes a request while a call may be under way."}
+	legal, err := v.desk.Choices(ctx, d.RequestID)
+	if err != nil {
+		return c, err
+	}
+	for _, l := range legal {
+		switch {
+		case l.Act == "resolve created":
+			c.Acts = append(c.Acts, doable{Name: "decide", Verb: "Decide", Means: "You say that it exists, under which sid, or that it does not. You are shown the evidence first."})
+		case l.Act == "resolve absent": // on the same screen
+		case l.Unverified:
+			c.Acts = append(c.Acts, doable{Name: l.Act + "-unverified", Act: l.Act, Verb: deeds[l.Act] + ", unverified", Means: l.Becomes, Harm: true, Unverified: true})
+		default:
+			c.Acts = append(c.Acts, doable{Name: l.Act, Act: l.Act, Verb: deeds[l.Act], Means: l.Becomes, Harm: l.Act == "cancel"})
+		}
+	}
+	return c, nil
+}
+
+// A fact has a name and one of: words, a moment, or a text to be copied.
+type fact struct {
+	Name, Text, Key string
+	At              *time.Time
+}
+
+func factsOf(d operator.Detail) struct {
+	RequestID string
+	Rows      []fact
+} {
+	var rows []fact
+	say := func(name string, text *string) {
+		if text != nil && *text != "" {
+			rows = append(rows, fact{Name: name, Text: *text})
+		}
+	}
+	key := func(name string, text *string) {
+		if text != nil && *text != "" {
+			rows = append(rows, fact{Name: name, Key: *text})
+		}
+	}
+	number := func(name string, n *int) {
+		if n != nil {
+			rows = append(rows, fact{Name: name, Text: strconv.Itoa(*n)})
+		}
+	}
+	at := func(name string, t *time.Time) {
+		if t != nil {
+			rows = append(rows, fact{Name: name, At: t})
+		}
+	}
+	key("Interaction", d.InteractionSID)
+	key("Task", d.TaskSID)
+	say("Source", &d.Source)
+	at("Received", &d.ReceivedAt)
+	at("Due", d.DueAt)
+	at("Not sent after", d.ExpiresAt)
+	say("Leased by", d.LeasedBy)
+	at("Leased until", d.LeasedUntil)
+	attempts := strconv.Itoa(d.Attempt)
+	if d.Uncounted > 0 {
+		attempts += ", of which " + strconv.Itoa(d.Uncounted) + " cost it nothing"
+	}
+	say("Attempts", &attempts)
+	say("Error kind", d.ErrorKind)
+	say("Reason", d.ErrorMessage)
+	number("HTTP status", d.HTTPStatus)
+	number("Twilio code", d.TwilioCode)
+	say("Resolved by", d.ResolvedBy)
+	at("Settled", d.SettledAt)
+	at("Result acknowledged", d.PublishedAt)
+	number("Priority", &d.Priority)
+	key("Workspace", d.Workspace)
+	say("Lookup attribute", d.LookupAttribute)
+	key("Lookup key", d.LookupKey)
+	number("Revision of its result", &d.Revision)
+	if d.Repeats > 0 {
+		number("Asked for again", &d.Repeats)
+	}
+	sequence := strconv.FormatInt(d.StreamSequence, 10)
+	say("Message of the request stream", &sequence)
+	return struct {
+		RequestID string
+		Rows      []fact
+	}{d.RequestID, rows}
+}
+
+type answered struct {
+	MessageID, Outcome, Body string
+	PublishedAt              *time.Time
+	Shown                    bool
+}
+
+// result is the result as it is published; the sender's metadata are masked, unless open.
+func (v *visit) result(ctx context.Context, d operator.Detail, open bool) (answered, error) {
+	if !d.State.Final() {
+		return answered{}, nil
+	}
+	a, err := v.desk.Answer(ctx, d.RequestID)
+	if err != nil {
+		return answered{}, err
+	}
+	body := a.Body
+	if !open {
+		body = mask(body, "metadata")
+	}
+	return answered{MessageID: a.MessageID, Outcome: a.Outcome, Body: indented(body), PublishedAt: d.PublishedAt, Shown: open}, nil
+}

@@ -1,0 +1,143 @@
+package page
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"flexworker/internal/outbox/operator"
+)
+
+// A region is a part of a screen: read, shown and fetched anew by itself.
+type region struct {
+	name  string // of its template, and its id in the document
+	title string // said in its place when it cannot be read
+	// of are the marks of pulse that say when it is no longer true. None: it stays as it is until the page is loaded
+	// anew.
+	of []string
+	// bare: it is no card with a border of its own.
+	bare bool
+	read func(context.Context) (any, error)
+}
+
+// shown is a region as its template has it.
+type shown struct {
+	*view
+	Name, Title, Class string
+	Of, Mark           string
+	Data               any
+	Unread             string // why there is no Data
+}
+
+// A view is what all templates know.
+type view struct {
+	Title, Screen string
+	Nav           []place
+	Gate          gateWord
+	Caller        operator.Caller
+	MayAct        bool
+	Worker        string
+	Version       string
+	Now           time.Time // by Postgres's clock, or ours where it does not answer
+	Notice        *notice
+	Live          bool // the script may fetch regions anew
+	BarMark       string
+}
+
+// place is an entry of the navigation.
+type place struct {
+	Path, Name string
+	Current    bool
+	Count      string
+}
+
+func (v *visit) view(title, screen string, m *moment) *view {
+	waiting := m.waiting()
+	places := []place{
+		{"./", "Now", screen == "now", ""}, {"decide", "Decide", screen == "decide", waiting}, {"requests", "Requests", screen == "requests" || screen == "request", ""},
+		{"acts", "Acts", screen == "acts", ""}, {"malformed", "Malformed", screen == "malformed", ""}, {"fleet", "Fleet", screen == "fleet", ""},
+	}
+	return &view{Title: title, Screen: screen, Nav: places, Gate: m.word(), Caller: v.caller, MayAct: v.mayAct(),
+		Worker: v.page.Worker, Version: v.page.Version, Now: m.clock(), Live: v.r.Method == http.MethodGet, BarMark: m.mark("gate", "attention")}
+}
+
+// show answers with a screen, or with those of its regions that the script names.
+func (v *visit) show(title, name string, regions ...region) error {
+	m, err := v.page.memory.at(v.ctx(), v.desk)
+	if err != nil {
+		return err
+	}
+	return v.showAt(m, http.StatusOK, title, name, regions...)
+}
+
+// showAt is show for a moment that is known already. The marks of the regions are those of that moment, which was before they are
+// read: what changes meanwhile is fetched once more, and never missed.
+func (v *visit) showAt(m *moment, status int, title, name string, regions ...region) error {
+	all := v.view(title, name, m)
+	wanted := v.r.URL.Query()["region"]
+	var out bytes.Buffer
+	if len(wanted) == 0 {
+		all.Notice = takeNotice(v.w, v.r)
+		v.page.write(&out, "top", all)
+	} else if slices.Contains(wanted, "bar") {
+		v.page.write(&out, "bar", all)
+	}
+	for _, r := range regions {
+		if len(wanted) > 0 && !slices.Contains(wanted, r.name) {
+			continue
+		}
+		v.region(&out, all, m, r)
+	}
+	if len(wanted) == 0 {
+		v.page.write(&out, "bottom", all)
+	}
+	v.w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	v.w.WriteHeader(status)
+	_, _ = v.w.Write(out.Bytes()) // a browser that hung up needs no answer
+	return nil
+}
+
+// region reads and writes one region.
+func (v *visit) region(out *bytes.Buffer, all *view, m *moment, r region) {
+	s := shown{view: all, Name: r.name, Title: r.title, Class: "card", Mark: m.mark(r.of...)}
+	if all.Live {
+		s.Of = strings.Join(r.of, " ")
+	}
+	if r.bare {
+		s.Class = ""
+	}
+	var err error
+	if s.Data, err = r.read(v.ctx()); err != nil {
+		s.Unread = v.unread(err)
+	}
+	if d, ok := s.Data.(verdict); ok {
+		s.Class += " tone-" + d.Tone
+	}
+	v.page.write(out, "open", s)
+	if s.Unread != "" {
+		v.page.write(out, "unread", s)
+	} else {
+		v.page.write(out, r.name, s)
+	}
+	v.page.write(out, "close", s)
+}
+
+// unread says why a region has nothing to show.
+func (v *visit) unread(err error) string {
+	switch {
+	case errors.Is(err, operator.ErrTooSlow), errors.Is(err, context.DeadlineExceeded):
+		return "This took too long to read and was given up, so that the workers are not held up. Narrow it down, or try again."
+	case errors.Is(err, operator.ErrForbidden):
+		return "Your credential does not let you see this."
+	}
+	v.page.Log.Warn("a part of the page could not be read", "error", err)
+	standing := v.page.Standing(v.ctx())
+	if !standing.Word.Ready() {
+		return "This could not be read: this worker is " + string(standing.Word) + " (" + standing.Reason + ")."
+	}
+	return "This could not be read. The worker's log says why."
+}

@@ -1,0 +1,131 @@
+package page_test
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"flexworker/internal/outbox/gate"
+	"flexworker/internal/testing/pgtest"
+)
+
+// TestPostgresAway: the first screen says so, and what the worker says of itself. Nobody who is signed in is signed out.
+func TestPostgresAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	p := r.signIn(t, actToken, "ada")
+	r.standing = gate.Standing{Word: gate.WordDatabase, Reason: "the gate cannot be read"}
+	r.pool.Close()
+	r.page.Forget()
+	page, status := p.get("")
+	for _, want := range []string{"This worker cannot read Postgres", "database. the gate cannot be read", "Bring Postgres back", "gate: cannot be read"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("it does not say %q", want)
+		}
+	}
+	if status != http.StatusOK || strings.Contains(page, `action="hold"`) {
+		t.Errorf("%d\n%s", status, page)
+	}
+	page, status = p.post("hold", "why", "a test")
+	if status != http.StatusServiceUnavailable || !strings.Contains(page, "look whether it was done before you do it again") {
+		t.Errorf("an act: %d\n%s", status, page)
+	}
+}
+
+// TestTooSlow: what takes too long to read says so in its own place: the filter, the other regions and the navigation stay.
+func TestTooSlow(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.stage(t)
+	reads, err := pgxpool.ParseConfig(r.pool.Config().ConnString())
+	if err != nil {
+		t.Fatal(err)
+	}
+	reads.ConnConfig.RuntimeParams["statement_timeout"] = "100ms"
+	pool, err := pgxpool.NewWithConfig(t.Context(), reads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	slow := r.serve(t, "", r.desk.ReadingFrom(pool))
+	p := slow.signIn(t, lookToken, "grace")
+	tx, err := r.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `LOCK TABLE outbox`); err != nil {
+		t.Fatal(err)
+	}
+	page, status := p.get("requests?source=crm&state=rejected")
+	for _, want := range []string{"This took too long to read and was given up", `value="crm"`, `selected value="rejected"`, "Sign out"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("it lacks %q", want)
+		}
+	}
+	if status != http.StatusOK {
+		t.Errorf("%d\n%s", status, page)
+	}
+	slow.page.Forget()
+	page, _ = p.get("")
+	for _, want := range []string{"1 of 3 replicas cannot work", "took too long to read", "Locks in Postgres", "worker-3"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the first screen lacks %q\n%s", want, page)
+		}
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if page, _ = p.get("requests?source=crm&state=rejected"); !strings.Contains(page, "crm-4221-order") {
+		t.Errorf("afterwards:\n%s", page)
+	}
+}
+
+// TestPulse: it answers from memory, however many ask, tells what has changed, and says in a word where nothing has.
+func TestPulse(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
+	p := r.signIn(t, lookToken, "grace")
+	get := func(address, etag string) (int, string, string) {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("If-None-Match", etag)
+		response, err := p.client.Do(request)
+		text, status := p.read(response, err)
+		return status, text, response.Header.Get("ETag")
+	}
+	r.page.Forget()
+	before := r.reads.Load()
+	var all sync.WaitGroup
+	for range 40 {
+		all.Go(func() { get("pulse?id=crm-1", "") })
+	}
+	all.Wait()
+	if n := r.reads.Load() - before; n > 10 {
+		t.Errorf("40 pulses read %d times", n)
+	}
+	_, first, etag := get("pulse?id=crm-1", "")
+	r.page.Stay() // what is known counts until it is forgotten
+	if status, text, _ := get("pulse?id=crm-1", etag); status != http.StatusNotModified || text != "" {
+		t.Errorf("with the tag of what it said before: %d %s", status, text)
+	}
+	pgtest.Exec(t, r.pool, `UPDATE outbox SET priority = 9`)
+	r.page.Forget()
+	status, second, _ := get("pulse?id=crm-1", etag)
+	if status != http.StatusOK || second == first {
+		t.Errorf("after a change: %d %s, before %s", status, second, first)
+	}
+	if status, _, _ := get("pulse?id=none", ""); status != http.StatusOK {
+		t.Errorf("of a request that there is not: %d", status)
+	}
+	nobody := r.signIn(t, "", "")
+	if _, status := nobody.get("pulse"); status != http.StatusUnauthorized {
+		t.Errorf("nobody: %d", status)
+	}
+}

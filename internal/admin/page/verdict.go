@@ -1,0 +1,112 @@
+package page
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/operator"
+	"flexworker/internal/outbox/request"
+)
+
+// A verdict says whether requests move and, if not, why: the first thing on the first screen.
+type verdict struct {
+	Tone, Headline         string
+	Sentences              []string
+	Do                     string
+	Gate, Reason, By, Rate string
+	Since                  time.Time
+	Opens, ReleaseMeans    string
+	Shut, Held, Unknown    bool
+}
+
+func (v *visit) verdict(ctx context.Context, m *moment) verdict {
+	if m.gateErr() != nil {
+		s := v.page.Standing(ctx)
+		c := causes[s.Word]
+		return verdict{Tone: "bad", Unknown: true, Headline: "This worker cannot read Postgres", Do: c.Do, Gate: "cannot be read", By: "nobody known",
+			Sentences: []string{fmt.Sprintf("It says of itself: %s. %s. %s %s", s.Word, s.Reason, c.Means, c.Then)}, Rate: "not known"}
+	}
+	d := judge(m.now.Gate, m.now.Fleet, m.backlog)
+	d.Rate = rateSaid(m.now.Fleet)
+	return d
+}
+
+// judge is pure: the same values give the same words.
+func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog) verdict {
+	var d verdict
+	switch g.State {
+	case gate.Held:
+		d = verdict{Tone: "bad", Headline: "Nothing is sent: the fleet is held", Gate: "held by a person", Since: g.HeldSince, Shut: true, Held: true,
+			Sentences: []string{"Messages are taken and stored, and lookups go on."}, Do: causes[gate.WordHeld].Do, Opens: "No. Somebody has to release it",
+			ReleaseMeans: "All replicas send again at once, also what has waited meanwhile. Requests that had met a 429 are due now."}
+	case gate.Paused:
+		d = verdict{Tone: "warn", Headline: "Nothing is sent for the moment: Flex asked for a pause", Gate: "paused by Flex", Since: g.ChangedAt, Shut: true,
+			Sentences: []string{causes[gate.WordPaused].Means}, Opens: "Yes, at " + request.ShowTime(f.Now.Add(g.PausedFor)),
+			ReleaseMeans: "The gate opens before the time that Flex asked for. Flex may refuse again."}
+	default:
+		d = verdict{Tone: "good", Headline: "Requests move", Gate: "open", Since: g.ChangedAt, Sentences: queued(f, backlog)}
+		if waits, counted := pending(backlog); counted && waits == 0 {
+			d.Headline = "All is well: nothing waits to be sent"
+		}
+	}
+	d.Reason, d.By = g.Reason, g.ChangedBy
+	d.blame(f)
+	return d
+}
+
+// pending is how many wait to be sent, if that was counted.
+func pending(backlog []operator.Backlog) (n int64, counted bool) {
+	i := slices.IndexFunc(backlog, func(b operator.Backlog) bool { return b.State == string(request.Pending) })
+	if i < 0 {
+		return 0, false
+	}
+	return backlog[i].Requests, true
+}
+
+// queued says how long what waits will take, where it is more than the rate lets through in a second.
+func queued(f gate.Fleet, backlog []operator.Backlog) []string {
+	waits, _ := pending(backlog)
+	if f.Rate == 0 || float64(waits) <= f.Rate {
+		return nil
+	}
+	takes := time.Duration(min(float64(waits)/f.Rate, 1e9) * float64(time.Second))
+	return []string{fmt.Sprintf("%s wait: at the fleet's rate of %v a second that takes %s.", requestsSaid(waits), f.Rate, span(takes))}
+}
+
+// blame adds the replicas that cannot work, why, and what to do about it.
+func (d *verdict) blame(f gate.Fleet) {
+	var stopped []gate.Replica
+	alive := 0
+	for _, r := range f.Replicas {
+		if r.Alive {
+			alive++
+		}
+		if r.Alive && (!r.State.Ready() || r.State == gate.WordFailing) {
+			stopped = append(stopped, r)
+		}
+	}
+	switch {
+	case d.Shut || len(stopped) == 0 && alive > 0:
+	case alive == 0:
+		d.Tone, d.Headline, d.Sentences = "bad", "Nothing moves: no replica runs", nil
+	case len(stopped) == alive:
+		d.Tone, d.Headline, d.Sentences = "bad", "Nothing moves: no replica can work", nil
+	default:
+		d.Tone, d.Headline = "warn", fmt.Sprintf("Requests move, but %d of %d replicas cannot work", len(stopped), alive)
+	}
+	for _, r := range stopped {
+		c := causes[r.State]
+		reason := ""
+		if r.Reason != nil && *r.Reason != "" {
+			reason = " (" + *r.Reason + ")"
+		}
+		d.Sentences = append(d.Sentences, fmt.Sprintf("%s is %s since %s%s. %s %s", r.Name, r.State, request.ShowTime(r.Since), reason, c.Means, c.Then))
+		if c.Do != "" && !strings.Contains(d.Do, c.Do) {
+			d.Do = strings.TrimSpace(d.Do + " " + c.Do)
+		}
+	}
+}

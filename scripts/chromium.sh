@@ -1,0 +1,59 @@
+#!/bin/sh
+# Makes sure that there is a Chromium on this machine, for the tests of the page, and axe-core, which they hold every screen
+# against. It looks where the tests look. When there is none it installs Debian's package, where it may; elsewhere it says
+# what to install, and fails.
+set -eu
+
+find_browser() {
+	if [ -n "${FLEXWORKER_CHROMIUM:-}" ]; then
+		[ -x "$FLEXWORKER_CHROMIUM" ] && echo "$FLEXWORKER_CHROMIUM"
+		return
+	fi
+	for name in chromium chromium-browser google-chrome google-chrome-stable; do
+		if command -v "$name"; then
+			return
+		fi
+	done
+	mac="/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+	[ -x "$mac" ] && echo "$mac"
+}
+
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	else
+		sudo -n "$@" # -n: never ask for a password, as nobody may be there to type it
+	fi
+}
+
+install_on_debian() {
+	command -v apt-get >/dev/null || return 1
+	[ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null || return 1
+	echo "$1: installing Debian's package"
+	shift
+	as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+if ! find_browser >/dev/null; then
+	# The fonts: without any, a page is measured with boxes in place of letters.
+	if [ -n "${FLEXWORKER_CHROMIUM:-}" ] || ! install_on_debian chromium chromium fonts-dejavu-core || ! find_browser >/dev/null; then
+		cat >&2 <<'TEXT'
+chromium: there is no Chromium, which the tests of the page need. Install it
+  on Debian, as root:  apt-get update && apt-get install chromium fonts-dejavu-core
+  on macOS:            brew install --cask google-chrome
+or name it in FLEXWORKER_CHROMIUM.
+TEXT
+		exit 1
+	fi
+fi
+echo "chromium: $(find_browser)"
+
+axe=$(dirname "$0")/../internal/admin/page/testdata/axe
+if [ ! -f "$axe/node_modules/axe-core/axe.min.js" ]; then
+	if ! command -v npm >/dev/null && ! install_on_debian npm npm; then
+		echo "chromium: npm is missing, which installs axe-core for the tests of the page (apt-get install npm, brew install node)" >&2
+		exit 1
+	fi
+	echo "chromium: installing axe-core"
+	npm ci --prefix "$axe" --ignore-scripts --no-audit --no-fund --silent
+fi
