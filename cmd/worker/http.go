@@ -60,6 +60,7 @@ func (a *app) serveAdmin(ctx context.Context) (func(), error) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry(), promhttp.HandlerOpts{}))
+	mux.Handle("/", a.page())
 	server := adminServer(mux, slog.NewLogLogger(a.log.Handler(), slog.LevelWarn))
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	var serving sync.WaitGroup

@@ -47,6 +47,9 @@ type app struct {
 	access     *access.Access
 	asked      *pgxpool.Pool    // for senders; nil: SERVICE_SUBJECT is empty
 	senders    *senders.Service // nil likewise
+	desk       *operator.Desk
+	looks      *pgxpool.Pool // of the desk: for questions
+	acts       *pgxpool.Pool // of the desk
 	state      *state
 	gateReads  singleflight.Group // of who asks /readyz
 }
@@ -142,6 +145,9 @@ func (a *app) build(ctx context.Context, name string) error {
 		return fmt.Errorf("TRUSTED_PROXIES: %w", err)
 	}
 	a.access = access.New(access.Config{Token: cfg.AdminToken.Value, ReadToken: cfg.AdminReadToken.Value, Trusted: trusted, Log: a.log})
+	if err := a.buildDesk(ctx, client); err != nil {
+		return err
+	}
 	counters := &outbox.Counters{}
 	policy := request.Policy{MinDelay: cfg.RetryMinDelay, MaxDelay: cfg.RetryMaxDelay, MaxAttempts: cfg.RetryMaxAttempts,
 		Settle: cfg.LookupSettle, Undecided: request.Undecided(cfg.UncertainPolicy)}

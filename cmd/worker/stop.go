@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // serve runs the loops until ctx ends and stops them along the journey: taking
@@ -67,18 +69,17 @@ func (a *app) close() {
 		_ = a.nats.FlushTimeout(time.Second) // NATS may be away: then nothing is left to say
 		a.nats.Close()
 	}
-	if a.pool != nil {
-		closed := make(chan struct{})
-		go func() { // waits for connections in use, which a cut-off loop may hold
-			a.pool.Close()
-			if a.asked != nil {
-				a.asked.Close()
+	closed := make(chan struct{})
+	go func() { // waits for connections in use, which a cut-off loop may hold
+		for _, pool := range []*pgxpool.Pool{a.looks, a.acts, a.asked, a.pool} {
+			if pool != nil {
+				pool.Close()
 			}
-			close(closed)
-		}()
-		select {
-		case <-closed:
-		case <-time.After(time.Second):
 		}
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(time.Second):
 	}
 }
