@@ -66,6 +66,7 @@ CREATE TABLE outbox (
     settled_at        timestamptz,
     announced_at      timestamptz,
     published_at      timestamptz,
+    erased_at         timestamptz,
 
     CONSTRAINT request_id_is_unique UNIQUE (request_id),
     -- What is calculated with in a statement that reads many rows must not make that fail: one row would stop a loop.
@@ -92,7 +93,7 @@ CREATE TABLE outbox (
         ELSE interaction_sid IS NULL END),
     CONSTRAINT reason_when_not_created CHECK (error_kind IS NOT NULL OR state IN ('pending', 'sending', 'created')),
     CONSTRAINT revision_is_counted_from_1 CHECK (revision >= 1),
-    CONSTRAINT published_after_settled CHECK (published_at IS NULL OR settled_at IS NOT NULL)
+    CONSTRAINT published_and_erased_after_settled CHECK (settled_at IS NOT NULL OR (published_at IS NULL AND erased_at IS NULL))
 ) WITH (
     -- A row is written about four times within seconds and then never again. Each of these writes changes a column that
     -- some index has, so no update is HOT whatever room a page has: there is no fillfactor. Dead versions are collected
@@ -178,6 +179,7 @@ COMMENT ON COLUMN outbox.received_at       IS 'When the row was written.';
 COMMENT ON COLUMN outbox.settled_at        IS 'When a final state was reached.';
 COMMENT ON COLUMN outbox.announced_at      IS 'When the result stream acknowledged that a person has to look (outcome uncertain).';
 COMMENT ON COLUMN outbox.published_at      IS 'When the result stream acknowledged the final result.';
+COMMENT ON COLUMN outbox.erased_at         IS 'When a person last had its content erased: of request and response sids and times are left. It is never sent again. Null: never.';
 
 -- +goose Down
 DROP TABLE outbox;

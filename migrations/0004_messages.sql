@@ -23,6 +23,8 @@ CREATE TABLE outbox_malformed (
 );
 CREATE INDEX outbox_malformed_publish ON outbox_malformed (id) WHERE published_at IS NULL;
 CREATE INDEX outbox_malformed_prune ON outbox_malformed (published_at);
+-- What conflicted with a request, for who erases that.
+CREATE INDEX outbox_malformed_request ON outbox_malformed (request_id) WHERE request_id IS NOT NULL;
 
 COMMENT ON TABLE  outbox_malformed                 IS 'Messages that could not become a request, with their bytes.';
 COMMENT ON COLUMN outbox_malformed.id              IS 'Order of writing.';

@@ -10,7 +10,7 @@ CREATE TABLE outbox_acts (
     attempt    integer,
     was        text        NOT NULL,
 
-    CONSTRAINT act_is_known CHECK (act IN ('retry', 'cancel', 'resolve created', 'resolve absent', 'republish', 'lookup', 'recheck',
+    CONSTRAINT act_is_known CHECK (act IN ('retry', 'cancel', 'resolve created', 'resolve absent', 'republish', 'lookup', 'recheck', 'erase', 'close',
         'hold', 'release', 'rate')),
     CONSTRAINT who_and_why_are_said CHECK (who <> '' AND why <> '')
 );
@@ -22,8 +22,8 @@ COMMENT ON TABLE  outbox_acts            IS 'What operators did, with who and wh
 COMMENT ON COLUMN outbox_acts.id         IS 'Order of writing.';
 COMMENT ON COLUMN outbox_acts.at         IS 'When it was done.';
 COMMENT ON COLUMN outbox_acts.who        IS 'Who did it, as the command was told; a worker, where the rate follows FLEX_RATE by itself.';
-COMMENT ON COLUMN outbox_acts.why        IS 'Why, in their words.';
-COMMENT ON COLUMN outbox_acts.act        IS 'retry, cancel, resolve created, resolve absent, republish, lookup, recheck; of the gate: hold, release, rate.';
+COMMENT ON COLUMN outbox_acts.why        IS 'Why, in their words; erased, where the request it changed was erased later.';
+COMMENT ON COLUMN outbox_acts.act        IS 'retry, cancel, resolve created, resolve absent, republish, lookup, recheck, erase, close; of the gate: hold, release, rate.';
 COMMENT ON COLUMN outbox_acts.request_id IS 'The request it changed; null for the gate.';
 COMMENT ON COLUMN outbox_acts.attempt    IS 'The attempt that the person had seen: the act speaks of that one alone. Null: of none.';
 COMMENT ON COLUMN outbox_acts.was        IS 'What stood there before: the request''s state, or the gate''s.';
@@ -46,7 +46,7 @@ COMMENT ON COLUMN outbox_idempotency_keys.key      IS 'The header Idempotency-Ke
 COMMENT ON COLUMN outbox_idempotency_keys.asked    IS 'SHA-256 of what was asked under the key: something else is refused.';
 COMMENT ON COLUMN outbox_idempotency_keys.who      IS 'Who asked first.';
 COMMENT ON COLUMN outbox_idempotency_keys.begun_at IS 'When the act began. Keys older than 24 hours are removed by the next act with a key.';
-COMMENT ON COLUMN outbox_idempotency_keys.answer   IS 'The answer to the act, which each repeat gets. Null: the act is under way, or who did it died before the answer: outbox_acts tells whether it was done.';
+COMMENT ON COLUMN outbox_idempotency_keys.answer   IS 'The answer to the act, which each repeat gets. Null: the act is under way, or who did it died before the answer, or its request was erased since: outbox_acts tells whether it was done.';
 
 -- +goose Down
 DROP TABLE outbox_idempotency_keys;

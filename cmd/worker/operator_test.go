@@ -119,6 +119,10 @@ func TestOperator(t *testing.T) {
 		typed{why("cancel u-0 --attempt 7"), 1, []string{"there is nothing to cancel: u-0: you speak of attempt 7"}},
 		typed{why("cancel u-0 --attempt -1"), 2, []string{"--attempt must not be negative"}},
 		typed{why("cancel u-0 u-1 --attempt 1"), 2, []string{"--attempt speaks of one request"}},
+		typed{why("erase u-0 --yes"), 1, []string{"u-0 has not settled", "nothing was changed"}},
+		typed{why("erase nobody"), 1, []string{`no request has the id "nobody"`}},
+		typed{why("erase x-0 --attempt 7 --yes"), 1, []string{"x-0: you speak of attempt 7"}},
+		typed{why("erase x-0"), 1, []string{"would erase the content of x-0, which is rejected", "Twilio: the task's attributes", "nothing was changed"}},
 		typed{why("resolve nobody --absent"), 1, []string{`no request has the id "nobody"`}},
 		// What is believed.
 		typed{why("resolve u-0 --attempt 1 --created KD12"), 1, []string{"KD12"}},
@@ -199,10 +203,16 @@ func TestOperator(t *testing.T) {
 	if n := len(in.list()); n != messages {
 		t.Errorf("the stream took %d messages again", n-messages)
 	}
-	if n := r.count(`SELECT count(*) FROM outbox_acts WHERE who <> 'ann' OR why <> 'a good reason'`); n != 0 {
+	// What is erased balances all the same.
+	r.types(env, typed{why("erase ok-0 --yes"), 0, []string{"erased: the content of ok-0", "INTERACTION_REQUESTS, by their sequences: 1.", "backups"}},
+		typed{why("erase ok-1 --yes --json"), 0, []string{`"erased": "ok-1"`, `"stream_sequence": 2`}})
+	if n := r.count(`SELECT count(*) FROM outbox WHERE request::text LIKE '%ok-0"%' OR response::text LIKE '%ok-0%'`); n != 0 {
+		t.Error("the content of ok-0 is still there")
+	}
+	if n := r.count(`SELECT count(*) FROM outbox_acts WHERE who <> 'ann' OR why NOT IN ('a good reason', 'erased')`); n != 0 {
 		t.Errorf("%d acts of nobody", n)
 	}
-	if n := r.count(`SELECT count(*) FROM outbox_acts`); n != 3+3+1+1+1+1 { // resolve, retry, hold, cancel, release, republish
+	if n := r.count(`SELECT count(*) FROM outbox_acts`); n != 3+3+1+1+1+1+2 { // resolve, retry, hold, cancel, release, republish, erase
 		t.Errorf("%d acts are recorded", n)
 	}
 	r.auditFinds(env)

@@ -212,6 +212,10 @@ func TestLeastPermissions(t *testing.T) {
 			t.Errorf("worker %s: status %d: %s", line, status, errs)
 		}
 	}
+	// p-2 was answered, and nobody has published it again since.
+	if status, _, errs := r.try(env, "erase", "p-2", "--why", "x", "--yes"); status != 0 {
+		t.Errorf("worker erase: status %d: %s", status, errs)
+	}
 	// And no more than that: what nothing uses is not granted.
 	var more []string
 	if err := r.pool.QueryRow(t.Context(), `

@@ -26,7 +26,7 @@ What people ask and do is in package operator.
 	           └───────────────────────────resolve: absent──────────┘  └─resolve: attempts used up, or policy fail──► abandoned
 	pending ──expire──► expired       pending ──cancel──► cancelled       add, with faults ──► rejected
 	add, while a permit is free and nothing that is due waits ──► sending: both arrows in one statement, an eager start
-	rejected | abandoned | expired | cancelled ──retry──► pending; uncertain, where an attempt was never decided
+	rejected | abandoned | expired | cancelled ──retry──► pending; uncertain, where an attempt was never decided; never, once it was erased
 	pending, lapsed, uncertain ──recheck──► uncertain, after the tables have lost what was written from some moment on;
 	what has settled unsent stays, and a retry leads it to uncertain
 	uncertain ──cancel──► uncertain, never sent again: where it would become pending it becomes cancelled

@@ -33,7 +33,7 @@ func (s *Store) repeat(ctx context.Context, events []request.Event, known map[st
 		return err
 	}
 	rows, err := s.pool.Query(ctx, `
-		SELECT id, request_id, request, raw, stream_sequence, stream_time, source, state, for_person_since IS NOT NULL, received_at, settled_at
+		SELECT id, request_id, request, raw, stream_sequence, stream_time, source, state, for_person_since IS NOT NULL, received_at, settled_at, erased_at IS NOT NULL
 		  FROM outbox WHERE request_id = ANY($1) ORDER BY id`, ids)
 	if err != nil {
 		return database.Wrap("add: read known", err)
@@ -41,12 +41,14 @@ func (s *Store) repeat(ctx context.Context, events []request.Event, known map[st
 	var repeats []results.Repeat
 	var conflicts []request.Malformed
 	var repeating, conflicting []int // the events that they are
+	var withErased []int
+	var conflictsWithErased []request.Malformed
 	var id int64
 	var requestID, source string
 	var stored, raw []byte
 	var at time.Time
 	var f request.First
-	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &stored, &raw, &f.Sequence, &at, &source, &f.State, &f.ForPerson, &f.ReceivedAt, &f.SettledAt}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &stored, &raw, &f.Sequence, &at, &source, &f.State, &f.ForPerson, &f.ReceivedAt, &f.SettledAt, &f.Erased}, func() error {
 		f.Source = results.Shorten(results.ShortName, source)
 		for _, i := range known[requestID] {
 			switch e := events[i]; {
@@ -56,6 +58,9 @@ func (s *Store) repeat(ctx context.Context, events []request.Event, known map[st
 				answers[i] = Redelivered
 			case unknown:
 				answers[i] = waiting
+			case f.Erased:
+				withErased = append(withErased, i)
+				conflictsWithErased = append(conflictsWithErased, request.Malformed{Message: e.Message, RequestID: e.RequestID, Err: f.Conflict(requestID, nil)})
 			default:
 				if differs := request.Differs(e, stored, raw); differs != nil {
 					conflicting = append(conflicting, i)
@@ -89,10 +94,38 @@ func (s *Store) repeat(ctx context.Context, events []request.Event, known map[st
 	if unknown && slices.Contains(answers, waiting) {
 		_ = s.Messages.MalformedLocked(ctx, began) // Add says it to each
 	}
+	again, err := s.repeatsOfErased(ctx, conflictsWithErased)
+	if err != nil {
+		return err
+	}
+	for n, i := range withErased {
+		switch {
+		case again == nil:
+			answers[i] = waiting
+		case again[n]:
+			answers[i] = Redelivered
+		default:
+			conflicting, conflicts = append(conflicting, i), append(conflicts, conflictsWithErased[n])
+		}
+	}
 	kept, err := s.Messages.KeepRepeats(ctx, repeats)
 	failed := answer(answers, repeating, Repeated, kept, err)
 	kept, err = s.Messages.KeepMalformed(ctx, "conflict", conflicts)
 	return cmp.Or(failed, answer(answers, conflicting, Conflicting, kept, err))
+}
+
+// repeatsOfErased says which messages under the ids of erased requests asked again before: as nothing can be compared with
+// an erased request, what came before is known by its place alone. nil: that cannot be read, while outbox_repeats is held.
+func (s *Store) repeatsOfErased(ctx context.Context, all []request.Malformed) ([]bool, error) {
+	messages := make([]request.Message, len(all))
+	for n := range all {
+		messages[n] = all[n].Message
+	}
+	again, err := s.Messages.Repeated(ctx, messages)
+	if len(s.Messages.HeldAfter(ctx, err)) > 0 {
+		return nil, nil
+	}
+	return again, err
 }
 
 // pasts are what is known of the messages of these events; unknown: nothing, while outbox_malformed is held.

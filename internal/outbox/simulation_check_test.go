@@ -73,7 +73,7 @@ func (s *sim) checkShape(row *simRow, g *simGhost) {
 	case row.cancelled && (row.state == request.Pending || row.state == request.Sending):
 		s.fail("cancelled_is_never_sent: %+v", *row)
 	case row.published && row.settledAt == never:
-		s.fail("published_after_settled: %+v", *row)
+		s.fail("published_and_erased_after_settled: %+v", *row)
 	case g.state == "":
 	case g.state.Final() && row.state != g.state && !g.retried:
 		s.fail("request %d was %s for good and is %s", row.id, g.state, row.state)

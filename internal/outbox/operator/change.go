@@ -33,7 +33,8 @@ const (
 
 // ToRetry leads settled requests without an interaction back to pending. Their count of attempts begins anew. A
 // deadline that has passed no longer counts; not_before still does. A request that is pending already becomes due
-// now. A request that was rejected for its faults stays, since the check would refuse it again.
+// now. A request that was rejected for its faults stays, since the check would refuse it again, and so does one that was
+// erased: nobody knows any more what it asked.
 //
 // A request that an attempt may have created becomes uncertain: it is looked up, and sent again only when it is
 // proved absent. With unverified it is sent at once. Where Recheck has marked the request, the rules of a recheck
@@ -45,8 +46,8 @@ func ToRetry(unverified bool) Change {
 	}
 	return Change{
 		Name:  "retry",
-		Takes: "what is rejected (not by the check before Flex), abandoned, expired or cancelled, and what is pending and not due yet",
-		can: ` AND (state IN ('rejected', 'abandoned', 'expired', 'cancelled') AND faults IS NULL
+		Takes: "what is rejected (not by the check before Flex), abandoned, expired or cancelled, and not erased, and what is pending and not due yet",
+		can: ` AND (state IN ('rejected', 'abandoned', 'expired', 'cancelled') AND faults IS NULL AND erased_at IS NULL
 			OR state = 'pending' AND due_at > greatest(clock_timestamp(), ` + request.NotBeforeSQL + `))`,
 		what: `CASE WHEN state = 'pending' THEN 'pending' WHEN ` + first + ` THEN '` + AskedFirst + `' WHEN attempt = 0 THEN 'sent' ELSE '` + SentAgain + `' END ||
 			CASE WHEN ` + first + ` THEN ''

@@ -22,7 +22,7 @@ type Choice struct {
 var singular = strings.NewReplacer("before they are", "before it is", "adopt them", "adopt it")
 
 // Choices are the acts that the table would allow on a request now, by the conditions of the acts themselves. There
-// are none while it is being sent.
+// are none while it is being sent. Erase is not among them: it changes nothing about where the request stands.
 func (desk *Desk) Choices(ctx context.Context, requestID string) ([]Choice, error) {
 	if err := desk.MayLook(); err != nil {
 		return nil, err

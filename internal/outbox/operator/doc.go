@@ -46,6 +46,7 @@ answers is looked at request by request, the newest first, for as long as a page
 	Resolve       created    uncertain -> created                                        (resolve.go, evidence.go)
 	              absent     uncertain -> pending, or the end that it waits for; cancelled where that was asked.
 	                         Flex and TaskRouter are asked first, and may refuse it; Preview only asks
+	Erase                    settled and answered: what may be personal is blanked; it is never sent again (erase.go)
 	Recheck                  pending, lapsed, uncertain -> uncertain, after the tables have lost what was
 	                         written; what has settled unsent keeps its state and is marked (recheck.go)
 	Hold, Release            the gate is shut until a person opens it; what waits behind a 429 becomes due (gate.go)

@@ -42,6 +42,9 @@ func explain(d Detail, g gate.Status, f gate.Fleet) string {
 	for _, sentence := range append(happened(d), codesSaid(d)...) {
 		say("%s", sentence)
 	}
+	if d.ErasedAt != nil {
+		say("Its content was erased at %s: of what it asked, and of why it failed, sids, times and states are left.", request.ShowTime(*d.ErasedAt))
+	}
 	text, commands := standing(d, g, f)
 	say("%s", text)
 	for _, c := range commands {

@@ -62,6 +62,7 @@ type Detail struct {
 	Revision          int             `json:"revision"`
 	StreamSequence    int64           `json:"stream_sequence"`
 	AnnouncedAt       *time.Time      `json:"announced_at"`
+	ErasedAt          *time.Time      `json:"erased_at"` // when its content was last erased; nil: never
 	Workspace         *string         `json:"workspace_sid"`
 	Request           json.RawMessage `json:"request"`
 	Now               time.Time       `json:"now"` // Postgres's clock when this was read
@@ -97,13 +98,13 @@ func (desk *Desk) Show(ctx context.Context, requestID string) (Detail, error) {
 // detailColumns are what Detail has of outbox itself.
 const detailColumns = rowColumns + `, leased_by, leased_until, expires_at, lookup_key, lookup_attribute, lookups, attempt_began_at,
 	uncertain_since, answered, undecided, for_person_since, cancel_requested_at, resolved_by,
-	task_sid, revision, stream_sequence, announced_at, ` + request.WorkspaceSQL + `, request, clock_timestamp(),
+	task_sid, revision, stream_sequence, announced_at, erased_at, ` + request.WorkspaceSQL + `, request, clock_timestamp(),
 	(SELECT count(*) FROM outbox_repeats r WHERE r.outbox_id = outbox.id)`
 
 func (d *Detail) targets() []any {
 	return append(d.Row.targets(), &d.LeasedBy, &d.LeasedUntil, &d.ExpiresAt, &d.LookupKey, &d.LookupAttribute, &d.Lookups, &d.AttemptBeganAt,
 		&d.UncertainSince, &d.Answered, &d.Undecided, &d.ForPersonSince, &d.CancelRequestedAt, &d.ResolvedBy,
-		&d.TaskSID, &d.Revision, &d.StreamSequence, &d.AnnouncedAt, &d.Workspace, (*[]byte)(&d.Request), &d.Now, &d.Repeats)
+		&d.TaskSID, &d.Revision, &d.StreamSequence, &d.AnnouncedAt, &d.ErasedAt, &d.Workspace, (*[]byte)(&d.Request), &d.Now, &d.Repeats)
 }
 
 // read reads a request by its id. It fails with pgx.ErrNoRows.

@@ -206,6 +206,9 @@ func remedy(d Detail, commands *[]string) string {
 	if d.State == request.Rejected && d.ErrorKind != nil && *d.ErrorKind == "invalid" {
 		return "It failed the check before Flex and would fail it again, so it cannot be retried: publish the corrected request under a new request_id. "
 	}
+	if d.ErasedAt != nil {
+		return "It cannot be sent again. "
+	}
 	*commands = append(*commands, d.Command("retry"))
 	if d.Attempt > 0 && (d.Undecided || d.ErrorKind != nil && *d.ErrorKind == "undecided") {
 		return "Nobody knows whether an attempt created it: a retry looks it up and sends it again only when it is proved absent. "

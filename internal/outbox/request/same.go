@@ -48,10 +48,11 @@ type First struct {
 	ForPerson  bool // uncertain, and waits for a person
 	ReceivedAt time.Time
 	SettledAt  *time.Time
+	Erased     bool // its content is no longer known: nothing can be compared with it
 }
 
 // Conflict says whose the id is and where that request stands. It goes on untouched
-// only where it goes on.
+// only where it goes on. Of a request that was erased it says that nobody can tell whether this is the same.
 func (f *First) Conflict(requestID string, differs []string) string {
 	stands := map[State]string{
 		Pending: "waits to be sent", Sending: "is being sent", Uncertain: "may exist already, which is being looked up",
@@ -65,9 +66,13 @@ func (f *First) Conflict(requestID string, differs []string) string {
 	default:
 		stands += ", and goes on untouched"
 	}
-	return fmt.Sprintf("request_id %s is taken by another request, which differs in %s: message %d, received from %s at %s; it %s. "+
+	taken := "is taken by another request, which differs in " + strings.Join(differs, ", ")
+	if f.Erased {
+		taken = "belongs to a request whose content was erased, so that nobody can tell whether this is the same"
+	}
+	return fmt.Sprintf("request_id %s %s: message %d, received from %s at %s; it %s. "+
 		"This message was not carried out: ask again under a new request_id",
-		requestID, strings.Join(differs, ", "), f.Sequence, f.Source, f.ReceivedAt.UTC().Format(time.RFC3339), stands)
+		requestID, taken, f.Sequence, f.Source, f.ReceivedAt.UTC().Format(time.RFC3339), stands)
 }
 
 func orJSONNull(value []byte) []byte {

@@ -132,6 +132,30 @@ func (m *Messages) Pasts(ctx context.Context, messages []request.Message, newest
 	return pasts, database.Wrap("add: read malformed", err)
 }
 
+// Repeated says which of these messages are kept as repeats.
+func (m *Messages) Repeated(ctx context.Context, messages []request.Message) ([]bool, error) {
+	repeated := make([]bool, len(messages))
+	if len(messages) == 0 {
+		return repeated, nil
+	}
+	sequences, times := make([]int64, len(messages)), make([]time.Time, len(messages))
+	for i, message := range messages {
+		sequences[i], times[i] = int64(message.Sequence), message.Time
+	}
+	rows, err := m.pool.Query(ctx, `
+		SELECT n FROM unnest($1::bigint[], $2::timestamptz[]) WITH ORDINALITY AS e (sequence, at, n)
+		 WHERE EXISTS (SELECT FROM outbox_repeats r WHERE r.stream_sequence = e.sequence AND r.stream_time = e.at)`, sequences, times)
+	if err != nil {
+		return nil, database.Wrap("add: read repeats", err)
+	}
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&n}, func() error {
+		repeated[n-1] = true
+		return nil
+	})
+	return repeated, database.Wrap("add: read repeats", err)
+}
+
 // repeatsKept makes sure that every repeat is kept: none is when retention has
 // removed its request meanwhile, or somebody holds that, or the repeat, locked.
 func (m *Messages) repeatsKept(ctx context.Context, repeats []Repeat) ([]Kept, error) {
