@@ -107,6 +107,13 @@ func TestConstraints(t *testing.T) {
 		{"rate_is_not_negative", `UPDATE outbox_gate SET rate = -1`},
 		{"rate_is_not_negative", `UPDATE outbox_gate SET tokens = -0.1`},
 		{"word_is_known", `INSERT INTO outbox_replicas (name, version, state, lookup_settle, flex_timeout, flex_rate, uncertain_policy, retention) VALUES ('w', 'v', 'odd', '0', '0', 0, 'hold', '0')`},
+		{"key_has_1_to_255_bytes", `INSERT INTO outbox_idempotency_keys (key, asked, who) VALUES ('', sha256(''), 'me')`},
+		{"asked_is_a_sha256", `INSERT INTO outbox_idempotency_keys (key, asked, who) VALUES ('k', 'x', 'me')`},
+		{"minute_is_whole", `INSERT INTO outbox_minutes VALUES ('2026-11-22 09:00:01Z', 's', 'created', 1)`},
+		{"source_fits_an_index", `INSERT INTO outbox_minutes VALUES ('2026-11-22 09:00:00Z', repeat('x', 1001), 'created', 1)`},
+		{"outcome_is_final", `INSERT INTO outbox_minutes VALUES ('2026-11-22 09:00:00Z', 's', 'pending', 1)`},
+		{"something_settled", `INSERT INTO outbox_minutes VALUES ('2026-11-22 09:00:00Z', 's', 'created', 0)`},
+		{"there_is_one_end", `INSERT INTO outbox_counted (only_row) VALUES (false)`},
 		{"shut_for_a_reason", `UPDATE outbox_gate SET held_since = now()`},
 	} {
 		tried[tt.name] = true
