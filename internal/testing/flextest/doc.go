@@ -30,6 +30,8 @@
 //	                           20001. 415, 411, 408, 502 and 504 carry no code.
 //	  429                      §7 beyond Settings.Concurrency in flight; off by default, the number is not published.
 //	GET /v1/Interactions/{KD}  §6 documented. GET without a sid does not exist: 405.
+//	GET .../{KD}/Channels      §6 documented; one channel each, active until it is closed.
+//	POST .../Channels/{UO}     §6 Status and Routing documented; 80906 for one that is closed: its status, 409, is a guess.
 //	GET .../Tasks              §8 three searches a second: documented, scope uncertain, here the whole server. == with
 //	                           one value: documented. IN and OR: uncertain, TaskRouter.NoLists turns them off. All else
 //	                           (AND, parentheses, paths, a hyphen even in quotes) matches nothing, without an error.
@@ -56,13 +58,14 @@
 // is in it.
 //
 // Outages are methods: Down, BlackHole, Up. TaskRouter and fetches fail by
-// TaskRouter.Trouble, EventTrouble and Settings.FetchTrouble, in the same words.
+// TaskRouter.Trouble, EventTrouble, Settings.FetchTrouble and CloseTrouble, in the same words.
 //
 // # Violations
 //
 // What no client may ever do (§10) is refused and noted: Idempotency-Key and its
 // kin, Expect, a body of unknown length, following a redirect, changing a task
-// through TaskRouter, paging by number. New fails the test that ends with one.
+// through TaskRouter, paging by number, closing a conversation that another
+// interaction has. New fails the test that ends with one.
 //
 // # The control API
 //

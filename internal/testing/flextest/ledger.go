@@ -14,6 +14,8 @@ type entry struct {
 	at               int64 // unix nanoseconds
 	key, testID      string
 	kind, channelSID string // channelSID: as given; "" for a new channel
+	mediaSID         string // of the conversation, as given; "" for a new one
+	closed           bool   // its channel is
 	call             *Call
 	routed           *task // nil: no task, or forgotten while bodies are dropped
 }
@@ -69,7 +71,7 @@ func (l *ledger) leave(status int) {
 // has come.
 func (l *ledger) add(q *wish, request uint64, set *TaskRouter) *entry {
 	now := time.Now().UnixNano()
-	e := &entry{request: request, at: now, key: q.key, testID: q.testID, kind: q.kind, channelSID: strings.Clone(q.channelSID), call: &Call{
+	e := &entry{request: request, at: now, key: q.key, testID: q.testID, kind: q.kind, channelSID: strings.Clone(q.channelSID), mediaSID: strings.Clone(q.mediaSID), call: &Call{
 		Channel: q.channel, Routing: q.routing, ContextSID: q.contextSID, WebhookID: q.webhookID,
 		Proto: q.proto, Header: q.header,
 	}}

@@ -33,8 +33,8 @@ type Call struct {
 	Header     http.Header `json:"header"` // without Authorization
 }
 
-// Calls counts what was received and what became of it. All but the last six
-// are about create calls.
+// Calls counts what was received and what became of it. All but the last
+// eight are about create calls.
 type Calls struct {
 	Received    int         `json:"received"`      // create calls that arrived
 	Created     int         `json:"created"`       // interactions made of them
@@ -46,6 +46,8 @@ type Calls struct {
 	Hanging     int         `json:"hanging"`       // calls of any kind that hang now, for Release to free
 
 	Fetched    int `json:"fetched"`    // GET of an interaction
+	Channels   int `json:"channels"`   // GET of its channels
+	Closed     int `json:"closed"`     // channels that were closed
 	Searched   int `json:"searched"`   // GET of a list of tasks
 	Shown      int `json:"shown"`      // GET of a task
 	Events     int `json:"events"`     // GET of the event log
@@ -77,7 +79,8 @@ func (s *Server) Duplicates() []string {
 
 // Violations returns what clients did that no client may do, the first 1,000:
 // a forbidden header, a body of no stated length, a redirect followed, a task
-// changed through TaskRouter, paging by number.
+// changed through TaskRouter, paging by number, a channel closed whose conversation
+// another interaction has.
 func (s *Server) Violations() []string {
 	s.ledger.mu.Lock()
 	defer s.ledger.mu.Unlock()

@@ -47,7 +47,8 @@ type Settings struct {
 	Concurrency  int           `json:"concurrency"`   // creates in flight, 429 beyond; 0: no limit
 	RetryAfter   string        `json:"retry_after"`   // header of that 429; "": none
 	Drip         time.Duration `json:"drip"`          // between the bytes of Drip and SlowBody; 0 is 1 s
-	FetchTrouble Fault         `json:"fetch_trouble"` // met by every GET of an interaction
+	FetchTrouble Fault         `json:"fetch_trouble"` // met by every GET of an interaction, and of its channels
+	CloseTrouble Fault         `json:"close_trouble"` // met by every POST that closes a channel
 }
 
 // Server imitates flex-api and taskrouter on one address.
@@ -153,6 +154,9 @@ func (s *Settings) check() error {
 		return fmt.Errorf("flextest: a good create is answered with a 2xx, not with %d", s.Status)
 	}
 	_, err := s.FetchTrouble.plan()
+	if err == nil {
+		_, err = s.CloseTrouble.plan()
+	}
 	return err
 }
 
@@ -176,6 +180,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/v1/Interactions":
 		w.Header().Set("Allow", http.MethodPost)
 		writeError(w, &refusal{http.StatusMethodNotAllowed, 20004, "Method not allowed"})
+	case strings.HasPrefix(path, "/v1/Interactions/") && strings.Contains(path, "/Channels"):
+		s.channels(w, r)
 	case strings.HasPrefix(path, "/v1/Interactions/"):
 		s.fetch(w, r)
 	case strings.HasPrefix(path, "/v1/Workspaces/"):

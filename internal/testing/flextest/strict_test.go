@@ -326,7 +326,7 @@ func TestFetch(t *testing.T) {
 	if a := get(t, s, "/v1/Interactions/"+interaction); a.status != 503 {
 		t.Errorf("in trouble: %d", a.status)
 	}
-	if calls := s.Calls(); calls.Fetched != 6 || calls.Created != 1 {
+	if calls := s.Calls(); calls.Fetched != 5 || calls.Created != 1 {
 		t.Errorf("calls: %+v", calls)
 	}
 }
