@@ -13,7 +13,7 @@ GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.ve
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint vuln fuzz net sim soak outages blackhole bench screenshots clean postgres chromium
+.PHONY: help build demo test lint vuln fuzz net sim soak outages blackhole bench screenshots clean postgres chromium node
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -24,7 +24,7 @@ build: ## bin/worker, bin/demo and bin/endpoint, static
 demo: postgres build ## the whole on this machine: servers, replicas, events, a kill, the account (ARGS=...)
 	bin/demo $(ARGS)
 
-test: postgres chromium ## every test, shuffled, with the race detector where there is a C compiler
+test: postgres chromium node ## every test, shuffled, with the race detector where there is a C compiler
 	@if [ "$$(go env CGO_ENABLED)" = 1 ] && echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1; \
 	then set -- -race; \
 	else set --; export CGO_ENABLED=0; echo "test: no C compiler with its headers, so WITHOUT the race detector"; fi; \
@@ -74,3 +74,6 @@ postgres:
 
 chromium:
 	@scripts/chromium.sh
+
+node:
+	@scripts/node.sh

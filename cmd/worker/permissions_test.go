@@ -31,20 +31,10 @@ func (r right) with(more right) right {
 	return right{slices.Concat(r.publish, more.publish), slices.Concat(r.subscribe, more.subscribe)}
 }
 
-// rights reads from docs/operating.md what it says is enough, so that the two cannot
-// drift: the grants of Postgres, and who may do what at NATS.
+// rights reads from docs/operating.md, and of services from docs/sending.md, what they say is enough, so that the pages
+// cannot drift: the grants of Postgres, and who may do what at NATS.
 func rights(t *testing.T) (grants []string, users map[string]right) {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/operating.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, ok := strings.Cut(string(text), "\n## Permissions\n")
-	if !ok {
-		t.Fatal("docs/operating.md has no section Permissions")
-	}
-	section, _, _ = strings.Cut(section, "\n## ")
-	grants = regexp.MustCompile(`(?m)^    GRANT .*;$`).FindAllString(section, -1)
 	quoted := regexp.MustCompile("`([^`]+)`")
 	subjects := func(cell string) (list []string) {
 		for _, m := range quoted.FindAllStringSubmatch(cell, -1) {
@@ -53,13 +43,25 @@ func rights(t *testing.T) (grants []string, users map[string]right) {
 		return list
 	}
 	users = map[string]right{}
-	for line := range strings.Lines(section) {
-		if cells := strings.Split(line, "|"); len(cells) == 5 && strings.Contains(line, "`") {
-			users[strings.TrimSpace(cells[1])] = right{subjects(cells[2]), subjects(cells[3])}
+	for _, page := range []string{"docs/operating.md", "docs/sending.md"} {
+		text, err := os.ReadFile("../../" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, section, ok := strings.Cut(string(text), "\n## Permissions\n")
+		if !ok {
+			t.Fatalf("%s has no section Permissions", page)
+		}
+		section, _, _ = strings.Cut(section, "\n## ")
+		grants = append(grants, regexp.MustCompile(`(?m)^    GRANT .*;$`).FindAllString(section, -1)...)
+		for line := range strings.Lines(section) {
+			if cells := strings.Split(line, "|"); len(cells) == 5 && strings.Contains(line, "`") {
+				users[strings.TrimSpace(cells[1])] = right{subjects(cells[2]), subjects(cells[3])}
+			}
 		}
 	}
 	if len(grants) == 0 || len(users) != 9 {
-		t.Fatalf("the permissions in docs/operating.md cannot be read: %d grants, %d users", len(grants), len(users))
+		t.Fatalf("the permissions in docs/operating.md and docs/sending.md cannot be read: %d grants, %d users", len(grants), len(users))
 	}
 	return grants, users
 }
@@ -70,7 +72,7 @@ func of(t *testing.T, users map[string]right, rows ...string) (all right) {
 	for _, row := range rows {
 		r, ok := users[row]
 		if !ok {
-			t.Fatalf("docs/operating.md says nothing of %q", row)
+			t.Fatalf("neither docs/operating.md nor docs/sending.md says anything of %q", row)
 		}
 		all = all.with(r)
 	}

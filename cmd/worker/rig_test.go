@@ -80,7 +80,13 @@ func newRig(t *testing.T) *rig {
 // rigOn is a rig on a database of the test's own.
 func rigOn(t *testing.T, dsn string) *rig {
 	t.Helper()
-	r := &rig{t: t, nats: natstest.New(t, natstest.Options{}), flex: flextest.New(t), dsn: dsn}
+	return rigWith(t, dsn, natstest.Options{})
+}
+
+// rigWith is a rig whose NATS server has options of its own.
+func rigWith(t *testing.T, dsn string, o natstest.Options) *rig {
+	t.Helper()
+	r := &rig{t: t, nats: natstest.New(t, o), flex: flextest.New(t), dsn: dsn}
 	if _, err := migrations.Up(t.Context(), dsn); err != nil {
 		t.Fatal(err)
 	}
@@ -234,6 +240,7 @@ type result struct {
 		SettledAt      time.Time       `json:"settled_at"`
 		Sequence       uint64          `json:"sequence"`
 		Error          json.RawMessage `json:"error"`
+		Warnings       json.RawMessage `json:"warnings"`
 	}
 }
 

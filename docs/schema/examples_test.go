@@ -85,7 +85,7 @@ func TestExamplesOfDocs(t *testing.T) {
 			}
 		}
 	}
-	if requests < 2 || results < 1 {
+	if requests < 8 || results < 1 {
 		t.Errorf("%d requests and %d results were found", requests, results)
 	}
 }

@@ -1,0 +1,153 @@
+// Command go is an example for a service that sends interaction requests: it reads one request from standard input, sends
+// it, and reads the results of its source with a durable consumer until the final answer to its own message has come.
+//
+//	NATS_URL=nats://127.0.0.1:4222 go run ./examples/go < request.json
+//
+// A service of yours keeps what it has sent, and what it has read, in its own database: see the comments of book.
+// docs/sending.md tells the rest.
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// source is the sending service: the end of the subjects of its requests and results, and the name of its consumer.
+const source = "crm"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context) error {
+	body, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		return err
+	}
+	conn, err := nats.Connect(cmp.Or(os.Getenv("NATS_URL"), nats.DefaultURL), nats.Name(source),
+		nats.CustomInboxPrefix("_INBOX."+source), // what comes to others cannot be read under it
+		nats.MaxReconnects(-1))                   // otherwise the client gives up after two minutes
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return err
+	}
+	// A new consumer begins with the oldest result that the stream has; afterwards the server knows how far the service has read.
+	// Each pod of the service opens the same one, and each result goes to one of them.
+	consumer, err := js.CreateOrUpdateConsumer(ctx, "INTERACTION_RESULTS", jetstream.ConsumerConfig{
+		Durable:       source,
+		FilterSubject: "interactions.results.*." + source,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       30 * time.Second, // longer than the service takes to commit
+	})
+	if err != nil {
+		return fmt.Errorf("the results: %w", err)
+	}
+	sent, err := send(ctx, js, body)
+	if err != nil {
+		return err
+	}
+	return read(ctx, consumer, sent)
+}
+
+// A message of the request stream, as its sender knows it from the PubAck.
+type message struct {
+	Stream   string `json:"stream"`
+	Sequence uint64 `json:"sequence"`
+}
+
+// send publishes a request and waits until the stream has it. Until then nothing is sent: an error means that it may be there
+// or not, and to send the same again under the same request_id is safe.
+func send(ctx context.Context, js jetstream.JetStream, body []byte) (message, error) {
+	m := nats.NewMsg("interactions.requests." + source)
+	m.Data = body
+	m.Header.Set("Content-Type", "application/json")
+	ack, err := js.PublishMsg(ctx, m)
+	if err != nil {
+		return message{}, fmt.Errorf("not acknowledged: %w", err)
+	}
+	if ack.Duplicate { // only with a Nats-Msg-Id header: the stream has dropped this message, and nobody will answer it
+		return message{}, fmt.Errorf("dropped by the stream as a repeat of message %d", ack.Sequence)
+	}
+	fmt.Fprintf(os.Stderr, "sent: message %d of %s\n", ack.Sequence, ack.Stream)
+	return message{ack.Stream, ack.Sequence}, nil
+}
+
+// A result, as far as this service needs it. Keys that it does not know are passed over.
+type result struct {
+	message                // that this answers
+	RequestID      *string `json:"request_id"` // nil: malformed
+	Outcome        string  `json:"outcome"`
+	InteractionSID *string `json:"interaction_sid"`
+	Revision       *int    `json:"revision"` // nil: conflict or malformed, which say nothing about a request
+	Error          *struct {
+		Kind    string `json:"kind"`
+		Message string `json:"message"`
+	} `json:"error"`
+}
+
+// final says whether no other answer to the same message follows by itself.
+func (r result) final() bool { return r.Outcome != "uncertain" }
+
+// replaces says whether r stands, of two results of one request. Results may come twice, and in any order.
+func (r result) replaces(known result) bool {
+	if *r.Revision != *known.Revision {
+		return *r.Revision > *known.Revision
+	}
+	return r.final() && !known.final()
+}
+
+// read keeps every result of the source, until the final answer to the sent message is among them.
+func read(ctx context.Context, consumer jetstream.Consumer, sent message) error {
+	book := map[string]result{} // by request id; a table of yours
+	messages, err := consumer.Messages()
+	if err != nil {
+		return err
+	}
+	defer messages.Stop()
+	defer context.AfterFunc(ctx, messages.Stop)()
+	for {
+		m, err := messages.Next()
+		if errors.Is(err, jetstream.ErrMsgIteratorClosed) {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		var r result
+		if err := json.Unmarshal(m.Data(), &r); err != nil {
+			return fmt.Errorf("%s is no result: %w", m.Subject(), err)
+		}
+		if r.RequestID != nil && r.Revision != nil {
+			if known, there := book[*r.RequestID]; !there || r.replaces(known) {
+				book[*r.RequestID] = r // yours: in one transaction with what the service does about it
+			}
+		}
+		// After the commit. What is not acknowledged, as after a crash here, comes again after AckWait.
+		if err := m.DoubleAck(ctx); err != nil {
+			fmt.Fprintf(os.Stderr, "comes again: %v\n", err)
+		}
+		fmt.Printf("%s\n", m.Data())
+		if r.message == sent && r.final() {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,82 @@
+// An example for a service that sends interaction requests: it reads one request from standard input, sends it, and reads
+// the results of its source with a durable consumer until the final answer to its own message has come.
+//
+//     npm ci
+//     NATS_URL=nats://127.0.0.1:4222 node main.js < request.json
+//
+// A service of yours keeps what it has sent, and what it has read, in its own database: see the comments of book.
+// docs/sending.md tells the rest.
+import { readFileSync } from "node:fs";
+import { AckPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream";
+import { connect, headers, nanos } from "@nats-io/transport-node";
+
+// source is the sending service: the end of the subjects of its requests and results, and the name of its consumer.
+const source = "crm";
+
+// send publishes a request and waits until the stream has it. Until then nothing is sent: an error means that it may be there
+// or not, and to send the same again under the same request_id is safe.
+async function send(js, body) {
+  const h = headers();
+  h.set("Content-Type", "application/json");
+  const ack = await js.publish(`interactions.requests.${source}`, body, { headers: h });
+  if (ack.duplicate) { // only with a Nats-Msg-Id header: the stream has dropped this message, and nobody will answer it
+    throw new Error(`dropped by the stream as a repeat of message ${ack.seq}`);
+  }
+  console.error(`sent: message ${ack.seq} of ${ack.stream}`);
+  return { stream: ack.stream, sequence: ack.seq };
+}
+
+// final says whether no other answer to the same message follows by itself.
+const final = (result) => result.outcome !== "uncertain";
+
+// replaces says whether result stands, of two results of one request. Results may come twice, and in any order.
+function replaces(result, known) {
+  if (result.revision !== known.revision) {
+    return result.revision > known.revision;
+  }
+  return final(result) && !final(known);
+}
+
+// read keeps every result of the source, until the final answer to the sent message is among them.
+async function read(consumer, sent) {
+  const book = new Map(); // by request id; a table of yours
+  for await (const m of await consumer.consume()) {
+    const result = m.json(); // digits of numbers beyond 2^53 are lost: where metadata has such numbers, send them as strings
+    if (result.request_id !== null && result.revision !== null) { // null: conflict or malformed, which say nothing about a request
+      const known = book.get(result.request_id);
+      if (known === undefined || replaces(result, known)) {
+        book.set(result.request_id, result); // yours: in one transaction with what the service does about it
+      }
+    }
+    // After the commit. What is not acknowledged, as after a crash here, comes again after ack_wait.
+    if (!(await m.ackAck())) {
+      console.error("comes again: the acknowledgement was not confirmed");
+    }
+    console.log(m.string());
+    if (result.stream === sent.stream && result.sequence === sent.sequence && final(result)) {
+      return;
+    }
+  }
+}
+
+const url = new URL(process.env.NATS_URL ?? "nats://127.0.0.1:4222");
+const connection = await connect({
+  servers: url.host,
+  ...(url.username && { user: decodeURIComponent(url.username), pass: decodeURIComponent(url.password) }), // the client does not read them from a URL
+  name: source,
+  inboxPrefix: `_INBOX.${source}`, // what comes to others cannot be read under it
+  maxReconnectAttempts: -1, // otherwise the client gives up
+});
+// A new consumer begins with the oldest result that the stream has; afterwards the server knows how far the service has read.
+// Each pod of the service opens the same one, and each result goes to one of them.
+const js = jetstream(connection);
+const manager = await jetstreamManager(connection, { checkAPI: false }); // the check needs one more permission
+const info = await manager.consumers.add("INTERACTION_RESULTS", {
+  durable_name: source,
+  filter_subject: `interactions.results.*.${source}`,
+  ack_policy: AckPolicy.Explicit,
+  ack_wait: nanos(30_000), // longer than the service takes to commit
+});
+const consumer = js.consumers.getConsumerFromInfo(info);
+await read(consumer, await send(js, readFileSync(0)));
+await connection.drain();
