@@ -7,7 +7,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"flexworker/internal/database"
 	"flexworker/internal/outbox/request"
 )
 
@@ -24,9 +23,6 @@ var singular = strings.NewReplacer("before they are", "before it is", "adopt the
 // Choices are the acts that the table would allow on a request now, by the conditions of the acts themselves. There
 // are none while it is being sent. Erase is not among them: it changes nothing about where the request stands.
 func (desk *Desk) Choices(ctx context.Context, requestID string) ([]Choice, error) {
-	if err := desk.MayLook(); err != nil {
-		return nil, err
-	}
 	changes := []Change{ToRetry(false), ToCancel(), ToLookUp(), ToRepublish()}
 	var columns strings.Builder
 	for _, c := range changes {
@@ -39,15 +35,17 @@ func (desk *Desk) Choices(ctx context.Context, requestID string) ([]Choice, erro
 	}
 	var uncertain, found bool // found: somebody may be asked whether it exists, and no lookup goes on
 	var end string
-	err := desk.pool.QueryRow(ctx, `
+	err := desk.read(ctx, "choices", func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `
 		SELECT `+columns.String()+`state = 'uncertain', `+absentEnd+`,
 		       (due_at IS NULL OR for_person_since IS NOT NULL) AND lookup_key IS NOT NULL AND lookup_attribute IS NOT NULL AND `+request.WorkspaceSQL+` IS NOT NULL
 		  FROM outbox o WHERE request_id = $1`, requestID).Scan(append(targets, &uncertain, &end, &found)...)
+	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, ErrUnknown
 	}
 	if err != nil {
-		return nil, database.Wrap("choices", err)
+		return nil, err
 	}
 	choices := []Choice{}
 	if uncertain {

@@ -11,6 +11,14 @@ import (
 // GateChange is the gate before an act on it and afterwards.
 type GateChange struct{ Before, After gate.Status }
 
+// Gate is the gate as it is now.
+func (desk *Desk) Gate(ctx context.Context) (gate.Status, error) {
+	if err := desk.MayLook(); err != nil {
+		return gate.Status{}, err
+	}
+	return gate.Read(ctx, desk.reads)
+}
+
 // changeGate does an act on the gate, and reads the gate before it and afterwards.
 func (desk *Desk) changeGate(ctx context.Context, a Act, act func() error) (c GateChange, err error) {
 	if err = desk.mayAct(a); err != nil {

@@ -11,10 +11,10 @@ import (
 
 // Malformed is a message that could not become a request.
 type Malformed struct {
-	ID          int64      `json:"id"`
+	ID          int64      `json:"id,string"`
 	Kind        string     `json:"kind"` // malformed, or conflict: a known request_id with another request
 	Stream      string     `json:"stream"`
-	Sequence    int64      `json:"stream_sequence"`
+	Sequence    int64      `json:"stream_sequence,string"`
 	StreamTime  time.Time  `json:"stream_time"`
 	Subject     string     `json:"subject"`
 	Source      string     `json:"source"`

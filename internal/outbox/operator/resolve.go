@@ -52,6 +52,9 @@ var (
 
 var sidForm = regexp.MustCompile(`^KD[0-9a-fA-F]{32}$`)
 
+// IsSID says whether a text has the form of the sid of an interaction: KD and 32 hexadecimal digits.
+func IsSID(text string) bool { return sidForm.MatchString(text) }
+
 // Resolve carries out a decision about an uncertain request, if Preview has nothing against it.
 //
 // Created: uncertain -> created. The interaction must not be another request's, and none gets it at the same moment: its
@@ -94,7 +97,7 @@ func (desk *Desk) weigh(ctx context.Context, a Act, requestID string, decision D
 	switch {
 	case decision.Absent && decision.Created != "":
 		return r, seen, fmt.Errorf("%w: an interaction either exists or does not", ErrRefused)
-	case !decision.Absent && !sidForm.MatchString(decision.Created):
+	case !decision.Absent && !IsSID(decision.Created):
 		return r, seen, fmt.Errorf("%w: %s is not the sid of an interaction: KD and 32 hexadecimal digits", ErrRefused, decision.Created)
 	}
 	if r.Request, err = desk.Show(ctx, requestID); err != nil {

@@ -30,7 +30,7 @@ type History struct {
 
 // Done is one act of a person.
 type Done struct {
-	ID        int64     `json:"id"`
+	ID        int64     `json:"id,string"`
 	At        time.Time `json:"at"`
 	Who       string    `json:"who"`
 	Why       string    `json:"why"`
@@ -60,7 +60,7 @@ type Detail struct {
 	ResolvedBy        *string         `json:"resolved_by"`
 	TaskSID           *string         `json:"task_sid"`
 	Revision          int             `json:"revision"`
-	StreamSequence    int64           `json:"stream_sequence"`
+	StreamSequence    int64           `json:"stream_sequence,string"`
 	AnnouncedAt       *time.Time      `json:"announced_at"`
 	ErasedAt          *time.Time      `json:"erased_at"` // when its content was last erased; nil: never
 	Workspace         *string         `json:"workspace_sid"`
