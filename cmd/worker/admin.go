@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"flexworker/internal/admin/api"
 	"flexworker/internal/admin/page"
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
@@ -28,8 +29,8 @@ func (a *app) buildDesk(ctx context.Context, client *flex.Client) (err error) {
 	pool := func(timeout string, sessions func(*pgxpool.Config)) (*pgxpool.Pool, error) {
 		return openPool(ctx, a.cfg.DatabaseURL, deskConnections, timeout, func(config *pgxpool.Config) {
 			sessions(config)
-			config.MinIdleConns = 0
-			database.Set(config.ConnConfig, "statement_timeout", timeout) // also where the address says another one for the loops
+			config.MaxConns, config.MinConns, config.MinIdleConns = deskConnections, 0, 0 // also where the address says how many the loops have
+			database.Set(config.ConnConfig, "statement_timeout", timeout)                 // also where the address says another one for the loops
 		})
 	}
 	if a.looks, err = pool(looksTimeout, database.ForLoops); err != nil {
@@ -47,6 +48,11 @@ func (a *app) buildDesk(ctx context.Context, client *flex.Client) (err error) {
 func (a *app) page() http.Handler {
 	return page.New(page.Config{Access: a.access, Desk: a.desk, Backlog: a.counted, Standing: a.standing,
 		Worker: a.fleet.Name, Version: version, Log: a.log})
+}
+
+// api is what programs ask.
+func (a *app) api() http.Handler {
+	return a.access.Protect(api.New(api.Config{Access: a.access, Desk: a.desk, Backlog: a.counted, Log: a.log}))
 }
 
 // counted is the backlog as this worker counted it last, and when; not one that is too old to be shown.

@@ -175,6 +175,7 @@ func TestImports(t *testing.T) {
 		{"internal/admin/access", true, []string{"flexworker/internal/consumer", "flexworker/internal/database", "flexworker/internal/flex", "database/sql", "github.com/jackc", "os"}, "it knows credentials, and nothing of what they are for"},
 		{"internal/senders", true, []string{"flexworker/internal/consumer", "flexworker/internal/database", "flexworker/internal/flex", "database/sql", "net/http", "os", "github.com/jackc", "github.com/prometheus"}, "it translates a message into a call of the desk; what a sender may, and every statement, is the desk's"},
 		{"internal/outbox", false, []string{"flexworker/internal/senders"}, journey},
+		{"internal/admin/api", true, []string{"flexworker/internal/consumer", "flexworker/internal/admin/page", "database/sql", "github.com/jackc", "os"}, "each route is a translation of one call of the Desk: it has neither SQL nor a rule of the domain"},
 		{"internal/batch", false, []string{"flexworker", "github.com", "net/http"}, "it gathers calls, whatever they are for"},
 		{"internal/rawjson", false, []string{"flexworker", "github.com", "net/http"}, "it works on text alone"},
 		{"migrations", false, []string{"flexworker/cmd", "flexworker/internal/consumer", "flexworker/internal/outbox", "flexworker/internal/flex"}, "it holds the schema and none of the worker's queries"},

@@ -61,6 +61,7 @@ func (a *app) serveAdmin(ctx context.Context) (func(), error) {
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry(), promhttp.HandlerOpts{}))
 	mux.Handle("/", a.page())
+	mux.Handle("/api/", a.api())
 	server := adminServer(mux, slog.NewLogLogger(a.log.Handler(), slog.LevelWarn))
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	var serving sync.WaitGroup

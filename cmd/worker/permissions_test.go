@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"os"
 	"regexp"
@@ -172,6 +173,7 @@ func TestLeastPermissions(t *testing.T) {
 	grants, users := rights(t)
 	worker := of(t, users, "worker")
 	r, cfg := poorRig(t, grants, worker.publish, worker.subscribe)
+	cfg.AdminToken = secretOf("a-token-that-acts-000000")
 	in := r.read()
 	out := r.startLogged(cfg)
 	r.says(cfg.AdminAddr, "ok", 200)
@@ -209,6 +211,16 @@ func TestLeastPermissions(t *testing.T) {
 		}
 	}
 	env := r.environment("DATABASE_URL=" + cfg.DatabaseURL.Value())
+	for path, body := range map[string]string{"/gate/hold": `{"why":"x"}`, "/gate/release": `{"why":"x"}`, "/requests/p-2/republish": `{"why":"x"}`, "/acts:preview": `{"act":"cancel","filter":{}}`} {
+		if status, _, got := r.api(cfg.AdminAddr, cfg.AdminToken.Value(), http.MethodPost, path, body, "Idempotency-Key", path); status != http.StatusOK {
+			t.Errorf("%s: %d %v", path, status, got)
+		}
+	}
+	for _, path := range []string{"/gate", "/fleet", "/attention", "/requests", "/requests/p-1", "/requests/p-1/explain", "/acts", "/malformed"} {
+		if status, _, got := r.api(cfg.AdminAddr, cfg.AdminToken.Value(), http.MethodGet, path, ""); status != http.StatusOK {
+			t.Errorf("%s: %d %v", path, status, got)
+		}
+	}
 	for _, line := range []string{"status", "list", "show p-1", "explain p-5", "audit --tables-only", "hold --why x", "release --why x", "retry p-5 --why x", "republish p-1 --why x", "migrate status"} {
 		if status, _, errs := r.try(env, strings.Fields(line)...); status != 0 {
 			t.Errorf("worker %s: status %d: %s", line, status, errs)

@@ -54,6 +54,7 @@ func (a *Access) Login(w http.ResponseWriter, r *http.Request, token, name strin
 func (a *Access) Logout(w http.ResponseWriter, r *http.Request) { a.setCookie(w, r, "", -1) }
 
 func (a *Access) setCookie(w http.ResponseWriter, r *http.Request, value string, maxAge int) {
+	//nolint:gosec // it is Secure, but on loopback
 	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true,
 		SameSite: http.SameSiteStrictMode, Secure: !OnLoopback(r)})
 }

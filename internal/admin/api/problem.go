@@ -1,0 +1,150 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"flexworker/internal/admin/access"
+	"flexworker/internal/database"
+	"flexworker/internal/outbox/operator"
+)
+
+// A problem is an error as RFC 9457 has it.
+type problem struct {
+	Type   string `json:"type"` // urn:flexworker:problem: and one of kinds
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+
+	Faults  []fault           `json:"faults,omitempty"`  // of invalid: all that is wrong
+	State   string            `json:"state,omitempty"`   // of the request as it is now
+	ETag    string            `json:"etag,omitempty"`    // likewise
+	Since   string            `json:"since,omitempty"`   // of stale: what has happened since
+	Said    []string          `json:"said,omitempty"`    // what Flex and TaskRouter said
+	Found   []string          `json:"found,omitempty"`   // interactions that TaskRouter shows
+	Holders []database.Holder `json:"holders,omitempty"` // of locked: the sessions that hold what was asked for
+}
+
+// Error is the detail.
+func (p *problem) Error() string { return p.Detail }
+
+// A fault is one thing that is wrong with what was sent.
+type fault struct {
+	Path    string `json:"path"` // of the body or the query, such as filter.state; "" is the whole
+	Problem string `json:"problem"`
+}
+
+const problemType = "urn:flexworker:problem:"
+
+// kinds are the last words of the types, which stay as they are, with what does not differ within one.
+var kinds = map[string]struct {
+	status int
+	title  string
+}{
+	"off":              {http.StatusForbidden, "Page and API are off"},
+	"no-credential":    {http.StatusUnauthorized, "A token is wanted"},
+	"wrong-credential": {http.StatusUnauthorized, "The token is wrong"},
+	"slow-down":        {http.StatusTooManyRequests, "Too many wrong tokens came from this address"},
+	"cross-origin":     {http.StatusForbidden, "This request comes from another site"}, // answered by package access
+	"forbidden":        {http.StatusForbidden, "This credential does not permit it"},
+	"no-route":         {http.StatusNotFound, "There is nothing under this path"},
+	"method":           {http.StatusMethodNotAllowed, "This path does not know the method"},
+	"media-type":       {http.StatusUnsupportedMediaType, "The body has to be JSON"},
+	"too-large":        {http.StatusRequestEntityTooLarge, "The body is too large"},
+	"invalid":          {http.StatusBadRequest, "What was sent is not valid"},
+	"unknown-request":  {http.StatusNotFound, "No request has this id"},
+	"tag-wanted":       {http.StatusPreconditionRequired, "If-Match is wanted"},
+	"stale":            {http.StatusPreconditionFailed, "The request is no longer as it was seen"},
+	"not-allowed":      {http.StatusConflict, "The request is in a state that does not allow it"},
+	"looked-up":        {http.StatusConflict, "Lookups may still find the interaction"},
+	"exists":           {http.StatusConflict, "The interaction exists"},
+	"unproved":         {http.StatusConflict, "That the interaction does not exist is not proved"},
+	"not-shown":        {http.StatusConflict, "Flex does not show the interaction"},
+	"not-its":          {http.StatusConflict, "The interaction is another request's"},
+	"cannot-ask":       {http.StatusServiceUnavailable, "Flex cannot be asked"},
+	"other-preview":    {http.StatusConflict, "This is not what the preview has shown"},
+	"locked":           {http.StatusConflict, "Another session holds it locked"},
+	"key-reused":       {http.StatusUnprocessableEntity, "The idempotency key belongs to another request"},
+	"under-way":        {http.StatusConflict, "The act under this idempotency key is under way"},
+	"interrupted":      {http.StatusConflict, "The act under this idempotency key was interrupted, and may have been done"},
+	"outcome-unknown":  {http.StatusInternalServerError, "The act may have been done"},
+	"too-slow":         {http.StatusServiceUnavailable, "It takes too long to read this"},
+	"database":         {http.StatusServiceUnavailable, "Postgres does not answer as it should"},
+	"not-counted":      {http.StatusServiceUnavailable, "The backlog was not counted lately"},
+	"internal":         {http.StatusInternalServerError, "The worker made a mistake"},
+}
+
+func newProblem(kind, detail string) *problem {
+	k := kinds[kind]
+	return &problem{Type: problemType + kind, Title: k.title, Status: k.status, Detail: detail}
+}
+
+// sentinels are the errors of others, by the kind of problem.
+var sentinels = []struct {
+	err   error
+	kind  string
+	field string // of an invalid one, what is wrong
+}{
+	{access.ErrOff, "off", ""},
+	{access.ErrNone, "no-credential", ""},
+	{access.ErrWrong, "wrong-credential", ""},
+	{access.ErrSlowDown, "slow-down", ""},
+	{operator.ErrForbidden, "forbidden", ""},
+	{operator.ErrNoReason, "invalid", "why"},
+	{operator.ErrCursor, "invalid", "cursor"},
+	{operator.ErrUnknown, "unknown-request", ""},
+	{operator.ErrOtherAttempt, "stale", ""},
+	{operator.ErrStale, "stale", ""},
+	{operator.ErrNotUncertain, "not-allowed", ""},
+	{operator.ErrLookedUp, "looked-up", ""},
+	{operator.ErrExists, "exists", ""},
+	{operator.ErrUnproved, "unproved", ""},
+	{operator.ErrNotShown, "not-shown", ""},
+	{operator.ErrNotIts, "not-its", ""},
+	{operator.ErrCannotAsk, "cannot-ask", ""},
+	{operator.ErrRefused, "not-allowed", ""},
+	{operator.ErrOtherPreview, "other-preview", ""},
+	{operator.ErrLeftOut, "locked", ""},
+	{operator.ErrKeyReused, "key-reused", ""},
+	{operator.ErrUnderWay, "under-way", ""},
+	{operator.ErrInterrupted, "interrupted", ""},
+}
+
+// problemOf is an error as a problem, and whether it is one of those that callers may meet; the others are Postgres's,
+// and their text is for the log alone.
+func problemOf(err error) (p *problem, known bool) {
+	if errors.As(err, &p) {
+		return p, true
+	}
+	if errors.Is(err, operator.ErrTooSlow) { // what Postgres said of it is not for callers
+		return newProblem("too-slow", "Ask for less, or later."), true
+	}
+	for _, s := range sentinels {
+		if errors.Is(err, s.err) {
+			if s.field != "" {
+				p = newProblem(s.kind, "Nothing was changed.")
+				p.Faults = []fault{{s.field, strings.TrimPrefix(s.err.Error(), "outbox: ")}}
+				return p, true
+			}
+			return newProblem(s.kind, strings.TrimPrefix(err.Error(), "outbox: ")), true
+		}
+	}
+	return newProblem("database", "What was asked could not be read. The worker's log says why."), false
+}
+
+// header sets what clients are told beside the body.
+func (p *problem) header(h http.Header) {
+	switch p.Status {
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Bearer realm="flexworker"`)
+	case http.StatusTooManyRequests:
+		h.Set("Retry-After", strconv.Itoa(int(access.RetryAfter.Seconds())))
+	case http.StatusServiceUnavailable:
+		h.Set("Retry-After", "5")
+	}
+	if p.Type == problemType+"under-way" {
+		h.Set("Retry-After", "1")
+	}
+}
