@@ -51,7 +51,7 @@ func (a *api) act(read func(c *call, f fields) action) func(*call) (any, error) 
 			} else {
 				r = replyOf(answer, c.tag)
 			}
-			text, _ := json.Marshal(r) // of text, numbers and JSON
+			text, _ := json.Marshal(r) // of text, numbers and JSON, with <, > and & escaped, as Desk.Erase looks for an id in it
 			return text, err == nil || maybeDone(err)
 		})
 		switch {
