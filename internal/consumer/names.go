@@ -105,6 +105,25 @@ func (n Names) Open(ctx context.Context, js jetstream.JetStream) (jetstream.Cons
 	return consumer, nil
 }
 
+// Inspect finds the consumer and makes nothing. It fails as Open does; with jetstream.ErrStreamNotFound or
+// jetstream.ErrConsumerNotFound, where Open may make what is missing.
+func (n Names) Inspect(ctx context.Context, js jetstream.JetStream) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	consumer, err := js.Consumer(ctx, n.Stream, n.Consumer)
+	switch {
+	case errors.Is(err, jetstream.ErrNotPullConsumer):
+		return fmt.Errorf("%w: it is a push consumer, needed is one that is pulled from; %s", ErrDrift, makeAnew)
+	case err != nil:
+		return away(js, err)
+	}
+	has := consumer.CachedInfo().Config
+	if err := n.compare(has); err != nil {
+		return n.inherited(ctx, js, has, err)
+	}
+	return nil
+}
+
 // away says what an error means that came without a connection; else it is err.
 func away(js jetstream.JetStream, err error) error {
 	if !js.Conn().IsConnected() {

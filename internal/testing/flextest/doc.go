@@ -32,6 +32,8 @@
 //	GET /v1/Interactions/{KD}  §6 documented. GET without a sid does not exist: 405.
 //	GET .../{KD}/Channels      §6 documented; one channel each, active until it is closed.
 //	POST .../Channels/{UO}     §6 Status and Routing documented; 80906 for one that is closed: its status, 409, is a guess.
+//	GET /v1/Configuration      documented: status, account and workspace. See Setup.
+//	GET .../Workflows          documented; one page.
 //	GET .../Tasks              §8 three searches a second: documented, scope uncertain, here the whole server. == with
 //	                           one value: documented. IN and OR: uncertain, TaskRouter.NoLists turns them off. All else
 //	                           (AND, parentheses, paths, a hyphen even in quotes) matches nothing, without an error.

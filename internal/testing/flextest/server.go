@@ -64,6 +64,7 @@ type Server struct {
 	settings   atomic.Pointer[Settings]
 	taskRouter atomic.Pointer[TaskRouter]
 	access     atomic.Pointer[access]
+	setup      atomic.Pointer[Setup]
 
 	mu       sync.Mutex
 	closed   bool
@@ -97,6 +98,7 @@ func Start(cfg Config) (*Server, error) {
 	s.Set(cfg.Settings)
 	s.SetTaskRouter(cfg.TaskRouter)
 	s.SetCredentials(cfg.Credentials...)
+	s.SetSetup(Setup{})
 	listener, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("flextest: %w", err)
@@ -184,6 +186,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.channels(w, r)
 	case strings.HasPrefix(path, "/v1/Interactions/"):
 		s.fetch(w, r)
+	case path == "/v1/Configuration":
+		s.configuration(w, r)
 	case strings.HasPrefix(path, "/v1/Workspaces/"):
 		s.askTaskRouter(w, r)
 	case strings.HasPrefix(path, "/_control/"):

@@ -85,6 +85,8 @@ func (s *Server) askTaskRouter(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case exists && rest == "Tasks":
 		s.search(w, r, workspace)
+	case exists && rest == "Workflows":
+		s.workflows(w)
 	case exists && rest == "Events":
 		s.listEvents(w, r, workspace)
 	case exists && one:
