@@ -28,6 +28,7 @@ import (
 const (
 	connectTimeout   = 3 * time.Second
 	statementTimeout = "8s"
+	doctorTimeout    = 10 * time.Second // of one question to Twilio
 	sendersTimeout   = "2s"
 	peoplesTimeout   = "10min" // of the operators' verbs, some of which read whole tables
 	lockTimeout      = "4s"

@@ -117,7 +117,7 @@ func root(out, errs io.Writer) *cobra.Command {
 	cmd.SetErr(errs)
 	cmd.AddCommand(
 		&cobra.Command{Use: "run", Short: "Run the worker until SIGTERM (the same as no command)", Args: noArgs, RunE: serve},
-		migrateCommand(), configCommand(), sendCommand(), healthcheckCommand(),
+		migrateCommand(), configCommand(), doctorCommand(), sendCommand(), healthcheckCommand(),
 		versionCommand(), schemaCommand(),
 	)
 	cmd.AddCommand(operatorCommands()...)

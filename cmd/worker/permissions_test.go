@@ -61,7 +61,7 @@ func rights(t *testing.T) (grants []string, users map[string]right) {
 			}
 		}
 	}
-	if len(grants) == 0 || len(users) != 9 {
+	if len(grants) == 0 || len(users) != 10 {
 		t.Fatalf("the permissions in docs/operating.md and docs/sending.md cannot be read: %d grants, %d users", len(grants), len(users))
 	}
 	return grants, users
