@@ -17,6 +17,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -94,25 +95,30 @@ func send(ctx context.Context, js jetstream.JetStream, body []byte) (message, er
 // A result, as far as this service needs it. Keys that it does not know are passed over.
 type result struct {
 	message                // that this answers
-	RequestID      *string `json:"request_id"` // nil: malformed
+	RequestID      *string `json:"request_id"` // nil: malformed, without a usable one
 	Outcome        string  `json:"outcome"`
 	InteractionSID *string `json:"interaction_sid"`
-	Revision       *int    `json:"revision"` // nil: conflict or malformed, which say nothing about a request
+	Revision       int     `json:"revision"` // conflict and malformed have none
 	Error          *struct {
 		Kind    string `json:"kind"`
 		Message string `json:"message"`
 	} `json:"error"`
 }
 
-// final says whether no other answer to the same message follows by itself.
-func (r result) final() bool { return r.Outcome != "uncertain" }
+// ended says whether the request has come to its end.
+func (r result) ended() bool {
+	return slices.Contains([]string{"created", "rejected", "abandoned", "expired", "cancelled"}, r.Outcome)
+}
+
+// answered says whether no other answer to the same message follows by itself. Other words may follow an outcome, or come
+// with a later version: they are passed over.
+func (r result) answered() bool {
+	return r.ended() || r.Outcome == "conflict" || r.Outcome == "malformed" // which say nothing about a request
+}
 
 // replaces says whether r stands, of two results of one request. Results may come twice, and in any order.
 func (r result) replaces(known result) bool {
-	if *r.Revision != *known.Revision {
-		return *r.Revision > *known.Revision
-	}
-	return r.final() && !known.final()
+	return r.Revision > known.Revision || r.Revision == known.Revision && r.ended() && !known.ended()
 }
 
 // read keeps every result of the source, until the final answer to the sent message is among them.
@@ -136,7 +142,7 @@ func read(ctx context.Context, consumer jetstream.Consumer, sent message) error 
 		if err := json.Unmarshal(m.Data(), &r); err != nil {
 			return fmt.Errorf("%s is no result: %w", m.Subject(), err)
 		}
-		if r.RequestID != nil && r.Revision != nil {
+		if r.ended() || r.Outcome == "uncertain" {
 			if known, there := book[*r.RequestID]; !there || r.replaces(known) {
 				book[*r.RequestID] = r // yours: in one transaction with what the service does about it
 			}
@@ -146,7 +152,7 @@ func read(ctx context.Context, consumer jetstream.Consumer, sent message) error 
 			fmt.Fprintf(os.Stderr, "comes again: %v\n", err)
 		}
 		fmt.Printf("%s\n", m.Data())
-		if r.message == sent && r.final() {
+		if r.message == sent && r.answered() {
 			return nil
 		}
 	}

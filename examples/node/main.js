@@ -26,23 +26,23 @@ async function send(js, body) {
   return { stream: ack.stream, sequence: ack.seq };
 }
 
-// final says whether no other answer to the same message follows by itself.
-const final = (result) => result.outcome !== "uncertain";
+// ended says whether the request has come to its end.
+const ended = (result) => ["created", "rejected", "abandoned", "expired", "cancelled"].includes(result.outcome);
+
+// answered says whether no other answer to the same message follows by itself. Other words may follow an outcome, or come
+// with a later version: they are passed over.
+const answered = (result) => ended(result) || ["conflict", "malformed"].includes(result.outcome); // which say nothing about a request
 
 // replaces says whether result stands, of two results of one request. Results may come twice, and in any order.
-function replaces(result, known) {
-  if (result.revision !== known.revision) {
-    return result.revision > known.revision;
-  }
-  return final(result) && !final(known);
-}
+const replaces = (result, known) =>
+  result.revision > known.revision || (result.revision === known.revision && ended(result) && !ended(known));
 
 // read keeps every result of the source, until the final answer to the sent message is among them.
 async function read(consumer, sent) {
   const book = new Map(); // by request id; a table of yours
   for await (const m of await consumer.consume()) {
     const result = m.json(); // digits of numbers beyond 2^53 are lost: where metadata has such numbers, send them as strings
-    if (result.request_id !== null && result.revision !== null) { // null: conflict or malformed, which say nothing about a request
+    if (ended(result) || result.outcome === "uncertain") {
       const known = book.get(result.request_id);
       if (known === undefined || replaces(result, known)) {
         book.set(result.request_id, result); // yours: in one transaction with what the service does about it
@@ -53,7 +53,7 @@ async function read(consumer, sent) {
       console.error("comes again: the acknowledgement was not confirmed");
     }
     console.log(m.string());
-    if (result.stream === sent.stream && result.sequence === sent.sequence && final(result)) {
+    if (result.stream === sent.stream && result.sequence === sent.sequence && answered(result)) {
       return;
     }
   }

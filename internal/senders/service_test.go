@@ -1,6 +1,7 @@
 package senders_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/senders"
+	"flexworker/internal/testing/contract"
 	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/natstest"
 	"flexworker/internal/testing/pgtest"
@@ -134,7 +136,26 @@ func (r *rig) ask(t testing.TB, subject, body string) (got reply) {
 	if err := json.Unmarshal(m.Data, into); err != nil || m.Header.Get("Content-Type") != "application/json" {
 		t.Fatalf("%s: %v: %s %v", subject, err, m.Data, m.Header)
 	}
+	if err := published(subject, got.Code, m.Data); err != nil {
+		t.Errorf("%s: %v: %s", subject, err, m.Data)
+	}
 	return got
+}
+
+// published holds an answer against docs/schema. That of a request which has its outcome is a result.
+func published(subject, code string, body []byte) error {
+	name := "statusAnswer"
+	switch {
+	case code != "":
+		name = "refusal"
+	case strings.HasPrefix(subject, "cancel."):
+		name = "cancelAnswer"
+	case !bytes.Contains(body, []byte(`"outcome":null`)):
+		if err := contract.Result(body); err != nil {
+			return err
+		}
+	}
+	return contract.Message(name, body)
 }
 
 func (r *rig) set(t testing.TB, id, columns string) {
