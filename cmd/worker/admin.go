@@ -12,7 +12,6 @@ import (
 	"flexworker/internal/admin/page"
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
-	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/operator"
 )
 
@@ -39,7 +38,7 @@ func (a *app) buildDesk(ctx context.Context, client *flex.Client) (err error) {
 	if a.acts, err = pool(actsTimeout, forWorking); err != nil {
 		return fmt.Errorf("the pool of those who act: %w", err)
 	}
-	asks := func() (lookup.Finder, time.Duration, error) { return client, a.cfg.LookupSettle, nil }
+	asks := func() (operator.Flex, time.Duration, error) { return client, a.cfg.LookupSettle, nil }
 	a.desk = operator.NewDesk(a.acts, operator.Caller{}, asks).ReadingFrom(a.looks)
 	return nil
 }

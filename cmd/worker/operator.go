@@ -32,7 +32,7 @@ func operatorCommands() []*cobra.Command {
 		retryCommand(), bulkCommand("cancel", "End pending requests unsent; uncertain ones are never sent again, but may be adopted", operator.ToCancel),
 		bulkCommand("lookup", "Look for the interactions of uncertain requests again now", operator.ToLookUp),
 		bulkCommand("republish", "Publish results once more, under the message ids they have", operator.ToRepublish),
-		recheckCommand(), resolveCommand(), eraseCommand(), gateCommand("hold", "Stop the whole fleet from sending until it is released", (*operator.Desk).Hold),
+		recheckCommand(), resolveCommand(), eraseCommand(), closeCommand(), gateCommand("hold", "Stop the whole fleet from sending until it is released", (*operator.Desk).Hold),
 		gateCommand("release", "Let the fleet send again, whoever stopped it; what waits behind a 429 is due at once", (*operator.Desk).Release)}
 }
 

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/terminal"
 )
@@ -92,7 +91,7 @@ func after(wrapped, err error) string {
 }
 
 // askFlex reads from Flex and TaskRouter for a person, with the settings of the workers.
-func askFlex() (lookup.Finder, time.Duration, error) {
+func askFlex() (operator.Flex, time.Duration, error) {
 	cfg, faults := loadConfig()
 	if err := faultsOf(faults, false, "NATS_", "REQUESTS_", "RESULTS_", "DATABASE_URL", "ADMIN_", "TRUSTED_", "RETENTION", "LOG_", "OTEL_"); err != nil {
 		return nil, 0, err

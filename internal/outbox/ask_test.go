@@ -109,13 +109,23 @@ func listing(tasks ...flex.Task) func(context.Context, string, string, []string)
 	return func(context.Context, string, string, []string) ([]flex.Task, error) { return tasks, nil }
 }
 
+// asking is a Flex that answers a lookup's questions alone.
+type asking struct {
+	lookup.Finder
+}
+
+func (asking) Channels(context.Context, string) ([]flex.ChannelState, error) {
+	return nil, errors.ErrUnsupported
+}
+func (asking) CloseChannel(context.Context, string, string) flex.Outcome { return flex.Outcome{} }
+
 // asked is what a person who says that a request has no interaction is told, and whether that is taken for proved.
 func (s *Store) asked(t *testing.T, id string, router lookup.Finder) (r operator.Resolution, proved bool) {
 	t.Helper()
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET for_person_since = clock_timestamp() WHERE request_id = $1`, id)
 	row := s.row(t, id)
-	desk := operator.NewDesk(s.pool, operator.Caller{Name: "ann@desk", Right: operator.MayAct}, func() (lookup.Finder, time.Duration, error) {
-		return router, time.Minute, nil
+	desk := operator.NewDesk(s.pool, operator.Caller{Name: "ann@desk", Right: operator.MayAct}, func() (operator.Flex, time.Duration, error) {
+		return asking{router}, time.Minute, nil
 	})
 	r, err := desk.Preview(t.Context(), operator.Act{Why: "a test", Attempt: &row.Attempt}, id, operator.Decision{Absent: true})
 	if err != nil && !errors.Is(err, operator.ErrExists) && !errors.Is(err, operator.ErrUnproved) {

@@ -21,7 +21,6 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
-	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/pgtest"
@@ -55,7 +54,7 @@ type rig struct {
 
 // flexShows is what Flex and TaskRouter show to who asks.
 type flexShows struct {
-	lookup.Finder
+	operator.Flex
 	fetched flex.Outcome
 	tasks   []flex.Task
 	err     error // of settings that do not let Flex be asked
@@ -85,7 +84,7 @@ func newRigOn(t testing.TB, pool *pgxpool.Pool) *rig {
 	g := &rig{pool: pool, store: outbox.NewStore(pool, "w1", time.Second), spec: readSpec(t), acts: actToken, counted: time.Now()}
 	log := slog.New(slog.NewTextHandler(&g.log, nil))
 	who := access.New(access.Config{Token: func() string { return g.acts }, ReadToken: func() string { return lookToken }, Trusted: trusted, Log: log})
-	asks := func() (lookup.Finder, time.Duration, error) { return &g.flex, time.Minute, g.flex.err }
+	asks := func() (operator.Flex, time.Duration, error) { return &g.flex, time.Minute, g.flex.err }
 	g.http = who.Protect(New(Config{Access: who, Desk: operator.NewDesk(pool, operator.Caller{}, asks), Log: log,
 		Backlog: func() ([]operator.Backlog, time.Time) {
 			return []operator.Backlog{{State: "pending", Requests: 2, Oldest: 1500 * time.Millisecond}}, g.counted

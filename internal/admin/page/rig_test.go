@@ -23,7 +23,6 @@ import (
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
-	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/pgtest"
@@ -65,7 +64,7 @@ func newRig(t testing.TB, prefix string) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.client.CloseIdle)
-	asks := func() (lookup.Finder, time.Duration, error) { return r.client, time.Second, nil }
+	asks := func() (operator.Flex, time.Duration, error) { return r.client, time.Second, nil }
 	return r.serve(t, prefix, operator.NewDesk(r.pool, operator.Caller{}, asks))
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/database"
+	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/lookup"
 )
@@ -42,7 +43,14 @@ const (
 
 // Asks gives what Flex and TaskRouter are asked by for a person, and LOOKUP_SETTLE of this process. An error says why
 // neither can be asked.
-type Asks func() (f lookup.Finder, settle time.Duration, err error)
+type Asks func() (f Flex, settle time.Duration, err error)
+
+// Flex is what a Desk asks for a person, and what closes a duplicate. *flex.Client is one.
+type Flex interface {
+	lookup.Finder
+	Channels(ctx context.Context, interactionSID string) ([]flex.ChannelState, error)
+	CloseChannel(ctx context.Context, interactionSID, channelSID string) flex.Outcome
+}
 
 // NewDesk gives a Desk for one caller, which reads and writes through pool. It begins nothing by itself. asks may be nil
 // where nothing is resolved, or all of it unverified.

@@ -1,7 +1,7 @@
 /*
 Package operator is where people ask about requests and decide about them. Its Desk is the one layer of acts:
 the command line translates each verb into one call, and any other way in, a page or an API, does the same. A
-Desk has a pool and, for Resolve, somebody who asks Flex: it needs no worker that runs, and it never makes a create call.
+Desk has a pool and, for Resolve and Close, somebody who asks Flex: it needs no worker that runs, and it never makes a create call.
 
 Who may call: a Desk is made for one Caller, with a name and a Right. Each method checks the right, and no other
 code does. On the command line whoever the database lets in may act; the page and the API take name and right from
@@ -47,6 +47,8 @@ answers is looked at request by request, the newest first, for as long as a page
 	              absent     uncertain -> pending, or the end that it waits for; cancelled where that was asked.
 	                         Flex and TaskRouter are asked first, and may refuse it; Preview only asks
 	Erase                    settled and answered: what may be personal is blanked; it is never sent again (erase.go)
+	Close                    settled: the channel of a duplicate of its interaction is closed at Twilio; Flex is
+	                         asked first, and may refuse it; PreviewClose only asks (close.go)
 	Recheck                  pending, lapsed, uncertain -> uncertain, after the tables have lost what was
 	                         written; what has settled unsent keeps its state and is marked (recheck.go)
 	Hold, Release            the gate is shut until a person opens it; what waits behind a 429 becomes due (gate.go)
@@ -61,7 +63,8 @@ No act takes a request whose lease still runs: the call may be under way.
 # Crashes
 
 An act on requests is one statement: all of it happened or none, and its record says which. Where the answer to the
-commit is lost, Show tells, and the act may be done again. Release and Recheck move many rows in transactions of a thousand: what a crash leaves is taken by the same act, done again.
+commit is lost, Show tells, and the act may be done again. Close is recorded before Twilio is called: a crash between leaves
+a record of what may not be closed, and done again the close comes to its end. Release and Recheck move many rows in transactions of a thousand: what a crash leaves is taken by the same act, done again.
 
 A row that another session holds locked is left out of an act on many, and named (Affected.Locked, ErrLeftOut).
 */

@@ -122,10 +122,7 @@ func (w *witnesses) younger(tasks []flex.Task) (younger []flex.Task) {
 // request, or it was created before the request was received, for an earlier one with the same id. It is "" where
 // nothing shows that.
 func notOf(d Detail, sid string, seen flex.Outcome) string {
-	attribute := "interaction_request"
-	if d.LookupAttribute != nil {
-		attribute = *d.LookupAttribute
-	}
+	attribute := d.attribute()
 	if key := flex.KeyIn(seen.Response, attribute); key != "" && key != flex.LookupKey(d.RequestID) {
 		return fmt.Sprintf("%s was created for another request, by the %s of its task", sid, attribute)
 	}
@@ -134,6 +131,14 @@ func notOf(d Detail, sid string, seen flex.Outcome) string {
 		return ""
 	}
 	return lookup.ForeignTask(flex.Task{TaskSID: seen.TaskSID, InteractionSID: seen.InteractionSID, DateCreated: created}, d.ReceivedAt).Why
+}
+
+// attribute is the task attribute in which the request's key stands.
+func (d Detail) attribute() string {
+	if d.LookupAttribute == nil {
+		return "interaction_request"
+	}
+	return *d.LookupAttribute
 }
 
 func tasksSaid(tasks []flex.Task) string {

@@ -14,7 +14,6 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/gate"
-	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
@@ -34,11 +33,11 @@ var aTest = operator.Act{Why: "a test"}
 
 // asks answers for Flex with what it shows of any interaction.
 func asks(seen flex.Outcome) operator.Asks {
-	return func() (lookup.Finder, time.Duration, error) { return shown{seen: seen}, time.Minute, nil }
+	return func() (operator.Flex, time.Duration, error) { return shown{seen: seen}, time.Minute, nil }
 }
 
 type shown struct {
-	lookup.Finder
+	operator.Flex
 	seen flex.Outcome
 }
 

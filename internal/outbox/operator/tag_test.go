@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
-	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/pgtest"
@@ -123,7 +122,7 @@ func TestTagOfNow(t *testing.T) {
 
 // meanwhile is a Flex that shows an interaction, and while it is asked somebody else acts.
 type meanwhile struct {
-	lookup.Finder
+	operator.Flex
 	act func()
 }
 
@@ -144,7 +143,7 @@ func TestStaleWhileFlexIsAsked(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	desk := operator.NewDesk(s.pool, ann, func() (lookup.Finder, time.Duration, error) { return meanwhile{act: other}, time.Minute, nil })
+	desk := operator.NewDesk(s.pool, ann, func() (operator.Flex, time.Duration, error) { return meanwhile{act: other}, time.Minute, nil })
 	if _, err := desk.Resolve(t.Context(), under(seen, aTest), "r-1", operator.Decision{Created: sidA}); !errors.Is(err, operator.ErrStale) {
 		t.Error(err)
 	}
