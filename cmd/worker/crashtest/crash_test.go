@@ -2,7 +2,9 @@ package crashtest
 
 import (
 	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -119,6 +121,7 @@ func TestEveryPoint(t *testing.T) {
 	for _, p := range points {
 		listed = append(listed, p.name)
 	}
+	listed = append(listed, "acted") // TestCrashBeforeTheAnswer
 	slices.Sort(named)
 	slices.Sort(listed)
 	if !slices.Equal(named, listed) {
@@ -151,6 +154,51 @@ func TestCrashAlone(t *testing.T) {
 			r.balanced(expired)
 			t.Logf("healed in %v", time.Since(begun).Round(100*time.Millisecond))
 		})
+	}
+}
+
+// TestCrashBeforeTheAnswer: a replica dies between an act over the API and its answer. Another replica is asked again
+// with the same idempotency key: it never acts, and says that nobody knows.
+func TestCrashBeforeTheAnswer(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	hold := func(w *replica) (status int, text string, err error) {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+w.admin()+"/api/v1/gate/hold", strings.NewReader(`{"why":"a test"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Authorization", "Bearer "+adminToken)
+		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set("Idempotency-Key", "k")
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return 0, "", err
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		return response.StatusCode, string(body), err
+	}
+	held := func() (int, int) {
+		return r.count(`SELECT count(*) FROM outbox_acts WHERE act = 'hold'`), r.count(`SELECT count(*) FROM outbox_gate WHERE held_since IS NOT NULL`)
+	}
+	admin := []string{"ADMIN_ADDR=127.0.0.1:0", "ADMIN_TOKEN=" + adminToken}
+	w := r.start("acted:1", admin...).consuming()
+	if status, text, err := hold(w); err == nil {
+		t.Errorf("it answered: %d %s", status, text)
+	}
+	if err := w.killed(expect.Patience); err != nil {
+		t.Fatal(err)
+	}
+	other := r.start("", admin...).consuming()
+	for _, want := range []string{"under-way", "interrupted"} {
+		status, text, err := hold(other)
+		if err != nil || status != http.StatusConflict || !strings.Contains(text, "urn:flexworker:problem:"+want) {
+			t.Errorf("%d %s, %v", status, text, err)
+		}
+		pgtest.Exec(t, r.pool, `UPDATE outbox_idempotency_keys SET begun_at = begun_at - interval '61 seconds'`)
+	}
+	if acts, gate := held(); acts != 1 || gate != 1 {
+		t.Errorf("%d acts, held %d", acts, gate)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -176,6 +177,21 @@ func (r *rig) start(crashAt string, more ...string) *replica {
 		}
 	})
 	return w
+}
+
+// adminToken is the ADMIN_TOKEN of replicas that have one.
+const adminToken = "a-token-that-acts-000000"
+
+var listens = regexp.MustCompile(`msg="health and metrics".* address=(\S+)`)
+
+// admin is the address of ADMIN_ADDR, as the replica has logged it.
+func (w *replica) admin() string {
+	w.rig.t.Helper()
+	m := listens.FindStringSubmatch(w.log.String())
+	if m == nil {
+		w.rig.t.Fatal("it has logged no address")
+	}
+	return m[1]
 }
 
 // consuming waits until the replica is at work.

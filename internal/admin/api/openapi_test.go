@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -17,7 +18,9 @@ import (
 
 // A spec is openapi.yaml as tests hold answers against it.
 type spec struct {
-	doc     map[string]any
+	doc map[string]any
+
+	mu      sync.Mutex // the compiler is for one at a time
 	schemas *jsonschema.Compiler
 }
 
@@ -68,7 +71,9 @@ func (s *spec) at(steps ...string) (value any, place string) {
 
 // valid holds a text against the schema at a place.
 func (s *spec) valid(place string, text []byte) error {
+	s.mu.Lock()
 	schema, err := s.schemas.Compile(specURL + "#" + place)
+	s.mu.Unlock()
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"flexworker/internal/crash"
 	"flexworker/internal/database"
 )
 
@@ -41,6 +42,7 @@ func (desk *Desk) Once(ctx context.Context, key string, asked [sha256.Size]byte,
 		return answer, err
 	}
 	answer, changed := act()
+	crash.At("acted")
 	if changed {
 		return answer, desk.finish(ctx, `UPDATE outbox_idempotency_keys SET answer = $2 WHERE key = $1`, key, answer)
 	}
