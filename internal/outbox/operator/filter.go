@@ -33,6 +33,9 @@ type Filter struct {
 // failed is true of what has settled without an interaction, which the index outbox_failed has.
 const failed = `state IN ('rejected', 'abandoned', 'expired', 'cancelled')`
 
+// always is the condition that every request meets.
+const always = `true`
+
 // inState is the condition of a state in SQL, written out, so that a kept plan too knows which partial indexes answer it.
 // It is false of what is no state.
 func inState(s request.State) string {
@@ -50,7 +53,7 @@ func inState(s request.State) string {
 // those of that preview, and what has settled or come since is left out.
 func (f Filter) where(args *params, shown *preview) string {
 	now := `now()`
-	all := []string{"true"}
+	all := []string{always}
 	if shown != nil {
 		now = args.add(time.UnixMicro(shown.At)) + `::timestamptz`
 		all = append(all, `id <= `+args.add(shown.Newest)+`::bigint AND (settled_at IS NULL OR settled_at <= `+now+`)`)

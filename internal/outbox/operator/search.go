@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -32,9 +33,11 @@ type walk struct {
 	// parts are conditions on outbox. Each is answered by one index, and no row meets two.
 	parts []string
 	// unordered: no index has the parts in the order of the walk. Their ids are read from an index, all of them, and sorted.
-	unordered bool
+	// partsOrder is the order in which the index has them, where the newest come early: then there is little to sort.
+	unordered  bool
+	partsOrder string
 	// inIndex is a condition that the columns of the parts' index answer, "": none. row is the condition that has to be
-	// asked of the row itself, "": none.
+	// asked of the row itself.
 	inIndex, row  string
 	args, rowArgs params // of parts and inIndex, and of row
 	// after and before are bounds of received_at. They are looked up in the ids.
@@ -58,6 +61,7 @@ func (f Filter) walk() walk {
 		}
 	case f.State == request.Pending:
 		w.unordered, w.parts = true, []string{`state = 'pending' AND attempt = 0`, `state = 'pending' AND attempt > 0`}
+		w.partsOrder = ` ORDER BY priority DESC, due_at DESC, id DESC`
 		f.State = ""
 	case f.State != "" && !final:
 		w.unordered, w.parts = true, []string{inState(f.State)}
@@ -75,7 +79,7 @@ func (f Filter) walk() walk {
 		w.settled, w.parts = true, []string{`published_at IS NOT NULL` + within, `settled_at IS NOT NULL AND published_at IS NULL` + within}
 		f.Since = 0
 	default:
-		w.parts, w.after, w.before, w.olderThan = []string{`true`}, f.ReceivedAfter, f.ReceivedBefore, f.OlderThan
+		w.parts, w.after, w.before, w.olderThan = []string{always}, f.ReceivedAfter, f.ReceivedBefore, f.OlderThan
 	}
 	w.row = f.where(&w.rowArgs, nil)
 	return w
@@ -136,23 +140,20 @@ func (w walk) candidates(at place, least int64, size int) (string, params) {
 	if least > 0 {
 		bounds += ` AND id >= ` + args.add(least) + `::bigint`
 	}
-	matches := w.inIndex
-	if matches == "" {
-		matches = `true`
-	}
+	matches := cmp.Or(w.inIndex, always)
 	first := fmt.Sprintf(` ORDER BY %s LIMIT %d`, order, size)
 	parts := make([]string, len(w.parts))
 	for i, part := range w.parts {
 		parts[i] = `SELECT ` + columns + `, coalesce(` + matches + `, false) AS matches FROM outbox WHERE ` + part + bounds
-		if !w.unordered { // each by itself: the planner does not read the parts of a union in their order
+		// Each by itself: the planner does not read the parts of a union in their order. And what is unordered apart (OFFSET),
+		// or the order would lead the planner through the primary key, past every other row.
+		if w.unordered {
+			parts[i] = `(` + parts[i] + w.partsOrder + ` OFFSET 0)`
+		} else {
 			parts[i] = `(` + parts[i] + first + `)`
 		}
 	}
-	all := strings.Join(parts, ` UNION ALL `)
-	if w.unordered { // apart, or the order would lead the planner through the primary key, past every other row
-		return `WITH candidates AS MATERIALIZED (` + all + `) SELECT * FROM candidates` + first, args
-	}
-	return `SELECT * FROM (` + all + `) AS candidates` + first, args
+	return `SELECT * FROM (` + strings.Join(parts, ` UNION ALL `) + `) AS candidates` + first, args
 }
 
 // A hit is a row with its place in the walk.
@@ -195,7 +196,11 @@ func (s *search) run(ctx context.Context, tx pgx.Tx, at place, page *Page) error
 	if err != nil {
 		return err
 	}
-	for size := s.limit + 1; ; size = min(8*size, chunkMost) {
+	size := s.limit + 1
+	if s.row != always || s.pick != nil || s.inIndex != "" {
+		size = min(10*size, chunkMost) // most of them may not match
+	}
+	for ; ; size = chunkMost {
 		sql, args := s.candidates(at, least, size)
 		chunk, err := rowsOf[place](ctx, tx, sql, args...)
 		if err != nil {
