@@ -18,29 +18,36 @@ import (
 const (
 	// deskConnections are those of each pool of the desk. Whoever looks or acts never takes a connection from the loops.
 	deskConnections = 2
-	// looksTimeout bounds a question, and actsTimeout an act, which may be one on many requests.
-	looksTimeout = "2s"
-	actsTimeout  = "60s"
+	// looksTimeout bounds a question, and looksPatience its wait for a lock, which is shorter, so that the two can be told apart.
+	looksTimeout  = "2s"
+	looksPatience = "1s"
+	// actsTimeout bounds an act, which may be one on many requests.
+	actsTimeout = "60s"
 )
 
 // buildDesk makes the desk of page and API. Its pools connect when somebody uses them.
 func (a *app) buildDesk(ctx context.Context, client *flex.Client) (err error) {
-	pool := func(timeout string, sessions func(*pgxpool.Config)) (*pgxpool.Pool, error) {
-		return openPool(ctx, a.cfg.DatabaseURL, deskConnections, timeout, func(config *pgxpool.Config) {
-			sessions(config)
-			config.MaxConns, config.MinConns, config.MinIdleConns = deskConnections, 0, 0 // also where the address says how many the loops have
-			database.Set(config.ConnConfig, "statement_timeout", timeout)                 // also where the address says another one for the loops
-		})
-	}
-	if a.looks, err = pool(looksTimeout, database.ForLoops); err != nil {
+	if a.looks, err = a.deskPool(ctx, looksTimeout, func(config *pgxpool.Config) {
+		database.ForReads(config)
+		database.Set(config.ConnConfig, "lock_timeout", looksPatience)
+	}); err != nil {
 		return fmt.Errorf("the pool of those who look: %w", err)
 	}
-	if a.acts, err = pool(actsTimeout, forWorking); err != nil {
+	if a.acts, err = a.deskPool(ctx, actsTimeout, forWorking); err != nil {
 		return fmt.Errorf("the pool of those who act: %w", err)
 	}
 	asks := func() (operator.Flex, time.Duration, error) { return client, a.cfg.LookupSettle, nil }
 	a.desk = operator.NewDesk(a.acts, operator.Caller{}, asks).ReadingFrom(a.looks)
 	return nil
+}
+
+// deskPool opens a pool of the desk. What the address says of the loops' connections and timeout does not count for it.
+func (a *app) deskPool(ctx context.Context, timeout string, sessions func(*pgxpool.Config)) (*pgxpool.Pool, error) {
+	return openPool(ctx, a.cfg.DatabaseURL, deskConnections, timeout, func(config *pgxpool.Config) {
+		sessions(config)
+		config.MaxConns, config.MinConns, config.MinIdleConns = deskConnections, 0, 0
+		database.Set(config.ConnConfig, "statement_timeout", timeout)
+	})
 }
 
 // page is what people look at.

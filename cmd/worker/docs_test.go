@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"flexworker/internal/database"
 )
 
 // tableRows are the lines of a page that are rows of a table.
@@ -130,6 +133,12 @@ func TestScaleListsSession(t *testing.T) {
 	defer pool.Close()
 	passed := []string{"application_name", "TimeZone", "DateStyle", "client_encoding", "standard_conforming_strings"} // by pgbouncer itself
 	params := pool.Config().ConnConfig.RuntimeParams
+	reading, err := openPool(t.Context(), secretOf("postgres://127.0.0.1/x"), 1, statementTimeout, database.ForReads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reading.Close()
+	looks := maps.Clone(reading.Config().ConnConfig.RuntimeParams)
 	for name, value := range params {
 		if slices.Contains(passed, name) {
 			continue
@@ -141,8 +150,16 @@ func TestScaleListsSession(t *testing.T) {
 			t.Errorf("docs/scale.md does not say %s", set)
 		}
 	}
+	for name := range params {
+		delete(looks, name)
+	}
+	for name := range looks { // of the page: the role's settings are the loops', and will do
+		if !slices.Contains(ignored, name) {
+			t.Errorf("docs/scale.md does not have %s ignored", name)
+		}
+	}
 	for _, name := range ignored {
-		if params[name] == "" {
+		if params[name] == "" && looks[name] == "" {
 			t.Errorf("docs/scale.md has %s ignored, which no session of ours has", name)
 		}
 	}

@@ -17,21 +17,21 @@ func ForLoops(config *pgxpool.Config) {
 	}
 }
 
-// ForReads sets up the connections of a pool through which people look: two, whatever the address says of the pool, and
-// none while nobody looks. What takes longer than two seconds is cut, and what waits for a lock sooner, so that the two
-// can be told apart.
+// ForReads sets up the connections through which people look. How many there are and how long a statement may take is for
+// others to say.
 func ForReads(config *pgxpool.Config) {
 	for name, value := range reads {
 		Set(config.ConnConfig, name, value)
 	}
-	config.MaxConns, config.MinConns, config.MinIdleConns = 2, 0, 0
 }
 
 // reads are the settings of those connections. Each statement is planned for what it is asked: how many rows a
-// condition has depends on it. As in sessions, a plan reads indexes alone.
-var reads = map[string]string{"jit": "off", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "plan_cache_mode": "force_custom_plan",
+// condition has depends on it. As in sessions, a plan reads indexes alone. A scan of a table of one row that is off
+// looks like one that is worth processes of its own.
+var reads = map[string]string{
+	"jit": "off", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "plan_cache_mode": "force_custom_plan",
 	"max_parallel_workers_per_gather": "0",
-	"statement_timeout":               "2s", "lock_timeout": "1s"}
+}
 
 // sessions are the settings of the connections of the loops. Their statements find few rows
 // by an index in a table of any size. On a table that is
