@@ -16,6 +16,7 @@
 //	rest.go      an idle replica; the start
 //	fill.go      large tables
 //	growth.go    cost against table size and against replicas; retention
+//	reads.go     what people ask beside millions of rows, and the claims beside them
 //	report.go    the table
 //	chart.go     the same as SVG, svg.go its strokes
 //
@@ -71,6 +72,7 @@ var growths = []figure{
 	{"size", "cost against table size", (*world).measureSize},
 	{"replicas", "cost against replicas", (*world).measureReplicas},
 	{"retention", "retention beside ten million rows", (*world).measureRetention},
+	{"reads", "what people ask, twenty at once, and the claims beside them", (*world).measureReads},
 }
 
 func main() {
