@@ -31,7 +31,7 @@ func (w *world) account(ctx context.Context, cast []message, answers []answer) e
 func (w *world) table(ctx context.Context) error {
 	rows, err := w.pool.Query(ctx, `
 		SELECT request_id, state, attempt, uncounted, coalesce(interaction_sid, '-'), coalesce(error_kind, '-'),
-		       to_char(settled_at - received_at, 'SS.MS') FROM outbox ORDER BY id`)
+		       coalesce(to_char(settled_at - received_at, 'SS.MS'), '-') FROM outbox ORDER BY id`)
 	if err != nil {
 		return err
 	}

@@ -20,8 +20,8 @@ type message struct {
 	trial  []flextest.Fault
 }
 
-// newCast is all messages, in the order they are sent.
-func newCast(real bool) ([]message, error) {
+// newCast is all messages, in the order they are sent. stay adds one that waits for a person, who may decide about it on the page.
+func newCast(real, stay bool) ([]message, error) {
 	if real {
 		return realCast()
 	}
@@ -66,6 +66,10 @@ func newCast(real bool) ([]message, error) {
 			shows: "Flex itself refuses it for good (400)"},
 		message{name: "(not JSON)", source: "web", body: `{"request_id": "demo-broken", `, want: "malformed",
 			shows: "not JSON: kept with its bytes, and answered"})
+	if stay {
+		cast = append(cast, message{name: id("for-a-person"), source: "shop", body: request("for-a-person", ""), want: "uncertain",
+			trial: []flextest.Fault{flextest.NoSID}, shows: "Flex answers 200 without a sid, and nothing is found: a person decides, on the page"})
+	}
 	return cast, nil
 }
 

@@ -36,15 +36,22 @@ func run(ctx context.Context, args []string) error {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("%q is not understood: the demo takes flags alone (--help)", flags.Arg(0))
 	}
-	if _, err := newCast(*real); err != nil {
+	if _, err := newCast(*real, *stay); err != nil {
 		return err // what --real needs, before anything is started
 	}
-	w, err := start(ctx, *real)
+	door, err := newDoor()
+	if err != nil {
+		return err
+	}
+	if *stay {
+		fmt.Printf("The page, once the replicas run:  %s\n  name: yours   token: %s\n\n", door.page(), door.token)
+	}
+	w, err := start(ctx, *real, door)
 	if err != nil {
 		return err
 	}
 	defer w.stop()
-	cast, err := newCast(*real) // its times count from now
+	cast, err := newCast(*real, *stay) // its times count from now
 	if err != nil {
 		return err
 	}
@@ -64,9 +71,7 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("%w\nthe workers' log is %s", err, w.logPath())
 	}
 	if *stay {
-		if err := w.explainStay(ctx); err != nil {
-			return err
-		}
+		w.explainStay(ctx)
 		<-ctx.Done()
 	}
 	return nil

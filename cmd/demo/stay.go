@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -13,35 +11,23 @@ import (
 )
 
 // explainStay says how to look around while everything stays up.
-func (w *world) explainStay(ctx context.Context) error {
-	log, err := os.ReadFile(w.logPath())
-	if err != nil {
-		return err
-	}
-	fmt.Print(stayed(w.environment(), w.flex == nil, w.postgres.Psql(), w.logPath(), answering(ctx, string(log))))
-	return nil
+func (w *world) explainStay(ctx context.Context) {
+	addresses := answering(ctx, w.door)
+	fmt.Print(stayed(w.environment(replicas-1), w.flex == nil, w.postgres.Psql(), w.logPath(), addresses))
 }
 
-// answering are the addresses of the replicas that are still there, as their log
-// names them: each has a port of its own that nobody chose, and one was killed.
-func answering(ctx context.Context, log string) []string {
+// answering are the addresses of the replicas that are still there: one was killed.
+func answering(ctx context.Context, d door) []string {
 	client := http.Client{Timeout: 5 * time.Second}
 	var list []string
-	for line := range strings.Lines(log) {
-		var said struct {
-			Message string `json:"msg"`
-			Address string `json:"address"`
-		}
-		if json.Unmarshal([]byte(line), &said) != nil || said.Message != "health and metrics" {
-			continue
-		}
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+said.Address+"/healthz", nil)
+	for replica := range replicas {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.address(replica)+"/healthz", nil)
 		if err != nil {
 			continue
 		}
 		if response, err := client.Do(request); err == nil {
 			response.Body.Close()
-			list = append(list, said.Address)
+			list = append(list, d.address(replica))
 		}
 	}
 	return list
@@ -52,13 +38,16 @@ func answering(ctx context.Context, log string) []string {
 // are not shown.
 func stayed(environment []string, real bool, psql, logPath string, addresses []string) string {
 	var b strings.Builder
-	b.WriteString("\nEverything stays up until Ctrl-C. In another terminal, in this folder:\n\n")
+	set := map[string]string{}
+	for _, setting := range environment {
+		name, value, _ := strings.Cut(setting, "=")
+		set[name] = value
+	}
+	fmt.Fprintf(&b, "\nEverything stays up until Ctrl-C. The page:\n\n  http://%s/   name: yours   token: %s\n", set["ADMIN_ADDR"], set["ADMIN_TOKEN"])
+	b.WriteString("\nIn another terminal, in this folder:\n\n")
 	for _, setting := range environment {
 		switch name, _, _ := strings.Cut(setting, "="); {
 		case name == "PATH", strings.HasSuffix(name, "_PROXY"): // that terminal has its own
-		case name == "ADMIN_ADDR" && len(addresses) > 0:
-			// The replicas' own setting lets each choose a port.
-			fmt.Fprintf(&b, "  %s\n", terminal.Command("export", "ADMIN_ADDR="+addresses[0]))
 		case real && strings.HasPrefix(name, "TWILIO_"):
 			fmt.Fprintf(&b, "  export %s=...   # as you gave it to the demo\n", name)
 		default:

@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -18,18 +19,24 @@ func TestStayed(t *testing.T) {
 	dead := httptest.NewServer(nil)
 	dead.Close()
 	at := func(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "http://") }
-	log := `{"level":"INFO","msg":"health and metrics","worker":"a","address":"` + at(dead) + `"}` + "\n" +
-		`{"level":"INFO","msg":"health and metrics","worker":"b","address":"` + at(alive) + `"}` + "\n" +
-		`{"level":"INFO","msg":"attempt","address":"192.0.2.1:80"}` + "\nno JSON\n"
-	addresses := answering(t.Context(), log)
+	port := func(s *httptest.Server) int {
+		_, text, _ := strings.Cut(at(s), ":")
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	addresses := answering(t.Context(), door{ports: [replicas]int{port(dead), port(alive)}})
 	if len(addresses) != 1 || addresses[0] != at(alive) {
 		t.Fatalf("answering: %v, want %s alone", addresses, at(alive))
 	}
-	environment := []string{"DATABASE_URL=postgres://p@127.0.0.1:5000/postgres?sslmode=disable", "NATS_URL=nats://127.0.0.1:4000", "ADMIN_ADDR=127.0.0.1:0",
+	environment := []string{"DATABASE_URL=postgres://p@127.0.0.1:5000/postgres?sslmode=disable", "NATS_URL=nats://127.0.0.1:4000", "ADMIN_ADDR=" + at(alive), "ADMIN_TOKEN=demo-x",
 		"FLEX_TIMEOUT=3s", "LOOKUP_SETTLE=3s", "FLEX_URL=http://127.0.0.1:6000", "TASKROUTER_URL=http://127.0.0.1:6000",
 		"TWILIO_ACCOUNT_SID=ACx", "TWILIO_AUTH_TOKEN=it's secret", "PATH=/bin"}
 	text := stayed(environment, false, "psql 'postgres://p'", "/x/workers.log", addresses)
 	for _, want := range []string{
+		"http://" + at(alive) + "/   name: yours   token: demo-x\n",
 		"bin/worker send --wait 30s -\n",
 		"curl http://" + at(alive) + "/readyz http://" + at(alive) + "/metrics\n",
 		"psql 'postgres://p' -c 'TABLE outbox_backlog'\n", "tail -f /x/workers.log\n",
@@ -51,7 +58,7 @@ func TestStayed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := append(slices.DeleteFunc(environment[:len(environment)-1], func(s string) bool { return strings.HasPrefix(s, "ADMIN_ADDR=") }), "ADMIN_ADDR="+at(alive))
+	want := environment[:len(environment)-1]
 	got := slices.DeleteFunc(strings.Split(strings.TrimSpace(string(out)), "\n"), func(s string) bool {
 		return strings.HasPrefix(s, "PWD=") || strings.HasPrefix(s, "_=") || strings.HasPrefix(s, "SHLVL=")
 	})

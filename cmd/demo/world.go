@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"flexworker/internal/testing/faultproxy"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/natstest"
 	"flexworker/internal/testing/pgtest"
@@ -23,6 +25,7 @@ const replicas = 2
 
 // world is everything that runs: three servers and the workers.
 type world struct {
+	door     door
 	folder   string
 	nats     *natstest.Server
 	postgres *pgtest.Server
@@ -35,9 +38,30 @@ type world struct {
 	killed   *exec.Cmd // the worker that was killed on purpose
 }
 
+// A door is where people find the page, and what lets them in.
+type door struct {
+	token string
+	ports [replicas]int // of each replica
+}
+
+func newDoor() (d door, err error) {
+	d.token = "demo-" + rand.Text()
+	for i := range d.ports {
+		if d.ports[i], err = faultproxy.FreePort(); err != nil {
+			return d, err
+		}
+	}
+	return d, nil
+}
+
+// page is the address of the replica that is not killed.
+func (d door) page() string { return "http://" + d.address(replicas-1) + "/" }
+
+func (d door) address(replica int) string { return fmt.Sprintf("127.0.0.1:%d", d.ports[replica]) }
+
 // start brings everything up. After an error nothing is left running.
-func start(ctx context.Context, real bool) (_ *world, err error) {
-	w := &world{}
+func start(ctx context.Context, real bool, d door) (_ *world, err error) {
+	w := &world{door: d}
 	defer func() {
 		if err != nil {
 			w.stop()
@@ -95,9 +119,9 @@ func (w *world) startWorkers(ctx context.Context) error {
 	if w.log, err = os.Create(filepath.Join(w.folder, "workers.log")); err != nil {
 		return err
 	}
-	for range replicas {
+	for i := range replicas {
 		cmd := exec.CommandContext(context.WithoutCancel(ctx), program) // stop ends it in order
-		cmd.Env, cmd.Stdout, cmd.Stderr = w.environment(), w.log, w.log
+		cmd.Env, cmd.Stdout, cmd.Stderr = w.environment(i), w.log, w.log
 		// Of an interrupt typed at a terminal it hears from us: a second signal would end it at once.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		if err := cmd.Start(); err != nil {
@@ -123,12 +147,12 @@ func (w *world) startWorkers(ctx context.Context) error {
 	})
 }
 
-// environment is the workers': what this process has, without settings of its
+// environment is that of a replica: what this process has, without settings of its
 // own for the worker, and where the servers are.
-func (w *world) environment() []string {
+func (w *world) environment(replica int) []string {
 	env := []string{
 		"DATABASE_URL=" + w.postgres.DSN("postgres"), "NATS_URL=" + w.nats.URL(), "CREATE_STREAMS=true",
-		"ADMIN_ADDR=127.0.0.1:0", "RETRY_MIN_DELAY=500ms", "FLEX_RATE=10", "SHUTDOWN_GRACE=5s",
+		"ADMIN_ADDR=" + w.door.address(replica), "ADMIN_TOKEN=" + w.door.token, "RETRY_MIN_DELAY=500ms", "FLEX_RATE=10", "SHUTDOWN_GRACE=5s",
 		"FLEX_TIMEOUT=3s", "LOOKUP_SETTLE=3s", // a demo should not take as long as real doubts do
 	}
 	if w.flex != nil {
