@@ -61,7 +61,7 @@ func TestPage(t *testing.T) {
 	}
 	says("", "Sign in")
 	send("login", url.Values{"token": {"a-token-to-act"}, "name": {"ada"}})
-	says("", "All is well: nothing waits to be sent", "1 alive, 1 of them can work", "The last 60 minutes")
+	says("", "Nothing waits to be sent", "1 alive, 1 of them can work", "The last 60 minutes")
 	says("request?id=page-1", "It is created as KD", "The result stream acknowledged its result")
 	says("fleet", "FLEX_RATE", version)
 	send("hold", url.Values{"why": {"a test"}})

@@ -38,9 +38,10 @@ func chromium(t testing.TB) string {
 // A browser is Chromium in front of the page, with nobody signed in and nothing kept from before. What its console says, and every
 // violation of the content security policy, fails the test.
 type browser struct {
-	t    testing.TB
-	ctx  context.Context
-	base string
+	t      testing.TB
+	ctx    context.Context
+	base   string
+	screen screen
 
 	faults []string // what its console said; read once it has ended
 }
@@ -69,7 +70,7 @@ func (r *rig) open(t testing.TB, s screen) *browser {
 	}
 	process, end := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), flags...)
 	tab, closeTab := chromedp.NewContext(process)
-	b := &browser{t: t, ctx: tab, base: r.url}
+	b := &browser{t: t, ctx: tab, base: r.url, screen: s}
 	if err := chromedp.Do(tab); err != nil { // the first call starts it, and its context ends it
 		t.Fatal(err)
 	}
@@ -96,11 +97,9 @@ func (r *rig) open(t testing.TB, s screen) *browser {
 	if s.dark {
 		scheme = "dark"
 	}
+	b.resize(s.width, s.height)
 	b.do(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-		_, err := cdp.Call(ctx, t, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: s.width, Height: s.height, DeviceScaleFactor: 1, Mobile: s.width < 600})
-		if err == nil {
-			_, err = cdp.Call(ctx, t, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: s.noScript})
-		}
+		_, err := cdp.Call(ctx, t, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: s.noScript})
 		if err == nil {
 			_, err = cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 				Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}})
@@ -221,13 +220,33 @@ func (b *browser) accessible(name string) {
 	}
 }
 
-// screenshot writes the whole page as a PNG.
+// tallest is how much of a long page a picture shows.
+const tallest = 1500
+
+// screenshot writes a picture of the page as a PNG.
 func (b *browser) screenshot(path string) {
 	b.t.Helper()
-	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	height := min(evaluate[int64](b, `document.documentElement.scrollHeight`), tallest)
+	b.resize(b.screen.width, height)
+	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 	if err := errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, png, 0o644)); err != nil {
 		b.t.Fatal(err)
 	}
+	b.resize(b.screen.width, b.screen.height)
+}
+
+func (b *browser) resize(width, height int64) {
+	b.t.Helper()
+	b.do(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: height, DeviceScaleFactor: 1, Mobile: width < 600})
+		return err
+	}))
+}
+
+// press presses keys: a text, or one of the keys of package kb.
+func (b *browser) press(keys string) {
+	b.t.Helper()
+	b.do(chromedp.KeyEvent(keys))
 }
 
 // clickText presses the element that says this.

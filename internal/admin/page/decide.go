@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,11 +22,9 @@ func (v *visit) decide() error {
 	}
 	id := v.query("id")
 	if id == "" {
-		for _, a := range m.now.Attention {
-			if a.What == "request" {
-				to(v.w, "decide?id="+url.QueryEscape(a.ID))
-				return nil
-			}
+		if ids, _ := m.undecided(); len(ids) > 0 {
+			to(v.w, "decide?id="+url.QueryEscape(ids[0]))
+			return nil
 		}
 		return v.showAt(m, http.StatusOK, "Decide", "decide",
 			region{name: "queue", title: "What waits", of: []string{"attention"}, read: func(context.Context) (any, error) { return queue{None: true}, m.nowErr }})
@@ -56,6 +55,7 @@ type decision struct {
 	Harm        bool
 
 	Sid, Why    string
+	Absent      bool // the form that it does not exist was sent
 	Unverified  bool
 	OfferAnyway bool   // it may be saved although Flex says otherwise
 	AbsentMeans string // what becomes of it when it is said not to exist
@@ -89,20 +89,10 @@ func queueAt(m *moment, d operator.Detail) queue {
 	if d.WaitsForPerson() {
 		q.Place = "It waits for a person."
 	}
-	var ids []string
-	for _, a := range m.now.Attention {
-		if a.What == "request" {
-			ids = append(ids, a.ID)
-		}
-	}
-	for i, id := range ids {
-		if id == d.RequestID {
-			q.Place = fmt.Sprintf("Number %d of those that wait for a person; all in all %s.", i+1, m.waiting())
-			if i+1 < len(ids) {
-				q.Next = ids[i+1]
-			}
-			return q
-		}
+	ids, count := m.undecided()
+	if at := slices.Index(ids, d.RequestID); at >= 0 {
+		q.Place = fmt.Sprintf("%d of %s that wait for a person, the longest waiting first.", at+1, count)
+		ids = ids[at+1:]
 	}
 	if len(ids) > 0 {
 		q.Next = ids[0]
@@ -133,10 +123,14 @@ func evidenceOf(d operator.Detail) evidence {
 			a := attemptOf(h)
 			e.Worker = h.Worker
 			e.Came = outcomeWords(h)
-			for _, more := range []string{a.More, a.Facts} {
-				if more != "" {
-					e.Came += "; " + more
-				}
+			if a.More != "" {
+				e.Came += ": " + a.More
+			}
+			if h.TookMS != nil {
+				e.Came += ", after " + span(time.Duration(*h.TookMS)*time.Millisecond)
+			}
+			if h.HTTPStatus != nil {
+				e.Came += fmt.Sprintf(", HTTP status %d", *h.HTTPStatus)
 			}
 			if h.RequestID != nil {
 				e.TwilioRequestID = *h.RequestID
@@ -187,7 +181,7 @@ func (v *visit) resolve() error {
 	if err != nil {
 		return err
 	}
-	form := decision{Sid: said.Created, Why: why, Unverified: said.Unverified}
+	form := decision{Sid: said.Created, Absent: said.Absent, Why: why, Unverified: said.Unverified}
 	if v.r.PostFormValue("save") == "" {
 		r, err := v.desk.Preview(v.ctx(), act, id, said)
 		if err != nil {

@@ -168,7 +168,7 @@ func (m *moment) gateErr() error {
 	return m.nowErr
 }
 
-// waiting is how many wait for a person; "": nobody, or that is not known.
+// waiting is how much needs a person; "": nothing does, or that is not known.
 func (m *moment) waiting() string {
 	switch n := m.now.Waiting; {
 	case n == 0:
@@ -178,6 +178,23 @@ func (m *moment) waiting() string {
 	default:
 		return thousands(int64(n))
 	}
+}
+
+// undecided are the first of the requests that wait for a person's decision, and how many do; "": none.
+func (m *moment) undecided() (ids []string, count string) {
+	for _, a := range m.now.Attention {
+		if a.What == "request" {
+			ids = append(ids, a.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, ""
+	}
+	count = strconv.Itoa(len(ids))
+	if m.now.Waiting > len(m.now.Attention) {
+		count += "+"
+	}
+	return ids, count
 }
 
 // clock is Postgres's time of the moment, or ours where it was not told.

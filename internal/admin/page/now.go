@@ -75,12 +75,16 @@ type backlog struct {
 	Rows    []unfinished
 	At      time.Time
 	Unknown string
+	Total   string // how many requests the table has, about; "": nobody knows
 }
 
 type unfinished struct{ State, Requests, Oldest, Means, Path string }
 
 func backlogOf(m *moment) backlog {
 	b := backlog{At: m.counted, Unknown: "It was not counted yet: this worker counts every 15 seconds."}
+	if m.now.Total > 0 {
+		b.Total = thousands(m.now.Total)
+	}
 	for _, s := range []request.State{request.Pending, request.Sending, request.Uncertain, "unpublished"} {
 		for _, n := range m.backlog {
 			if n.State != string(s) {

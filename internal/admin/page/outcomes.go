@@ -2,6 +2,7 @@ package page
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"flexworker/internal/outbox/request"
@@ -61,6 +62,9 @@ func outcomesOf(m *moment) outcomes {
 	}
 	o.Said = fmt.Sprintf("What settled in each of the last 60 minutes: %d created, %d rejected or abandoned, %d expired or cancelled. The numbers stand below.",
 		sums[0], sums[1]+sums[2], sums[3]+sums[4])
+	if slices.Max(sums) == 0 && len(holds) == 0 {
+		return o // a chart of nothing
+	}
 	for _, c := range []*chart{newChart("wide", 960, 10, minutes, holds), newChart("narrow", 380, 20, minutes, holds)} {
 		if c != nil {
 			o.Charts = append(o.Charts, c)

@@ -56,9 +56,9 @@ type place struct {
 }
 
 func (v *visit) view(title, screen string, m *moment) *view {
-	waiting := m.waiting()
+	_, undecided := m.undecided()
 	places := []place{
-		{"./", "Now", screen == "now", ""}, {"decide", "Decide", screen == "decide", waiting}, {"requests", "Requests", screen == "requests" || screen == "request", ""},
+		{"./", "Now", screen == "now", ""}, {"decide", "Decide", screen == "decide", undecided}, {"requests", "Requests", screen == "requests" || screen == "request", ""},
 		{"acts", "Acts", screen == "acts", ""}, {"malformed", "Malformed", screen == "malformed", ""}, {"fleet", "Fleet", screen == "fleet", ""},
 	}
 	return &view{Title: title, Screen: screen, Nav: places, Gate: m.word(), Caller: v.caller, MayAct: v.mayAct(),
@@ -131,6 +131,8 @@ func (v *visit) unread(err error) string {
 	switch {
 	case errors.Is(err, operator.ErrTooSlow), errors.Is(err, context.DeadlineExceeded):
 		return "This took too long to read and was given up, so that the workers are not held up. Narrow it down, or try again."
+	case errors.Is(err, operator.ErrCursor):
+		return "This address is not understood: it was cut, or is from another version. Begin again with the newest."
 	case errors.Is(err, operator.ErrForbidden):
 		return "Your credential does not let you see this."
 	}

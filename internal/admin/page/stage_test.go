@@ -122,6 +122,7 @@ func (r *rig) stage(t testing.TB) {
 		       ('billing', 'abandoned', CASE WHEN m = 44 THEN 6 ELSE 0 END), ('shop', 'expired', CASE WHEN m BETWEEN 28 AND 31 THEN 5 ELSE 0 END)) AS v (source, outcome, n)
 		 WHERE n > 0`)
 	pgtest.Exec(t, r.pool, `UPDATE outbox_counted SET until = date_trunc('minute', now())`)
+	pgtest.Exec(t, r.pool, `ANALYZE outbox`)
 	r.replicas(t)
 }
 

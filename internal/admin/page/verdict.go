@@ -30,13 +30,13 @@ func (v *visit) verdict(ctx context.Context, m *moment) verdict {
 		return verdict{Tone: "bad", Unknown: true, Headline: "This worker cannot read Postgres", Do: c.Do, Gate: "cannot be read", By: "nobody known",
 			Sentences: []string{fmt.Sprintf("It says of itself: %s. %s. %s %s", s.Word, s.Reason, c.Means, c.Then)}, Rate: "not known"}
 	}
-	d := judge(m.now.Gate, m.now.Fleet, m.backlog)
+	d := judge(m.now.Gate, m.now.Fleet, m.backlog, m.waiting())
 	d.Rate = rateSaid(m.now.Fleet)
 	return d
 }
 
-// judge is pure: the same values give the same words.
-func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog) verdict {
+// judge is pure: the same values give the same words. waiting is how much waits for a person; "": nothing.
+func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog, waiting string) verdict {
 	var d verdict
 	switch g.State {
 	case gate.Held:
@@ -50,7 +50,10 @@ func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog) verdict {
 	default:
 		d = verdict{Tone: "good", Headline: "Requests move", Gate: "open", Since: g.ChangedAt, Sentences: queued(f, backlog)}
 		if waits, counted := pending(backlog); counted && waits == 0 {
-			d.Headline = "All is well: nothing waits to be sent"
+			d.Headline = "Nothing waits to be sent"
+		}
+		if waiting != "" {
+			d.Tone, d.Headline = "warn", d.Headline+", but "+waiting+" below for a person"
 		}
 	}
 	d.Reason, d.By = g.Reason, g.ChangedBy

@@ -46,24 +46,26 @@ func TestJudge(t *testing.T) {
 		gate    gate.Status
 		fleet   gate.Fleet
 		backlog []operator.Backlog
+		waiting string
 		tone    string
 		want    []string
 	}{
-		{"idle", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(0), "good", []string{"All is well: nothing waits to be sent"}},
-		{"at work", gate.Status{State: gate.Open}, fleet(gate.WordOK, gate.WordLimited), waits(5), "good", []string{"Requests move"}},
-		{"more than the rate lets through", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(6000), "good", []string{"Requests move", "6,000 requests wait: at the fleet's rate of 10 a second that takes 10 min"}},
-		{"not counted yet", gate.Status{State: gate.Open}, fleet(gate.WordOK), nil, "good", []string{"Requests move"}},
-		{"held", held, fleet(gate.WordHeld), waits(5), "bad", []string{"Nothing is sent: the fleet is held", "an incident", "grace", "No. Somebody has to release it", "2026-11-22 11:00:00"}},
-		{"held, and a replica has lost its credentials", held, fleet(gate.WordUnauthorized), waits(5), "bad", []string{"the fleet is held", "w1 is unauthorized"}},
-		{"paused", gate.Status{State: gate.Paused, PausedFor: 90 * time.Second}, fleet(gate.WordPaused), waits(5), "warn", []string{"Flex asked for a pause", "Yes, at 2026-11-22 12:01:30"}},
-		{"one without credentials", gate.Status{State: gate.Open}, fleet(gate.WordOK, gate.WordUnauthorized), waits(5), "warn",
+		{"idle", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(0), "", "good", []string{"Nothing waits to be sent"}},
+		{"somebody is needed", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(0), "3", "warn", []string{"Nothing waits to be sent, but 3 below for a person"}},
+		{"at work", gate.Status{State: gate.Open}, fleet(gate.WordOK, gate.WordLimited), waits(5), "", "good", []string{"Requests move"}},
+		{"more than the rate lets through", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(6000), "", "good", []string{"Requests move", "6,000 requests wait: at the fleet's rate of 10 a second that takes 10 min"}},
+		{"not counted yet", gate.Status{State: gate.Open}, fleet(gate.WordOK), nil, "", "good", []string{"Requests move"}},
+		{"held", held, fleet(gate.WordHeld), waits(5), "", "bad", []string{"Nothing is sent: the fleet is held", "an incident", "grace", "No. Somebody has to release it", "2026-11-22 11:00:00"}},
+		{"held, and a replica has lost its credentials", held, fleet(gate.WordUnauthorized), waits(5), "", "bad", []string{"the fleet is held", "w1 is unauthorized"}},
+		{"paused", gate.Status{State: gate.Paused, PausedFor: 90 * time.Second}, fleet(gate.WordPaused), waits(5), "", "warn", []string{"Flex asked for a pause", "Yes, at 2026-11-22 12:01:30"}},
+		{"one without credentials", gate.Status{State: gate.Open}, fleet(gate.WordOK, gate.WordUnauthorized), waits(5), "", "warn",
 			[]string{"Requests move, but 1 of 2 replicas cannot work", "w2 is unauthorized since 2026-11-22 11:59:00.000 UTC (" + reason + ")", "Put the secret right"}},
-		{"none has a way", gate.Status{State: gate.Open}, fleet(gate.WordUnreachable, gate.WordUnreachable), waits(5), "bad", []string{"Nothing moves: no replica can work", "See status.twilio.com"}},
-		{"none succeeds", gate.Status{State: gate.Open}, fleet(gate.WordFailing), waits(5), "bad", []string{"Nothing moves", "none has succeeded for a minute"}},
-		{"one is gone", gate.Status{State: gate.Open}, gone, waits(5), "good", []string{"Requests move"}},
-		{"no replica lives", gate.Status{State: gate.Open}, gate.Fleet{Now: noon}, waits(5), "bad", []string{"Nothing moves: no replica runs"}},
+		{"none has a way", gate.Status{State: gate.Open}, fleet(gate.WordUnreachable, gate.WordUnreachable), waits(5), "", "bad", []string{"Nothing moves: no replica can work", "See status.twilio.com"}},
+		{"none succeeds", gate.Status{State: gate.Open}, fleet(gate.WordFailing), waits(5), "", "bad", []string{"Nothing moves", "none has succeeded for a minute"}},
+		{"one is gone", gate.Status{State: gate.Open}, gone, waits(5), "", "good", []string{"Requests move"}},
+		{"no replica lives", gate.Status{State: gate.Open}, gate.Fleet{Now: noon}, waits(5), "", "bad", []string{"Nothing moves: no replica runs"}},
 	} {
-		d := judge(tt.gate, tt.fleet, tt.backlog)
+		d := judge(tt.gate, tt.fleet, tt.backlog, tt.waiting)
 		text := fmt.Sprintf("%+v", d)
 		if d.Tone != tt.tone {
 			t.Errorf("%s: the tone is %s, want %s", tt.name, d.Tone, tt.tone)
