@@ -24,7 +24,7 @@ build: ## bin/worker, bin/demo and bin/endpoint, static
 demo: postgres build ## the whole on this machine: servers, replicas, events, a kill, the account (ARGS=...)
 	bin/demo $(ARGS)
 
-test: postgres chromium node ## every test, shuffled, with the race detector where there is a C compiler
+test: postgres chromium ## every test, shuffled, with the race detector where there is a C compiler
 	@if [ "$$(go env CGO_ENABLED)" = 1 ] && echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1; \
 	then set -- -race; \
 	else set --; export CGO_ENABLED=0; echo "test: no C compiler with its headers, so WITHOUT the race detector"; fi; \
@@ -72,7 +72,7 @@ clean: ## remove bin/ and what tests left
 postgres:
 	@scripts/postgres.sh
 
-chromium:
+chromium: node
 	@scripts/chromium.sh
 
 node:

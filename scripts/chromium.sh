@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes sure that there is a Chromium on this machine, for the tests of the page, and axe-core, which they hold every screen
-# against. It looks where the tests look. When there is none it installs Debian's package, where it may; elsewhere it says
+# against, and which npm brings (scripts/node.sh). It looks where the tests look. When there is none it installs Debian's package, where it may; elsewhere it says
 # what to install, and fails.
 set -eu
 
@@ -29,14 +29,13 @@ as_root() {
 install_on_debian() {
 	command -v apt-get >/dev/null || return 1
 	[ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null || return 1
-	echo "$1: installing Debian's package"
-	shift
-	as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+	echo "chromium: installing Debian's package"
+	# The fonts: without any, a page is measured with boxes in place of letters.
+	as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core
 }
 
 if ! find_browser >/dev/null; then
-	# The fonts: without any, a page is measured with boxes in place of letters.
-	if [ -n "${FLEXWORKER_CHROMIUM:-}" ] || ! install_on_debian chromium chromium fonts-dejavu-core || ! find_browser >/dev/null; then
+	if [ -n "${FLEXWORKER_CHROMIUM:-}" ] || ! install_on_debian || ! find_browser >/dev/null; then
 		cat >&2 <<'TEXT'
 chromium: there is no Chromium, which the tests of the page need. Install it
   on Debian, as root:  apt-get update && apt-get install chromium fonts-dejavu-core
@@ -49,11 +48,7 @@ fi
 echo "chromium: $(find_browser)"
 
 axe=$(dirname "$0")/../internal/admin/page/testdata/axe
-if [ ! -f "$axe/node_modules/axe-core/axe.min.js" ]; then
-	if ! command -v npm >/dev/null && ! install_on_debian npm npm; then
-		echo "chromium: npm is missing, which installs axe-core for the tests of the page (apt-get install npm, brew install node)" >&2
-		exit 1
-	fi
+if [ ! -f "$axe/node_modules/axe-core/axe.min.js" ] || [ "$axe/package-lock.json" -nt "$axe/node_modules/.package-lock.json" ]; then
 	echo "chromium: installing axe-core"
 	npm ci --prefix "$axe" --ignore-scripts --no-audit --no-fund --silent
 fi
