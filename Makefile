@@ -13,7 +13,7 @@ GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.ve
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint vuln fuzz net sim soak outages blackhole bench screenshots clean postgres chromium node
+.PHONY: help build demo test lint vuln fuzz alerts net sim soak outages blackhole bench screenshots clean postgres chromium node
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,9 @@ lint: ## golangci-lint (.golangci.yml), gofmt, go mod tidy
 
 vuln: ## known vulnerabilities in what the binaries call; needs vuln.go.dev
 	scripts/vuln.sh
+
+alerts: ## the rules for Prometheus: each alert firing and silent, twelve outages, the dashboard's queries (promtool)
+	scripts/alerts.sh
 
 fuzz: ## every fuzz target for FUZZTIME=30s
 	scripts/fuzz.sh $(FUZZTIME)
