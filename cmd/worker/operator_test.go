@@ -205,7 +205,7 @@ func TestOperator(t *testing.T) {
 	}
 	// What is erased balances all the same.
 	r.types(env, typed{why("erase ok-0 --yes"), 0, []string{"erased: the content of ok-0", "INTERACTION_REQUESTS, by their sequences: 1.", "backups"}},
-		typed{why("erase ok-1 --yes --json"), 0, []string{`"erased": "ok-1"`, `"stream_sequence": 2`}})
+		typed{why("erase ok-1 --yes --json"), 0, []string{`"erased": "ok-1"`, `"stream_sequence": "2"`}})
 	if n := r.count(`SELECT count(*) FROM outbox WHERE request::text LIKE '%ok-0"%' OR response::text LIKE '%ok-0%'`); n != 0 {
 		t.Error("the content of ok-0 is still there")
 	}

@@ -123,6 +123,8 @@ func (a *api) routes() map[string]map[string]func(*call) (any, error) {
 		"/requests/{id}/republish": post(a.act(readChange(operator.ToRepublish))),
 		"/requests/{id}/lookup":    post(a.act(readChange(operator.ToLookUp))),
 		"/requests/{id}/resolve":   post(a.act(readResolve)),
+		"/requests/{id}/close":     post(a.act(readClose)),
+		"/requests/{id}/erase":     post(a.act(readErase)),
 		"/gate/hold":               post(a.act(readGate((*operator.Desk).Hold))),
 		"/gate/release":            post(a.act(readGate((*operator.Desk).Release))),
 		"/acts:preview":            post(a.preview),

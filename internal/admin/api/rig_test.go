@@ -58,6 +58,17 @@ type flexShows struct {
 	fetched flex.Outcome
 	tasks   []flex.Task
 	err     error // of settings that do not let Flex be asked
+
+	channels []flex.ChannelState
+	closes   flex.Kind // what becomes of a close
+}
+
+func (f *flexShows) Channels(context.Context, string) ([]flex.ChannelState, error) {
+	return f.channels, nil
+}
+
+func (f *flexShows) CloseChannel(context.Context, string, string) flex.Outcome {
+	return flex.Outcome{Kind: f.closes, Message: "a message"}
 }
 
 func (f *flexShows) Fetch(context.Context, string) flex.Outcome { return f.fetched }

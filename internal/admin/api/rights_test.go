@@ -16,6 +16,8 @@ var bodies = map[string]object{
 	"/requests/{id}/republish": {"why": "a test"},
 	"/requests/{id}/lookup":    {"why": "a test"},
 	"/requests/{id}/resolve":   {"why": "a test", "absent": true, "unverified": true},
+	"/requests/{id}/close":     {"why": "a test", "duplicate": sidA},
+	"/requests/{id}/erase":     {"why": "a test"},
 	"/gate/hold":               {"why": "a test"},
 	"/gate/release":            {"why": "a test"},
 	"/acts:preview":            {"act": "cancel", "filter": object{}},

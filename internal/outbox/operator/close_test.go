@@ -190,7 +190,7 @@ func TestCloseFails(t *testing.T) {
 			t.Errorf("%s: open %s", tt.trouble, got)
 		}
 		why := pgtest.One[string](t, w.pool, `SELECT string_agg(why, '; ' ORDER BY id) FROM outbox_acts`)
-		if added := strings.TrimPrefix(why, before); strings.Contains(added, "nothing was closed: Flex refused it") != tt.refused || (added == "") != (tt.want == operator.ErrClosed) {
+		if added := strings.TrimPrefix(why, before); strings.Contains(added, "nothing was closed: Flex refused it") != tt.refused || (added == "") != errors.Is(tt.want, operator.ErrClosed) {
 			t.Errorf("%s: recorded %q", tt.trouble, added)
 		}
 		before = why

@@ -32,7 +32,7 @@ type Erasure struct {
 // An Asking is a message of a request stream.
 type Asking struct {
 	Stream   string `json:"stream"`
-	Sequence int64  `json:"stream_sequence"`
+	Sequence int64  `json:"stream_sequence,string"`
 }
 
 // erased stands in place of a text that must not be null.
