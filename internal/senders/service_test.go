@@ -438,7 +438,10 @@ func TestStop(t *testing.T) {
 	}
 	expect.Eventually(t, func() error { return expect.Is("under way", own.Stat().AcquiredConns(), int32(1)) })
 	stop()
-	own.Close() // which waits for connections in use: there are none
+	if n := own.Stat().AcquiredConns(); n != 0 {
+		t.Errorf("%d questions are under way after the end of Run", n)
+	}
+	own.Close()
 	m, err := inbox.NextMsg(expect.Patience)
 	if err != nil || m.Header.Get(micro.ErrorCodeHeader) != "503" {
 		t.Errorf("what was under way: %v, %v", m, err)
