@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"flexworker/internal/testing/contract"
 )
 
 // read follows the result stream and the ledger until the function it returns
@@ -70,6 +72,9 @@ func (w *world) readResult(m jetstream.Msg) {
 	if err := json.Unmarshal(m.Data(), &r); err != nil {
 		w.book.offend("every result is readable", m.Subject(), err.Error()+": "+string(m.Data()))
 		return
+	}
+	if err := contract.Result(m.Data()); err != nil {
+		w.book.offend("every result is valid by docs/schema/result.json", m.Subject(), err.Error()+": "+string(m.Data()))
 	}
 	w.book.answered(m.Subject(), m.Headers().Get(jetstream.MsgIDHeader), m.Data(), r)
 }
