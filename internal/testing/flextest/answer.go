@@ -114,7 +114,7 @@ func (l *ledger) appendRouting(buf []byte, t *task, set *TaskRouter, now int64) 
 	buf = append(append(buf, `,"assignment_status":"`...), t.status(set.Life, now)...)
 	buf = append(append(buf, `","assignmentCounter":0,"priority":`...), cmp.Or(t.wish.priority, "0")...)
 	buf = append(append(buf, `,"timeout":`...), cmp.Or(t.wish.timeout, "86400")...)
-	buf = strconv.AppendInt(append(buf, `,"reason":"","age":`...), age, 10)
+	buf = strconv.AppendInt(append(append(append(buf, `,"reason":"`...), t.reason()...), `","age":`...), age, 10)
 	buf = strconv.AppendInt(append(buf, `,"age_in_queue":`...), age, 10)
 	for _, name := range [...]string{"date_created", "date_updated", "task_queue_entered_date", "virtual_start_time"} {
 		buf = append(append(append(buf, `,"`...), name...), `":`...)

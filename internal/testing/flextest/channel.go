@@ -78,6 +78,7 @@ func (q *wish) readParticipants(channel []member) *refusal {
 	if !ok || len(list) == 0 {
 		return invalid("Channel.participants is not a list of participants")
 	}
+	q.participants = len(list)
 	for i, text := range list {
 		if text[0] != '{' {
 			return invalid("Channel.participants[%d] is not an object", i)

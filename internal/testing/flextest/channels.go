@@ -5,11 +5,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// channels answers GET /v1/Interactions/{KD}/Channels, and GET and POST of one of them.
+// channels answers GET /v1/Interactions/{KD}/Channels, GET and POST of one of them, and GET of its participants.
 func (s *Server) channels(w http.ResponseWriter, r *http.Request) {
 	if refused := s.admit(w, r); refused != nil {
 		writeError(w, refused)
@@ -18,20 +19,25 @@ func (s *Server) channels(w http.ResponseWriter, r *http.Request) {
 	sid, channel, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v1/Interactions/"), "/Channels")
 	e := s.ledger.interaction(sid)
 	listed := channel == ""
+	channel, members := strings.CutSuffix(channel, "/Participants")
 	if e == nil || !listed && channel != "/"+s.ledger.channelOf(e) {
 		notFound(w, strings.TrimPrefix(r.URL.Path, "/v1"))
 		return
 	}
 	settings := s.settings.Load()
+	trouble := must([]Fault{cmp.Or(settings.SetupTrouble, settings.FetchTrouble)})[0]
 	switch {
+	case r.Method == http.MethodGet && members:
+		s.ledger.count(&s.ledger.calls.Members)
+		s.trouble(w, r, trouble, s.ledger.appendParticipants(e, time.Now().UnixNano()))
 	case r.Method == http.MethodGet:
 		s.ledger.count(&s.ledger.calls.Channels)
 		body := s.ledger.appendChannel(nil, e)
 		if listed {
 			body = append(append([]byte(`{"channels":[`), body...), `],"meta":{"page":0,"page_size":50,"previous_page_url":null,"next_page_url":null,"key":"channels"}}`...)
 		}
-		s.trouble(w, r, must([]Fault{settings.FetchTrouble})[0], body)
-	case r.Method == http.MethodPost && !listed:
+		s.trouble(w, r, trouble, body)
+	case r.Method == http.MethodPost && !listed && !members:
 		plan := must([]Fault{settings.CloseTrouble})[0]
 		if plan.what != "" && !plan.created {
 			s.trouble(w, r, plan, s.ledger.appendChannel(nil, e))
@@ -121,13 +127,16 @@ func (l *ledger) channelOf(e *entry) string { return cmp.Or(e.channelSID, l.sid(
 func (l *ledger) appendChannel(buf []byte, e *entry) []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	status := "active"
-	if e.closed {
-		status = "closed"
-	}
+	status := e.channelStatus(time.Now().UnixNano())
 	buf = append(append(buf, `{"sid":"`...), l.channelOf(e)...)
 	buf = l.appendSID(append(buf, `","interaction_sid":"`...), "KD", e.n)
 	buf = append(append(buf, `","type":"`...), e.kind...)
 	buf = append(append(buf, `","status":"`...), status...)
-	return append(buf, `","error_code":null,"error_message":null,"url":null,"links":null}`...)
+	if buf = append(buf, `","error_code":`...); status == "failed" {
+		buf = strconv.AppendInt(buf, setupErrorCode, 10)
+		buf = appendQuoted(append(buf, `,"error_message":`...), []byte(setupErrorMessage))
+	} else {
+		buf = append(buf, `null,"error_message":null`...)
+	}
+	return append(buf, `,"url":null,"links":null}`...)
 }

@@ -27,8 +27,9 @@ type (
 	plainSettings  Settings
 	settingsAsText struct {
 		*plainSettings
-		Latency *duration `json:"latency"`
-		Drip    *duration `json:"drip"`
+		Latency    *duration `json:"latency"`
+		SetupAfter *duration `json:"setup_after"`
+		Drip       *duration `json:"drip"`
 	}
 	plainTaskRouter  TaskRouter
 	taskRouterAsText struct {
@@ -41,7 +42,7 @@ type (
 )
 
 func (s *Settings) asText() settingsAsText {
-	return settingsAsText{(*plainSettings)(s), (*duration)(&s.Latency), (*duration)(&s.Drip)}
+	return settingsAsText{(*plainSettings)(s), (*duration)(&s.Latency), (*duration)(&s.SetupAfter), (*duration)(&s.Drip)}
 }
 
 func (set *TaskRouter) asText() taskRouterAsText {

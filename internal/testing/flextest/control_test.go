@@ -174,7 +174,7 @@ func TestLongLedger(t *testing.T) {
 	t.Parallel()
 	s := New(t)
 	for range 2500 {
-		s.ledger.add(&wish{}, 1, &TaskRouter{})
+		s.ledger.add(&wish{}, 1, &Settings{}, &TaskRouter{})
 	}
 	n := 0
 	err := Remote{URL: s.URL(), Client: newClient(t)}.Ledger(t.Context(), 0, func(e Entry) error {

@@ -53,9 +53,9 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Header.Del("Authorization")
 	set := s.taskRouter.Load()
-	e := s.ledger.add(&wish, request, set)
+	e := s.ledger.add(&wish, request, settings, set)
 	if plan.what == "twice" {
-		e = s.ledger.add(&wish, request, set)
+		e = s.ledger.add(&wish, request, settings, set)
 		plan.what = ""
 	}
 	buf := buffers.Get().(*[]byte)

@@ -30,10 +30,13 @@
 //	                           20001. 415, 411, 408, 502 and 504 carry no code.
 //	  429                      §7 beyond Settings.Concurrency in flight; off by default, the number is not published.
 //	GET /v1/Interactions/{KD}  §6 documented. GET without a sid does not exist: 405.
-//	GET .../{KD}/Channels      §6 documented; one channel each, active until it is closed.
 //	POST .../Channels/{UO}     §6 Status and Routing documented; 80906 for one that is closed: its status, 409, is a guess.
 //	GET /v1/Configuration      documented: status, account and workspace. See Setup.
 //	GET .../Workflows          documented; one page.
+//	GET .../{KD}/Channels      §6 one channel each; status, error_code and error_message: documented. Whether they can be read at all is uncertain:
+//	                           Settings.SetupTrouble refuses. How long a set-up takes: Settings.SetupAfter, zero by default. What
+//	                           becomes of it: Fate, by Settings.SetupFates; a cancelled task leaves the channel active (§6).
+//	GET .../{UO}/Participants  §6 a customer for each that was named, or the one of a customer's own channel; and an agent.
 //	GET .../Tasks              §8 three searches a second: documented, scope uncertain, here the whole server. == with
 //	                           one value: documented. IN and OR: uncertain, TaskRouter.NoLists turns them off. All else
 //	                           (AND, parentheses, paths, a hyphen even in quotes) matches nothing, without an error.

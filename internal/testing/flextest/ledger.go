@@ -18,12 +18,17 @@ type entry struct {
 	closed           bool   // its channel is
 	call             *Call
 	routed           *task // nil: no task, or forgotten while bodies are dropped
+	fate             Fate
+	customers        int // that are in the channel once it is set up
+	setupAfter       time.Duration
 }
 
 // ledger is everything the server remembers, behind one lock.
 type ledger struct {
 	run  uint64 // in every sid of this server
 	keep int    // bodies and events kept; 0: all
+
+	fates *rand.Rand // dice for SetupFates; under the lock
 
 	mu         sync.Mutex
 	entries    []*entry
@@ -69,14 +74,15 @@ func (l *ledger) leave(status int) {
 
 // add creates the interaction that q asks for and forgets the tasks whose time
 // has come.
-func (l *ledger) add(q *wish, request uint64, set *TaskRouter) *entry {
+func (l *ledger) add(q *wish, request uint64, settings *Settings, set *TaskRouter) *entry {
 	now := time.Now().UnixNano()
 	e := &entry{request: request, at: now, key: q.key, testID: q.testID, kind: q.kind, channelSID: strings.Clone(q.channelSID), mediaSID: strings.Clone(q.mediaSID), call: &Call{
 		Channel: q.channel, Routing: q.routing, ContextSID: q.contextSID, WebhookID: q.webhookID,
 		Proto: q.proto, Header: q.header,
-	}}
+	}, customers: q.customers(), setupAfter: settings.SetupAfter}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	e.fate = settings.SetupFates.throw(l.fates)
 	l.sweep(set, now)
 	l.entries = append(l.entries, e)
 	e.n = uint64(len(l.entries))
@@ -171,7 +177,7 @@ func (l *ledger) after(n, limit int) []Entry {
 	for _, e := range part {
 		entry := Entry{
 			N: int(e.n), InteractionSID: l.sid("KD", e.n), At: time.Unix(0, e.at).UTC(),
-			Key: e.key, TestID: e.testID, RequestID: l.sid("RQ", e.request), Call: e.call,
+			Key: e.key, TestID: e.testID, RequestID: l.sid("RQ", e.request), Call: e.call, Fate: e.fate,
 		}
 		if e.task != 0 {
 			entry.TaskSID = l.sid("WT", e.task)

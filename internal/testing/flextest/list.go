@@ -135,7 +135,7 @@ func (l *ledger) appendTask(buf []byte, t *task, set *TaskRouter, now int64, att
 	for _, name := range [...]string{"date_created", "date_updated", "task_queue_entered_date", "virtual_start_time"} {
 		buf = append(append(append(buf, `,"`+name+`":"`...), created...), '"')
 	}
-	buf = append(buf, `,"reason":null,"addons":"{}","ignore_capacity":false,"routing_target":null,"attributes":`...)
+	buf = append(appendOrNull(append(buf, `,"reason":`...), t.reason()), `,"addons":"{}","ignore_capacity":false,"routing_target":null,"attributes":`...)
 	if attributes {
 		buf = appendQuoted(buf, l.appendAttributes(nil, t, t.attributes, t.verbatim))
 	} else {

@@ -18,6 +18,7 @@ type Entry struct {
 	Key            string    `json:"key,omitempty"`     // the task attribute Config.KeyAttribute
 	TestID         string    `json:"test_id,omitempty"` // the task attribute Config.TestAttribute
 	RequestID      string    `json:"request_id"`        // Twilio-Request-Id of the call
+	Fate           Fate      `json:"fate,omitempty"`    // of its set-up
 
 	// Call is what the call carried; nil when Config.Keep has dropped it.
 	Call *Call `json:"call,omitempty"`
@@ -34,7 +35,7 @@ type Call struct {
 }
 
 // Calls counts what was received and what became of it. All but the last
-// eight are about create calls.
+// nine are about create calls.
 type Calls struct {
 	Received    int         `json:"received"`      // create calls that arrived
 	Created     int         `json:"created"`       // interactions made of them
@@ -47,6 +48,7 @@ type Calls struct {
 
 	Fetched    int `json:"fetched"`    // GET of an interaction
 	Channels   int `json:"channels"`   // GET of its channels
+	Members    int `json:"members"`    // GET of the participants of one
 	Closed     int `json:"closed"`     // channels that were closed
 	Searched   int `json:"searched"`   // GET of a list of tasks
 	Shown      int `json:"shown"`      // GET of a task

@@ -2,6 +2,7 @@ package flextest
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -49,6 +50,9 @@ type Settings struct {
 	Drip         time.Duration `json:"drip"`          // between the bytes of Drip and SlowBody; 0 is 1 s
 	FetchTrouble Fault         `json:"fetch_trouble"` // met by every GET of an interaction, and of its channels
 	CloseTrouble Fault         `json:"close_trouble"` // met by every POST that closes a channel
+	SetupAfter   time.Duration `json:"setup_after"`   // until a channel is no longer being set up
+	SetupTrouble Fault         `json:"setup_trouble"` // met by every GET of channels and participants
+	SetupFates   SetupFates    `json:"setup_fates"`   // of what is created from now on
 }
 
 // Server imitates flex-api and taskrouter on one address.
@@ -94,6 +98,7 @@ func Start(cfg Config) (*Server, error) {
 	}
 	s.faults.scripts = map[string][]plan{}
 	s.faults.rand = rand.New(rand.NewPCG(cfg.Seed, 0))
+	s.ledger.fates = rand.New(rand.NewPCG(cfg.Seed, 1))
 	s.http = &http.Server{Handler: s, ErrorLog: log.New(io.Discard, "", 0)}
 	s.Set(cfg.Settings)
 	s.SetTaskRouter(cfg.TaskRouter)
@@ -159,7 +164,8 @@ func (s *Settings) check() error {
 	if err == nil {
 		_, err = s.CloseTrouble.plan()
 	}
-	return err
+	_, failed := s.SetupTrouble.plan()
+	return errors.Join(err, failed)
 }
 
 // Settings returns the settings in force.

@@ -46,6 +46,9 @@ func (t *task) end(life time.Duration) int64 {
 
 // status is the task's assignment status at now.
 func (t *task) status(life time.Duration, now int64) string {
+	if t.entry != nil && t.entry.fate == TaskCanceled {
+		return "canceled"
+	}
 	if end := t.end(life); end != 0 && end <= now {
 		return "completed"
 	}

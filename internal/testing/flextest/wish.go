@@ -25,6 +25,7 @@ type wish struct {
 	proto                 string
 
 	kind, initiatedBy, channelSID, mediaSID string
+	participants                            int // that Channel names
 
 	routed                                  bool // there is a Routing, so there will be a task
 	workspace, workflow, queue, taskChannel string
