@@ -2,8 +2,8 @@ package flex
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
+	"strconv"
 	"time"
 
 	"flexworker/internal/rawjson"
@@ -17,6 +17,9 @@ type ChannelState struct {
 	SID    string `json:"sid"` // UO
 	Type   string `json:"type"`
 	Status string `json:"status"` // setup, active, failed, closed, inactive, pause, transfer
+	// ErrorCode is Twilio's, 0: none; ErrorMessage is bounded and without secrets.
+	ErrorCode    int    `json:"error_code"`
+	ErrorMessage string `json:"error_message"`
 }
 
 // Channels reads the channels of an interaction. Its error is a *LookupError: nothing was learned.
@@ -24,20 +27,20 @@ func (c *Client) Channels(ctx context.Context, interactionSID string) ([]Channel
 	if !IsSID(interactionSID, "KD") { // it would become part of an address
 		return nil, unclear("request", "not the sid of an interaction")
 	}
-	began := time.Now()
-	a := c.exchange(ctx, http.MethodGet, c.channelsURL(interactionSID), "", nil)
-	o := a.outcome(began)
-	cached := a.cached() // it may show what was there before
-	raw, ok := rawjson.Member(a.body, "channels")
-	var list []ChannelState
-	switch {
-	case a.status != http.StatusOK:
-		return nil, &LookupError{Limited: o.Limited, RetryAfter: o.RetryAfter, ErrorKind: o.ErrorKind,
-			Message: o.Message, HTTPStatus: o.HTTPStatus, TwilioCode: o.TwilioCode, RequestID: o.RequestID}
-	case !a.whole || cached || !ok || json.Unmarshal(raw, &list) != nil || list == nil:
-		return nil, &LookupError{ErrorKind: "answer", Message: "the answer is cut, comes from a cache, or is no list of channels", HTTPStatus: a.status, RequestID: o.RequestID}
+	channels := []ChannelState{}
+	err := c.each(ctx, c.channelsURL(interactionSID), "channels", func(raw []byte) {
+		text := func(name string) string { return c.shown(textAt(raw, name)) }
+		state := ChannelState{SID: text("sid"), Type: text("type"), Status: text("status"), ErrorMessage: text("error_message")}
+		if value, ok := rawjson.Member(raw, "error_code"); ok {
+			code, _ := strconv.ParseInt(string(value), 10, 32) // else 0: no code of Twilio's
+			state.ErrorCode = int(code)
+		}
+		channels = append(channels, state)
+	})
+	if err != nil {
+		return nil, err
 	}
-	return list, nil
+	return channels, nil
 }
 
 // CloseChannel closes a channel of an interaction, and ends its tasks. Its conversation becomes read-only with it,

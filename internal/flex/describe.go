@@ -14,6 +14,15 @@ import (
 type Channel struct {
 	SID  *string `json:"sid"`
 	Type *string `json:"type"`
+	*ChannelSetup
+}
+
+// ChannelSetup is how far Twilio has come with a channel, as a read showed it. Only a confirmation shows it: of any other
+// result it is nil, and its keys are not there.
+type ChannelSetup struct {
+	Status       *string `json:"status"`
+	ErrorCode    *int    `json:"error_code"`
+	ErrorMessage *string `json:"error_message"`
 }
 
 // Routing is the state of an interaction's routing at the time of the answer, as a

@@ -8,6 +8,8 @@
 //	Create       makes one interaction
 //	CloseChannel closes a channel, for a person: no other call changes anything
 //	Channels     reads the channels of one interaction
+//	HasCustomer  reads whether a customer is in one of these
+//	Task         reads how far one task has come
 //	Fetch        reads one interaction
 //	Check        reads one that cannot exist: do our credentials and address work?
 //	SearchTasks  asks TaskRouter for tasks by our lookup key   (presence)
@@ -34,7 +36,7 @@
 //
 // Files: config.go the client and its transport, login.go its credentials, call.go
 // one exchange on the wire, giveup.go its end, proxy.go the way, judge.go, proof.go, classify.go and codes.go what it means, read.go
-// Fetch and Check, channels.go an interaction's channels, lookup.go, events.go and list.go TaskRouter, describe.go, key.go and
+// Fetch and Check, channels.go and customer.go how far an interaction's channels and its task have come, lookup.go, events.go and list.go TaskRouter, describe.go, key.go and
 // sid.go the pure rest; outcome.go the kinds and all that a call tells, verdict.go what an outcome says about this replica.
 package flex
 
