@@ -32,6 +32,27 @@ COMMENT ON COLUMN outbox_gate.reason       IS 'Why it is shut, or was when a pau
 COMMENT ON COLUMN outbox_gate.changed_by   IS 'The worker or person who shut or opened it last.';
 COMMENT ON COLUMN outbox_gate.changed_at   IS 'When that was.';
 
+-- Apart from the gate, so that no claim waits for a read of a setup, nor for its commit.
+CREATE TABLE outbox_confirmation (
+    only_row  boolean     PRIMARY KEY DEFAULT true,
+    read_at   timestamptz NOT NULL DEFAULT '-infinity',
+    refused   integer     NOT NULL DEFAULT 0,
+    off_since timestamptz,
+    reason    text,
+
+    CONSTRAINT there_is_one_confirmation CHECK (only_row),
+    CONSTRAINT refusals_are_counted_from_0 CHECK (refused >= 0),
+    CONSTRAINT off_for_a_reason CHECK (reason IS NOT NULL OR off_since IS NULL)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
+INSERT INTO outbox_confirmation DEFAULT VALUES;
+
+COMMENT ON TABLE  outbox_confirmation           IS 'One row: what the whole fleet goes through before it reads whether channels were set up (CONFIRM).';
+COMMENT ON COLUMN outbox_confirmation.only_row  IS 'Always true; keeps the table at one row.';
+COMMENT ON COLUMN outbox_confirmation.read_at   IS 'No replica reads before this instant: together they keep to CONFIRM_RATE, and wait after a 429.';
+COMMENT ON COLUMN outbox_confirmation.refused   IS 'Requests in a row whose channel Flex refused to show at the first look.';
+COMMENT ON COLUMN outbox_confirmation.off_since IS 'Not null: Flex refuses these reads, so no more are made but one an hour. It ends by itself when one of those is answered.';
+COMMENT ON COLUMN outbox_confirmation.reason    IS 'How Flex refused them, in words, without secrets.';
+
 -- One row for each worker, which it renews by its own poll, every 1.5 s. A worker lives while it renewed its row within
 -- 15 s; the row is removed when nobody renewed it for an hour.
 CREATE TABLE outbox_replicas (
@@ -73,4 +94,5 @@ COMMENT ON COLUMN outbox_replicas.retention        IS 'Its RETENTION.';
 
 -- +goose Down
 DROP TABLE outbox_replicas;
+DROP TABLE outbox_confirmation;
 DROP TABLE outbox_gate;

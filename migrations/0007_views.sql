@@ -30,6 +30,10 @@ CREATE VIEW outbox_attention AS
     SELECT 'gate', 'outbox_gate', '', held_since, reason, 'worker release --why ''...'''
       FROM outbox_gate WHERE held_since IS NOT NULL
     UNION ALL
+    SELECT 'confirmation', 'outbox_confirmation', '', off_since,
+           'Flex refuses to show whether channels were set up, so created requests are unconfirmed: ' || reason, 'worker list --setup unconfirmed'
+      FROM outbox_confirmation WHERE off_since IS NOT NULL
+    UNION ALL
     SELECT 'replica', name, '', state_since, state || coalesce(': ' || reason, ''), 'worker fleet'
       FROM outbox_replicas WHERE state IN ('unauthorized', 'unreachable') 
        AND seen_at BETWEEN clock_timestamp() - interval '15 seconds' AND clock_timestamp() + interval '15 seconds' -- it lives, as internal/outbox/gate has it

@@ -58,6 +58,9 @@ type Config struct {
 	LookupSettle    time.Duration `envconfig:"LOOKUP_SETTLE" default:"60s" doc:"how long after an attempt absence proves nothing"`
 	UncertainPolicy string        `envconfig:"UNCERTAIN_POLICY" default:"hold" doc:"what cannot be found out: hold (a person decides), retry (at least once) or fail"`
 
+	Confirm     bool    `envconfig:"CONFIRM" default:"false" doc:"read after each creation whether the channel was set up, and publish one more message about it"`
+	ConfirmRate float64 `envconfig:"CONFIRM_RATE" default:"5" doc:"reads a second for that, the whole fleet"`
+
 	Retention     time.Duration `envconfig:"RETENTION" default:"720h" doc:"settled and published rows older than this are removed; 0: never"`
 	ShutdownGrace time.Duration `envconfig:"SHUTDOWN_GRACE" default:"30s" doc:"how long attempts in flight may take to finish after SIGTERM"`
 
@@ -225,6 +228,7 @@ func (c Config) faults() []error {
 	want(attribute == "", "LOOKUP_ATTRIBUTE %s (its value is not shown)", attribute)
 	want(c.LookupSettle >= time.Second && c.LookupSettle <= 4*time.Minute, "LOOKUP_SETTLE=%v must be between 1s and 4m: TaskRouter forgets a finished task after five minutes", c.LookupSettle)
 	fits("UNCERTAIN_POLICY", c.UncertainPolicy)
+	want(c.ConfirmRate >= 0.1 && c.ConfirmRate <= 1000, "CONFIRM_RATE=%v must be between 0.1 and 1000", c.ConfirmRate)
 	want(c.Retention == 0 || c.Retention >= time.Hour, "RETENTION=%v must be 0 (never) or at least 1h: a repeat is recognised only while its row is there", c.Retention)
 	want(c.ShutdownGrace >= 0, "SHUTDOWN_GRACE=%v must not be negative", c.ShutdownGrace)
 	if c.AdminAddr != "" {
@@ -262,6 +266,9 @@ func (c Config) warnings() []string {
 		if value := token.Value(); value != "" && len(value) < tokenLeast {
 			list = append(list, fmt.Sprintf("%s: it has fewer than %d characters and may be guessed: `openssl rand -hex 24` makes a good one", token.name, tokenLeast))
 		}
+	}
+	if c.ConfirmRate > publishedRate {
+		list = append(list, fmt.Sprintf("CONFIRM_RATE: a rate of %v is more than the %d a second that Twilio publishes for an endpoint and an account", c.ConfirmRate, publishedRate))
 	}
 	if ignored := flex.ProxyIgnored(); ignored != "" {
 		list = append(list, ignored)

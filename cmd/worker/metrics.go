@@ -13,6 +13,7 @@ import (
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/outbox/setup"
 	"flexworker/internal/senders"
 )
 
@@ -107,6 +108,8 @@ var (
 	droppedDesc   = desc("log_lines_dropped_total", "Log lines that standard error did not take in time: nobody has seen them.")
 	refusedDesc   = desc("credentials_refused_total", "Tokens for page and API that were refused: wrong ones, and those that were not looked at since their address had sent too many wrong ones.", "why")
 	questionsDesc = desc("questions_total", "Questions and cancellations of senders, by kind and by what they were answered as.", "question", "answer")
+	setupsDesc    = desc("setups_total", "Created requests of which CONFIRM has found whether their channel was set up, by the word that was published; absent without CONFIRM.", "word")
+	confirmsDesc  = desc("confirmation", "1 while CONFIRM reads whether channels were set up, 0 since Flex has refused those reads and it has turned itself off; absent without CONFIRM, and while it cannot be read.")
 	natsDesc      = desc("nats_connected", "1 while NATS is connected.")
 	replicaDesc   = desc("replica", "1 for the word that this replica says of itself on /readyz, 0 for the others.", "state")
 	gateDesc      = desc("gate", "1 for the state of the fleet's gate, 0 for the others; absent while it cannot be read.", "state")
@@ -120,7 +123,7 @@ var (
 // Describe sends the descriptions of all that Collect can send.
 func (e *exporter) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{eventsDesc, attemptsDesc, uncountedDesc, releasedDesc, lookupsDesc, twiceDesc, lapsedDesc, expiredDesc, prunedDesc,
-		publishedDesc, failedDesc, requestsDesc, oldestDesc, personDesc, countedDesc, pendingDesc, droppedDesc, refusedDesc, questionsDesc, natsDesc, replicaDesc, gateDesc, rateDesc, differDesc,
+		publishedDesc, failedDesc, requestsDesc, oldestDesc, personDesc, countedDesc, pendingDesc, droppedDesc, refusedDesc, questionsDesc, setupsDesc, confirmsDesc, natsDesc, replicaDesc, gateDesc, rateDesc, differDesc,
 		createdDesc, lookedUpDesc, buildDesc} {
 		out <- d
 	}
@@ -163,6 +166,11 @@ func (e *exporter) collectCounters(count func(*prometheus.Desc, int64, ...string
 	count(prunedDesc, kept.Pruned.Load())
 	count(publishedDesc, c.Results.Published.Load())
 	count(failedDesc, c.Results.Failed.Load())
+	if confirmer := e.app.confirmer; confirmer != nil {
+		for i, word := range setup.Words {
+			count(setupsDesc, confirmer.Counters[i].Load(), string(word))
+		}
+	}
 	count(droppedDesc, e.app.lines.Dropped())
 	count(refusedDesc, e.app.access.Counters.Wrong.Load(), "wrong")
 	count(refusedDesc, e.app.access.Counters.Slowed.Load(), "slowed")
@@ -199,6 +207,11 @@ func (e *exporter) collectFleet(now time.Time, gauge func(*prometheus.Desc, floa
 		known := e.app.fleet.Known()
 		gauge(rateDesc, known.Rate)
 		gauge(differDesc, float64(len(known.Differences)))
+	}
+	if confirmer := e.app.confirmer; confirmer != nil {
+		if off, at := confirmer.Off(); now.Sub(at) <= standingLimit {
+			gauge(confirmsDesc, is(!off))
+		}
 	}
 	m := e.app.state.metrics
 	if at := m.backlog.at(); !at.IsZero() {

@@ -122,7 +122,7 @@ func (r *rig) config() Config {
 		TwilioAccountSID: flextest.AccountSID, TwilioAuthToken: secretOf(flextest.AuthToken),
 		FlexURL: r.flex.URL(), TaskRouterURL: r.flex.URL(), FlexTimeout: 2 * time.Second, FlexConcurrency: 16,
 		RetryMaxAttempts: 10, RetryMinDelay: 50 * time.Millisecond, RetryMaxDelay: 500 * time.Millisecond,
-		LookupAttribute: "interaction_request", LookupSettle: time.Second, UncertainPolicy: "hold",
+		LookupAttribute: "interaction_request", LookupSettle: time.Second, UncertainPolicy: "hold", ConfirmRate: 5,
 		ShutdownGrace: 20 * time.Second, AdminAddr: fmt.Sprintf("127.0.0.1:%d", port), LogLevel: "info", LogFormat: "text",
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/outbox/setup"
 	"flexworker/internal/outbox/upkeep"
 	"flexworker/internal/senders"
 )
@@ -44,6 +45,7 @@ type app struct {
 	upkeep     *upkeep.Upkeep
 	fleet      *gate.Registry
 	publisher  *results.Publisher
+	confirmer  *setup.Confirmer // nil: CONFIRM is off
 	access     *access.Access
 	asked      *pgxpool.Pool    // for senders; nil: SERVICE_SUBJECT is empty
 	senders    *senders.Service // nil likewise
@@ -123,7 +125,11 @@ const (
 func (a *app) build(ctx context.Context, name string) error {
 	cfg := a.cfg
 	var err error
-	if a.pool, err = openPool(ctx, cfg.DatabaseURL, connections, statementTimeout, forWorking); err != nil {
+	most := connections
+	if cfg.Confirm {
+		most++ // it is a loop more
+	}
+	if a.pool, err = openPool(ctx, cfg.DatabaseURL, most, statementTimeout, forWorking); err != nil {
 		return err
 	}
 	if a.nats, err = connectNATS(cfg, name, &a.health, a.log); err != nil {
@@ -178,6 +184,9 @@ func (a *app) build(ctx context.Context, name string) error {
 	a.upkeep.Retention, a.upkeep.Registry, a.upkeep.Log = cfg.Retention, a.fleet, a.log
 	a.upkeep.Results, a.upkeep.Due, a.upkeep.Uncertain = a.store.Results, a.store.Due, a.store.Lookups.Waiting
 	a.publisher = &results.Publisher{Outgoing: a.store.Results, Stream: stream, Subject: cfg.ResultsSubject, Largest: a.nats.MaxPayload, Missing: a.resultsStream, Log: a.log, Counters: &counters.Results}
+	if err := a.buildConfirmer(); err != nil {
+		return err
+	}
 	return a.buildSenders(ctx)
 }
 
@@ -191,6 +200,25 @@ func (a *app) buildSenders(ctx context.Context) (err error) {
 	}
 	a.senders = senders.New(senders.Config{Conn: a.nats, Subject: a.cfg.ServiceSubject, Inbox: inboxPrefix, Version: version,
 		Desk: operator.NewDesk(a.asked, operator.Caller{}, nil), Log: a.log})
+	return nil
+}
+
+// buildConfirmer is for CONFIRM. Its client has connections of its own: no create waits for a read of a set-up.
+func (a *app) buildConfirmer() error {
+	cfg := a.cfg
+	if !cfg.Confirm {
+		return nil
+	}
+	reader, err := flex.New(flex.Config{
+		URL: cfg.FlexURL, TaskRouterURL: cfg.TaskRouterURL, InsecureHTTP: cfg.FlexInsecureHTTP, Credentials: cfg.credentials,
+		Timeout: min(cfg.FlexTimeout, setup.ReadLimit), Concurrency: setup.AtOnce, UserAgent: "flexworker/" + version,
+	})
+	if err != nil {
+		return err
+	}
+	a.store.Results.FirstLook = setup.FirstLook
+	a.confirmer = &setup.Confirmer{Setups: &setup.Setups{Pool: a.pool}, Flex: reader, Rate: cfg.ConfirmRate, MayRead: a.dispatcher.MayLookUp,
+		Told: a.store.Results.Asked, Log: a.log}
 	return nil
 }
 

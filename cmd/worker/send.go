@@ -20,6 +20,7 @@ import (
 	"golang.org/x/term"
 
 	"flexworker/internal/consumer"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/terminal"
 )
@@ -254,7 +255,7 @@ func (r *awaited) print(ctx context.Context, out io.Writer, open map[place]strin
 			if _, err := fmt.Fprintf(out, "%s\n", terminal.JSON(m.Data())); err != nil {
 				return err
 			}
-			if result.Outcome != "uncertain" {
+			if request.State(result.Outcome).Final() || result.Outcome == "conflict" || result.Outcome == "malformed" {
 				delete(open, at)
 				_ = bar.Add(1)
 			}

@@ -26,6 +26,9 @@ func (a *app) serve(ctx context.Context) {
 	if a.senders != nil {
 		taking.Go(func() { a.senders.Run(ctx) })
 	}
+	if a.confirmer != nil {
+		taking.Go(func() { a.confirmer.Run(ctx) })
+	}
 	publishing.Go(func() { a.publisher.Run(publish) })
 
 	<-ctx.Done()

@@ -23,6 +23,7 @@ const askLimit = 5 * time.Second
 // alone names the column.
 var Grants = map[string][]string{
 	"outbox": {"SELECT", "INSERT", "UPDATE", "DELETE"}, "outbox_malformed": {"SELECT", "INSERT", "UPDATE", "DELETE"}, "outbox_repeats": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+	"outbox_setups": {"SELECT", "INSERT", "UPDATE", "DELETE"}, "outbox_confirmation": {"SELECT", "UPDATE"},
 	"outbox_attempts": {"SELECT", "INSERT", "DELETE", "UPDATE (error)"}, "outbox_acts": {"SELECT", "INSERT", "UPDATE (why)"}, "outbox_idempotency_keys": {"SELECT", "INSERT", "UPDATE", "DELETE"},
 	"outbox_gate": {"SELECT", "UPDATE"}, "outbox_replicas": {"SELECT", "INSERT", "UPDATE", "DELETE"}, "outbox_minutes": {"SELECT", "INSERT", "DELETE"},
 	"outbox_counted": {"SELECT", "UPDATE"}, "outbox_migrations": {"SELECT"}, "outbox_backlog": {"SELECT"}, "outbox_attention": {"SELECT"},

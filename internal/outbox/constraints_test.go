@@ -35,6 +35,7 @@ func TestConstraints(t *testing.T) {
 	pgtest.Exec(t, s.pool, `INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, applied) VALUES (1, 'attempt', 1, 'w', now(), 'created', true)`)
 	pgtest.Exec(t, s.pool, `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error) VALUES ('malformed', 's', 1, 'epoch', 's', 's', '{}', '', 'e')`)
 	pgtest.Exec(t, s.pool, `INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) VALUES (1, 's', 1, 'epoch')`)
+	pgtest.Exec(t, s.pool, `INSERT INTO outbox_setups (id, created_at, due_at) VALUES (1, now(), now())`)
 
 	update := func(state request.State, set string) string {
 		return `UPDATE outbox SET ` + set + ` WHERE state = '` + string(state) + `'`
@@ -115,6 +116,20 @@ func TestConstraints(t *testing.T) {
 		{"something_settled", `INSERT INTO outbox_minutes VALUES ('2026-11-22 09:00:00Z', 's', 'created', 0)`},
 		{"there_is_one_end", `INSERT INTO outbox_counted (only_row) VALUES (false)`},
 		{"shut_for_a_reason", `UPDATE outbox_gate SET held_since = now()`},
+		{"setup_times_are_finite", `UPDATE outbox_setups SET due_at = 'infinity'`},
+		{"setup_times_are_finite", `UPDATE outbox_setups SET created_at = '-infinity'`},
+		{"checks_have_room", `UPDATE outbox_setups SET checks = 2000000000`},
+		{"setup_word_is_known", `UPDATE outbox_setups SET word = 'perhaps', why = 'x', due_at = NULL, decided_at = now()`},
+		{"setup_is_due_until_decided", `UPDATE outbox_setups SET word = 'confirmed'`},
+		{"setup_is_due_until_decided", `UPDATE outbox_setups SET due_at = NULL`},
+		{"setup_is_due_until_decided", `UPDATE outbox_setups SET word = 'confirmed', due_at = NULL`},
+		{"setup_failed_has_a_kind", `UPDATE outbox_setups SET word = 'setup_failed', why = 'x', due_at = NULL, decided_at = now()`},
+		{"setup_failed_has_a_kind", `UPDATE outbox_setups SET error_kind = 'no_customer'`},
+		{"setup_has_a_reason_unless_confirmed", `UPDATE outbox_setups SET word = 'unconfirmed', due_at = NULL, decided_at = now()`},
+		{"setup_published_after_decided", `UPDATE outbox_setups SET published_at = now()`},
+		{"there_is_one_confirmation", `INSERT INTO outbox_confirmation (only_row) VALUES (false)`},
+		{"refusals_are_counted_from_0", `UPDATE outbox_confirmation SET refused = -1`},
+		{"off_for_a_reason", `UPDATE outbox_confirmation SET off_since = now()`},
 	} {
 		tried[tt.name] = true
 		_, err := s.pool.Exec(t.Context(), tt.sql)

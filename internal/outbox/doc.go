@@ -11,6 +11,7 @@ Its parts are packages of their own, and none of them knows this one, which join
 	outbox/lookup   what became of an attempt whose outcome is not known
 	outbox/upkeep   what time alone moves; what is old; the poll that wakes all loops
 	outbox/results  what is owed, and its publishing
+	outbox/setup    whether Flex has set up the channel of what is created (CONFIRM)
 	outbox/operator what people ask and decide: the one layer of acts under the command line
 
 Read one request's way first: request/state.go and request/policy.go, dispatch.go, add.go, insert.go, workers.go, attempt.go,
@@ -73,7 +74,8 @@ the clock of Postgres and the time that the stream gave the message.
 	reclaim       what was leased by a statement whose answer did not come  (indoubt.go, by the Dispatcher)
 	Upkeep        lapse, expire, prune; sets right what the database's      (package upkeep)
 	              clock had said before it went back; counts what settled
-	Publisher     results, announcements, repeats, malformed; mark          (package results)
+	Publisher     results, announcements, repeats, malformed, set-ups; mark (package results)
+	Confirmer     with CONFIRM, the word of each created request            (package setup)
 	Policy        where an outcome leads: pure                              (package request)
 	the gate      how many calls the whole fleet may begin now              (gate/gate.go)
 	the breaker   whether this replica may make calls at all                (gate/breaker.go)
@@ -168,7 +170,10 @@ cancelled meanwhile (cancel_requested_at) is never pending again.
 	while a batch of records is written      all of it or nothing      the two lines above, each
 	after record, before publish             settled, unpublished      any replica publishes it
 	after publish, before the mark           settled, unpublished      published again under the same id, which the stream drops
-	Postgres crashes soon after a mark       settled, unpublished      the same: no mark waits for the disk
+	Postgres crashes soon after a mark       settled, unpublished      the same: no mark waits for the disk. With CONFIRM the mark
+	                                                                   of a created one writes its set-up: both are there, or neither
+	during a look at a set-up, or before     the look is due in 45 s   looked at again: the first look that is stored counts
+	its word is stored
 	during a lookup                          uncertain, due in 45 s    looked up again
 	stopped past the lease, then continued   lapsed lease              it does not send. What remains is a stop between that check
 	                                                                   and the first byte

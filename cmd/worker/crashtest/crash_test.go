@@ -32,6 +32,7 @@ type point struct {
 	filled  bool             // the requests are in the table before it starts
 	faults  []flextest.Fault // of its first calls
 	expires bool             // one request more, whose deadline has passed
+	confirm bool             // CONFIRM is on, in all replicas
 	left    func(r *rig) error
 }
 
@@ -98,7 +99,13 @@ var points = []point{
 	{name: "asking", filled: true, faults: doubtful, left: all(some(`state = 'uncertain' AND lookups = 1 AND due_at > now()`), left(`state = 'created' AND resolved_by = 'lookup'`, 0))},
 	{name: "found", filled: true, faults: doubtful, left: all(some(`state = 'uncertain' AND lookups = 1 AND due_at > now()`), left(`state = 'created' AND resolved_by = 'lookup'`, 0))},
 	{name: "resolved", filled: true, faults: doubtful, left: some(`state = 'created' AND resolved_by = 'lookup' OR state = 'uncertain' AND lookups = 1`)},
+	{name: "setup_taken", filled: true, confirm: true, left: all(some(postponed), calls("no look", func(c flextest.Calls) bool { return c.Channels == 0 }))},
+	{name: "setup_seen", filled: true, confirm: true, left: all(some(postponed), calls("a look", func(c flextest.Calls) bool { return c.Channels > 0 }))},
+	{name: "setup_stored", filled: true, confirm: true, left: some(`id IN (SELECT id FROM outbox_setups WHERE word = 'confirmed')`)},
 }
+
+// postponed: a look was taken, and nothing is known of it.
+const postponed = `id IN (SELECT id FROM outbox_setups WHERE word IS NULL AND checks = 0 AND due_at > clock_timestamp() + interval '5 s')`
 
 // TestEveryPoint: every point that the sources name has its row above.
 func TestEveryPoint(t *testing.T) {
@@ -138,7 +145,7 @@ func TestCrashAlone(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			expired := r.prepare(p)
-			w := r.start(p.name + ":1")
+			w := r.start(p.name+":1", p.settings()...)
 			if !p.filled {
 				r.send("a", requests, "")
 			}
@@ -150,8 +157,9 @@ func TestCrashAlone(t *testing.T) {
 			}
 			r.hurry()
 			begun := time.Now()
-			r.start("")
+			r.start("", p.settings()...)
 			r.balanced(expired)
+			r.confirmed(p)
 			t.Logf("healed in %v", time.Since(begun).Round(100*time.Millisecond))
 		})
 	}
@@ -216,8 +224,35 @@ func (r *rig) prepare(p point) (expired int) {
 	return expired
 }
 
-// hurry makes the 45 s pass after which the lookups of a dead replica are made again.
+// settings are those of the replicas, beside the usual ones.
+func (p point) settings() []string {
+	if !p.confirm {
+		return nil
+	}
+	return []string{"CONFIRM=true", "CONFIRM_RATE=500"}
+}
+
+// confirmed waits until every created request has its word, each once, with CONFIRM.
+func (r *rig) confirmed(p point) {
+	r.t.Helper()
+	if !p.confirm {
+		return
+	}
+	expect.Eventually(r.t, func() error {
+		r.hurry() // a replica that was killed late has taken looks after the last hurry
+		return expect.Is("published words", r.count(`SELECT count(*) FROM outbox_setups WHERE word = 'confirmed' AND published_at IS NOT NULL`), len(r.flex.Ledger()))
+	})
+	words := r.published(func(outcome string) bool { return outcome == "confirmed" })
+	for _, e := range r.flex.Ledger() {
+		if got := words[e.TestID]; len(got) != 1 || got[0] != e.InteractionSID {
+			r.t.Errorf("%s has the words %q, and Flex created %s", e.TestID, got, e.InteractionSID)
+		}
+	}
+}
+
+// hurry makes the 45 s pass after which the lookups, and the looks at set-ups, of a dead replica are made again.
 func (r *rig) hurry() {
+	pgtest.Exec(r.t, r.pool, `UPDATE outbox_setups SET due_at = clock_timestamp() WHERE word IS NULL AND due_at > clock_timestamp() + interval '5 s' AND checks = 0`)
 	pgtest.Exec(r.t, r.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'uncertain' AND due_at > clock_timestamp() AND lookups > 0`)
 }
 
@@ -230,12 +265,12 @@ func TestCrashAmongThree(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			expired := r.prepare(p)
-			w := r.start(p.name + ":1")
+			w := r.start(p.name+":1", p.settings()...)
 			if !p.filled {
 				r.send("a", requests, "")
 			}
-			r.start("")
-			r.start("")
+			r.start("", p.settings()...)
+			r.start("", p.settings()...)
 			// The others may leave it nothing to do at that point; then it dies elsewhere.
 			if err := w.killed(4 * time.Second); err != nil {
 				t.Logf("it did not come to the point: %v", err)
@@ -244,6 +279,7 @@ func TestCrashAmongThree(t *testing.T) {
 			r.hurry()
 			begun := time.Now()
 			r.balanced(expired)
+			r.confirmed(p)
 			t.Logf("healed in %v", time.Since(begun).Round(100*time.Millisecond))
 		})
 	}

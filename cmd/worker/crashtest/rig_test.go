@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -360,6 +361,12 @@ func (r *rig) balanced(expired int) {
 // finals are the sids of the final results by request, "" for those without.
 func (r *rig) finals() map[string][]string {
 	r.t.Helper()
+	return r.published(func(outcome string) bool { return !slices.Contains([]string{"uncertain", "confirmed"}, outcome) })
+}
+
+// published are the sids of the results with these outcomes by request, "" for those without.
+func (r *rig) published(outcomes func(string) bool) map[string][]string {
+	r.t.Helper()
 	var mu sync.Mutex
 	all, n := map[string][]string{}, 0
 	c, err := r.js.OrderedConsumer(r.t.Context(), "INTERACTION_RESULTS", jetstream.OrderedConsumerConfig{})
@@ -377,7 +384,7 @@ func (r *rig) finals() map[string][]string {
 		defer mu.Unlock()
 		if n++; err != nil {
 			all["unreadable"] = append(all["unreadable"], err.Error())
-		} else if body.Outcome != "uncertain" {
+		} else if outcomes(body.Outcome) {
 			all[body.RequestID] = append(all[body.RequestID], body.InteractionSID)
 		}
 	})

@@ -14,6 +14,7 @@ import (
 const (
 	malformedTable = "outbox_malformed"
 	repeatsTable   = "outbox_repeats"
+	setupsTable    = "outbox_setups"
 )
 
 // holderAge is for how long a session has held a lock at least that is named as the holder of a table: our own

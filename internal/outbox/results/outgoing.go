@@ -2,6 +2,7 @@ package results
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -23,6 +24,9 @@ type Outgoing struct {
 	// OnSettled is told of each request that this process has settled, by whoever offers its result; nil: nobody is
 	// told. Set it before anything is offered. It must not wait.
 	OnSettled func(*Settled)
+	// FirstLook is how long after a creation it is looked at whether the channel was set up: CONFIRM. 0: never, and no mark
+	// writes outbox_setups. Set it before anything is marked.
+	FirstLook time.Duration
 
 	Left  loop.Signal // a settled request was left unpublished
 	Asked loop.Signal // a repeat or a malformed message waits for its answer

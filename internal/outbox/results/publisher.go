@@ -87,6 +87,9 @@ const (
 	Announcement                   // a request that waits for a person: outbox.announced_at
 	Repetition                     // a known request asked again: outbox_repeats.published_at
 	Malformation                   // malformed or conflict: outbox_malformed.published_at
+	SetupWord                      // whether the channel was set up: outbox_setups.published_at
+
+	answerKinds // keep it last
 )
 
 // Run publishes until ctx ends, and then what this process has settled so far.

@@ -11,6 +11,7 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/request"
 )
 
 // A queue carries what was settled in this process to its Publisher: whole as long
@@ -95,6 +96,18 @@ const markSQL = `/* mark */
 	UPDATE outbox o SET published_at = clock_timestamp()
 	  FROM told WHERE o.id = told.id AND o.revision = told.number AND published_at IS NULL`
 
+// markForSetupSQL is the same where CONFIRM is on: what is created, and was told so, gets its row of outbox_setups, in which
+// the first look is due $3 after the creation. What was published once more has that row.
+const markForSetupSQL = `/* mark, confirm */
+	WITH told AS MATERIALIZED (SELECT unnest($1::bigint[]) AS id, unnest($2::bigint[]) AS number),
+	marked AS (
+		UPDATE outbox o SET published_at = clock_timestamp()
+		  FROM told WHERE o.id = told.id AND o.revision = told.number AND published_at IS NULL
+		RETURNING o.id, o.state, o.settled_at)
+	INSERT INTO outbox_setups (id, created_at, due_at)
+	SELECT id, settled_at, settled_at + $3::interval FROM marked WHERE state = 'created'
+	ON CONFLICT (id) DO NOTHING`
+
 // MarkPublished notes what the stream has acknowledged. Each mark is fenced by
 // what was published: a later revision, or a later attempt, keeps its own. The
 // arrays have the order of ids, in which the rows are updated (as in recordBatch).
@@ -114,7 +127,7 @@ func (s *Outgoing) MarkPublished(ctx context.Context, acked []Answer) error {
 	}
 	var b pgx.Batch
 	b.Queue(`SELECT set_config('synchronous_commit', 'off', true), ` + database.Patiently) // of this transaction: the batch is one
-	queueMarks(&b, acked)
+	s.queueMarks(&b, acked)
 	err := s.pool.SendBatch(ctx, &b).Close()
 	if database.IsLockTrouble(err) {
 		s.wary.Met()
@@ -130,11 +143,16 @@ func (s *Outgoing) markApart(ctx context.Context, acked []Answer) error {
 		return err
 	}
 	var unmarked error
+	if s.FirstLook > 0 && slices.Contains(locked, setupsTable) {
+		// Its mark writes there too.
+		acked = slices.DeleteFunc(slices.Clone(acked), func(a Answer) bool { return a.Kind == Final && a.Outcome == string(request.Created) })
+		unmarked = fmt.Errorf("%w: %s", ErrTableLocked, setupsTable)
+	}
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT set_config('synchronous_commit', 'off', true)`); err != nil {
 			return err
 		}
-		for kind, table := range [...]string{Final: "outbox", Announcement: "outbox", Repetition: repeatsTable, Malformation: malformedTable} {
+		for kind, table := range [...]string{Final: "outbox", Announcement: "outbox", Repetition: repeatsTable, Malformation: malformedTable, SetupWord: setupsTable} {
 			var ids []int64
 			for _, a := range acked {
 				if a.Kind == AnswerKind(kind) {
@@ -161,19 +179,23 @@ func (s *Outgoing) markApart(ctx context.Context, acked []Answer) error {
 			return nil
 		}
 		var b pgx.Batch
-		queueMarks(&b, acked)
+		s.queueMarks(&b, acked)
 		return tx.SendBatch(ctx, &b).Close()
 	})
 	return cmp.Or(err, unmarked)
 }
 
-func queueMarks(b *pgx.Batch, acked []Answer) {
-	var ids, numbers [4][]int64
+func (s *Outgoing) queueMarks(b *pgx.Batch, acked []Answer) {
+	var ids, numbers [answerKinds][]int64
 	for _, a := range acked {
 		ids[a.Kind] = append(ids[a.Kind], a.ID)
 		numbers[a.Kind] = append(numbers[a.Kind], int64(a.Number))
 	}
-	if len(ids[Final]) > 0 {
+	switch {
+	case len(ids[Final]) == 0:
+	case s.FirstLook > 0:
+		b.Queue(markForSetupSQL, ids[Final], numbers[Final], s.FirstLook)
+	default:
 		b.Queue(markSQL, ids[Final], numbers[Final])
 	}
 	if len(ids[Announcement]) > 0 {
@@ -192,5 +214,8 @@ func queueMarks(b *pgx.Batch, acked []Answer) {
 	}
 	if len(ids[Malformation]) > 0 {
 		b.Queue(`UPDATE outbox_malformed SET published_at = clock_timestamp() WHERE id = ANY($1) AND published_at IS NULL`, ids[Malformation])
+	}
+	if len(ids[SetupWord]) > 0 {
+		b.Queue(`UPDATE outbox_setups SET published_at = clock_timestamp() WHERE id = ANY($1) AND word IS NOT NULL AND published_at IS NULL`, ids[SetupWord])
 	}
 }

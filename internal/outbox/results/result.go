@@ -40,6 +40,8 @@ type Result struct {
 	Sequence   int64      `json:"sequence"`
 	ReceivedAt time.Time  `json:"received_at"`
 	SettledAt  *time.Time `json:"settled_at"`
+	// Confirmation is there where the outcome is confirmed, setup_failed or unconfirmed; nil: its keys are not there.
+	*Confirmation
 }
 
 // JSONNull is what a member is that does not apply.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,8 +20,8 @@ import (
 // So a read begins behind the last one, and at the front again once it has reached
 // the end. It is this process's own, and lost with it: no answer depends on it.
 type Cursor struct {
-	last      [4]int64  // by AnswerKind: the row read last; 0: begin at the front
-	settledAt time.Time // of the final one: they are read in the order they settled
+	last      [answerKinds]int64 // by AnswerKind: the row read last; 0: begin at the front
+	settledAt time.Time          // of the final one: they are read in the order they settled
 }
 
 // read notes where a read of one kind ended: a batch that is not full was the last.
@@ -97,9 +98,9 @@ func (s *Outgoing) ReadSettled(ctx context.Context, sql string, args ...any) ([]
 	return settled, database.Wrap("unpublished results", err)
 }
 
-// Asking are the answers to messages that made no request: repeats of a settled
-// request, malformed ones and conflicts, from where the last read ended. Of these two tables
-// somebody may hold one: with an error come the answers that the other has.
+// Asking are the answers to messages that made no request, repeats of a settled request, malformed ones and
+// conflicts, and the words about set-ups, from where the last read ended. Of these tables
+// somebody may hold one: with an error come the answers that the others have.
 func (s *Outgoing) Asking(ctx context.Context, from *Cursor) ([]Answer, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
@@ -111,7 +112,11 @@ func (s *Outgoing) Asking(ctx context.Context, from *Cursor) ([]Answer, error) {
 	if failed == nil {
 		from.read(Malformation, malformed)
 	}
-	return append(repeats, malformed...), cmp.Or(err, failed)
+	words, unread := s.words(ctx, from.last[SetupWord])
+	if unread == nil {
+		from.read(SetupWord, words)
+	}
+	return slices.Concat(repeats, malformed, words), cmp.Or(err, failed, unread)
 }
 
 // malformed are the malformed messages and conflicts behind one.

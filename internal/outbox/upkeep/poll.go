@@ -26,11 +26,12 @@ func (u *Upkeep) Poll(ctx context.Context) {
 	}
 }
 
-// pollSQL asks, and pollPastSQL is the same while somebody holds outbox_malformed or outbox_repeats: it takes it that something
-// waits there. Whoever reads that finds out.
+// pollSQL asks, and pollPastSQL is the same while somebody holds outbox_malformed, outbox_repeats or outbox_setups: it takes it
+// that something waits there. Whoever reads that finds out.
 var (
 	pollSQL = pollStatement(`EXISTS (SELECT FROM outbox_malformed WHERE published_at IS NULL)
-		       OR EXISTS (SELECT FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL)`)
+		       OR EXISTS (SELECT FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL)
+		       OR EXISTS (SELECT FROM outbox_setups WHERE word IS NOT NULL AND published_at IS NULL)`)
 	pollPastSQL = pollStatement(`true`)
 )
 

@@ -83,13 +83,15 @@ const oldSQL = `
 // removable is the condition on a row of outbox by which it may go. The request stays while
 // a message of its own may be replayed: what was decided about a message outlives the
 // request, until the message itself is older than the retention, and then Add takes it
-// for no new request. Of conflicts and malformed messages that is kept in their own table.
+// for no new request. Of conflicts and malformed messages that is kept in their own table. So does one whose word about its
+// set-up was not published yet. One that has no word by then gets none: CONFIRM was turned off long ago.
 const removable = `published_at IS NOT NULL AND settled_at < now() - $1::interval AND stream_time < now() - $1::interval
-	AND NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.outbox_id = outbox.id AND (r.published_at IS NULL OR r.stream_time >= now() - $1::interval))`
+	AND NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.outbox_id = outbox.id AND (r.published_at IS NULL OR r.stream_time >= now() - $1::interval))
+	AND NOT EXISTS (SELECT FROM outbox_setups s WHERE s.id = outbox.id AND s.word IS NOT NULL AND s.published_at IS NULL)`
 
 // PruneFrom looks at the next batch of requests that were settled and published longer
 // ago than Retention, the oldest first, and removes those that may go, with their
-// history and repeats. more: there are others behind them.
+// history, repeats and set-up. more: there are others behind them.
 //
 // The rows are locked first and looked at again then: a repeat that was stored
 // meanwhile keeps its request. The clock is now(), which an index can be searched by:
@@ -120,10 +122,11 @@ func (u *Upkeep) PruneFrom(ctx context.Context, from *Cursor) (gone int, more bo
 		return tx.Exec(ctx, `/* prune */
 			WITH old AS MATERIALIZED (SELECT id FROM outbox WHERE id = ANY ($2) AND `+removable+`),
 			history AS (DELETE FROM outbox_attempts USING old WHERE outbox_id = old.id),
-			repeats AS (DELETE FROM outbox_repeats USING old WHERE outbox_id = old.id)
+			repeats AS (DELETE FROM outbox_repeats USING old WHERE outbox_id = old.id),
+			setups AS (DELETE FROM outbox_setups s USING old WHERE s.id = old.id)
 			DELETE FROM outbox USING old WHERE outbox.id = old.id`, u.Retention, locked)
 	})
-	if database.RowsLocked(ctx, u.pool, err, "outbox", "outbox_attempts", "outbox_repeats") {
+	if database.RowsLocked(ctx, u.pool, err, "outbox", "outbox_attempts", "outbox_repeats", "outbox_setups") {
 		return 0, more, nil // a history's row: the next turn has another look, this one goes on behind the batch
 	}
 	return gone, more, err

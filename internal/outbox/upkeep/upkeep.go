@@ -51,7 +51,7 @@ type Upkeep struct {
 
 	pool     *pgxpool.Pool
 	leaseFor time.Duration
-	wary     database.Wary // of outbox_malformed and outbox_repeats
+	wary     database.Wary // of outbox_malformed, outbox_repeats and outbox_setups
 
 	polls, renewals, lapses, expiries gate.Stall
 

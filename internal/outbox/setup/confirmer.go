@@ -1,0 +1,250 @@
+package setup
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"flexworker/internal/crash"
+	"flexworker/internal/flex"
+	"flexworker/internal/loop"
+	"flexworker/internal/trouble"
+)
+
+const (
+	// idleRest is the rest where no look is due, and after a turn that failed.
+	idleRest = time.Second
+	// AtOnce is how many looks one replica makes at a time: those at one time must not be many beside its creates.
+	AtOnce = 4
+	// ReadLimit is the longest that one read may take.
+	ReadLimit = 5 * time.Second
+	// stopLimit is how long a look may still take when the worker is told to stop.
+	stopLimit = 2 * time.Second
+	// limitedFor is the wait after a 429 that names no time.
+	limitedFor = 5 * time.Second
+	// limitedMost is the age of a creation from which on a look that Twilio has put off counts as one that could not be read.
+	limitedMost = time.Hour
+	// refusedMost is how many requests in a row Flex must have refused to show until confirmation turns itself off.
+	refusedMost = 5
+)
+
+// A Confirmer finds the word of each created request. It owns no row: what it looks at is postponed past the look's limit.
+type Confirmer struct {
+	Setups *Setups
+	// Flex has connections of its own, so that no create waits for one.
+	Flex *flex.Client
+	Rate float64 // CONFIRM_RATE: reads a second of the whole fleet; above 0
+	// MayRead is asked before each turn; nil: it may.
+	MayRead func() bool
+	// Told is raised when a word waits to be published.
+	Told loop.Signal
+	Log  *slog.Logger
+
+	Counters Counters
+
+	off     atomic.Bool
+	knownAt atomic.Int64 // when off was read, in unix nanoseconds
+	turns   trouble.Trouble
+}
+
+// Counters count the words that this process has found since it started, in the order of Words. The zero value is ready.
+type Counters [len(Words)]atomic.Int64
+
+func (c *Counters) add(w Word, n int) {
+	for i := range Words {
+		if Words[i] == w {
+			c[i].Add(int64(n))
+		}
+	}
+}
+
+// Off says whether confirmation has turned itself off for the fleet, and when that was read; zero: never.
+func (c *Confirmer) Off() (off bool, at time.Time) {
+	if ns := c.knownAt.Load(); ns != 0 {
+		at = time.Unix(0, ns)
+	}
+	return c.off.Load(), at
+}
+
+// Run looks until ctx ends, and until the looks that it has begun have ended.
+func (c *Confirmer) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		if c.MayRead != nil && !c.MayRead() {
+			loop.Rest(ctx, loop.Jittered(idleRest), nil)
+			continue
+		}
+		rest, err := c.Turn(ctx)
+		if ctx.Err() == nil {
+			c.turns.Tell(c.Log, "it cannot be seen whether channels were set up; trying again", err)
+		}
+		loop.Rest(ctx, loop.Jittered(rest), nil)
+	}
+}
+
+// Turn takes what is due and looks at it. It says how long to rest then.
+func (c *Confirmer) Turn(ctx context.Context) (rest time.Duration, err error) {
+	t, err := c.Setups.Take(ctx, c.Rate)
+	if err != nil {
+		return idleRest, err
+	}
+	c.off.Store(t.Off)
+	c.knownAt.Store(time.Now().UnixNano())
+	if t.Off && len(t.Due) == 0 {
+		return idleRest, c.giveUp(ctx)
+	}
+	if len(t.Due) == 0 {
+		return min(cmp.Or(t.Wait, idleRest), idleRest), nil
+	}
+	crash.At("setup_taken")
+	return t.Wait, c.lookAtAll(ctx, t.Due, time.Now())
+}
+
+// giveUp gives the word unconfirmed while Flex refuses the reads.
+func (c *Confirmer) giveUp(ctx context.Context) error {
+	n, err := c.Setups.GiveUp(ctx)
+	if n > 0 {
+		c.Counters.add(Unconfirmed, n)
+		c.Log.Info("set-ups are unconfirmed without a look: Flex refuses to show them", "requests", n)
+		c.Told.Raise()
+	}
+	return err
+}
+
+// lookAtAll makes the looks that were taken then. What it does not come to is due again later.
+func (c *Confirmer) lookAtAll(ctx context.Context, all []Due, taken time.Time) error {
+	ctx, end := outlive(ctx)
+	defer end()
+	ctx, cancel := context.WithDeadline(ctx, taken.Add(lookLimit-ReadLimit))
+	defer cancel()
+	todo := make(chan Due, len(all))
+	for _, d := range all {
+		todo <- d
+	}
+	close(todo)
+	var looking sync.WaitGroup
+	errs := make(chan error, len(all))
+	for range min(AtOnce, len(all)) {
+		looking.Go(func() {
+			for d := range todo {
+				if ctx.Err() != nil {
+					return
+				}
+				d.Age += time.Since(taken)
+				errs <- c.lookAt(ctx, d)
+			}
+		})
+	}
+	looking.Wait()
+	close(errs)
+	var failed error
+	for err := range errs {
+		failed = cmp.Or(failed, err)
+	}
+	return failed
+}
+
+// outlive is ctx, but ends stopLimit after it: who stops does not wait for a Flex that hangs.
+func outlive(ctx context.Context) (longer context.Context, end func()) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		loop.Rest(longer, stopLimit, nil)
+		cancel()
+	})
+	return longer, func() { stop(); cancel() }
+}
+
+// lookAt makes one look and keeps what it shows. A crash at any point costs the look: it is due again.
+func (c *Confirmer) lookAt(ctx context.Context, d Due) error {
+	began := time.Now()
+	l := c.look(ctx, d)
+	if ctx.Err() != nil {
+		return nil // cut short: it says nothing
+	}
+	crash.At("setup_seen")
+	if wait, limited := l.limited(); limited && d.Age < limitedMost {
+		return c.Setups.Limit(ctx, d, cmp.Or(wait, limitedFor))
+	}
+	if counts, err := c.heed(ctx, d, l); err != nil || !counts {
+		return err
+	}
+	d.Age += time.Since(began)
+	v := l.Judge(isLast(d.Checks+1, d.Age, l.unread() == nil))
+	c.note(d, l, v, time.Since(began))
+	stored, err := c.Setups.Store(ctx, d, l, v, untilNext(d.Age))
+	crash.At("setup_stored")
+	if stored && v.Word != "" {
+		c.Counters.add(v.Word, 1)
+		c.Told.Raise()
+	}
+	return err
+}
+
+// look reads the channel, its participants where the request named some, and the task.
+func (c *Confirmer) look(ctx context.Context, d Due) (l Look) {
+	l.Named, l.HasTask = d.Named, d.Task != ""
+	channels, err := c.Flex.Channels(ctx, d.InteractionSID)
+	l.ChannelErr = err
+	for i := range channels {
+		if i == 0 || channels[i].SID == d.Channel {
+			l.Channel = channels[i]
+		}
+	}
+	if l.Channel.Status == "failed" || err != nil {
+		return l // the one says all; the other is asked again
+	}
+	if d.Named && wasSetUp(l.Channel.Status) {
+		l.Customer, l.CustomerErr = c.Flex.HasCustomer(ctx, d.InteractionSID, l.Channel.SID)
+	}
+	if l.HasTask && l.CustomerErr == nil {
+		if l.Task, err = c.Flex.Task(ctx, d.Workspace, d.Task); err != nil && !gone(err) {
+			l.TaskErr = err
+		}
+	}
+	return l
+}
+
+// heed notes whether Flex lets set-ups be read. A request is counted once, at its first look. counts is false where the refusal
+// is not about set-ups: Flex does not take this replica's credentials at all, so the look is made again.
+func (c *Confirmer) heed(ctx context.Context, d Due, l Look) (counts bool, err error) {
+	why := l.refused()
+	off, _ := c.Off()
+	switch {
+	case l.ChannelErr == nil && l.CustomerErr == nil:
+		was, err := c.Setups.Answered(ctx)
+		if was {
+			c.off.Store(false)
+			c.Log.Info("Flex shows again whether channels were set up: confirmation is on")
+		}
+		return true, err
+	case why == nil || d.Checks > 0 && !off:
+		return true, nil
+	}
+	if o := c.Flex.Check(ctx); o.Kind != flex.Rejected {
+		return false, nil
+	}
+	inARow, err := c.Setups.Refused(ctx)
+	if err != nil || inARow < refusedMost {
+		return true, err
+	}
+	was, err := c.Setups.TurnOff(ctx, why.Error())
+	if err == nil && was {
+		c.off.Store(true)
+		c.Log.Error("Flex refuses to show whether channels were set up: confirmation turns itself off; one read an hour tries again",
+			"setting", "CONFIRM", "requests_in_a_row", inARow, "error", why)
+	}
+	return true, err
+}
+
+// note writes the one log line of a look.
+func (c *Confirmer) note(d Due, l Look, v Verdict, took time.Duration) {
+	level := slog.LevelInfo
+	if v.Word == "" {
+		level = slog.LevelDebug
+	}
+	c.Log.Log(context.Background(), level, "setup", "request_id", d.RequestID, "interaction_sid", d.InteractionSID, "check", d.Checks+1,
+		"channel_status", l.Channel.Status, "error_code", l.Channel.ErrorCode, "task_status", l.Task.Status, "word", string(v.Word),
+		"why", v.Why, "age_ms", d.Age.Milliseconds(), "took_ms", took.Milliseconds())
+}
