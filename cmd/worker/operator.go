@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -127,6 +128,8 @@ func filterFault(f operator.Filter) error {
 		return usage(errors.New("--older-than must not be negative"))
 	case f.Since < 0:
 		return usage(errors.New("--settled-within must not be negative"))
+	case f.Setup != "" && !slices.Contains(operator.SetupFilters[:], f.Setup):
+		return usage(fmt.Errorf("--setup %s: it is one of %s", terminal.Line(string(f.Setup)), strings.Join(setupNames(), ", ")))
 	}
 	if f.State == "" {
 		return nil
@@ -144,10 +147,21 @@ func filterFault(f operator.Filter) error {
 	return usage(fmt.Errorf("--state %s: the states are %s%s", terminal.Line(string(f.State)), strings.Join(names, ", "), near))
 }
 
+// setupNames are the values of --setup.
+func setupNames() []string {
+	names := make([]string, len(operator.SetupFilters))
+	for i, f := range operator.SetupFilters {
+		names[i] = string(f)
+	}
+	return names
+}
+
 func listCommand() *cobra.Command {
 	var f operator.Filter
 	cmd := &cobra.Command{Use: "list", Short: "List requests, the newest first", Args: noArgs}
 	filterFlags(cmd, &f)
+	cmd.Flags().StringVar((*string)(&f.Setup), "setup", "", "only created ones whose channel, as CONFIRM found, is failed, unconfirmed, confirmed or still waiting")
+	_ = cmd.RegisterFlagCompletionFunc("setup", cobra.FixedCompletions(setupNames(), cobra.ShellCompDirectiveNoFileComp)) // the flag exists: it was just made
 	cmd.Flags().Lookup("limit").Usage = fmt.Sprintf("at most so many requests (default 0: %d)", operator.ListMost)
 	return verb(cmd, func(ctx context.Context, o environment, _ []string) error {
 		if err := filterFault(f); err != nil {

@@ -56,6 +56,8 @@ var rules = []struct{ rule, sql string }{
 	{"no request has two attempts that created",
 		`SELECT o.request_id FROM outbox o JOIN outbox_attempts a ON a.outbox_id = o.id
 		  WHERE a.kind = 'attempt' AND a.outcome = 'created' GROUP BY o.id, o.request_id HAVING count(DISTINCT a.number) > 1`},
+	{"every set-up belongs to a created request",
+		`SELECT s.id::text FROM outbox_setups s WHERE NOT EXISTS (SELECT FROM outbox o WHERE o.id = s.id AND o.state = 'created')`},
 	{"nothing stands in sending long after its lease ran out",
 		`SELECT request_id FROM outbox WHERE state = 'sending' AND leased_until < clock_timestamp() - interval '1 minute'`},
 }
@@ -109,6 +111,7 @@ func (desk *Desk) auditCounts(ctx context.Context, r *Report) error {
 		UNION ALL SELECT 'repeats', count(*) FROM outbox_repeats
 		UNION ALL SELECT kind || ' messages', count(*) FROM outbox_malformed GROUP BY kind
 		UNION ALL SELECT kind || 's made', count(*) FROM outbox_attempts WHERE outcome <> 'released' GROUP BY kind
+		UNION ALL SELECT 'created, ' || coalesce(replace(word, 'setup_failed', 'set-up failed'), 'set-up not known yet'), count(*) FROM outbox_setups GROUP BY word
 		UNION ALL SELECT 'settled, not yet published', count(*) FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL`, stateNames())
 	if err != nil {
 		return database.Wrap("audit: count", err)

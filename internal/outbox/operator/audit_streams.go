@@ -88,6 +88,8 @@ type published struct {
 type ledger struct {
 	byID map[string]published
 	odd  []published
+	// words are the messages about set-ups, by message id too.
+	words map[string]published
 }
 
 // auditResults holds the settled rows against the result stream.
@@ -125,13 +127,16 @@ func (desk *Desk) auditResults(ctx context.Context, r *Report, stream jetstream.
 	if err != nil {
 		return database.Wrap("audit: results", err)
 	}
+	if err := desk.auditWords(ctx, r, seen, begun); err != nil {
+		return err
+	}
 	r.count("published results that the stream no longer has", r.Forgotten)
 	return desk.auditStrangers(ctx, r, seen, retention)
 }
 
 // readResults reads the final results off the stream, by message id.
 func readResults(ctx context.Context, r *Report, stream jetstream.Stream) (ledger, time.Time, error) {
-	seen := ledger{byID: map[string]published{}}
+	seen := ledger{byID: map[string]published{}, words: map[string]published{}}
 	info, err := stream.Info(ctx)
 	if err != nil {
 		return seen, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
@@ -155,8 +160,13 @@ func readResults(ctx context.Context, r *Report, stream jetstream.Stream) (ledge
 			return seen, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
 		}
 		var result results.Result
-		if err := json.Unmarshal(m.Data(), &result); err == nil && request.State(result.Outcome).Final() {
-			seen.note(m.Headers().Get(jetstream.MsgIDHeader), result)
+		id := m.Headers().Get(jetstream.MsgIDHeader)
+		switch err := json.Unmarshal(m.Data(), &result); {
+		case err != nil:
+		case result.Confirmation != nil:
+			seen.noteWord(id, result)
+		case request.State(result.Outcome).Final():
+			seen.note(id, result)
 		}
 		// The latest message may have been deleted: then none comes with its sequence.
 		if meta, err := m.Metadata(); err != nil || meta.Sequence.Stream >= info.State.LastSeq || meta.NumPending == 0 {

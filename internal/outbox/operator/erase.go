@@ -40,7 +40,7 @@ const erased = "erased"
 
 // Erase blanks what may be personal of a request that has settled, and whose answers are published: request, answer of
 // Flex, bytes, headers, faults, warnings, reasons of failures, trace contexts, also of the messages that asked again or
-// conflicted, the reasons that people gave for acts, and the answers of the API to acts that name it. Its id, source, sids,
+// conflicted, what Twilio said of its set-up, the reasons that people gave for acts, and the answers of the API to acts that name it. Its id, source, sids,
 // states, numbers and times stay, and so do who acted and when, and why it was erased.
 //
 // An erased request is never sent again. A message that asks again under its id cannot be compared with it: it is a
@@ -72,6 +72,7 @@ func (desk *Desk) erase(ctx context.Context, a Act, requestID string) (e Erasure
 			SELECT id, state, request, response, settled_at IS NOT NULL, attempt IS DISTINCT FROM coalesce($2::integer, attempt), $3 NOT IN ('', `+tagSQL+`),
 			       published_at IS NULL OR EXISTS (SELECT FROM outbox_repeats r WHERE r.outbox_id = outbox.id AND r.published_at IS NULL)
 			       OR EXISTS (SELECT FROM outbox_malformed m WHERE m.request_id = outbox.request_id AND m.published_at IS NULL)
+			       OR EXISTS (SELECT FROM outbox_setups s WHERE s.id = outbox.id AND s.word IS NOT NULL AND s.published_at IS NULL)
 			  FROM outbox WHERE request_id = $1 FOR NO KEY UPDATE`, requestID, a.attempt(), string(a.Seen)).
 			Scan(&id, &state, &asked, &answer, &settled, &otherAttempt, &otherTag, &owed)
 		switch {
@@ -98,6 +99,9 @@ func (desk *Desk) erase(ctx context.Context, a Act, requestID string) (e Erasure
 		b.Queue(`UPDATE outbox SET request = $2, response = $3, raw = left(raw::text, 0)::bytea, warnings = NULL, faults = NULL, error_message = NULL,
 			traceparent = NULL, tracestate = NULL, erased_at = clock_timestamp() WHERE id = $1`, id, asked, answer)
 		b.Queue(`UPDATE outbox_attempts SET error = NULL WHERE outbox_id = $1 AND error IS NOT NULL`, id)
+		// What has no word yet gets one now: a look would bring back what is blanked.
+		b.Queue(`UPDATE outbox_setups SET error_message = NULL, task_reason = NULL, word = coalesce(word, 'unconfirmed'), due_at = NULL,
+			decided_at = coalesce(decided_at, clock_timestamp()), why = CASE WHEN word IS DISTINCT FROM 'confirmed' THEN $2 END WHERE id = $1`, id, erased)
 		b.Queue(`UPDATE outbox_repeats SET traceparent = NULL, tracestate = NULL WHERE outbox_id = $1 AND traceparent IS NOT NULL`, id)
 		b.Queue(`UPDATE outbox_malformed SET headers = '{}', raw = '', error = $2, traceparent = NULL, tracestate = NULL WHERE request_id = $1`, requestID, erased)
 		b.Queue(`UPDATE outbox_acts SET why = $2 WHERE request_id = $1 AND act <> 'erase'`, requestID, erased)

@@ -95,10 +95,14 @@ func TestErase(t *testing.T) {
 	about(t, s, "r-1", "Ada Lovelace", 10)
 	about(t, s, "f-1", "Ada Lovelace", 20, faulty("Ada Lovelace is no channel"))
 	about(t, s, "r-2", "Grace Hopper", 30)
+	for id, person := range map[string]string{"r-1": "Ada Lovelace", "f-1": "Ada Lovelace", "r-2": "Grace Hopper"} {
+		pgtest.Exec(t, s.pool, `INSERT INTO outbox_setups (id, created_at, word, error_kind, why, error_message, task_reason, decided_at, published_at)
+			SELECT id, now(), 'setup_failed', 'channel_failed', $2, $2, $2, now(), now() FROM outbox WHERE request_id = $1`, id, person)
+	}
 	planted := slices.Sorted(maps.Keys(holds(t, s, "Ada Lovelace")))
 	want := []string{"outbox.error_message", "outbox.faults", "outbox.raw", "outbox.request", "outbox.response", "outbox.traceparent", "outbox.tracestate", "outbox.warnings",
 		"outbox_acts.why", "outbox_attempts.error", "outbox_idempotency_keys.answer",
-		"outbox_malformed.headers", "outbox_malformed.raw", "outbox_malformed.traceparent", "outbox_malformed.tracestate", "outbox_repeats.traceparent", "outbox_repeats.tracestate"}
+		"outbox_malformed.headers", "outbox_malformed.raw", "outbox_malformed.traceparent", "outbox_malformed.tracestate", "outbox_repeats.traceparent", "outbox_repeats.tracestate", "outbox_setups.error_message", "outbox_setups.task_reason", "outbox_setups.why"}
 	if !slices.Equal(planted, want) {
 		t.Fatalf("planted in\n%v\nwant\n%v", planted, want)
 	}
@@ -159,6 +163,7 @@ func TestEraseOnly(t *testing.T) {
 		{"another tag", "r-1", ``, operator.Act{Why: "a test", Seen: "1-1-created-0"}, operator.ErrStale},
 		{"result unpublished", "r-1", `UPDATE outbox SET published_at = NULL`, aTest, operator.ErrUnanswered},
 		{"repeat unanswered", "r-1", `UPDATE outbox SET published_at = settled_at; UPDATE outbox_repeats SET published_at = NULL`, aTest, operator.ErrUnanswered},
+		{"word unpublished", "r-1", `INSERT INTO outbox_setups (id, created_at, word, decided_at) SELECT id, now(), 'confirmed', now() FROM outbox WHERE request_id = 'r-1'`, aTest, operator.ErrUnanswered},
 		{"conflict unanswered", "r-1", `UPDATE outbox_repeats SET published_at = now(); UPDATE outbox_malformed SET published_at = NULL`, aTest, operator.ErrUnanswered},
 	} {
 		if tt.but != "" {
@@ -174,8 +179,12 @@ func TestEraseOnly(t *testing.T) {
 		t.Errorf("%d were erased", n)
 	}
 	pgtest.Exec(t, s.pool, `UPDATE outbox_malformed SET published_at = now()`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_setups SET word = NULL, decided_at = NULL, due_at = now()`)
 	if _, err := s.desk.Erase(t.Context(), operator.Act{Why: "a test", Seen: seen.Tag()}, "r-1"); err != nil {
 		t.Error(err)
+	}
+	if word := pgtest.One[string](t, s.pool, `SELECT word FROM outbox_setups`); word != "unconfirmed" {
+		t.Errorf("what waited for a look at its set-up is %s", word)
 	}
 }
 

@@ -47,6 +47,9 @@ func explain(d Detail, g gate.Status, f gate.Fleet) string {
 	}
 	text, commands := standing(d, g, f)
 	say("%s", text)
+	if d.Setup != nil {
+		say("%s", d.Setup.sentence(d.Now))
+	}
 	for _, c := range commands {
 		b.WriteString("    " + c + "\n")
 	}

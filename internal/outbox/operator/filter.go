@@ -18,6 +18,7 @@ type Filter struct {
 	HTTPStatus     int           // of the latest attempt
 	TwilioCode     int           // of the latest attempt
 	ForPerson      bool          // uncertain, and waits for a person
+	Setup          SetupFilter   // what CONFIRM found of it
 	OlderThan      time.Duration // since it was received
 	ReceivedAfter  time.Time     // or at that moment
 	ReceivedBefore time.Time
@@ -71,6 +72,9 @@ func (f Filter) where(args *params, shown *preview) string {
 	and(f.HTTPStatus != 0, func() string { return `http_status = ` + args.add(f.HTTPStatus) + `::integer` })
 	and(f.TwilioCode != 0, func() string { return `twilio_code = ` + args.add(f.TwilioCode) + `::integer` })
 	and(f.ForPerson, func() string { return `state = 'uncertain' AND ` + results.ForPerson })
+	and(f.Setup != "", func() string {
+		return `EXISTS (SELECT FROM outbox_setups s WHERE s.id = outbox.id AND s.` + f.Setup.said() + `)`
+	})
 	and(f.OlderThan != 0, func() string { return `received_at < ` + now + ` - ` + args.add(f.OlderThan) + `::interval` })
 	and(!f.ReceivedAfter.IsZero(), func() string { return `received_at >= ` + args.add(f.ReceivedAfter) + `::timestamptz` })
 	and(!f.ReceivedBefore.IsZero(), func() string { return `received_at < ` + args.add(f.ReceivedBefore) + `::timestamptz` })

@@ -43,7 +43,11 @@ const manyRows = `
 	INSERT INTO outbox_acts (who, why, act, request_id, was) SELECT 'ann', 'a test', CASE WHEN n % 1000 = 0 THEN 'hold' ELSE 'cancel' END, n, '' FROM generate_series(1, 20000) AS n;
 	INSERT INTO outbox_minutes SELECT date_trunc('minute', now()) - n * interval '1 minute', 'crm', 'created', 1 FROM generate_series(1, 10000) AS n;
 	INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error) SELECT 'malformed', 's', n, now(), 's', 'crm', '{}', '', 'no' FROM generate_series(1, 5000) AS n;
-	ANALYZE outbox_acts, outbox_minutes, outbox_malformed`
+	INSERT INTO outbox_setups (id, created_at, word, error_kind, why, due_at, decided_at, published_at)
+	SELECT id, settled_at, word, CASE WHEN word = 'setup_failed' THEN 'no_customer' END, CASE WHEN word = 'setup_failed' THEN 'x' END,
+	       CASE WHEN word IS NULL THEN settled_at END, CASE WHEN word IS NOT NULL THEN settled_at END, CASE WHEN word IS NOT NULL THEN settled_at END
+	  FROM outbox, LATERAL (SELECT CASE WHEN id % 50 = 1 THEN 'setup_failed' WHEN id < 29900 THEN 'confirmed' END AS word) AS w WHERE state = 'created';
+	ANALYZE outbox_acts, outbox_minutes, outbox_malformed, outbox_setups`
 
 // TestReadPlans: every question is answered from the indexes that are meant for it, with the settings of the pool for people
 // and with those of the loops.
@@ -96,11 +100,13 @@ func TestReadPlans(t *testing.T) {
 		{name: "rejected of late", uses: "outbox_failed", alone: true, sorted: true},
 		{name: "of late", uses: "outbox_prune outbox_publish", alone: true, sorted: true},
 		{name: "named", uses: "request_id_is_unique"},
+		{name: "set-up failed", uses: "outbox_pkey outbox_setups_failed", sorted: true},
+		{name: "set-up waiting", uses: "outbox_pkey outbox_setups_due"},
 	} {
 		w := map[string]Filter{
 			"pending": {State: request.Pending, Source: "crm"}, "sending": {State: request.Sending}, "uncertain": {State: request.Uncertain}, "for a person": {ForPerson: true},
 			"created": {State: request.Created, Source: "shop"}, "rejected": {State: request.Rejected, TwilioCode: 20001}, "rejected of late": {State: request.Rejected, Since: 48 * time.Hour},
-			"of late": {Since: 48 * time.Hour}, "named": {RequestIDs: []string{"1", "2"}},
+			"of late": {Since: 48 * time.Hour}, "named": {RequestIDs: []string{"1", "2"}}, "set-up failed": {Setup: SetupFailed}, "set-up waiting": {Setup: SetupWaiting},
 		}[walk.name].walk()
 		at := place{ID: 20000}
 		if w.settled {

@@ -59,6 +59,10 @@ func (f Filter) walk() walk {
 		if f.State == request.Uncertain {
 			f.State = ""
 		}
+	case f.Setup == SetupFailed || f.Setup == SetupWaiting: // few; the index of what failed has them in the order of the walk
+		w.unordered, w.parts = f.Setup == SetupWaiting, []string{`id IN (SELECT id FROM outbox_setups WHERE ` + f.Setup.said() + `)`}
+		w.after, w.before, w.olderThan = f.ReceivedAfter, f.ReceivedBefore, f.OlderThan
+		f.Setup = ""
 	case f.State == request.Pending:
 		w.unordered, w.parts = true, []string{`state = 'pending' AND attempt = 0`, `state = 'pending' AND attempt > 0`}
 		w.partsOrder = ` ORDER BY priority DESC, due_at DESC, id DESC`

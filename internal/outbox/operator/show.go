@@ -69,6 +69,7 @@ type Detail struct {
 	Repeats           int             `json:"repeats"`
 	History           []History       `json:"history"`
 	Acts              []Done          `json:"acts"`
+	Setup             *Setup          `json:"setup"` // nil: it is not created, or CONFIRM was off
 }
 
 // WaitsForPerson says whether an uncertain request waits for a person. Lookups may go on all the same.
@@ -119,6 +120,9 @@ func (d *Detail) read(ctx context.Context, tx pgx.Tx, requestID string) error {
 		       twilio_request_id, outcome, error, applied
 		  FROM outbox_attempts WHERE outbox_id = $1 ORDER BY id`, id)
 	if err != nil {
+		return err
+	}
+	if d.Setup, err = readSetup(ctx, tx, id); err != nil {
 		return err
 	}
 	d.Acts, err = rowsOf[Done](ctx, tx, `SELECT `+doneColumns+` FROM outbox_acts WHERE request_id = $1 ORDER BY id`, requestID)
