@@ -35,7 +35,6 @@ type Config struct {
 	RequestsConsumer string `envconfig:"REQUESTS_CONSUMER" default:"interaction-worker" doc:"durable consumer, shared by all replicas"`
 	ResultsStream    string `envconfig:"RESULTS_STREAM" default:"INTERACTION_RESULTS" doc:"stream that results are published to"`
 	ResultsSubject   string `envconfig:"RESULTS_SUBJECT" default:"interactions.results" doc:"prefix of their subjects; outcome and source follow"`
-	ServiceSubject   string `envconfig:"SERVICE_SUBJECT" default:"interactions" doc:"prefix of the subjects on which senders ask and cancel; status or cancel and the source follow. Empty: none"`
 	CreateStreams    bool   `envconfig:"CREATE_STREAMS" default:"false" doc:"create the two streams when they are missing, also while it runs"`
 
 	TwilioAccountSID sid    `envconfig:"TWILIO_ACCOUNT_SID" doc:"account sid; goes with TWILIO_AUTH_TOKEN"`
@@ -68,6 +67,7 @@ type Config struct {
 	AdminToken     Secret `envconfig:"ADMIN_TOKEN" doc:"may act on the page and the API; without it both are off"`
 	AdminReadToken Secret `envconfig:"ADMIN_READ_TOKEN" doc:"may look only"`
 	TrustedProxies string `envconfig:"TRUSTED_PROXIES" doc:"addresses and prefixes from which X-Forwarded-User and X-Forwarded-Groups count, comma-separated"`
+	ServiceSubject string `envconfig:"SERVICE_SUBJECT" default:"interactions" doc:"prefix of the subjects on which senders ask and cancel; status or cancel and the source follow. Empty: none"`
 	LogLevel       string `envconfig:"LOG_LEVEL" default:"info" doc:"debug, info, warn or error; to standard error"`
 	LogFormat      string `envconfig:"LOG_FORMAT" default:"json" doc:"json or text"`
 }
@@ -191,12 +191,13 @@ func (c Config) faults() []error {
 	want(!subjects || !strings.HasPrefix(requests, results) && !strings.HasPrefix(results, requests),
 		"REQUESTS_SUBJECT=%s and RESULTS_SUBJECT=%s must not lie within each other: results would come back as requests, without end", c.RequestsSubject, c.ResultsSubject)
 	if fits("SERVICE_SUBJECT", c.ServiceSubject) && subjects && c.ServiceSubject != "" {
-		for _, kind := range senders.Kinds {
-			asked := c.ServiceSubject + "." + kind.String() + "."
-			for _, s := range [][2]string{{"REQUESTS_SUBJECT", requests}, {"RESULTS_SUBJECT", results}} {
-				want(!strings.HasPrefix(asked, s[1]) && !strings.HasPrefix(s[1], asked),
-					"SERVICE_SUBJECT=%s and %s=%s must not lead to the same subjects: the stream would take the questions of senders", c.ServiceSubject, s[0], strings.TrimSuffix(s[1], "."))
+		for _, s := range [][2]string{{"REQUESTS_SUBJECT", requests}, {"RESULTS_SUBJECT", results}} {
+			meets := func(kind senders.Kind) bool {
+				asked := c.ServiceSubject + "." + kind.String() + "."
+				return strings.HasPrefix(asked, s[1]) || strings.HasPrefix(s[1], asked)
 			}
+			want(!slices.ContainsFunc(senders.Kinds[:], meets),
+				"SERVICE_SUBJECT=%s and %s=%s must not lead to the same subjects: the stream would take the questions of senders", c.ServiceSubject, s[0], strings.TrimSuffix(s[1], "."))
 		}
 	}
 	fits("REQUESTS_STREAM", c.RequestsStream)

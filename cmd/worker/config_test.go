@@ -33,7 +33,7 @@ var defaults = [][2]string{
 	{"LOOKUP_ATTRIBUTE", "interaction_request"}, {"LOOKUP_SETTLE", "60s"}, {"UNCERTAIN_POLICY", "hold"},
 	{"CONFIRM", "false"}, {"CONFIRM_RATE", "5"},
 	{"RETENTION", "720h"}, {"SHUTDOWN_GRACE", "30s"}, {"ADMIN_ADDR", ":8080"}, {"ADMIN_TOKEN", ""},
-	{"ADMIN_READ_TOKEN", ""}, {"TRUSTED_PROXIES", ""},
+	{"ADMIN_READ_TOKEN", ""}, {"TRUSTED_PROXIES", ""}, {"SERVICE_SUBJECT", "interactions"},
 	{"LOG_LEVEL", "info"}, {"LOG_FORMAT", "json"},
 }
 
@@ -110,6 +110,9 @@ func TestFaults(t *testing.T) {
 		{"RESULTS_SUBJECT", "interactions.requests", "REQUESTS_SUBJECT=interactions.requests and RESULTS_SUBJECT=interactions.requests must not lie within each other: results would come back as requests, without end"},
 		{"RESULTS_SUBJECT", "interactions.requests.results", "REQUESTS_SUBJECT=interactions.requests and RESULTS_SUBJECT=interactions.requests.results must not lie within each other: results would come back as requests, without end"},
 		{"REQUESTS_SUBJECT", "interactions.results.again", "REQUESTS_SUBJECT=interactions.results.again and RESULTS_SUBJECT=interactions.results must not lie within each other: results would come back as requests, without end"},
+		{"SERVICE_SUBJECT", "interactions.requests", "SERVICE_SUBJECT=interactions.requests and REQUESTS_SUBJECT=interactions.requests must not lead to the same subjects: the stream would take the questions of senders"},
+		{"RESULTS_SUBJECT", "interactions.status.x", "SERVICE_SUBJECT=interactions and RESULTS_SUBJECT=interactions.status.x must not lead to the same subjects: the stream would take the questions of senders"},
+		{"SERVICE_SUBJECT", "a.*", "SERVICE_SUBJECT is not a subject of plain tokens (its value is not shown)"},
 		{"REQUESTS_STREAM", "A.B", "REQUESTS_STREAM may have letters, digits, _ and - only (its value is not shown)"},
 		{"REQUESTS_SUBJECT", "a.>", "REQUESTS_SUBJECT is not a subject of plain tokens (its value is not shown)"},
 		{"RESULTS_SUBJECT", "a..b", "RESULTS_SUBJECT is not a subject of plain tokens (its value is not shown)"},
