@@ -63,7 +63,7 @@ func TestMalformed(t *testing.T) {
 		t.Fatalf("%v, %q, %v", rest, next, err)
 	}
 	m, err := s.desk.MalformedMessage(t.Context(), rest[1].ID)
-	if err != nil || m.Malformed.Error != "no" || string(m.Headers) != `{"X": ["<b>", "2"]}` || string(m.Raw) != "\x00\xff<" {
+	if err != nil || m.Error != "no" || string(m.Headers) != `{"X": ["<b>", "2"]}` || string(m.Raw) != "\x00\xff<" {
 		t.Errorf("%+v, %v", m, err)
 	}
 	if _, err := s.desk.MalformedMessage(t.Context(), 4711); !errors.Is(err, operator.ErrUnknown) {

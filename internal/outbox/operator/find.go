@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/jackc/pgx/v5"
 
@@ -140,7 +141,7 @@ func hasAttribute(attributes []byte, name, value string) bool {
 func longestWord(text string) string {
 	var longest string
 	for word := range strings.FieldsFuncSeq(text, func(r rune) bool {
-		return !('0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z')
+		return r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r)
 	}) {
 		if len(word) > len(longest) {
 			longest = word

@@ -31,8 +31,9 @@ type Page struct {
 }
 
 const (
-	// ListMost is how many requests a page has when it is not told, and ListLimit how many it has at most.
-	ListMost  = 100
+	// ListMost is how many requests a page has when it is not told.
+	ListMost = 100
+	// ListLimit is how many requests a page has at most.
 	ListLimit = 1000
 )
 
@@ -40,7 +41,7 @@ const (
 // the clock of Postgres went back may stand in the wrong place. It fails with ErrCursor.
 func (desk *Desk) Requests(ctx context.Context, q Query) (Page, error) {
 	began := time.Now()
-	w := q.Filter.walk()
+	w := q.walk()
 	page := Page{Rows: []Row{}, BySettled: w.settled}
 	err := desk.read(ctx, "requests", func(tx pgx.Tx) error {
 		at, err := w.readCursor(q.Cursor)

@@ -202,9 +202,10 @@ func (s *search) run(ctx context.Context, tx pgx.Tx, at place, page *Page) error
 	}
 	size := s.limit + 1
 	if s.row != always || s.pick != nil || s.inIndex != "" {
-		size = min(10*size, chunkMost) // most of them may not match
+		size = 10 * size // most of them may not match
 	}
 	for ; ; size = chunkMost {
+		size = min(size, chunkMost, s.most-page.Searched)
 		sql, args := s.candidates(at, least, size)
 		chunk, err := rowsOf[place](ctx, tx, sql, args...)
 		if err != nil {

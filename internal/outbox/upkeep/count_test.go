@@ -153,7 +153,7 @@ func TestCountWaits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer elsewhere.Rollback(t.Context()) //nolint:errcheck // the test is over
+	defer elsewhere.Rollback(t.Context())
 	pgtest.Exec(t, elsewhere, `INSERT INTO outbox_acts (who, why, act, was) VALUES ('ann', 'a test', 'hold', 'open')`)
 	open, err := r.pool.Begin(t.Context())
 	if err != nil {
@@ -172,7 +172,7 @@ func TestCountWaits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer later.Rollback(t.Context()) //nolint:errcheck // the test is over
+	defer later.Rollback(t.Context())
 	r.settle(later, "crm", "created", 0, 1)
 	if err := open.Commit(t.Context()); err != nil {
 		t.Fatal(err)
