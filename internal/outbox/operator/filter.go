@@ -64,11 +64,11 @@ func (f Filter) where(args *params, shown *preview) string {
 			all = append(all, condition())
 		}
 	}
-	and(f.RequestIDs != nil, func() string { return `request_id = ANY (` + args.add(f.RequestIDs) + `::text[])` })
+	and(f.RequestIDs != nil, func() string { return oneOf(args, f.RequestIDs) })
 	and(f.State != "", func() string { return inState(f.State) })
-	and(f.Source != "", func() string { return `source = ` + args.add(f.Source) + `::text` })
+	and(f.Source != "", func() string { return is(args, `source`, f.Source) })
 	and(f.askedBy != "", func() string { return askedFor(args.add(f.askedBy)) })
-	and(f.ErrorKind != "", func() string { return `error_kind = ` + args.add(f.ErrorKind) + `::text` })
+	and(f.ErrorKind != "", func() string { return is(args, `error_kind`, f.ErrorKind) })
 	and(f.HTTPStatus != 0, func() string { return `http_status = ` + args.add(f.HTTPStatus) + `::integer` })
 	and(f.TwilioCode != 0, func() string { return `twilio_code = ` + args.add(f.TwilioCode) + `::integer` })
 	and(f.ForPerson, func() string { return `state = 'uncertain' AND ` + results.ForPerson })
@@ -80,6 +80,22 @@ func (f Filter) where(args *params, shown *preview) string {
 	and(!f.ReceivedBefore.IsZero(), func() string { return `received_at < ` + args.add(f.ReceivedBefore) + `::timestamptz` })
 	and(f.Since != 0, func() string { return settledWithin(args, now, f.Since) })
 	return strings.Join(all, " AND ")
+}
+
+// unstorable says that no column can have a text. Postgres would refuse the question.
+func unstorable(text string) bool { return request.Text(text) != text }
+
+// is is the condition that a column has a text.
+func is(args *params, column, text string) string {
+	if unstorable(text) {
+		return `false`
+	}
+	return column + ` = ` + args.add(text) + `::text`
+}
+
+// oneOf is the condition that a request has one of these ids.
+func oneOf(args *params, ids []string) string {
+	return `request_id = ANY (` + args.add(slices.DeleteFunc(slices.Clone(ids), unstorable)) + `::text[])`
 }
 
 // settledWithin is true of what settled within a time before now.

@@ -41,6 +41,9 @@ func (desk *Desk) Find(ctx context.Context, text, cursor string) (Found, error) 
 		if err != nil {
 			return err
 		}
+		if unstorable(text) {
+			return nil
+		}
 		if cursor == "" {
 			rows, err := named(ctx, tx, text)
 			if err != nil {

@@ -57,6 +57,8 @@ func TestFind(t *testing.T) {
 		{"=Ada", operator.AsRequestID, ""},
 		{"", operator.AsRequestID, ""},
 		{"nobody", operator.AsRequestID, ""},
+		{"a\x00=b", operator.AsRequestID, ""},
+		{"name=\xff", operator.AsRequestID, ""},
 	} {
 		found, err := s.desk.Find(t.Context(), tt.text, "")
 		if err != nil || found.As != tt.as || ids(found.Rows) != tt.want || found.Next != "" || found.SearchedTo != nil {

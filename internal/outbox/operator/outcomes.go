@@ -42,8 +42,12 @@ const (
 	holdsMost = 500
 )
 
-// Outcomes gives the minutes since so long ago.
+// outcomesMost is how far back minutes are kept.
+const outcomesMost = 7 * 24 * time.Hour
+
+// Outcomes gives the minutes since so long ago, at most those of a week.
 func (desk *Desk) Outcomes(ctx context.Context, since time.Duration) (o Outcomes, err error) {
+	since = min(since, outcomesMost)
 	err = desk.read(ctx, "outcomes", func(tx pgx.Tx) error {
 		var from time.Time
 		if err := tx.QueryRow(ctx, `SELECT until, now(), date_trunc('minute', now() - $1::interval) FROM outbox_counted`, since).Scan(&o.Until, &o.Now, &from); err != nil {

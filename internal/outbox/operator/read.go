@@ -26,6 +26,9 @@ func (desk *Desk) read(ctx context.Context, step string, ask func(tx pgx.Tx) err
 // unread names the question that failed. It says ErrTooSlow where Postgres has cut the statement for its time, or where
 // the context has ended in the middle of it, or in the line for a connection.
 func unread(step string, err error) error {
+	if errors.Is(err, ErrCursor) {
+		return ErrCursor
+	}
 	var pg *pgconn.PgError
 	var away *pgconn.ConnectError
 	cut := errors.As(err, &pg) && pg.Code == "57014"

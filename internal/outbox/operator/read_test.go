@@ -88,3 +88,14 @@ func TestTooSlow(t *testing.T) {
 		t.Errorf("without a server: %v", err)
 	}
 }
+
+// TestUnstorable: an id that no request can have is that of none.
+func TestUnstorable(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	for _, id := range []string{"a\x00", "\xff"} {
+		if _, err := s.desk.Show(t.Context(), id); !errors.Is(err, operator.ErrUnknown) {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+}

@@ -48,7 +48,7 @@ func (desk *Desk) Requests(ctx context.Context, q Query) (Page, error) {
 		if err != nil {
 			return err
 		}
-		s := search{walk: w, most: searchMost, until: began.Add(searchFor), limit: min(cmp.Or(q.Limit, ListMost), ListLimit)}
+		s := search{walk: w, most: searchMost, until: began.Add(searchFor), limit: min(max(cmp.Or(q.Limit, ListMost), 1), ListLimit)}
 		return s.run(ctx, tx, at, &page)
 	})
 	return page, err

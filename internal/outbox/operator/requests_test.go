@@ -87,6 +87,9 @@ func TestRequestsPages(t *testing.T) {
 		{"cancelled", operator.Filter{State: request.Cancelled}, ""},
 		{"named", operator.Filter{RequestIDs: []string{"f-2", "nobody", "a-3", "f-1"}}, "f-2 f-1 a-3"},
 		{"for a person", operator.Filter{ForPerson: true}, ""},
+		{"named with what no id can have", operator.Filter{RequestIDs: []string{"a-3\x00", "\xff", "f-1"}}, "f-1"},
+		{"of a source that none can have", operator.Filter{Source: "\x00"}, ""},
+		{"of a kind that none can have", operator.Filter{State: request.Rejected, ErrorKind: "\xff"}, ""},
 	} {
 		for _, size := range []int{1, 3, 20, 1000} {
 			if got := pages(t, s, operator.Query{Filter: func(f operator.Filter) operator.Filter { f.Limit = size; return f }(tt.f)}); got != tt.want {

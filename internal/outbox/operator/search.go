@@ -51,7 +51,7 @@ func (f Filter) walk() walk {
 	w := walk{}
 	switch final := f.State.Final(); {
 	case f.RequestIDs != nil:
-		w.unordered, w.parts = true, []string{`request_id = ANY (` + w.args.add(f.RequestIDs) + `::text[])`}
+		w.unordered, w.parts = true, []string{oneOf(&w.args, f.RequestIDs)}
 		f.RequestIDs = nil
 	case f.ForPerson:
 		w.unordered, w.parts = true, []string{`state = 'uncertain' AND ` + results.ForPerson}

@@ -89,7 +89,12 @@ func (d Detail) NotBefore() time.Time {
 // Show reads one request with its history and what people did to it.
 func (desk *Desk) Show(ctx context.Context, requestID string) (Detail, error) {
 	var d Detail
-	err := desk.read(ctx, "show", func(tx pgx.Tx) error { return d.read(ctx, tx, requestID) })
+	err := desk.read(ctx, "show", func(tx pgx.Tx) error {
+		if unstorable(requestID) {
+			return pgx.ErrNoRows
+		}
+		return d.read(ctx, tx, requestID)
+	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return d, ErrUnknown
 	}
