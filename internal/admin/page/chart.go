@@ -67,7 +67,7 @@ func newChart(name string, width float64, tickEvery int, minutes []minute, holds
 				n += part.n
 			}
 		}
-		if m.From.Minute()%tickEvery == 0 {
+		if m.From.Minute()%tickEvery == 0 && x < c.right-36 { // a label has to fit
 			c.Ticks = append(c.Ticks, tick{px(x), m.From.UTC().Format("15:04")})
 		}
 	}
@@ -82,12 +82,12 @@ func newChart(name string, width float64, tickEvery int, minutes []minute, holds
 	return c
 }
 
-// nice is the smallest of 1, 2, 4, 6, 8, 10, 20, 40, ... that is not below n.
+// nice is the smallest round number that is not below n. Half of it is whole, but for 1.
 func nice(n int64) int64 {
 	for unit := int64(1); ; unit *= 10 {
-		for _, f := range []int64{1, 2, 4, 6, 8} {
-			if f*unit >= n {
-				return f * unit
+		for _, tenths := range []int64{10, 12, 16, 20, 30, 40, 60, 80} {
+			if round := tenths * unit / 10; round >= n && (round%2 == 0 || round == 1) {
+				return round
 			}
 		}
 	}
@@ -95,8 +95,8 @@ func nice(n int64) int64 {
 
 // gridAt are the numbers at which a line stands.
 func gridAt(scale int64) []int64 {
-	if scale%2 == 0 {
-		return []int64{0, scale / 2, scale}
+	if scale == 1 {
+		return []int64{0, 1}
 	}
-	return []int64{0, scale}
+	return []int64{0, scale / 2, scale}
 }

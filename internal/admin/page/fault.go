@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"flexworker/internal/admin/access"
+	"flexworker/internal/database"
 	"flexworker/internal/outbox/operator"
 )
 
@@ -45,6 +46,10 @@ func (v *visit) fault(err error) {
 	case errors.Is(err, operator.ErrTooSlow), errors.Is(err, context.DeadlineExceeded):
 		_ = v.plain(http.StatusServiceUnavailable, "That took too long", "Postgres took too long, and the question was given up so that the workers are not held up. Try again, or narrow it down.")
 	default:
+		if holders := v.heldBy(err); holders != "" {
+			_ = v.plain(http.StatusServiceUnavailable, "Another session holds a lock", "Nothing was changed. It waited for "+holders+". Ask the owner of that session, or end it, and try again.")
+			return
+		}
 		v.page.Log.Warn("the page could not answer", "path", v.r.URL.Path, "error", err)
 		said := []string{"Something went wrong, and the worker's log says what. If you did something, look whether it was done before you do it again: Acts lists it."}
 		if s := v.page.Standing(v.ctx()); !s.Word.Ready() {
@@ -52,6 +57,17 @@ func (v *visit) fault(err error) {
 		}
 		_ = v.plain(http.StatusServiceUnavailable, "That did not work", said...)
 	}
+}
+
+// heldBy are the sessions that kept something waiting for a lock; "": err is not about that, or they cannot be named.
+func (v *visit) heldBy(err error) string {
+	if v.desk == nil {
+		return ""
+	}
+	if holders := v.desk.WhoHolds(v.ctx(), err); len(holders) > 0 {
+		return line(database.Named(holders))
+	}
+	return ""
 }
 
 // errTold is returned where the answer has been given already.

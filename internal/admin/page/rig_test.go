@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -49,7 +50,8 @@ type rig struct {
 	log    *lines
 	reads  *atomic.Int64 // how often the page read what it keeps for all
 
-	standing gate.Standing // of its worker; set before it is asked
+	trusted  []netip.Prefix // proxies that say who somebody is
+	standing gate.Standing  // of its worker; set before it is asked
 }
 
 // newRig serves the page. prefix is a path that a proxy puts before it; "": none.
@@ -77,8 +79,9 @@ func (r *rig) serve(t testing.TB, prefix string, desk *operator.Desk) *rig {
 	log := slog.New(slog.NewTextHandler(r.log, nil))
 	ctx := context.WithoutCancel(t.Context())
 	r.page = page.NewTested(page.Config{
-		Access: access.New(access.Config{Token: func() string { return actToken }, ReadToken: func() string { return lookToken }, Log: log}),
-		Desk:   desk,
+		Access: access.New(access.Config{Token: func() string { return actToken }, ReadToken: func() string { return lookToken },
+			Trusted: r.trusted, Log: log}),
+		Desk: desk,
 		Backlog: func() ([]operator.Backlog, time.Time) {
 			r.reads.Add(1)
 			backlog, err := desk.For(operator.Caller{Right: operator.MayLook}).Backlog(ctx)
@@ -103,6 +106,14 @@ func (r *rig) serve(t testing.TB, prefix string, desk *operator.Desk) *rig {
 	})
 	r.url = server.URL + prefix + "/"
 	return r
+}
+
+// trusting is the same rig with a page that believes a proxy on this machine.
+func (r *rig) trusting(t testing.TB) *rig {
+	t.Helper()
+	other := *r
+	other.trusted = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+	return other.serve(t, "", r.desk)
 }
 
 // lines is a log that may be read while it is written.

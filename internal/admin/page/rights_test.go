@@ -109,6 +109,29 @@ func TestMayLook(t *testing.T) {
 	}
 }
 
+// TestNoRight: whoever a proxy lets in without a group that counts is shown nothing, also of what is in memory already.
+func TestNoRight(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "").trusting(t)
+	r.stage(t)
+	r.signIn(t, lookToken, "grace").get("")
+	r.page.Stay()
+	p := r.signIn(t, "", "")
+	for _, address := range []string{"", "decide", "decide?id=crm-4251-order", "requests", "requests?find=crm-4251-order", "request?id=crm-4251-order", "export", "acts", "malformed", "malformed?id=1", "fleet", "pulse", "pulse?id=crm-4251-order", "nothing?"} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("X-Forwarded-User", "eve")
+		request.Header.Set("X-Forwarded-Groups", "others")
+		response, err := p.client.Do(request)
+		page, status := p.read(response, err)
+		if want := map[bool]int{false: http.StatusForbidden, true: http.StatusNotFound}[address == "nothing?"]; status != want || strings.Contains(page, "crm-") || strings.Contains(page, "worker-2") {
+			t.Errorf("%s: %d\n%s", address, status, page)
+		}
+	}
+}
+
 // TestLogin: what is wrong with a login is said, a wrong token is told nothing else, and nobody is led away from the page.
 func TestLogin(t *testing.T) {
 	t.Parallel()

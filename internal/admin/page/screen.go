@@ -136,6 +136,9 @@ func (v *visit) unread(err error) string {
 	case errors.Is(err, operator.ErrForbidden):
 		return "Your credential does not let you see this."
 	}
+	if holders := v.heldBy(err); holders != "" {
+		return "This could not be read: it waited for " + holders + "."
+	}
 	v.page.Log.Warn("a part of the page could not be read", "error", err)
 	standing := v.page.Standing(v.ctx())
 	if !standing.Word.Ready() {

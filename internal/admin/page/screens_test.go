@@ -108,7 +108,7 @@ func TestKeyboard(t *testing.T) {
 	if at := evaluate[string](b, `document.activeElement.textContent`); at != "Hold the fleet" {
 		t.Fatalf("behind the navigation stands %q", at)
 	}
-	if outline := evaluate[string](b, `getComputedStyle(document.activeElement).outlineStyle`); outline != "solid" {
+	if outline := evaluate[string](b, `getComputedStyle(document.activeElement).outline`); !strings.Contains(outline, "solid 2px") {
 		t.Errorf("what has the focus is outlined %q", outline)
 	}
 	for _, keys := range []string{kb.Enter, kb.Tab, "too many duplicates", kb.Enter} {

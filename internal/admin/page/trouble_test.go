@@ -1,6 +1,7 @@
 package page_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -9,6 +10,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/operator"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/pgtest"
 )
 
@@ -40,17 +43,7 @@ func TestTooSlow(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
 	r.stage(t)
-	reads, err := pgxpool.ParseConfig(r.pool.Config().ConnString())
-	if err != nil {
-		t.Fatal(err)
-	}
-	reads.ConnConfig.RuntimeParams["statement_timeout"] = "100ms"
-	pool, err := pgxpool.NewWithConfig(t.Context(), reads)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	slow := r.serve(t, "", r.desk.ReadingFrom(pool))
+	slow := r.serve(t, "", r.desk.ReadingFrom(r.another(t, "statement_timeout", "100ms")))
 	p := slow.signIn(t, lookToken, "grace")
 	tx, err := r.pool.Begin(t.Context())
 	if err != nil {
@@ -80,6 +73,60 @@ func TestTooSlow(t *testing.T) {
 	}
 	if page, _ = p.get("requests?source=crm&state=rejected"); !strings.Contains(page, "crm-4221-order") {
 		t.Errorf("afterwards:\n%s", page)
+	}
+}
+
+// another is a pool on the same tables whose sessions have this setting.
+func (r *rig) another(t *testing.T, name, value string) *pgxpool.Pool {
+	t.Helper()
+	config, err := pgxpool.ParseConfig(r.pool.Config().ConnString())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.ConnConfig.RuntimeParams[name] = value
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// TestLocked: what waits for a lock says for whose, and that nothing was changed.
+func TestLocked(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
+	impatient := r.serve(t, "", operator.NewDesk(r.another(t, "lock_timeout", "300ms"), operator.Caller{}, nil))
+	p := impatient.signIn(t, actToken, "ada")
+	tx, err := r.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if err := tx.QueryRow(t.Context(), `WITH held AS MATERIALIZED (SELECT FROM outbox_gate FOR UPDATE) SELECT pg_backend_pid() FROM held`).Scan(&pid); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `LOCK TABLE outbox`); err != nil {
+		t.Fatal(err)
+	}
+	holder := fmt.Sprintf("pid %d", pid)
+	expect.Eventually(t, func() error { // a session is named once it has held its locks for a moment
+		page, status := p.get("requests")
+		if status != http.StatusOK || !strings.Contains(page, "it waited for "+holder) {
+			return fmt.Errorf("%d: %s", status, page)
+		}
+		return nil
+	})
+	page, status := p.post("hold", "why", "a test")
+	if status != http.StatusServiceUnavailable || !strings.Contains(page, "Nothing was changed. It waited for "+holder) {
+		t.Errorf("an act: %d\n%s", status, page)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.acts(t); got != "" {
+		t.Errorf("recorded: %s", got)
 	}
 }
 

@@ -146,7 +146,7 @@ func TestChart(t *testing.T) {
 	if newChart("none", 644, 10, nil, nil) != nil {
 		t.Error("a chart of nothing")
 	}
-	for n, want := range map[int64]int64{0: 1, 1: 1, 2: 2, 3: 4, 7: 8, 9: 10, 11: 20, 59: 60, 150: 200, 999: 1000} {
+	for n, want := range map[int64]int64{0: 1, 1: 1, 2: 2, 3: 4, 5: 6, 7: 8, 9: 10, 11: 12, 59: 60, 131: 160, 170: 200, 999: 1000} {
 		if got := nice(n); got != want {
 			t.Errorf("nice(%d) is %d, want %d", n, got, want)
 		}
