@@ -24,7 +24,7 @@ var defaults = [][2]string{
 	{"DATABASE_URL", ""}, {"MIGRATE", "true"},
 	{"NATS_URL", "nats://127.0.0.1:4222"}, {"NATS_CREDS_FILE", ""}, {"NATS_CA_FILE", ""}, {"NATS_CERT_FILE", ""}, {"NATS_KEY_FILE", ""},
 	{"REQUESTS_STREAM", "INTERACTION_REQUESTS"}, {"REQUESTS_SUBJECT", "interactions.requests"}, {"REQUESTS_CONSUMER", "interaction-worker"},
-	{"RESULTS_STREAM", "INTERACTION_RESULTS"}, {"RESULTS_SUBJECT", "interactions.results"}, {"SERVICE_SUBJECT", "interactions"}, {"CREATE_STREAMS", "false"},
+	{"RESULTS_STREAM", "INTERACTION_RESULTS"}, {"RESULTS_SUBJECT", "interactions.results"}, {"CREATE_STREAMS", "false"},
 	{"TWILIO_ACCOUNT_SID", ""}, {"TWILIO_AUTH_TOKEN", ""}, {"TWILIO_API_KEY", ""}, {"TWILIO_API_SECRET", ""},
 	{"FLEX_URL", "https://flex-api.twilio.com"}, {"TASKROUTER_URL", "https://taskrouter.twilio.com"},
 	{"FLEX_INSECURE_HTTP", "false"},
