@@ -91,7 +91,7 @@ func queueAt(m *moment, d operator.Detail) queue {
 	}
 	ids, count := m.undecided()
 	if at := slices.Index(ids, d.RequestID); at >= 0 {
-		q.Place = fmt.Sprintf("%d of %s that wait for a person, the longest waiting first.", at+1, count)
+		q.Place = fmt.Sprintf("%d of %s that wait for a person, the oldest first.", at+1, count)
 		ids = ids[at+1:]
 	}
 	if len(ids) > 0 {

@@ -1,6 +1,7 @@
 package page_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -169,4 +170,29 @@ func tagIn(t testing.TB, p *person, id string) string {
 		t.Fatalf("there is no form:\n%s", page)
 	}
 	return tag
+}
+
+// TestDecideBehindResults: requests that wait for a person are found, however many results wait to be published before them.
+func TestDecideBehindResults(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	for n := range 30 {
+		r.add(t, "crm", fmt.Sprint("result-", n), "Ada Lovelace", uint64(n+1))
+	}
+	pgtest.Exec(t, r.pool, `UPDATE outbox SET state = 'expired', due_at = NULL, error_kind = 'expired', settled_at = now() - interval '1 hour'`)
+	for n := range 3 {
+		id := fmt.Sprint("uncertain-", n)
+		r.add(t, "crm", id, "Ada Lovelace", uint64(100+n))
+		r.uncertain(t, id, true)
+	}
+	p := r.signIn(t, lookToken, "grace")
+	page, _ := p.get("decide")
+	for _, want := range []string{"uncertain-0", "1 of 3 that wait for a person", `href="decide?id=uncertain-1"`} {
+		if !strings.Contains(page, want) {
+			t.Errorf("it does not say %q:\n%s", want, page)
+		}
+	}
+	if page, _ = p.get("decide?id=uncertain-2"); !strings.Contains(page, "3 of 3 that wait for a person") || strings.Contains(page, "The next one") {
+		t.Errorf("the last:\n%s", page)
+	}
 }

@@ -74,7 +74,7 @@ type message struct {
 
 type header struct{ Name, Value string }
 
-// oneMalformed shows one message. open: with its bytes and the values of its headers.
+// oneMalformed shows one message. open: with its bytes.
 func (v *visit) oneMalformed(id int64, open bool) error {
 	m, err := v.desk.MalformedMessage(v.ctx(), id)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +24,8 @@ const (
 	freshFor = 2 * time.Second
 	// watchFor is how long a request is read beside the others after somebody asked for its mark.
 	watchFor = 15 * time.Second
+	// decidingMost is how many of the requests that wait for a decision are kept in mind.
+	decidingMost = 50
 	// watchMost bounds how many requests are read beside each other.
 	watchMost = 500
 )
@@ -31,6 +34,7 @@ const (
 type moment struct {
 	read     time.Time // by this process's clock
 	now      operator.Now
+	deciding operator.Page // requests that wait for a decision, the newest first
 	outcomes operator.Outcomes
 	backlog  []operator.Backlog
 	counted  time.Time
@@ -100,12 +104,16 @@ func (p *Page) read(ctx context.Context, desk *operator.Desk) *moment {
 	m := &moment{read: time.Now(), marks: map[string]string{}}
 	m.backlog, m.counted = p.Backlog()
 	m.now, m.nowErr = desk.Now(ctx)
+	if m.nowErr == nil {
+		m.deciding, m.nowErr = desk.Requests(ctx, operator.Query{Filter: operator.Filter{ForPerson: true, Limit: decidingMost}})
+	}
 	m.outcomes, m.outcomesErr = desk.Outcomes(ctx, time.Hour)
 	newest, err := desk.Newest(ctx)
 	n := m.now
 	m.marks["gate"] = hash(n.Gate.State, n.Gate.Rate, n.Gate.HeldSince, n.Gate.Reason, n.Gate.ChangedBy, n.Gate.ChangedAt, m.gateErr())
 	m.marks["fleet"] = hash(standings(n.Fleet), n.Fleet.Differences, n.Fleet.Rate, n.Fleet.RateBy, m.gateErr())
-	m.marks["attention"] = hash(n.Attention, n.Waiting, m.nowErr)
+	ids, count := m.undecided()
+	m.marks["attention"] = hash(n.Attention, n.Waiting, ids, count, m.nowErr)
 	m.marks["failures"] = hash(n.Failing)
 	m.marks["locks"] = hash(len(n.Holders))
 	m.marks["backlog"] = hash(m.counted)
@@ -180,18 +188,15 @@ func (m *moment) waiting() string {
 	}
 }
 
-// undecided are the first of the requests that wait for a person's decision, and how many do; "": none.
+// undecided are requests that wait for a person's decision, the oldest first, and how many do; "": none.
 func (m *moment) undecided() (ids []string, count string) {
-	for _, a := range m.now.Attention {
-		if a.What == "request" {
-			ids = append(ids, a.ID)
-		}
+	for _, row := range slices.Backward(m.deciding.Rows) {
+		ids = append(ids, row.RequestID)
 	}
-	if len(ids) == 0 {
-		return nil, ""
+	if len(ids) > 0 {
+		count = strconv.Itoa(len(ids))
 	}
-	count = strconv.Itoa(len(ids))
-	if m.now.Waiting > len(m.now.Attention) {
+	if m.deciding.Next != "" {
 		count += "+"
 	}
 	return ids, count

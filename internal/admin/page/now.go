@@ -49,7 +49,7 @@ func attentionOf(m *moment) (w waiting) {
 	w.Count = m.waiting()
 	for _, a := range m.now.Attention {
 		if len(w.Rows) == attentionShown {
-			w.More = "See all of them, one after the other"
+			w.More = "All requests that wait for a person"
 			break
 		}
 		row := attention{What: a.What, ID: a.ID, Source: a.Source, Since: a.Since}
