@@ -52,8 +52,11 @@ func (a *app) deskPool(ctx context.Context, timeout string, sessions func(*pgxpo
 
 // page is what people look at.
 func (a *app) page() http.Handler {
-	return page.New(page.Config{Access: a.access, Desk: a.desk, Backlog: a.counted, Standing: a.standing,
-		Worker: a.fleet.Name, Version: version, Log: a.log})
+	c := page.Config{Access: a.access, Desk: a.desk, Backlog: a.counted, Standing: a.standing, Worker: a.fleet.Name, Version: version, Log: a.log}
+	if a.confirmer != nil {
+		c.ConfirmOff = a.confirmer.Off
+	}
+	return page.New(c)
 }
 
 // api is what programs ask.

@@ -35,6 +35,11 @@ func TestFindRequest(t *testing.T) {
 		b.sees("#explanation", "It is created as "+sid)
 		b.sees("#timeline", "Attempt 1: created")
 	}
+	b.visit("request?id=shop-4204-survey")
+	b.sees("#explanation", "Its channel was not set up")
+	b.sees("#timeline", "Set-up: setup failed")
+	b.visit("request?id=crm-4233-reminder")
+	b.sees("#explanation", "Twilio's code 45004")
 	b.fill(".find input", "customerName=Ada Lovelace")
 	b.click(".find button")
 	b.sees("#list", "Found for")
@@ -62,7 +67,7 @@ func TestRetryMany(t *testing.T) {
 	if got := r.acts(t); strings.Contains(got, "put right") {
 		t.Fatalf("before it is confirmed: %s", got)
 	}
-	pgtest.Exec(t, r.pool, `UPDATE outbox SET state = 'rejected', error_kind = 'http_400', http_status = 400, twilio_code = 21211, attempt = 1, due_at = NULL, settled_at = clock_timestamp(), published_at = clock_timestamp()
+	pgtest.Exec(t, r.pool, `UPDATE outbox SET state = 'rejected', error_kind = 'http_400', http_status = 400, twilio_code = 45004, attempt = 1, due_at = NULL, settled_at = clock_timestamp(), published_at = clock_timestamp()
 		 WHERE request_id = 'crm-4257-refund' OR request_id = 'shop-4258-reminder'`)
 	b.click("#preview form button")
 	b.sees(".note", "Retry: 5 requests")

@@ -22,7 +22,7 @@ func (r *rig) everywhere(t testing.TB, text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pgtest.Exec(t, r.pool, `TRUNCATE outbox, outbox_attempts, outbox_acts, outbox_malformed, outbox_replicas RESTART IDENTITY`)
+	pgtest.Exec(t, r.pool, `TRUNCATE outbox, outbox_attempts, outbox_acts, outbox_malformed, outbox_replicas, outbox_setups RESTART IDENTITY`)
 	pgtest.Exec(t, r.pool, `
 		INSERT INTO outbox (request_id, source, state, attempt, request, response, warnings, error_kind, error_message, twilio_request_id, stream, stream_sequence, stream_time, lookup_key, lookup_attribute, task_sid,
 		       attempt_began_at, uncertain_since, for_person_since, due_at, settled_at, published_at, interaction_sid, resolved_by, leased_by, leased_until, received_at)
@@ -35,6 +35,9 @@ func (r *rig) everywhere(t testing.TB, text string) {
 		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, http_status, twilio_request_id, outcome, error, applied)
 		SELECT o.id, kind, 1, $1, now(), interval '1 second', 500, $1, $1, $1, kind = 'attempt' FROM outbox o, unnest(ARRAY['attempt', 'lookup']) AS kind`, text)
 	pgtest.Exec(t, r.pool, `INSERT INTO outbox_acts (who, why, act, request_id, was, attempt) SELECT $1, $1, 'retry', request_id, $1, 1 FROM outbox UNION ALL SELECT $1, $1, 'hold', NULL, $1, NULL::integer`, text)
+	pgtest.Exec(t, r.pool, `
+		INSERT INTO outbox_setups (id, created_at, channel_sid, channel_status, error_code, error_message, task_status, task_reason, word, error_kind, why, decided_at)
+		SELECT id, now(), $1, $1, 1, $1, $1, $1, 'setup_failed', $1, $1, now() FROM outbox WHERE state = 'created'`, text)
 	// Minutes have no text of others, and their number changes while a test runs.
 	pgtest.Exec(t, r.pool, `UPDATE outbox_counted SET until = date_trunc('minute', now()) - interval '2 hours'`)
 	headers, err := json.Marshal(map[string][]string{text: {text}})
@@ -52,7 +55,7 @@ func (r *rig) everywhere(t testing.TB, text string) {
 
 // screensOf are the addresses of the screens that show what everywhere wrote.
 func screensOf(text string) []string {
-	all := []string{"", "decide?id=" + url.QueryEscape(text+"3"), "requests", "requests?source=" + url.QueryEscape(text), "requests?kind=" + url.QueryEscape(text), "requests?find=" + url.QueryEscape(text), "acts", "malformed", "malformed?id=1", "fleet"}
+	all := []string{"", "decide?id=" + url.QueryEscape(text+"3"), "requests", "requests?source=" + url.QueryEscape(text), "requests?kind=" + url.QueryEscape(text), "requests?find=" + url.QueryEscape(text), "requests?setup=failed", "acts", "malformed", "malformed?id=1", "fleet"}
 	for _, n := range []string{"1", "2", "3", "4", "5", "6"} {
 		all = append(all, "request?id="+url.QueryEscape(text+n))
 	}

@@ -21,6 +21,8 @@ type Config struct {
 	Backlog func() ([]operator.Backlog, time.Time)
 	// Standing is what this worker says of itself. It answers also while Postgres does not.
 	Standing func(context.Context) gate.Standing
+	// ConfirmOff says whether the confirmation of set-ups has turned itself off. Nil: nobody has turned it on.
+	ConfirmOff func() (off bool, at time.Time)
 	// Worker is its name and Version that of its program.
 	Worker, Version string
 	Log             *slog.Logger

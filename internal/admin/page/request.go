@@ -44,13 +44,14 @@ func (v *visit) showRequest(id string, open bool) error {
 type explanation struct {
 	ID       string
 	State    request.State
-	Standing string // why it is where it is, and what comes next
+	Standing []string // why it is where it is, and what comes next
+	Codes    []string // what Twilio's codes mean
 	Story    []string
 	Commands []string
 }
 
 func (v *visit) explanation(ctx context.Context, d operator.Detail) (e explanation, err error) {
-	e = explanation{ID: d.RequestID, State: d.State}
+	e = explanation{ID: d.RequestID, State: d.State, Codes: d.Codes()}
 	text, err := v.desk.Explain(ctx, d.RequestID)
 	if err != nil {
 		return e, err
@@ -61,8 +62,13 @@ func (v *visit) explanation(ctx context.Context, d operator.Detail) (e explanati
 			e.Commands = append(e.Commands, command)
 			continue
 		}
-		e.Story, e.Standing = append(e.Story, line), line
+		e.Story = append(e.Story, line)
 	}
+	last := 1
+	if d.Setup != nil { // the last sentence is about its set-up
+		last = 2
+	}
+	e.Standing = e.Story[max(0, len(e.Story)-last):]
 	return e, nil
 }
 
@@ -153,6 +159,18 @@ func factsOf(d operator.Detail) struct {
 	say("Resolved by", d.ResolvedBy)
 	at("Settled", d.SettledAt)
 	at("Result acknowledged", d.PublishedAt)
+	if d.Setup != nil {
+		word := "not known yet"
+		if d.Setup.Word != nil {
+			word = *d.Setup.Word
+		}
+		say("Set-up", &word)
+		key("Channel", d.Setup.ChannelSID)
+		say("Channel's status", d.Setup.ChannelStatus)
+		number("Channel's error", d.Setup.ErrorCode)
+		say("Task's status", d.Setup.TaskStatus)
+	}
+	at("Erased", d.ErasedAt)
 	number("Priority", &d.Priority)
 	key("Workspace", d.Workspace)
 	say("Lookup attribute", d.LookupAttribute)

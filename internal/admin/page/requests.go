@@ -16,7 +16,7 @@ import (
 )
 
 // The names of what an address, or a form, says of a filter.
-var filterNames = []string{"state", "source", "kind", "status", "code", "age", "person"}
+var filterNames = []string{"state", "source", "kind", "status", "code", "age", "setup", "person"}
 
 // ages are the values of age, in the order of the form.
 var ages = []struct {
@@ -34,9 +34,12 @@ var ages = []struct {
 // filterOf reads a filter. fault says what cannot be read; then there is no filter.
 func filterOf(values url.Values) (f operator.Filter, fault string) {
 	f = operator.Filter{State: request.State(values.Get("state")), Source: strings.TrimSpace(values.Get("source")),
-		ErrorKind: strings.TrimSpace(values.Get("kind")), ForPerson: values.Get("person") != ""}
+		ErrorKind: strings.TrimSpace(values.Get("kind")), Setup: operator.SetupFilter(values.Get("setup")), ForPerson: values.Get("person") != ""}
 	if f.State != "" && !slices.Contains(request.States[:], f.State) {
 		return f, "There is no such state."
+	}
+	if f.Setup != "" && !slices.Contains(operator.SetupFilters[:], f.Setup) {
+		return f, "There is no such word of a set-up."
 	}
 	for name, into := range map[string]*int{"status": &f.HTTPStatus, "code": &f.TwilioCode} {
 		text := strings.TrimSpace(values.Get(name))
@@ -100,7 +103,7 @@ type option struct {
 }
 
 type filters struct {
-	States, Ages               []option
+	States, Ages, Setups       []option
 	Source, Kind, Status, Code string
 	Person, Any                bool
 }
@@ -110,6 +113,9 @@ func filtersOf(values url.Values) filters {
 		Person: values.Get("person") != "", Any: len(only(values)) > 0}
 	for _, s := range request.States {
 		f.States = append(f.States, option{string(s), string(s), string(s) == values.Get("state")})
+	}
+	for _, s := range operator.SetupFilters {
+		f.Setups = append(f.Setups, option{string(s), string(s), string(s) == values.Get("setup")})
 	}
 	for _, a := range ages {
 		f.Ages = append(f.Ages, option{a.value, a.name, a.value == values.Get("age")})

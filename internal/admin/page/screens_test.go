@@ -156,9 +156,11 @@ func TestFilter(t *testing.T) {
 	p := r.signIn(t, lookToken, "grace")
 	for query, want := range map[string]string{
 		"state=rejected&kind=http_404":          "crm-4221-order",
-		"status=400&code=21211":                 "crm-4233-reminder",
+		"status=400&code=45004":                 "crm-4233-reminder",
 		"age=within-1h&state=abandoned":         "shop-4240-callback",
 		"age=older-5m&state=uncertain":          "crm-4251-order",
+		"setup=failed":                          "shop-4204-survey",
+		"setup=nonsense":                        "There is no such word",
 		"person=true":                           "crm-4251-order",
 		"source=nobody":                         "No request matches",
 		"state=nonsense":                        "There is no such state",

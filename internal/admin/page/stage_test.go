@@ -87,6 +87,11 @@ func (r *rig) stage(t testing.TB) {
 		UPDATE outbox SET attempt = 1, state = 'created', interaction_sid = 'KD' || md5(request_id), task_sid = 'WT' || md5('t' || request_id), assignment_status = 'pending',
 		       resolved_by = 'response', due_at = NULL, received_at = now() - (62 - id) * interval '50 seconds', settled_at = now() - (62 - id) * interval '50 seconds' + interval '300 milliseconds',
 		       published_at = now() - (62 - id) * interval '50 seconds' + interval '350 milliseconds' WHERE id <= 48`)
+	pgtest.Exec(t, r.pool, `
+		INSERT INTO outbox_setups (id, created_at, checks, channel_sid, channel_status, word, error_kind, why, error_code, decided_at, published_at)
+		SELECT id, settled_at, CASE WHEN id = 5 THEN 4 ELSE 1 END, 'UO' || md5(request_id), CASE WHEN id = 5 THEN 'failed' ELSE 'active' END, CASE WHEN id = 5 THEN 'setup_failed' ELSE 'confirmed' END,
+		       CASE WHEN id = 5 THEN 'channel_failed' END, CASE WHEN id = 5 THEN 'Flex says that the channel has failed' END, CASE WHEN id = 5 THEN 63024 END, settled_at + interval '2 seconds', settled_at + interval '2 seconds'
+		  FROM outbox WHERE id <= 8`)
 	failed := func(first, last int, state, kind, message string, status, code any) {
 		pgtest.Exec(t, r.pool, `
 			UPDATE outbox SET attempt = 1, state = $3, error_kind = $4, error_message = $5, http_status = $6, twilio_code = $7, due_at = NULL, interaction_sid = NULL, resolved_by = NULL,
@@ -94,12 +99,12 @@ func (r *rig) stage(t testing.TB) {
 			       published_at = now() WHERE id BETWEEN $1 AND $2`, first, last, state, kind, message, status, code)
 	}
 	failed(20, 22, "rejected", "http_404", "The requested resource /Workflows was not found", 404, 20404)
-	failed(31, 35, "rejected", "http_400", "Address +1555010 is not a valid phone number", 400, 21211)
+	failed(31, 35, "rejected", "http_400", "Address +1555010 is not a valid phone number", 400, 45004)
 	failed(41, 41, "abandoned", "attempts_used_up", "10 of 10 attempts used up; the last: Flex answered 503", 503, nil)
 	failed(44, 44, "expired", "expired", "its expires_at passed while it was pending", nil, nil)
 	pgtest.Exec(t, r.pool, `
-		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, http_status, twilio_request_id, outcome, error, applied)
-		SELECT id, 'attempt', 1, 'worker-' || (1 + id % 3), received_at + interval '12 milliseconds', interval '280 milliseconds', CASE WHEN state = 'created' THEN 201 ELSE http_status END, 'RQ' || md5('r' || request_id),
+		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, http_status, twilio_code, twilio_request_id, outcome, error, applied)
+		SELECT id, 'attempt', 1, 'worker-' || (1 + id % 3), received_at + interval '12 milliseconds', interval '280 milliseconds', CASE WHEN state = 'created' THEN 201 ELSE http_status END, twilio_code, 'RQ' || md5('r' || request_id),
 		       CASE WHEN state = 'created' THEN 'created' ELSE 'rejected' END, error_message, true FROM outbox WHERE id <= 48`)
 	pgtest.Exec(t, r.pool, `UPDATE outbox SET attempt = 1, state = 'sending', due_at = NULL, leased_by = 'worker-3/17', leased_until = now() + interval '1 hour' WHERE id IN (49, 50)`)
 	for _, id := range []int{52, 54, 57} {

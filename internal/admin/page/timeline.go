@@ -36,6 +36,9 @@ func timelineOf(d operator.Detail) []event {
 		}
 		events = append(events, event{At: a.At, Kind: "act", What: what, By: a.Who, More: a.Why, Facts: "it was " + a.Was})
 	}
+	if e, ok := setupOf(d.Setup); ok {
+		events = append(events, e)
+	}
 	if d.SettledAt != nil {
 		what := "Settled as " + string(d.State)
 		if d.InteractionSID != nil {
@@ -51,6 +54,20 @@ func timelineOf(d operator.Detail) []event {
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return a.At.Compare(b.At) })
 	return events
+}
+
+// setupOf is what was found of the set-up, once that is known.
+func setupOf(s *operator.Setup) (e event, ok bool) {
+	if s == nil || s.Word == nil || s.DecidedAt == nil {
+		return e, false
+	}
+	e = event{At: *s.DecidedAt, Kind: "lookup", What: "Set-up: " + strings.ReplaceAll(*s.Word, "_", " "), Facts: fmt.Sprintf("%d looks", s.Checks)}
+	for _, more := range []*string{s.Why, s.ErrorMessage} {
+		if more != nil && *more != "" && !strings.Contains(e.More, *more) {
+			e.More = strings.TrimPrefix(e.More+"; "+*more, "; ")
+		}
+	}
+	return e, true
 }
 
 func outcomeWords(h operator.History) string {

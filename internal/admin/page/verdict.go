@@ -32,6 +32,11 @@ func (v *visit) verdict(ctx context.Context, m *moment) verdict {
 	}
 	d := judge(m.now.Gate, m.now.Fleet, m.backlog, m.waiting())
 	d.Rate = rateSaid(m.now.Fleet)
+	if v.page.ConfirmOff != nil {
+		if off, _ := v.page.ConfirmOff(); off {
+			d.Sentences = append(d.Sentences, "Set-ups are no longer confirmed: Flex refuses to show them. A created request was accepted, and nobody looks whether its channel was set up.")
+		}
+	}
 	return d
 }
 

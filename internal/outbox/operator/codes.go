@@ -7,10 +7,10 @@ import (
 	"flexworker/internal/outbox/request"
 )
 
-// codesSaid says of each of Twilio's codes in the history of a request what it means, once, in the order in which they
+// Codes says of each of Twilio's codes in the history of a request what it means, once, in the order in which they
 // came. What can be done is said of the latest attempt's code alone, and only while it is true: an earlier remedy, or one
 // for a request that may exist after all, could have somebody sent a second interaction.
-func codesSaid(d Detail) (sentences []string) {
+func (d Detail) Codes() (sentences []string) {
 	said := map[int]bool{}
 	for _, h := range d.History {
 		if h.TwilioCode == nil || said[*h.TwilioCode] {

@@ -55,7 +55,7 @@ func TestExplainCodes(t *testing.T) {
 		if tt.change != nil {
 			tt.change(&d)
 		}
-		got := strings.Join(codesSaid(d), "\n")
+		got := strings.Join(d.Codes(), "\n")
 		for _, h := range tt.history {
 			c, known := flex.CodeOf(*h.TwilioCode)
 			if known && strings.Count(got, c.Cause) != 1 || !known && got != "" {

@@ -39,7 +39,7 @@ func explain(d Detail, g gate.Status, f gate.Fleet) string {
 	if d.Repeats > 0 {
 		say("It was asked for again (%d more); each is answered with the same result.", d.Repeats)
 	}
-	for _, sentence := range append(happened(d), codesSaid(d)...) {
+	for _, sentence := range append(happened(d), d.Codes()...) {
 		say("%s", sentence)
 	}
 	if d.ErasedAt != nil {

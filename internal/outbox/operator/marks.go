@@ -6,13 +6,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Marks gives of each of these requests a text that is another one after every change of its row. A request that there
-// is not has none. Attempts, lookups and acts are recorded together with the row that they move: whoever has seen a
-// request after its mark was read has seen all of it, until the mark changes.
+// Marks gives of each of these requests a text that is another one after everything that is recorded of it. A request that
+// there is not has none. Attempts and lookups are recorded together with the row that they move; acts and set-ups also
+// without it. Whoever has seen a request after its mark was read has seen all of it, until the mark changes.
 func (desk *Desk) Marks(ctx context.Context, requestIDs []string) (map[string]string, error) {
 	marks := map[string]string{}
 	err := desk.read(ctx, "marks", func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `SELECT request_id, xmin::text || ctid::text FROM outbox WHERE request_id = ANY ($1)`, requestIDs)
+		rows, err := tx.Query(ctx, `
+			SELECT request_id, concat_ws(' ', o.xmin, o.ctid, s.xmin, s.ctid, (SELECT count(*) FROM outbox_acts a WHERE a.request_id = o.request_id))
+			  FROM outbox o LEFT JOIN outbox_setups s USING (id) WHERE request_id = ANY ($1)`, requestIDs)
 		if err != nil {
 			return err
 		}

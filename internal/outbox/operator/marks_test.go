@@ -41,6 +41,13 @@ func TestMarks(t *testing.T) {
 		{"a result that is acknowledged", func() {
 			pgtest.Exec(t, s.pool, `UPDATE outbox SET published_at = clock_timestamp() WHERE request_id = 'a-1'`)
 		}},
+		{"a look at its set-up", func() {
+			pgtest.Exec(t, s.pool, `INSERT INTO outbox_setups (id, created_at, due_at) SELECT id, now(), now() FROM outbox WHERE request_id = 'a-1'`)
+		}},
+		{"another look", func() { pgtest.Exec(t, s.pool, `UPDATE outbox_setups SET checks = checks + 1`) }},
+		{"an act that moves nothing", func() {
+			pgtest.Exec(t, s.pool, `INSERT INTO outbox_acts (who, why, act, request_id, was) VALUES ('ann', 'a test', 'lookup', 'a-1', 'uncertain')`)
+		}},
 	} {
 		step.do()
 		after := marks()
