@@ -9,6 +9,7 @@ CREATE TABLE outbox_acts (
     request_id text        COLLATE "C",
     attempt    integer,
     was        text        NOT NULL,
+    unverified boolean     NOT NULL DEFAULT false,
 
     CONSTRAINT act_is_known CHECK (act IN ('retry', 'cancel', 'resolve created', 'resolve absent', 'republish', 'lookup', 'recheck', 'erase', 'close',
         'hold', 'release', 'rate')),
@@ -27,6 +28,7 @@ COMMENT ON COLUMN outbox_acts.act        IS 'retry, cancel, resolve created, res
 COMMENT ON COLUMN outbox_acts.request_id IS 'The request it changed; null for the gate.';
 COMMENT ON COLUMN outbox_acts.attempt    IS 'The attempt that the person had seen: the act speaks of that one alone. Null: of none.';
 COMMENT ON COLUMN outbox_acts.was        IS 'What stood there before: the request''s state, or the gate''s.';
+COMMENT ON COLUMN outbox_acts.unverified IS 'Whether the person was believed unasked, or against what Flex and TaskRouter said: of resolve and retry.';
 
 -- The idempotency keys of the API: an act is done once for each key, whatever is asked again, of any worker.
 CREATE TABLE outbox_idempotency_keys (

@@ -110,7 +110,8 @@ func (a *app) why(ctx context.Context) (gate.Word, string) {
 	if a.state.draining.Load() {
 		return gate.WordDraining, "it was told to stop"
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	// A prober that hangs up is no outage: what is found here is also told to others.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	stall, stalled := a.consumer.Stalled()
 	failure, failing := a.publisher.Failing()

@@ -47,7 +47,7 @@ func TestResolveOfAnother(t *testing.T) {
 	})
 	sid := r.flex.Ledger()[0].InteractionSID
 	args := []string{"resolve", "u-0", "--attempt", "1", "--created", sid, "--why", "a slip", "--by", "ann"}
-	r.types(env, typed{args, 1, []string{sid + " was created for another request", "nothing was changed"}})
+	r.types(env, typed{args, 1, []string{sid + " is the interaction of ok-0", "nothing was changed"}})
 	r.types(env, typed{append(args, "--unverified"), 1, []string{sid + " is the interaction of ok-0", "nothing was changed"}})
 }
 

@@ -118,6 +118,9 @@ func evidenceOf(d operator.Detail) evidence {
 	if d.WaitsForPerson() {
 		e.Question = "It may exist in Flex, and no lookup can tell: " + reason + "."
 	}
+	if d.Answered {
+		e.Question += " " + operator.AnsweredProvesNothing
+	}
 	for _, h := range d.History {
 		if h.Kind == "attempt" && h.Number == d.Attempt {
 			a := attemptOf(h)
@@ -217,10 +220,12 @@ func (v *visit) confirm(r operator.Resolution, id string, said operator.Decision
 		form.SaidTitle = "TaskRouter says. Nothing is saved yet"
 		form.Save, form.Harm = "It does not exist", true
 	default:
-		form.Save, form.Means = "This is its interaction", "It is created as "+said.Created+", and its sender is told so. Compare customer and channel first."
+		form.Save, form.Means = "This is its interaction", "It is created as "+said.Created+", and its sender is told so."
 	}
 	if said.Unverified {
-		form.SaidTitle, form.SaidTone, form.Said = "Nobody was asked. Nothing is saved yet", "warn", []string{"You are believed: neither Flex nor TaskRouter was asked."}
+		form.SaidTitle, form.SaidTone, form.Said = "You are believed. Nothing is saved yet", "warn", []string{"Whatever Flex and TaskRouter say, this is saved as you say it, and that it is unverified is recorded with your name."}
+	} else if !said.Absent {
+		form.Means += " Compare customer and channel first."
 	}
 	if said.Absent {
 		choices, err := v.desk.Choices(v.ctx(), id)

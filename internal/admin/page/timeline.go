@@ -34,7 +34,11 @@ func timelineOf(d operator.Detail) []event {
 		if a.Attempt != nil {
 			what += fmt.Sprintf(", of attempt %d", *a.Attempt)
 		}
-		events = append(events, event{At: a.At, Kind: "act", What: what, By: a.Who, More: a.Why, Facts: "it was " + a.Was})
+		facts := "it was " + a.Was
+		if a.Unverified {
+			facts += "; unverified: the person was believed"
+		}
+		events = append(events, event{At: a.At, Kind: "act", What: what, By: a.Who, More: a.Why, Facts: facts})
 	}
 	if e, ok := setupOf(d.Setup); ok {
 		events = append(events, e)

@@ -14,6 +14,8 @@ type Change struct {
 	what string
 	// set are the assignments of the UPDATE.
 	set string
+	// unverified: what may exist is sent without a lookup. It is recorded.
+	unverified bool
 }
 
 // undecidedEnd says whether a request has settled although nobody knows whether an attempt created it.
@@ -45,7 +47,7 @@ func ToRetry(unverified bool) Change {
 		first = `false`
 	}
 	return Change{
-		Name:  "retry",
+		Name: "retry", unverified: unverified,
 		Takes: "what is rejected (not by the check before Flex), abandoned, expired or cancelled, and not erased, and what is pending and not due yet",
 		can: ` AND (state IN ('rejected', 'abandoned', 'expired', 'cancelled') AND faults IS NULL AND erased_at IS NULL
 			OR state = 'pending' AND due_at > greatest(clock_timestamp(), ` + request.NotBeforeSQL + `))`,

@@ -107,8 +107,8 @@ func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *prev
 			UPDATE outbox o SET ` + c.set + ` FROM chosen WHERE o.id = chosen.id
 			RETURNING o.id, o.request_id, chosen.was, chosen.what),
 		acts AS (
-			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt)
-			SELECT ` + args.add(desk.caller.Name) + `::text, ` + args.add(a.Why) + `::text, ` + args.add(c.Name) + `::text, request_id, was, ` + args.add(a.attempt()) + `::integer FROM moved)
+			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt, unverified)
+			SELECT ` + args.add(desk.caller.Name) + `::text, ` + args.add(a.Why) + `::text, ` + args.add(c.Name) + `::text, request_id, was, ` + args.add(a.attempt()) + `::integer, ` + args.add(c.unverified) + `::boolean FROM moved)
 		SELECT match, coalesce(request_id, ''), coalesce(what, '') FROM matching LEFT JOIN moved ON id = match ORDER BY match`
 	var b pgx.Batch
 	b.Queue(`SELECT ` + database.Patiently)

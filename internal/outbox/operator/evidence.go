@@ -23,6 +23,9 @@ type Evidence struct {
 	Said []string
 }
 
+// AnsweredProvesNothing is why what a lookup does not find may exist all the same, of a request with Detail.Answered.
+const AnsweredProvesNothing = "Flex answered an attempt with a 2xx that had no readable sid: that nothing is found proves nothing."
+
 // ask makes a lookup of one uncertain request for a person. It decides nothing and stores nothing. What proves
 // absence to a lookup proves it here. settle is LOOKUP_SETTLE of this process.
 func (desk *Desk) ask(ctx context.Context, f lookup.Finder, d Detail, settle time.Duration) Evidence {
@@ -46,7 +49,7 @@ func (desk *Desk) ask(ctx context.Context, f lookup.Finder, d Detail, settle tim
 	case found.Foreign:
 		e.Found = nil
 	case found.Kind == request.Absent && d.Answered:
-		e.Said = append(e.Said, "Flex answered an attempt with a 2xx that had no readable sid: that nothing is found proves nothing.")
+		e.Said = append(e.Said, AnsweredProvesNothing)
 		return e
 	}
 	e.Absent = found.Kind == request.Absent

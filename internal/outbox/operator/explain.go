@@ -78,6 +78,9 @@ func happened(d Detail) []string {
 		if a.Attempt != nil {
 			of = fmt.Sprintf(" of attempt %d", *a.Attempt)
 		}
+		if a.Unverified {
+			of += ", unverified"
+		}
 		events = append(events, event{at: a.At, sentence: fmt.Sprintf("At %s %s did: %s%s (it was %s). Why: %s.", request.ShowTime(a.At), a.Who, a.Act, of, a.Was, a.Why)})
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return a.at.Compare(b.at) })

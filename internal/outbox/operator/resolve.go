@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 
@@ -69,9 +70,9 @@ func (desk *Desk) Resolve(ctx context.Context, a Act, requestID string, decision
 		return r, err
 	}
 	if decision.Absent {
-		err = desk.resolveAbsent(ctx, a, requestID)
+		err = desk.resolveAbsent(ctx, a, requestID, decision.Unverified)
 	} else {
-		err = desk.resolveCreated(ctx, a, requestID, decision.Created, seen)
+		err = desk.resolveCreated(ctx, a, requestID, decision, seen)
 	}
 	now, shown := desk.Show(ctx, requestID)
 	if shown == nil {
@@ -113,6 +114,11 @@ func (desk *Desk) weigh(ctx context.Context, a Act, requestID string, decision D
 		return r, seen, ErrNotUncertain
 	case attempt == nil:
 		return r, seen, ErrNoAttempt
+	}
+	if err = notAnothers(ctx, desk.pool, decision.Created, requestID); err != nil { // not even unverified
+		return r, seen, err
+	}
+	switch {
 	case decision.Unverified:
 		return r, seen, nil
 	case decision.Absent && !r.Request.WaitsForPerson():
@@ -148,8 +154,20 @@ func (desk *Desk) weigh(ctx context.Context, a Act, requestID string, decision D
 	return r, seen, err
 }
 
+// notAnothers refuses the interaction of another request; sid may be empty.
+func notAnothers(ctx context.Context, db interface {
+	QueryRow(context.Context, string, ...any) pgx.Row
+}, sid, requestID string) error {
+	var other *string
+	err := db.QueryRow(ctx, `SELECT min(request_id) FROM outbox WHERE interaction_sid = nullif($1, '') AND request_id <> $2`, sid, requestID).Scan(&other)
+	if err == nil && other != nil {
+		return fmt.Errorf("%w: %s is the interaction of %s: nothing was changed", ErrRefused, sid, *other)
+	}
+	return database.Wrap("resolve", err)
+}
+
 // resolveCreated: uncertain -> created. seen is what Flex shows of the interaction, as far as it was asked.
-func (desk *Desk) resolveCreated(ctx context.Context, a Act, requestID, sid string, seen flex.Outcome) error {
+func (desk *Desk) resolveCreated(ctx context.Context, a Act, requestID string, decision Decision, seen flex.Outcome) error {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	tx, err := desk.pool.Begin(ctx)
@@ -157,22 +175,17 @@ func (desk *Desk) resolveCreated(ctx context.Context, a Act, requestID, sid stri
 		return database.Wrap("resolve", err)
 	}
 	defer func() { _ = tx.Rollback(ctx) }() // what is committed stays
-	if _, err := tx.Exec(ctx, database.LockSIDs, []string{sid}); err != nil {
+	if _, err := tx.Exec(ctx, database.LockSIDs, []string{decision.Created}); err != nil {
 		return database.Wrap("resolve", err)
 	}
-	var other *string
-	err = tx.QueryRow(ctx, `SELECT min(request_id) FROM outbox WHERE interaction_sid = $1 AND request_id <> $2`, sid, requestID).Scan(&other)
-	if err != nil {
-		return database.Wrap("resolve", err)
+	if err := notAnothers(ctx, tx, decision.Created, requestID); err != nil {
+		return err
 	}
-	if other != nil {
-		return fmt.Errorf("%w: %s is the interaction of %s: nothing was changed", ErrRefused, sid, *other)
-	}
-	err = desk.resolve(ctx, tx, a, "resolve created", requestID, `
+	err = desk.resolve(ctx, tx, a, "resolve created", decision.Unverified, requestID, `
 		state = 'created', due_at = NULL, interaction_sid = $7, task_sid = coalesce(nullif($8, ''), task_sid),
 		assignment_status = nullif($9, ''), response = coalesce($10::text::json, response), for_person_since = NULL, ends_as = NULL,
 		resolved_by = 'operator', error_kind = NULL, error_message = NULL, settled_at = clock_timestamp()`,
-		sid, seen.TaskSID, seen.AssignmentStatus, database.JSONOrNull(seen.Response))
+		decision.Created, seen.TaskSID, seen.AssignmentStatus, database.JSONOrNull(seen.Response))
 	if err != nil {
 		return err
 	}
@@ -183,8 +196,8 @@ func (desk *Desk) resolveCreated(ctx context.Context, a Act, requestID, sid stri
 const absentEnd = `CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE coalesce(ends_as, 'pending') END`
 
 // resolveAbsent: uncertain -> pending, or the end that it waits for; cancelled where that was asked.
-func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string) error {
-	return desk.resolve(ctx, desk.pool, a, "resolve absent", requestID, `
+func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string, unverified bool) error {
+	return desk.resolve(ctx, desk.pool, a, "resolve absent", unverified, requestID, `
 		state = `+absentEnd+`,
 		due_at = CASE WHEN `+absentEnd+` = 'pending' THEN clock_timestamp() END,
 		settled_at = CASE WHEN `+absentEnd+` <> 'pending' THEN clock_timestamp() END,
@@ -199,7 +212,7 @@ func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string) er
 // records the act.
 func (desk *Desk) resolve(ctx context.Context, db interface {
 	QueryRow(context.Context, string, ...any) pgx.Row
-}, a Act, act, requestID, set string, args ...any) error {
+}, a Act, act string, unverified bool, requestID, set string, args ...any) error {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var moved, other, uncertain bool
@@ -207,7 +220,7 @@ func (desk *Desk) resolve(ctx context.Context, db interface {
 		WITH moved AS (
 			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND attempt = $5 AND ($6 = '' OR `+tagSQL+` = $6) RETURNING request_id),
 		acts AS (
-			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt) SELECT $2, $3, $4, request_id, 'uncertain', $5 FROM moved)
+			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt, unverified) SELECT $2, $3, $4, request_id, 'uncertain', $5, `+strconv.FormatBool(unverified)+` FROM moved)
 		SELECT EXISTS (SELECT FROM moved), EXISTS (SELECT FROM outbox WHERE request_id = $1 AND attempt <> $5),
 		       EXISTS (SELECT FROM outbox WHERE request_id = $1 AND state = 'uncertain')`,
 		append([]any{requestID, desk.caller.Name, a.Why, act, a.attempt(), string(a.Seen)}, args...)...).Scan(&moved, &other, &uncertain)

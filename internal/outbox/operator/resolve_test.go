@@ -2,7 +2,9 @@ package operator_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
+	"time"
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/operator"
@@ -72,5 +74,38 @@ func TestResolveByHand(t *testing.T) {
 	const want = "ann@desk a test resolve absent uncertain uncertain; ann@desk a test resolve created uncertain uncertain"
 	if got := acts(t, s); got != want {
 		t.Errorf("recorded %s", got)
+	}
+}
+
+// TestUnverifiedIsRecorded: whoever was believed, in a resolve or a retry, has it beside their name. Not even they are given
+// the interaction of another request, and that is said before anybody is asked.
+func TestUnverifiedIsRecorded(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	everyState(t, s)
+	asked := operator.NewDesk(s.pool, ann, func() (operator.Flex, time.Duration, error) {
+		t.Error("Flex was asked")
+		return nil, 0, errors.New("it must not be")
+	})
+	for _, unverified := range []bool{false, true} {
+		r, err := asked.Preview(t.Context(), ofAttempt(1, aTest), "uncertain", operator.Decision{Created: sidA, Unverified: unverified})
+		if !errors.Is(err, operator.ErrRefused) || !strings.Contains(err.Error(), "is the interaction of created") {
+			t.Errorf("unverified %t: %+v, %v", unverified, r, err)
+		}
+	}
+	if err := s.resolve(t, "uncertain", absent); err != nil {
+		t.Fatal(err)
+	}
+	for id, unverified := range map[string]bool{"abandoned": true, "expired": false} {
+		if _, err := s.desk.Do(t.Context(), operator.ToRetry(unverified), aTest, operator.Filter{RequestIDs: []string{id}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := pgtest.One[string](t, s.pool, `SELECT string_agg(concat_ws(' ', request_id, act, unverified), ', ' ORDER BY request_id, id) FROM outbox_acts`)
+	if want := "abandoned retry t, expired retry f, uncertain resolve absent t"; got != want {
+		t.Errorf("recorded %s, want %s", got, want)
+	}
+	if text, err := s.desk.Explain(t.Context(), "uncertain"); err != nil || !strings.Contains(text, "did: resolve absent of attempt 1, unverified (") {
+		t.Error(text, err)
 	}
 }

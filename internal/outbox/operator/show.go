@@ -38,9 +38,11 @@ type Done struct {
 	RequestID *string   `json:"request_id"` // nil: of the gate
 	Attempt   *int      `json:"attempt"`    // the attempt it speaks of; nil: of none
 	Was       string    `json:"was"`
+	// Unverified: the person was believed unasked, or against what Flex and TaskRouter said.
+	Unverified bool `json:"unverified"`
 }
 
-const doneColumns = `id, at, who, why, act, request_id, attempt, was`
+const doneColumns = `id, at, who, why, act, request_id, attempt, was, unverified`
 
 // Detail is all that is known of one request.
 type Detail struct {

@@ -99,6 +99,9 @@ func uncertainNow(d Detail) (string, []string) {
 	if person {
 		fmt.Fprintf(&b, " It waits for a person%s.", since(d.ForPersonSince))
 	}
+	if d.Answered {
+		b.WriteString(" " + AnsweredProvesNothing)
+	}
 	b.WriteString(timedOut(d))
 	if d.DueAt != nil {
 		fmt.Fprintf(&b, " The next lookup is due %s.", due(d.DueAt, d.Now))
