@@ -47,7 +47,7 @@ func (v *visit) fault(err error) {
 		_ = v.plain(http.StatusServiceUnavailable, "That took too long", "Postgres took too long, and the question was given up so that the workers are not held up. Try again, or narrow it down.")
 	default:
 		if holders := v.heldBy(err); holders != "" {
-			_ = v.plain(http.StatusServiceUnavailable, "Another session holds a lock", "Nothing was changed. It waited for "+holders+". Ask the owner of that session, or end it, and try again.")
+			_ = v.plain(http.StatusServiceUnavailable, "Another session holds a lock", "It waited for "+holders+". Ask the owner of that session, or end it. If you did something, look at Acts whether it was done, and try again.")
 			return
 		}
 		v.page.Log.Warn("the page could not answer", "path", v.r.URL.Path, "error", err)

@@ -119,7 +119,7 @@ func TestLocked(t *testing.T) {
 		return nil
 	})
 	page, status := p.post("hold", "why", "a test")
-	if status != http.StatusServiceUnavailable || !strings.Contains(page, "Nothing was changed. It waited for "+holder) {
+	if status != http.StatusServiceUnavailable || !strings.Contains(page, "It waited for "+holder) {
 		t.Errorf("an act: %d\n%s", status, page)
 	}
 	if err := tx.Rollback(t.Context()); err != nil {

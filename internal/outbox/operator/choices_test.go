@@ -179,3 +179,42 @@ func TestPreviewOfAge(t *testing.T) {
 		t.Error(ids, err)
 	}
 }
+
+// TestPreviewOfUncertain: what has become uncertain since the preview was not shown, and is not taken.
+func TestPreviewOfUncertain(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "r", 3)
+	uncertainAgain(t, s, "r-1")
+	uncertainAgain(t, s, "r-3")
+	f := operator.Filter{State: "uncertain"}
+	all, err := s.desk.Matching(t.Context(), operator.ToCancel(), nil, f)
+	if err != nil || all.N != 2 {
+		t.Fatal(all, err)
+	}
+	uncertainAgain(t, s, "r-2") // an attempt of another lapses
+	f.Preview = all.Token
+	ids, err := s.cancel(t.Context(), aTest, f)
+	if err != nil || len(ids) != 2 {
+		t.Errorf("shown %v, took %v, %v", all.IDs, ids, err)
+	}
+}
+
+// TestPreviewOfSending: what was being sent at the preview and is pending again was not shown.
+func TestPreviewOfSending(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "r", 3)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET state='sending', attempt = 1, due_at = NULL, leased_by = 'w', leased_until = now() + interval '1 hour' WHERE request_id = 'r-2'`)
+	f := operator.Filter{Source: "crm"}
+	all, err := s.desk.Matching(t.Context(), operator.ToCancel(), nil, f)
+	if err != nil || all.N != 2 {
+		t.Fatal(all, err)
+	}
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET state='pending', due_at = now(), leased_by = NULL, leased_until = NULL, error_kind = 'http_429' WHERE request_id = 'r-2'`)
+	f.Preview = all.Token
+	ids, err := s.cancel(t.Context(), aTest, f)
+	if err != nil || len(ids) != 2 {
+		t.Errorf("shown %v, took %v, %v", all.IDs, ids, err)
+	}
+}

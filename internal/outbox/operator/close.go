@@ -117,10 +117,11 @@ func (desk *Desk) weighClose(ctx context.Context, a Act, requestID string, closi
 		return c, f, fmt.Errorf("%w: %s", ErrNotShown, seen.Message)
 	}
 	c.Said = append(c.Said, portrait(closing.Duplicate, seen)+".")
-	if why := notOf(c.Request, closing.Duplicate, seen); why != "" && !closing.Unverified {
+	key := flex.KeyIn(seen.Response, c.Request.attribute())
+	if why := notOf(c.Request, closing.Duplicate, seen); why != "" && (!closing.Unverified || key != "") { // what Flex does show is never overruled
 		return c, f, fmt.Errorf("%w: %s", ErrNotIts, why)
 	}
-	if flex.KeyIn(seen.Response, c.Request.attribute()) == "" && !closing.Unverified {
+	if key == "" && !closing.Unverified {
 		return c, f, fmt.Errorf("%w: Flex shows no lookup key of %s, so nothing says that it is this request's", ErrNotIts, closing.Duplicate)
 	}
 	if kept != nil {

@@ -137,7 +137,7 @@ func TestCloseRefused(t *testing.T) {
 		{"the one that is kept", "r-1", w, w.kept, aTest, operator.ErrKept, operator.ErrKept},
 		{"the one that is kept, in other letters", "r-1", w, "KD" + strings.ToUpper(w.kept[2:]), aTest, operator.ErrKept, operator.ErrKept},
 		{"one conversation", "r-1", shared, shared.duplicate, aTest, operator.ErrShared, operator.ErrShared},
-		{"another request's", "r-1", w, foreign, aTest, operator.ErrNotIts, nil},
+		{"another request's", "r-1", w, foreign, aTest, operator.ErrNotIts, operator.ErrNotIts},
 		{"no key", "r-1", w, nameless, aTest, operator.ErrNotIts, nil},
 		{"a conversation that is not shown", "r-1", w, apart, aTest, operator.ErrShared, nil},
 		{"not there", "r-1", w, nobody, aTest, operator.ErrNotShown, operator.ErrNotShown},

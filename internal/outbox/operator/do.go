@@ -33,7 +33,7 @@ func (desk *Desk) Matching(ctx context.Context, c Change, attempt *int, f Filter
 			SELECT id, request_id, ` + c.what + ` AS what FROM outbox WHERE ` + f.where(&args, nil) + c.can + ofAttempt(&args, attempt) + `
 			 ORDER BY id LIMIT nullif(` + args.add(f.Limit) + `::bigint, 0))
 		SELECT what, count(*), (SELECT array_agg(request_id) FROM (SELECT request_id FROM chosen ORDER BY id LIMIT 5) AS first),
-		       (SELECT max(id) FROM chosen), statement_timestamp()
+		       (SELECT max(id) FROM chosen), pg_current_snapshot()::text, statement_timestamp()
 		  FROM chosen GROUP BY what`
 	rows, err := desk.reads.Query(ctx, sql, args...)
 	if err != nil {
@@ -43,12 +43,13 @@ func (desk *Desk) Matching(ctx context.Context, c Change, attempt *int, f Filter
 	var what string
 	var n int
 	var newest int64
-	var at time.Time // before the snapshot: what settles later is not shown
-	_, err = pgx.ForEachRow(rows, []any{&what, &n, &all.IDs, &newest, &at}, func() error {
+	var snapshot string
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&what, &n, &all.IDs, &newest, &snapshot, &at}, func() error {
 		all.Of[what], all.N = n, all.N+n
 		return nil
 	})
-	all.Token = previewOf(c, attempt, f, newest, at.UnixMicro()).token()
+	all.Token = previewOf(c, attempt, f, newest, snapshot, at.UnixMicro()).token()
 	return all, unread(c.Name, err)
 }
 
@@ -112,11 +113,18 @@ func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *prev
 		SELECT match, coalesce(request_id, ''), coalesce(what, '') FROM matching LEFT JOIN moved ON id = match ORDER BY match`
 	var b pgx.Batch
 	b.Queue(`SELECT ` + database.Patiently)
+	if a.Seen != "" { // as in resolve
+		b.Queue(`SELECT FROM outbox WHERE request_id = ANY ($1) FOR NO KEY UPDATE `+locked, f.RequestIDs)
+	} else {
+		b.Queue(`SELECT`)
+	}
 	b.Queue(sql, args...)
 	all := Affected{IDs: []string{}, Of: map[string]int{}}
 	sent := desk.pool.SendBatch(ctx, &b)
-	if _, err := sent.Exec(); err != nil {
-		return all, nil, cmp.Or(err, sent.Close())
+	for range 2 {
+		if _, err := sent.Exec(); err != nil {
+			return all, nil, cmp.Or(err, sent.Close())
+		}
 	}
 	rows, err := sent.Query()
 	if err != nil {

@@ -64,6 +64,9 @@ func (desk *Desk) erase(ctx context.Context, a Act, requestID string) (e Erasure
 		if _, err := tx.Exec(ctx, `SELECT `+database.Patiently); err != nil {
 			return err
 		}
+		if _, err := tx.Exec(ctx, `SELECT FROM outbox WHERE request_id = $1 FOR NO KEY UPDATE`, requestID); err != nil { // as in resolve
+			return err
+		}
 		var id int64
 		var state string
 		var asked, answer []byte
@@ -99,13 +102,14 @@ func (desk *Desk) erase(ctx context.Context, a Act, requestID string) (e Erasure
 		b.Queue(`UPDATE outbox SET request = $2, response = $3, raw = left(raw::text, 0)::bytea, warnings = NULL, faults = NULL, error_message = NULL,
 			traceparent = NULL, tracestate = NULL, erased_at = clock_timestamp() WHERE id = $1`, id, asked, answer)
 		b.Queue(`UPDATE outbox_attempts SET error = NULL WHERE outbox_id = $1 AND error IS NOT NULL`, id)
-		// What has no word yet gets one now: a look would bring back what is blanked.
+		// What has no word yet gets one now, which nobody is told: a look would bring back what is blanked, and nothing may be
+		// owed of what is erased.
 		b.Queue(`UPDATE outbox_setups SET error_message = NULL, task_reason = NULL, word = coalesce(word, 'unconfirmed'), due_at = NULL,
-			decided_at = coalesce(decided_at, clock_timestamp()), why = CASE WHEN word IS DISTINCT FROM 'confirmed' THEN $2 END WHERE id = $1`, id, erased)
+			decided_at = coalesce(decided_at, clock_timestamp()), published_at = coalesce(published_at, clock_timestamp()), why = CASE WHEN word IS DISTINCT FROM 'confirmed' THEN $2 END WHERE id = $1`, id, erased)
 		b.Queue(`UPDATE outbox_repeats SET traceparent = NULL, tracestate = NULL WHERE outbox_id = $1 AND traceparent IS NOT NULL`, id)
 		b.Queue(`UPDATE outbox_malformed SET headers = '{}', raw = '', error = $2, traceparent = NULL, tracestate = NULL WHERE request_id = $1`, requestID, erased)
 		b.Queue(`UPDATE outbox_acts SET why = $2 WHERE request_id = $1 AND act <> 'erase'`, requestID, erased)
-		b.Queue(`UPDATE outbox_idempotency_keys SET answer = NULL WHERE position($1::bytea IN answer) > 0`, inJSON(requestID))
+		b.Queue(`UPDATE outbox_idempotency_keys SET answer = NULL WHERE position($1::bytea IN answer) > 0 OR position('"act":"close"'::bytea IN answer) > 0`, inJSON(requestID)) // a close says whom Flex shows, and names no request
 		b.Queue(`INSERT INTO outbox_acts (who, why, act, request_id, was, attempt) VALUES ($1, $2, 'erase', $3, $4, $5)`,
 			desk.caller.Name, a.Why, requestID, state, a.attempt())
 		if err := tx.SendBatch(ctx, &b).Close(); err != nil {

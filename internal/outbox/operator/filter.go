@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -50,14 +51,27 @@ func inState(s request.State) string {
 	}
 }
 
+// unchangedSQL is true of a row that stands as it was seen in a snapshot, whose parameter is put in: what has come since, or
+// has changed in whatever way, is left out. A row has the lower half of the number of the transaction that wrote it; the
+// number is the latest one with that half.
+const unchangedSQL = `pg_visible_in_snapshot((SELECT (n - ((n - outbox.xmin::text::bigint) & 4294967295))::text::xid8
+	FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS n) AS latest), %s::pg_snapshot)`
+
 // where is the condition of a filter in SQL, with its parameters behind those in args. Where shown is not nil, ages are
-// those of that preview, and what has settled or come since is left out.
+// those of that preview, and what is not as it was shown is left out.
 func (f Filter) where(args *params, shown *preview) string {
-	now := `now()`
+	now := func() string {
+		if shown == nil {
+			return `now()`
+		}
+		return args.add(time.UnixMicro(shown.At)) + `::timestamptz`
+	}
 	all := []string{always}
 	if shown != nil {
-		now = args.add(time.UnixMicro(shown.At)) + `::timestamptz`
-		all = append(all, `id <= `+args.add(shown.Newest)+`::bigint AND (settled_at IS NULL OR settled_at <= `+now+`)`)
+		if shown.Snapshot == "" { // nothing was shown
+			return `false`
+		}
+		all = append(all, `id <= `+args.add(shown.Newest)+`::bigint`, fmt.Sprintf(unchangedSQL, args.add(shown.Snapshot)))
 	}
 	and := func(restricts bool, condition func() string) {
 		if restricts {
@@ -75,10 +89,10 @@ func (f Filter) where(args *params, shown *preview) string {
 	and(f.Setup != "", func() string {
 		return `EXISTS (SELECT FROM outbox_setups s WHERE s.id = outbox.id AND s.` + f.Setup.said() + `)`
 	})
-	and(f.OlderThan != 0, func() string { return `received_at < ` + now + ` - ` + args.add(f.OlderThan) + `::interval` })
+	and(f.OlderThan != 0, func() string { return `received_at < ` + now() + ` - ` + args.add(f.OlderThan) + `::interval` })
 	and(!f.ReceivedAfter.IsZero(), func() string { return `received_at >= ` + args.add(f.ReceivedAfter) + `::timestamptz` })
 	and(!f.ReceivedBefore.IsZero(), func() string { return `received_at < ` + args.add(f.ReceivedBefore) + `::timestamptz` })
-	and(f.Since != 0, func() string { return settledWithin(args, now, f.Since) })
+	and(f.Since != 0, func() string { return settledWithin(args, now(), f.Since) })
 	return strings.Join(all, " AND ")
 }
 

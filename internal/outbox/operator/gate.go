@@ -80,7 +80,7 @@ func (desk *Desk) release(ctx context.Context, a Act) error {
 			moved AS (UPDATE outbox o SET due_at = clock_timestamp() FROM free WHERE o.id = free.id)
 			SELECT (SELECT count(*) FROM waiting) - (SELECT count(*) FROM free)`, ids[from:to], attempts[from:to]).Scan(&still)
 		if err != nil {
-			return database.Wrap("release: the gate is open, but what waited for it is not all due", err)
+			return fmt.Errorf("the gate is open, but what waited for it is not all due: %w. Say release again: %w", ErrLeftOut, err)
 		}
 		left += still
 	}

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -14,7 +15,7 @@ func (desk *Desk) Marks(ctx context.Context, requestIDs []string) (map[string]st
 	err := desk.read(ctx, "marks", func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			SELECT request_id, concat_ws(' ', o.xmin, o.ctid, s.xmin, s.ctid, (SELECT count(*) FROM outbox_acts a WHERE a.request_id = o.request_id))
-			  FROM outbox o LEFT JOIN outbox_setups s USING (id) WHERE request_id = ANY ($1)`, requestIDs)
+			  FROM outbox o LEFT JOIN outbox_setups s USING (id) WHERE request_id = ANY ($1)`, slices.DeleteFunc(slices.Clone(requestIDs), unstorable))
 		if err != nil {
 			return err
 		}

@@ -10,9 +10,10 @@ import (
 // A preview is what an act on many was shown to take: nothing else is taken by the act that carries its token, however
 // much time passes between.
 type preview struct {
-	Newest int64  `json:"newest"` // the highest id of those shown; 0: there was none
-	At     int64  `json:"at"`     // Unix microseconds by Postgres's clock: what has settled later was not shown
-	Of     string `json:"of"`     // the digest of all that it is of
+	Newest   int64  `json:"newest"`   // the highest id of those shown; 0: there was none
+	Snapshot string `json:"snapshot"` // Postgres's, in which it was read: a row that has changed since was not shown so
+	At       int64  `json:"at"`       // Unix microseconds by Postgres's clock: ages are those of that moment
+	Of       string `json:"of"`       // the digest of all that it is of
 }
 
 // token is the preview as text that means nothing to others.
@@ -22,12 +23,12 @@ func (p preview) token() string {
 }
 
 // previewOf is the preview of a change with this filter.
-func previewOf(c Change, attempt *int, f Filter, newest, at int64) preview {
+func previewOf(c Change, attempt *int, f Filter, newest int64, snapshot string, at int64) preview {
 	f.Preview = ""
 	// The set tells a retry from one that is unverified.
-	text, _ := json.Marshal([]any{c.Name, c.set, attempt, f, newest, at}) // of numbers and text
+	text, _ := json.Marshal([]any{c.Name, c.set, attempt, f, newest, snapshot, at}) // of numbers and text
 	sum := sha256.Sum256(text)
-	return preview{Newest: newest, At: at, Of: hex.EncodeToString(sum[:])}
+	return preview{Newest: newest, Snapshot: snapshot, At: at, Of: hex.EncodeToString(sum[:])}
 }
 
 // shown gives the preview that the filter carries; nil: it carries none. ErrOtherPreview: it is that of another change
@@ -38,7 +39,7 @@ func (f Filter) shown(c Change, attempt *int) (*preview, error) {
 	}
 	var p preview
 	text, err := base64.RawURLEncoding.DecodeString(f.Preview)
-	if err != nil || json.Unmarshal(text, &p) != nil || p != previewOf(c, attempt, f, p.Newest, p.At) {
+	if err != nil || json.Unmarshal(text, &p) != nil || p != previewOf(c, attempt, f, p.Newest, p.Snapshot, p.At) {
 		return nil, ErrOtherPreview
 	}
 	return &p, nil

@@ -211,19 +211,23 @@ func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string, un
 // resolve moves the request, if it is still uncertain after the attempt and under the tag that the act speaks of, and
 // records the act.
 func (desk *Desk) resolve(ctx context.Context, db interface {
-	QueryRow(context.Context, string, ...any) pgx.Row
+	SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
 }, a Act, act string, unverified bool, requestID, set string, args ...any) error {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var moved, other, uncertain bool
-	err := db.QueryRow(ctx, `
+	var b pgx.Batch
+	// In a statement of its own: the tag counts acts, and the next statement sees all that were committed before the lock.
+	b.Queue(`SELECT FROM outbox WHERE request_id = $1 FOR NO KEY UPDATE`, requestID)
+	b.Queue(`
 		WITH moved AS (
 			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND attempt = $5 AND ($6 = '' OR `+tagSQL+` = $6) RETURNING request_id),
 		acts AS (
 			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt, unverified) SELECT $2, $3, $4, request_id, 'uncertain', $5, `+strconv.FormatBool(unverified)+` FROM moved)
 		SELECT EXISTS (SELECT FROM moved), EXISTS (SELECT FROM outbox WHERE request_id = $1 AND attempt <> $5),
 		       EXISTS (SELECT FROM outbox WHERE request_id = $1 AND state = 'uncertain')`,
-		append([]any{requestID, desk.caller.Name, a.Why, act, a.attempt(), string(a.Seen)}, args...)...).Scan(&moved, &other, &uncertain)
+		append([]any{requestID, desk.caller.Name, a.Why, act, a.attempt(), string(a.Seen)}, args...)...).QueryRow(func(row pgx.Row) error { return row.Scan(&moved, &other, &uncertain) })
+	err := db.SendBatch(ctx, &b).Close()
 	switch {
 	case err != nil || moved:
 		return database.Wrap("resolve", err)

@@ -151,3 +151,35 @@ func TestStaleWhileFlexIsAsked(t *testing.T) {
 		t.Error(r.State)
 	}
 }
+
+// TestTagBehindALock: who decides under a tag, and waits for the row while another acts on it, is refused.
+func TestTagBehindALock(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "r", 1)
+	uncertainAgain(t, s, "r-1")
+	tag := operator.Tag("1-1-uncertain-0")
+	tx, err := s.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// act 1: looks it up now, not committed yet
+	if _, err := tx.Exec(t.Context(), `WITH m AS (UPDATE outbox SET due_at = now() WHERE request_id='r-1' RETURNING request_id) INSERT INTO outbox_acts (who,why,act,request_id,was) SELECT 'bob','do not call it absent: I see it in Flex','lookup',request_id,'uncertain' FROM m`); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() {
+		a := aTest
+		a.Seen = tag
+		_, err := s.desk.Resolve(t.Context(), a, "r-1", absent)
+		done <- err
+	}()
+	for pgtest.One[int](t, s.pool, `SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 0 {
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil {
+		t.Error("decided under a tag that the row no longer had")
+	}
+}
