@@ -261,6 +261,7 @@ func TestPlayedSeriesAreExported(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	cfg := r.config()
+	cfg.Confirm = true
 	r.start(cfg)
 	r.says(cfg.AdminAddr, "ok", 200)
 	r.send("p", 0, 1) // of a histogram nothing is exported before
