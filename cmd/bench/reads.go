@@ -20,6 +20,8 @@ const (
 	viewers = 20
 	// lookEvery is how long a person looks at one screen.
 	lookEvery = 3 * time.Second
+	// besideLooks is how many requests are claimed and carried out while people look.
+	besideLooks = 20_000
 	// looksEach is how often each of them asks a question while it is measured.
 	looksEach = 25
 )
@@ -161,7 +163,7 @@ func (w *world) claimsBesidePeople(ctx context.Context, dsn string, desk *operat
 	looking := row{name: "claim p50 while 20 people look, each at another screen every 3 s, against none", least: 1.1}
 	asking := row{name: "claim p50 while 20 people ask as fast as they are answered, against none"}
 	for range w.rounds {
-		quiet, err := w.claims(ctx, dsn, 5000)
+		quiet, err := w.claims(ctx, dsn, besideLooks)
 		if err != nil {
 			return nil, err
 		}
@@ -199,7 +201,7 @@ func (w *world) claimsBeside(ctx context.Context, dsn string, desk *operator.Des
 			}
 		})
 	}
-	took, err = w.claims(ctx, dsn, 5000)
+	took, err = w.claims(ctx, dsn, besideLooks)
 	end()
 	people.Wait()
 	return took, looks, errors.Join(err, failed)

@@ -44,8 +44,8 @@ func inState(s request.State) string {
 	switch {
 	case !slices.Contains(request.States[:], s):
 		return `false`
-	case s == request.Pending: // each half is a partial index
-		return `(state = 'pending' AND attempt = 0 OR state = 'pending' AND attempt > 0)`
+	case s == request.Pending: // the words of outbox_pending
+		return `state = 'pending' AND id > 0`
 	default:
 		return `state = '` + string(s) + `'`
 	}

@@ -70,8 +70,8 @@ func (desk *Desk) Find(ctx context.Context, text, cursor string) (Found, error) 
 			s.row = `task_sid = ` + s.rowArgs.add(text) + `::text`
 		case isAttribute && name != "":
 			found.As = AsAttribute
-			s.pick = func(ctx context.Context, tx pgx.Tx, ids []int64, limit int) ([]hit, error) {
-				return s.withAttribute(ctx, tx, ids, limit, name, value)
+			s.pick = func(ctx context.Context, tx pgx.Tx, c chunk, limit int) ([]hit, error) {
+				return s.withAttribute(ctx, tx, c, limit, name, value)
 			}
 		default:
 			return nil
@@ -92,14 +92,14 @@ const namedSQL = `
 	SELECT ` + rowColumns + `, id FROM outbox WHERE interaction_sid = $1::text AND request_id <> $1::text
 	 ORDER BY id DESC LIMIT $2`
 
-// withAttribute gives those of the requests with these ids, in their order and at most limit, whose task has that
-// attribute with that value.
+// withAttribute gives those of a chunk, in its order and at most limit, whose task has that attribute with that value.
 //
 // A string that holds the attributes is the sender's text, at which Postgres could stumble: so it is read here. What
 // cannot have the value is left out there: its text has neither the letters and digits of the value nor an escape that
 // may stand for one.
-func (s *search) withAttribute(ctx context.Context, tx pgx.Tx, ids []int64, limit int, name, value string) ([]hit, error) {
-	rows, err := tx.Query(ctx, attributesSQL, ids, longestWord(value), longestAttributes)
+func (s *search) withAttribute(ctx context.Context, tx pgx.Tx, c chunk, limit int, name, value string) ([]hit, error) {
+	sql, args := s.attributes(c, longestWord(value))
+	rows, err := tx.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -115,14 +115,17 @@ func (s *search) withAttribute(ctx context.Context, tx pgx.Tx, ids []int64, limi
 	if err != nil || len(matching) == 0 {
 		return nil, err
 	}
-	return s.rows(ctx, tx, matching, limit)
+	return s.rows(ctx, tx, chunk{ids: matching}, limit)
 }
 
-const attributesSQL = `
-	SELECT id, left(request #>> '{routing,properties,attributes}', $3)
-	  FROM unnest($1::bigint[]) WITH ORDINALITY AS candidates (key, place) JOIN outbox ON id = key
-	 WHERE strpos(request::text, $2) > 0 OR strpos(request::text, '\u00') > 0
-	 ORDER BY place`
+// attributes is the statement that gives the attributes of the requests of a chunk whose text has a word, or an escape that
+// may stand for one of its letters.
+func (s *search) attributes(c chunk, word string) (string, params) {
+	var args params
+	return `SELECT id, left(request #>> '{routing,properties,attributes}', ` + args.add(longestAttributes) + `) FROM outbox
+	         WHERE ` + c.within(&args) + ` AND (strpos(request::text, ` + args.add(word) + `) > 0 OR strpos(request::text, '\u00') > 0)
+	         ORDER BY ` + s.order(), args
+}
 
 // longestAttributes is how many characters of attributes are read. TaskRouter takes 4,096, of which an escape in an
 // escape has twelve.

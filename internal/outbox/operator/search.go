@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -30,12 +31,11 @@ const (
 // candidates.
 type walk struct {
 	settled bool // ordered by settled_at and id; false: by id alone
+	all     bool // every request is a candidate: the primary key has them; else parts
 	// parts are conditions on outbox. Each is answered by one index, and no row meets two.
 	parts []string
 	// unordered: no index has the parts in the order of the walk. Their ids are read from an index, all of them, and sorted.
-	// partsOrder is the order in which the index has them, where the newest come early: then there is little to sort.
-	unordered  bool
-	partsOrder string
+	unordered bool
 	// inIndex is a condition that the columns of the parts' index answer, "": none. row is the condition that has to be
 	// asked of the row itself.
 	inIndex, row  string
@@ -63,12 +63,8 @@ func (f Filter) walk() walk {
 		w.unordered, w.parts = f.Setup == SetupWaiting, []string{`id IN (SELECT id FROM outbox_setups WHERE ` + f.Setup.said() + `)`}
 		w.after, w.before, w.olderThan = f.ReceivedAfter, f.ReceivedBefore, f.OlderThan
 		f.Setup = ""
-	case f.State == request.Pending:
-		w.unordered, w.parts = true, []string{`state = 'pending' AND attempt = 0`, `state = 'pending' AND attempt > 0`}
-		w.partsOrder = ` ORDER BY priority DESC, due_at DESC, id DESC`
-		f.State = ""
-	case f.State != "" && !final:
-		w.unordered, w.parts = true, []string{inState(f.State)}
+	case f.State != "" && !final: // of the uncertain no index has the order
+		w.unordered, w.parts = f.State == request.Uncertain, []string{inState(f.State)}
 		f.State = ""
 	case final && f.State != request.Created:
 		w.settled, w.parts, w.inIndex = true, []string{failed}, inState(f.State)
@@ -83,7 +79,7 @@ func (f Filter) walk() walk {
 		w.settled, w.parts = true, []string{`published_at IS NOT NULL` + within, `settled_at IS NOT NULL AND published_at IS NULL` + within}
 		f.Since = 0
 	default:
-		w.parts, w.after, w.before, w.olderThan = []string{always}, f.ReceivedAfter, f.ReceivedBefore, f.OlderThan
+		w.all, w.after, w.before, w.olderThan = true, f.ReceivedAfter, f.ReceivedBefore, f.OlderThan
 	}
 	w.row = f.where(&w.rowArgs, nil)
 	return w
@@ -131,9 +127,9 @@ func (w walk) readCursor(cursor string) (at place, err error) {
 // candidates is the statement that gives the next places behind at, of ids not below least.
 func (w walk) candidates(at place, least int64, size int) (string, params) {
 	args := slices.Clone(w.args)
-	columns, order, bounds := `id, NULL::timestamptz AS settled_at`, `id DESC`, ""
+	columns, bounds := `id, NULL::timestamptz AS settled_at`, ""
 	if w.settled {
-		columns, order = `id, settled_at`, `settled_at DESC, id DESC`
+		columns = `id, settled_at`
 	}
 	switch {
 	case w.settled && at.SettledAt != nil:
@@ -145,19 +141,69 @@ func (w walk) candidates(at place, least int64, size int) (string, params) {
 		bounds += ` AND id >= ` + args.add(least) + `::bigint`
 	}
 	matches := cmp.Or(w.inIndex, always)
-	first := fmt.Sprintf(` ORDER BY %s LIMIT %d`, order, size)
+	first := fmt.Sprintf(` ORDER BY %s LIMIT %d`, w.order(), size)
 	parts := make([]string, len(w.parts))
 	for i, part := range w.parts {
 		parts[i] = `SELECT ` + columns + `, coalesce(` + matches + `, false) AS matches FROM outbox WHERE ` + part + bounds
 		// Each by itself: the planner does not read the parts of a union in their order. And what is unordered apart (OFFSET),
 		// or the order would lead the planner through the primary key, past every other row.
 		if w.unordered {
-			parts[i] = `(` + parts[i] + w.partsOrder + ` OFFSET 0)`
+			parts[i] = `(` + parts[i] + ` OFFSET 0)`
 		} else {
 			parts[i] = `(` + parts[i] + first + `)`
 		}
 	}
 	return `SELECT * FROM (` + strings.Join(parts, ` UNION ALL `) + `) AS candidates` + first, args
+}
+
+// order is the walk's, in SQL.
+func (w walk) order() string {
+	if w.settled {
+		return `settled_at DESC, id DESC`
+	}
+	return `id DESC`
+}
+
+// A chunk is the candidates that are looked at together.
+type chunk struct {
+	n    int
+	last place // of the n
+	// ids are those that match, as far as the index tells; nil: all ids from last on that are below.
+	ids   []int64
+	below int64
+}
+
+// nextOfAll is the statement that gives the number and the last of the next candidates, where every request is one: of ids
+// below $1, and not below $2, at most $3.
+const nextOfAll = `SELECT count(*), coalesce(min(id), 0) FROM (SELECT id FROM outbox WHERE id < $1 AND id >= $2 ORDER BY id DESC LIMIT $3) AS next`
+
+// next gives the chunk behind a place, of ids not below least.
+func (w walk) next(ctx context.Context, tx pgx.Tx, at place, least int64, size int) (c chunk, err error) {
+	if w.all {
+		c.below = cmp.Or(at.ID, math.MaxInt64)
+		err = tx.QueryRow(ctx, nextOfAll, c.below, least, size).Scan(&c.n, &c.last.ID)
+		return c, err
+	}
+	sql, args := w.candidates(at, least, size)
+	places, err := rowsOf[place](ctx, tx, sql, args...)
+	if c.n = len(places); c.n > 0 {
+		c.last = places[c.n-1]
+	}
+	c.ids = make([]int64, 0, len(places))
+	for _, p := range places {
+		if p.Matches {
+			c.ids = append(c.ids, p.ID)
+		}
+	}
+	return c, err
+}
+
+// within is the condition that a row is one of the chunk.
+func (c chunk) within(args *params) string {
+	if c.ids != nil {
+		return `id = ANY (` + args.add(c.ids) + `::bigint[])`
+	}
+	return `id >= ` + args.add(c.last.ID) + `::bigint AND id < ` + args.add(c.below) + `::bigint`
 }
 
 // A hit is a row with its place in the walk.
@@ -166,17 +212,15 @@ type hit struct {
 	ID int64
 }
 
-// matching is the statement that gives the rows with these ids that meet the walk's condition, in the order of the ids.
-func (w walk) matching(ids []int64, limit int) (string, params) {
+// matching is the statement that gives the rows of a chunk that meet the walk's condition, in the order of the walk.
+func (w walk) matching(c chunk, limit int) (string, params) {
 	args := slices.Clone(w.rowArgs)
-	return fmt.Sprintf(`
-		SELECT %s, id FROM unnest(%s::bigint[]) WITH ORDINALITY AS candidates (key, place) JOIN outbox ON id = key
-		 WHERE %s ORDER BY place LIMIT %d`, rowColumns, args.add(ids), w.row, limit), args
+	return fmt.Sprintf(`SELECT %s, id FROM outbox WHERE %s AND %s ORDER BY %s LIMIT %d`, rowColumns, c.within(&args), w.row, w.order(), limit), args
 }
 
 // rows runs it.
-func (w walk) rows(ctx context.Context, tx pgx.Tx, ids []int64, limit int) ([]hit, error) {
-	sql, args := w.matching(ids, limit)
+func (w walk) rows(ctx context.Context, tx pgx.Tx, c chunk, limit int) ([]hit, error) {
+	sql, args := w.matching(c, limit)
 	return rowsOf[hit](ctx, tx, sql, args...)
 }
 
@@ -187,7 +231,7 @@ type search struct {
 	until time.Time // no chunk begins later, but the first
 	limit int       // of the rows on the page
 	// pick gives those of the candidates that match, in place of walk.rows; nil: those of walk.rows.
-	pick func(ctx context.Context, tx pgx.Tx, ids []int64, limit int) ([]hit, error)
+	pick func(ctx context.Context, tx pgx.Tx, c chunk, limit int) ([]hit, error)
 }
 
 // run reads on behind at until the page is full, the walk is at its end, or it has looked for long enough.
@@ -206,19 +250,12 @@ func (s *search) run(ctx context.Context, tx pgx.Tx, at place, page *Page) error
 	}
 	for ; ; size = chunkMost {
 		size = min(size, chunkMost, s.most-page.Searched)
-		sql, args := s.candidates(at, least, size)
-		chunk, err := rowsOf[place](ctx, tx, sql, args...)
+		c, err := s.next(ctx, tx, at, least, size)
 		if err != nil {
 			return err
 		}
-		page.Searched += len(chunk)
-		ids := make([]int64, 0, len(chunk))
-		for _, c := range chunk {
-			if c.Matches {
-				ids = append(ids, c.ID)
-			}
-		}
-		some, err := pick(ctx, tx, ids, s.limit+1-len(page.Rows))
+		page.Searched += c.n
+		some, err := pick(ctx, tx, c, s.limit+1-len(page.Rows))
 		if err != nil {
 			return err
 		}
@@ -230,10 +267,10 @@ func (s *search) run(ctx context.Context, tx pgx.Tx, at place, page *Page) error
 			page.Rows = append(page.Rows, f.Row)
 			at = place{ID: f.ID, SettledAt: f.SettledAt}
 		}
-		if len(chunk) < size {
+		if c.n < size {
 			return nil
 		}
-		at = chunk[size-1]
+		at = c.last
 		switch {
 		case len(page.Rows) == s.limit:
 			page.Next = s.cursor(at)

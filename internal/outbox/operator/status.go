@@ -94,7 +94,7 @@ const (
 	// WaitingMost is how far what needs attention is counted.
 	WaitingMost = 1000
 	// failedMost and retriedMost are how many requests Now looks at in order to say how they fail.
-	failedMost  = 10_000
+	failedMost  = 5000
 	retriedMost = 1000
 )
 
