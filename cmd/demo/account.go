@@ -37,7 +37,7 @@ func (w *world) table(ctx context.Context) error {
 	}
 	defer rows.Close()
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "  request_id\tstate\tattempt\tspared\tinteraction_sid\terror_kind\tseconds")
+	fmt.Fprintln(t, "  request_id\tstate\tattempt\tuncounted\tinteraction_sid\terror_kind\tseconds")
 	for rows.Next() {
 		var id, state, sid, kind, took string
 		var attempt, uncounted int

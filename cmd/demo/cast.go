@@ -53,7 +53,7 @@ func newCast(real, stay bool) ([]message, error) {
 		message{name: id("call-lost"), source: "shop", body: request("call-lost", ""), want: "created",
 			trial: []flextest.Fault{flextest.Status(503)}, shows: "503, and nobody knows: proved absent after the settle time (3 s here), then sent again"},
 		message{name: id("scheduled"), source: "shop", body: request("scheduled", fmt.Sprintf(`,"not_before":%q`, later)), want: "created",
-			shows: "not_before: sent five seconds later"},
+			shows: "not_before is five seconds ahead: not sent earlier"},
 		message{name: id("too-late"), source: "shop", body: request("too-late", fmt.Sprintf(`,"expires_at":%q`, past)), want: "expired",
 			shows: "expires_at has passed: never sent"},
 		message{name: id("good-1"), source: "audit", body: request("good-1", ""), want: "created",

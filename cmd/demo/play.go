@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,8 +15,12 @@ import (
 	"golang.org/x/term"
 )
 
-// killAfter is how many answers come before one worker is killed.
-const killAfter = 7
+// One worker is killed once killAfter answers have come and it has a call under way, and at the latest after killLatest
+// answers, whatever it does then.
+const (
+	killAfter  = 4
+	killLatest = 12
+)
 
 // answer is a result as the senders see it.
 type answer struct {
@@ -69,14 +74,14 @@ func (w *world) play(ctx context.Context, cast []message) ([]answer, error) {
 			if a.Outcome == "uncertain" && !slices.ContainsFunc(cast, func(m message) bool { return m.name == a.RequestID && m.want == a.Outcome }) {
 				continue // a person would be asked; the final answer follows
 			}
-			if answers = append(answers, a); len(answers) == killAfter && w.flex != nil {
-				if err := w.kill(); err != nil {
-					return nil, err
-				}
-				board.say("one of the two replicas is killed with SIGKILL; what it was sending becomes uncertain and is found out")
-			}
+			answers = append(answers, a)
 		case <-tick.C:
 			if err := w.show(ctx, board); err != nil {
+				return nil, err
+			}
+		}
+		if w.flex != nil && w.killed == nil && len(answers) >= killAfter {
+			if err := w.killOnce(ctx, board, len(answers) >= killLatest); err != nil {
 				return nil, err
 			}
 		}
@@ -84,6 +89,35 @@ func (w *world) play(ctx context.Context, cast []message) ([]answer, error) {
 	err = w.show(ctx, board)
 	board.end()
 	return answers, err
+}
+
+// killOnce kills one worker as a crash would, if it has a call under way or anyhow is set, and says what it leaves behind.
+func (w *world) killOnce(ctx context.Context, b *board, anyhow bool) error {
+	victim := w.workers[0]
+	leases := func() (n int, err error) {
+		// A worker is named HOST-PID-RANDOM.
+		err = w.pool.QueryRow(ctx, `SELECT count(*) FROM outbox WHERE state = 'sending' AND leased_by LIKE '%-' || $1::text || '-%'`, strconv.Itoa(victim.Process.Pid)).Scan(&n)
+		return n, err
+	}
+	if n, err := leases(); err != nil || n == 0 && !anyhow {
+		return err
+	}
+	if err := victim.Process.Kill(); err != nil {
+		return err
+	}
+	w.killed = victim
+	_ = victim.Wait() // it was killed
+	n, err := leases()
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		b.say("one of the two replicas is killed with SIGKILL; it had no call under way")
+		return nil
+	}
+	b.say(fmt.Sprintf("one of the two replicas is killed with SIGKILL and leaves requests in state sending: %d.", n))
+	b.say("After 8 s their leases run out, and the other replica finds out through TaskRouter whether the interactions exist.")
+	return nil
 }
 
 func read(m jetstream.Msg) answer {

@@ -44,7 +44,7 @@ func stayed(environment []string, real bool, psql, logPath string, addresses []s
 		set[name] = value
 	}
 	fmt.Fprintf(&b, "\nEverything stays up until Ctrl-C. The page:\n\n  http://%s/   name: yours   token: %s\n", set["ADMIN_ADDR"], set["ADMIN_TOKEN"])
-	b.WriteString("\nIn another terminal, in this folder:\n\n")
+	b.WriteString("\nIn another terminal, in this folder. In what is printed and on the page, `worker` stands for bin/worker with these settings:\n\n")
 	for _, setting := range environment {
 		switch name, _, _ := strings.Cut(setting, "="); {
 		case name == "PATH", strings.HasSuffix(name, "_PROXY"): // that terminal has its own

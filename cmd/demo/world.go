@@ -187,12 +187,6 @@ func (w *world) eventually(ctx context.Context, limit time.Duration, check func(
 	}
 }
 
-// kill ends one worker as a crash would, in the midst of its work.
-func (w *world) kill() error {
-	w.killed = w.workers[0]
-	return w.killed.Process.Kill()
-}
-
 func (w *world) logPath() string { return filepath.Join(w.folder, "workers.log") }
 
 // stop ends the workers in order, then the servers, and removes the folder
@@ -203,7 +197,10 @@ func (w *world) stop() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
 	}
 	for _, cmd := range w.workers {
-		if err := cmd.Wait(); err != nil && cmd != w.killed {
+		if cmd == w.killed {
+			continue
+		}
+		if err := cmd.Wait(); err != nil {
 			clean = false
 			fmt.Fprintln(os.Stderr, "a worker ended with", err, "- its log is", w.logPath())
 		}

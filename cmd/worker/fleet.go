@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -49,13 +48,9 @@ func printFleet(o environment, fleet gate.Fleet) error {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tVERSION\tSTATE\tSINCE\tLAST CREATE")
 	for _, r := range fleet.Replicas {
-		state, since, reason := string(r.State), r.Since, ""
-		if r.Reason != nil {
-			reason = *r.Reason
-		}
+		state, since, reason := string(r.State), r.Since, deref(r.Reason)
 		if !r.Alive {
-			since, reason = r.SeenAt, strings.TrimSuffix("it was "+state+"; "+reason, "; ")
-			state = "gone"
+			state, since, reason = gone, r.SeenAt, lastSeen(r, fleet.Now)
 		}
 		last := "-"
 		if r.Last != nil {
@@ -100,6 +95,19 @@ func fleetNotes(fleet gate.Fleet) []string {
 		notes = append(notes, "Warning: "+warning+".")
 	}
 	return notes
+}
+
+// gone is the state of a worker that no longer renews its row and did not take the row with it: it was killed, or
+// Postgres is out of its reach.
+const gone = "gone"
+
+// lastSeen is what a worker that is gone said of itself last. That need not be why it is gone.
+func lastSeen(r gate.Replica, now time.Time) string {
+	said := fmt.Sprintf("last seen %s as %s", ago(now.Sub(r.SeenAt)), r.State)
+	if r.Reason != nil {
+		said += ": " + *r.Reason
+	}
+	return said
 }
 
 // ago is a time that has passed, as people say it.

@@ -56,6 +56,26 @@ func TestFleetCommand(t *testing.T) {
 	}
 }
 
+// TestGone: a worker that was killed is still listed for an hour, by status as by fleet, as gone. Its last word is told
+// as that, not as the reason why it is gone.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	env := r.environment()
+	r.types(env, typed{[]string{"status"}, 0, []string{"Replicas: 0\n"}})
+	const insert = `INSERT INTO outbox_replicas (name, version, state, reason, seen_at, lookup_settle, flex_timeout, flex_rate, uncertain_policy, retention)
+		VALUES ($1, 'v1', $2, $3, clock_timestamp() - $4::interval, '1min', '15s', 10, 'hold', '1h')`
+	r.must(insert, "w-killed", "nats", "the streams were not reached yet", "10 minutes")
+	r.must(insert, "w-alive", "ok", nil, "0")
+	_, status, _ := r.try(env, "status")
+	for _, want := range []string{"Replicas: 1, and 1 gone within the last hour\n", "w-alive   ok    ", "w-killed  gone  10m0s ago  last seen as nats\n"} {
+		if !strings.Contains(status, want) {
+			t.Errorf("status lacks %q:\n%s", want, status)
+		}
+	}
+	r.types(env, typed{[]string{"fleet"}, 0, []string{"w-alive", "w-killed", "gone", "last seen 10m0s ago as nats: the streams were not reached yet\n"}})
+}
+
 // TestOneBadReplica: of three replicas one loses its way to Flex, or its token is no
 // longer right. It stops alone, is not ready, says why in `worker fleet` and leaves the
 // messages to the others; no request pays an attempt for it. It goes on by itself.

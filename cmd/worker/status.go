@@ -64,7 +64,11 @@ func statusText(all operator.Status) string {
 			alive++
 		}
 	}
-	say("Replicas: %d", alive)
+	replicas := fmt.Sprintf("Replicas: %d", alive)
+	if gone := len(all.Fleet.Replicas) - alive; gone > 0 {
+		replicas += fmt.Sprintf(", and %d gone within the last hour", gone)
+	}
+	say("%s", replicas)
 	table := func(rows ...[]string) {
 		w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 		for _, r := range rows {
@@ -76,6 +80,8 @@ func statusText(all operator.Status) string {
 	for _, r := range all.Fleet.Replicas {
 		if r.Alive {
 			rows = append(rows, []string{short(r.Name, 40), string(r.State), ago(now.Sub(r.Since)), short(deref(r.Reason), 30)})
+		} else {
+			rows = append(rows, []string{short(r.Name, 40), gone, ago(now.Sub(r.SeenAt)), "last seen as " + string(r.State)})
 		}
 	}
 	table(rows...)

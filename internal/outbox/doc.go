@@ -12,7 +12,8 @@ Its parts are packages of their own, and none of them knows this one, which join
 	outbox/upkeep   what time alone moves; what is old; the poll that wakes all loops
 	outbox/results  what is owed, and its publishing
 	outbox/setup    whether Flex has set up the channel of what is created (CONFIRM)
-	outbox/operator what people ask and decide: the one layer of acts under the command line
+	outbox/operator what people ask and decide: the one layer of acts under the command line, the page, the API, and
+	                the questions of senders (cmd/worker, internal/admin/page, internal/admin/api, internal/senders)
 
 Read one request's way first: request/state.go and request/policy.go, dispatch.go, add.go, insert.go, workers.go, attempt.go,
 complete.go, record.go, results/publisher.go. claim.go is for what waits in the table. Then what may go wrong: standing.go,
@@ -80,8 +81,36 @@ the clock of Postgres and the time that the stream gave the message.
 	the gate      how many calls the whole fleet may begin now              (gate/gate.go)
 	the breaker   whether this replica may make calls at all                (gate/breaker.go)
 	Registry      this worker's row, what it knows of the others, the rate  (gate/replicas.go)
-	people        retry, cancel, lookup, resolve, republish, hold, release  (package operator)
+	people        retry, cancel, lookup, resolve, republish, close, erase,  (package operator)
+	              hold, release, rate; a sender: cancel
 	after a loss  recheck                                                   (operator/recheck.go)
+
+# Who owns which table
+
+	table                    rows are made by                     changed by                      removed by
+	outbox                   add                                  whoever moves it, see above     prune
+	outbox_attempts          record, lapse, reclaim, recheck,     erase, which blanks errors      prune, with the request
+	                         each lookup
+	outbox_malformed         add                                  Publisher, with its mark;       prune
+	                                                              erase, which blanks it
+	outbox_repeats           add                                  the same two                    prune, with the request
+	outbox_setups            Publisher, with the mark of a        Confirmer, until there is a     prune, with the request
+	                         result created, if CONFIRM is on     word; then Publisher, with its
+	                                                              mark; erase
+	outbox_confirmation      its migration, the one row           Confirmer                       nobody
+	outbox_gate              its migration, the one row           claim and add, which spend      nobody
+	                                                              tokens; a 429; lookups, which
+	                                                              take turns; Registry (rate);
+	                                                              people; upkeep/clock.go
+	outbox_replicas          Registry, for its own worker         Registry, for its own worker    Registry, as its worker stops; that of
+	                                                                                              another, after an hour without a sign
+	outbox_acts              package operator, with each act;     close, where Twilio refused;    nobody
+	                         Registry, when it sets the rate      erase, which blanks reasons
+	outbox_idempotency_keys  operator/once.go, before the act     operator/once.go, with the      the next act with any key, after 24 h;
+	                                                              answer; erase, which blanks it  an act that surely changed nothing
+	outbox_minutes           upkeep/count.go                      nobody                          upkeep/count.go, after a week, or to
+	                                                                                              count a minute anew
+	outbox_counted           its migration, the one row           upkeep/count.go                 nobody
 
 # Who owns what waits
 
@@ -175,6 +204,10 @@ cancelled meanwhile (cancel_requested_at) is never pending again.
 	during a look at a set-up, or before     the look is due in 45 s   looked at again: the first look that is stored counts
 	its word is stored
 	during a lookup                          uncertain, due in 45 s    looked up again
+	while a minute is counted                all of it or nothing      counted by the next look of any replica: outbox_counted says from where
+	after an idempotency key was written,    a key without an answer   nobody does the act under that key: under-way for a minute, then
+	before the answer to its act was                                   interrupted, until the key goes after 24 h. outbox_acts says
+	                                                                   whether it was done
 	stopped past the lease, then continued   lapsed lease              it does not send. What remains is a stop between that check
 	                                                                   and the first byte
 

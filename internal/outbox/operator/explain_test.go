@@ -157,7 +157,7 @@ func TestExplain(t *testing.T) {
 			d.InteractionSID, d.ResolvedBy, d.PublishedAt = word(kdA), word("lookup"), nil
 		})), open,
 			"It is created as " + kdA + " (a lookup found it) since 2026-11-22 02:59:00.000 UTC. " +
-				"Its result is not yet on the result stream; it is published again until the stream takes it.\n"},
+				"It is not recorded yet that the result stream has its result; the result is published until that is recorded.\n"},
 		{"created by operator", detail(request.Created, settled(func(d *Detail) { d.InteractionSID, d.ResolvedBy = word(kdA), word("operator") })), open,
 			"It is created as " + kdA + " (an operator said so) since 2026-11-22 02:59:00.000 UTC. " + published},
 		{"rejected", detail(request.Rejected, settled(func(d *Detail) { d.ErrorMessage = word("status 400: no such workspace") })), open,

@@ -228,7 +228,7 @@ func remedy(d Detail, commands *[]string) string {
 
 func publication(d Detail) string {
 	if d.PublishedAt == nil {
-		return "Its result is not yet on the result stream; it is published again until the stream takes it."
+		return "It is not recorded yet that the result stream has its result; the result is published until that is recorded."
 	}
 	return fmt.Sprintf("The result stream acknowledged its result at %s.", request.ShowTime(*d.PublishedAt))
 }
