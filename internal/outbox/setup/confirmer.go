@@ -4,9 +4,10 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"flexworker/internal/crash"
 	"flexworker/internal/flex"
@@ -119,31 +120,18 @@ func (c *Confirmer) lookAtAll(ctx context.Context, all []Due, taken time.Time) e
 	defer end()
 	ctx, cancel := context.WithDeadline(ctx, taken.Add(lookLimit-ReadLimit))
 	defer cancel()
-	todo := make(chan Due, len(all))
+	var looking errgroup.Group // with no context of its own: a look that fails cuts no other short
+	looking.SetLimit(AtOnce)
 	for _, d := range all {
-		todo <- d
-	}
-	close(todo)
-	var looking sync.WaitGroup
-	errs := make(chan error, len(all))
-	for range min(AtOnce, len(all)) {
-		looking.Go(func() {
-			for d := range todo {
-				if ctx.Err() != nil {
-					return
-				}
-				d.Age += time.Since(taken)
-				errs <- c.lookAt(ctx, d)
+		looking.Go(func() error {
+			if ctx.Err() != nil {
+				return nil
 			}
+			d.Age += time.Since(taken)
+			return c.lookAt(ctx, d)
 		})
 	}
-	looking.Wait()
-	close(errs)
-	var failed error
-	for err := range errs {
-		failed = cmp.Or(failed, err)
-	}
-	return failed
+	return looking.Wait()
 }
 
 // outlive is ctx, but ends stopLimit after it: who stops does not wait for a Flex that hangs.
