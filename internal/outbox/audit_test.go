@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -358,6 +359,58 @@ func TestAuditForgotten(t *testing.T) {
 	}
 	b.results.create(t)
 	check("made anew", 11)
+}
+
+// growing is a stream on which something happens after an audit has asked how far to read it.
+type growing struct {
+	jetstream.Stream
+	do func()
+}
+
+func (s *growing) Info(ctx context.Context, o ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
+	info, err := s.Stream.Info(ctx, o...)
+	if do := s.do; do != nil {
+		s.do = nil
+		do()
+	}
+	return info, err
+}
+
+// TestAuditWhilePublishing: a result and a word that are published and marked while the audit reads the stream offend nobody.
+// What is marked meanwhile and was never published does.
+func TestAuditWhilePublishing(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t, 10)
+	ctx := t.Context()
+	results, err := b.results.Stream(ctx, "RESULTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.ask(event("later", 0).Request)
+	word := func(id string) {
+		pgtest.Exec(t, b.s.pool, `INSERT INTO outbox_setups (id, created_at, word, decided_at, published_at)
+			SELECT id, now(), 'confirmed', now(), clock_timestamp() FROM outbox WHERE request_id = $1`, id)
+	}
+	stream := &growing{Stream: results, do: func() {
+		if _, err := b.s.cancel(ctx, operator.Act{Why: "a test"}, operator.Filter{RequestIDs: []string{"later"}}); err != nil {
+			t.Error(err)
+		}
+		b.publish()
+		m := nats.NewMsg("interactions.results.confirmed.crm")
+		m.Data = []byte(fmt.Sprintf(`{"request_id":"a-4","outcome":"confirmed","interaction_sid":%q,"task":null,"checks":1}`, *b.s.row(t, "a-4").InteractionSID))
+		m.Header.Set(natstest.Forged, "in the Publisher's place")
+		m.Header.Set(jetstream.MsgIDHeader, flex.LookupKey("a-4")+"-1-setup")
+		if _, err := b.results.PublishMsg(ctx, m); err != nil {
+			t.Error(err)
+		}
+		word("a-4")
+		word("a-5")
+	}}
+	r, err := b.s.desk().Audit(ctx, b.requests, stream, "worker", 30*24*time.Hour)
+	want := []operator.Offender{{Rule: "every published word about a set-up is on the stream, and no other", ID: "a-5", Why: "marked as published, and not on the stream"}}
+	if err != nil || !slices.Equal(r.Offenders, want) {
+		t.Errorf("%v, %v, want %v", r.Offenders, err, want)
+	}
 }
 
 // TestAuditRequests: a message that was acked behind the worker's back is named;

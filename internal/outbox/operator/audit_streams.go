@@ -76,7 +76,7 @@ func ackFloor(ctx context.Context, stream jetstream.Stream, consumer string, sta
 	return c.CachedInfo().AckFloor.Stream, nil
 }
 
-// A published result is a final one as the result stream has it.
+// A published result is a final one, or a word about a set-up, as the result stream has it.
 type published struct {
 	requestID, outcome, sid string
 	settled                 time.Time
@@ -86,96 +86,155 @@ type published struct {
 // ledger is what the result stream has: one result for each message id. odd are results without a message id, or
 // under the id of another result.
 type ledger struct {
-	byID map[string]published
-	odd  []published
-	// words are the messages about set-ups, by message id too.
-	words map[string]published
+	byID  map[string]published
+	odd   []published
+	begun time.Time // of the first message; of the reading, where the stream is empty
+	next  uint64    // the sequence from which on the stream was not read yet
 }
 
-// auditResults holds the settled rows against the result stream.
+// marked is a row that is marked as published: a settled request or a set-up.
+type marked struct {
+	rule, requestID, outcome, sid, messageID string
+	at                                       time.Time
+}
+
+// publishedRows are the rows that are marked as published, by the rule that they must keep. Each statement gives request_id, outcome, sid, revision and published_at.
+var publishedRows = []struct{ rule, suffix, sql string }{
+	{"every settled request has exactly one final result on the stream, with its sid", "", `
+		SELECT request_id, state, coalesce(interaction_sid, ''), revision, published_at
+		  FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NOT NULL`},
+	{"every published word about a set-up is on the stream, and no other", "-setup", `
+		SELECT o.request_id, s.word, coalesce(o.interaction_sid, ''), o.revision, s.published_at
+		  FROM outbox_setups s JOIN outbox o USING (id) WHERE s.published_at IS NOT NULL`},
+}
+
+// auditResults holds what is marked as published against the result stream.
 func (desk *Desk) auditResults(ctx context.Context, r *Report, stream jetstream.Stream, retention time.Duration) error {
-	seen, begun, err := readResults(ctx, r, stream)
+	seen := ledger{byID: map[string]published{}}
+	messages, err := seen.read(ctx, stream)
 	if err != nil {
 		return err
 	}
-	rows, err := desk.pool.Query(ctx, `
-		SELECT request_id, state, revision, coalesce(interaction_sid, ''), published_at
-		  FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NOT NULL`)
-	if err != nil {
-		return database.Wrap("audit: results", err)
-	}
-	const rule = "every settled request has exactly one final result on the stream, with its sid"
-	var requestID, state, sid string
-	var number int
-	var at time.Time
-	_, err = pgx.ForEachRow(rows, []any{&requestID, &state, &number, &sid, &at}, func() error {
-		id := fmt.Sprintf("%s-%d", flex.LookupKey(requestID), number)
-		p, ok := seen.byID[id]
-		delete(seen.byID, id)
-		switch {
-		case !ok && at.Before(begun):
-			r.Forgotten++ // the stream no longer goes back so far
-		case !ok:
-			r.offend(rule, requestID, "marked as published, and not on the stream")
-		case p.different:
-			r.offend(rule, requestID, "two different results under one message id")
-		case p.requestID != requestID || p.outcome != state || p.sid != sid:
-			r.offend(rule, requestID, fmt.Sprintf("the stream says %s %s %s, the table %s %s", p.requestID, p.outcome, p.sid, state, sid))
+	r.count("messages on the result stream", int64(messages))
+	var missing []marked
+	for _, rows := range publishedRows {
+		some, err := desk.auditMarked(ctx, r, &seen, rows.rule, rows.suffix, rows.sql)
+		if err != nil {
+			return err
 		}
-		return nil
-	})
-	if err != nil {
-		return database.Wrap("audit: results", err)
+		missing = append(missing, some...)
 	}
-	if err := desk.auditWords(ctx, r, seen, begun); err != nil {
-		return err
+	if len(missing) > 0 { // published after the stream was read, unless it is an offence: a mark is later than its message
+		if _, err := seen.read(ctx, stream); err != nil {
+			return err
+		}
+	}
+	for _, m := range missing {
+		switch {
+		case seen.judge(r, m):
+		case m.at.Before(seen.begun):
+			r.Forgotten++ // the stream no longer goes back so far
+		default:
+			r.offend(m.rule, m.requestID, "marked as published, and not on the stream")
+		}
 	}
 	r.count("published results that the stream no longer has", r.Forgotten)
 	return desk.auditStrangers(ctx, r, seen, retention)
 }
 
-// readResults reads the final results off the stream, by message id.
-func readResults(ctx context.Context, r *Report, stream jetstream.Stream) (ledger, time.Time, error) {
-	seen := ledger{byID: map[string]published{}, words: map[string]published{}}
+// auditMarked holds the rows of one statement against what was read of the stream, and gives those that are not there.
+func (desk *Desk) auditMarked(ctx context.Context, r *Report, seen *ledger, rule, suffix, sql string) (missing []marked, err error) {
+	rows, err := desk.pool.Query(ctx, sql)
+	if err != nil {
+		return nil, database.Wrap("audit: results", err)
+	}
+	m := marked{rule: rule}
+	var revision int
+	_, err = pgx.ForEachRow(rows, []any{&m.requestID, &m.outcome, &m.sid, &revision, &m.at}, func() error {
+		m.messageID = fmt.Sprintf("%s-%d%s", flex.LookupKey(m.requestID), revision, suffix)
+		switch {
+		case seen.judge(r, m):
+		case m.at.Before(seen.begun):
+			r.Forgotten++ // the stream no longer goes back so far
+		default:
+			missing = append(missing, m)
+		}
+		return nil
+	})
+	return missing, database.Wrap("audit: results", err)
+}
+
+// judge holds a row against its message. It reports whether the stream has one.
+func (l *ledger) judge(r *Report, m marked) bool {
+	p, ok := l.byID[m.messageID]
+	delete(l.byID, m.messageID)
+	switch {
+	case !ok:
+		return false
+	case p.different:
+		r.offend(m.rule, m.requestID, "two different results under one message id")
+	case p.requestID != m.requestID || p.outcome != m.outcome || p.sid != m.sid:
+		r.offend(m.rule, m.requestID, fmt.Sprintf("the stream says %s %s %s, the table %s %s", p.requestID, p.outcome, p.sid, m.outcome, m.sid))
+	}
+	return true
+}
+
+// read reads the stream's results from where it was read last up to its end, and says how many messages the stream has.
+func (l *ledger) read(ctx context.Context, stream jetstream.Stream) (messages uint64, err error) {
 	info, err := stream.Info(ctx)
 	if err != nil {
-		return seen, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
+		return 0, fmt.Errorf("outbox: audit: result stream: %w", err)
 	}
-	r.count("messages on the result stream", int64(info.State.Msgs))
+	l.begun = info.State.FirstTime
 	if info.State.Msgs == 0 {
-		return seen, time.Now(), nil
+		l.begun = time.Now()
 	}
-	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
+	if info.State.Msgs == 0 || info.State.LastSeq < l.next {
+		return info.State.Msgs, nil
+	}
+	if err := l.readTo(ctx, stream, info.State.LastSeq); err != nil {
+		return 0, fmt.Errorf("outbox: audit: result stream: %w", err)
+	}
+	l.next = info.State.LastSeq + 1
+	return info.State.Msgs, nil
+}
+
+// readTo reads the messages from l.next up to last.
+func (l *ledger) readTo(ctx context.Context, stream jetstream.Stream, last uint64) error {
+	cfg := jetstream.OrderedConsumerConfig{}
+	if l.next > 0 {
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, l.next
+	}
+	consumer, err := stream.OrderedConsumer(ctx, cfg)
 	if err != nil {
-		return seen, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
+		return err
+	}
+	info, err := consumer.Info(ctx)
+	if err != nil || info.NumPending == 0 { // what was there has been deleted
+		return err
 	}
 	messages, err := consumer.Messages()
 	if err != nil {
-		return seen, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
+		return err
 	}
 	defer messages.Stop()
 	for {
 		m, err := messages.Next(jetstream.NextMaxWait(10 * time.Second))
 		if err != nil {
-			return seen, time.Time{}, fmt.Errorf("outbox: audit: result stream: %w", err)
+			return err
 		}
 		var result results.Result
-		id := m.Headers().Get(jetstream.MsgIDHeader)
-		switch err := json.Unmarshal(m.Data(), &result); {
-		case err != nil:
-		case result.Confirmation != nil:
-			seen.noteWord(id, result)
-		case request.State(result.Outcome).Final():
-			seen.note(id, result)
+		if json.Unmarshal(m.Data(), &result) == nil && (result.Confirmation != nil || request.State(result.Outcome).Final()) {
+			l.note(m.Headers().Get(jetstream.MsgIDHeader), result)
 		}
 		// The latest message may have been deleted: then none comes with its sequence.
-		if meta, err := m.Metadata(); err != nil || meta.Sequence.Stream >= info.State.LastSeq || meta.NumPending == 0 {
-			return seen, info.State.FirstTime, err
+		if meta, err := m.Metadata(); err != nil || meta.Sequence.Stream >= last || meta.NumPending == 0 {
+			return err
 		}
 	}
 }
 
-// note keeps a final result; answers to repeats carry message ids of their own.
+// note keeps a result; answers to repeats carry message ids of their own.
 func (l *ledger) note(id string, result results.Result) {
 	p := published{outcome: result.Outcome}
 	if result.RequestID != nil {
