@@ -42,9 +42,9 @@ func eraseCommand() *cobra.Command {
 		if err != nil {
 			return o.notErased(ctx, err, args[0], a)
 		}
-		answer := map[string]any{"erased": e.Request.RequestID, "messages": append([]operator.Asking{}, e.Messages...), "unreached": e.Unreached()}
+		answer := map[string]any{"erased": args[0], "messages": append([]operator.Asking{}, e.Messages...), "unreached": e.Unreached()}
 		return o.answer(answer, func() error {
-			return report(o.cmd, o.unreached(e), "erased: the content of %s\n", terminal.Line(e.Request.RequestID))
+			return report(o.cmd, o.unreached(e), "erased: the content of %s\n", terminal.Line(args[0]))
 		})
 	})
 }

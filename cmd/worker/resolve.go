@@ -46,8 +46,12 @@ func resolveCommand() *cobra.Command {
 		if err != nil {
 			return notResolved(err, args[0], a, sid, r)
 		}
-		return o.answer(r.Request.Row, func() error {
-			return report(o.cmd, nil, "%s is now %s\n", terminal.Line(r.Request.RequestID), r.Request.State)
+		answer := any(r.Request.Row)
+		if r.Unread != nil { // nothing but its state is known
+			answer = map[string]any{"request_id": args[0], "state": r.Became}
+		}
+		return o.answer(answer, func() error {
+			return report(o.cmd, nil, "%s is now %s\n", terminal.Line(args[0]), r.Became)
 		})
 	})
 }

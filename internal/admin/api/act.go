@@ -211,8 +211,11 @@ func readResolve(c *call, f fields) action {
 		if err != nil {
 			return nil, notResolved(err, a, r)
 		}
-		c.tag = r.Request.Tag()
-		return changed{Act: "resolve", Becomes: string(r.Request.State), Request: &r.Request.Row, Said: append([]string{}, r.Said...)}, nil
+		done := changed{Act: "resolve", Becomes: string(r.Became), Said: append([]string{}, r.Said...)}
+		if r.Unread == nil {
+			done.Request, c.tag = &r.Request.Row, r.Request.Tag()
+		}
+		return done, nil
 	}
 }
 

@@ -77,6 +77,39 @@ func TestRepeats(t *testing.T) {
 	}
 }
 
+// TestDoneAlthoughUnread: an act that is committed is answered as done, also where its request cannot be read again. Its
+// key is not given back.
+func TestDoneAlthoughUnread(t *testing.T) {
+	t.Parallel()
+	for act, body := range map[string]object{
+		"resolve": {"why": "a test", "absent": true, "unverified": true}, "erase": {"why": "a test"}, "cancel": {"why": "a test"},
+	} {
+		t.Run(act, func(t *testing.T) {
+			t.Parallel()
+			g := newRig(t)
+			g.add(t, "r", "crm", plain, keyed)
+			switch act {
+			case "erase":
+				g.abandoned(t, "r")
+			default:
+				g.uncertain(t, "r")
+			}
+			tag := g.tag(t, "r")
+			blind := g.blind(t)
+			for range 2 {
+				got := blind.post(t, "/requests/r/"+act, body, "Idempotency-Key", "k", "If-Match", tag)
+				got.is(t, http.StatusOK, "")
+				if got.header.Get("ETag") != "" {
+					t.Errorf("an ETag of what was not read: %v", got.header)
+				}
+			}
+			if got := g.recorded(t); strings.Count(got, act) != 1 || strings.Contains(got, ";") {
+				t.Error(got)
+			}
+		})
+	}
+}
+
 // TestOutcomeUnknownIsKept: what may have been done is not done again under its key.
 func TestOutcomeUnknownIsKept(t *testing.T) {
 	t.Parallel()

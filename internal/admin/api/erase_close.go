@@ -30,7 +30,9 @@ func readErase(c *call, f fields) action {
 		case err != nil:
 			return nil, err
 		}
-		c.tag = e.Request.Tag()
+		if e.Request.RequestID != "" {
+			c.tag = e.Request.Tag()
+		}
 		return erasure{Act: "erase", Messages: append([]operator.Asking{}, e.Messages...), Unreached: e.Unreached()}, nil
 	}
 }

@@ -113,8 +113,10 @@ func (s *spec) holds(r *http.Request, w *httptest.ResponseRecorder) error {
 	if schema == nil {
 		return fmt.Errorf("%d with %s is not in the document", w.Code, media)
 	}
-	if header, _ := s.at("paths", path, method, "responses", status, "headers", "ETag"); (header != nil) != (w.Header().Get("ETag") != "") {
-		return fmt.Errorf("ETag: %q", w.Header().Get("ETag"))
+	header, _ := s.at("paths", path, method, "responses", status, "headers", "ETag")
+	must, _ := s.at("paths", path, method, "responses", status, "headers", "ETag", "required")
+	if tag := w.Header().Get("ETag"); tag != "" && header == nil || tag == "" && must == true {
+		return fmt.Errorf("ETag: %q", tag)
 	}
 	if media == "application/yaml" {
 		return nil

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/admin/access"
@@ -88,6 +89,12 @@ func newRig(t testing.TB) *rig {
 
 func newRigOn(t testing.TB, pool *pgxpool.Pool) *rig {
 	t.Helper()
+	return newRigReading(t, pool, pool)
+}
+
+// newRigReading answers questions through a pool of their own.
+func newRigReading(t testing.TB, pool, reads *pgxpool.Pool) *rig {
+	t.Helper()
 	trusted, err := access.ParseProxies(proxy)
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +103,7 @@ func newRigOn(t testing.TB, pool *pgxpool.Pool) *rig {
 	log := slog.New(slog.NewTextHandler(&g.log, nil))
 	who := access.New(access.Config{Token: func() string { return g.acts }, ReadToken: func() string { return lookToken }, Trusted: trusted, Log: log})
 	asks := func() (operator.Flex, time.Duration, error) { return &g.flex, time.Minute, g.flex.err }
-	g.http = who.Protect(New(Config{Access: who, Desk: operator.NewDesk(pool, operator.Caller{}, asks), Log: log,
+	g.http = who.Protect(New(Config{Access: who, Desk: operator.NewDesk(pool, operator.Caller{}, asks).ReadingFrom(reads), Log: log,
 		Backlog: func() ([]operator.Backlog, time.Time) {
 			return []operator.Backlog{{State: "pending", Requests: 2, Oldest: 1500 * time.Millisecond}}, g.counted
 		}}))
@@ -265,6 +272,12 @@ func (g *rig) away(t testing.TB) *rig {
 // otherwise is a rig on the same database whose connections are configured otherwise.
 func (g *rig) otherwise(t testing.TB, configure func(*pgxpool.Config)) *rig {
 	t.Helper()
+	return newRigOn(t, g.connected(t, configure))
+}
+
+// connected is a pool on the same database whose connections are configured otherwise.
+func (g *rig) connected(t testing.TB, configure func(*pgxpool.Config)) *pgxpool.Pool {
+	t.Helper()
 	config := g.pool.Config()
 	configure(config)
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
@@ -272,7 +285,21 @@ func (g *rig) otherwise(t testing.TB, configure func(*pgxpool.Config)) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	return newRigOn(t, pool)
+	return pool
+}
+
+// blind is a rig whose questions take too long as soon as an act is recorded.
+func (g *rig) blind(t testing.TB) *rig {
+	t.Helper()
+	return newRigReading(t, g.pool, g.connected(t, func(config *pgxpool.Config) {
+		config.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
+			var acted bool
+			if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox_acts)`).Scan(&acted); err != nil || !acted {
+				return true, err
+			}
+			return true, context.DeadlineExceeded
+		}
+	}))
 }
 
 // httptestServer serves a handler, and is its address.

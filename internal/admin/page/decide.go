@@ -197,7 +197,7 @@ func (v *visit) resolve() error {
 		return v.notDecided(r, err, id, act, form)
 	}
 	v.page.memory.forget()
-	notice{"good", r.Request.RequestID + " is now " + string(r.Request.State), r.Said}.leave(v.w, v.r)
+	notice{"good", id + " is now " + string(r.Became), r.Said}.leave(v.w, v.r)
 	to(v.w, "decide")
 	return nil
 }

@@ -82,17 +82,22 @@ func (desk *Desk) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, 
 func (desk *Desk) carryOut(ctx context.Context, c Change, a Act, f Filter, shown *preview) (Affected, error) {
 	all, _, err := desk.do(ctx, c, a, f, shown, "")
 	if database.WaitedForLock(err) && database.RowsLocked(ctx, desk.pool, err, "outbox", "outbox_acts") {
-		var left []int64
+		var left []unmoved
 		if all, left, err = desk.do(ctx, c, a, f, shown, "SKIP LOCKED"); len(left) > 0 && err == nil {
-			all.Locked, err = desk.stillMatching(ctx, c, left)
+			all.Locked = desk.stillMatching(ctx, c, left)
 		}
 	}
 	return all, database.Wrap(c.Name, err)
 }
 
-// do is Do, where locked is empty or SKIP LOCKED. It also returns the ids that matched and were not changed:
-// another session holds the row, or has changed it meanwhile.
-func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *preview, locked string) (Affected, []int64, error) {
+// unmoved is a request that matched and was not changed: another session holds its row, or has changed it meanwhile.
+type unmoved struct {
+	id        int64
+	requestID string
+}
+
+// do is Do, where locked is empty or SKIP LOCKED. It also returns what matched and was not changed.
+func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *preview, locked string) (Affected, []unmoved, error) {
 	var args params
 	matches := f.where(&args, shown) + c.can + ofAttempt(&args, a.attempt())
 	if a.Seen != "" {
@@ -100,7 +105,7 @@ func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *prev
 	}
 	sql := `
 		WITH matching AS MATERIALIZED (
-			SELECT id AS match FROM outbox WHERE ` + matches + ` ORDER BY id LIMIT nullif(` + args.add(f.Limit) + `::bigint, 0)),
+			SELECT id AS match, request_id AS named FROM outbox WHERE ` + matches + ` ORDER BY id LIMIT nullif(` + args.add(f.Limit) + `::bigint, 0)),
 		chosen AS MATERIALIZED (
 			SELECT id, state AS was, ` + c.what + ` AS what FROM outbox JOIN matching ON id = match WHERE ` + matches + `
 			 ORDER BY id FOR NO KEY UPDATE OF outbox ` + locked + `),
@@ -110,7 +115,7 @@ func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *prev
 		acts AS (
 			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt, unverified)
 			SELECT ` + args.add(desk.caller.Name) + `::text, ` + args.add(a.Why) + `::text, ` + args.add(c.Name) + `::text, request_id, was, ` + args.add(a.attempt()) + `::integer, ` + args.add(c.unverified) + `::boolean FROM moved)
-		SELECT match, coalesce(request_id, ''), coalesce(what, '') FROM matching LEFT JOIN moved ON id = match ORDER BY match`
+		SELECT match, named, moved.id IS NOT NULL, coalesce(what, '') FROM matching LEFT JOIN moved ON id = match ORDER BY match`
 	var b pgx.Batch
 	b.Queue(`SELECT ` + database.Patiently)
 	if a.Seen != "" { // as in resolve
@@ -130,12 +135,13 @@ func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *prev
 	if err != nil {
 		return all, nil, cmp.Or(err, sent.Close())
 	}
-	var left []int64
+	var left []unmoved
 	var id int64
 	var requestID, what string
-	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &what}, func() error {
-		if requestID == "" {
-			left = append(left, id)
+	var moved bool
+	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &moved, &what}, func() error {
+		if !moved {
+			left = append(left, unmoved{id, requestID})
 			return nil
 		}
 		all.IDs = append(all.IDs, requestID)
@@ -146,11 +152,20 @@ func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *prev
 	return all, left, cmp.Or(err, sent.Close()) // which waits for the commit
 }
 
-// stillMatching are the request ids of those rows that the change can still take.
-func (desk *Desk) stillMatching(ctx context.Context, c Change, ids []int64) ([]string, error) {
+// stillMatching are the request ids of those that the change can still take; all of them, where that cannot be read: the
+// change of the others is done.
+func (desk *Desk) stillMatching(ctx context.Context, c Change, left []unmoved) []string {
+	ids, named := make([]int64, len(left)), make([]string, len(left))
+	for i, one := range left {
+		ids[i], named[i] = one.id, one.requestID
+	}
 	rows, err := desk.pool.Query(ctx, `SELECT request_id FROM outbox WHERE id = ANY ($1)`+c.can+` ORDER BY id`, ids)
 	if err != nil {
-		return nil, err
+		return named
 	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
+	still, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return named
+	}
+	return still
 }

@@ -23,7 +23,7 @@ var (
 
 // An Erasure is what an Erase has done.
 type Erasure struct {
-	Request Detail // as it is now
+	Request Detail // as it is now; the zero value: it could not be read again
 	// Messages are those of the request stream that asked for the request, or conflicted with it: they still have what was
 	// erased, as long as the stream keeps them.
 	Messages []Asking
@@ -53,8 +53,10 @@ func (desk *Desk) Erase(ctx context.Context, a Act, requestID string) (Erasure, 
 	if err != nil {
 		return e, database.Wrap("erase", err)
 	}
-	e.Request, err = desk.Show(ctx, requestID)
-	return e, err
+	if now, err := desk.Show(ctx, requestID); err == nil { // it is erased in any case
+		e.Request = now
+	}
+	return e, nil
 }
 
 func (desk *Desk) erase(ctx context.Context, a Act, requestID string) (e Erasure, err error) {

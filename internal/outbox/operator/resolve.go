@@ -24,8 +24,12 @@ type Decision struct {
 
 // A Resolution is what a decision rests on, and the request.
 type Resolution struct {
-	// Request is as the decision left it or, where nothing was changed, as it was found.
+	// Request is as it is now; as it was found, where nothing was changed or it could not be read again.
 	Request Detail
+	// Became is the state that the decision has led to; "": nothing was changed.
+	Became request.State
+	// Unread says why the request could not be read again once the decision was carried out; nil: it was.
+	Unread error
 	// Said is what Flex or TaskRouter said, a sentence each; none: they were not asked.
 	Said []string
 	// Found are the interactions that TaskRouter shows of a request which is said to have none.
@@ -70,15 +74,15 @@ func (desk *Desk) Resolve(ctx context.Context, a Act, requestID string, decision
 		return r, err
 	}
 	if decision.Absent {
-		err = desk.resolveAbsent(ctx, a, requestID, decision.Unverified)
+		r.Became, err = desk.resolveAbsent(ctx, a, requestID, decision.Unverified)
 	} else {
-		err = desk.resolveCreated(ctx, a, requestID, decision, seen)
+		r.Became, err = desk.resolveCreated(ctx, a, requestID, decision, seen)
 	}
-	now, shown := desk.Show(ctx, requestID)
-	if shown == nil {
+	now, unread := desk.Show(ctx, requestID)
+	if unread == nil {
 		r.Request = now
-	} else if err == nil {
-		err = shown
+	} else if err == nil { // it is done all the same
+		r.Unread = unread
 	}
 	return r, err
 }
@@ -167,36 +171,39 @@ func notAnothers(ctx context.Context, db interface {
 }
 
 // resolveCreated: uncertain -> created. seen is what Flex shows of the interaction, as far as it was asked.
-func (desk *Desk) resolveCreated(ctx context.Context, a Act, requestID string, decision Decision, seen flex.Outcome) error {
+func (desk *Desk) resolveCreated(ctx context.Context, a Act, requestID string, decision Decision, seen flex.Outcome) (became request.State, err error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	tx, err := desk.pool.Begin(ctx)
 	if err != nil {
-		return database.Wrap("resolve", err)
+		return "", database.Wrap("resolve", err)
 	}
 	defer func() { _ = tx.Rollback(ctx) }() // what is committed stays
 	if _, err := tx.Exec(ctx, database.LockSIDs, []string{decision.Created}); err != nil {
-		return database.Wrap("resolve", err)
+		return "", database.Wrap("resolve", err)
 	}
 	if err := notAnothers(ctx, tx, decision.Created, requestID); err != nil {
-		return err
+		return "", err
 	}
-	err = desk.resolve(ctx, tx, a, "resolve created", decision.Unverified, requestID, `
+	became, err = desk.resolve(ctx, tx, a, "resolve created", decision.Unverified, requestID, `
 		state = 'created', due_at = NULL, interaction_sid = $7, task_sid = coalesce(nullif($8, ''), task_sid),
 		assignment_status = nullif($9, ''), response = coalesce($10::text::json, response), for_person_since = NULL, ends_as = NULL,
 		resolved_by = 'operator', error_kind = NULL, error_message = NULL, settled_at = clock_timestamp()`,
 		decision.Created, seen.TaskSID, seen.AssignmentStatus, database.JSONOrNull(seen.Response))
-	if err != nil {
-		return err
+	if err == nil {
+		err = database.Wrap("resolve", tx.Commit(ctx))
 	}
-	return database.Wrap("resolve", tx.Commit(ctx))
+	if err != nil {
+		return "", err
+	}
+	return became, nil
 }
 
 // absentEnd is what becomes of an uncertain request that does not exist.
 const absentEnd = `CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE coalesce(ends_as, 'pending') END`
 
 // resolveAbsent: uncertain -> pending, or the end that it waits for; cancelled where that was asked.
-func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string, unverified bool) error {
+func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string, unverified bool) (became request.State, err error) {
 	return desk.resolve(ctx, desk.pool, a, "resolve absent", unverified, requestID, `
 		state = `+absentEnd+`,
 		due_at = CASE WHEN `+absentEnd+` = 'pending' THEN clock_timestamp() END,
@@ -209,33 +216,36 @@ func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string, un
 }
 
 // resolve moves the request, if it is still uncertain after the attempt and under the tag that the act speaks of, and
-// records the act.
+// records the act. It gives the state that the request has then.
 func (desk *Desk) resolve(ctx context.Context, db interface {
 	SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
-}, a Act, act string, unverified bool, requestID, set string, args ...any) error {
+}, a Act, act string, unverified bool, requestID, set string, args ...any) (request.State, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	var moved, other, uncertain bool
+	var became *request.State
+	var other, uncertain bool
 	var b pgx.Batch
 	// In a statement of its own: the tag counts acts, and the next statement sees all that were committed before the lock.
 	b.Queue(`SELECT FROM outbox WHERE request_id = $1 FOR NO KEY UPDATE`, requestID)
 	b.Queue(`
 		WITH moved AS (
-			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND attempt = $5 AND ($6 = '' OR `+tagSQL+` = $6) RETURNING request_id),
+			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND attempt = $5 AND ($6 = '' OR `+tagSQL+` = $6) RETURNING request_id, state),
 		acts AS (
 			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt, unverified) SELECT $2, $3, $4, request_id, 'uncertain', $5, `+strconv.FormatBool(unverified)+` FROM moved)
-		SELECT EXISTS (SELECT FROM moved), EXISTS (SELECT FROM outbox WHERE request_id = $1 AND attempt <> $5),
+		SELECT (SELECT state FROM moved), EXISTS (SELECT FROM outbox WHERE request_id = $1 AND attempt <> $5),
 		       EXISTS (SELECT FROM outbox WHERE request_id = $1 AND state = 'uncertain')`,
-		append([]any{requestID, desk.caller.Name, a.Why, act, a.attempt(), string(a.Seen)}, args...)...).QueryRow(func(row pgx.Row) error { return row.Scan(&moved, &other, &uncertain) })
+		append([]any{requestID, desk.caller.Name, a.Why, act, a.attempt(), string(a.Seen)}, args...)...).QueryRow(func(row pgx.Row) error { return row.Scan(&became, &other, &uncertain) })
 	err := db.SendBatch(ctx, &b).Close()
 	switch {
-	case err != nil || moved:
-		return database.Wrap("resolve", err)
+	case err != nil:
+		return "", database.Wrap("resolve", err)
+	case became != nil:
+		return *became, nil
 	case other:
-		return ErrOtherAttempt
+		return "", ErrOtherAttempt
 	case uncertain && a.Seen != "":
-		return ErrStale
+		return "", ErrStale
 	default:
-		return ErrNotUncertain
+		return "", ErrNotUncertain
 	}
 }

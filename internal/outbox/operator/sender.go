@@ -132,7 +132,12 @@ func (desk *Desk) CancelOwn(ctx context.Context, requestID string, a Act) (Cance
 			return Cancelled{}, fmt.Errorf("cancel: %w", ErrLeftOut)
 		}
 		now, err := desk.OwnStatus(ctx, requestID)
-		if err != nil {
+		switch {
+		case err != nil && done.Of[Unsent] > 0: // it is done all the same
+			return Cancelled{Cancelled: true, State: request.Cancelled, Why: "It was cancelled."}, nil
+		case err != nil && done.N > 0:
+			return Cancelled{State: request.Uncertain, Why: "It may exist; it is never sent again, but what exists already is adopted."}, nil
+		case err != nil:
 			return Cancelled{}, err
 		}
 		if done.N > 0 || now.State != request.Pending { // else its call has ended in between, and brought it back
