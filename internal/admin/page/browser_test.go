@@ -16,6 +16,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"flexworker/internal/testing/expect"
 )
@@ -156,23 +157,71 @@ func (b *browser) signIn(token, name string) {
 // fill types a text into a field that is empty.
 func (b *browser) fill(selector, text string) {
 	b.t.Helper()
-	b.do(chromedp.SendKeys(chromedp.CSS(selector), text))
+	b.focus(selector)
+	b.press(text)
+	b.holdsText(selector, text)
 }
 
 // unfold opens what a summary hides.
 func (b *browser) unfold(selector string) {
 	b.t.Helper()
-	b.do(chromedp.Click(chromedp.CSS(selector + " > summary")))
+	b.focus(selector + " > summary")
+	b.press(kb.Enter)
+	b.is(selector + "[open]")
 }
 
-// click presses what leads to another page, and waits for that.
+// click presses what leads to another page, and waits until that has loaded.
 func (b *browser) click(selector string) {
+	b.t.Helper()
+	b.focus(selector)
+	b.enter()
+}
+
+// enter presses Enter on what leads to another page, and waits until that has loaded. Before that it may not have its stylesheet, and a
+// browser without it moves the focus later than the key that asks for that.
+func (b *browser) enter() {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, expect.Patience)
 	defer cancel()
-	if _, err := chromedp.RunResponse(ctx, chromedp.Click(chromedp.CSS(selector))); err != nil {
-		b.t.Fatalf("%s: %v", selector, err)
+	if _, err := chromedp.RunResponse(ctx, chromedp.KeyEvent(kb.Enter)); err != nil {
+		b.t.Fatalf("Enter on %s: %v", evaluate[string](b, `document.activeElement.outerHTML.slice(0, 120)`), err)
 	}
+}
+
+// focus gives the focus to what is there and can be seen. From then on the script leaves its region as it is.
+func (b *browser) focus(selector string) {
+	b.t.Helper()
+	b.becomes(selector+" has the focus", `(e => e && (e.focus(), document.activeElement === e))(document.querySelector(`+quoted(selector)+`))`)
+}
+
+// reaches presses a key, and waits until the focus has come to what the key leads to.
+func (b *browser) reaches(keys, selector string) {
+	b.t.Helper()
+	b.press(keys)
+	b.becomes(selector+" has the focus", `document.activeElement.matches(`+quoted(selector)+`)`)
+}
+
+// is waits until that is there.
+func (b *browser) is(selector string) {
+	b.t.Helper()
+	b.becomes(selector+" is there", `document.querySelector(`+quoted(selector)+`) !== null`)
+}
+
+// holdsText waits until a field has that text.
+func (b *browser) holdsText(selector, text string) {
+	b.t.Helper()
+	b.becomes(selector+" says "+text, `document.querySelector(`+quoted(selector)+`)?.value === `+quoted(text))
+}
+
+// becomes waits until a script says true.
+func (b *browser) becomes(what, script string) {
+	b.t.Helper()
+	expect.Eventually(b.t, func() error {
+		if !evaluate[bool](b, `Boolean(`+script+`)`) {
+			return fmt.Errorf("not yet: %s; the focus has %s", what, evaluate[string](b, `document.activeElement.outerHTML.slice(0, 120)`))
+		}
+		return nil
+	})
 }
 
 // text is what a person reads there.
@@ -253,6 +302,6 @@ func (b *browser) press(keys string) {
 // clickText presses the element that says this.
 func (b *browser) clickText(selector, text string) {
 	b.t.Helper()
-	evaluate[bool](b, `(e => (e.dataset.here = 'yes', true))([...document.querySelectorAll(`+quoted(selector)+`)].find(e => e.textContent.includes(`+quoted(text)+`)))`)
-	b.click(`[data-here=yes]`)
+	b.becomes(text+" has the focus", `(e => e && (e.focus(), document.activeElement === e))([...document.querySelectorAll(`+quoted(selector)+`)].find(e => e.textContent.includes(`+quoted(text)+`)))`)
+	b.enter()
 }

@@ -95,25 +95,23 @@ func TestKeyboard(t *testing.T) {
 	b := r.open(t, desktop)
 	b.visit("")
 	b.sees("h1", "Sign in")
-	for _, keys := range []string{kb.Tab, "ada", kb.Tab, actToken, kb.Enter} {
-		b.press(keys)
-	}
+	b.reaches(kb.Tab, "#name")
+	b.press("ada")
+	b.reaches(kb.Tab, "#token")
+	b.press(actToken)
+	b.enter()
 	b.sees("#verdict", "Hold the fleet")
-	b.press(kb.Tab)
-	if at := evaluate[string](b, `document.activeElement.textContent`); at != "Skip to the content" {
-		t.Errorf("the first stop is %q", at)
-	}
-	b.press(kb.Enter)
-	b.press(kb.Tab)
-	if at := evaluate[string](b, `document.activeElement.textContent`); at != "Hold the fleet" {
-		t.Fatalf("behind the navigation stands %q", at)
-	}
+	b.reaches(kb.Tab, ".skip")
+	b.reaches(kb.Enter, "#main")
+	b.reaches(kb.Tab, "#hold-it > summary")
 	if outline := evaluate[string](b, `getComputedStyle(document.activeElement).outline`); !strings.Contains(outline, "solid 2px") {
 		t.Errorf("what has the focus is outlined %q", outline)
 	}
-	for _, keys := range []string{kb.Enter, kb.Tab, "too many duplicates", kb.Enter} {
-		b.press(keys)
-	}
+	b.press(kb.Enter)
+	b.is("#hold-it[open]")
+	b.reaches(kb.Tab, "#why-hold")
+	b.press("too many duplicates")
+	b.enter()
 	b.sees(".note", "The fleet is held")
 }
 
