@@ -22,19 +22,23 @@ func (v *visit) decide() error {
 	}
 	id := v.query("id")
 	if id == "" {
+		var first string
 		if ids, _ := m.undecided(); len(ids) > 0 {
-			to(v.w, "decide?id="+url.QueryEscape(ids[0]))
+			first = ids[0]
+		}
+		if first != "" && len(v.wanted()) == 0 {
+			to(v.w, "decide?id="+url.QueryEscape(first))
 			return nil
 		}
 		return v.showAt(m, http.StatusOK, "Decide", "decide",
-			region{name: "queue", title: "What waits", of: []string{"attention"}, read: func(context.Context) (any, error) { return queue{None: true}, m.nowErr }})
+			region{name: "queue", title: "What waits", of: []string{"attention"}, read: func(context.Context) (any, error) { return queue{None: true, Next: first}, m.nowErr }})
 	}
 	return v.showDecision(m, http.StatusOK, id, decision{})
 }
 
 type queue struct {
 	ID, Source, Place, Next string
-	None                    bool
+	None                    bool // no request was chosen
 }
 
 // A decision is the form, and what was said to the one before it.
@@ -42,6 +46,8 @@ type decision struct {
 	ID      string
 	Attempt int
 	Tag     operator.Tag
+
+	Over string // what it is now that it is no longer uncertain; "": it is
 
 	Attribute, Key, Workspace string
 
@@ -72,8 +78,8 @@ func (v *visit) showDecision(m *moment, status int, id string, form decision) er
 	if err != nil {
 		return err
 	}
-	if d.State != request.Uncertain {
-		notice{"warn", "There is nothing to decide about it any more", []string{d.SinceTag("")}}.leave(v.w, v.r)
+	if d.State != request.Uncertain && len(v.wanted()) == 0 {
+		notice{"warn", "There is nothing to decide about it any more", []string{standsNow(d)}}.leave(v.w, v.r)
 		to(v.w, "request?id="+url.QueryEscape(id))
 		return nil
 	}
@@ -83,10 +89,19 @@ func (v *visit) showDecision(m *moment, status int, id string, form decision) er
 		region{name: "decision", title: "The decision", of: []string{"request"}, read: func(ctx context.Context) (any, error) { return v.formOf(ctx, d, form) }})
 }
 
+// standsNow says in a sentence what a request is.
+func standsNow(d operator.Detail) string {
+	said := d.SinceTag("")
+	return strings.ToUpper(said[:1]) + said[1:] + "."
+}
+
 // queueAt says where among those that wait a request stands, and which is the next.
 func queueAt(m *moment, d operator.Detail) queue {
 	q := queue{ID: d.RequestID, Source: d.Source, Place: "Lookups go on, and may find out by themselves: it does not wait for a person yet."}
-	if d.WaitsForPerson() {
+	switch {
+	case d.State != request.Uncertain:
+		q.Place = standsNow(d)
+	case d.WaitsForPerson():
 		q.Place = "It waits for a person."
 	}
 	ids, count := m.undecided()
@@ -115,7 +130,10 @@ func evidenceOf(d operator.Detail) evidence {
 	}
 	e := evidence{Attempt: d.Attempt, Began: d.AttemptBeganAt, Until: d.UncertainSince, Cancelled: d.CancelRequestedAt, NextLookup: d.DueAt, Lookups: lookupsOf(d.History)}
 	e.Question = "It may exist in Flex. Lookups go on, and may find out by themselves: " + reason + "."
-	if d.WaitsForPerson() {
+	switch {
+	case d.State != request.Uncertain:
+		e.Question = standsNow(d)
+	case d.WaitsForPerson():
 		e.Question = "It may exist in Flex, and no lookup can tell: " + reason + "."
 	}
 	if d.Answered {
@@ -146,6 +164,10 @@ func evidenceOf(d operator.Detail) evidence {
 // formOf adds to the form what the request says.
 func (v *visit) formOf(ctx context.Context, d operator.Detail, form decision) (decision, error) {
 	form.ID, form.Attempt, form.Tag = d.RequestID, d.Attempt, d.Tag()
+	if d.State != request.Uncertain {
+		form.Over = standsNow(d)
+		return form, nil
+	}
 	if d.LookupKey != nil && d.LookupAttribute != nil {
 		form.Key, form.Attribute = *d.LookupKey, *d.LookupAttribute
 	}

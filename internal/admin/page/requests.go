@@ -208,7 +208,7 @@ func thousands(n int64) string {
 // find shows what the one box finds: of an id, the request itself.
 func (v *visit) find(text, cursor string) error {
 	p, err := v.desk.Find(v.ctx(), text, cursor)
-	if err == nil && cursor == "" && len(p.Rows) == 1 && p.Next == "" {
+	if err == nil && cursor == "" && len(v.wanted()) == 0 && len(p.Rows) == 1 && p.Next == "" {
 		to(v.w, "request?id="+url.QueryEscape(p.Rows[0].RequestID))
 		return nil
 	}

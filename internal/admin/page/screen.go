@@ -65,6 +65,10 @@ func (v *visit) view(title, screen string, m *moment) *view {
 		Worker: v.page.Worker, Version: v.page.Version, Now: m.clock(), Live: v.r.Method == http.MethodGet, BarMark: m.mark("gate", "attention")}
 }
 
+// wanted are the regions that the script fetches anew; none: a person loads the whole screen. What the script fetches is no redirect,
+// which it would take for a lost login, and takes no notice: both are for the person.
+func (v *visit) wanted() []string { return v.r.URL.Query()["region"] }
+
 // show answers with a screen, or with those of its regions that the script names.
 func (v *visit) show(title, name string, regions ...region) error {
 	m, err := v.page.memory.at(v.ctx(), v.desk)
@@ -78,7 +82,7 @@ func (v *visit) show(title, name string, regions ...region) error {
 // read: what changes meanwhile is fetched once more, and never missed.
 func (v *visit) showAt(m *moment, status int, title, name string, regions ...region) error {
 	all := v.view(title, name, m)
-	wanted := v.r.URL.Query()["region"]
+	wanted := v.wanted()
 	var out bytes.Buffer
 	if len(wanted) == 0 {
 		all.Notice = takeNotice(v.w, v.r)

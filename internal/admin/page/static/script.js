@@ -110,8 +110,8 @@ function dress(root) {
 
 // Regions
 
-let moved = 0; // when the pointer moved last
-document.addEventListener('pointermove', () => { moved = Date.now(); }, {passive: true});
+let moved = 0; // when the pointer moved, or a button of it was pressed, last
+for (const what of ['pointermove', 'pointerdown']) document.addEventListener(what, () => { moved = Date.now(); }, {passive: true});
 
 // busy says whether the person is at work in a region: then it stays as it is.
 function busy(region) {
