@@ -68,12 +68,12 @@ func TestGone(t *testing.T) {
 	r.must(insert, "w-killed", "nats", "the streams were not reached yet", "10 minutes")
 	r.must(insert, "w-alive", "ok", nil, "0")
 	_, status, _ := r.try(env, "status")
-	for _, want := range []string{"Replicas: 1, and 1 gone within the last hour\n", "w-alive   ok    ", "w-killed  gone  10m0s ago  last seen as nats\n"} {
+	for _, want := range []string{"Replicas: 1, and 1 gone within the last hour\n", "w-alive   ok    ", "w-killed  gone  10m", " ago  last seen as nats\n"} {
 		if !strings.Contains(status, want) {
 			t.Errorf("status lacks %q:\n%s", want, status)
 		}
 	}
-	r.types(env, typed{[]string{"fleet"}, 0, []string{"w-alive", "w-killed", "gone", "last seen 10m0s ago as nats: the streams were not reached yet\n"}})
+	r.types(env, typed{[]string{"fleet"}, 0, []string{"w-alive", "w-killed", "gone", "last seen 10m", " ago as nats: the streams were not reached yet\n"}})
 }
 
 // TestOneBadReplica: of three replicas one loses its way to Flex, or its token is no
