@@ -60,23 +60,24 @@ COMMENT ON VIEW outbox_failures IS 'What settled within the last hour without an
 -- within the window has not settled before it, so the indexes on settled_at answer, and of settled rows no older one is read.
 CREATE VIEW outbox_funnel AS
     SELECT date_trunc('hour', received_at, 'UTC') AS hour, source, CASE WHEN state <> 'created' THEN coalesce(error_kind, state) END AS reason,
-           count(*) AS received, count(*) FILTER (WHERE attempt > 0) AS sent, count(*) FILTER (WHERE state = 'created') AS accepted
-      FROM (SELECT received_at, source, state, error_kind, attempt FROM outbox
+           count(*) AS received, count(*) FILTER (WHERE attempt > 0) AS sent, count(*) FILTER (WHERE state = 'created') AS accepted,
+           count(*) FILTER (WHERE state = 'created' AND (SELECT word = 'confirmed' FROM outbox_setups s WHERE s.id = part.id)) AS confirmed
+      FROM (SELECT id, received_at, source, state, error_kind, attempt FROM outbox
              WHERE published_at IS NOT NULL AND settled_at >= date_trunc('hour', now(), 'UTC') - interval '23 hours'
             UNION ALL
-            SELECT received_at, source, state, error_kind, attempt FROM outbox
+            SELECT id, received_at, source, state, error_kind, attempt FROM outbox
              WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at >= date_trunc('hour', now(), 'UTC') - interval '23 hours'
             UNION ALL
-            SELECT received_at, source, state, error_kind, attempt FROM outbox WHERE state = 'pending' AND attempt = 0
+            SELECT id, received_at, source, state, error_kind, attempt FROM outbox WHERE state = 'pending' AND attempt = 0
             UNION ALL
-            SELECT received_at, source, state, error_kind, attempt FROM outbox WHERE state = 'pending' AND attempt > 0
+            SELECT id, received_at, source, state, error_kind, attempt FROM outbox WHERE state = 'pending' AND attempt > 0
             UNION ALL
-            SELECT received_at, source, state, error_kind, attempt FROM outbox WHERE state = 'sending'
+            SELECT id, received_at, source, state, error_kind, attempt FROM outbox WHERE state = 'sending'
             UNION ALL
-            SELECT received_at, source, state, error_kind, attempt FROM outbox WHERE state = 'uncertain') AS part
+            SELECT id, received_at, source, state, error_kind, attempt FROM outbox WHERE state = 'uncertain') AS part
      WHERE received_at >= date_trunc('hour', now(), 'UTC') - interval '23 hours'
      GROUP BY 1, 2, 3;
-COMMENT ON VIEW outbox_funnel IS 'Of the requests that were received in each of the last 24 hours, by source and reason: how many were received, how many of these were sent at least once, and how many of these Flex has accepted. reason: why they are not accepted, or not yet; null where they are.';
+COMMENT ON VIEW outbox_funnel IS 'Of the requests that were received in each of the last 24 hours, by source and reason: how many were received, how many of these were sent at least once, how many of these Flex has accepted, and of how many of these CONFIRM has seen that the channel was set up. reason: why they are not accepted, or not yet; null where they are.';
 
 -- +goose Down
 DROP VIEW outbox_funnel;
