@@ -71,6 +71,7 @@ CREATE TABLE outbox_replicas (
     flex_rate        double precision NOT NULL,
     uncertain_policy text             NOT NULL,
     retention        interval         NOT NULL,
+    confirm_rate     double precision NOT NULL DEFAULT 0,
 
     CONSTRAINT word_is_known CHECK (state IN ('ok', 'failing', 'limited', 'paused', 'held', 'database', 'nats', 'draining', 'unauthorized', 'unreachable'))
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200);
@@ -91,6 +92,7 @@ COMMENT ON COLUMN outbox_replicas.flex_timeout     IS 'Its FLEX_TIMEOUT.';
 COMMENT ON COLUMN outbox_replicas.flex_rate        IS 'Its FLEX_RATE. In force where all living workers agree.';
 COMMENT ON COLUMN outbox_replicas.uncertain_policy IS 'Its UNCERTAIN_POLICY.';
 COMMENT ON COLUMN outbox_replicas.retention        IS 'Its RETENTION.';
+COMMENT ON COLUMN outbox_replicas.confirm_rate     IS 'Its CONFIRM_RATE; 0: its CONFIRM is off.';
 
 -- +goose Down
 DROP TABLE outbox_replicas;

@@ -435,9 +435,9 @@ func TestDatabaseShown(t *testing.T) {
 // TestUnknownSettings: a mistyped setting is named, by config and at the start; those
 // of other programs are not.
 func TestUnknownSettings(t *testing.T) {
-	setEnv(t, required("FLEX_RATES", "1", "RETRY_MAX_ATTEMPT", "3", "REQUESTS_CA_BUNDLE", "/ca.pem", "NATS_SERVICE_HOST", "10.0.0.1", "LOG_DRIVER", "x", "ADMIN_ADDR", "", "ADMIN_PASSWORD", "x", "TRUSTED_PROXY", "10.0.0.7"))
+	setEnv(t, required("FLEX_RATES", "1", "RETRY_MAX_ATTEMPT", "3", "REQUESTS_CA_BUNDLE", "/ca.pem", "NATS_SERVICE_HOST", "10.0.0.1", "LOG_DRIVER", "x", "ADMIN_ADDR", "", "ADMIN_PASSWORD", "x", "TRUSTED_PROXY", "10.0.0.7", "CONFIRMATION", "true", "SERVICE_SUBJECTS", "x", "SERVICE_NAME", "x"))
 	got := unknownSettings() // and what else the environment of whoever tests has
-	for name, want := range map[string]bool{"FLEX_RATES": true, "RETRY_MAX_ATTEMPT": true, "TRUSTED_PROXY": true, "ADMIN_PASSWORD": false, "TWILIO_AUTH_TOKEN": false,
+	for name, want := range map[string]bool{"FLEX_RATES": true, "RETRY_MAX_ATTEMPT": true, "TRUSTED_PROXY": true, "CONFIRMATION": true, "SERVICE_SUBJECTS": true, "SERVICE_NAME": false, "ADMIN_PASSWORD": false, "TWILIO_AUTH_TOKEN": false,
 		"REQUESTS_CA_BUNDLE": false, "NATS_SERVICE_HOST": false, "LOG_DRIVER": false} {
 		if slices.Contains(got, name) != want {
 			t.Errorf("%s among %v, want %v", name, got, want)

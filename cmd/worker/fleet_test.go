@@ -27,14 +27,15 @@ func TestFleetCommand(t *testing.T) {
 	w1 := r.start(cfg)
 	r.says(cfg.AdminAddr, "ok", 200)
 	old := r.config()
-	old.FlexRate = 5
+	old.FlexRate, old.Confirm = 5, true
 	w2 := r.start(old)
 	r.says(old.AdminAddr, "ok", 200)
 	env := r.environment()
 	expect.Eventually(t, func() error {
 		return expect.Is("rows that say ok", r.count(`SELECT count(*) FROM outbox_replicas WHERE state = 'ok'`), 2)
 	})
-	r.types(env, typed{[]string{"fleet"}, 0, []string{"NAME", "ok", "Rate: 30 attempts a second.", "FLEX_RATE differs: 30 (", "; 5 (", "stays as it was", "Only where no rate was ever set, as on a new database, the lowest is taken."}},
+	r.types(env, typed{[]string{"fleet"}, 0, []string{"NAME", "ok", "Rate: 30 attempts a second.", "FLEX_RATE differs: 30 (", "; 5 (", "stays as it was", "Only where no rate was ever set, as on a new database, the lowest is taken.",
+		"CONFIRM differs: false (", "; true, 5 reads a second ("}},
 		typed{[]string{"fleet", "--json"}, 0, []string{`"rate": 30`, `"FLEX_RATE": "5"`, `"setting": "FLEX_RATE"`}},
 		typed{[]string{"rate", "25"}, 2, []string{"why"}},
 		typed{[]string{"rate", "--why", "x"}, 2, []string{"either a number", "--auto"}},

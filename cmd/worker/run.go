@@ -174,6 +174,9 @@ func (a *app) build(ctx context.Context, name string) error {
 	a.fleet = &gate.Registry{Pool: a.pool, Name: name, WentBack: a.upkeep.WentBack, Version: version, Log: a.log, Standing: a.standing, Settings: gate.Settings{
 		Account: cmp.Or(cfg.TwilioAPIKey, cfg.TwilioAccountSID).String(), LookupAttribute: cfg.LookupAttribute, LookupSettle: cfg.LookupSettle,
 		FlexTimeout: cfg.FlexTimeout, FlexRate: cfg.FlexRate, UncertainPolicy: cfg.UncertainPolicy, Retention: cfg.Retention}}
+	if cfg.Confirm {
+		a.fleet.Settings.ConfirmRate = cfg.ConfirmRate
+	}
 	a.dispatcher = &outbox.Dispatcher{
 		Store: a.store, Fleet: a.fleet, Flex: client, Concurrency: cfg.FlexConcurrency, Limit: cfg.FlexTimeout, Log: a.log, Counters: counters,
 		Policy: policy, Attempted: a.state.attempted,

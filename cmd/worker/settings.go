@@ -70,7 +70,7 @@ type setting struct {
 // ourPrefixes are how the names of our settings begin that nobody else is likely to
 // use: of NATS, Postgres, logs and OpenTelemetry other programs have settings too,
 // and REQUESTS_CA_BUNDLE is one of Python's.
-var ourPrefixes = []string{"RESULTS_", "TWILIO_", "FLEX_", "TASKROUTER_", "RETRY_", "LOOKUP_", "UNCERTAIN_", "RETENTION_", "SHUTDOWN_", "ADMIN_TOKEN", "ADMIN_READ", "TRUSTED_PROX"}
+var ourPrefixes = []string{"RESULTS_", "TWILIO_", "FLEX_", "TASKROUTER_", "RETRY_", "LOOKUP_", "UNCERTAIN_", "RETENTION_", "SHUTDOWN_", "ADMIN_TOKEN", "ADMIN_READ", "TRUSTED_PROX", "CONFIRM", "SERVICE_SUB"}
 
 // unknownSetting is what there is to say of such a name.
 const unknownSetting = "it is set, but is not a setting of this worker: it changes nothing (`worker config` lists the settings)"

@@ -16,7 +16,7 @@ func enrolled(t testing.TB, s *Store, name string, rate float64) *gate.Registry 
 	t.Helper()
 	r := &gate.Registry{Pool: s.pool, Name: name, WentBack: s.upkeep().WentBack, Version: "v1", Log: logger(t), Standing: func(context.Context) gate.Standing { return gate.Standing{Word: gate.WordOK} },
 		Settings: gate.Settings{Account: "AC1", LookupAttribute: "interaction_request", LookupSettle: time.Minute, FlexTimeout: 15 * time.Second,
-			FlexRate: rate, UncertainPolicy: "hold", Retention: 720 * time.Hour}}
+			FlexRate: rate, UncertainPolicy: "hold", Retention: 720 * time.Hour, ConfirmRate: 5}}
 	renewed(t, r)
 	return r
 }
@@ -99,10 +99,10 @@ func TestDifferencesAreSaidOnce(t *testing.T) {
 	w1, w2 := enrolled(t, s, "w1", 5), enrolled(t, s, "w2", 5)
 	var said strings.Builder
 	w1.Log = textLog(&said)
-	w2.Settings.FlexTimeout, w2.Settings.LookupAttribute = time.Minute, ""
+	w2.Settings.FlexTimeout, w2.Settings.LookupAttribute, w2.Settings.ConfirmRate = time.Minute, "", 0
 	renewed(t, w2, w1, w1, w2, w1)
 	if n := strings.Count(said.String(), "level=WARN"); n != 1 || !strings.Contains(said.String(),
-		"LOOKUP_ATTRIBUTE differs: (empty) (w2); interaction_request (w1). FLEX_TIMEOUT differs: 15s (w1); 1m0s (w2)") {
+		"LOOKUP_ATTRIBUTE differs: (empty) (w2); interaction_request (w1). FLEX_TIMEOUT differs: 15s (w1); 1m0s (w2). CONFIRM differs: false (w2); true, 5 reads a second (w1)") {
 		t.Errorf("said %d times: %s", n, said.String())
 	}
 	w2.Settings = w1.Settings

@@ -79,6 +79,7 @@ type Settings struct {
 	FlexRate        float64 // attempts a second; 0: no limit
 	UncertainPolicy string
 	Retention       time.Duration // 0: for ever
+	ConfirmRate     float64       // CONFIRM_RATE; 0: CONFIRM is off
 }
 
 // Setting is one of them by its name, as text.
@@ -86,9 +87,14 @@ type Setting struct{ Name, Value string }
 
 // Named are the settings by their names.
 func (s Settings) Named() []Setting {
+	confirm := "false"
+	if s.ConfirmRate > 0 {
+		confirm = fmt.Sprintf("true, %v reads a second", s.ConfirmRate)
+	}
 	return []Setting{{"TWILIO_ACCOUNT_SID or TWILIO_API_KEY", s.Account}, {"LOOKUP_ATTRIBUTE", s.LookupAttribute},
 		{"LOOKUP_SETTLE", s.LookupSettle.String()}, {"FLEX_TIMEOUT", s.FlexTimeout.String()}, {"FLEX_RATE", fmt.Sprint(s.FlexRate)},
-		{"UNCERTAIN_POLICY", s.UncertainPolicy}, {"RETENTION", s.Retention.String()}}
+		{"UNCERTAIN_POLICY", s.UncertainPolicy}, {"RETENTION", s.Retention.String()},
+		{"CONFIRM", confirm}}
 }
 
 // MarshalJSON gives the settings by their names.
@@ -195,7 +201,7 @@ var fleetSQL = `
 	SELECT clock_timestamp(), g.rate, g.rate_by, coalesce(name, ''), coalesce(version, ''), coalesce(` + alive + `, false), coalesce(state, ''), r.reason,
 	       coalesce(state_since, now()), coalesce(started_at, now()), coalesce(seen_at, now()), last_created_at, coalesce(account, ''),
 	       coalesce(lookup_attribute, ''), coalesce(lookup_settle, '0'), coalesce(flex_timeout, '0'), coalesce(flex_rate, 0),
-	       coalesce(uncertain_policy, ''), coalesce(retention, '0')
+	       coalesce(uncertain_policy, ''), coalesce(retention, '0'), coalesce(confirm_rate, 0)
 	  FROM outbox_gate g LEFT JOIN outbox_replicas r ON true ORDER BY name`
 
 func scanFleet(rows pgx.Rows) (Fleet, error) {
@@ -203,7 +209,7 @@ func scanFleet(rows pgx.Rows) (Fleet, error) {
 	var r Replica
 	s := &r.Settings
 	_, err := pgx.ForEachRow(rows, []any{&f.Now, &f.Rate, &f.RateBy, &r.Name, &r.Version, &r.Alive, &r.State, &r.Reason, &r.Since, &r.StartedAt, &r.SeenAt, &r.Last,
-		&s.Account, &s.LookupAttribute, &s.LookupSettle, &s.FlexTimeout, &s.FlexRate, &s.UncertainPolicy, &s.Retention}, func() error {
+		&s.Account, &s.LookupAttribute, &s.LookupSettle, &s.FlexTimeout, &s.FlexRate, &s.UncertainPolicy, &s.Retention, &s.ConfirmRate}, func() error {
 		if r.Name != "" {
 			f.Replicas = append(f.Replicas, r)
 		}
@@ -241,16 +247,16 @@ func (r *Registry) renew(ctx context.Context, now Standing) (Fleet, error) {
 	b.Queue(`SELECT set_config('synchronous_commit', 'off', true), EXISTS (SELECT FROM outbox_replicas WHERE name = $1 AND seen_at `+database.Ahead+`)`, r.Name)
 	b.Queue(`
 		INSERT INTO outbox_replicas AS r (name, version, state, reason, last_created_at, account, lookup_attribute, lookup_settle,
-		       flex_timeout, flex_rate, uncertain_policy, retention)
-		VALUES ($1, $2, $3, $4, clock_timestamp() - $5::interval, $6, $7, $8, $9, $10, $11, $12)
+		       flex_timeout, flex_rate, uncertain_policy, retention, confirm_rate)
+		VALUES ($1, $2, $3, $4, clock_timestamp() - $5::interval, $6, $7, $8, $9, $10, $11, $12, $13)
 		ON CONFLICT (name) DO UPDATE
 		   SET version = excluded.version, seen_at = clock_timestamp(), state = excluded.state, reason = excluded.reason,
 		       state_since = CASE WHEN r.state = excluded.state THEN r.state_since ELSE clock_timestamp() END,
 		       last_created_at = excluded.last_created_at, account = excluded.account, lookup_attribute = excluded.lookup_attribute,
 		       lookup_settle = excluded.lookup_settle, flex_timeout = excluded.flex_timeout, flex_rate = excluded.flex_rate,
-		       uncertain_policy = excluded.uncertain_policy, retention = excluded.retention`,
+		       uncertain_policy = excluded.uncertain_policy, retention = excluded.retention, confirm_rate = excluded.confirm_rate`,
 		r.Name, r.Version, string(now.Word), database.OrNull(request.Text(now.Reason)), last, set.Account, set.LookupAttribute, set.LookupSettle,
-		set.FlexTimeout, set.FlexRate, set.UncertainPolicy, set.Retention)
+		set.FlexTimeout, set.FlexRate, set.UncertainPolicy, set.Retention, set.ConfirmRate)
 	b.Queue(`
 		DELETE FROM outbox_replicas WHERE name IN (
 			SELECT name FROM outbox_replicas WHERE seen_at NOT BETWEEN clock_timestamp() - interval '1 hour' AND clock_timestamp() + interval '1 hour'
