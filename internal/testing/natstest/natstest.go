@@ -51,8 +51,11 @@ type Options struct {
 	Limits server.JSLimitOpts
 	// Users who may connect, beside the server's own administrator. None: everyone is one.
 	Users []User
+	// Credentials makes NewCredentials the only way in. It goes with no Users.
+	Credentials bool
 
 	memory bool // a temporary folder may be one in memory
+	member *member
 }
 
 // User is a name, a password and what they may do. An empty list forbids that verb altogether.
@@ -69,6 +72,7 @@ type Server struct {
 	port      int
 	temporary string // the folder to remove in the end, or empty
 	admin     *url.Userinfo
+	account   *account      // nil: without Options.Credentials
 	lock      *dirlock.Lock // NATS itself lets two servers write one folder, and what one of them acknowledged is lost
 
 	mu     sync.Mutex
@@ -106,6 +110,11 @@ func Start(o Options) (_ *Server, err error) {
 	if len(o.Users) > 0 {
 		s.admin = url.UserPassword("admin", rand.Text())
 	}
+	if o.Credentials {
+		if s.account, err = newAccount(); err != nil {
+			return nil, err
+		}
+	}
 	if o.StoreDir == "" {
 		parent := os.TempDir()
 		if o.memory {
@@ -136,7 +145,7 @@ const folder = "flexworker-nats-" // how the names of temporary folders begin
 // run starts the server and waits until a stream takes a message: a server that cannot write to its folder answers and
 // says that JetStream is on.
 func (s *Server) run() error {
-	ns, err := server.NewServer(&server.Options{
+	options := &server.Options{
 		ServerName: "flexworker", Host: "127.0.0.1", Port: s.port,
 		JetStream: true, StoreDir: s.options.StoreDir, SyncAlways: s.options.SyncAlways,
 		JetStreamMaxMemory: 256 << 20, JetStreamMaxStore: cmp.Or(s.options.MaxStore, 4<<30),
@@ -145,7 +154,14 @@ func (s *Server) run() error {
 		Users:           s.users(),
 		NoSigs:          true, // or the library ends this process at the first SIGINT
 		NoLog:           true,
-	})
+		// The shortest that lose nothing: the defaults are two minutes and ten seconds.
+		LameDuckDuration: 2 * time.Second, LameDuckGracePeriod: time.Second,
+	}
+	s.options.member.join(options)
+	if err := s.account.trust(options); err != nil {
+		return err
+	}
+	ns, err := server.NewServer(options)
 	if err != nil {
 		return err
 	}
@@ -153,6 +169,9 @@ func (s *Server) run() error {
 	s.server = ns
 	if !ns.ReadyForConnections(startLimit) {
 		return fmt.Errorf("nats does not listen on port %d of 127.0.0.1: taken, or no JetStream in %s", s.port, s.options.StoreDir)
+	}
+	if s.options.member != nil {
+		return nil // alone it stores nothing
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
@@ -216,6 +235,9 @@ func only(subjects []string) *server.SubjectPermission {
 }
 
 func (s *Server) login() nats.Option {
+	if s.account != nil {
+		return s.account.login()
+	}
 	if s.admin == nil {
 		return func(*nats.Options) error { return nil }
 	}
@@ -245,7 +267,7 @@ func (s *Server) URLFor(name string) string {
 // Connect opens a connection to URL for one test, which reconnects for ever, and closes it when the test ends.
 func (s *Server) Connect(t testing.TB, options ...nats.Option) *nats.Conn {
 	t.Helper()
-	options = append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond)}, options...)
+	options = append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond), s.login()}, options...)
 	conn, err := nats.Connect(s.URL(), options...)
 	if err != nil {
 		t.Fatal(err)
@@ -259,6 +281,17 @@ func (s *Server) Shutdown() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.halt()
+}
+
+// LameDuck ends the server as an operator does who wants its clients to move on: it takes no new ones, gives its
+// leaderships away, and closes one connection after the other. It returns when that is done.
+func (s *Server) LameDuck() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.server != nil {
+		s.server.LameDuckShutdown()
+		s.halt()
+	}
 }
 
 // Restart ends the server if it runs and starts it on the same port and folder. What streams hold is there again.
