@@ -59,8 +59,8 @@ bench: postgres ## the worker beside a loop that keeps nothing: ratios with thei
 	$(GO_BUILD) -o bin/ ./cmd/worker ./cmd/bench
 	bin/bench $(ARGS)
 
-outages: postgres ## OUTAGE=1m each without Postgres, without NATS and without Flex, under load
-	cd cmd/worker && go test $(TESTFLAGS) -run 'Away$$|FlexBroken$$' -parallel=2 -timeout=60m -outage=$(OUTAGE)
+outages: postgres ## OUTAGE=1m each without Postgres, without NATS and without Flex, and five rounds with three servers of NATS, under load
+	cd cmd/worker && go test $(TESTFLAGS) -run 'Away$$|FlexBroken$$|ThreeServers$$' -parallel=2 -timeout=60m -outage=$(OUTAGE)
 
 blackhole: postgres ## the way to Twilio lost for 65 s under a call, with default settings: one interaction (root; two minutes)
 	cd cmd/worker && go test $(TESTFLAGS) -run '^TestBlackHole$$' -count=1 -timeout=20m -v -blackhole

@@ -112,3 +112,15 @@ func (w *replica) lasts(t *testing.T, d time.Duration, l *load, more int64) {
 	}
 	expect.Eventually(t, func() error { return expect.Is("enough is sent", l.begun.Load() >= enough, true) })
 }
+
+// goesOn waits until twenty requests more than there were have their final result.
+func (in *reader) goesOn() {
+	in.rig.t.Helper()
+	enough := in.ended() + 20
+	in.rig.eventually(func() error {
+		if n := in.ended(); n < enough {
+			return fmt.Errorf("%d results, want %d", n, enough)
+		}
+		return nil
+	})
+}

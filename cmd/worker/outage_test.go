@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"flexworker/internal/testing/expect"
+	"flexworker/internal/testing/faultproxy"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/pgtest"
 )
@@ -169,4 +170,18 @@ func TestFlexBroken(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNATSSilentAway: the way to NATS is a black hole. Nothing is closed and nothing is answered: /readyz says so at
+// once, and the client gives the connection up after two pings (`make outages`, which lasts longer than these).
+func TestNATSSilentAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	way := faultproxy.New(t, r.nats.Addr())
+	r.natsVia = "nats://" + way.Addr()
+	r.redeliversSoon()
+	r.survive(outage{word: "nats",
+		begin: func() error { way.Blackhole(); return nil },
+		end:   func() error { way.Heal(); return nil }})
+	r.uncounted()
 }

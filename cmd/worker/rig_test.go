@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -70,6 +71,7 @@ type rig struct {
 	js   jetstream.JetStream
 
 	program string // of its processes; "": this test binary
+	natsVia string // where replicas reach NATS; "": at nats itself
 }
 
 func newRig(t *testing.T) *rig {
@@ -86,7 +88,13 @@ func rigOn(t *testing.T, dsn string) *rig {
 // rigWith is a rig whose NATS server has options of its own.
 func rigWith(t *testing.T, dsn string, o natstest.Options) *rig {
 	t.Helper()
-	r := &rig{t: t, nats: natstest.New(t, o), flex: flextest.New(t), dsn: dsn}
+	return rigAt(t, dsn, natstest.New(t, o), 1)
+}
+
+// rigAt is a rig whose streams are kept by so many servers of NATS.
+func rigAt(t *testing.T, dsn string, at *natstest.Server, replicas int) *rig {
+	t.Helper()
+	r := &rig{t: t, nats: at, flex: flextest.New(t), dsn: dsn}
 	if _, err := migrations.Up(t.Context(), dsn); err != nil {
 		t.Fatal(err)
 	}
@@ -99,11 +107,22 @@ func rigWith(t *testing.T, dsn string, o natstest.Options) *rig {
 		t.Fatal(err)
 	}
 	for name, subject := range map[string]string{"INTERACTION_REQUESTS": "interactions.requests.>", "INTERACTION_RESULTS": "interactions.results.>"} {
-		if _, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{subject}, Duplicates: 30 * time.Minute}); err != nil {
+		if _, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{subject}, Duplicates: 30 * time.Minute, Replicas: replicas}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return r
+}
+
+// redeliversSoon makes the consumer with the shortest AckWait that the worker starts with, where its own is a minute: what
+// was given to a connection that broke comes again after that.
+func (r *rig) redeliversSoon() {
+	r.t.Helper()
+	_, err := r.js.CreateConsumer(r.t.Context(), "INTERACTION_REQUESTS", jetstream.ConsumerConfig{Durable: "interaction-worker",
+		FilterSubject: "interactions.requests.>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 10 * time.Second, MaxDeliver: 20, MaxAckPending: 10000})
+	if err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func secretOf(value string) Secret { return Secret{&secret{value: value}} }
@@ -116,7 +135,7 @@ func (r *rig) config() Config {
 		r.t.Fatal(err)
 	}
 	return Config{
-		DatabaseURL: secretOf(r.dsn), Migrate: true, NATSURL: natsURL(r.nats.URL()),
+		DatabaseURL: secretOf(r.dsn), Migrate: true, NATSURL: natsURL(cmp.Or(r.natsVia, r.nats.URL())),
 		RequestsStream: "INTERACTION_REQUESTS", RequestsSubject: "interactions.requests", RequestsConsumer: "interaction-worker",
 		ResultsStream: "INTERACTION_RESULTS", ResultsSubject: "interactions.results", ServiceSubject: "interactions",
 		TwilioAccountSID: flextest.AccountSID, TwilioAuthToken: secretOf(flextest.AuthToken),
@@ -125,6 +144,14 @@ func (r *rig) config() Config {
 		LookupAttribute: "interaction_request", LookupSettle: time.Second, UncertainPolicy: "hold", ConfirmRate: 5,
 		ShutdownGrace: 20 * time.Second, AdminAddr: fmt.Sprintf("127.0.0.1:%d", port), LogLevel: "info", LogFormat: "text",
 	}
+}
+
+// unhurried is config for tests in which Flex is well: however busy the machine is, no call takes too long.
+func (r *rig) unhurried() Config {
+	r.t.Helper()
+	cfg := r.config()
+	cfg.FlexTimeout = 20 * time.Second
+	return cfg
 }
 
 // replica is one worker in this process.
