@@ -36,6 +36,48 @@ func NewStandby(t testing.TB, primary *Server) *Server {
 	return s
 }
 
+// NewAsynchronousStandby starts a hot standby for which no commit waits. Unfollow makes it miss all that comes.
+func NewAsynchronousStandby(t testing.TB, primary *Server) *Server {
+	t.Helper()
+	return newServer(t, Options{memory: true, StandbyOf: primary})
+}
+
+// Unfollow cuts a standby off from its primary, once it has all that was committed there until now.
+func (s *Server) Unfollow(t testing.TB, primary *Server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
+	defer cancel()
+	ask := func(of *Server, sql string, args ...any) (answer string) {
+		t.Helper()
+		conn, err := pgx.Connect(ctx, of.DSN("postgres"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = conn.QueryRow(ctx, sql, args...).Scan(&answer)
+		if err = errors.Join(err, conn.Close(ctx)); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		return answer
+	}
+	committed := ask(primary, `SELECT pg_current_wal_lsn()::text`)
+	until := func(sql string, args ...any) {
+		t.Helper()
+		again := time.NewTicker(10 * time.Millisecond)
+		defer again.Stop()
+		for ask(s, sql, args...) != "true" {
+			select {
+			case <-ctx.Done():
+				t.Fatalf("still not: %s", sql)
+			case <-again.C:
+			}
+		}
+	}
+	until(`SELECT (pg_last_wal_replay_lsn() >= $1::text::pg_lsn)::text`, committed)
+	execute(t, s.DSN("postgres"), "ALTER SYSTEM SET primary_conninfo = ''")
+	execute(t, s.DSN("postgres"), "SELECT pg_reload_conf()")
+	until(`SELECT (count(*) = 0)::text FROM pg_stat_wal_receiver`)
+}
+
 func newServer(t testing.TB, o Options) *Server {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
