@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -18,15 +17,7 @@ func TestRevokedCredential(t *testing.T) {
 	r := newRig(t)
 	in := r.read()
 	file := filepath.Join(t.TempDir(), "token")
-	write := func(token string) {
-		t.Helper()
-		if err := os.WriteFile(file+".new", []byte(token+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(file+".new", file); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write := func(token string) { t.Helper(); rotate(t, file, token+"\n") }
 	write(flextest.AuthToken)
 	var addresses []string
 	for range 2 {
