@@ -85,3 +85,36 @@ func TestClaimCutByStatementTimeout(t *testing.T) {
 		}
 	}
 }
+
+// TestLimitedForAnHour: Flex answers each create with 429 for an hour, with and without Retry-After. Nothing is abandoned
+// and nothing costs an attempt; when the hour is over everything is created but what expired meanwhile.
+func TestLimitedForAnHour(t *testing.T) {
+	t.Parallel()
+	const histories, hour = 300, time.Hour
+	refused := 0
+	s := &sim{}
+	for seed := uint64(1); seed <= histories; seed++ {
+		s.begin(seed)
+		s.policy.MaxAttempts = 1            // one that counts too many would abandon
+		s.healing, s.healedAt = true, s.now // nothing else fails
+		until := s.now + hour
+		s.flex.limited = until
+		if s.settle(20_000); s.failure != "" {
+			t.Fatalf("seed %d: %s", seed, s.failure)
+		}
+		for i := range s.rows {
+			r := &s.rows[i]
+			switch {
+			case r.state == request.Created && (r.attempt-r.uncounted != 1 || r.settledAt < until):
+				t.Errorf("seed %d: request %d was created at %v, with %d counted attempts", seed, r.id, r.settledAt-until, r.attempt-r.uncounted)
+			case r.state != request.Created && r.state != request.Expired && r.state != request.Rejected:
+				t.Errorf("seed %d: request %d is %s", seed, r.id, r.state)
+			}
+		}
+		refused += s.flex.refused
+	}
+	if refused < histories*20 {
+		t.Errorf("only %d calls met the limit", refused)
+	}
+	t.Logf("%d histories of an hour: %d calls were refused", histories, refused)
+}

@@ -169,7 +169,12 @@ func (s *sim) heal() {
 		}
 		r.draining = false
 	}
-	for range 400 {
+	s.settle(400)
+}
+
+// settle lets time pass, so many times at most, until nothing is left to happen.
+func (s *sim) settle(times int) {
+	for range times {
 		for again := true; again; {
 			again = false
 			for _, r := range s.replicas {

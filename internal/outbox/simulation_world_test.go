@@ -56,6 +56,7 @@ type simFlex struct {
 	tasks []simTask // the ledger
 	sids  int
 
+	refused    int  // by 429, because of limited
 	denied     bool // 401 to all
 	down       bool // TaskRouter does not answer
 	nameless   bool // tasks do not name their interaction
@@ -64,6 +65,7 @@ type simFlex struct {
 	noLists    bool // the filter understands one value only; of a property of the service, healing is none
 	doubted    int  // 1: tasks may be listed later than the settle time; 2: logged
 	skew       time.Duration
+	limited    instant // until then every create is answered by 429
 	logUntil   instant // the event log stands still and shows nothing created later; never: it does not
 }
 
@@ -324,6 +326,10 @@ func (s *sim) call(r *simReplica, l *simLease) (flex.Outcome, instant) {
 		dice = 99
 	}
 	switch {
+	case s.now < f.limited:
+		f.refused++
+		after := time.Duration(s.r.IntN(3)*s.r.IntN(120)) * time.Second // none, too, and more than is left
+		return flex.Outcome{Kind: flex.Refused, Limited: true, RetryAfter: after, ErrorKind: "http_429"}, back
 	case f.denied:
 		return flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401, ErrorKind: "http_401"}, back
 	case dice < 12: // the connection breaks, or 5xx, or time is over: created, perhaps later
