@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"sort"
+	"strings"
 
 	"flexworker/internal/admin/access"
 )
@@ -18,21 +20,31 @@ type notice struct {
 
 const noticeCookie = "flexworker-notice"
 
-// noticeMost bounds the lines: a browser keeps 4 KiB a cookie.
-const noticeMost = 2400
+// noticeMost bounds the value of the cookie: a browser drops a cookie that has more than 4,096 bytes, with its name and attributes.
+const noticeMost = 3900
 
-// leave leaves a notice for the next page. The cookie has no path: the browser takes that of the page, whatever a proxy
-// has put before it.
+// leave leaves a notice for the next page: as much of the text as the cookie holds. The cookie has no path: the browser takes that of the
+// page, whatever a proxy has put before it.
 func (n notice) leave(w http.ResponseWriter, r *http.Request) {
-	room := noticeMost
-	for i, line := range n.Lines {
-		if room -= len(line); room < 0 {
-			n.Lines = append(n.Lines[:i:i], "…")
-			break
-		}
+	text := strings.Join(append([]string{n.Title}, n.Lines...), "\n")
+	cut := sort.Search(len(text), func(cut int) bool { return len(n.saying(short(text, len(text)-cut)).value()) <= noticeMost })
+	setNotice(w, r, n.saying(short(text, len(text)-cut)).value(), 60)
+}
+
+// saying is the notice with another text: the title, and a line each.
+func (n notice) saying(text string) notice {
+	n.Title, text, _ = strings.Cut(text, "\n")
+	n.Lines = nil
+	if text != "" {
+		n.Lines = strings.Split(text, "\n")
 	}
+	return n
+}
+
+// value is the notice as the cookie has it.
+func (n notice) value() string {
 	text, _ := json.Marshal(n) // a struct of text
-	setNotice(w, r, base64.RawURLEncoding.EncodeToString(text), 60)
+	return base64.RawURLEncoding.EncodeToString(text)
 }
 
 func setNotice(w http.ResponseWriter, r *http.Request, value string, maxAge int) {
