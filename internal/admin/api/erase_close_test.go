@@ -23,7 +23,7 @@ func TestErase(t *testing.T) {
 		t.Errorf("unpublished: %d %s", got.code, got.text)
 	}
 	pgtest.Exec(t, g.pool, `UPDATE outbox SET published_at = clock_timestamp(), error_message = 'Ada'`)
-	if got := g.post(t, "/requests/r/erase", object{"why": "asked to"}, "If-Match", `"1-0-pending-0"`); got.kind() != "stale" {
+	if got := g.post(t, "/requests/r/erase", object{"why": "asked to"}, "If-Match", `"1-0-pending-0-0"`); got.kind() != "stale" {
 		t.Errorf("stale: %d %s", got.code, got.text)
 	}
 	got := g.post(t, "/requests/r/erase", object{"why": "asked to"}, "If-Match", g.tag(t, "r"), "Idempotency-Key", "e")

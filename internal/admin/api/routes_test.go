@@ -131,7 +131,7 @@ func TestHead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	if answer.StatusCode != 200 || answer.Header.Get("ETag") != `"1-0-pending-0"` {
+	if answer.StatusCode != 200 || answer.Header.Get("ETag") != `"1-0-pending-0-0"` {
 		t.Error(answer)
 	}
 }
@@ -183,7 +183,7 @@ func TestEveryProblem(t *testing.T) {
 		"invalid":         func() answer { return g.post(t, "/gate/hold", object{}) },
 		"unknown-request": func() answer { return g.post(t, "/requests/nobody/cancel", why) },
 		"tag-wanted":      func() answer { return g.post(t, "/requests/sure/resolve", object{"why": "x", "absent": true}) },
-		"stale":           func() answer { return g.post(t, "/requests/pending/cancel", why, "If-Match", `"1-1-uncertain-0"`) },
+		"stale":           func() answer { return g.post(t, "/requests/pending/cancel", why, "If-Match", `"1-1-uncertain-0-0"`) },
 		"not-allowed":     func() answer { return g.post(t, "/requests/pending/lookup", why) },
 		"looked-up":       func() answer { return resolve("lookups", object{"absent": true}) },
 		"exists": func() answer {
@@ -326,7 +326,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	if got := g.recorded(t); got != "" {
 		t.Error(got)
 	}
-	for name, header := range map[string][2]string{"a key": {"Idempotency-Key", strings.Repeat("x", 256)}, "a key of others": {"Idempotency-Key", "é"}, "tags": {"If-Match", `"a", "b"`}, "no tag": {"If-Match", `1-0-pending-0`}} {
+	for name, header := range map[string][2]string{"a key": {"Idempotency-Key", strings.Repeat("x", 256)}, "a key of others": {"Idempotency-Key", "é"}, "tags": {"If-Match", `"a", "b"`}, "no tag": {"If-Match", `1-0-pending-0-0`}} {
 		if got := g.post(t, "/requests/r/cancel", object{"why": "x"}, header[0], header[1]); got.kind() != "invalid" || !strings.Contains(got.text, header[0]) {
 			t.Errorf("%s: %s", name, got.text)
 		}

@@ -145,7 +145,7 @@ func TestCloseRefused(t *testing.T) {
 		{"not settled", "r-2", w, other, aTest, operator.ErrNotSettled, operator.ErrNotSettled},
 		{"an unknown request", "nobody", w, w.duplicate, aTest, operator.ErrUnknown, operator.ErrUnknown},
 		{"another attempt", "r-1", w, w.duplicate, ofAttempt(7, aTest), operator.ErrOtherAttempt, operator.ErrOtherAttempt},
-		{"another tag", "r-1", w, w.duplicate, operator.Act{Why: "a test", Seen: "1-1-created-9"}, operator.ErrStale, operator.ErrStale},
+		{"another tag", "r-1", w, w.duplicate, operator.Act{Why: "a test", Seen: "1-1-created-9-0"}, operator.ErrStale, operator.ErrStale},
 		{"no reason", "r-1", w, w.duplicate, operator.Act{}, operator.ErrNoReason, operator.ErrNoReason},
 		{"kept by another request", "r-1", w, sidA, aTest, operator.ErrNotIts, operator.ErrNotIts}, // that of everyState
 	} {

@@ -105,7 +105,7 @@ type Act struct {
 
 // attempt is the attempt that the act speaks of; nil: of none.
 func (a Act) attempt() *int {
-	if attempt, _, ok := a.Seen.seen(); ok && a.Attempt == nil {
+	if attempt, _, _, ok := a.Seen.seen(); ok && a.Attempt == nil {
 		return &attempt
 	}
 	return a.Attempt

@@ -160,7 +160,7 @@ func TestEraseOnly(t *testing.T) {
 		{"sending", "sending", ``, aTest, operator.ErrNotSettled},
 		{"uncertain", "uncertain", ``, aTest, operator.ErrNotSettled},
 		{"another attempt", "r-1", ``, ofAttempt(7, aTest), operator.ErrOtherAttempt},
-		{"another tag", "r-1", ``, operator.Act{Why: "a test", Seen: "1-1-created-0"}, operator.ErrStale},
+		{"another tag", "r-1", ``, operator.Act{Why: "a test", Seen: "1-1-created-0-0"}, operator.ErrStale},
 		{"result unpublished", "r-1", `UPDATE outbox SET published_at = NULL`, aTest, operator.ErrUnanswered},
 		{"repeat unanswered", "r-1", `UPDATE outbox SET published_at = settled_at; UPDATE outbox_repeats SET published_at = NULL`, aTest, operator.ErrUnanswered},
 		{"word unpublished", "r-1", `INSERT INTO outbox_setups (id, created_at, word, decided_at) SELECT id, now(), 'confirmed', now() FROM outbox WHERE request_id = 'r-1'`, aTest, operator.ErrUnanswered},

@@ -42,10 +42,9 @@ func TestStaleScreen(t *testing.T) {
 			_, err := s.cancel(t.Context(), aTest, operator.Filter{RequestIDs: []string{"r-1"}})
 			return err
 		}, "cancel by ann@desk at "},
-		"looked up": {func(s *rig) error {
-			_, err := s.do(t.Context(), operator.ToLookUp(), aTest, operator.Filter{})
-			return err
-		}, "lookup by ann@desk at "},
+		"found something else": {func(s *rig) error {
+			return s.lookup(t, "a task that names no interaction carries its key")
+		}, "lookup 2 by w2 at "},
 		"again": {func(s *rig) error {
 			if err := s.resolve(t, "r-1", absent); err != nil {
 				return err
@@ -59,6 +58,9 @@ func TestStaleScreen(t *testing.T) {
 			s := newRig(t)
 			mustAdd(t, s, "r", 1)
 			uncertainAgain(t, s)
+			if err := s.lookup(t, "not listed yet"); err != nil {
+				t.Fatal(err)
+			}
 			seen := s.show(t, "r-1")
 			if err := c.first(s); err != nil {
 				t.Fatal(err)
@@ -85,6 +87,44 @@ func TestStaleScreen(t *testing.T) {
 	}
 }
 
+// lookup is what a lookup of r-1 came to.
+func (s *rig) lookup(t testing.TB, why string) error {
+	t.Helper()
+	_, err := s.pool.Exec(t.Context(), `
+		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, error, applied)
+		SELECT o.id, 'lookup', (SELECT count(*) + 1 FROM outbox_attempts a WHERE a.outbox_id = o.id AND a.kind = 'lookup'), 'w2', now(), 'unclear', $1, true FROM outbox o WHERE request_id = 'r-1'`, why)
+	return err
+}
+
+// TestLookupsBeside: who decides is not refused because another has had the request looked up meanwhile, where that has found what
+// was known, or could not ask.
+func TestLookupsBeside(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "r", 1)
+	uncertainAgain(t, s)
+	for _, why := range []string{"not listed yet", "TaskRouter could not be asked: read tcp 127.0.0.1:4001: timeout"} {
+		if err := s.lookup(t, why); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := s.show(t, "r-1")
+	if _, err := s.do(t.Context(), operator.ToLookUp(), aTest, operator.Filter{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, why := range []string{"not listed yet", "TaskRouter could not be asked: read tcp 127.0.0.1:4002: timeout"} {
+		if err := s.lookup(t, why); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if now := s.show(t, "r-1"); now.Tag() != seen.Tag() || now.SinceTag(seen.Tag()) != "it is uncertain now" {
+		t.Errorf("from %s to %s: %s", seen.Tag(), now.Tag(), now.SinceTag(seen.Tag()))
+	}
+	if _, err := s.desk.Resolve(t.Context(), under(seen, aTest), "r-1", absent); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestTagOfNow: who has seen the request as it is may decide, and nothing has happened since.
 func TestTagOfNow(t *testing.T) {
 	t.Parallel()
@@ -108,7 +148,7 @@ func TestTagOfNow(t *testing.T) {
 	if got := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_acts WHERE attempt = 1`); got != 2 {
 		t.Errorf("%d acts speak of attempt 1", got)
 	}
-	for _, tag := range []operator.Tag{"x", "1-1-uncertain", "1--1-pending-0", "1-1-pending-x", "1-1-pending-0-0"} {
+	for _, tag := range []operator.Tag{"x", "1-1-uncertain", "1--1-pending-0-0", "1-1-pending-x-0", "1-1-pending-0-x", "1-1-pending-0-0-0"} {
 		if told := s.show(t, "r-1").SinceTag(tag); told != "it is cancelled now" {
 			t.Errorf("since %q: %q", tag, told)
 		}
@@ -139,7 +179,7 @@ func TestStaleWhileFlexIsAsked(t *testing.T) {
 	uncertainAgain(t, s)
 	seen := s.show(t, "r-1")
 	other := func() {
-		if _, err := s.do(t.Context(), operator.ToLookUp(), aTest, operator.Filter{}); err != nil {
+		if _, err := s.do(t.Context(), operator.ToCancel(), aTest, operator.Filter{}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -158,13 +198,13 @@ func TestTagBehindALock(t *testing.T) {
 	s := newRig(t)
 	mustAdd(t, s, "r", 1)
 	uncertainAgain(t, s, "r-1")
-	tag := operator.Tag("1-1-uncertain-0")
+	tag := s.show(t, "r-1").Tag()
 	tx, err := s.pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	// act 1: looks it up now, not committed yet
-	if _, err := tx.Exec(t.Context(), `WITH m AS (UPDATE outbox SET due_at = now() WHERE request_id='r-1' RETURNING request_id) INSERT INTO outbox_acts (who,why,act,request_id,was) SELECT 'bob','do not call it absent: I see it in Flex','lookup',request_id,'uncertain' FROM m`); err != nil {
+	// act 1: cancels it, not committed yet
+	if _, err := tx.Exec(t.Context(), `WITH m AS (UPDATE outbox SET cancel_requested_at = now() WHERE request_id='r-1' RETURNING request_id) INSERT INTO outbox_acts (who,why,act,request_id,was) SELECT 'bob','do not call it absent: I see it in Flex','cancel',request_id,'uncertain' FROM m`); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error)
