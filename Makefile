@@ -5,6 +5,7 @@ FUZZTIME ?= 30s
 ARGS ?=
 TESTFLAGS ?=
 MINUTES ?= 2
+REQUESTS ?= 0
 HISTORIES ?= 2000000
 OUTAGE ?= 1m
 
@@ -51,9 +52,9 @@ net: postgres ## MINUTES=2 of random histories on the simulation's tables and on
 sim: postgres ## HISTORIES=2000000 random histories in memory, with virtual time (ARGS=-sim.seed=N)
 	go test $(TESTFLAGS) ./internal/outbox -run '^TestSimulation$$' -count=1 -timeout=24h -v -sim.histories=$(HISTORIES) $(ARGS)
 
-soak: postgres ## MINUTES=2 of faults on three replicas, then the account: none lost, none twice (ARGS=...)
+soak: postgres ## MINUTES=2, or REQUESTS=1000000, of faults on one to six replicas, then the account: none lost, none twice (ARGS=...)
 	$(GO_BUILD) -o bin/ ./cmd/worker ./cmd/soak
-	bin/soak -minutes=$(MINUTES) $(ARGS)
+	bin/soak -minutes=$(MINUTES) -requests=$(REQUESTS) $(ARGS)
 
 bench: postgres ## the worker beside a loop that keeps nothing: ratios with their spread (ARGS=-small|-only ...|-out docs)
 	$(GO_BUILD) -o bin/ ./cmd/worker ./cmd/bench

@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"hash/fnv"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"flexworker/internal/testing/flextest"
 )
 
 // kind is what a request is there to show, and so what may come of it.
@@ -55,14 +56,17 @@ type rec struct {
 	kind      kind
 	notBefore int64 // unix milliseconds; 0: none
 	expires   int64
-	asked     []asking // messages that NATS acknowledged
-	answers   []reply  // to all but the one that became the request
-	created   []string // sids in the ledger
-	at        int64    // when the first of them was created, unix milliseconds
-	finals    int      // messages with the id of the revision
-	source    string   // of that one
+	asked     []asking      // messages that NATS acknowledged
+	answers   []reply       // to all but the one that became the request
+	created   []string      // sids in the ledger
+	fate      flextest.Fate // of the first of them
+	at        int64         // when the first of them was created, unix milliseconds
+	finals    int           // messages with the id of the revision
+	source    string        // of that one
 	outcome   string
 	sid       string
+	words     int8   // about its set-up
+	word      string // the first of them
 	body      uint64 // hash of the result
 	variant   int8   // of the request that was answered; -1: not told
 }
@@ -86,24 +90,29 @@ type offence struct{ rule, id, why string }
 
 // book is what the soak knows.
 type book struct {
-	mu        sync.Mutex
-	seed      uint64
-	recs      []*rec
-	nonsense  map[uint64]bool // acknowledged messages that can become no request: sequence -> answered
-	early     map[uint64]bool // answered before the acknowledgement was seen
-	ledger    int             // entries read
-	published int             // messages acknowledged
-	results   int
-	again     int               // results under an id that had been there
-	persons   map[string][2]int // announcements that a person has to look, by reason; [0] with a workspace, [1] without
-	offences  []offence
-	more      int // offences beyond the first offencesMost
+	mu           sync.Mutex
+	seed         uint64
+	recs         []*rec
+	nonsense     map[uint64]bool // acknowledged messages that can become no request: sequence -> answered
+	early        map[uint64]bool // answered before the acknowledgement was seen
+	ledger       int             // entries read
+	published    int             // messages acknowledged
+	results      int
+	answeredOnce int               // requests with a final result
+	again        int               // results under an id that had been there
+	persons      map[string][2]int // announcements that a person has to look, by reason; [0] with a workspace, [1] without
+	words        int               // read about set-ups
+	told         map[string]int    // of them, right ones; by word
+	unread       int               // unconfirmed, as Flex could not be read
+	unseen       int               // confirmed, as there was no task or customer to be missed
+	offences     []offence
+	more         int // offences beyond the first offencesMost
 }
 
 const offencesMost = 500
 
 func newBook() *book {
-	return &book{nonsense: map[uint64]bool{}, early: map[uint64]bool{}, persons: map[string][2]int{}}
+	return &book{nonsense: map[uint64]bool{}, early: map[uint64]bool{}, persons: map[string][2]int{}, told: map[string]int{}}
 }
 
 // offend notes what must not be.
@@ -168,37 +177,6 @@ func (b *book) acknowledged(n int, a asking) {
 	delete(b.early, a.sequence)
 }
 
-// result is a message of the result stream.
-type result struct {
-	RequestID      string `json:"request_id"`
-	Outcome        string `json:"outcome"`
-	InteractionSID string `json:"interaction_sid"`
-	Sequence       uint64 `json:"sequence"`
-	Metadata       struct {
-		Variant *int8 `json:"variant"`
-	} `json:"metadata"`
-	Error struct {
-		HTTPStatus int    `json:"http_status"`
-		Message    string `json:"message"`
-	} `json:"error"`
-}
-
-// detail is what differs from one request to the next: what a server said, and sids.
-var detail = regexp.MustCompile(`( could not be (?:asked|read))[^:;]*:.*|\b[A-Z]{2}[0-9a-f]{32}\b`)
-
-// reason is why a person was asked, without what differs from one request to the next.
-func (r result) reason() string {
-	_, why, found := strings.Cut(r.Error.Message, "a person has to decide whether it exists: ")
-	if !found {
-		why = r.Error.Message
-	}
-	why = detail.ReplaceAllString(why, "$1")
-	if r.Error.HTTPStatus/100 == 2 {
-		return "after a 2xx: " + why
-	}
-	return why
-}
-
 // answered notes a result: its subject, message id and body.
 func (b *book) answered(subject, messageID string, body []byte, r result) {
 	b.mu.Lock()
@@ -219,6 +197,8 @@ func (b *book) answered(subject, messageID string, body []byte, r result) {
 		return
 	}
 	switch number, again := repeated(messageID); {
+	case isWord(r.Outcome):
+		b.word(q, r)
 	case r.Outcome == "conflict":
 		b.reply(r.RequestID, q, reply{r.Sequence, source, true})
 	case r.Outcome == "uncertain":
@@ -242,14 +222,6 @@ func (b *book) answered(subject, messageID string, body []byte, r result) {
 		}
 		q.source = source
 	}
-}
-
-// repeated reads the sequence of the message that asked again out of a message id.
-func repeated(messageID string) (uint64, bool) {
-	_, tail, ok := strings.Cut(messageID, "-again-")
-	tail, _, _ = strings.Cut(tail, "-") // the message's time follows
-	n, err := strconv.ParseUint(tail, 10, 64)
-	return n, ok && err == nil
 }
 
 func (b *book) answerNonsense(sequence uint64) {
@@ -283,6 +255,7 @@ func (b *book) settle(id string, q *rec, r result, body []byte) {
 	sum := h.Sum64()
 	if q.outcome == "" {
 		q.outcome, q.sid, q.body = r.Outcome, r.InteractionSID, sum
+		b.answeredOnce++
 		if r.Metadata.Variant != nil {
 			q.variant = *r.Metadata.Variant
 		}
@@ -294,7 +267,7 @@ func (b *book) settle(id string, q *rec, r result, body []byte) {
 }
 
 // made notes an entry of the ledger.
-func (b *book) made(id, sid string, at time.Time) {
+func (b *book) made(id, sid string, at time.Time, fate flextest.Fate) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ledger++
@@ -304,7 +277,7 @@ func (b *book) made(id, sid string, at time.Time) {
 		return
 	}
 	if len(q.created) == 0 {
-		q.at = at.UnixMilli()
+		q.at, q.fate = at.UnixMilli(), fate
 	}
 	q.created = append(q.created, sid)
 }
@@ -314,4 +287,11 @@ func (b *book) numbers() (asked, published, results, ledger int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.recs), b.published, b.results, b.ledger
+}
+
+// unanswered is how many requests have no final result.
+func (b *book) unanswered() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.recs) - b.answeredOnce
 }

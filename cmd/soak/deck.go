@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
 	"time"
 
+	"flexworker/internal/testing/faultproxy"
 	"flexworker/internal/testing/flextest"
 )
 
@@ -14,18 +16,19 @@ import (
 // of the replicas is chosen as the card is dealt.
 func (n *nemesis) cards() []func() stroke {
 	var cards []func() stroke
-	for _, more := range [][]func() stroke{n.onWorkers(), n.onPostgres(), n.onQueue(), n.onProxies(), n.onEndpoint(), n.onTaskRouter()} {
+	for _, more := range [][]func() stroke{n.onWorkers(), n.onFleet(), n.onPostgres(), n.onQueue(), n.onProxies(), n.onEndpoint(), n.onTaskRouter()} {
 		cards = append(cards, more...)
 	}
 	return cards
 }
 
-func (n *nemesis) anyone() *replica { return n.replicas[n.dice.IntN(len(n.replicas))] }
-
 func (n *nemesis) onWorkers() []func() stroke {
 	end := func(how syscall.Signal, what string) func() stroke {
 		return func() stroke {
-			r := n.anyone()
+			r := n.mortal()
+			if r == nil {
+				return stroke{}
+			}
 			return stroke{what: fmt.Sprintf("%s to replica %d", what, r.number), on: "workers", last: n.between(100, 3000),
 				hit: func() error { return r.end(how) }, heal: r.start}
 		}
@@ -34,25 +37,19 @@ func (n *nemesis) onWorkers() []func() stroke {
 		r := n.anyone()
 		// A process stopped between the look at its lease and the first byte sends
 		// late (README). The lease is 7 s; the settle time covers the rest of this.
-		s := stroke{what: fmt.Sprintf("SIGSTOP to replica %d", r.number), on: "workers", last: n.between(1000, 10_000)}
-		s.hit = func() error {
-			p, err := r.signal(syscall.SIGSTOP)
-			s.heal = func() error { return p.Signal(syscall.SIGCONT) }
-			return err
-		}
-		return stroke{what: s.what, on: s.on, last: s.last, hit: func() error { return s.hit() }, heal: func() error { return s.heal() }}
+		var resume func() error
+		return stroke{what: fmt.Sprintf("SIGSTOP to replica %d", r.number), on: "workers", last: n.between(1000, 10_000),
+			hit:  func() (err error) { resume, err = r.signal(syscall.SIGSTOP); return err },
+			heal: func() error { return resume() }}
 	}
 	all := func() stroke {
-		return stroke{what: "kill -9 to all replicas", on: "workers", last: n.between(100, 2000),
-			hit: func() error { n.endReplicas(syscall.SIGKILL); return nil },
-			heal: func() error {
-				for _, r := range n.replicas {
-					if err := r.start(); err != nil {
-						return err
-					}
-				}
-				return nil
-			}}
+		ended := n.mortals()
+		if len(ended) == 0 {
+			return stroke{}
+		}
+		return stroke{what: fmt.Sprintf("kill -9 to all %d replicas%s", len(ended), n.butTheFirst()), on: "workers", last: n.between(100, 2000),
+			hit:  func() error { endReplicas(ended, syscall.SIGKILL); return nil },
+			heal: func() error { return startReplicas(ended) }}
 	}
 	kill, term := end(syscall.SIGKILL, "kill -9"), end(syscall.SIGTERM, "SIGTERM")
 	return []func() stroke{kill, kill, kill, term, freeze, freeze, all}
@@ -109,20 +106,20 @@ func (n *nemesis) onProxies() []func() stroke {
 		on := func(r *replica) string { return fmt.Sprintf("way from %d to %s", r.number, to) }
 		cards = append(cards, func() stroke {
 			r := n.anyone()
-			return stroke{what: on(r) + ": cut", on: on(r), last: 100 * time.Millisecond, hit: func() error { r.proxies[to].Cut(); return nil }}
+			return stroke{what: on(r) + ": cut", on: on(r), last: 100 * time.Millisecond, hit: func() error { r.ways(to, (*faultproxy.Proxy).Cut); return nil }}
 		}, func() stroke {
 			r := n.anyone()
 			return stroke{what: on(r) + ": refused", on: on(r), last: n.between(500, 6000),
-				hit: func() error { r.proxies[to].Refuse(); return nil }, heal: func() error { r.proxies[to].Heal(); return nil }}
+				hit: func() error { r.ways(to, (*faultproxy.Proxy).Refuse); return nil }, heal: func() error { r.ways(to, (*faultproxy.Proxy).Heal); return nil }}
 		}, func() stroke {
 			r := n.anyone()
 			return stroke{what: on(r) + ": black hole", on: on(r), last: n.between(500, 3000),
-				hit: func() error { r.proxies[to].Blackhole(); return nil }, heal: func() error { r.proxies[to].Heal(); return nil }}
+				hit: func() error { r.ways(to, (*faultproxy.Proxy).Blackhole); return nil }, heal: func() error { r.ways(to, (*faultproxy.Proxy).Heal); return nil }}
 		}, func() stroke {
 			r := n.anyone()
 			return stroke{what: on(r) + ": long black hole", on: on(r), last: n.between(4000, 12_000),
-				hit:  func() error { r.proxies[to].Blackhole(); return nil },
-				heal: func() error { r.proxies[to].Cut(); r.proxies[to].Heal(); return nil }}
+				hit:  func() error { r.ways(to, (*faultproxy.Proxy).Blackhole); return nil },
+				heal: func() error { r.ways(to, (*faultproxy.Proxy).Cut); r.ways(to, (*faultproxy.Proxy).Heal); return nil }}
 		})
 	}
 	return cards
@@ -137,9 +134,9 @@ var everyday = []flextest.Rule{
 
 // restoreRules leaves only the everyday faults.
 func (n *nemesis) restoreRules() {
-	n.flex.Clear()
+	n.onFlexes(func(s *flextest.Server) { s.Clear() })
 	for _, r := range everyday {
-		n.flex.Inject(r)
+		n.inject(r)
 	}
 }
 
@@ -183,13 +180,15 @@ func (n *nemesis) onEndpoint() []func() stroke {
 			set := usual
 			change(&set)
 			return stroke{what: "Flex: " + what, on: "settings", last: n.between(1000, 5000),
-				hit: func() error { n.flex.Set(set); return nil }, heal: func() error { n.flex.Set(usual); return nil }}
+				hit: func() error { n.set(set); return nil }, heal: func() error { n.set(usual); return nil }}
 		}
 	}
-	access := func(what string, hit func()) func() stroke {
+	access := func(what string, hit func(*flextest.Server)) func() stroke {
 		return func() stroke {
-			return stroke{what: "Flex: " + what, on: "flex", last: n.between(500, 4000), hit: func() error { hit(); return nil }, heal: func() error {
-				n.flex.SetCredentials(flextest.Credential{User: flextest.AccountSID, Secret: flextest.AuthToken})
+			return stroke{what: "Flex: " + what, on: "flex", last: n.between(500, 4000), hit: func() error { n.onFlexes(hit); return nil }, heal: func() error {
+				n.onFlexes(func(s *flextest.Server) {
+					s.SetCredentials(flextest.Credential{User: flextest.AccountSID, Secret: flextest.AuthToken})
+				})
 				return nil
 			}}
 		}
@@ -199,13 +198,13 @@ func (n *nemesis) onEndpoint() []func() stroke {
 		settings("at most 4 at a time, 429 beyond", func(s *flextest.Settings) { s.Concurrency, s.Latency = 4, 50*time.Millisecond }),
 		settings("created is 201", func(s *flextest.Settings) { s.Status = 201 }),
 		settings("interactions cannot be read", func(s *flextest.Settings) { s.FetchTrouble = flextest.Status(500) }),
-		access("the account is suspended", n.flex.Suspend),
-		access("the credentials are wrong", func() { n.flex.SetCredentials(flextest.Credential{User: "AC0", Secret: "x"}) }),
+		access("the account is suspended", (*flextest.Server).Suspend),
+		access("the credentials are wrong", func(s *flextest.Server) { s.SetCredentials(flextest.Credential{User: "AC0", Secret: "x"}) }),
 		func() stroke {
-			return stroke{what: "Flex: down", on: "flex", last: n.between(500, 5000), hit: func() error { n.flex.Down(); return nil }, heal: n.flex.Up}
+			return stroke{what: "Flex: down", on: "flex", last: n.between(500, 5000), hit: func() error { n.onFlexes((*flextest.Server).Down); return nil }, heal: n.up}
 		},
 		func() stroke {
-			return stroke{what: "Flex: cannot be dialled", on: "flex", last: n.between(500, 5000), hit: n.flex.BlackHole, heal: n.flex.Up}
+			return stroke{what: "Flex: cannot be dialled", on: "flex", last: n.between(500, 5000), hit: func() error { return errors.Join(n.flex.BlackHole(), n.beside.flex.BlackHole()) }, heal: n.up}
 		})
 }
 
@@ -218,7 +217,7 @@ func (n *nemesis) faults(rules []flextest.Rule) stroke {
 	return stroke{what: "Flex: " + strings.Join(names, ", "), on: "faults", last: n.between(2000, 6000),
 		hit: func() error {
 			for _, r := range rules {
-				n.flex.Inject(r)
+				n.inject(r)
 			}
 			return nil
 		}, heal: func() error { n.restoreRules(); return nil }}

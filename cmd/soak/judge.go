@@ -1,12 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +19,7 @@ const (
 	ruleLost    = "every acknowledged message is answered"
 	ruleFinal   = "every request has a final result"
 	ruleChanged = "a final result never changes"
+	ruleWord    = "every created request has one word about its set-up, the right one"
 )
 
 // judge holds the account, prints it and returns an error when it does not balance.
@@ -31,7 +30,7 @@ func (w *world) judge(ctx context.Context, took time.Duration) error {
 	for _, v := range w.flex.Violations() {
 		w.book.offend("no client does what none may do", "", v)
 	}
-	if n := len(w.flex.Since(0, 1<<30)); n != w.book.ledger {
+	if n := w.flex.Calls().Created; n != w.book.ledger {
 		w.book.offend("the ledger is read to its end", "", fmt.Sprintf("%d of %d entries", w.book.ledger, n))
 	}
 	c, err := w.count(ctx)
@@ -39,12 +38,15 @@ func (w *world) judge(ctx context.Context, took time.Duration) error {
 	if stored := c.stored[0] + c.stored[1]; err == nil && stored != c.requests[0]+c.requests[1] {
 		w.book.offend("every request is one row", "", fmt.Sprintf("%d rows, %d requests", stored, c.requests[0]+c.requests[1]))
 	}
+	p, err := w.beside.judge(ctx, w.stream)
+	w.book.offendIf(err, "the plain consumer's account can be held")
+	w.judgeFlat()
 	err = w.report(ctx)
-	w.endReplicas(syscall.SIGTERM) // so that a last word of theirs counts
+	endReplicas(w.replicas, syscall.SIGTERM) // so that a last word of theirs counts
 	if err == nil && w.book.offended() > 0 {
 		err = w.report(ctx)
 	}
-	w.print(c, took)
+	w.print(c, p, took)
 	return err
 }
 
@@ -115,6 +117,7 @@ func (b *book) judgeOne(id string, q *rec) {
 		b.note("nothing is sent after its deadline", id, fmt.Sprintf("%d ms late", q.at-q.expires))
 	}
 	b.judgeAnswers(id, q)
+	b.judgeWord(id, q)
 }
 
 // judgeAnswers wants one answer for each message, to its source.
@@ -142,44 +145,6 @@ func (b *book) judgeAnswers(id string, q *rec) {
 	case len(own) == 1 && own[0].source != q.source:
 		b.note("an answer goes to who asked", id, fmt.Sprintf("asked by %s, answered to %s", own[0].source, q.source))
 	}
-}
-
-// counts are the last lines; [0] with a workspace, [1] without.
-type counts struct {
-	requests, creates, uncertain, found, absent, held, stored [2]int
-}
-
-// count reads what only the tables know: the attempts and the lookups.
-func (w *world) count(ctx context.Context) (counts, error) {
-	var c counts
-	w.book.mu.Lock()
-	for _, q := range w.book.recs {
-		i := q.kind.column()
-		if len(q.asked) > 0 {
-			c.requests[i]++
-		}
-		c.creates[i] += len(q.created)
-	}
-	for _, n := range w.book.persons {
-		for i := range n {
-			c.held[i] += n[i]
-		}
-	}
-	w.book.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for i := range 2 {
-		err := w.pool.QueryRow(ctx, `
-			SELECT count(DISTINCT o.id), count(*) FILTER (WHERE a.kind = 'attempt' AND a.outcome IN ('uncertain', 'lapsed') AND a.applied),
-			       count(*) FILTER (WHERE a.kind = 'lookup' AND a.outcome = 'found' AND a.applied),
-			       count(*) FILTER (WHERE a.kind = 'lookup' AND a.outcome = 'absent' AND a.applied)
-			  FROM outbox o LEFT JOIN outbox_attempts a ON a.outbox_id = o.id
-			 WHERE (o.request_id LIKE '%-attached') = $1`, i == 1).Scan(&c.stored[i], &c.uncertain[i], &c.found[i], &c.absent[i])
-		if err != nil {
-			return c, err
-		}
-	}
-	return c, nil
 }
 
 // report writes every offence to a file, and the first of them, with what the
@@ -215,62 +180,3 @@ func (w *world) report(ctx context.Context) error {
 	err := os.WriteFile(path, []byte(text.String()), 0o600) //nolint:gosec // in our own temporary folder
 	return errors.Join(fmt.Errorf("%d offences; all are in %s", len(all)+more, path), err)
 }
-
-// print is the account in numbers: the last lines.
-func (w *world) print(c counts, took time.Duration) {
-	rule := func(name string) (n int) {
-		for _, o := range w.book.offences {
-			if o.rule == name {
-				n++
-			}
-		}
-		return n
-	}
-	var deaths int
-	var memory int64
-	for _, r := range w.replicas {
-		deaths += r.deaths
-		memory = max(memory, r.largest)
-	}
-	asked, published, results, _ := w.book.numbers()
-	w.board.say("\n%-28s %9d messages acknowledged, %d results read, %d processes of the worker ended, at most %d MiB each", "in "+took.Round(time.Second).String(), published, results, deaths, memory>>10)
-	w.board.say("%-28s %9s %19s", "", "", "without a workspace")
-	row := func(name string, n [2]int) { w.board.say("%-28s %9d %19d", name, n[0], n[1]) }
-	row("requests", c.requests)
-	row("creates", c.creates)
-	row("uncertain attempts", c.uncertain)
-	row("found", c.found)
-	row("proved absent", c.absent)
-	row("came to a person", c.held)
-	w.board.say("%-28s %9d", "duplicates", rule(ruleTwice))
-	w.board.say("%-28s %9d", "lost", rule(ruleLost))
-	w.board.say("%-28s %9d", "without a final result", rule(ruleFinal))
-	w.board.say("%-28s %9d", "results that changed", rule(ruleChanged))
-	w.board.say("%-28s %9d", "offences in all", w.book.offended())
-	w.printPersons(c)
-	if asked != c.requests[0]+c.requests[1] {
-		w.board.say("%d requests were never acknowledged and count for nothing", asked-c.requests[0]-c.requests[1])
-	}
-}
-
-// printPersons says why attempts came to a person, the most frequent reason first.
-func (w *world) printPersons(c counts) {
-	held, uncertain := c.held[0]+c.held[1], c.uncertain[0]+c.uncertain[1]
-	if held == 0 {
-		return
-	}
-	w.board.say("\nof %d uncertain attempts %d came to a person (%.1f %%; %d of %d of those with a workspace, %.1f %%):", uncertain, held, share(held, uncertain),
-		c.held[0], c.uncertain[0], share(c.held[0], c.uncertain[0]))
-	reasons := slices.SortedFunc(maps.Keys(w.book.persons), func(a, b string) int {
-		x, y := w.book.persons[a], w.book.persons[b]
-		return cmp.Or(cmp.Compare(y[0]+y[1], x[0]+x[1]), strings.Compare(a, b))
-	})
-	for _, reason := range reasons {
-		n := w.book.persons[reason]
-		w.board.say("%9d %9d  %s", n[0], n[1], reason)
-	}
-	w.board.say("")
-}
-
-// share is part of all, in per cent.
-func share(part, all int) float64 { return 100 * float64(part) / float64(max(all, 1)) }

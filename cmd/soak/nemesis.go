@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"flexworker/internal/testing/flextest"
 )
 
 // A stroke is one thing that goes wrong, and how it is put right again.
@@ -13,7 +15,7 @@ type stroke struct {
 	what string
 	on   string // no two strokes at a time on the same
 	last time.Duration
-	hit  func() error
+	hit  func() error // nil: there is nothing to strike now
 	heal func() error // nil: it heals by itself
 }
 
@@ -46,7 +48,7 @@ func (n *nemesis) run(ctx context.Context) {
 		}
 	}
 	n.healing.Wait()
-	n.flex.Clear()
+	n.onFlexes(func(s *flextest.Server) { s.Clear() })
 }
 
 func (n *nemesis) between(low, high int) time.Duration {
@@ -65,7 +67,7 @@ func (n *nemesis) deal() (stroke, bool) {
 		n.dice.Shuffle(len(n.deck), func(i, j int) { n.deck[i], n.deck[j] = n.deck[j], n.deck[i] })
 	}
 	for i, card := range n.deck {
-		if s := card(); !n.busy[s.on] {
+		if s := card(); s.hit != nil && !n.busy[s.on] {
 			n.busy[s.on] = true
 			n.deck = slices.Delete(n.deck, i, i+1)
 			return s, true

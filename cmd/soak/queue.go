@@ -29,7 +29,7 @@ func serveQueue(store string) int {
 	port, err := strconv.Atoi(os.Getenv(queuePort))
 	if err == nil {
 		var s *natstest.Server
-		if s, err = natstest.Start(natstest.Options{StoreDir: store, Port: port}); err == nil {
+		if s, err = natstest.Start(natstest.Options{StoreDir: store, Port: port, MaxStore: 16 << 30}); err == nil {
 			fmt.Println("ready")
 			_, _ = io.Copy(io.Discard, os.Stdin) // its end is all that is to be known
 			err = s.Stop()

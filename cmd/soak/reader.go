@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,8 +20,9 @@ import (
 func (w *world) read(ctx context.Context) (finish func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var reading sync.WaitGroup
-	last := uint64(0)
+	var last atomic.Uint64
 	reading.Go(func() { w.readResults(ctx, &last) })
+	reading.Go(func() { w.trim(ctx, &last) })
 	reading.Go(func() {
 		for rest(ctx, time.Second) {
 			w.readLedger()
@@ -38,10 +40,10 @@ func (w *world) read(ctx context.Context) (finish func()) {
 }
 
 // readResults begins again where it was whenever NATS was away.
-func (w *world) readResults(ctx context.Context, last *uint64) {
+func (w *world) readResults(ctx context.Context, last *atomic.Uint64) {
 	for ctx.Err() == nil {
 		consumer, err := w.stream.OrderedConsumer(ctx, "INTERACTION_RESULTS",
-			jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: *last + 1})
+			jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: last.Load() + 1})
 		if err != nil {
 			rest(ctx, 500*time.Millisecond)
 			continue
@@ -57,11 +59,11 @@ func (w *world) readResults(ctx context.Context, last *uint64) {
 				break // gone for now, or the end
 			}
 			meta, err := m.Metadata()
-			if err != nil || meta.Sequence.Stream <= *last {
+			if err != nil || meta.Sequence.Stream <= last.Load() {
 				continue
 			}
-			*last = meta.Sequence.Stream
 			w.readResult(m)
+			last.Store(meta.Sequence.Stream)
 		}
 		messages.Stop()
 	}
@@ -79,13 +81,36 @@ func (w *world) readResult(m jetstream.Msg) {
 	w.book.answered(m.Subject(), m.Headers().Get(jetstream.MsgIDHeader), m.Data(), r)
 }
 
+const (
+	trimEvery = 30 * time.Second
+	// trimBehind is for how many turns results stay after they were read. When NATS starts again it knows the ids of what is
+	// in the stream: what is trimmed must be so old that no worker publishes it again.
+	trimBehind = 10
+)
+
+// trim removes results from the stream that were read minutes ago.
+func (w *world) trim(ctx context.Context, last *atomic.Uint64) {
+	var read []uint64
+	for rest(ctx, trimEvery) {
+		if read = append(read, last.Load()); len(read) <= trimBehind {
+			continue
+		}
+		limit, cancel := context.WithTimeout(ctx, 5*time.Second)
+		if s, err := w.stream.Stream(limit, "INTERACTION_RESULTS"); err == nil {
+			_ = s.Purge(limit, jetstream.WithPurgeSequence(read[0])) // what fails now is done by the next turn
+		}
+		cancel()
+		read = read[1:]
+	}
+}
+
 // caughtUp waits until every message of the result stream has been read.
 func (w *world) caughtUp(ctx context.Context) error {
 	for {
 		s, err := w.stream.Stream(ctx, "INTERACTION_RESULTS")
 		if err == nil {
 			_, _, read, _ := w.book.numbers()
-			if n := s.CachedInfo().State.Msgs; uint64(read) == n {
+			if n := s.CachedInfo().State.LastSeq; uint64(read) == n {
 				return nil
 			} else {
 				err = fmt.Errorf("%d of %d results are read", read, n)
@@ -100,6 +125,8 @@ func (w *world) caughtUp(ctx context.Context) error {
 // readLedger takes over what the endpoint has created since. An interaction
 // without a task is known by the channel it was attached to.
 func (w *world) readLedger() {
+	w.reading.Lock() // or two readers take the same entries over
+	defer w.reading.Unlock()
 	for {
 		_, _, _, n := w.book.numbers()
 		entries := w.flex.Since(n, 1000)
@@ -108,7 +135,7 @@ func (w *world) readLedger() {
 			if id == "" && e.Call != nil {
 				id = attachedID(w.seed, e.Call.Channel)
 			}
-			w.book.made(id, e.InteractionSID, e.At)
+			w.book.made(id, e.InteractionSID, e.At, e.Fate)
 		}
 		if len(entries) == 0 {
 			return

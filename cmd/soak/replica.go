@@ -8,14 +8,15 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"flexworker/internal/testing/faultproxy"
 )
 
-// replica is one place for a worker: the proxies around it stay while the
-// processes come and go.
+// replica is one place for a worker, and for the plain consumer beside it: the
+// proxies around it stay while the processes come and go.
 type replica struct {
 	number  int
 	program string
@@ -23,6 +24,10 @@ type replica struct {
 	book    *book
 	proxies map[string]*faultproxy.Proxy // by what is behind: postgres, nats, flex
 	log     *logFile
+	admin   string   // where a worker shows its metrics
+	beside  *replica // the plain consumer, which is struck alike; nil: this is one
+
+	serving atomic.Bool // the place belongs to the fleet
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd
@@ -32,8 +37,55 @@ type replica struct {
 	largest int64 // most memory of any of its processes that was told to end, KiB
 }
 
-// start starts the process. What it says goes to the replica's log.
+// start starts the worker, and what is beside it.
 func (r *replica) start() error {
+	r.serving.Store(true)
+	return r.both((*replica).startOne)
+}
+
+// end asks for the ends of both processes, and waits for them.
+func (r *replica) end(how syscall.Signal) error {
+	return r.both(func(r *replica) error { return r.endOne(how) })
+}
+
+// signal is for SIGSTOP and SIGCONT; resume continues what was stopped.
+func (r *replica) signal(how syscall.Signal) (resume func() error, err error) {
+	var stopped []*os.Process
+	err = r.both(func(r *replica) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		stopped = append(stopped, r.cmd.Process)
+		return r.cmd.Process.Signal(how)
+	})
+	return func() (err error) {
+		for _, p := range stopped {
+			err = errors.Join(err, p.Signal(syscall.SIGCONT))
+		}
+		return err
+	}, err
+}
+
+// ways does to the way to a server what is to be done, and to the one of the plain consumer.
+func (r *replica) ways(to string, do func(*faultproxy.Proxy)) {
+	_ = r.both(func(r *replica) error {
+		if p := r.proxies[to]; p != nil { // the plain consumer has no way to Postgres
+			do(p)
+		}
+		return nil
+	})
+}
+
+// both does it to the plain consumer, then to the worker.
+func (r *replica) both(do func(*replica) error) error {
+	var err error
+	if r.beside != nil {
+		err = do(r.beside)
+	}
+	return errors.Join(err, do(r))
+}
+
+// startOne starts one process. What it says goes to the replica's log.
+func (r *replica) startOne() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	cmd := exec.CommandContext(context.Background(), r.program) //nolint:gosec // the worker beside this program
@@ -54,15 +106,15 @@ func (r *replica) watch(cmd *exec.Cmd, exited chan struct{}) {
 	r.deaths++
 	if !r.asked {
 		r.book.offend("no worker ends by itself", "", fmt.Sprintf("replica %d: %v; its last words:\n%s", r.number, cmd.ProcessState, r.log.last()))
-		defer func() { go func() { r.book.offendIf(r.start(), "a worker can be started again") }() }()
+		defer func() { go func() { r.book.offendIf(r.startOne(), "a worker can be started again") }() }()
 	} else if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); err != nil && (!ok || !status.Signaled() || status.Signal() != syscall.SIGKILL) {
 		r.book.offend("a worker that is told to stop ends with status 0", "", fmt.Sprintf("replica %d: %v; its last words:\n%s", r.number, cmd.ProcessState, r.log.last()))
 	}
 	close(exited)
 }
 
-// end asks for the process's end and waits for it; SIGKILL when it does not come in time.
-func (r *replica) end(how syscall.Signal) error {
+// endOne asks for the process's end and waits for it; SIGKILL when it does not come in time.
+func (r *replica) endOne(how syscall.Signal) error {
 	r.mu.Lock()
 	r.asked = true
 	cmd, exited := r.cmd, r.exited
@@ -101,67 +153,4 @@ func peak(pid int) (kib int64) {
 		}
 	}
 	return 0
-}
-
-// signal is for SIGSTOP and SIGCONT; it returns what it was sent to.
-func (r *replica) signal(how syscall.Signal) (*os.Process, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.cmd.Process, r.cmd.Process.Signal(how)
-}
-
-// logFile keeps the end of what a replica says: at most two files of logMost
-// bytes, and the last lines in memory.
-type logFile struct {
-	path string
-
-	mu    sync.Mutex
-	file  *os.File
-	size  int
-	tail  []byte
-	ready int // how often a process said that it consumes
-}
-
-const logMost = 48 << 20
-
-func (l *logFile) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.tail = append(l.tail, p...)
-	if len(l.tail) > 16<<10 {
-		l.tail = append([]byte(nil), l.tail[len(l.tail)-8<<10:]...)
-	}
-	l.ready += strings.Count(string(p), `"msg":"consuming"`)
-	if l.file == nil || l.size > logMost {
-		if err := l.turn(); err != nil {
-			return 0, err
-		}
-	}
-	l.size += len(p)
-	return l.file.Write(p)
-}
-
-// turn begins a new file and keeps the one before.
-func (l *logFile) turn() (err error) {
-	if l.file != nil {
-		if err := errors.Join(l.file.Close(), os.Rename(l.path, l.path+".1")); err != nil {
-			return err
-		}
-	}
-	l.size = 0
-	l.file, err = os.Create(l.path)
-	return err
-}
-
-func (l *logFile) last() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	lines := strings.Split(strings.TrimRight(string(l.tail), "\n"), "\n")
-	return "    " + strings.Join(lines[max(0, len(lines)-12):], "\n    ")
-}
-
-func (l *logFile) consuming() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.ready
 }

@@ -34,9 +34,14 @@ type message struct {
 	name    string // Nats-Msg-Id
 	body    string
 	due     time.Time
+	plain   bool // for the plain consumer
 }
 
-const senders = 16
+const (
+	senders = 16
+	// unansweredMost is how many requests of a run by number may be without an answer: the machine says how fast the run is.
+	unansweredMost = 3000
+)
 
 var sources = [...]string{"crm", "shop", "web.eu", "web.us"}
 
@@ -45,19 +50,26 @@ func newTraffic(w *world, o options) *traffic {
 	return &traffic{world: w, dice: rand.New(rand.NewPCG(o.seed, 1)), out: make(chan message, 4*senders)}
 }
 
-// run sends until striking ends, then what was put off, and returns when all is
-// acknowledged.
-func (t *traffic) run(ctx, striking context.Context) error {
+// run sends until striking ends, which it does when all requests are sent, then what was
+// put off, and returns when all is acknowledged.
+func (t *traffic) run(ctx, striking context.Context, end func()) error {
 	stopping, stop := context.WithCancel(ctx)
 	defer stop()
 	for range senders {
 		t.sending.Go(func() { t.send(stopping) })
 	}
-	begun := time.Now()
-	sent := 0
-	for rest(striking, 10*time.Millisecond) {
-		for ; float64(sent) < t.rate*time.Since(begun).Seconds() && striking.Err() == nil; sent++ {
+	due, before := 0.0, time.Now()
+	for sent := 0; rest(striking, 10*time.Millisecond); {
+		now := time.Now()
+		due, before = due+t.rate*now.Sub(before).Seconds(), now
+		if t.requests > 0 && t.book.unanswered() > unansweredMost {
+			due = 0
+		}
+		for ; due >= 1 && striking.Err() == nil; due-- {
 			t.request(striking)
+			if sent++; sent == t.requests {
+				end()
+			}
 		}
 		for len(t.later) > 0 && time.Now().After(t.later[0].due) {
 			t.put(striking, heap.Pop(&t.later).(message))
@@ -112,6 +124,9 @@ func (t *traffic) request(ctx context.Context) {
 	source := sources[t.dice.IntN(len(sources))]
 	first := message{n: n, id: id, source: source, name: id, body: w.json(!t.chance(0.1), false)}
 	t.put(ctx, first)
+	if k == ordinary && t.chance(1.0/oneIn) {
+		t.put(ctx, message{plain: true, id: id, name: id, body: w.json(true, false)})
+	}
 	if t.chance(0.1) {
 		for again := range 1 + t.dice.IntN(3) {
 			t.putOff(message{n: n, id: id, source: sources[t.dice.IntN(len(sources))], name: fmt.Sprintf("%s-again-%d", id, again),
@@ -233,12 +248,19 @@ func (w wish) routing(other bool) string {
 func (t *traffic) send(ctx context.Context) {
 	for m := range t.out {
 		msg := nats.NewMsg("interactions.requests." + m.source)
+		if m.plain {
+			msg.Subject = "plain.requests"
+		}
 		msg.Data = []byte(m.body)
 		msg.Header.Set(jetstream.MsgIDHeader, m.name)
 		for ctx.Err() == nil {
 			limit, cancel := context.WithTimeout(ctx, 2*time.Second)
 			ack, err := t.stream.PublishMsg(limit, msg)
 			cancel()
+			if err == nil && m.plain {
+				t.beside.acknowledged(m.id)
+				break
+			}
 			if err == nil {
 				t.book.acknowledged(m.n, asking{ack.Sequence, m.source, m.variant})
 				break

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,6 +28,9 @@ const (
 	settle    = 6 * time.Second
 	lag       = time.Second // of TaskRouter, usually; never above maxLag
 	maxLag    = 2500 * time.Millisecond
+	// kept is for how many calls the endpoint keeps what they carried, and for twice as many the event log: for longer than
+	// any lookup asks, and not for a million.
+	kept = 200_000
 )
 
 // world is everything that runs.
@@ -40,7 +44,10 @@ type world struct {
 	queue    *queue
 	flex     *flextest.Server
 	replicas []*replica
-	verified int // decisions of the person for which TaskRouter was asked
+	beside   *beside
+	reading  sync.Mutex // of the ledger
+	verified int        // decisions of the person for which TaskRouter was asked
+	samples  []sample
 
 	// The soak's own connections go past the proxies.
 	pool   *pgxpool.Pool
@@ -64,7 +71,8 @@ func start(ctx context.Context, o options, b *board) (_ *world, err error) {
 	if w.folder, err = os.MkdirTemp("", "flexworker-soak-"); err != nil {
 		return nil, err
 	}
-	if w.postgres, err = pgtest.Start(ctx, pgtest.Options{}); err != nil { // fsync is on
+	// fsync is on. Six replicas want 84 connections.
+	if w.postgres, err = pgtest.Start(ctx, pgtest.Options{Settings: map[string]string{"max_connections": "150"}}); err != nil {
 		return nil, err
 	}
 	if w.queue, err = startQueue(filepath.Join(w.folder, "nats")); err != nil {
@@ -74,7 +82,7 @@ func start(ctx context.Context, o options, b *board) (_ *world, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w.flex, err = flextest.Start(flextest.Config{Addr: fmt.Sprintf("127.0.0.1:%d", port), Seed: o.seed,
+	w.flex, err = flextest.Start(flextest.Config{Addr: fmt.Sprintf("127.0.0.1:%d", port), Seed: o.seed, Keep: kept,
 		Settings: usual, TaskRouter: flextest.TaskRouter{Lag: lag, EventLag: lag}})
 	if err != nil {
 		return nil, err
@@ -82,14 +90,20 @@ func start(ctx context.Context, o options, b *board) (_ *world, err error) {
 	if err := w.connect(ctx); err != nil {
 		return nil, err
 	}
-	for n := range o.replicas {
+	if w.beside, err = startBeside(ctx, w.stream, o.seed); err != nil {
+		return nil, err
+	}
+	for n := range places {
 		if err := w.addReplica(n); err != nil {
 			return nil, err
 		}
 	}
+	if err := w.scale(o.replicas); err != nil {
+		return nil, err
+	}
 	limit, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	for _, r := range w.replicas {
+	for _, r := range w.fleet() {
 		for r.log.consuming() == 0 {
 			if !rest(limit, 50*time.Millisecond) {
 				return nil, fmt.Errorf("replica %d does not consume; its last words:\n%s", r.number, r.log.last())
@@ -99,8 +113,9 @@ func start(ctx context.Context, o options, b *board) (_ *world, err error) {
 	return w, nil
 }
 
-// usual is how the endpoint behaves when nothing strikes it.
-var usual = flextest.Settings{Latency: 20 * time.Millisecond, Drip: 500 * time.Millisecond}
+// usual is how the endpoint behaves when nothing strikes it. The set-up of one in five of what it creates goes wrong.
+var usual = flextest.Settings{Latency: 20 * time.Millisecond, Drip: 500 * time.Millisecond,
+	SetupFates: flextest.SetupFates{ChannelFailed: .05, NoCustomer: .05, TaskCanceled: .05, Stuck: .05}}
 
 func (w *world) connect(ctx context.Context) (err error) {
 	config, err := pgxpool.ParseConfig(w.postgres.DSN("postgres"))
@@ -127,46 +142,67 @@ func (w *world) connect(ctx context.Context) (err error) {
 	return err
 }
 
-// addReplica puts a proxy between the new replica and each server, and starts it.
+// addReplica makes the n-th place: a proxy between its worker and each server, and the same for the plain consumer.
 func (w *world) addReplica(n int) error {
-	r := &replica{number: n, program: w.program, book: w.book, proxies: map[string]*faultproxy.Proxy{},
-		log: &logFile{path: filepath.Join(w.folder, fmt.Sprintf("worker-%d.log", n))}}
+	r := &replica{number: n + 1, program: w.program, book: w.book, log: &logFile{path: filepath.Join(w.folder, fmt.Sprintf("worker-%d.log", n+1))}}
 	w.replicas = append(w.replicas, r)
-	for name, target := range map[string]string{"postgres": w.postgres.Addr(), "nats": w.queue.addr(), "flex": w.flex.Addr()} {
-		p, err := faultproxy.Start(target)
-		if err != nil {
-			return err
-		}
-		r.proxies[name] = p
+	var err error
+	if r.proxies, err = ways(map[string]string{"postgres": w.postgres.Addr(), "nats": w.queue.addr(), "flex": w.flex.Addr()}); err != nil {
+		return err
 	}
 	dsn, err := url.Parse(w.postgres.DSN("postgres"))
 	if err != nil {
 		return err
 	}
-	dsn.Host = r.proxies["postgres"].Addr()
-	r.env = environment(dsn.String(), r.proxies["nats"].Addr(), r.proxies["flex"].Addr())
-	return r.start()
+	dsn.Host, r.admin = r.proxies["postgres"].Addr(), "127.0.0.1:0"
+	if n == 0 { // its metrics are read; a port that is free for a while may be another program's afterwards
+		port, err := faultproxy.FreePort()
+		if err != nil {
+			return err
+		}
+		r.admin = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	r.env = environment(dsn.String(), r.proxies["nats"].Addr(), r.proxies["flex"].Addr(), r.admin)
+	r.beside, err = w.beside.place(n+1, w.queue.addr(), w.folder)
+	return err
+}
+
+// ways are proxies to servers.
+func ways(to map[string]string) (map[string]*faultproxy.Proxy, error) {
+	all := map[string]*faultproxy.Proxy{}
+	for name, target := range to {
+		p, err := faultproxy.Start(target)
+		if err != nil {
+			return all, err
+		}
+		all[name] = p
+	}
+	return all, nil
 }
 
 // environment is a worker's. Nothing of the soak's own environment reaches it
 // but where programs are.
-func environment(dsn, queue, endpoint string) []string {
+func environment(dsn, queue, endpoint, admin string) []string {
 	return []string{
 		"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + dsn, "NATS_URL=nats://" + queue, "CREATE_STREAMS=true",
 		"FLEX_URL=http://" + endpoint, "TASKROUTER_URL=http://" + endpoint,
 		"TWILIO_ACCOUNT_SID=" + flextest.AccountSID, "TWILIO_AUTH_TOKEN=" + flextest.AuthToken,
 		"FLEX_RATE=0", "FLEX_CONCURRENCY=16", "FLEX_TIMEOUT=" + callLimit.String(), "LOOKUP_SETTLE=" + settle.String(),
 		"RETRY_MIN_DELAY=100ms", "RETRY_MAX_DELAY=2s", "RETRY_MAX_ATTEMPTS=1000", "SHUTDOWN_GRACE=8s",
-		"ADMIN_ADDR=127.0.0.1:0",
+		"CONFIRM=true", "CONFIRM_RATE=1000", "ADMIN_ADDR=" + admin,
 	}
 }
 
 // operator runs one of the operators' verbs and returns what it printed.
 func (w *world) operator(ctx context.Context, args ...string) (out, said string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	limit := 2 * time.Minute
+	if args[0] == "audit" { // reads everything
+		limit = time.Hour
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, w.program, args...) //nolint:gosec // the worker beside this program
-	cmd.Env = environment(w.postgres.DSN("postgres"), w.queue.addr(), w.flex.Addr())
+	cmd.Env = environment(w.postgres.DSN("postgres"), w.queue.addr(), w.flex.Addr(), "127.0.0.1:0")
 	text, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -178,11 +214,14 @@ func (w *world) operator(ctx context.Context, args ...string) (out, said string,
 // stop ends the replicas in order, then the servers, and removes the folder of
 // a run in which all was well.
 func (w *world) stop(clean bool) {
-	w.endReplicas(syscall.SIGTERM)
+	endReplicas(w.replicas, syscall.SIGTERM)
 	for _, r := range w.replicas {
-		for _, p := range r.proxies {
-			p.Close()
-		}
+		_ = r.both(func(r *replica) error {
+			for _, p := range r.proxies {
+				p.Close()
+			}
+			return nil
+		})
 	}
 	if w.pool != nil {
 		w.pool.Close()
@@ -192,6 +231,9 @@ func (w *world) stop(clean bool) {
 	}
 	if w.flex != nil {
 		w.flex.Close()
+	}
+	if w.beside != nil {
+		w.beside.flex.Close()
 	}
 	if w.queue != nil {
 		_ = w.queue.end(0) // its folder goes with ours
@@ -204,20 +246,6 @@ func (w *world) stop(clean bool) {
 	} else if w.folder != "" {
 		_ = os.RemoveAll(filepath.Join(w.folder, "nats")) //nolint:gosec // the same
 		w.board.say("the logs stay in %s", w.folder)
-	}
-}
-
-// endReplicas ends all of them at once; those that have ended stay so.
-func (w *world) endReplicas(how syscall.Signal) {
-	done := make(chan struct{})
-	for _, r := range w.replicas {
-		go func() {
-			defer func() { done <- struct{}{} }()
-			_ = r.end(how) // what went wrong is in the book
-		}()
-	}
-	for range w.replicas {
-		<-done
 	}
 }
 
