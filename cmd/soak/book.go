@@ -90,23 +90,24 @@ type offence struct{ rule, id, why string }
 
 // book is what the soak knows.
 type book struct {
-	mu           sync.Mutex
-	seed         uint64
-	recs         []*rec
-	nonsense     map[uint64]bool // acknowledged messages that can become no request: sequence -> answered
-	early        map[uint64]bool // answered before the acknowledgement was seen
-	ledger       int             // entries read
-	published    int             // messages acknowledged
-	results      int
-	answeredOnce int               // requests with a final result
-	again        int               // results under an id that had been there
-	persons      map[string][2]int // announcements that a person has to look, by reason; [0] with a workspace, [1] without
-	words        int               // read about set-ups
-	told         map[string]int    // of them, right ones; by word
-	unread       int               // unconfirmed, as Flex could not be read
-	unseen       int               // confirmed, as there was no task or customer to be missed
-	offences     []offence
-	more         int // offences beyond the first offencesMost
+	mu        sync.Mutex
+	seed      uint64
+	recs      []*rec
+	nonsense  map[uint64]bool // acknowledged messages that can become no request: sequence -> answered
+	early     map[uint64]bool // answered before the acknowledgement was seen
+	ledger    int             // entries read
+	published int             // messages acknowledged
+	results   int
+	final     int               // requests with a final result
+	promised  int               // of them created: a word follows
+	again     int               // results under an id that had been there
+	persons   map[string][2]int // announcements that a person has to look, by reason; [0] with a workspace, [1] without
+	words     int               // read about set-ups
+	told      map[string]int    // of them, right ones; by word
+	unread    int               // unconfirmed, as Flex could not be read
+	unseen    int               // confirmed, as there was no task or customer to be missed
+	offences  []offence
+	more      int // offences beyond the first offencesMost
 }
 
 const offencesMost = 500
@@ -255,7 +256,10 @@ func (b *book) settle(id string, q *rec, r result, body []byte) {
 	sum := h.Sum64()
 	if q.outcome == "" {
 		q.outcome, q.sid, q.body = r.Outcome, r.InteractionSID, sum
-		b.answeredOnce++
+		b.final++
+		if r.Outcome == "created" {
+			b.promised++
+		}
 		if r.Metadata.Variant != nil {
 			q.variant = *r.Metadata.Variant
 		}
@@ -289,9 +293,9 @@ func (b *book) numbers() (asked, published, results, ledger int) {
 	return len(b.recs), b.published, b.results, b.ledger
 }
 
-// unanswered is how many requests have no final result.
-func (b *book) unanswered() int {
+// behind says whether the worker has more in hand than the senders of a run by number want.
+func (b *book) behind() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return len(b.recs) - b.answeredOnce
+	return len(b.recs)-b.final > unansweredMost || b.promised-b.words > wordlessMost
 }

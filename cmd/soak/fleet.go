@@ -50,9 +50,9 @@ func (n *nemesis) mortal() *replica {
 // onFleet are the changes that people make: replicas come and go, and a new version replaces the old one.
 func (n *nemesis) onFleet() []func() stroke {
 	scale := func() stroke {
-		had, want := len(n.fleet()), 1+n.dice.IntN(places)
-		return stroke{what: fmt.Sprintf("the fleet: %d replicas become %d", had, want), on: "workers", last: time.Second,
-			hit: func() error { return n.scale(want) }}
+		want := 1 + n.dice.IntN(places)
+		return stroke{what: fmt.Sprintf("the fleet: %d replicas become %d", len(n.fleet()), want), on: "workers", last: n.between(2000, 12_000),
+			hit: func() error { return n.scale(want) }, heal: func() error { return n.scale(n.options.replicas) }}
 	}
 	rolling := func() stroke {
 		all := n.mortals()

@@ -142,6 +142,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	b.say("%s healed: %d strikes; now everything has to come to its end", b.stamp(), n.strikes)
 	took := time.Since(begun)
+	w.book.offendIf(w.scale(places), "the fleet can grow") // what is left comes to its end sooner
 	w.book.offendIf(sendErr, "every message is taken by NATS in the end")
 	w.book.offendIf(w.drain(ctx), "everything comes to its end once all is healed")
 	w.beside.drain(ctx, w.stream)

@@ -88,7 +88,7 @@ func (r *replica) both(do func(*replica) error) error {
 func (r *replica) startOne() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	cmd := exec.CommandContext(context.Background(), r.program) //nolint:gosec // the worker beside this program
+	cmd := exec.CommandContext(context.Background(), r.program)
 	cmd.Env, cmd.Stdout, cmd.Stderr = r.env, r.log, r.log
 	if err := startProcess(cmd); err != nil {
 		return fmt.Errorf("%w (make builds the worker beside the soak)", err)
