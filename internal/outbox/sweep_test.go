@@ -282,7 +282,7 @@ func TestPruneInBatches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.Exec(t.Context(), `SELECT pg_advisory_xact_lock($1)`, upkeep.PruneLock); err != nil {
+	if _, err := other.Exec(t.Context(), upkeep.PruneLock); err != nil {
 		t.Fatal(err)
 	}
 	p := s.pruner(time.Hour)
@@ -297,5 +297,27 @@ func TestPruneInBatches(t *testing.T) {
 	}
 	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox`); n != 1 {
 		t.Errorf("%d rows are left, want the one that is not published", n)
+	}
+}
+
+// TestPruneBesideAnotherFleet: a fleet whose tables are in another schema of the same database removes what is old at
+// the same time.
+func TestPruneBesideAnotherFleet(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	ids := mustAdd(t, s, "a", 10, faulty("no"))
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '2 days', published_at = now()`)
+	other, err := s.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Rollback(context.WithoutCancel(t.Context()))
+	for _, sql := range []string{`CREATE SCHEMA second`, `SET LOCAL search_path = second`, `CREATE TABLE outbox ()`, upkeep.PruneLock} {
+		if _, err := other.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := s.pruner(time.Hour).PruneAll(t.Context()); n != len(ids) {
+		t.Errorf("%d removed while another fleet prunes, want %d", n, len(ids))
 	}
 }

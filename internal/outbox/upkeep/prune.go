@@ -17,8 +17,9 @@ const (
 	// PruneBatch is how many rows one transaction removes: some 20 ms of work, so
 	// that nobody waits long for the locks and the disk.
 	PruneBatch = 1000
-	// PruneLock is the advisory lock of the replica that prunes.
-	PruneLock = 0x666c6578
+	// PruneLock is a statement that tries the advisory lock of the replica that prunes, for its transaction. Each fleet
+	// of a database has its own: the tables are in a schema each.
+	PruneLock = `SELECT pg_try_advisory_xact_lock('outbox'::regclass::oid::bigint)`
 )
 
 // Prune removes what is old until ctx ends, one replica of the fleet at a time. After each full batch Prune rests for as
@@ -149,7 +150,7 @@ func (u *Upkeep) pruning(ctx context.Context, remove func(context.Context, pgx.T
 	defer cancel()
 	err = pgx.BeginFunc(ctx, u.pool, func(tx pgx.Tx) error {
 		var mine bool
-		if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, PruneLock).Scan(&mine); err != nil || !mine {
+		if err := tx.QueryRow(ctx, PruneLock).Scan(&mine); err != nil || !mine {
 			return err
 		}
 		gone, err := remove(ctx, tx)
