@@ -108,6 +108,7 @@ type book struct {
 	unseen    int               // confirmed, as there was no task or customer to be missed
 	offences  []offence
 	more      int // offences beyond the first offencesMost
+	said      int // of the offences, while the soak runs
 }
 
 const offencesMost = 500

@@ -83,6 +83,9 @@ func (w *world) show(ctx context.Context) {
 	if n := w.book.offended(); n > 0 {
 		line += fmt.Sprintf("  OFFENCES %d", n)
 	}
+	for _, o := range w.book.untold() {
+		w.board.say("%s  OFFENCE %s: %s %s", w.board.stamp(), o.rule, o.id, o.why)
+	}
 	w.board.progress(line)
 }
 
@@ -90,6 +93,15 @@ func (b *book) offended() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.offences) + b.more
+}
+
+// untold are the first offences that nobody was told of yet: a long run is not waited for to its end.
+func (b *book) untold() []offence {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	some := b.offences[b.said:min(len(b.offences), 30)]
+	b.said += len(some)
+	return some
 }
 
 var errStill = errors.New("nothing moves")
