@@ -14,7 +14,7 @@ GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.ve
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint vuln fuzz alerts net sim soak outages blackhole bench screenshots clean postgres chromium node
+.PHONY: help build demo test lint vuln fuzz alerts chart manifests net sim soak outages blackhole bench screenshots clean postgres chromium node
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,12 @@ vuln: ## known vulnerabilities in what the binaries call; needs vuln.go.dev
 
 alerts: ## the rules for Prometheus: each alert firing and silent, twelve outages, the dashboard's queries (promtool)
 	scripts/alerts.sh
+
+chart: ## the Helm chart without a cluster: linted, rendered over five sets of values, decoded strictly, held against its rules
+	cd tools/chart && go test $(TESTFLAGS) ./...
+
+manifests: ## deploy/manifests, rendered anew from the chart
+	cd tools/chart && go test . -run '^TestManifests$$' -update
 
 fuzz: ## every fuzz target for FUZZTIME=30s
 	scripts/fuzz.sh $(FUZZTIME)

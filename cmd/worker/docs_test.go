@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -48,6 +49,48 @@ func TestConfigurationListsSettings(t *testing.T) {
 		if !listed {
 			t.Errorf("%s has no table row for `%s` with its default `%s`", page, name, value)
 		}
+	}
+}
+
+// TestChartTakesSettings: the schema of the chart's values has every setting and no other, those that are secret among
+// the files of Secrets alone.
+func TestChartTakesSettings(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../deploy/helm/flexworker/values.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema struct {
+		Properties struct {
+			Settings, Secrets struct{ Properties map[string]any }
+		}
+	}
+	if err := json.Unmarshal(text, &schema); err != nil {
+		t.Fatal(err)
+	}
+	settings, files := schema.Properties.Settings.Properties, schema.Properties.Secrets.Properties
+	for _, name := range []string{"PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGPASSFILE", "SSL_CERT_FILE"} { // pgx and Go read these
+		delete(files, name)
+	}
+	fields := reflect.TypeFor[Config]()
+	for i := range fields.NumField() {
+		name, among := fields.Field(i).Tag.Get("envconfig"), settings
+		switch {
+		case fields.Field(i).Type == reflect.TypeFor[Secret]():
+			name, among = name+"_FILE", files
+		case strings.HasSuffix(name, "_FILE"):
+			among = files
+		}
+		if among[name] == nil {
+			t.Errorf("the chart does not take %s", name)
+		}
+		delete(among, name)
+	}
+	for name := range settings {
+		t.Errorf("the chart takes %s, which is no setting", name)
+	}
+	for name := range files {
+		t.Errorf("the chart takes the file of %s, which is no setting", name)
 	}
 }
 
