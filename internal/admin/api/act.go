@@ -77,7 +77,7 @@ func (a *api) acted(c *call, err error) error {
 	if _, known := problemOf(err); known {
 		return err
 	}
-	if database.WaitedForLock(err) && !c.steps {
+	if database.WaitedForLock(err) {
 		p := newProblem("locked", "It was waited for and not done. Do it again when the lock is gone.")
 		p.Holders = c.desk.WhoHolds(c.Context(), err)
 		return p
@@ -104,19 +104,29 @@ func (c *call) seen(f fields) operator.Tag {
 	tag, quoted := strings.CutPrefix(match, `"`)
 	tag, ended := strings.CutSuffix(tag, `"`)
 	if !quoted || !ended || tag == "" || strings.ContainsAny(tag, `",`) {
-		f.wrong("If-Match", "must be one ETag of this request")
+		f.wrong("If-Match", "must be one ETag")
 	}
 	return operator.Tag(tag)
 }
 
 // readGate is an act on the gate.
 func readGate(act func(*operator.Desk, context.Context, operator.Act) (operator.GateChange, error)) func(*call, fields) action {
-	return func(_ *call, f fields) action {
+	return func(c *call, f fields) action {
 		a := f.why()
+		a.Seen = c.seen(f)
 		return func(c *call) (any, error) {
-			c.steps = true
 			changed, err := act(c.desk, c.Context(), a)
-			return map[string]any{"before": changed.Before, "after": changed.After}, err
+			if errors.Is(err, operator.ErrStale) {
+				p := newProblem("stale", "Nothing was changed. Look at the gate again.")
+				p.ETag = quoted(operator.GateTag(changed.Before))
+				p.Since, _ = c.desk.GateSince(c.Context(), a.Seen) // GET /gate and /acts say it, too
+				return nil, p
+			}
+			if err != nil {
+				return nil, err
+			}
+			c.tag = operator.GateTag(changed.After)
+			return map[string]any{"before": changed.Before, "after": changed.After}, nil
 		}
 	}
 }
@@ -185,10 +195,13 @@ func stale(a operator.Act, d operator.Detail) error {
 	return p
 }
 
+// quoted is a tag as headers have it.
+func quoted(tag operator.Tag) string { return `"` + string(tag) + `"` }
+
 // standing is a problem with where the request stands now.
 func standing(kind, detail string, d operator.Detail) *problem {
 	p := newProblem(kind, detail)
-	p.State, p.ETag = string(d.State), `"`+string(d.Tag())+`"`
+	p.State, p.ETag = string(d.State), quoted(d.Tag())
 	return p
 }
 

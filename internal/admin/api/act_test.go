@@ -189,6 +189,29 @@ func TestReleaseLeavesOut(t *testing.T) {
 	}
 }
 
+// TestReleaseOfAnotherHold: a release with the ETag of a hold opens no later one, and says what happened since.
+func TestReleaseOfAnotherHold(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	held := g.post(t, "/gate/hold", object{"why": "a flood"})
+	seen := g.get(t, "/gate").header.Get("ETag")
+	if seen == "" || seen != held.header.Get("ETag") {
+		t.Errorf("the ETag is %s, and was %s in the answer to the hold", seen, held.header.Get("ETag"))
+	}
+	g.post(t, "/gate/release", object{"why": "over"}, "If-Match", seen).is(t, http.StatusOK, "")
+	now := g.post(t, "/gate/hold", object{"why": "wrong numbers"})
+	late := g.post(t, "/gate/release", object{"why": "over"}, "If-Match", seen, "Idempotency-Key", "k")
+	late.is(t, http.StatusPreconditionFailed, "stale")
+	late.has(t, now.header.Get("ETag"), "etag")
+	since, _ := late.body["since"].(string)
+	if !strings.HasPrefix(since, "release by ADMIN_TOKEN from 192.0.2.1 at ") || !strings.HasSuffix(since, " (wrong numbers)") {
+		t.Error(late.text)
+	}
+	g.get(t, "/gate").has(t, "held", "state")
+	g.post(t, "/gate/release", object{"why": "over"}, "If-Match", now.header.Get("ETag"), "Idempotency-Key", "k").is(t, http.StatusOK, "")
+	g.get(t, "/gate").has(t, "ok", "state")
+}
+
 // TestLockedIsNamed: an act that waited for another session says whose it is.
 func TestLockedIsNamed(t *testing.T) {
 	t.Parallel()
@@ -202,10 +225,11 @@ func TestLockedIsNamed(t *testing.T) {
 	pgtest.Exec(t, tx, `SELECT set_config('application_name', 'a forgotten psql', false)`)
 	g.add(t, "r", "crm", plain)
 	held := g.otherwise(t, func(config *pgxpool.Config) { config.ConnConfig.RuntimeParams["lock_timeout"] = "300ms" })
-	got := held.post(t, "/gate/hold", object{"why": "a test"})
-	got.is(t, http.StatusInternalServerError, "outcome-unknown") // an act of several steps
+	for _, act := range []string{"/gate/hold", "/gate/release"} {
+		held.post(t, act, object{"why": "a test"}).is(t, http.StatusConflict, "locked")
+	}
 	pgtest.Exec(t, tx, `LOCK TABLE outbox_acts IN ACCESS EXCLUSIVE MODE`)
-	got = held.post(t, "/requests/r/cancel", object{"why": "a test"})
+	got := held.post(t, "/requests/r/cancel", object{"why": "a test"})
 	got.is(t, http.StatusConflict, "locked")
 	if !strings.Contains(got.text, `"application_name":"a forgotten psql"`) {
 		t.Error(got.text)

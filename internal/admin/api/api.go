@@ -58,9 +58,7 @@ type call struct {
 	*http.Request
 	w    http.ResponseWriter
 	desk *operator.Desk // of the caller
-	tag  operator.Tag   // of the request that the answer shows; "": of none
-	// steps: the act has several steps, so that one that failed does not tell that nothing was done.
-	steps bool
+	tag  operator.Tag   // of the request, or of the gate, that the answer shows; "": of neither
 }
 
 // id is the request that the path names; "", which is nobody's, where it is no text that Postgres could keep.
@@ -168,7 +166,7 @@ func (a *api) serve(w http.ResponseWriter, r *http.Request, methods map[string]f
 		return
 	}
 	if c.tag != "" {
-		w.Header().Set("ETag", `"`+string(c.tag)+`"`)
+		w.Header().Set("ETag", quoted(c.tag))
 	}
 	switch answer := answer.(type) {
 	case yamlText:
@@ -234,7 +232,7 @@ func (a *api) write(w http.ResponseWriter, r *reply) {
 	h := w.Header()
 	maps.Copy(h, r.Header)
 	if r.Tag != "" {
-		h.Set("ETag", `"`+string(r.Tag)+`"`)
+		h.Set("ETag", quoted(r.Tag))
 	}
 	h.Set("Content-Type", "application/json")
 	if r.Status >= http.StatusBadRequest {

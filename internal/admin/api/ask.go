@@ -7,7 +7,11 @@ import (
 	"flexworker/internal/outbox/request"
 )
 
-func (a *api) gate(c *call) (any, error) { return c.desk.Gate(c.Context()) }
+func (a *api) gate(c *call) (any, error) {
+	g, err := c.desk.Gate(c.Context())
+	c.tag = operator.GateTag(g)
+	return g, err
+}
 
 func (a *api) fleet(c *call) (any, error) { return c.desk.Fleet(c.Context()) }
 

@@ -20,7 +20,7 @@ type problem struct {
 
 	Faults  []fault           `json:"faults,omitempty"`  // of invalid: all that is wrong
 	State   string            `json:"state,omitempty"`   // of the request as it is now
-	ETag    string            `json:"etag,omitempty"`    // likewise
+	ETag    string            `json:"etag,omitempty"`    // of the request, or of the gate, as it is now
 	Since   string            `json:"since,omitempty"`   // of stale: what has happened since
 	Said    []string          `json:"said,omitempty"`    // what Flex and TaskRouter said
 	Found   []string          `json:"found,omitempty"`   // interactions that TaskRouter shows
@@ -56,7 +56,7 @@ var kinds = map[string]struct {
 	"invalid":          {http.StatusBadRequest, "What was sent is not valid"},
 	"unknown-request":  {http.StatusNotFound, "No request has this id"},
 	"tag-wanted":       {http.StatusPreconditionRequired, "If-Match is wanted"},
-	"stale":            {http.StatusPreconditionFailed, "The request is no longer as it was seen"},
+	"stale":            {http.StatusPreconditionFailed, "It is no longer as it was seen"},
 	"not-allowed":      {http.StatusConflict, "The request is in a state that does not allow it"},
 	"looked-up":        {http.StatusConflict, "Lookups may still find the interaction"},
 	"exists":           {http.StatusConflict, "The interaction exists"},

@@ -1,6 +1,7 @@
 package page_test
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -104,6 +105,42 @@ func TestHold(t *testing.T) {
 	b.sees(".gate-word", "gate: open")
 	if got, want := r.acts(t), "ada hold too many duplicates in Flex; ada release Flex is right again"; got != want {
 		t.Errorf("recorded: %s, want %s", got, want)
+	}
+}
+
+// TestReleaseOfAnotherHold: two people read why the fleet is held. One releases it and a third holds it anew: the second's
+// release changes nothing, and tells what happened.
+func TestReleaseOfAnotherHold(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.replicas(t)
+	ada, bob, carl := r.signIn(t, actToken, "ada"), r.signIn(t, actToken, "bob"), r.signIn(t, actToken, "carl")
+	tag := func(p *person) string {
+		text, _ := p.get("")
+		found := regexp.MustCompile(`(?s)action="release".*?name="tag" value="([^"]+)"`).FindStringSubmatch(text)
+		if found == nil {
+			t.Fatal(text)
+		}
+		return found[1]
+	}
+	ada.post("hold", "why", "a flood")
+	seenByAda, seenByBob := tag(ada), tag(bob)
+	if text, _ := ada.post("release", "why", "it is over", "tag", seenByAda); !strings.Contains(text, "The gate is open") {
+		t.Error(text)
+	}
+	carl.post("hold", "why", "wrong numbers")
+	text, _ := bob.post("release", "why", "over, I read", "tag", seenByBob)
+	for _, want := range []string{"Nothing was changed: the gate is no longer as you saw it", "release by ada at ", "(it is over); hold by carl at ", "(wrong numbers). It is held now."} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if got, want := r.acts(t), "ada hold a flood; ada release it is over; carl hold wrong numbers"; got != want {
+		t.Errorf("recorded: %s, want %s", got, want)
+	}
+	bob.post("release", "why", "now I know", "tag", tag(bob))
+	if got := r.acts(t); !strings.HasSuffix(got, "; bob release now I know") {
+		t.Errorf("recorded: %s", got)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 )
 
@@ -197,7 +198,8 @@ func attemptOn(r *http.Request) (*int, error) {
 	return &n, err
 }
 
-// hold and release shut and open the gate.
+// hold and release shut and open the gate. A release opens what its form showed, and no later hold. A hold is taken whatever
+// the gate was: who has something to stop is not refused because another was faster.
 func (v *visit) hold() error {
 	c, err := v.desk.Hold(v.ctx(), operator.Act{Why: v.r.PostFormValue("why")})
 	if err != nil {
@@ -213,14 +215,29 @@ func (v *visit) hold() error {
 
 func (v *visit) release() error {
 	defer v.takes(actLimit)()
-	_, err := v.desk.Release(v.ctx(), operator.Act{Why: v.r.PostFormValue("why")})
+	a := operator.Act{Why: v.r.PostFormValue("why"), Seen: operator.Tag(v.r.PostFormValue("tag"))}
+	c, err := v.desk.Release(v.ctx(), a)
 	n := notice{"good", "The gate is open", []string{"All replicas send again."}}
-	if errors.Is(err, operator.ErrLeftOut) {
+	switch {
+	case errors.Is(err, operator.ErrLeftOut):
 		n = notice{"warn", "The gate is open", []string{"Some requests that waited for it are not due yet, since another session holds their rows. Release again."}}
-	} else if err != nil {
+	case errors.Is(err, operator.ErrStale):
+		n = notice{"bad", "Nothing was changed: the gate is no longer as you saw it", []string{"It is " + gateNow(c.Before) + "."}}
+		if since, err := v.desk.GateSince(v.ctx(), a.Seen); err == nil {
+			n.Lines = []string{"Since then: " + since + ". It is " + gateNow(c.Before) + " now."}
+		}
+	case err != nil:
 		return err
 	}
 	return v.gateMoved(n)
+}
+
+// gateNow is the gate in a word.
+func gateNow(g gate.Status) string {
+	if g.State == gate.Held {
+		return "held"
+	}
+	return "open"
 }
 
 func (v *visit) gateMoved(n notice) error {

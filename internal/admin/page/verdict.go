@@ -19,6 +19,7 @@ type verdict struct {
 	Do                     string
 	Gate, Reason, By, Rate string
 	Since                  time.Time
+	Tag                    operator.Tag
 	Opens, ReleaseMeans    string
 	Shut, Held, Unknown    bool
 }
@@ -61,7 +62,7 @@ func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog, waiting stri
 			d.Tone, d.Headline = "warn", d.Headline+", but "+waiting+" below for a person"
 		}
 	}
-	d.Reason, d.By = g.Reason, g.ChangedBy
+	d.Reason, d.By, d.Tag = g.Reason, g.ChangedBy, operator.GateTag(g)
 	d.blame(f)
 	return d
 }

@@ -5,9 +5,8 @@ import (
 	"encoding/json"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/database"
 	"flexworker/internal/outbox/request"
@@ -180,18 +179,33 @@ const pauseSQL = `
 func Read(ctx context.Context, pool *pgxpool.Pool) (Status, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
+	g, err := read(ctx, pool)
+	if g.ReadOnly {
+		pool.Reset() // its other sessions are likely to be as this one, and who only reads would never find out
+	}
+	return g, err
+}
+
+// ReadLocked reads the gate as it is and, until the transaction ends, stays.
+func ReadLocked(ctx context.Context, tx pgx.Tx) (Status, error) {
+	if _, err := tx.Exec(ctx, `SELECT FROM outbox_gate FOR UPDATE`); err != nil {
+		return Status{}, database.Wrap("gate", err)
+	}
+	return read(ctx, tx)
+}
+
+func read(ctx context.Context, db interface {
+	QueryRow(context.Context, string, ...any) pgx.Row
+}) (Status, error) {
 	var g Status
 	var held *time.Time
 	var reason *string
-	err := pool.QueryRow(ctx, `
+	err := db.QueryRow(ctx, `
 		SELECT rate, CASE WHEN paused_until - clock_timestamp() BETWEEN '0' AND `+LongestPause+` THEN paused_until - clock_timestamp() ELSE '0' END, held_since, reason, changed_by, changed_at,
 		       current_setting('transaction_read_only') = 'on'
 		  FROM outbox_gate`).Scan(&g.Rate, &g.PausedFor, &held, &reason, &g.ChangedBy, &g.ChangedAt, &g.ReadOnly)
 	if err != nil {
 		return Status{State: Held, Reason: "the gate cannot be read"}, database.Wrap("gate", err)
-	}
-	if g.ReadOnly {
-		pool.Reset() // its other sessions are likely to be as this one, and who only reads would never find out
 	}
 	g.State = Open
 	if held != nil {

@@ -98,8 +98,8 @@ type Act struct {
 	// Attempt is the latest attempt that the person has seen, 0 where there was none. The act changes
 	// nothing once another attempt has been made. Nil: the act speaks of no attempt, as an act on many does.
 	Attempt *int
-	// Seen is the tag under which the person has seen the request. The act changes nothing once the request has another.
-	// It names an attempt, too, where Attempt is nil. "": the act speaks of no tag.
+	// Seen is the tag under which the person has seen the request, or the gate. The act changes nothing once that has
+	// another. The tag of a request names an attempt, too, where Attempt is nil. "": the act speaks of no tag.
 	Seen Tag
 }
 
@@ -131,8 +131,8 @@ var (
 	// ErrOtherAttempt is returned for an act that speaks of an attempt which is no longer the
 	// latest. Nothing was changed.
 	ErrOtherAttempt = errors.New("outbox: another attempt has been made since")
-	// ErrStale is returned for an act that speaks of a tag which the request no longer has. Nothing was changed.
-	ErrStale = errors.New("outbox: the request is no longer as it was seen")
+	// ErrStale is returned for an act that speaks of a tag which the request, or the gate, no longer has. Nothing was changed.
+	ErrStale = errors.New("outbox: it is no longer as it was seen")
 	// ErrOtherPreview is returned for an act on many whose filter carries the preview of another change or of another
 	// filter. Nothing was changed.
 	ErrOtherPreview = errors.New("outbox: this is not what the preview has shown")

@@ -2,7 +2,14 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
 	"flexworker/internal/outbox/gate"
@@ -19,53 +26,81 @@ func (desk *Desk) Gate(ctx context.Context) (gate.Status, error) {
 	return gate.Read(ctx, desk.reads)
 }
 
-// changeGate does an act on the gate, and reads the gate before it and afterwards.
-func (desk *Desk) changeGate(ctx context.Context, a Act, act func() error) (c GateChange, err error) {
-	if err = desk.mayAct(a); err != nil {
-		return c, err
+// Hold shuts the gate until a person releases it. Where the gate was held already, who held it first and why stands behind the
+// new reason, and so does the reason of a pause: both may still be true.
+func (desk *Desk) Hold(ctx context.Context, a Act) (GateChange, error) {
+	if err := desk.mayAct(a); err != nil {
+		return GateChange{}, err
 	}
-	if c.Before, err = gate.Read(ctx, desk.pool); err != nil {
-		return c, err
-	}
-	if err = act(); err != nil {
-		return c, err
-	}
-	c.After, err = gate.Read(ctx, desk.pool)
-	return c, err
+	return desk.actOnGate(ctx, a, "hold", `held_since = coalesce(held_since, clock_timestamp()),
+		reason = $2 || CASE
+			WHEN held_since IS NOT NULL AND position('`+heldFirst+`' IN reason) > 0 THEN substr(reason, position('`+heldFirst+`' IN reason))
+			WHEN held_since IS NOT NULL THEN coalesce('`+heldFirst+`' || changed_by || ': ' || reason, '')
+			WHEN paused_until > clock_timestamp() THEN coalesce('; before: ' || reason, '') ELSE '' END`)
 }
 
-// Hold shuts the gate until a person releases it. Where the gate was held or paused already, the latest
-// reason is kept behind the new one, since it may still be true.
-func (desk *Desk) Hold(ctx context.Context, a Act) (GateChange, error) {
-	return desk.changeGate(ctx, a, func() error {
-		return desk.actOnGate(ctx, a, "hold", `held_since = coalesce(held_since, clock_timestamp()),
-		reason = $2 || CASE WHEN held_since IS NOT NULL OR paused_until > clock_timestamp() THEN coalesce('; before: ' || split_part(reason, '; before: ', 1), '') ELSE '' END`)
+// heldFirst stands before who held the gate first, in the reason of a later hold.
+const heldFirst = "; held first by "
+
+// GateTag names the gate as a person saw it: open, or held by the latest hold. A pause, which Flex asks for and which ends by
+// itself, is not in the tag.
+func GateTag(g gate.Status) Tag {
+	if g.State != gate.Held {
+		return "open"
+	}
+	return Tag(heldTag + strconv.FormatInt(g.ChangedAt.UnixMicro(), 10))
+}
+
+const heldTag = "held-"
+
+// GateSince says what people have done to the gate since somebody saw it under a tag: the latest acts.
+func (desk *Desk) GateSince(ctx context.Context, tag Tag) (string, error) {
+	var seen time.Time
+	if micros, err := strconv.ParseInt(strings.TrimPrefix(string(tag), heldTag), 10, 64); err == nil {
+		seen = time.UnixMicro(micros)
+	}
+	var since []string
+	err := desk.read(ctx, "gate", func(tx pgx.Tx) error {
+		acts, err := rowsOf[Done](ctx, tx, `SELECT `+doneColumns+` FROM outbox_acts WHERE act IN ('hold', 'release') ORDER BY id DESC LIMIT 10`)
+		for _, act := range slices.Backward(acts) {
+			if act.At.After(seen) {
+				since = append(since, act.said())
+			}
+		}
+		return err
 	})
+	if seen.IsZero() && len(since) > 1 { // it is not known when it was open
+		since = since[len(since)-1:]
+	}
+	return strings.Join(since, "; "), err
 }
 
 // releaseBatch is how many requests Release makes due in one transaction.
 const releaseBatch = 1000
 
-// Release opens the gate, whoever shut it and why. Requests that Flex refused with a 429 wait for the end of the
+// Release opens the gate, whoever shut it and why, unless somebody has held it anew since the caller saw it. Requests that Flex refused with a 429 wait for the end of the
 // pause: Release makes them due at once. Where Release is cut off in between, another Release goes on. A row that
 // another session holds locked is left out, and is due when it would have been: then the error is ErrLeftOut.
-func (desk *Desk) Release(ctx context.Context, a Act) (GateChange, error) {
-	return desk.changeGate(ctx, a, func() error { return desk.release(ctx, a) })
-}
-
-// release is Release without the gate's status.
-func (desk *Desk) release(ctx context.Context, a Act) error {
+func (desk *Desk) Release(ctx context.Context, a Act) (c GateChange, err error) {
+	if err = desk.mayAct(a); err != nil {
+		return c, err
+	}
 	var ids []int64
 	var attempts []int32 // what meets a new refusal while this goes on is left alone
-	err := desk.pool.QueryRow(ctx, `
+	err = desk.pool.QueryRow(ctx, `
 		SELECT coalesce(array_agg(id ORDER BY id), '{}'), coalesce(array_agg(attempt ORDER BY id), '{}')
 		  FROM outbox WHERE state = 'pending' AND attempt > 0 AND http_status = 429 AND due_at > clock_timestamp()`).Scan(&ids, &attempts)
 	if err != nil {
-		return database.Wrap("release", err)
+		return c, database.Wrap("release", err)
 	}
-	if err := desk.actOnGate(ctx, a, "release", `held_since = NULL, paused_until = NULL, reason = NULL`); err != nil {
-		return err
+	if c, err = desk.actOnGate(ctx, a, "release", `held_since = NULL, paused_until = NULL, reason = NULL`); err != nil {
+		return c, err
 	}
+	return c, desk.makeDue(ctx, ids, attempts)
+}
+
+// makeDue makes due what waits behind a 429, if its latest attempt is still the one beside it.
+func (desk *Desk) makeDue(ctx context.Context, ids []int64, attempts []int32) error {
 	left := 0
 	for from := 0; from < len(ids); from += releaseBatch {
 		to := min(from+releaseBatch, len(ids))
@@ -90,15 +125,35 @@ func (desk *Desk) release(ctx context.Context, a Act) error {
 	return nil
 }
 
-func (desk *Desk) actOnGate(ctx context.Context, a Act, act, set string) error {
+// actOnGate does an act on the gate, if that is still as the act says that it was seen, and records the act with the
+// same time. All is one transaction: it was done, or nothing was. With ErrStale, Before is the gate as it is.
+func (desk *Desk) actOnGate(ctx context.Context, a Act, act, set string) (c GateChange, err error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	_, err := desk.pool.Exec(ctx, `
-		WITH was AS MATERIALIZED (SELECT held_since IS NOT NULL AS held FROM outbox_gate FOR UPDATE),
-		moved AS (UPDATE outbox_gate SET `+set+`, changed_by = $1, changed_at = clock_timestamp())
-		INSERT INTO outbox_acts (who, why, act, was) SELECT $1, $2, $3, CASE WHEN held THEN 'held' ELSE 'open' END FROM was`,
-		desk.caller.Name, a.Why, act)
-	return database.Wrap(act, err)
+	err = pgx.BeginFunc(ctx, desk.pool, func(tx pgx.Tx) error {
+		if c.Before, err = gate.ReadLocked(ctx, tx); err != nil {
+			return err
+		}
+		if a.Seen != "" && a.Seen != GateTag(c.Before) {
+			return ErrStale
+		}
+		// Who opened an open gate has changed nothing: who shut or opened it last stays.
+		_, err := tx.Exec(ctx, `
+			WITH was AS MATERIALIZED (SELECT held_since IS NOT NULL AS held, held_since IS NOT NULL OR paused_until > clock_timestamp() AS shut FROM outbox_gate),
+			moved AS (UPDATE outbox_gate SET `+set+`, changed_by = $1, changed_at = clock_timestamp() FROM was WHERE shut OR $3 = 'hold' RETURNING changed_at)
+			INSERT INTO outbox_acts (at, who, why, act, was)
+			SELECT coalesce((SELECT changed_at FROM moved), clock_timestamp()), $1, $2, $3, CASE WHEN held THEN 'held' ELSE 'open' END FROM was`,
+			desk.caller.Name, a.Why, act)
+		if err != nil {
+			return err
+		}
+		c.After, err = gate.ReadLocked(ctx, tx)
+		return err
+	})
+	if err != nil && !errors.Is(err, ErrStale) {
+		return GateChange{}, database.Wrap(act, err)
+	}
+	return c, err
 }
 
 // Rate sets the fleet's rate by hand: attempts a second, 0 for no limit. It stays
