@@ -177,15 +177,15 @@ func (v *visit) act() error {
 		return err
 	}
 	if all.N == 0 && len(all.Locked) == 0 {
-		return v.stale(id, a)
+		return v.stale(id, name, a)
 	}
 	v.page.memory.forget()
+	if all.N == 0 {
+		return v.refuse(id, refusal{notice{"warn", "Nothing was changed", []string{"Another session holds the row of this request. Do it again."}}, name, a.Why})
+	}
 	n := notice{Tone: "good", Title: c.name + ": done"}
 	for what := range all.Of {
 		n.Lines = append(n.Lines, "It is "+what+".")
-	}
-	if all.N == 0 {
-		n = notice{"warn", "Nothing was changed", []string{"Another session holds the row of this request. Do it again."}}
 	}
 	n.leave(v.w, v.r)
 	to(v.w, "request?id="+url.QueryEscape(id))

@@ -269,7 +269,16 @@ func (v *visit) notDecided(r operator.Resolution, err error, id string, act oper
 	also := func(line string) { form.Said = append(form.Said, line) }
 	switch {
 	case isStale(err):
-		return v.stale(id, act)
+		v.page.memory.forget()
+		d, err := v.desk.Show(v.ctx(), id)
+		if err != nil {
+			return err
+		}
+		if d.State != request.Uncertain {
+			return v.stale(id, "", act)
+		}
+		form.SaidTitle, form.SaidTone = noLonger, "bad"
+		also(since(d, act))
 	case errors.Is(err, operator.ErrLookedUp):
 		also("Lookups still go on, and may find it. Wait until it waits for a person, or say that you know it from elsewhere.")
 		form.AbsentNeeds = "Unverified: lookups still go on and may find it, and I know that it does not exist"
@@ -302,13 +311,22 @@ func isStale(err error) bool {
 }
 
 // stale tells who acted on an old screen what has happened since it was shown, and shows the request as it is now.
-func (v *visit) stale(id string, act operator.Act) error {
+func (v *visit) stale(id, form string, act operator.Act) error {
+	v.page.memory.forget()
 	d, err := v.desk.Show(v.ctx(), id)
 	if err != nil {
 		return err
 	}
-	v.page.memory.forget()
-	notice{"bad", "Nothing was changed: this request is no longer as you saw it", []string{"Since then: " + d.SinceTag(act.Seen) + "."}}.leave(v.w, v.r)
-	to(v.w, "request?id="+url.QueryEscape(id))
-	return nil
+	return v.refuse(id, refusal{notice{"bad", noLonger, []string{since(d, act)}}, form, act.Why})
+}
+
+const noLonger = "Nothing was changed: this request is no longer as you saw it"
+
+// since says in a sentence what has happened to a request since the person who acts saw it.
+func since(d operator.Detail, act operator.Act) string { return "Since then: " + d.SinceTag(act.Seen) + "." }
+
+// refuse shows a request to who has tried an act on it that changed nothing.
+func (v *visit) refuse(id string, why refusal) error {
+	v.refused = &why
+	return v.showRequest(http.StatusConflict, id, false)
 }

@@ -2,6 +2,7 @@ package page_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -157,6 +158,59 @@ func TestStaleAct(t *testing.T) {
 	page, _ := p.post("act", "id", "crm-1", "act", "cancel", "attempt", "0", "tag", seen, "why", "they asked for it")
 	if !strings.Contains(page, "Nothing was changed") || !strings.Contains(page, "attempt 1 by worker-2") || r.acts(t) != "" {
 		t.Errorf("%s\n%s", r.acts(t), page)
+	}
+}
+
+// TestReasonKept: who was too late, or met a row that another session holds, finds the reason that they typed in the form again.
+func TestReasonKept(t *testing.T) {
+	t.Parallel()
+	const why = `they asked for "it"`
+	const kept = `value="they asked for &#34;it&#34;"`
+	r := newRig(t, "")
+	for n, id := range []string{"cancelled", "found", "decided", "locked"} {
+		r.add(t, "crm", id, "Ada Lovelace", uint64(n+1))
+	}
+	p := r.signIn(t, actToken, "ada")
+	seen := map[string]string{"cancelled": tagIn(t, p, "cancelled"), "locked": tagIn(t, p, "locked")}
+	for _, id := range []string{"found", "decided"} {
+		r.uncertain(t, id, true)
+		seen[id] = tagIn(t, p, id)
+	}
+	act := func(form, id, attempt string, more ...string) (string, int) {
+		return p.post(form, append([]string{"id", id, "attempt", attempt, "tag", seen[id], "why", why}, more...)...)
+	}
+
+	r.uncertain(t, "cancelled", true)
+	page, status := act("act", "cancelled", "0", "act", "cancel")
+	if status != http.StatusConflict || !strings.Contains(page, "Nothing was changed") || !strings.Contains(page, `<details class="act" id="do-cancel" open>`) || !strings.Contains(page, kept) {
+		t.Errorf("an act: %d\n%s", status, page)
+	}
+	pgtest.Exec(t, r.pool, `INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, error, applied) SELECT id, 'lookup', 10, 'worker-1', now(), 'unclear', 'a task carries its key', true FROM outbox WHERE request_id = 'found'`)
+	page, status = act("decide", "found", "1", "absent", "true")
+	if status != http.StatusConflict || !strings.Contains(page, "a task carries its key") || !strings.Contains(page, `id="why-absent" name="why" `+kept) || strings.Contains(page, `value="`+seen["found"]+`"`) {
+		t.Errorf("a decision about what has new evidence: %d\n%s", status, page)
+	}
+	pgtest.Exec(t, r.pool, `UPDATE outbox SET state = 'abandoned', due_at = NULL, for_person_since = NULL, settled_at = now(), published_at = now() WHERE request_id = 'decided'`)
+	page, status = act("decide", "decided", "1", "absent", "true", "save", "true")
+	if status != http.StatusConflict || !strings.Contains(page, "it is abandoned now") || !strings.Contains(page, `id="why-retry" name="why" `+kept) {
+		t.Errorf("a decision about what has settled: %d\n%s", status, page)
+	}
+	tx, err := r.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `SELECT FROM outbox WHERE request_id = 'locked' FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	page, status = act("act", "locked", "0", "act", "cancel")
+	if status != http.StatusConflict || !strings.Contains(page, "Another session holds the row") || !strings.Contains(page, kept) {
+		t.Errorf("an act on a row that is locked: %d\n%s", status, page)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.acts(t); got != "" {
+		t.Errorf("recorded: %s", got)
 	}
 }
 

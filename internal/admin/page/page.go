@@ -116,6 +116,15 @@ type visit struct {
 	came   *http.Request // ends when the browser hangs up
 	caller operator.Caller
 	desk   *operator.Desk
+	// refused is the act that this answers, where it changed nothing; nil: it answers none.
+	refused *refusal
+}
+
+// A refusal is an act that changed nothing: what its person is told, and typed.
+type refusal struct {
+	notice
+	Act string // the name of its form
+	Why string
 }
 
 func (v *visit) ctx() context.Context { return v.r.Context() }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strconv"
 
 	"flexworker/internal/outbox/operator"
@@ -34,7 +35,7 @@ func (v *visit) payload() error {
 		return v.oneMalformed(id, true)
 	}
 	id := v.r.PostFormValue("id")
-	if err := v.showRequest(id, true); err != nil {
+	if err := v.showRequest(http.StatusOK, id, true); err != nil {
 		return err
 	}
 	v.page.Log.Info("a payload was shown", "who", v.caller.Name, "request_id", id)

@@ -44,6 +44,7 @@ type view struct {
 	Version       string
 	Now           time.Time // by Postgres's clock, or ours where it does not answer
 	Notice        *notice
+	Refused       refusal // the act that was refused, if this answers one: its form is open, and the reason stands in all forms
 	Live          bool // the script may fetch regions anew
 	BarMark       string
 }
@@ -84,8 +85,14 @@ func (v *visit) showAt(m *moment, status int, title, name string, regions ...reg
 	all := v.view(title, name, m)
 	wanted := v.wanted()
 	var out bytes.Buffer
-	if len(wanted) == 0 {
+	switch {
+	case len(wanted) > 0:
+	case v.refused != nil:
+		all.Notice, all.Refused = &v.refused.notice, *v.refused
+	default:
 		all.Notice = takeNotice(v.w, v.r)
+	}
+	if len(wanted) == 0 {
 		v.page.write(&out, "top", all)
 	} else if slices.Contains(wanted, "bar") {
 		v.page.write(&out, "bar", all)

@@ -14,10 +14,14 @@ import (
 
 // written are all templates. They are read once: what does not parse fails every test.
 var written = template.Must(template.New("").Funcs(template.FuncMap{
-	"line":  line,
-	"stamp": newStamp,
-	"timed": timed,
+	"line":   line,
+	"stamp":  newStamp,
+	"timed":  timed,
+	"reason": func(name, typed string) reason { return reason{name, typed} },
 }).ParseFS(files, "templates/*.html"))
+
+// A reason is the field of a form in which a person says why: the name of the form, and what was typed before.
+type reason struct{ Name, Typed string }
 
 // line is a text of others on one line, with what cannot be printed made visible.
 func line(text any) string {
