@@ -181,7 +181,7 @@ func (v *visit) act() error {
 	}
 	v.page.memory.forget()
 	if all.N == 0 {
-		return v.refuse(id, refusal{notice{"warn", "Nothing was changed", []string{"Another session holds the row of this request. Do it again."}}, name, a.Why})
+		return v.refuse(id, refusal{notice: notice{"warn", "Nothing was changed", []string{"Another session holds the row of this request. Do it again."}}, Act: name, Why: a.Why})
 	}
 	n := notice{Tone: "good", Title: c.name + ": done"}
 	for what := range all.Of {

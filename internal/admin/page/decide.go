@@ -317,13 +317,15 @@ func (v *visit) stale(id, form string, act operator.Act) error {
 	if err != nil {
 		return err
 	}
-	return v.refuse(id, refusal{notice{"bad", noLonger, []string{since(d, act)}}, form, act.Why})
+	return v.refuse(id, refusal{notice: notice{"bad", noLonger, []string{since(d, act)}}, Act: form, Why: act.Why})
 }
 
 const noLonger = "Nothing was changed: this request is no longer as you saw it"
 
 // since says in a sentence what has happened to a request since the person who acts saw it.
-func since(d operator.Detail, act operator.Act) string { return "Since then: " + d.SinceTag(act.Seen) + "." }
+func since(d operator.Detail, act operator.Act) string {
+	return "Since then: " + d.SinceTag(act.Seen) + "."
+}
 
 // refuse shows a request to who has tried an act on it that changed nothing.
 func (v *visit) refuse(id string, why refusal) error {

@@ -6,7 +6,7 @@ done is one of its acts. The Desk alone checks rights; package access alone know
 	./          Now: does anything move, and if not why; what waits for a person; what came of the last hour   (now.go)
 	decide      one uncertain request: the evidence, and the two decisions                                     (decide.go)
 	requests    the list, its filters, the one box that knows ids and sids, acts on many, NDJSON               (requests.go, bulk.go)
-	request     one request: explanation, timeline, acts that are legal now, result, payload                   (request.go)
+	request     one request: explanation, timeline, acts that are legal now, result, payload                   (request.go, erase_close.go)
 	acts, malformed, fleet                                                                                     (lists.go)
 	login, logout                                                                                              (login.go)
 	pulse       what has changed, from memory                                                                  (memory.go)

@@ -72,6 +72,8 @@ func (p *Page) handler() http.Handler {
 		"POST /hold":     (*visit).hold,
 		"POST /release":  (*visit).release,
 		"POST /act":      (*visit).act,
+		"POST /close":    (*visit).close,
+		"POST /erase":    (*visit).erase,
 		"POST /decide":   (*visit).resolve,
 		"POST /requests": (*visit).bulk,
 	} {
@@ -125,6 +127,9 @@ type refusal struct {
 	notice
 	Act string // the name of its form
 	Why string
+	Sid string // of the interaction that the form names
+	// Anyway: it may be done for who says that nobody needs to be asked.
+	Anyway bool
 }
 
 func (v *visit) ctx() context.Context { return v.r.Context() }

@@ -76,9 +76,11 @@ func (v *visit) explanation(ctx context.Context, d operator.Detail) (e explanati
 // A doable is an act that is legal on a request now.
 type doable struct {
 	Name, Verb, Means string
-	Act               string // "": it is done on the screen Decide
+	Form              string // where its form goes; "": it is done on the screen Decide
+	Act               string // as operator.Do knows it
 	Harm              bool
 	Unverified        bool
+	Duplicate         string // the sid that a close begins with
 }
 
 type choices struct {
@@ -86,11 +88,15 @@ type choices struct {
 	Attempt int
 	Tag     operator.Tag
 	Acts    []doable
-	None    string
+	Told    string // what a person has to know before they choose; "": nothing
+	None    string // why there are no acts
 }
 
 func (v *visit) choices(ctx context.Context, d operator.Detail) (c choices, err error) {
-	c = choices{ID: d.RequestID, Attempt: d.Attempt, Tag: d.Tag(), None: "it is being sent, and no act takes a request while a call may be under way."}
+	c = choices{ID: d.RequestID, Attempt: d.Attempt, Tag: d.Tag(), None: nothingToDo(d)}
+	if d.ErrorKind != nil && *d.ErrorKind == "invalid" {
+		c.Told = "It cannot be retried: it failed the check before Flex, and would fail it again. Its sender publishes the corrected request under a new request_id."
+	}
 	legal, err := v.desk.Choices(ctx, d.RequestID)
 	if err != nil {
 		return c, err
@@ -101,11 +107,12 @@ func (v *visit) choices(ctx context.Context, d operator.Detail) (c choices, err 
 			c.Acts = append(c.Acts, doable{Name: "decide", Verb: "Decide", Means: "You say that it exists, under which sid, or that it does not. You are shown the evidence first."})
 		case l.Act == "resolve absent": // on the same screen
 		case l.Unverified:
-			c.Acts = append(c.Acts, doable{Name: l.Act + "-unverified", Act: l.Act, Verb: deeds[l.Act] + ", unverified", Means: l.Becomes, Harm: true, Unverified: true})
+			c.Acts = append(c.Acts, doable{Name: l.Act + "-unverified", Form: "act", Act: l.Act, Verb: deeds[l.Act] + ", unverified", Means: l.Becomes, Harm: true, Unverified: true})
 		default:
-			c.Acts = append(c.Acts, doable{Name: l.Act, Act: l.Act, Verb: deeds[l.Act], Means: l.Becomes, Harm: l.Act == "cancel"})
+			c.Acts = append(c.Acts, doable{Name: l.Act, Form: "act", Act: l.Act, Verb: deeds[l.Act], Means: l.Becomes, Harm: l.Act == "cancel"})
 		}
 	}
+	c.Acts = append(c.Acts, endings(d)...)
 	return c, nil
 }
 

@@ -11,13 +11,17 @@ import (
 	"flexworker/internal/testing/pgtest"
 )
 
-// changing are the routes that change something, each with a form that would.
-var changing = map[string]url.Values{
-	"hold":     {"why": {"a test"}},
-	"release":  {"why": {"a test"}},
-	"act":      {"id": {"crm-1"}, "act": {"cancel"}, "attempt": {"1"}, "why": {"a test"}},
-	"decide":   {"id": {"crm-1"}, "attempt": {"1"}, "absent": {"true"}, "unverified": {"true"}, "why": {"a test"}, "save": {"true"}},
-	"requests": {"act": {"cancel"}, "why": {"a test"}, "token": {"a token"}},
+// changing are the routes that change something, each with a form that would. duplicate is that of crm-2.
+func changing(duplicate string) map[string]url.Values {
+	return map[string]url.Values{
+		"hold":     {"why": {"a test"}},
+		"release":  {"why": {"a test"}},
+		"act":      {"id": {"crm-1"}, "act": {"cancel"}, "attempt": {"1"}, "why": {"a test"}},
+		"decide":   {"id": {"crm-1"}, "attempt": {"1"}, "absent": {"true"}, "unverified": {"true"}, "why": {"a test"}, "save": {"true"}},
+		"requests": {"act": {"cancel"}, "why": {"a test"}, "token": {"a token"}},
+		"close":    {"id": {"crm-2"}, "attempt": {"1"}, "duplicate": {duplicate}, "why": {"a test"}, "save": {"true"}},
+		"erase":    {"id": {"crm-2"}, "attempt": {"1"}, "why": {"a test"}},
+	}
 }
 
 // TestRights: every route that changes something, with every right, and from another site. What is refused changes nothing.
@@ -26,8 +30,10 @@ func TestRights(t *testing.T) {
 	r := newRig(t, "")
 	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
 	r.uncertain(t, "crm-1", true)
+	_, duplicate := r.twice(t, "crm-2")
 	before := r.tables(t)
-	for route, form := range changing {
+	forms := changing(duplicate)
+	for route, form := range forms {
 		for _, tt := range []struct {
 			who, token string
 			header     [2]string
@@ -51,10 +57,10 @@ func TestRights(t *testing.T) {
 			}
 		}
 	}
-	for _, route := range []string{"hold", "release", "act", "decide"} { // the token of many is no token
+	for _, route := range []string{"hold", "release", "act", "decide", "close", "erase"} { // the token of many is no token
 		p := r.signIn(t, actToken, "ada")
 		before := r.tables(t)
-		if status, _ := p.raw(route, changing[route], [2]string{}); status != http.StatusSeeOther || r.tables(t) == before {
+		if status, _ := p.raw(route, forms[route], [2]string{}); status != http.StatusSeeOther || r.tables(t) == before {
 			t.Errorf("%s, who may act: %d\n%s", route, status, r.tables(t))
 		}
 	}
@@ -96,12 +102,12 @@ func TestMayLook(t *testing.T) {
 	r := newRig(t, "")
 	r.stage(t)
 	p := r.signIn(t, lookToken, "grace")
-	for _, address := range []string{"", "decide", "requests", "request?id=crm-4251-order", "request?id=crm-4221-order", "acts", "malformed", "malformed?id=1", "fleet"} {
+	for _, address := range []string{"", "decide", "requests", "request?id=crm-4251-order", "request?id=crm-4221-order", "request?id=crm-4203-reminder", "acts", "malformed", "malformed?id=1", "fleet"} {
 		page, status := p.get(address)
 		if status != http.StatusOK || strings.Contains(page, "could not be read") {
 			t.Errorf("%s: %d\n%s", address, status, page)
 		}
-		for _, action := range []string{"hold", "release", "act", "decide", "requests"} {
+		for _, action := range []string{"hold", "release", "act", "decide", "requests", "close", "erase"} {
 			if strings.Contains(page, `method="post" action="`+action+`"`) {
 				t.Errorf("%s has a form for %s", address, action)
 			}

@@ -45,7 +45,7 @@ type view struct {
 	Now           time.Time // by Postgres's clock, or ours where it does not answer
 	Notice        *notice
 	Refused       refusal // the act that was refused, if this answers one: its form is open, and the reason stands in all forms
-	Live          bool // the script may fetch regions anew
+	Live          bool    // the script may fetch regions anew
 	BarMark       string
 }
 
