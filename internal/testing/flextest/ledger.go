@@ -75,13 +75,14 @@ func (l *ledger) leave(status int) {
 // add creates the interaction that q asks for and forgets the tasks whose time
 // has come.
 func (l *ledger) add(q *wish, request uint64, settings *Settings, set *TaskRouter) *entry {
-	now := time.Now().UnixNano()
-	e := &entry{request: request, at: now, key: q.key, testID: q.testID, kind: q.kind, channelSID: strings.Clone(q.channelSID), mediaSID: strings.Clone(q.mediaSID), call: &Call{
+	e := &entry{request: request, key: q.key, testID: q.testID, kind: q.kind, channelSID: strings.Clone(q.channelSID), mediaSID: strings.Clone(q.mediaSID), call: &Call{
 		Channel: q.channel, Routing: q.routing, ContextSID: q.contextSID, WebhookID: q.webhookID,
 		Proto: q.proto, Header: q.header,
 	}, customers: q.customers(), setupAfter: settings.SetupAfter}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now := time.Now().UnixNano() // under the lock: entries and events stand in the order of their times
+	e.at = now
 	e.fate = settings.SetupFates.throw(l.fates)
 	l.sweep(set, now)
 	l.entries = append(l.entries, e)

@@ -164,10 +164,11 @@ func (s *Server) AddTask(workspace, workflow, attributes string) string {
 	test, _ := findText(list, s.cfg.TestAttribute)
 	t := &task{
 		wish:       wish{workspace: workspace, workflow: workflow, key: key, testID: test, kind: "chat"},
-		attributes: attributes, verbatim: true, created: time.Now().UnixNano(),
+		attributes: attributes, verbatim: true,
 	}
 	s.ledger.mu.Lock()
 	defer s.ledger.mu.Unlock()
+	t.created = time.Now().UnixNano()
 	s.ledger.addTask(t)
 	s.ledger.signal()
 	return s.ledger.sid("WT", t.n)
