@@ -361,6 +361,22 @@ func TestAuditForgotten(t *testing.T) {
 	check("made anew", 11)
 }
 
+// TestAuditMarkedLate: results that were marked, within the duplicate window, after the stream had stored them offend nobody when the stream
+// has removed them, as by its age limit, and still has one that was stored before those marks.
+func TestAuditMarkedLate(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t, 10)
+	results, err := b.results.Stream(t.Context(), "RESULTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Exec(t, b.s.pool, `UPDATE outbox SET published_at = published_at + interval '30 seconds'`)
+	if err := results.Purge(t.Context(), jetstream.WithPurgeSequence(results.CachedInfo().State.LastSeq)); err != nil {
+		t.Fatal(err)
+	}
+	b.want(t)
+}
+
 // growing is a stream on which something happens after an audit has asked how far to read it.
 type growing struct {
 	jetstream.Stream

@@ -88,7 +88,7 @@ type published struct {
 type ledger struct {
 	byID  map[string]published
 	odd   []published
-	begun time.Time // of the first message; of the reading, where the stream is empty
+	begun time.Time // what was marked before may have been removed from the stream
 	next  uint64    // the sequence from which on the stream was not read yet
 }
 
@@ -185,9 +185,13 @@ func (l *ledger) read(ctx context.Context, stream jetstream.Stream) (messages ui
 	if err != nil {
 		return 0, fmt.Errorf("outbox: audit: result stream: %w", err)
 	}
-	l.begun = info.State.FirstTime
-	if info.State.Msgs == 0 {
+	switch l.begun = info.State.FirstTime; {
+	case info.State.Msgs == 0:
 		l.begun = time.Now()
+	case info.State.FirstSeq > 1:
+		// A mark is later than its message: by up to the duplicate window where the result was published again, which
+		// the stream had acknowledged and dropped.
+		l.begun = l.begun.Add(info.Config.Duplicates)
 	}
 	if info.State.Msgs == 0 || info.State.LastSeq < l.next {
 		return info.State.Msgs, nil
