@@ -17,7 +17,7 @@ type sample struct {
 	connections        float64 // to Postgres, of the fleet, for each replica
 	rows               float64 // bytes of Postgres for each request
 	messages           float64 // bytes of the request stream for each of its messages
-	results            float64 // bytes of the result stream
+	results            float64 // bytes of the result stream for each of its messages
 }
 
 const (
@@ -67,7 +67,7 @@ func (w *world) takeSample(ctx context.Context) (s sample, err error) {
 		return s, err
 	}
 	s.messages = float64(requests.CachedInfo().State.Bytes) / float64(max(requests.CachedInfo().State.Msgs, 1))
-	s.results = float64(results.CachedInfo().State.Bytes)
+	s.results = float64(results.CachedInfo().State.Bytes) / float64(max(results.CachedInfo().State.Msgs, 1))
 	return s, nil
 }
 
@@ -113,7 +113,7 @@ func grown(samples []sample) (all []growth) {
 		{"connections to Postgres for each replica", 1, func(s sample) float64 { return s.connections }},
 		{"Postgres's disk for each request, KiB", 1 << 10, func(s sample) float64 { return s.rows }},
 		{"the request stream's disk for each message, KiB", 1 << 10, func(s sample) float64 { return s.messages }},
-		{"the result stream's disk, trimmed behind the reader, MiB", 1 << 20, func(s sample) float64 { return s.results }},
+		{"the result stream's disk for each message, KiB", 1 << 10, func(s sample) float64 { return s.results }},
 	} {
 		n := len(samples)
 		all = append(all, growth{m.what, median(samples[n/4:n/2], m.of) / m.unit, median(samples[3*n/4:], m.of) / m.unit})

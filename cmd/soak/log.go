@@ -17,6 +17,7 @@ type logFile struct {
 	size  int
 	tail  []byte
 	ready int // how often a process said that it consumes
+	lines int // how often a process said something
 }
 
 const logMost = 48 << 20
@@ -28,6 +29,7 @@ func (l *logFile) Write(p []byte) (int, error) {
 	if len(l.tail) > 16<<10 {
 		l.tail = append([]byte(nil), l.tail[len(l.tail)-8<<10:]...)
 	}
+	l.lines++
 	l.ready += strings.Count(string(p), `"msg":"consuming"`)
 	if l.file == nil || l.size > logMost {
 		if err := l.turn(); err != nil {
@@ -61,4 +63,10 @@ func (l *logFile) consuming() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.ready
+}
+
+func (l *logFile) said() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lines
 }

@@ -82,10 +82,10 @@ func (w *world) readResult(m jetstream.Msg) {
 }
 
 const (
-	trimEvery = 30 * time.Second
-	// trimBehind is for how many turns results stay after they were read. When NATS starts again it knows the ids of what is
-	// in the stream: what is trimmed must be so old that no worker publishes it again.
-	trimBehind = 10
+	trimEvery = time.Minute
+	// trimBehind is for how many turns results stay after they were read: for longer than the stream's duplicate window. When
+	// NATS starts again it knows the ids of what is in the stream, and worker audit wants all that was marked since then.
+	trimBehind = 40
 )
 
 // trim removes results from the stream that were read minutes ago.

@@ -32,6 +32,7 @@ type replica struct {
 	mu      sync.Mutex
 	cmd     *exec.Cmd
 	asked   bool // its end was asked for
+	said    int  // by the processes before
 	exited  chan struct{}
 	deaths  int
 	largest int64 // most memory of any of its processes that was told to end, KiB
@@ -90,6 +91,7 @@ func (r *replica) startOne() error {
 	defer r.mu.Unlock()
 	cmd := exec.CommandContext(context.Background(), r.program)
 	cmd.Env, cmd.Stdout, cmd.Stderr = r.env, r.log, r.log
+	r.said = r.log.said()
 	if err := startProcess(cmd); err != nil {
 		return fmt.Errorf("%w (make builds the worker beside the soak)", err)
 	}
@@ -107,10 +109,17 @@ func (r *replica) watch(cmd *exec.Cmd, exited chan struct{}) {
 	if !r.asked {
 		r.book.offend("no worker ends by itself", "", fmt.Sprintf("replica %d: %v; its last words:\n%s", r.number, cmd.ProcessState, r.log.last()))
 		defer func() { go func() { r.book.offendIf(r.startOne(), "a worker can be started again") }() }()
-	} else if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); err != nil && (!ok || !status.Signaled() || status.Signal() != syscall.SIGKILL) {
+	} else if err != nil && !r.byOurSignal(cmd) {
 		r.book.offend("a worker that is told to stop ends with status 0", "", fmt.Sprintf("replica %d: %v; its last words:\n%s", r.number, cmd.ProcessState, r.log.last()))
 	}
 	close(exited)
+}
+
+// byOurSignal says whether a process ended as it must by what was sent to it: by SIGKILL at once, and by SIGTERM where it
+// had said nothing yet, as it did not listen to signals yet. It needs r.mu.
+func (r *replica) byOurSignal(cmd *exec.Cmd) bool {
+	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && (status.Signal() == syscall.SIGKILL || status.Signal() == syscall.SIGTERM && r.log.said() == r.said)
 }
 
 // endOne asks for the process's end and waits for it; SIGKILL when it does not come in time.
