@@ -69,6 +69,7 @@ CREATE TABLE outbox_replicas (
     lookup_settle    interval         NOT NULL,
     flex_timeout     interval         NOT NULL,
     flex_rate        double precision NOT NULL,
+    flex_concurrency integer          NOT NULL DEFAULT 0,
     uncertain_policy text             NOT NULL,
     retention        interval         NOT NULL,
     confirm_rate     double precision NOT NULL DEFAULT 0,
@@ -90,6 +91,7 @@ COMMENT ON COLUMN outbox_replicas.lookup_attribute IS 'Its LOOKUP_ATTRIBUTE.';
 COMMENT ON COLUMN outbox_replicas.lookup_settle    IS 'Its LOOKUP_SETTLE. The longest of all workers seen within the last hour counts.';
 COMMENT ON COLUMN outbox_replicas.flex_timeout     IS 'Its FLEX_TIMEOUT.';
 COMMENT ON COLUMN outbox_replicas.flex_rate        IS 'Its FLEX_RATE. In force where all living workers agree.';
+COMMENT ON COLUMN outbox_replicas.flex_concurrency IS 'Its FLEX_CONCURRENCY: how many calls it makes at a time; 0: not known.';
 COMMENT ON COLUMN outbox_replicas.uncertain_policy IS 'Its UNCERTAIN_POLICY.';
 COMMENT ON COLUMN outbox_replicas.retention        IS 'Its RETENTION.';
 COMMENT ON COLUMN outbox_replicas.confirm_rate     IS 'Its CONFIRM_RATE; 0: its CONFIRM is off.';

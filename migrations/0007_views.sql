@@ -79,7 +79,30 @@ CREATE VIEW outbox_funnel AS
      GROUP BY 1, 2, 3;
 COMMENT ON VIEW outbox_funnel IS 'Of the requests that were received in each of the last 24 hours, by source and reason: how many were received, how many of these were sent at least once, how many of these Flex has accepted, and of how many of these CONFIRM has seen that the channel was set up. reason: why they are not accepted, or not yet; null where they are.';
 
+-- For an autoscaler, such as KEDA. A call holds one of the FLEX_CONCURRENCY permits of its replica while it lasts. So as many permits are wanted
+-- as calls are under way, and as requests are due that the rate lets begin within a second; none while the gate is shut. Where calls
+-- take long, all permits are in use while requests wait: one more replica is wanted at each look, until the calls that the
+-- rate allows are all under way. Where they are short, a rate needs few permits, and a backlog behind it wants no more. What the limiter
+-- holds back, since Flex is in trouble, wants none either. At most 10,000 due requests are counted, each from an index.
+CREATE VIEW outbox_wanted_replicas AS
+    SELECT greatest(ceil((calls + due) / permits), 1)::integer AS replicas, calls, due, permits
+      FROM (SELECT (SELECT count(*) FROM outbox WHERE state = 'sending') AS calls,
+                   (SELECT count(*) FROM (
+                        SELECT 1
+                          FROM (VALUES (9::smallint), (8), (7), (6), (5), (4), (3), (2), (1), (0)) AS p (priority)
+                         CROSS JOIN LATERAL (
+                            (SELECT 1 FROM outbox WHERE state = 'pending' AND attempt = 0 AND priority = p.priority AND due_at <= now() LIMIT g.allowed)
+                            UNION ALL
+                            (SELECT 1 FROM outbox WHERE state = 'pending' AND attempt > 0 AND priority = p.priority AND due_at <= now() LIMIT g.allowed)) AS o
+                         LIMIT g.allowed) AS found) AS due,
+                   coalesce((SELECT avg(nullif(flex_concurrency, 0)) FROM outbox_replicas
+                              WHERE seen_at BETWEEN clock_timestamp() - interval '15 seconds' AND clock_timestamp() + interval '15 seconds'), 16) AS permits
+              FROM (SELECT CASE WHEN held_since IS NOT NULL OR paused_until BETWEEN clock_timestamp() AND clock_timestamp() + interval '61 minutes' THEN 0
+                                WHEN rate = 0 THEN 10000 ELSE least(ceil(rate), 10000) END::bigint AS allowed FROM outbox_gate) AS g) AS wanted;
+COMMENT ON VIEW outbox_wanted_replicas IS 'One row: how many replicas the backlog wants, at least 1, as far as FLEX_RATE lets more of them send more. calls: under way. due: requests that are due, up to what the rate lets begin in a second. permits: FLEX_CONCURRENCY of a living worker, on average.';
+
 -- +goose Down
+DROP VIEW outbox_wanted_replicas;
 DROP VIEW outbox_funnel;
 DROP VIEW outbox_failures;
 DROP VIEW outbox_attention;

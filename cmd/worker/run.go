@@ -171,7 +171,7 @@ func (a *app) build(ctx context.Context, name string) error {
 		Names: consumer.Names{Stream: cfg.RequestsStream, Subject: cfg.RequestsSubject, Consumer: cfg.RequestsConsumer, Create: cfg.CreateStreams, MaxAge: maxAge},
 		Log:   a.log, Counters: &consumer.Counters{},
 	}
-	a.fleet = &gate.Registry{Pool: a.pool, Name: name, WentBack: a.upkeep.WentBack, Version: version, Log: a.log, Standing: a.standing, Settings: gate.Settings{
+	a.fleet = &gate.Registry{Pool: a.pool, Name: name, WentBack: a.upkeep.WentBack, Version: version, Log: a.log, Standing: a.standing, Concurrency: cfg.FlexConcurrency, Settings: gate.Settings{
 		Account: cmp.Or(cfg.TwilioAPIKey, cfg.TwilioAccountSID).String(), LookupAttribute: cfg.LookupAttribute, LookupSettle: cfg.LookupSettle,
 		FlexTimeout: cfg.FlexTimeout, FlexRate: cfg.FlexRate, UncertainPolicy: cfg.UncertainPolicy, Retention: cfg.Retention}}
 	if cfg.Confirm {

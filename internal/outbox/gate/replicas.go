@@ -247,16 +247,17 @@ func (r *Registry) renew(ctx context.Context, now Standing) (Fleet, error) {
 	b.Queue(`SELECT set_config('synchronous_commit', 'off', true), EXISTS (SELECT FROM outbox_replicas WHERE name = $1 AND seen_at `+database.Ahead+`)`, r.Name)
 	b.Queue(`
 		INSERT INTO outbox_replicas AS r (name, version, state, reason, last_created_at, account, lookup_attribute, lookup_settle,
-		       flex_timeout, flex_rate, uncertain_policy, retention, confirm_rate)
-		VALUES ($1, $2, $3, $4, clock_timestamp() - $5::interval, $6, $7, $8, $9, $10, $11, $12, $13)
+		       flex_timeout, flex_rate, uncertain_policy, retention, confirm_rate, flex_concurrency)
+		VALUES ($1, $2, $3, $4, clock_timestamp() - $5::interval, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 		ON CONFLICT (name) DO UPDATE
 		   SET version = excluded.version, seen_at = clock_timestamp(), state = excluded.state, reason = excluded.reason,
 		       state_since = CASE WHEN r.state = excluded.state THEN r.state_since ELSE clock_timestamp() END,
 		       last_created_at = excluded.last_created_at, account = excluded.account, lookup_attribute = excluded.lookup_attribute,
 		       lookup_settle = excluded.lookup_settle, flex_timeout = excluded.flex_timeout, flex_rate = excluded.flex_rate,
-		       uncertain_policy = excluded.uncertain_policy, retention = excluded.retention, confirm_rate = excluded.confirm_rate`,
+		       uncertain_policy = excluded.uncertain_policy, retention = excluded.retention, confirm_rate = excluded.confirm_rate,
+		       flex_concurrency = excluded.flex_concurrency`,
 		r.Name, r.Version, string(now.Word), database.OrNull(request.Text(now.Reason)), last, set.Account, set.LookupAttribute, set.LookupSettle,
-		set.FlexTimeout, set.FlexRate, set.UncertainPolicy, set.Retention, set.ConfirmRate)
+		set.FlexTimeout, set.FlexRate, set.UncertainPolicy, set.Retention, set.ConfirmRate, r.Concurrency)
 	b.Queue(`
 		DELETE FROM outbox_replicas WHERE name IN (
 			SELECT name FROM outbox_replicas WHERE seen_at NOT BETWEEN clock_timestamp() - interval '1 hour' AND clock_timestamp() + interval '1 hour'
@@ -327,6 +328,8 @@ type Registry struct {
 	WentBack loop.Signal // raised when the database's clock went back
 	Version  string
 	Settings Settings
+	// Concurrency is FLEX_CONCURRENCY, which may differ between workers; 0: not known.
+	Concurrency int
 	// Standing is asked before each renewal.
 	Standing func(context.Context) Standing
 	Log      *slog.Logger
