@@ -60,7 +60,7 @@ sim: postgres ## HISTORIES=2000000 random histories in memory, with virtual time
 
 soak: postgres ## MINUTES=2, or REQUESTS=1000000, of faults on one to six replicas, then the account: none lost, none twice (ARGS=...)
 	$(GO_BUILD) -o bin/ ./cmd/worker ./cmd/soak
-	bin/soak -minutes=$(MINUTES) -requests=$(REQUESTS) $(ARGS)
+	bin/soak $(if $(filter 0,$(REQUESTS)),-minutes=$(MINUTES),-requests=$(REQUESTS)) $(ARGS)
 
 bench: postgres ## the worker beside a loop that keeps nothing: ratios with their spread (ARGS=-small|-only ...|-out docs)
 	$(GO_BUILD) -o bin/ ./cmd/worker ./cmd/bench

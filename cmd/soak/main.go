@@ -69,7 +69,7 @@ func main() {
 func parse(args []string) (options, error) {
 	o := options{}
 	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
-	flags.Float64Var(&o.minutes, "minutes", 2, "how long the nemesis works, unless -requests are given")
+	flags.Float64Var(&o.minutes, "minutes", 0, "how long the nemesis works at most; 0: 2, or until all -requests were sent")
 	flags.IntVar(&o.requests, "requests", 0, "the nemesis works until so many were sent; the first replica is never ended, so that its memory can be judged")
 	flags.Float64Var(&o.rate, "rate", 120, "new requests a second at most; repeats and nonsense come on top")
 	flags.IntVar(&o.replicas, "replicas", 3, "processes of the worker at the start")
@@ -78,8 +78,11 @@ func parse(args []string) (options, error) {
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	if o.minutes <= 0 || o.requests < 0 || o.rate <= 0 || o.replicas < 1 || o.replicas > places || flags.NArg() > 0 {
-		return o, fmt.Errorf("-minutes and -rate must be above 0, -replicas 1 to %d, -requests not below 0, and there are no other arguments", places)
+	if o.minutes == 0 && o.requests == 0 {
+		o.minutes = 2
+	}
+	if o.minutes < 0 || o.requests < 0 || o.rate <= 0 || o.replicas < 1 || o.replicas > places || flags.NArg() > 0 {
+		return o, fmt.Errorf("-minutes and -requests must not be below 0, -rate above 0, -replicas 1 to %d, and there are no other arguments", places)
 	}
 	if o.seed == 0 {
 		o.seed = uint64(time.Now().UnixNano() % 1e9)
@@ -89,15 +92,19 @@ func parse(args []string) (options, error) {
 
 // length is how long the nemesis works, in words.
 func (o options) length() string {
-	if o.requests > 0 {
+	switch {
+	case o.requests == 0:
+		return fmt.Sprintf("%.4g minutes", o.minutes)
+	case o.minutes == 0:
 		return fmt.Sprintf("%d requests", o.requests)
+	default:
+		return fmt.Sprintf("%d requests or %.4g minutes", o.requests, o.minutes)
 	}
-	return fmt.Sprintf("%.4g minutes", o.minutes)
 }
 
 // striking ends when the nemesis has worked long enough.
 func (o options) striking(ctx context.Context) (context.Context, context.CancelFunc) {
-	if o.requests > 0 {
+	if o.minutes == 0 {
 		return context.WithCancel(ctx)
 	}
 	return context.WithTimeout(ctx, time.Duration(o.minutes*float64(time.Minute)))
