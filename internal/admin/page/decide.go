@@ -50,6 +50,7 @@ type decision struct {
 	Over string // what it is now that it is no longer uncertain; "": it is
 
 	Attribute, Key, Workspace string
+	Customer                  []fact // by what the customer is found in Flex; none: the caller may not decide, or nothing names them
 
 	// Said is what Flex or TaskRouter said, or why nothing was changed.
 	SaidTitle, SaidTone string
@@ -175,6 +176,12 @@ func (v *visit) formOf(ctx context.Context, d operator.Detail, form decision) (d
 		form.Workspace = *d.Workspace
 	} else {
 		form.Key = "" // it has no task that carries the key
+	}
+	if v.mayAct() {
+		form.Customer = customerOf(d.Request)
+		if len(form.Customer) > 0 && len(v.wanted()) == 0 {
+			v.page.Log.Info("a customer was shown", "who", v.caller.Name, "request_id", d.RequestID)
+		}
 	}
 	legal, err := v.desk.Choices(ctx, d.RequestID)
 	if err != nil {
@@ -330,5 +337,5 @@ func since(d operator.Detail, act operator.Act) string {
 // refuse shows a request to who has tried an act on it that changed nothing.
 func (v *visit) refuse(id string, why refusal) error {
 	v.refused = &why
-	return v.showRequest(http.StatusConflict, id, false)
+	return v.showRequest(id, false)
 }

@@ -20,6 +20,8 @@ func TestItExists(t *testing.T) {
 	b.signIn(actToken, "ada")
 	b.click(`nav a[href="decide"]`)
 	b.sees("#evidence", "Could have been under way until")
+	b.sees("#decision", "Ada Lovelace")
+	b.sees("#decision", "+15550100")
 	b.sees("#decision", pgtest.One[string](t, r.pool, `SELECT lookup_key FROM outbox`))
 	b.fill("#sid", sid)
 	b.fill("#why-exists", "found it in Flex")

@@ -17,8 +17,8 @@ import (
 // replicas.
 func (r *rig) everywhere(t testing.TB, text string) {
 	t.Helper()
-	payload, err := json.Marshal(map[string]any{"request_id": text, "channel": map[string]any{"type": text}, text: text,
-		"routing": map[string]any{"properties": map[string]any{"workspace_sid": text, "attributes": map[string]any{text: text}}}, "metadata": map[string]any{text: text}})
+	payload, err := json.Marshal(map[string]any{"request_id": text, "channel": map[string]any{"type": text, "participants": []any{map[string]any{"address": text}}}, text: text,
+		"routing": map[string]any{"properties": map[string]any{"workspace_sid": text, "attributes": map[string]any{text: text, "customerName": text}}}, "metadata": map[string]any{text: text}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"strconv"
 
 	"flexworker/internal/outbox/operator"
+	"flexworker/internal/rawjson"
 	"flexworker/internal/terminal"
 )
 
@@ -35,11 +35,40 @@ func (v *visit) payload() error {
 		return v.oneMalformed(id, true)
 	}
 	id := v.r.PostFormValue("id")
-	if err := v.showRequest(http.StatusOK, id, true); err != nil {
+	if err := v.showRequest(id, true); err != nil {
 		return err
 	}
 	v.page.Log.Info("a payload was shown", "who", v.caller.Name, "request_id", id)
 	return nil
+}
+
+// customerOf is by what a person finds the customer of a request in Flex: the addresses of the participants, and the name that the task
+// was to have. What has another form is left out.
+func customerOf(payload json.RawMessage) (known []fact) {
+	var r struct {
+		Channel struct {
+			Participants []struct{ Address string }
+		}
+		Routing struct {
+			Properties struct{ Attributes json.RawMessage }
+		}
+	}
+	_ = json.Unmarshal(payload, &r) // what could be read is shown
+	attributes := r.Routing.Properties.Attributes
+	if held, ok := rawjson.Text(attributes); ok { // a string that holds them
+		attributes = held
+	}
+	var task struct{ CustomerName string }
+	_ = json.Unmarshal(attributes, &task)
+	if task.CustomerName != "" {
+		known = append(known, fact{Name: "Customer", Key: task.CustomerName})
+	}
+	for _, p := range r.Channel.Participants {
+		if p.Address != "" {
+			known = append(known, fact{Name: "Address", Key: p.Address})
+		}
+	}
+	return known
 }
 
 const masked = `"•••"`
