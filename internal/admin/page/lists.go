@@ -3,6 +3,7 @@ package page
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -70,6 +71,7 @@ type message struct {
 	Headers []header
 	Body    string
 	Shown   bool
+	Now     string // what the request whose id it has is now
 }
 
 type header struct{ Name, Value string }
@@ -84,8 +86,18 @@ func (v *visit) oneMalformed(id int64, open bool) error {
 		v.page.Log.Info("a malformed message was shown", "who", v.caller.Name, "malformed", id)
 	}
 	title := fmt.Sprintf("Message %d of %s", m.Sequence, terminal.Line(m.Stream))
-	return v.show(title, "malformed", region{name: "malformed-one", title: title, read: func(context.Context) (any, error) {
+	return v.show(title, "malformed", region{name: "malformed-one", title: title, read: func(ctx context.Context) (any, error) {
 		one := message{MalformedMessage: m, Shown: open, Body: terminal.Lines(string(m.Raw))}
+		if m.RequestID != nil {
+			switch d, err := v.desk.Show(ctx, *m.RequestID); {
+			case err == nil:
+				one.Now = "is " + string(d.State) + " now"
+			case errors.Is(err, operator.ErrUnknown):
+				one.Now = "was removed since, by its age"
+			default:
+				return nil, err
+			}
+		}
 		headers := map[string][]string{}
 		if err := json.Unmarshal(m.Headers, &headers); err != nil && len(m.Headers) > 0 {
 			return nil, err
