@@ -1,6 +1,7 @@
 package page_test
 
 import (
+	"net/http"
 	"regexp"
 	"strings"
 	"testing"
@@ -129,8 +130,11 @@ func TestReleaseOfAnotherHold(t *testing.T) {
 		t.Error(text)
 	}
 	carl.post("hold", "why", "wrong numbers")
-	text, _ := bob.post("release", "why", "over, I read", "tag", seenByBob)
-	for _, want := range []string{"Nothing was changed: the gate is no longer as you saw it", "release by ada at ", "(it is over); hold by carl at ", "(wrong numbers). It is held now."} {
+	text, status := bob.post("release", "why", "over, I read", "tag", seenByBob)
+	if status != http.StatusConflict {
+		t.Error(status)
+	}
+	for _, want := range []string{`id="why-release" name="why" value="over, I read"`, "Nothing was changed: the gate is no longer as you saw it", "release by ada at ", "(it is over); hold by carl at ", "(wrong numbers). It is held now."} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
@@ -211,6 +215,14 @@ func TestPayload(t *testing.T) {
 	if strings.Contains(r.log.String(), "payload") {
 		t.Error("the log says that it was shown")
 	}
+	r.uncertain(t, "crm-1", true)
+	if page, _ = p.get("decide?id=crm-1"); strings.Contains(page, "Lovelace") || strings.Contains(page, "15550100") {
+		t.Errorf("who may look is shown the customer:\n%s", page)
+	}
+	r.signIn(t, actToken, "ada").get("decide?id=crm-1")
+	if text := r.log.String(); !strings.Contains(text, "a customer was shown") || !strings.Contains(text, "who=ada") {
+		t.Errorf("the log does not say who was shown the customer: %s", text)
+	}
 	page, _ = p.post("payload", "id", "crm-1")
 	if !strings.Contains(page, "Ada Lovelace") || !strings.Contains(page, "15550100") {
 		t.Errorf("it is not shown:\n%s", page)
@@ -227,7 +239,7 @@ func TestRegions(t *testing.T) {
 	r.replicas(t)
 	b := r.open(t, desktop)
 	b.signIn(actToken, "ada")
-	b.sees("#attention", "Nothing waits for a person")
+	b.sees("#attention", "Nothing needs a person")
 	b.unfold("#hold-it")
 	b.fill("#why-hold", "half a reas")
 	pgtest.Exec(t, r.pool, `UPDATE outbox_gate SET held_since = now(), reason = 'by grace', changed_by = 'grace'`)

@@ -226,6 +226,9 @@ func (v *visit) release() error {
 		if since, err := v.desk.GateSince(v.ctx(), a.Seen); err == nil {
 			n.Lines = []string{"Since then: " + since + ". It is " + gateNow(c.Before) + " now."}
 		}
+		v.page.memory.forget()
+		v.refused = &refusal{notice: n, Act: "release", Why: a.Why}
+		return v.now()
 	case err != nil:
 		return err
 	}

@@ -21,7 +21,7 @@ func (v *visit) now() error {
 	of := func(names ...string) []string { return names }
 	regions := []region{
 		{name: "verdict", title: "Does anything move?", of: of("gate", "fleet", "backlog", "outcomes"), read: func(ctx context.Context) (any, error) { return v.verdict(ctx, m), nil }},
-		{name: "attention", title: "Waits for a person", of: of("attention"), read: func(context.Context) (any, error) { return attentionOf(m), m.nowErr }},
+		{name: "attention", title: "Needs attention", of: of("attention"), read: func(context.Context) (any, error) { return attentionOf(m), m.nowErr }},
 		{name: "backlog", title: "Not finished", of: of("backlog"), read: func(context.Context) (any, error) { return backlogOf(m), nil }},
 		{name: "replicas", title: "Replicas", of: of("fleet"), read: func(context.Context) (any, error) { return replicasOf(m.now.Fleet), m.gateErr() }},
 		{name: "outcomes", title: "The last 60 minutes", of: of("outcomes"), read: func(context.Context) (any, error) { return outcomesOf(m), m.outcomesErr }},
@@ -47,9 +47,12 @@ const attentionShown = 10
 
 func attentionOf(m *moment) (w waiting) {
 	w.Count = m.waiting()
+	if _, undecided := m.undecided(); undecided != "" {
+		w.Count += ", of which " + undecided + " to decide"
+	}
 	for _, a := range m.now.Attention {
 		if len(w.Rows) == attentionShown {
-			w.More = "All requests that wait for a person"
+			w.More = "All requests to decide"
 			break
 		}
 		row := attention{What: a.What, ID: a.ID, Source: a.Source, Since: a.Since}

@@ -13,6 +13,7 @@ var ends = []request.State{request.Created, request.Rejected, request.Abandoned,
 
 type outcomes struct {
 	Until   time.Time
+	Any     bool // anything settled, as far as it was counted
 	Totals  []total
 	Said    string // all of it in a sentence
 	Charts  []*chart
@@ -62,7 +63,8 @@ func outcomesOf(m *moment) outcomes {
 	}
 	o.Said = fmt.Sprintf("What settled in each of the last 60 minutes: %d created, %d rejected or abandoned, %d expired or cancelled. The numbers stand below.",
 		sums[0], sums[1]+sums[2], sums[3]+sums[4])
-	if slices.Max(sums) == 0 && len(holds) == 0 {
+	o.Any = slices.Max(sums) > 0
+	if !o.Any && len(holds) == 0 {
 		return o // a chart of nothing
 	}
 	for _, c := range []*chart{newChart("wide", 960, 10, minutes, holds), newChart("narrow", 380, 20, minutes, holds)} {

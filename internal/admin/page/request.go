@@ -13,10 +13,10 @@ import (
 )
 
 // request shows one request.
-func (v *visit) request() error { return v.showRequest(http.StatusOK, v.query("id"), false) }
+func (v *visit) request() error { return v.showRequest(v.query("id"), false) }
 
 // showRequest shows a request. open: with what is personal in it.
-func (v *visit) showRequest(status int, id string, open bool) error {
+func (v *visit) showRequest(id string, open bool) error {
 	m, err := v.page.memory.at(v.ctx(), v.desk)
 	if err != nil {
 		return err
@@ -33,7 +33,7 @@ func (v *visit) showRequest(status int, id string, open bool) error {
 		region.of = append(region.of, "request")
 		return region
 	}
-	return v.showAt(m.and("request", mark), status, terminal.Line(id), "request",
+	return v.showAt(m.and("request", mark), http.StatusOK, terminal.Line(id), "request",
 		is(region{name: "explanation", title: "Where it stands", of: []string{"gate", "fleet"}, read: func(ctx context.Context) (any, error) { return v.explanation(ctx, d) }}),
 		is(region{name: "choices", title: "What can be done now", read: func(ctx context.Context) (any, error) { return v.choices(ctx, d) }}),
 		is(region{name: "facts", title: "What is known", read: func(context.Context) (any, error) { return factsOf(d), nil }}),

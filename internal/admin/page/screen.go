@@ -88,7 +88,7 @@ func (v *visit) showAt(m *moment, status int, title, name string, regions ...reg
 	switch {
 	case len(wanted) > 0:
 	case v.refused != nil:
-		all.Notice, all.Refused = &v.refused.notice, *v.refused
+		status, all.Notice, all.Refused = http.StatusConflict, &v.refused.notice, *v.refused
 	default:
 		all.Notice = takeNotice(v.w, v.r)
 	}

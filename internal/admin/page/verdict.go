@@ -48,18 +48,22 @@ func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog, waiting stri
 	case gate.Held:
 		d = verdict{Tone: "bad", Headline: "Nothing is sent: the fleet is held", Gate: "held by a person", Since: g.HeldSince, Shut: true, Held: true,
 			Sentences: []string{"Messages are taken and stored, and lookups go on."}, Do: causes[gate.WordHeld].Do, Opens: "No. Somebody has to release it",
-			ReleaseMeans: "All replicas send again at once, also what has waited meanwhile. Requests that had met a 429 are due now."}
+			ReleaseMeans: "All replicas send again at once" + waited(f, backlog) + ". What Flex had answered with 429 waits no longer."}
 	case gate.Paused:
 		d = verdict{Tone: "warn", Headline: "Nothing is sent for the moment: Flex asked for a pause", Gate: "paused by Flex", Since: g.ChangedAt, Shut: true,
 			Sentences: []string{causes[gate.WordPaused].Means}, Opens: "Yes, at " + request.ShowTime(f.Now.Add(g.PausedFor)),
-			ReleaseMeans: "The gate opens before the time that Flex asked for. Flex may refuse again."}
+			ReleaseMeans: "All replicas send again at once" + waited(f, backlog) + ", before the time that Flex asked for. Flex may refuse again, and ask for more."}
 	default:
 		d = verdict{Tone: "good", Headline: "Requests move", Gate: "open", Since: g.ChangedAt, Sentences: queued(f, backlog)}
 		if waits, counted := pending(backlog); counted && waits == 0 {
 			d.Headline = "Nothing waits to be sent"
 		}
 		if waiting != "" {
-			d.Tone, d.Headline = "warn", d.Headline+", but "+waiting+" below for a person"
+			things := "things need"
+			if waiting == "1" {
+				things = "thing needs"
+			}
+			d.Tone, d.Headline = "warn", d.Headline+", but "+waiting+" "+things+" attention"
 		}
 	}
 	d.Reason, d.By, d.Tag = g.Reason, g.ChangedBy, operator.GateTag(g)
@@ -74,6 +78,19 @@ func pending(backlog []operator.Backlog) (n int64, counted bool) {
 		return 0, false
 	}
 	return backlog[i].Requests, true
+}
+
+// waited says how many requests a release sends, and how fast; "": that was not counted.
+func waited(f gate.Fleet, backlog []operator.Backlog) string {
+	n, counted := pending(backlog)
+	if !counted || n == 0 {
+		return ""
+	}
+	said := ": " + requestsSaid(n) + " that waited"
+	if f.Rate > 0 {
+		said += fmt.Sprintf(", at the fleet's rate of %v a second", f.Rate)
+	}
+	return said
 }
 
 // queued says how long what waits will take, where it is more than the rate lets through in a second.

@@ -51,11 +51,12 @@ func TestJudge(t *testing.T) {
 		want    []string
 	}{
 		{"idle", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(0), "", "good", []string{"Nothing waits to be sent"}},
-		{"somebody is needed", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(0), "3", "warn", []string{"Nothing waits to be sent, but 3 below for a person"}},
+		{"somebody is needed", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(0), "3", "warn", []string{"Nothing waits to be sent, but 3 things need attention"}},
 		{"at work", gate.Status{State: gate.Open}, fleet(gate.WordOK, gate.WordLimited), waits(5), "", "good", []string{"Requests move"}},
 		{"more than the rate lets through", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(6000), "", "good", []string{"Requests move", "6,000 requests wait: at the fleet's rate of 10 a second that takes 10 min"}},
 		{"not counted yet", gate.Status{State: gate.Open}, fleet(gate.WordOK), nil, "", "good", []string{"Requests move"}},
-		{"held", held, fleet(gate.WordHeld), waits(5), "", "bad", []string{"Nothing is sent: the fleet is held", "an incident", "grace", "No. Somebody has to release it", "2026-11-22 11:00:00"}},
+		{"one thing", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(5), "1", "warn", []string{"Requests move, but 1 thing needs attention"}},
+		{"held", held, fleet(gate.WordHeld), waits(5), "", "bad", []string{"Nothing is sent: the fleet is held", "All replicas send again at once: 5 requests that waited, at the fleet's rate of 10 a second.", "an incident", "grace", "No. Somebody has to release it", "2026-11-22 11:00:00"}},
 		{"held, and a replica has lost its credentials", held, fleet(gate.WordUnauthorized), waits(5), "", "bad", []string{"the fleet is held", "w1 is unauthorized"}},
 		{"paused", gate.Status{State: gate.Paused, PausedFor: 90 * time.Second}, fleet(gate.WordPaused), waits(5), "", "warn", []string{"Flex asked for a pause", "Yes, at 2026-11-22 12:01:30"}},
 		{"one without credentials", gate.Status{State: gate.Open}, fleet(gate.WordOK, gate.WordUnauthorized), waits(5), "", "warn",
