@@ -18,6 +18,7 @@ import (
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/outbox/setup"
 	"flexworker/internal/outbox/upkeep"
 	"flexworker/internal/testing/pgtest"
 )
@@ -43,6 +44,9 @@ func newNetTables(t testing.TB, s *sim) *netTables {
 	for by := 1; by <= netReplicas; by++ {
 		store := NewStore(x.pool, fmt.Sprintf("w%d", by), s.limitOf(by))
 		store.Lookups.Attribute, store.Retention = s.attributeOf(by), netRetention
+		if confirms(by) {
+			store.Results.FirstLook = setup.FirstLook
+		}
 		x.stores[by] = store
 	}
 	return x
@@ -51,8 +55,9 @@ func newNetTables(t testing.TB, s *sim) *netTables {
 // empty begins a history.
 func (x *netTables) empty(ctx context.Context, seed uint64) (err error) {
 	x.prefix, x.ids, x.of = fmt.Sprintf("net-%d", seed), map[int]int64{}, map[int64]int{}
-	_, err = x.pool.Exec(ctx, `TRUNCATE outbox, outbox_attempts, outbox_repeats, outbox_malformed, outbox_acts, outbox_replicas, outbox_gate;
-		INSERT INTO outbox_gate DEFAULT VALUES`)
+	_, err = x.pool.Exec(ctx, `TRUNCATE outbox, outbox_attempts, outbox_repeats, outbox_malformed, outbox_acts, outbox_replicas, outbox_gate, outbox_setups, outbox_confirmation;
+		INSERT INTO outbox_gate DEFAULT VALUES;
+		INSERT INTO outbox_confirmation DEFAULT VALUES`)
 	if err == nil {
 		err = x.pool.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&x.at)
 	}
@@ -246,6 +251,7 @@ func (x *netTables) pass(ctx context.Context, s *sim) error {
 			b.Queue(`UPDATE outbox_repeats SET stream_time = $2 WHERE stream_sequence = $1`, r.sequence, x.time(s.now, r.streamAt))
 		}
 	}
+	x.passSetups(&b, s)
 	b.Queue(`UPDATE outbox_gate SET held_since = $1, paused_until = $2, lookup_at = coalesce($3::timestamptz, '-infinity')`, database.TimeOrNull(x.time(s.now, s.gate.heldSince)),
 		database.TimeOrNull(x.time(s.now, s.gate.pausedUntil)), database.TimeOrNull(x.time(s.now, s.gate.lookupAt)))
 	return x.pool.SendBatch(ctx, &b).Close()
@@ -266,16 +272,19 @@ type netRow struct {
 
 // a netPicture is what stands in the tables.
 type netPicture struct {
-	rows      map[string]netRow // by request id
-	gate      [3]*time.Time     // held_since, paused_until, lookup_at
-	histories map[string]string // by request id
-	repeats   string
-	at        time.Time
+	rows         map[string]netRow // by request id
+	gate         [3]*time.Time     // held_since, paused_until, lookup_at
+	histories    map[string]string // by request id
+	repeats      string
+	setups       map[string]netSetupRow // by request id
+	refused      int
+	confirmation [2]*time.Time // read_at, off_since
+	at           time.Time
 }
 
 // read reads the tables.
 func (x *netTables) read(ctx context.Context) (p netPicture, err error) {
-	p.rows, p.histories = map[string]netRow{}, map[string]string{}
+	p.rows, p.histories, p.setups = map[string]netRow{}, map[string]string{}, map[string]netSetupRow{}
 	var b pgx.Batch
 	b.Queue(`SELECT id, request_id, format('%s priority %s attempt %s uncounted %s leased by %s lookups %s answered %s undecided %s attribute %s ends as %s cancelled %s revision %s sid %s by %s reason %s status %s announced %s published %s sequence %s',
 		       state, priority, attempt, uncounted, leased_by, lookups, answered, undecided, lookup_attribute, ends_as, cancel_requested_at IS NOT NULL, revision,
@@ -318,13 +327,15 @@ func (x *netTables) read(ctx context.Context) (p netPicture, err error) {
 		UNION ALL SELECT format('conflict %s published %s', stream_sequence, published_at IS NOT NULL) FROM outbox_malformed) AS all_of_them`).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&p.repeats)
 	})
+	x.readSetups(&b, &p)
 	b.Queue(`SELECT clock_timestamp()`).QueryRow(func(row pgx.Row) error { return row.Scan(&p.at) })
 	return p, x.pool.SendBatch(ctx, &b).Close()
 }
 
 // expected is the same of the simulation: no time is later than the step that wrote it.
 func (x *netTables) expected(s *sim) (p netPicture) {
-	p.rows, p.histories, p.at = map[string]netRow{}, map[string]string{}, x.at
+	p.rows, p.histories, p.setups, p.at = map[string]netRow{}, map[string]string{}, map[string]netSetupRow{}, x.at
+	x.expectedSetups(s, &p)
 	for i := range s.rows {
 		r := &s.rows[i]
 		leasedBy := ""

@@ -58,6 +58,7 @@ type twins struct {
 	leases   []netLease
 	records  []netRecord
 	lookups  []netLookup
+	looks    []netSetup
 	answers  []simAnswer
 	sids     int
 }
@@ -146,7 +147,7 @@ func newNet(t testing.TB) *twins {
 
 // history plays one history. It returns what was wrong, and whether it was played to its end.
 func (n *twins) history(ctx context.Context, seed uint64) (why string, done bool) {
-	*n = twins{sim: &sim{limit: n.sim.limit, unequal: true, retention: netRetention, now: 1000 * time.Hour, gate: simGate{never, never, never}}, tables: n.tables,
+	*n = twins{sim: &sim{limit: n.sim.limit, unequal: true, retention: netRetention, now: 1000 * time.Hour, gate: simGate{never, never, never}, confirmation: simConfirmation{readAt: never, offSince: never}}, tables: n.tables,
 		r: rand.New(rand.NewPCG(seed, 23)), first: map[int]int{}}
 	n.policy = request.Policy{MinDelay: 4 * time.Second, MaxDelay: time.Minute, MaxAttempts: 1 + n.r.IntN(3), Settle: []time.Duration{10 * time.Second, time.Minute}[n.r.IntN(2)],
 		Undecided: []request.Undecided{request.Hold, request.Fail, request.Retry}[n.r.IntN(3)]}
@@ -163,7 +164,7 @@ func (n *twins) history(ctx context.Context, seed uint64) (why string, done bool
 		if err := n.tables.pass(ctx, n.sim); err != nil {
 			return "the times: " + err.Error(), false
 		}
-		lookupAt := n.sim.gate.lookupAt
+		lookupAt, readAt := n.sim.gate.lookupAt, n.sim.confirmation.readAt
 		wrong, err := n.step(ctx)
 		if err != nil {
 			return err.Error(), false
@@ -173,7 +174,7 @@ func (n *twins) history(ctx context.Context, seed uint64) (why string, done bool
 			return err.Error(), false
 		}
 		took := p.at.Sub(n.tables.at)
-		if took >= netStep || lookupAt > n.sim.now && lookupAt <= n.sim.now+took {
+		if took >= netStep || lookupAt > n.sim.now && lookupAt <= n.sim.now+took || readAt > n.sim.now && readAt <= n.sim.now+took {
 			return "", false
 		}
 		if wrong == "" {
@@ -209,6 +210,7 @@ func (n *twins) step(ctx context.Context) (string, error) {
 	}{
 		{16, n.add}, {14, n.claim}, {18, n.record}, {3, n.recordAgain}, {5, n.reclaim}, {5, n.lapse}, {4, n.expire}, {11, n.take}, {12, n.resolve},
 		{8, n.publish}, {9, n.mark}, {12, n.act}, {4, n.gate}, {1, n.pauseLookups}, {2, n.recheck}, {3, n.prune}, {2, n.setBack},
+		{9, n.lookNext}, {12, n.keepLook}, {3, n.confirmation},
 	}
 	sum := 0
 	for _, s := range steps {
@@ -540,7 +542,7 @@ func (n *twins) mark(ctx context.Context, by int) (string, error) {
 	if err := n.tables.mark(ctx, by, []simAnswer{a}); err != nil {
 		return "", err
 	}
-	n.sim.markPublished([]simAnswer{a})
+	n.sim.markPublished([]simAnswer{a}, confirms(by))
 	return "", nil
 }
 
@@ -631,6 +633,7 @@ func (n *twins) prune(ctx context.Context, by int) (string, error) {
 	n.leases = slices.DeleteFunc(n.leases, func(l netLease) bool { return old(l.row) })
 	n.records = slices.DeleteFunc(n.records, func(r netRecord) bool { return old(r.row) })
 	n.lookups = slices.DeleteFunc(n.lookups, func(l netLookup) bool { return old(int(l.input.ID)) })
+	n.looks = slices.DeleteFunc(n.looks, func(l netSetup) bool { return old(int(l.sim.ID)) })
 	n.answers = slices.DeleteFunc(n.answers, func(a simAnswer) bool { return old(a.row) })
 	return differ(len(gone), went), nil
 }
@@ -688,6 +691,24 @@ func (n *twins) compare(real netPicture, took time.Duration) string {
 			wrong = append(wrong, fmt.Sprintf("histories of rows that are gone: %v and %v", want.histories, real.histories))
 		}
 	}
+	for id := range real.setups {
+		if _, ok := want.setups[id]; !ok {
+			wrong = append(wrong, fmt.Sprintf("Postgres has a set-up %s, and the simulation has none: %+v", id, real.setups[id]))
+		}
+	}
+	for id, w := range want.setups {
+		r := real.setups[id]
+		if w.text != r.text {
+			wrong = append(wrong, fmt.Sprintf("set-up of %s:\nthe simulation has %s\nPostgres          %s", id, w.text, r.text))
+		}
+		same(id+": created_at of its set-up", w.times[0], r.times[0])
+		same(id+": due_at of its set-up", w.times[1], r.times[1])
+	}
+	if want.refused != real.refused {
+		wrong = append(wrong, fmt.Sprintf("refused looks: the simulation has %d, Postgres %d", want.refused, real.refused))
+	}
+	same("outbox_confirmation.read_at", want.confirmation[0], real.confirmation[0])
+	same("outbox_confirmation.off_since", want.confirmation[1], real.confirmation[1])
 	if want.repeats != real.repeats {
 		wrong = append(wrong, fmt.Sprintf("repeats and conflicts: the simulation has %s\nPostgres          %s", want.repeats, real.repeats))
 	}

@@ -128,6 +128,9 @@ func (s *sim) checkResolve(row *simRow, d request.LookupInput, f request.Finding
 // checkResult: I8. A result tells what is committed.
 func (s *sim) checkResult(a simAnswer) {
 	row := s.row(a.row)
+	if d := s.setup(a.row); a.kind == results.SetupWord && (d == nil || string(d.word) != string(a.state)) {
+		s.fail("I8: the word %+v, while the set-up is %+v", a, d)
+	}
 	if a.kind != results.Final || row == nil {
 		if row == nil {
 			s.fail("I8: a result of request %d, which has no row", a.row)

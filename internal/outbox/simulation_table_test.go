@@ -528,6 +528,11 @@ func (s *sim) unpublished() (answers []simAnswer) {
 			answers = append(answers, simAnswer{kind: results.Repetition, row: r.row, number: r.sequence, state: row.state, sid: row.sid})
 		}
 	}
+	for i := range s.setups {
+		if d := &s.setups[i]; d.word != "" && !d.published {
+			answers = append(answers, s.wordOf(d))
+		}
+	}
 	return answers
 }
 
@@ -539,13 +544,19 @@ func answerOf(r *simRow) simAnswer {
 	return simAnswer{kind: results.Final, row: r.id, number: r.revision, state: r.state, sid: r.sid}
 }
 
-// markPublished: Store.markPublished, each kind fenced by its number.
-func (s *sim) markPublished(acked []simAnswer) {
+// markPublished: Outgoing.MarkPublished, each kind fenced by its number; confirm: with FirstLook.
+func (s *sim) markPublished(acked []simAnswer, confirm bool) {
 	for _, a := range acked {
 		switch row := s.row(a.row); a.kind {
 		case results.Final:
-			if row.settledAt != never && (row.revision == a.number || s.broken(markNotFenced)) {
-				row.published = true
+			if row.settledAt != never && !row.published && (row.revision == a.number || s.broken(markNotFenced)) {
+				if row.published = true; confirm {
+					s.owesSetup(row)
+				}
+			}
+		case results.SetupWord:
+			if d := s.setup(a.row); d != nil && d.word != "" {
+				d.published = true
 			}
 		case results.Announcement:
 			if row.attempt == a.number && row.state == request.Uncertain && row.forPerson != never {
@@ -775,12 +786,16 @@ func (s *sim) prune(retention time.Duration) (gone []int) {
 		stays := !r.published || r.settledAt >= since || r.streamAt >= since || slices.ContainsFunc(s.repeats, func(again simRepeat) bool {
 			return again.row == r.id && !again.conflict && (again.publishedAt == never || again.streamAt >= since)
 		})
+		if d := s.setup(r.id); d != nil && d.word != "" && !d.published {
+			stays = true
+		}
 		if !stays {
 			gone = append(gone, r.id)
 		}
 		return !stays
 	})
 	s.histories = slices.DeleteFunc(s.histories, func(h simHistory) bool { return slices.Contains(gone, h.row) })
+	s.setups = slices.DeleteFunc(s.setups, func(d simSetup) bool { return slices.Contains(gone, d.row) })
 	s.repeats = slices.DeleteFunc(s.repeats, func(r simRepeat) bool {
 		if r.conflict {
 			return r.publishedAt != never && r.publishedAt < since && r.streamAt < since

@@ -48,6 +48,8 @@ type simTask struct {
 	request                          int // -1: an earlier request's of the same id
 	key, sid, attr                   string
 	createdAt, listedAt, goneAt, log instant
+	fate                             simFate
+	setUpAt                          instant
 }
 
 // simFlex is Flex and TaskRouter.
@@ -66,6 +68,7 @@ type simFlex struct {
 	doubted    int  // 1: tasks may be listed later than the settle time; 2: logged
 	skew       time.Duration
 	limited    instant // until then every create is answered by 429
+	setups     int     // what Flex says to the reads of set-ups
 	logUntil   instant // the event log stands still and shows nothing created later; never: it does not
 }
 
@@ -115,6 +118,8 @@ type simReplica struct {
 	leases     []simLease
 	inDoubt    []int // lease tokens
 	asking     *simAsking
+	looks      []simLook
+	off        bool // confirmation, as it knows
 	alone      int
 	mute       bool
 	breaker    gate.Breaker
@@ -129,7 +134,7 @@ func unjittered(d time.Duration) time.Duration { return d }
 
 func (s *sim) crash(r *simReplica) {
 	s.born++
-	*r = simReplica{number: s.born, breaker: gate.Breaker{Jitter: unjittered}, inHand: r.inHand[:0], stored: r.stored[:0], leases: r.leases[:0], inDoubt: r.inDoubt[:0], hints: r.hints[:0],
+	*r = simReplica{number: s.born, breaker: gate.Breaker{Jitter: unjittered}, inHand: r.inHand[:0], stored: r.stored[:0], leases: r.leases[:0], looks: r.looks[:0], inDoubt: r.inDoubt[:0], hints: r.hints[:0],
 		sending: r.sending[:0], acked: r.acked[:0]}
 }
 
@@ -139,6 +144,7 @@ type simStep func(*sim, *simReplica) bool
 var simSteps = []simStep{
 	(*sim).stepReceive, (*sim).stepAdd, (*sim).stepAck, (*sim).stepClaim, (*sim).stepTakeBack, (*sim).stepDeliver, (*sim).stepAnswered, (*sim).stepRecord,
 	(*sim).stepSweep, (*sim).stepTake, (*sim).stepAsk, (*sim).stepResolve, (*sim).stepRead, (*sim).stepSend, (*sim).stepMark, (*sim).stepProbe,
+	(*sim).stepTakeSetups, (*sim).stepLook, (*sim).stepKeepLook,
 }
 
 // stepReceive: the stream delivers a message that is not acked, also one that
@@ -399,6 +405,10 @@ func (s *sim) create() {
 		if s.r.IntN(2) == 0 { // it ends soon
 			t.goneAt = c.createAt + time.Duration(s.r.Int64N(int64(time.Minute))) + lookup.TaskMemory
 		}
+		if s.confirm {
+			t.setUpAt = c.createAt + time.Duration(s.r.Int64N(int64(30*time.Second)))
+			t.fate = simFate(max(0, s.r.IntN(8)-3))
+		}
 		f.tasks = append(f.tasks, t)
 		s.log("Flex creates %s for %d", t.sid, t.request)
 	}
@@ -598,7 +608,7 @@ func (s *sim) stepRead(r *simReplica) bool {
 	}
 	r.sending = append(r.sending, s.unpublished()...)
 	if s.broken(markBeforeAck) {
-		s.markPublished(r.sending)
+		s.markPublished(r.sending, s.confirm)
 	}
 	return len(r.sending) > 0
 }
@@ -626,7 +636,7 @@ func (s *sim) stepMark(r *simReplica) bool {
 	if len(r.acked) == 0 || len(r.sending) > 0 || s.away {
 		return false
 	}
-	s.markPublished(r.acked)
+	s.markPublished(r.acked, s.confirm)
 	r.acked = r.acked[:0]
 	return true
 }
@@ -653,7 +663,7 @@ func (s *sim) store(a simAnswer) {
 	for i := range s.results {
 		if r := &s.results[i]; r.kind == a.kind && r.row == a.row && r.number == a.number && r.revision == a.revision {
 			r.copies++
-			if r.kind == results.Final && (r.state != a.state || r.sid != a.sid) {
+			if (r.kind == results.Final || r.kind == results.SetupWord) && (r.state != a.state || r.sid != a.sid) {
 				s.fail("two different results under one message id: %v and %v", r.simAnswer, a)
 			}
 			return
@@ -743,6 +753,8 @@ func (s *sim) stepWorld() {
 			f.logUntil = s.now
 		}
 		s.log("the event log stands still: %t", f.logUntil != never)
+	case 12:
+		f.setups = s.r.IntN(limitsSetups + 1)
 	default:
 		s.passTime(simWaits[s.r.IntN(len(simWaits))])
 	}

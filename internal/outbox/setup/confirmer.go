@@ -28,8 +28,8 @@ const (
 	limitedFor = 5 * time.Second
 	// limitedMost is the age of a creation from which on a look that Twilio has put off counts as one that could not be read.
 	limitedMost = time.Hour
-	// refusedMost is how many requests in a row Flex must have refused to show until confirmation turns itself off.
-	refusedMost = 5
+	// RefusedMost is how many requests in a row Flex must have refused to show until confirmation turns itself off.
+	RefusedMost = 5
 )
 
 // A Confirmer finds the word of each created request. It owns no row: what it looks at is postponed past the look's limit.
@@ -118,14 +118,14 @@ func (c *Confirmer) giveUp(ctx context.Context) error {
 func (c *Confirmer) lookAtAll(ctx context.Context, all []Due, taken time.Time) error {
 	ctx, end := outlive(ctx)
 	defer end()
-	ctx, cancel := context.WithDeadline(ctx, taken.Add(lookLimit-ReadLimit))
+	ctx, cancel := context.WithDeadline(ctx, taken.Add(LookLimit-ReadLimit))
 	defer cancel()
 	var looking errgroup.Group // with no context of its own: a look that fails cuts no other short
 	looking.SetLimit(AtOnce)
 	for _, d := range all {
 		looking.Go(func() error {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // no time is left: this look is due again
 			}
 			d.Age += time.Since(taken)
 			return c.lookAt(ctx, d)
@@ -159,9 +159,9 @@ func (c *Confirmer) lookAt(ctx context.Context, d Due) error {
 		return err
 	}
 	d.Age += time.Since(began)
-	v := l.Judge(isLast(d.Checks+1, d.Age, l.unread() == nil))
+	v, next := l.After(d.Checks+1, d.Age)
 	c.note(d, l, v, time.Since(began))
-	stored, err := c.Setups.Store(ctx, d, l, v, untilNext(d.Age))
+	stored, err := c.Setups.Store(ctx, d, l, v, next)
 	crash.At("setup_stored")
 	if stored && v.Word != "" {
 		c.Counters.add(v.Word, 1)
@@ -214,7 +214,7 @@ func (c *Confirmer) heed(ctx context.Context, d Due, l Look) (counts bool, err e
 		return false, nil
 	}
 	inARow, err := c.Setups.Refused(ctx)
-	if err != nil || inARow < refusedMost {
+	if err != nil || inARow < RefusedMost {
 		return true, err
 	}
 	was, err := c.Setups.TurnOff(ctx, why.Error())

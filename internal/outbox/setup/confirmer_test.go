@@ -273,7 +273,7 @@ func TestTwoLooksAtOnce(t *testing.T) {
 	if err != nil || len(first.Due) != 1 {
 		t.Fatalf("%+v %v", first, err)
 	}
-	r.pass(lookLimit) // its replica died, or is slow
+	r.pass(LookLimit) // its replica died, or is slow
 	second, err := r.confirmer.Setups.Take(t.Context(), 1000)
 	if err != nil || len(second.Due) != 1 {
 		t.Fatalf("%+v %v", second, err)
@@ -314,10 +314,10 @@ func TestRefusedForGood(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.flex.Set(flextest.Settings{SetupTrouble: flextest.Status(http.StatusForbidden)})
-	for i := range refusedMost + 1 {
+	for i := range RefusedMost + 1 {
 		r.create(fmt.Sprint("r-", i))
 	}
-	for i := range refusedMost { // one after another, as where few requests come
+	for i := range RefusedMost { // one after another, as where few requests come
 		pgtest.Exec(t, r.pool, `UPDATE outbox_setups SET due_at = now() - interval '1 s' WHERE id = (SELECT min(id) FROM outbox_setups WHERE checks = 0)`)
 		pgtest.Exec(t, r.pool, `UPDATE outbox_confirmation SET read_at = now()`)
 		if off, _ := r.confirmer.Off(); off {
@@ -363,7 +363,7 @@ func TestRefusedForGood(t *testing.T) {
 func TestWrongCredentials(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	for i := range 2 * refusedMost {
+	for i := range 2 * RefusedMost {
 		r.create(fmt.Sprint("c-", i))
 	}
 	r.flex.SetCredentials(flextest.Credential{User: "AC1", Secret: "other"})

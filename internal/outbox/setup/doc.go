@@ -6,7 +6,7 @@
 // outbox_setups and published by package results, once for each request.
 //
 // Where the rows come from: the statement that marks a result created as published writes the row of outbox_setups in the
-// same transaction, where results.Outgoing.Confirm says so. The statement that records an outcome is not touched, so a create costs
+// same transaction, where results.Outgoing.FirstLook says so. The statement that records an outcome is not touched, so a create costs
 // the same with CONFIRM and without. Response, lookup and a person's resolve all come through that one mark. A mark that is lost
 // in a crash is made again, since the result is published again, and its row with it. The word follows the result created.
 //

@@ -131,6 +131,12 @@ var schedule = [...]time.Duration{FirstLook, 5 * time.Second, 15 * time.Second, 
 // FirstLook is how long after the creation the first look is made.
 const FirstLook = 2 * time.Second
 
+// After says what follows from a look, the checks-th that counts, at a request that was created so long ago: its word or,
+// where there is none yet, how long it is until the next look.
+func (l Look) After(checks int, age time.Duration) (v Verdict, next time.Duration) {
+	return l.Judge(isLast(checks, age, l.unread() == nil)), untilNext(age)
+}
+
 // isLast says whether a look is the last one: the checks-th, at this age of the creation. One that could not be read is
 // repeated, where the earlier ones came late, until there were as many as usual.
 func isLast(checks int, age time.Duration, read bool) bool {

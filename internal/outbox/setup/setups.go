@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// lookLimit is how long a look may take until another replica may make it.
-	lookLimit = 45 * time.Second
+	// LookLimit is how long a look may take until another replica may make it.
+	LookLimit = 45 * time.Second
 	// takeMost is how many requests one take has at most: their texts are read with them.
 	takeMost = 32
 	// giveUpMost is how many words one statement writes while confirmation is off.
 	giveUpMost = 500
-	// retryOff is how long no read is made once Flex has refused them.
-	retryOff = time.Hour
+	// RetryOff is how long no read is made once Flex has refused them.
+	RetryOff = time.Hour
 )
 
 // A Due is a created request at which a look is due.
@@ -122,7 +122,7 @@ func postpone(ctx context.Context, tx pgx.Tx, most int) ([]Due, error) {
 		  FROM due JOIN outbox o USING (id)
 		 WHERE s.id = due.id
 		RETURNING s.id, o.request_id, o.interaction_sid, coalesce(o.task_sid, ''), o.request, o.response, s.checks, clock_timestamp() - s.created_at`,
-		most, lookLimit)
+		most, LookLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -198,14 +198,14 @@ func (s *Setups) Refused(ctx context.Context) (inARow int, err error) {
 	return inARow, database.Wrap("count refused setups", err)
 }
 
-// TurnOff turns confirmation off for the whole fleet, or keeps it off, for retryOff. It says whether it was on.
+// TurnOff turns confirmation off for the whole fleet, or keeps it off, for RetryOff. It says whether it was on.
 func (s *Setups) TurnOff(ctx context.Context, reason string) (was bool, err error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	err = s.Pool.QueryRow(ctx, `
 		WITH before AS MATERIALIZED (SELECT off_since FROM outbox_confirmation FOR UPDATE)
 		UPDATE outbox_confirmation c SET off_since = coalesce(c.off_since, clock_timestamp()), reason = $1, read_at = clock_timestamp() + $2::interval
-		  FROM before RETURNING before.off_since IS NULL`, request.Text(reason), retryOff).Scan(&was)
+		  FROM before RETURNING before.off_since IS NULL`, request.Text(reason), RetryOff).Scan(&was)
 	return was, database.Wrap("turn confirmation off", err)
 }
 
