@@ -10,7 +10,8 @@ HISTORIES ?= 2000000
 OUTAGE ?= 1m
 
 # Without VCS stamps: VERSION says it, and stamping fails where the clone belongs to another user.
-GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION)"
+GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION) \
+	-X main.commit=$(shell git rev-parse --short=12 HEAD 2>/dev/null) -X main.date=$(shell git show -s --format=%cI 2>/dev/null)"
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 

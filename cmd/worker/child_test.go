@@ -133,7 +133,7 @@ func TestCommands(t *testing.T) {
 		status int
 		want   string // in what it writes, to either side
 	}{
-		{bare, "version", 0, "development\n"},
+		{bare, "version", 0, "flexworker development\n"},
 		{bare, "--help", 0, "Available Commands:"},
 		{bare, "migrate --help", 0, "Bring the schema up to date"},
 		{bare, "nonsense", 2, `worker: unknown command "nonsense" for "worker"`},

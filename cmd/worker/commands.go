@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -118,14 +119,26 @@ func databaseURL() (string, error) {
 	return s.Value(), usage(err)
 }
 
+// built is the version in one line, with what is known of where it comes from.
+func built() string {
+	line := "flexworker " + version
+	if commit != "" {
+		line += ", commit " + commit
+	}
+	if date != "" {
+		line += ", " + date
+	}
+	return line
+}
+
 func versionCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: noArgs}
+	cmd := &cobra.Command{Use: "version", Short: "Print the version, the commit that it was built from, and the date of that", Args: noArgs}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *asJSON {
-			return writeJSON(cmd, map[string]string{"version": version})
+			return writeJSON(cmd, map[string]string{"name": "flexworker", "version": version, "commit": commit, "date": date, "go": runtime.Version()})
 		}
-		return report(cmd, nil, "%s\n", version)
+		return report(cmd, nil, "%s\n", built())
 	}
 	return cmd
 }

@@ -20,8 +20,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set when the program is linked.
-var version = "development"
+// These are set when the program is linked: its version, and the commit that it was built from with the date of that commit, "" where
+// nobody said. Two builds of one commit are the same, so it is not the date of the build.
+var (
+	version = "development"
+	commit  string
+	date    string
+)
 
 // gcPercent lets the heap grow to three and a half times what lives: that is some 10 MiB
 // at full load. At 200 its collection had taken a seventh of the worker's processor time,
@@ -111,7 +116,7 @@ func root(out, errs io.Writer) *cobra.Command {
 			"from the environment; `worker config` shows them all.",
 		Args: subcommand, SilenceUsage: true, SilenceErrors: true, RunE: serve, Version: version,
 	}
-	cmd.SetVersionTemplate("{{.Version}}\n") // as the command version prints it
+	cmd.SetVersionTemplate(built() + "\n") // as the command version prints it
 	cmd.SetUsageTemplate(usageTemplate(cmd.UsageTemplate()))
 	cmd.SetOut(out)
 	cmd.SetErr(errs)
