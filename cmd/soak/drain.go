@@ -44,12 +44,12 @@ func (w *world) left(ctx context.Context) (b backlog, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	err = w.pool.QueryRow(ctx, `
-		SELECT (SELECT count(*) FROM outbox WHERE state = 'pending'), (SELECT count(*) FROM outbox WHERE state = 'sending'),
+		SELECT (SELECT count(*) FROM outbox WHERE state = 'pending' AND id > 0), (SELECT count(*) FROM outbox WHERE state = 'sending'),
 		       (SELECT count(*) FROM outbox WHERE state = 'uncertain' AND due_at IS NOT NULL),
-		       (SELECT count(*) FROM outbox WHERE for_person_since IS NOT NULL),
+		       (SELECT count(*) FROM outbox WHERE state = 'uncertain' AND for_person_since IS NOT NULL),
 		       (SELECT count(*) FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL),
 		       (SELECT count(*) FROM outbox_repeats WHERE published_at IS NULL) + (SELECT count(*) FROM outbox_malformed WHERE published_at IS NULL),
-		       (SELECT count(*) FROM outbox_setups WHERE published_at IS NULL)`).
+		       (SELECT count(*) FROM outbox_setups WHERE word IS NULL) + (SELECT count(*) FROM outbox_setups WHERE word IS NOT NULL AND published_at IS NULL)`).
 		Scan(&b.pending, &b.sending, &b.uncertain, &b.waiting, &b.unpublished, &b.unasked, &b.unconfirmed)
 	if err != nil {
 		return b, err

@@ -35,7 +35,7 @@ func (w *world) decideMeanwhile(striking context.Context) (finish func()) {
 
 // decide resolves everything that has waited so long for a person.
 func (w *world) decide(ctx context.Context, waited time.Duration) error {
-	rows, err := w.pool.Query(ctx, `SELECT request_id, attempt FROM outbox WHERE for_person_since < now() - $1::interval ORDER BY id`, waited)
+	rows, err := w.pool.Query(ctx, `SELECT request_id, attempt FROM outbox WHERE state = 'uncertain' AND for_person_since < now() - $1::interval ORDER BY id`, waited)
 	if err != nil {
 		return err
 	}

@@ -123,6 +123,7 @@ func (w *world) connect(ctx context.Context) (err error) {
 		return err
 	}
 	config.ConnConfig.RuntimeParams["application_name"] = "soak"
+	config.ConnConfig.RuntimeParams["enable_seqscan"] = "off" // the backlog is counted each second, beside a million rows
 	if w.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return err
 	}
