@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -27,9 +28,10 @@ func (w *world) fill(ctx context.Context, dsn string, from, to, notDue int) erro
 	defer conn.Close(ctx) //nolint:errcheck // nothing is left to say
 	// In steps, so that progress can be seen and a stop comes soon.
 	const step = 250_000
+	spacing := min(250*time.Millisecond, 28*24*time.Hour/time.Duration(max(to, 1)))
 	for ; from < to; from += step {
 		end := min(from+step, to)
-		if _, err := conn.Exec(ctx, fillSettled, from, end-1, string(request(0)), fmt.Sprintf(answer, 1)); err != nil {
+		if _, err := conn.Exec(ctx, fillSettled, from, end-1, string(request(0)), fmt.Sprintf(answer, 1), spacing); err != nil {
 			return err
 		}
 		fmt.Fprintf(progress, "  %d settled rows\n", end)
@@ -53,7 +55,7 @@ const fillSettled = `
 		SELECT 'old-' || md5(n::text), 'bench', 'created', $3::text::json, 1, md5(n::text), 'interaction_request', 'KD' || md5(n::text), 'WT' || md5(n::text),
 		       'pending', $4::text::json, 'response', 200, n, at, at, at, at
 		  FROM generate_series($1::integer, $2::integer) AS n,
-		       LATERAL (SELECT now() - interval '29 days' + n * interval '250 ms') AS t (at)
+		       LATERAL (SELECT now() - interval '29 days' + n * $5::interval) AS t (at)
 		RETURNING id)
 	INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, http_status, outcome, applied)
 	SELECT id, 'attempt', 1, 'bench-1', now() - interval '29 days', '100 ms', 200, 'created', true FROM made`

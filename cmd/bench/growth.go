@@ -129,10 +129,18 @@ func (w *world) measureReplicas(ctx context.Context) ([]row, error) {
 // a backlog in it is claimed, by that worker and another, and holds the time of their
 // claims against that of one worker's claims without it.
 func (w *world) measureRetention(ctx context.Context) ([]row, error) {
-	dsn := w.postgres.DSN(grown)
-	conn, err := pgx.Connect(ctx, dsn)
+	rows, err := w.retentionOf(ctx, w.postgres.DSN(grown))
 	if err != nil {
 		return nil, fmt.Errorf("%w (measure size before retention: it fills the table)", err)
+	}
+	return rows, nil
+}
+
+// retentionOf is what measureRetention measures, on a table that is filled.
+func (w *world) retentionOf(ctx context.Context, dsn string) ([]row, error) {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return nil, err
 	}
 	defer conn.Close(ctx) //nolint:errcheck // nothing is left to say
 	var before int

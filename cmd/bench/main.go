@@ -17,6 +17,7 @@
 //	fill.go      large tables
 //	growth.go    cost against table size and against replicas; retention
 //	reads.go     what people ask beside millions of rows, and the claims beside them
+//	scale.go     claims, the page and retention beside one large table; twenty idle replicas
 //	report.go    the table
 //	chart.go     the same as SVG, svg.go its strokes
 //
@@ -73,6 +74,8 @@ var growths = []figure{
 	{"replicas", "cost against replicas", (*world).measureReplicas},
 	{"retention", "retention beside ten million rows", (*world).measureRetention},
 	{"reads", "what people ask, twenty at once, and the claims beside them", (*world).measureReads},
+	{"scale", "claims, the page and retention beside one large table", (*world).measureScale},
+	{"twenty", "twenty idle replicas on one database", (*world).measureTwenty},
 }
 
 func main() {

@@ -69,7 +69,7 @@ func start(ctx context.Context, o options) (_ *world, err error) {
 	// A server as somebody would set it up for this machine; everything that
 	// concerns safety is as it comes: fsync, full_page_writes, synchronous_commit.
 	w.postgres, err = pgtest.Start(ctx, pgtest.Options{Log: w.log, Settings: map[string]string{
-		"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min", "max_connections": "200",
+		"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min", "max_connections": "400",
 		"log_line_prefix": "%a|",
 	}})
 	if err != nil {
