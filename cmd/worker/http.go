@@ -172,9 +172,31 @@ func (a *app) readGate(ctx context.Context) (gate.Status, error) {
 	}
 }
 
+// natsConnected tells whether the connection is there.
+func (a *app) natsConnected(ctx context.Context) bool {
+	return a.askNATS(ctx, "connected", a.nats.IsConnected)
+}
+
 // natsAnswers asks the server for a sign of life.
 func (a *app) natsAnswers(ctx context.Context) bool {
-	return a.nats.IsConnected() && a.nats.FlushWithContext(ctx) == nil
+	return a.askNATS(ctx, "answers", func() bool {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		return a.nats.IsConnected() && a.nats.FlushWithContext(ctx) == nil
+	})
+}
+
+// askNATS asks the client library, once for all who ask meanwhile, and waits for it no longer than ctx. The library dials
+// with its lock held: in a black hole whoever asks it waits for as long as a dial may take.
+func (a *app) askNATS(ctx context.Context, question string, ask func() bool) bool {
+	asked := a.natsAsked.DoChan(question, func() (any, error) { return ask(), nil })
+	select {
+	case r := <-asked:
+		yes, _ := r.Val.(bool)
+		return yes
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func answer(w http.ResponseWriter, status int, word string) {

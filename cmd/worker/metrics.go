@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -186,7 +187,9 @@ func (e *exporter) collectCounters(count func(*prometheus.Desc, int64, ...string
 // collectReplica sends what this replica knows of itself, whoever is away.
 func (e *exporter) collectReplica(now time.Time, gauge func(*prometheus.Desc, float64, ...string)) {
 	gauge(buildDesc, 1, version, runtime.Version())
-	gauge(natsDesc, is(e.app.nats.IsConnected()))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	gauge(natsDesc, is(e.app.natsConnected(ctx)))
 	if word, ok := e.app.state.word.fresh(now, standingLimit); ok {
 		for _, w := range gate.Words {
 			gauge(replicaDesc, is(word == w), string(w))

@@ -54,6 +54,7 @@ type app struct {
 	acts       *pgxpool.Pool // of the desk
 	state      *state
 	gateReads  singleflight.Group // of who asks /readyz
+	natsAsked  singleflight.Group // of who asks /readyz and /metrics
 }
 
 // run is the worker: it serves until ctx ends, stops in order and returns nil; an
