@@ -27,6 +27,7 @@ import (
 // connection.
 const (
 	connectTimeout   = 3 * time.Second
+	natsWriteTimeout = 5 * time.Second
 	statementTimeout = "8s"
 	doctorTimeout    = 10 * time.Second // of one question to Twilio
 	sendersTimeout   = "2s"
@@ -163,6 +164,9 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(time.Second), nats.ReconnectJitter(500*time.Millisecond, 500*time.Millisecond),
 		nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2), nats.Timeout(connectTimeout),
+		// In a black hole a write stands still, with the library's lock held: by default for a minute, in which no ping
+		// is missed.
+		nats.FlusherTimeout(natsWriteTimeout), nats.ReconnectOnFlusherError(),
 		// A publish while disconnected fails at once, in place of being sent by
 		// surprise after its error was reported.
 		nats.ReconnectBufSize(-1),
