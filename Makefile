@@ -8,6 +8,7 @@ MINUTES ?= 2
 REQUESTS ?= 0
 HISTORIES ?= 2000000
 OUTAGE ?= 1m
+PARTITION ?= 40s
 
 # Without VCS stamps: VERSION says it, and stamping fails where the clone belongs to another user.
 GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION) \
@@ -15,7 +16,7 @@ GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.ve
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint vuln fuzz alerts chart manifests net sim soak outages blackhole bench screenshots clean postgres chromium node
+.PHONY: help build demo test lint vuln fuzz alerts chart manifests net sim soak outages partitions blackhole bench screenshots clean postgres chromium node
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -69,6 +70,9 @@ bench: postgres ## the worker beside a loop that keeps nothing: ratios with thei
 
 outages: postgres ## OUTAGE=1m each without Postgres, without NATS and without Flex, and five rounds with three servers of NATS, under load
 	cd cmd/worker && go test $(TESTFLAGS) -run 'Away$$|FlexBroken$$|ThreeServers$$' -parallel=2 -timeout=60m -outage=$(OUTAGE)
+
+partitions: postgres ## one of two replicas loses the way to NATS, Postgres or Flex, or its answers, for PARTITION=40s (root)
+	cd cmd/worker && go test $(TESTFLAGS) -run '^TestPartition$$' -count=1 -timeout=30m -v -partition=$(PARTITION)
 
 blackhole: postgres ## the way to Twilio lost for 65 s under a call, with default settings: one interaction (root; two minutes)
 	cd cmd/worker && go test $(TESTFLAGS) -run '^TestBlackHole$$' -count=1 -timeout=20m -v -blackhole

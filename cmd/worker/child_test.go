@@ -67,13 +67,22 @@ func prompt(env []string) []string { return slices.Concat(env, []string{"GORACE=
 // command starts a process with this environment; the test's end kills it.
 func (r *rig) command(env []string, args ...string) *child {
 	r.t.Helper()
-	c := &child{rig: r, cmd: exec.Command(cmp.Or(r.program, os.Args[0]), args...), done: make(chan struct{})}
+	return r.commandOf(env, exec.Command(cmp.Or(r.program, os.Args[0]), args...))
+}
+
+// commandOf is command with a process of the caller's, which may have said where it writes.
+func (r *rig) commandOf(env []string, process *exec.Cmd) *child {
+	r.t.Helper()
+	c := &child{rig: r, cmd: process, done: make(chan struct{})}
 	for _, e := range env {
 		if address, ok := strings.CutPrefix(e, "ADMIN_ADDR="); ok {
 			c.address = address
 		}
 	}
-	c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr = prompt(env), &c.out, &c.log
+	c.cmd.Env = prompt(env)
+	if c.cmd.Stdout == nil {
+		c.cmd.Stdout, c.cmd.Stderr = &c.out, &c.log
+	}
 	if err := c.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}

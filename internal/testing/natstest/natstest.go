@@ -38,7 +38,9 @@ import (
 type Options struct {
 	// StoreDir is where streams are kept from one start to the next. Empty: a temporary folder.
 	StoreDir string
-	// Port on 127.0.0.1. 0: any free one, below the range of outgoing connections, so that it can be had back.
+	// Host is the address on which the server listens. Empty: 127.0.0.1.
+	Host string
+	// Port of Host. 0: one that is free on 127.0.0.1, below the range of outgoing connections, so that it can be had back.
 	Port int
 	// SyncAlways makes every publish wait for the disk. Without it NATS acknowledges before it syncs, and a power cut may
 	// lose the last seconds; the death of a process loses nothing either way.
@@ -78,6 +80,8 @@ type Server struct {
 	mu     sync.Mutex
 	server *server.Server // nil after Stop
 }
+
+const loopback = "127.0.0.1"
 
 const startLimit = 30 * time.Second // for a start on a busy machine; usually it takes milliseconds
 
@@ -146,7 +150,7 @@ const folder = "flexworker-nats-" // how the names of temporary folders begin
 // says that JetStream is on.
 func (s *Server) run() error {
 	options := &server.Options{
-		ServerName: "flexworker", Host: "127.0.0.1", Port: s.port,
+		ServerName: "flexworker", Host: cmp.Or(s.options.Host, loopback), Port: s.port,
 		JetStream: true, StoreDir: s.options.StoreDir, SyncAlways: s.options.SyncAlways,
 		JetStreamMaxMemory: 256 << 20, JetStreamMaxStore: cmp.Or(s.options.MaxStore, 4<<30),
 		JetStreamLimits: s.options.Limits,
@@ -168,7 +172,7 @@ func (s *Server) run() error {
 	ns.Start()
 	s.server = ns
 	if !ns.ReadyForConnections(startLimit) {
-		return fmt.Errorf("nats does not listen on port %d of 127.0.0.1: taken, or no JetStream in %s", s.port, s.options.StoreDir)
+		return fmt.Errorf("nats does not listen on %s: taken, or no JetStream in %s", s.Addr(), s.options.StoreDir)
 	}
 	if s.options.member != nil {
 		return nil // alone it stores nothing
@@ -246,7 +250,7 @@ func (s *Server) login() nats.Option {
 }
 
 // Addr is the server's host and port, for a proxy before it.
-func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
+func (s *Server) Addr() string { return fmt.Sprintf("%s:%d", cmp.Or(s.options.Host, loopback), s.port) }
 
 // URL is where the administrator connects, or anyone where there are no users.
 func (s *Server) URL() string {

@@ -32,6 +32,13 @@ func (s *Server) end(how syscall.Signal) error {
 	return s.halt(how)
 }
 
+// Running tells whether the server runs: one that cannot write its log ends itself.
+func (s *Server) Running() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.runs()
+}
+
 // runs notices a server that has ended by itself. It needs s.mu.
 func (s *Server) runs() bool {
 	if s.process != nil && len(s.exited) > 0 {

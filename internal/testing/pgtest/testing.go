@@ -26,6 +26,13 @@ func NewServer(t testing.TB) *Server {
 	return newServer(t, Options{memory: true})
 }
 
+// NewServerWith is NewServer with options, whose data is in memory unless they name a folder.
+func NewServerWith(t testing.TB, o Options) *Server {
+	t.Helper()
+	o.memory = o.Dir == ""
+	return newServer(t, o)
+}
+
 // NewStandby starts a hot standby of a server that a test has started. From then on every commit there waits for
 // it (synchronous_standby_names), so that a promoted standby has all that was ever said to be committed.
 func NewStandby(t testing.TB, primary *Server) *Server {

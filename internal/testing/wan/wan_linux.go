@@ -9,22 +9,21 @@
 package wan
 
 import (
+	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"flexworker/internal/testing/alone"
 )
 
 // The two ends: who listens on Near is called at Far.
@@ -33,72 +32,38 @@ const (
 	Far  = "198.18.0.2"
 )
 
-// inside is set in the process that Alone has started.
-const inside = "WAN_NAMESPACE"
-
-// Alone runs the test that calls it once more, as a process with a network namespace of its own
-// in which only the loopback device is up, and tells whether this is that process. In the other
-// one the test has passed or failed with it when Alone returns: there is nothing left to do.
-//
-//	if !wan.Alone(t) {
-//		return
-//	}
-//
-// A machine on which it cannot be done fails the test where CI is set; elsewhere it is skipped,
-// with the reason.
+// Alone runs the test that calls it in a network namespace of its own in which only the loopback device is up: alone.In.
 func Alone(t *testing.T) bool {
 	t.Helper()
-	if os.Getenv(inside) == t.Name() {
-		if err := loopbackUp(); err != nil {
-			t.Fatal(err)
-		}
-		return true
-	}
-	if os.Geteuid() != 0 {
-		cannot(t, "a network namespace needs root: run the test as root")
-	}
-	if driver, err := openDriver(); err != nil {
-		cannot(t, "a long way needs a TUN device: "+err.Error())
-	} else {
+	if driver, err := openDriver(); err != nil && os.Geteuid() == 0 {
+		alone.Cannot(t, "a long way needs a TUN device: "+err.Error())
+	} else if err == nil {
 		_ = unix.Close(driver)
 	}
-	args := []string{"-test.run=^" + regexp.QuoteMeta(t.Name()) + "$", "-test.v", "-test.count=1"}
-	flag.Visit(func(f *flag.Flag) { // flags of the package's own, and the time limit
-		if !strings.HasPrefix(f.Name, "test.") || f.Name == "test.timeout" {
-			args = append(args, "-"+f.Name+"="+f.Value.String())
-		}
-	})
-	child := exec.CommandContext(t.Context(), os.Args[0], args...) //nolint:gosec // this very program
-	child.Env = append(os.Environ(), inside+"="+t.Name())
-	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	child.Cancel = func() error { return child.Process.Signal(os.Interrupt) }
-	child.WaitDelay = 10 * time.Second
-	out, err := child.CombinedOutput()
-	t.Logf("in a network namespace of its own:\n%s", out)
-	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Errorf("the test failed there: %v", err)
+	if !alone.In(t, unix.CLONE_NEWNET) {
+		return false
 	}
-	return false
-}
-
-// cannot ends a test that this machine cannot run.
-func cannot(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(why)
+	if err := loopbackUp(); err != nil {
+		t.Fatal(err)
 	}
-	t.Skip(why)
+	return true
 }
 
 // Line is a way that is open. Its methods may be called from several goroutines.
 type Line struct {
 	device *os.File
 	delay  time.Duration
-	cut    atomic.Bool
+	cut    atomic.Int32 // open, whole, or the port whose answers are lost
 	lost   atomic.Int64
 	late   chan packet
 	done   chan struct{}
 }
+
+// What is lost, where it is not the number of a port.
+const (
+	open  = 0
+	whole = -1
+)
 
 type packet struct {
 	due  time.Time
@@ -124,10 +89,26 @@ func Open(t *testing.T, roundTrip time.Duration) *Line {
 }
 
 // Cut makes a black hole of the way: packets in both directions are lost, nobody is told.
-func (l *Line) Cut() { l.cut.Store(true) }
+func (l *Line) Cut() { l.cut.Store(whole) }
 
-// Mend ends Cut.
-func (l *Line) Mend() { l.cut.Store(false) }
+// CutAnswers loses what a server on this port of Near sends, and nobody is told. What is sent to the server arrives.
+func (l *Line) CutAnswers(port int) { l.cut.Store(int32(port)) }
+
+// Mend ends Cut and CutAnswers.
+func (l *Line) Mend() { l.cut.Store(open) }
+
+// loses tells whether the hole takes a packet of IPv4, of at least 20 bytes.
+func (l *Line) loses(data []byte) bool {
+	switch cut := l.cut.Load(); cut {
+	case open:
+		return false
+	case whole:
+		return true
+	default:
+		header := int(data[0]&0x0f) * 4 // of IP; the ports follow
+		return len(data) >= header+4 && int32(binary.BigEndian.Uint16(data[header:])) == cut
+	}
+}
 
 // Lost is how many packets the hole has taken.
 func (l *Line) Lost() int64 { return l.lost.Load() }
@@ -144,7 +125,7 @@ func (l *Line) read() {
 		if n < 20 || data[0]>>4 != 4 {
 			continue // IPv6 looks for neighbours
 		}
-		if l.cut.Load() {
+		if l.loses(data[:n]) {
 			l.lost.Add(1)
 			continue
 		}
@@ -163,7 +144,7 @@ func (l *Line) write() {
 		if wait := time.Until(p.due); wait > 0 {
 			<-time.After(wait)
 		}
-		if l.cut.Load() { // it was on the way when the hole came
+		if l.loses(p.data) { // it was on the way when the hole came
 			l.lost.Add(1)
 			continue
 		}
