@@ -43,6 +43,8 @@ func (v *visit) fault(err error) {
 		_ = v.plain(http.StatusBadRequest, "A reason is wanted", "Each act is recorded with who did it and why. Nothing was changed. Go back, and say why.")
 	case errors.Is(err, operator.ErrUnknown):
 		_ = v.plain(http.StatusNotFound, "There is no such request", "No request has this id. What could not become a request is listed under Malformed.")
+	case errors.Is(err, operator.ErrBusy):
+		_ = v.plain(http.StatusServiceUnavailable, "Another act on many is under way", "This worker does one act on many requests at a time. Nothing was changed. Go back, and send it again in a moment.")
 	case errors.Is(err, operator.ErrTooSlow), errors.Is(err, context.DeadlineExceeded):
 		_ = v.plain(http.StatusServiceUnavailable, "That took too long", "Postgres took too long, and the question was given up so that the workers are not held up. Try again, or narrow it down.")
 	default:

@@ -21,6 +21,7 @@ type Desk struct {
 	reads  *pgxpool.Pool
 	caller Caller
 	asks   Asks
+	many   chan struct{} // taken by an act on many, of whichever caller
 }
 
 // A Caller is who asks a Desk.
@@ -55,7 +56,7 @@ type Flex interface {
 // NewDesk gives a Desk for one caller, which reads and writes through pool. It begins nothing by itself. asks may be nil
 // where nothing is resolved, or all of it unverified.
 func NewDesk(pool *pgxpool.Pool, caller Caller, asks Asks) *Desk {
-	return &Desk{pool: pool, reads: pool, caller: caller, asks: asks}
+	return &Desk{pool: pool, reads: pool, caller: caller, asks: asks, many: make(chan struct{}, 1)}
 }
 
 // For is the same Desk for another caller.
@@ -136,6 +137,8 @@ var (
 	// ErrOtherPreview is returned for an act on many whose filter carries the preview of another change or of another
 	// filter. Nothing was changed.
 	ErrOtherPreview = errors.New("outbox: this is not what the preview has shown")
+	// ErrBusy is returned for an act on many while another is under way through this Desk. Nothing was changed.
+	ErrBusy = errors.New("outbox: another act on many is under way")
 	// ErrLeftOut is returned for an act on many that went on without the rows which another
 	// session holds locked. The act on the others was done. Do it again for those that were left out.
 	ErrLeftOut = errors.New("outbox: another session holds rows locked")

@@ -65,6 +65,9 @@ func ofAttempt(args *params, attempt *int) string {
 // statement. Rows are locked in the order of ids. A request whose latest attempt or tag is not the one that the act
 // speaks of is not changed.
 //
+// Of acts on many one is done at a time: it may take long, and a hold, or an act on one request, has to find a connection.
+// Another fails with ErrBusy.
+//
 // A row that another session holds locked for longer than database.Patience is left out, and named: one row must
 // not keep a thousand others from what a person decided.
 func (desk *Desk) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, error) {
@@ -74,6 +77,14 @@ func (desk *Desk) Do(ctx context.Context, c Change, a Act, f Filter) (Affected, 
 	shown, err := f.shown(c, a.attempt())
 	if err != nil {
 		return Affected{}, err
+	}
+	if len(f.RequestIDs) != 1 {
+		select {
+		case desk.many <- struct{}{}:
+			defer func() { <-desk.many }()
+		default:
+			return Affected{}, ErrBusy
+		}
 	}
 	return desk.carryOut(ctx, c, a, f, shown)
 }
