@@ -78,6 +78,9 @@ func by(cmd *cobra.Command) string {
 
 // noReason says in the words of the command line what an act leaves unsaid.
 func noReason(cmd *cobra.Command, err error) error {
+	if errors.Is(err, operator.ErrReason) {
+		return usage(fmt.Errorf("--why: %s", after(operator.ErrReason, err)))
+	}
 	if !errors.Is(err, operator.ErrNoReason) {
 		return err
 	}

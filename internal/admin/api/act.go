@@ -12,9 +12,6 @@ import (
 	"flexworker/internal/outbox/operator"
 )
 
-// whyMost is how many characters a reason may have.
-const whyMost = 2000
-
 // An action is what an act does once its body was found good.
 type action func(c *call) (any, error)
 
@@ -24,6 +21,9 @@ type action func(c *call) (any, error)
 // changed nothing for sure keeps no answer, so that the same key may be tried again.
 func (a *api) act(read func(c *call, f fields) action) func(*call) (any, error) {
 	return func(c *call) (any, error) {
+		if err := c.desk.MayAct(); err != nil { // nobody else's body is read
+			return nil, err
+		}
 		text, f, err := body(c.w, c.Request)
 		if err != nil {
 			return nil, err
@@ -37,6 +37,7 @@ func (a *api) act(read func(c *call, f fields) action) func(*call) (any, error) 
 		if err := f.fault(); err != nil {
 			return nil, err
 		}
+		defer c.takes(actLimit)()
 		if key == "" {
 			answer, err := do(c)
 			return answer, a.acted(c, err)
@@ -93,7 +94,7 @@ func maybeDone(err error) bool {
 }
 
 // why is the reason of an act.
-func (f fields) why() operator.Act { return operator.Act{Why: f.required("why", whyMost)} }
+func (f fields) why() operator.Act { return operator.Act{Why: f.required("why", operator.WhyMost)} }
 
 // seen is the tag in If-Match; "": there is none, or any will do.
 func (c *call) seen(f fields) operator.Tag {

@@ -43,8 +43,8 @@ type Config struct {
 //go:embed openapi.yaml
 var document []byte
 
-// How long one request may take. What is asked takes no longer than the page's patience; an act may have to ask
-// TaskRouter, and is not cut when its client hangs up.
+// How long one request may take. What is asked, and to read the body of an act, takes no longer than the page's patience. An act
+// may have to ask TaskRouter, and is not cut when its client hangs up.
 const (
 	askLimit = 5 * time.Second
 	actLimit = 55 * time.Second
@@ -59,6 +59,15 @@ type call struct {
 	w    http.ResponseWriter
 	desk *operator.Desk // of the caller
 	tag  operator.Tag   // of the request, or of the gate, that the answer shows; "": of neither
+}
+
+// takes gives an act its time, also to answer: a worker cuts answers after 15 s. Where the connection does not let that be
+// changed, its limit stands.
+func (c *call) takes(limit time.Duration) (end context.CancelFunc) {
+	ctx, end := context.WithTimeout(context.WithoutCancel(c.Context()), limit)
+	c.Request = c.WithContext(ctx)
+	_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(limit + askLimit))
+	return end
 }
 
 // id is the request that the path names; "", which is nobody's, where it is no text that Postgres could keep.
@@ -151,13 +160,7 @@ func (a *api) serve(w http.ResponseWriter, r *http.Request, methods map[string]f
 		a.fail(w, r, newProblem("method", "The header Allow names those that this path knows."))
 		return
 	}
-	ctx, limit := r.Context(), askLimit
-	if method == http.MethodPost {
-		ctx, limit = context.WithoutCancel(ctx), actLimit
-		// A worker cuts answers after 15 s. Where the connection does not let that be changed, its limit stands.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(actLimit + 5*time.Second))
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(r.Context(), askLimit)
 	defer cancel()
 	c := &call{Request: r.WithContext(ctx), w: w, desk: a.Desk.For(caller)}
 	answer, err := do(c)

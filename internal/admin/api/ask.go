@@ -133,7 +133,7 @@ func readFilter(f fields) operator.Filter {
 		Since: f.duration("settled_within"), Limit: f.number("limit", 1, mostRequests),
 	}
 	if !f.query {
-		filter.RequestIDs = f.texts("request_ids")
+		filter.RequestIDs = f.texts("request_ids", mostRequests)
 	}
 	return filter
 }

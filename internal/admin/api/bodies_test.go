@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -44,7 +45,7 @@ func TestBodiesAsDocumented(t *testing.T) {
 		try("unknown", with(good, "who", "me"))
 		for name, value := range good {
 			try(name+"=missing", without(good, name))
-			for _, other := range []any{"x", " ", 1, 1.5, -1, true, []any{}, []any{1}, object{}, strings.Repeat("x", 2001), "KD" + strings.Repeat("0", 32)} {
+			for _, other := range []any{"x", " ", 1, 1.5, -1, true, []any{}, []any{1}, object{}, nil, strings.Repeat("x", 2001), "KD" + strings.Repeat("0", 32)} {
 				if _, isObject := value.(object); isObject && fmt.Sprint(other) == "map[]" {
 					continue
 				}
@@ -54,7 +55,7 @@ func TestBodiesAsDocumented(t *testing.T) {
 		if _, many := good["filter"]; many {
 			try("unknown", with(good, "filter", with(filter, "who", "me")))
 			for name := range filter {
-				for _, other := range []any{"x", 0, 1, 99, 1001, 1.5, true, []any{}, []any{1}, object{}} {
+				for _, other := range []any{"x", 0, 1, 99, 1001, 1.5, true, []any{}, []any{1}, []any{"r", nil}, object{}, nil, slices.Repeat([]any{"r"}, 1000), slices.Repeat([]any{"r"}, 1001)} {
 					try(fmt.Sprintf("filter.%s=%v", name, other), with(good, "filter", with(filter, name, other)))
 				}
 			}

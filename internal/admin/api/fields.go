@@ -74,11 +74,15 @@ func (f fields) wrong(name, problem string) {
 	*f.faults = append(*f.faults, fault{f.path + name, problem})
 }
 
-// take takes a member out; ok is false where there is none, or null.
+// take takes a member out; ok is false where there is none. A null is wrong: it may mean all, or none.
 func (f fields) take(name string) (raw json.RawMessage, ok bool) {
 	raw, ok = f.raw[name]
 	delete(f.raw, name)
-	return raw, ok && string(raw) != "null"
+	if string(raw) == "null" {
+		f.wrong(name, "must not be null: leave it out")
+		return nil, false
+	}
+	return raw, ok
 }
 
 // text is a member that is a string of at most most characters; "": there is none.
@@ -113,12 +117,25 @@ func (f fields) oneOf(name string, words ...string) string {
 	return text
 }
 
-// texts is a member that is an array of strings; nil: there is none.
-func (f fields) texts(name string) (list []string) {
-	if raw, ok := f.take(name); ok && (json.Unmarshal(raw, &list) != nil || f.query) {
-		f.wrong(name, "must be an array of strings")
+// texts is a member that is an array of at most most strings; nil: there is none.
+func (f fields) texts(name string, most int) []string {
+	raw, ok := f.take(name)
+	if !ok {
+		return nil
 	}
-	return list
+	var list []*string // a null in it would be read as ""
+	if json.Unmarshal(raw, &list) != nil || slices.Contains(list, nil) {
+		f.wrong(name, "must be an array of strings")
+		return nil
+	}
+	if len(list) > most {
+		f.wrong(name, fmt.Sprintf("may name %d", most))
+	}
+	texts := make([]string, len(list))
+	for i, text := range list {
+		texts[i] = *text
+	}
+	return texts
 }
 
 // flag is a member that is true or false; false: there is none.
@@ -172,10 +189,12 @@ func (f fields) time(name string) time.Time {
 // object is a member that is an object and must be there.
 func (f fields) object(name string) fields {
 	in := fields{path: f.path + name + ".", faults: f.faults}
+	n := len(*f.faults)
 	raw, ok := f.take(name)
 	switch {
-	case !ok:
+	case !ok && n == len(*f.faults):
 		f.wrong(name, "is required")
+	case !ok:
 	case json.Unmarshal(raw, &in.raw) != nil:
 		f.wrong(name, "must be an object")
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"flexworker/internal/outbox/operator"
 	"flexworker/internal/rawjson"
 	"flexworker/internal/testing/pgtest"
 )
@@ -65,7 +66,7 @@ func FuzzHostile(f *testing.F) {
 		if first, _ := preview.body["first"].([]any); len(first) != 1 || first[0] != id {
 			t.Error(preview.text)
 		}
-		if !utf8.ValidString(why) || strings.ContainsRune(why, 0) || strings.TrimSpace(why) == "" || len(why) > whyMost || why == "..." || why == "…" {
+		if !utf8.ValidString(why) || strings.ContainsRune(why, 0) || strings.TrimSpace(why) == "" || len(why) > operator.WhyMost || why == "..." || why == "…" {
 			return
 		}
 		g.post(t, path+"/retry", object{"why": why}, "If-Match", one.header.Get("ETag")).is(t, http.StatusOK, "")

@@ -28,6 +28,9 @@ func readChoice(f fields) (operator.Change, operator.Filter) {
 
 // preview says what an act on many would take. Its token belongs to the act.
 func (a *api) preview(c *call) (any, error) {
+	if err := c.desk.MayLook(); err != nil { // nobody else's body is read
+		return nil, err
+	}
 	_, f, err := body(c.w, c.Request)
 	if err != nil {
 		return nil, err

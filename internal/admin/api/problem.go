@@ -94,6 +94,7 @@ var sentinels = []struct {
 	{access.ErrSlowDown, "slow-down", ""},
 	{operator.ErrForbidden, "forbidden", ""},
 	{operator.ErrNoReason, "invalid", "why"},
+	{operator.ErrReason, "invalid", "why"},
 	{operator.ErrCursor, "invalid", "cursor"},
 	{operator.ErrUnknown, "unknown-request", ""},
 	{operator.ErrOtherAttempt, "stale", ""},

@@ -1,10 +1,17 @@
 package api
 
 import (
+	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/admin/access"
 )
@@ -107,5 +114,60 @@ func TestRights(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// unreadable is a body that nobody may read.
+type unreadable struct{ t *testing.T }
+
+func (b unreadable) Read([]byte) (int, error) {
+	b.t.Error("the body was read")
+	return 0, io.EOF
+}
+
+// TestNobodysBody: of who may not do what they ask for no body is read.
+func TestNobodysBody(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	for path, methods := range (&api{}).routes() {
+		if methods[http.MethodPost] == nil {
+			continue
+		}
+		for token, refusal := range map[string]string{lookToken: "forbidden", "nobodys": "wrong-credential"} {
+			if token == lookToken && path == "/acts:preview" { // which they may ask for
+				continue
+			}
+			r := as(http.MethodPost, strings.ReplaceAll(path, "{id}", "r"), nil, "Authorization", "Bearer "+token)
+			r.Body = io.NopCloser(unreadable{t})
+			r.RemoteAddr = "192.0.2." + strconv.Itoa(len(path)) + ":1"
+			if got := g.send(t, r); got.kind() != refusal {
+				t.Errorf("%s: %d %s", path, got.code, got.text)
+			}
+		}
+	}
+}
+
+// TestPreviewIsAQuestion: it takes no longer than other questions, and ends with its client; an act does neither.
+func TestPreviewIsAQuestion(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	for path, acts := range map[string]bool{"/acts:preview": false, "/gate/hold": true} {
+		asked := false
+		gone, hangUp := context.WithCancel(t.Context())
+		other := g.otherwise(t, func(config *pgxpool.Config) {
+			config.PrepareConn = func(ctx context.Context, _ *pgx.Conn) (bool, error) {
+				asked = true
+				until, limited := ctx.Deadline()
+				hangUp()
+				if longer := time.Until(until) > askLimit; !limited || longer != acts || ctx.Err() == nil != acts {
+					t.Errorf("%s: until %v, %v", path, until, ctx.Err())
+				}
+				return true, nil
+			}
+		})
+		other.send(t, as(http.MethodPost, path, bodies[path], "Authorization", "Bearer "+actToken).WithContext(gone))
+		if !asked {
+			t.Errorf("%s: nobody was asked", path)
+		}
 	}
 }

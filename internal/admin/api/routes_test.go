@@ -282,6 +282,8 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		"a blank reason":  {"/gate/hold", object{"why": " \n"}, "why: is required"},
 		"dots":            {"/gate/hold", object{"why": "..."}, "why: an act wants to know who does it and why: both are recorded"},
 		"a long reason":   {"/gate/hold", object{"why": strings.Repeat("x", 2001)}, "why: may have 2000 characters"},
+		"no reason":       {"/gate/hold", object{"why": nil}, "why: must not be null: leave it out"},
+		"all, or none":    {"/acts:preview", object{"act": "cancel", "filter": object{"request_ids": nil}}, "filter.request_ids: must not be null: leave it out"},
 		"a number as why": {"/gate/hold", object{"why": 1}, "why: must be a string"},
 		"unknown":         {"/gate/release", object{"why": "x", "who": "me", "Why": "x"}, "Why: is not known here; who: is not known here"},
 		"retry":           {"/requests/r/retry", object{"unverified": "yes", "attempt": 1}, "unverified: must be true or false; why: is required; attempt: is not known here"},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -41,6 +42,8 @@ func (v *visit) fault(err error) {
 			"Sign out, and sign in with ADMIN_TOKEN to act, or with ADMIN_READ_TOKEN to look.")
 	case errors.Is(err, operator.ErrNoReason):
 		_ = v.plain(http.StatusBadRequest, "A reason is wanted", "Each act is recorded with who did it and why. Nothing was changed. Go back, and say why.")
+	case errors.Is(err, operator.ErrReason):
+		_ = v.plain(http.StatusBadRequest, "This reason cannot be recorded", fmt.Sprintf("A reason may have %s characters. Nothing was changed. Go back, and say it in fewer.", thousands(operator.WhyMost)))
 	case errors.Is(err, operator.ErrUnknown):
 		_ = v.plain(http.StatusNotFound, "There is no such request", "No request has this id. What could not become a request is listed under Malformed.")
 	case errors.Is(err, operator.ErrBusy):

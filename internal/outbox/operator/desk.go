@@ -3,8 +3,10 @@ package operator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -82,20 +84,42 @@ func (desk *Desk) MayLook() error {
 	return nil
 }
 
-// mayAct refuses an act of who may not act, and one without a name or a reason.
-func (desk *Desk) mayAct(a Act) error {
-	switch why := strings.TrimSpace(a.Why); {
-	case desk.caller.Right < MayAct:
+// MayAct refuses an act of who may not act, before anything else of it is looked at: ErrForbidden.
+func (desk *Desk) MayAct() error {
+	if desk.caller.Right < MayAct {
 		return ErrForbidden
-	case strings.TrimSpace(desk.caller.Name) == "", why == "", why == "...", why == "…": // printed commands leave ... for the reason
+	}
+	return nil
+}
+
+// mayAct refuses an act of who may not act, and one without a name or a good reason.
+func (desk *Desk) mayAct(a Act) error {
+	if err := desk.MayAct(); err != nil {
+		return err
+	}
+	if strings.TrimSpace(desk.caller.Name) == "" {
 		return ErrNoReason
+	}
+	return a.reason()
+}
+
+// WhyMost is how many characters a reason may have.
+const WhyMost = 2000
+
+// reason refuses an act without a reason, and one whose reason no record can have.
+func (a Act) reason() error {
+	switch why := strings.TrimSpace(a.Why); {
+	case why == "", why == "...", why == "…": // printed commands leave ... for the reason
+		return ErrNoReason
+	case utf8.RuneCountInString(a.Why) > WhyMost, unstorable(a.Why):
+		return ErrReason
 	}
 	return nil
 }
 
 // An Act is what the caller does to requests or to the gate: it is recorded.
 type Act struct {
-	Why string // not empty
+	Why string // not empty, at most WhyMost characters
 	// Attempt is the latest attempt that the person has seen, 0 where there was none. The act changes
 	// nothing once another attempt has been made. Nil: the act speaks of no attempt, as an act on many does.
 	Attempt *int
@@ -122,6 +146,8 @@ var (
 	ErrCursor = errors.New("outbox: this is no cursor of this list")
 	// ErrNoReason is returned for an act without a reason, or of a caller without a name. Nothing was changed.
 	ErrNoReason = errors.New("outbox: an act wants to know who does it and why: both are recorded")
+	// ErrReason is returned for an act whose reason is too long, or no text. Nothing was changed.
+	ErrReason = fmt.Errorf("outbox: a reason is UTF-8 text without NUL, of at most %d characters", WhyMost)
 	// ErrUnknown is returned for an id that no request has.
 	ErrUnknown = errors.New("outbox: no such request")
 	// ErrNotUncertain is returned by a resolve of a request that is not uncertain: there is

@@ -35,8 +35,8 @@ const (
 // answer, until 24 hours have passed, and act is not called. act returns its answer, and whether something may have
 // been changed: if not, the key is free again.
 func (desk *Desk) Once(ctx context.Context, key string, asked [sha256.Size]byte, act func() (answer []byte, changed bool)) ([]byte, error) {
-	if desk.caller.Right < MayAct {
-		return nil, ErrForbidden
+	if err := desk.MayAct(); err != nil {
+		return nil, err
 	}
 	if answer, err := desk.takeKey(ctx, key, asked); err != nil || answer != nil {
 		return answer, err

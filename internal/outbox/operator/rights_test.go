@@ -4,6 +4,7 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"flexworker/internal/outbox/operator"
@@ -17,7 +18,7 @@ func TestRights(t *testing.T) {
 	act := reflect.TypeFor[operator.Act]()
 	acts := 0
 	for method := range reflect.TypeFor[*operator.Desk]().Methods() {
-		if slices.Contains([]string{"For", "ReadingFrom", "MayLook", "WhoHolds"}, method.Name) { // none of them tells or changes anything by itself
+		if slices.Contains([]string{"For", "ReadingFrom", "MayLook", "MayAct", "WhoHolds"}, method.Name) { // none of them tells or changes anything by itself
 			continue
 		}
 		in := make([]reflect.Value, method.Type.NumIn())
@@ -56,12 +57,34 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// TestMayLook: a desk says of its caller what its questions go by.
-func TestMayLook(t *testing.T) {
+// TestMay: a desk says of its caller what its questions and acts go by.
+func TestMay(t *testing.T) {
 	t.Parallel()
-	for right, may := range map[operator.Right]bool{operator.MayNothing: false, operator.MayLook: true, operator.MayAct: true} {
-		if err := operator.NewDesk(nil, operator.Caller{Right: right}, nil).MayLook(); errors.Is(err, operator.ErrForbidden) == may {
-			t.Errorf("with right %d: %v", right, err)
+	for right := operator.MayNothing; right <= operator.MayAct; right++ {
+		desk := operator.NewDesk(nil, operator.Caller{Right: right}, nil)
+		if err := desk.MayLook(); errors.Is(err, operator.ErrForbidden) != (right < operator.MayLook) {
+			t.Errorf("with right %d to look: %v", right, err)
+		}
+		if err := desk.MayAct(); errors.Is(err, operator.ErrForbidden) != (right < operator.MayAct) {
+			t.Errorf("with right %d to act: %v", right, err)
+		}
+	}
+}
+
+// TestReason: an act wants a reason that its record can have.
+func TestReason(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	for why, want := range map[string]error{
+		"": operator.ErrNoReason, " \n": operator.ErrNoReason, "...": operator.ErrNoReason, "…": operator.ErrNoReason,
+		strings.Repeat("é", operator.WhyMost+1): operator.ErrReason, "a\x00b": operator.ErrReason, "a\xff": operator.ErrReason,
+		strings.Repeat("é", operator.WhyMost): nil,
+	} {
+		if _, err := s.desk.Hold(t.Context(), operator.Act{Why: why}); !errors.Is(err, want) {
+			t.Errorf("%.20q: %v, want %v", why, err, want)
+		}
+		if _, err := s.desk.For(operator.Sender("crm")).CancelOwn(t.Context(), "r", operator.Act{Why: why}); want != nil && !errors.Is(err, want) {
+			t.Errorf("a sender's %.20q: %v, want %v", why, err, want)
 		}
 	}
 }

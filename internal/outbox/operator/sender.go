@@ -114,13 +114,13 @@ type Cancelled struct {
 
 // CancelOwn cancels a sender's own request. A pending request ends unsent. An uncertain one may exist: it stays, and is
 // never sent again. While a call is under way, and once the request has settled, nothing is changed. It fails with
-// ErrUnknown, with ErrNoReason, and with ErrLeftOut where another session holds the row or changes it again and again.
+// ErrUnknown, with ErrNoReason or ErrReason, and with ErrLeftOut where another session holds the row or changes it again and again.
 func (desk *Desk) CancelOwn(ctx context.Context, requestID string, a Act) (Cancelled, error) {
 	if err := desk.mayAskOwn(); err != nil {
 		return Cancelled{}, err
 	}
-	if strings.TrimSpace(a.Why) == "" {
-		return Cancelled{}, ErrNoReason
+	if err := a.reason(); err != nil {
+		return Cancelled{}, err
 	}
 	own := Filter{RequestIDs: []string{requestID}, askedBy: desk.caller.source}
 	for range cancelTries {
