@@ -32,23 +32,28 @@ COMMENT ON COLUMN outbox_acts.unverified IS 'Whether the person was believed una
 
 -- The idempotency keys of the API: an act is done once for each key, whatever is asked again, of any worker.
 CREATE TABLE outbox_idempotency_keys (
-    key      text        COLLATE "C" PRIMARY KEY,
-    asked    bytea       NOT NULL,
-    who      text        NOT NULL,
-    begun_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    answer   bytea,
+    key        text        COLLATE "C" PRIMARY KEY,
+    asked      bytea       NOT NULL,
+    who        text        NOT NULL,
+    request_id text        COLLATE "C",
+    begun_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    kept_until timestamptz NOT NULL DEFAULT clock_timestamp() + interval '24 hours',
+    answer     bytea,
 
     CONSTRAINT key_has_1_to_255_bytes CHECK (octet_length(key) BETWEEN 1 AND 255),
     CONSTRAINT asked_is_a_sha256 CHECK (octet_length(asked) = 32)
 );
-CREATE INDEX outbox_idempotency_keys_prune ON outbox_idempotency_keys (begun_at);
+CREATE INDEX outbox_idempotency_keys_prune ON outbox_idempotency_keys (kept_until);
+CREATE INDEX outbox_idempotency_keys_request ON outbox_idempotency_keys (request_id) WHERE request_id IS NOT NULL;
 
-COMMENT ON TABLE  outbox_idempotency_keys          IS 'Idempotency keys of acts over the API, for 24 hours. The key is written before the act, its answer after it.';
-COMMENT ON COLUMN outbox_idempotency_keys.key      IS 'The header Idempotency-Key, 1 to 255 bytes.';
-COMMENT ON COLUMN outbox_idempotency_keys.asked    IS 'SHA-256 of what was asked under the key: something else is refused.';
-COMMENT ON COLUMN outbox_idempotency_keys.who      IS 'Who asked first.';
-COMMENT ON COLUMN outbox_idempotency_keys.begun_at IS 'When the act began. Keys older than 24 hours are removed by the next act with a key.';
-COMMENT ON COLUMN outbox_idempotency_keys.answer   IS 'The answer to the act, which each repeat gets. Null: the act is under way, or who did it died before the answer, or its request was erased since: outbox_acts tells whether it was done.';
+COMMENT ON TABLE  outbox_idempotency_keys            IS 'Idempotency keys of acts over the API, for 24 hours. The key is written before the act, its answer after it.';
+COMMENT ON COLUMN outbox_idempotency_keys.key        IS 'The header Idempotency-Key, 1 to 255 bytes.';
+COMMENT ON COLUMN outbox_idempotency_keys.asked      IS 'SHA-256 of what was asked under the key: something else is refused.';
+COMMENT ON COLUMN outbox_idempotency_keys.who        IS 'Who asked first.';
+COMMENT ON COLUMN outbox_idempotency_keys.request_id IS 'The request that the act is on; null for the gate, and for an act on many.';
+COMMENT ON COLUMN outbox_idempotency_keys.begun_at   IS 'When the act began.';
+COMMENT ON COLUMN outbox_idempotency_keys.kept_until IS 'Until when the key counts. Any replica removes it then.';
+COMMENT ON COLUMN outbox_idempotency_keys.answer     IS 'The answer to the act, which each repeat gets. Null: the act is under way, or who did it died before the answer, or its request was erased since: outbox_acts tells whether it was done.';
 
 -- +goose Down
 DROP TABLE outbox_idempotency_keys;

@@ -106,8 +106,8 @@ the clock of Postgres and the time that the stream gave the message.
 	                                                                                              another, after an hour without a sign
 	outbox_acts              package operator, with each act;     close, where Twilio refused;    nobody
 	                         Registry, when it sets the rate      erase, which blanks reasons
-	outbox_idempotency_keys  operator/once.go, before the act     operator/once.go, with the      the next act with any key, after 24 h;
-	                                                              answer; erase, which blanks it  an act that surely changed nothing
+	outbox_idempotency_keys  operator/once.go, before the act     operator/once.go, with the      prune, after 24 h; an act that surely
+	                                                              answer; erase, which blanks it  changed nothing
 	outbox_minutes           upkeep/count.go                      nobody                          upkeep/count.go, after a week, or to
 	                                                                                              count a minute anew
 	outbox_counted           its migration, the one row           upkeep/count.go                 nobody

@@ -85,6 +85,17 @@ func TestExpire(t *testing.T) {
 	checkOutbox(t, s.pool)
 }
 
+// TestPruneKeys: an idempotency key goes when it counts no longer, also where all else is kept for ever.
+func TestPruneKeys(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	pgtest.Exec(t, s.pool, `INSERT INTO outbox_idempotency_keys (key, asked, who, kept_until) SELECT n || '', sha256(''), 'ann', now() - n * interval '1 second' FROM generate_series(-1, 2 * $1::integer) AS n WHERE n <> 0`, upkeep.PruneBatch)
+	s.pruner(0).PruneAll(t.Context())
+	if got := pgtest.One[string](t, s.pool, `SELECT string_agg(key, ' ') FROM outbox_idempotency_keys`); got != "-1" {
+		t.Errorf("left: %s", got)
+	}
+}
+
 // TestPrune: what is settled, published and old goes, with its history and its
 // repeats; nothing else does.
 func TestPrune(t *testing.T) {

@@ -42,7 +42,8 @@ func (a *api) act(read func(c *call, f fields) action) func(*call) (any, error) 
 			answer, err := do(c)
 			return answer, a.acted(c, err)
 		}
-		asked := sha256.Sum256([]byte(c.Method + " " + c.URL.EscapedPath() + "\n" + c.Header.Get("If-Match") + "\n" + string(text)))
+		asked := operator.Asked{RequestID: c.id(),
+			Digest: sha256.Sum256([]byte(c.Method + " " + c.URL.EscapedPath() + "\n" + c.Header.Get("If-Match") + "\n" + string(text)))}
 		kept, err := c.desk.Once(c.Context(), key, asked, func() ([]byte, bool) {
 			answer, err := do(c)
 			var r *reply
@@ -52,7 +53,7 @@ func (a *api) act(read func(c *call, f fields) action) func(*call) (any, error) 
 			} else {
 				r = replyOf(answer, c.tag)
 			}
-			text, _ := json.Marshal(r) // of text, numbers and JSON, with <, > and & escaped, as Desk.Erase looks for an id in it
+			text, _ := json.Marshal(r) // of text, numbers and JSON
 			return text, err == nil || maybeDone(err)
 		})
 		switch {

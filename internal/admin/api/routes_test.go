@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/flex"
@@ -229,6 +231,24 @@ func TestEveryProblem(t *testing.T) {
 		},
 		"outcome-unknown": func() answer { return g.away(t).post(t, "/gate/hold", why) },
 		"database":        func() answer { return g.away(t).get(t, "/gate") },
+		"busy": func() (busy answer) { // while another act on many asks for its connection
+			many := object{"act": "cancel", "filter": object{"source": "nobody"}}
+			token := g.post(t, "/acts:preview", many).body["token"]
+			many["why"], many["token"] = "x", token
+			var other *rig
+			asking := false
+			other = g.otherwise(t, func(config *pgxpool.Config) {
+				config.PrepareConn = func(context.Context, *pgx.Conn) (bool, error) {
+					if !asking {
+						asking = true
+						busy = other.post(t, "/acts", many)
+					}
+					return true, nil
+				}
+			})
+			other.post(t, "/acts", many).is(t, http.StatusOK, "")
+			return busy
+		},
 		"too-slow": func() answer {
 			slow := newRig(t)
 			slow.post(t, "/gate/hold", why)

@@ -2,7 +2,6 @@ package operator
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -40,7 +39,7 @@ const erased = "erased"
 
 // Erase blanks what may be personal of a request that has settled, and whose answers are published: request, answer of
 // Flex, bytes, headers, faults, warnings, reasons of failures, trace contexts, also of the messages that asked again or
-// conflicted, what Twilio said of its set-up, the reasons that people gave for acts, and the answers of the API to acts that name it. Its id, source, sids,
+// conflicted, what Twilio said of its set-up, the reasons that people gave for acts, and the answers of the API to acts on it. Its id, source, sids,
 // states, numbers and times stay, and so do who acted and when, and why it was erased.
 //
 // An erased request is never sent again. A message that asks again under its id cannot be compared with it: it is a
@@ -111,7 +110,7 @@ func (desk *Desk) erase(ctx context.Context, a Act, requestID string) (e Erasure
 		b.Queue(`UPDATE outbox_repeats SET traceparent = NULL, tracestate = NULL WHERE outbox_id = $1 AND traceparent IS NOT NULL`, id)
 		b.Queue(`UPDATE outbox_malformed SET headers = '{}', raw = '', error = $2, traceparent = NULL, tracestate = NULL WHERE request_id = $1`, requestID, erased)
 		b.Queue(`UPDATE outbox_acts SET why = $2 WHERE request_id = $1 AND act <> 'erase'`, requestID, erased)
-		b.Queue(`UPDATE outbox_idempotency_keys SET answer = NULL WHERE position($1::bytea IN answer) > 0 OR position('"act":"close"'::bytea IN answer) > 0`, inJSON(requestID)) // a close says whom Flex shows, and names no request
+		b.Queue(`UPDATE outbox_idempotency_keys SET answer = NULL WHERE request_id = $1`, requestID)
 		b.Queue(`INSERT INTO outbox_acts (who, why, act, request_id, was, attempt) VALUES ($1, $2, 'erase', $3, $4, $5)`,
 			desk.caller.Name, a.Why, requestID, state, a.attempt())
 		if err := tx.SendBatch(ctx, &b).Close(); err != nil {
@@ -125,15 +124,6 @@ func (desk *Desk) erase(ctx context.Context, a Act, requestID string) (e Erasure
 		return err
 	})
 	return e, err
-}
-
-// inJSON is a text as an answer of the API has it, within its quotes.
-func inJSON(text string) []byte {
-	out, err := json.Marshal(text)
-	if err != nil { // cannot be: a text
-		return []byte(text)
-	}
-	return out[1 : len(out)-1]
 }
 
 // Unreached says where what was erased may still stand, a sentence each: what the tables cannot blank.

@@ -23,18 +23,24 @@ var (
 	ErrInterrupted = errors.New("outbox: the act under this key was interrupted, and may have been done")
 )
 
-const (
-	// keysKept is how long a key is remembered.
-	keysKept = `interval '24 hours'`
-	// underWay is how long an act may take until it counts as interrupted. It is longer than all that an act waits for.
-	underWay = time.Minute
-)
+// underWay is how long an act may take until it counts as interrupted. It is longer than all that an act waits for.
+const underWay = time.Minute
+
+// Asked is what is asked under an idempotency key.
+type Asked struct {
+	// Digest is of all that makes it another act when it differs: method, path, preconditions, body. The caller is not in it.
+	// A bearer's name has an address in it, and a program that is started anew, or is behind another address, has to get the
+	// answer to what it began, not to do it twice or be refused. Whoever may act may see every answer.
+	Digest [sha256.Size]byte
+	// RequestID is the request that the act is on, whose Erase blanks the answer; "": the gate, or many.
+	RequestID string
+}
 
 // Once does an act at most once for each key, on all replicas and whatever dies in between: the key is committed
 // before the act begins, and the answer after it. A later call with the same key and the same asked gets the first
 // answer, until 24 hours have passed, and act is not called. act returns its answer, and whether something may have
 // been changed: if not, the key is free again.
-func (desk *Desk) Once(ctx context.Context, key string, asked [sha256.Size]byte, act func() (answer []byte, changed bool)) ([]byte, error) {
+func (desk *Desk) Once(ctx context.Context, key string, asked Asked, act func() (answer []byte, changed bool)) ([]byte, error) {
 	if err := desk.MayAct(); err != nil {
 		return nil, err
 	}
@@ -50,21 +56,22 @@ func (desk *Desk) Once(ctx context.Context, key string, asked [sha256.Size]byte,
 }
 
 // takeKey takes a key for an act, or returns the answer of the act that has taken it before.
-func (desk *Desk) takeKey(ctx context.Context, key string, asked [sha256.Size]byte) (answer []byte, err error) {
+func (desk *Desk) takeKey(ctx context.Context, key string, asked Asked) (answer []byte, err error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	if _, err = desk.pool.Exec(ctx, `DELETE FROM outbox_idempotency_keys WHERE begun_at < clock_timestamp() - `+keysKept); err != nil {
+	// Upkeep removes what no longer counts; it may not have come to this one yet.
+	if _, err = desk.pool.Exec(ctx, `DELETE FROM outbox_idempotency_keys WHERE key = $1 AND kept_until < clock_timestamp()`, key); err != nil {
 		return nil, database.Wrap("idempotency key", err)
 	}
-	tag, err := desk.pool.Exec(ctx, `INSERT INTO outbox_idempotency_keys (key, asked, who) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING`,
-		key, asked[:], desk.caller.Name)
+	tag, err := desk.pool.Exec(ctx, `INSERT INTO outbox_idempotency_keys (key, asked, who, request_id) VALUES ($1, $2, $3, nullif($4, '')) ON CONFLICT (key) DO NOTHING`,
+		key, asked.Digest[:], desk.caller.Name, asked.RequestID)
 	if err != nil || tag.RowsAffected() == 1 {
 		return nil, database.Wrap("idempotency key", err)
 	}
 	var same bool
 	var began time.Time
 	var age time.Duration
-	err = desk.pool.QueryRow(ctx, `SELECT answer, asked = $2, begun_at, clock_timestamp() - begun_at FROM outbox_idempotency_keys WHERE key = $1`, key, asked[:]).
+	err = desk.pool.QueryRow(ctx, `SELECT answer, asked = $2, begun_at, clock_timestamp() - begun_at FROM outbox_idempotency_keys WHERE key = $1`, key, asked.Digest[:]).
 		Scan(&answer, &same, &began, &age)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows): // its act has changed nothing, and has given the key back this moment

@@ -11,10 +11,10 @@ import (
 	"flexworker/internal/testing/pgtest"
 )
 
-var asked, askedElse = sha256.Sum256([]byte("retry r-1")), sha256.Sum256([]byte("cancel r-1"))
+var asked, askedElse = operator.Asked{Digest: sha256.Sum256([]byte("retry r-1"))}, operator.Asked{Digest: sha256.Sum256([]byte("cancel r-1"))}
 
 // once calls Once with an act that answers text, and says whether it was called.
-func (s *rig) once(t testing.TB, key string, of [sha256.Size]byte, text string, changed bool) (answer string, acted bool, err error) {
+func (s *rig) once(t testing.TB, key string, of operator.Asked, text string, changed bool) (answer string, acted bool, err error) {
 	t.Helper()
 	got, err := s.desk.Once(t.Context(), key, of, func() ([]byte, bool) {
 		acted = true
@@ -50,7 +50,7 @@ func TestOnce(t *testing.T) {
 	if answer, acted, err := s.once(t, "free", askedElse, "done", true); answer != "done" || !acted || err != nil {
 		t.Error("a key whose act changed nothing", answer, acted, err)
 	}
-	pgtest.Exec(t, s.pool, `UPDATE outbox_idempotency_keys SET begun_at = begun_at - interval '24 hours' WHERE key = 'k'`)
+	pgtest.Exec(t, s.pool, `UPDATE outbox_idempotency_keys SET kept_until = kept_until - interval '24 hours' WHERE key = 'k'`)
 	if answer, acted, err := s.once(t, "k", asked, "a day later", true); answer != "a day later" || !acted || err != nil {
 		t.Error(answer, acted, err)
 	}

@@ -25,7 +25,7 @@ const (
 // Prune removes what is old until ctx ends, one replica of the fleet at a time. After each full batch Prune rests for as
 // long as the batch took, so that claims get their half.
 func (u *Upkeep) Prune(ctx context.Context) {
-	for u.Retention > 0 && ctx.Err() == nil {
+	for ctx.Err() == nil {
 		if gone := u.PruneAll(ctx); gone > 0 {
 			u.Log.Info("pruned", "requests", gone)
 		}
@@ -33,8 +33,16 @@ func (u *Upkeep) Prune(ctx context.Context) {
 	}
 }
 
-// PruneAll removes all that is old now, and says how many requests went.
+// PruneAll removes all that is old now, and says how many requests went. Idempotency keys say themselves when they are old;
+// all else stays where Retention is 0.
 func (u *Upkeep) PruneAll(ctx context.Context) (gone int) {
+	u.batches(ctx, func(ctx context.Context) (int, bool, error) {
+		n, err := u.pruneKeys(ctx)
+		return n, n == PruneBatch, err
+	})
+	if u.Retention == 0 {
+		return 0
+	}
 	var from Cursor
 	gone = u.batches(ctx, func(ctx context.Context) (int, bool, error) {
 		n, more, err := u.PruneFrom(ctx, &from)
@@ -141,6 +149,15 @@ func (u *Upkeep) PruneMalformed(ctx context.Context) (int, error) {
 			DELETE FROM outbox_malformed WHERE id = ANY (ARRAY(
 				SELECT id FROM outbox_malformed WHERE published_at < now() - $1::interval AND stream_time < now() - $1::interval
 				 ORDER BY published_at LIMIT $2 FOR UPDATE SKIP LOCKED))`, u.Retention, PruneBatch)
+	})
+}
+
+// pruneKeys removes a batch of the idempotency keys that count no longer.
+func (u *Upkeep) pruneKeys(ctx context.Context) (int, error) {
+	return u.pruning(ctx, func(ctx context.Context, tx pgx.Tx) (pgconn.CommandTag, error) {
+		return tx.Exec(ctx, `/* prune keys */
+			DELETE FROM outbox_idempotency_keys WHERE key = ANY (ARRAY(
+				SELECT key FROM outbox_idempotency_keys WHERE kept_until < now() ORDER BY kept_until LIMIT $1 FOR UPDATE SKIP LOCKED))`, PruneBatch)
 	})
 }
 
