@@ -177,6 +177,6 @@ func (w *world) report(ctx context.Context) error {
 		w.board.say("%s", strings.TrimRight(explained, "\n"))
 	}
 	path := filepath.Join(w.folder, "offences.txt")
-	err := os.WriteFile(path, []byte(text.String()), 0o600) //nolint:gosec // in our own temporary folder
+	err := os.WriteFile(path, []byte(text.String()), 0o600)
 	return errors.Join(fmt.Errorf("%d offences; all are in %s", len(all)+more, path), err)
 }

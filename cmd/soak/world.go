@@ -202,7 +202,7 @@ func (w *world) operator(ctx context.Context, args ...string) (out, said string,
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, w.program, args...) //nolint:gosec // the worker beside this program
+	cmd := exec.CommandContext(ctx, w.program, args...)
 	cmd.Env = environment(w.postgres.DSN("postgres"), w.queue.addr(), w.flex.Addr(), "127.0.0.1:0")
 	text, err := cmd.Output()
 	var exit *exec.ExitError
@@ -243,9 +243,9 @@ func (w *world) stop(clean bool) {
 		_ = w.postgres.Stop() // its folder is temporary
 	}
 	if clean {
-		_ = os.RemoveAll(w.folder) //nolint:gosec // our own temporary folder
+		_ = os.RemoveAll(w.folder)
 	} else if w.folder != "" {
-		_ = os.RemoveAll(filepath.Join(w.folder, "nats")) //nolint:gosec // the same
+		_ = os.RemoveAll(filepath.Join(w.folder, "nats"))
 		w.board.say("the logs stay in %s", w.folder)
 	}
 }
