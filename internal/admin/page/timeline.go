@@ -66,6 +66,9 @@ func setupOf(s *operator.Setup) (e event, ok bool) {
 		return e, false
 	}
 	e = event{At: *s.DecidedAt, Kind: "lookup", What: "Set-up: " + strings.ReplaceAll(*s.Word, "_", " "), Facts: fmt.Sprintf("%d looks", s.Checks)}
+	if s.Checks == 1 {
+		e.Facts = "one look"
+	}
 	for _, more := range []*string{s.Why, s.ErrorMessage} {
 		if more != nil && *more != "" && !strings.Contains(e.More, *more) {
 			e.More = strings.TrimPrefix(e.More+"; "+*more, "; ")

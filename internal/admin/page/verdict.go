@@ -66,7 +66,10 @@ func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog, waiting stri
 			d.Tone, d.Headline = "warn", d.Headline+", but "+waiting+" "+things+" attention"
 		}
 	}
-	d.Reason, d.By, d.Tag = g.Reason, g.ChangedBy, operator.GateTag(g)
+	d.Reason, d.Tag = g.Reason, operator.GateTag(g)
+	if g.ChangedBy != "migration" { // nobody has touched it yet
+		d.By = g.ChangedBy
+	}
 	d.blame(f)
 	return d
 }
