@@ -36,7 +36,6 @@ func TestScreens(t *testing.T) {
 				{"login", "login"}, {"now", ""}, {"decide", "decide"}, {"requests", "requests"}, {"request", "request?id=crm-4203-reminder"}, {"uncertain", "request?id=crm-4251-order"},
 				{"acts", "acts"}, {"malformed", "malformed"}, {"message", "malformed?id=1"}, {"fleet", "fleet"}, {"nothing", "nothing"},
 			} {
-				r.replicas(t)
 				b.visit(at.address)
 				if *screenshots != "" && (s == desktop || at.name == "now" || at.name == "decide") && at.name != "nothing" {
 					b.screenshot(filepath.Join(*screenshots, at.name+name+".png"))

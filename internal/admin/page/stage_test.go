@@ -1,13 +1,16 @@
 package page_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/pgtest"
@@ -131,7 +134,8 @@ func (r *rig) stage(t testing.TB) {
 	r.replicas(t)
 }
 
-// replicas are three workers that are alive, one of which has lost its credentials.
+// replicas are three workers that are alive, one of which has lost its credentials. They renew their rows, as workers do, however long
+// the test takes.
 func (r *rig) replicas(t testing.TB) {
 	t.Helper()
 	pgtest.Exec(t, r.pool, `
@@ -141,4 +145,22 @@ func (r *rig) replicas(t testing.TB) {
 		       'AC00000000000000000000000000000001', 'interaction_request', '60 seconds', '15 seconds', 10, 'hold', '720 hours' FROM generate_series(1, 3) AS n
 		ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at`)
 	pgtest.Exec(t, r.pool, `UPDATE outbox_gate SET rate = 10`)
+	ctx, end := context.WithCancel(t.Context())
+	var renewing sync.WaitGroup
+	renewing.Go(func() {
+		tick := time.NewTicker(gate.RenewEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				_, _ = r.pool.Exec(ctx, `UPDATE outbox_replicas SET seen_at = clock_timestamp() + interval '9 seconds'`) // the next tick does it again
+			}
+		}
+	})
+	t.Cleanup(func() {
+		end()
+		renewing.Wait()
+	})
 }
