@@ -46,8 +46,9 @@ func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog, waiting stri
 	var d verdict
 	switch g.State {
 	case gate.Held:
-		d = verdict{Tone: "bad", Headline: "Nothing is sent: the fleet is held", Gate: "held by a person", Since: g.HeldSince, Shut: true, Held: true,
-			Sentences: []string{"Messages are taken and stored, and lookups go on."}, Do: causes[gate.WordHeld].Do, Opens: "No. Somebody has to release it",
+		d = verdict{Tone: "bad", Headline: "Nothing is sent: the fleet is held", Gate: "held by a person", Shut: true, Held: true,
+			Sentences: append([]string{fmt.Sprintf("Held by %s since %s: %s. Messages are taken and stored, and lookups go on.", g.ChangedBy, request.ShowTime(g.HeldSince), g.Reason)}, waitsNow(backlog)...),
+			Do:        causes[gate.WordHeld].Do, Opens: "No. Somebody has to release it",
 			ReleaseMeans: "All replicas send again at once" + waited(f, backlog) + ". What Flex had answered with 429 waits no longer."}
 	case gate.Paused:
 		d = verdict{Tone: "warn", Headline: "Nothing is sent for the moment: Flex asked for a pause", Gate: "paused by Flex", Since: g.ChangedAt, Shut: true,
@@ -66,11 +67,14 @@ func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog, waiting stri
 			d.Tone, d.Headline = "warn", d.Headline+", but "+waiting+" "+things+" attention"
 		}
 	}
-	d.Reason, d.Tag = g.Reason, operator.GateTag(g)
+	d.Tag = operator.GateTag(g)
+	if !d.Held { // the first sentence says why and since when
+		d.Reason = g.Reason
+	}
 	if g.ChangedBy != "migration" { // nobody has touched it yet
 		d.By = g.ChangedBy
 	}
-	d.blame(f)
+	d.blame(f, backlog)
 	return d
 }
 
@@ -106,36 +110,86 @@ func queued(f gate.Fleet, backlog []operator.Backlog) []string {
 	return []string{fmt.Sprintf("%s wait: at the fleet's rate of %v a second that takes %s.", requestsSaid(waits), f.Rate, span(takes))}
 }
 
+// stopped are replicas that cannot work for one reason.
+type stopped struct {
+	word   gate.Word
+	reason string
+	since  time.Time // the earliest
+	names  []string
+}
+
 // blame adds the replicas that cannot work, why, and what to do about it.
-func (d *verdict) blame(f gate.Fleet) {
-	var stopped []gate.Replica
-	alive := 0
+func (d *verdict) blame(f gate.Fleet, backlog []operator.Backlog) {
+	var all []stopped
+	n, alive := 0, 0
 	for _, r := range f.Replicas {
 		if r.Alive {
 			alive++
 		}
-		if r.Alive && (!r.State.Ready() || r.State == gate.WordFailing) {
-			stopped = append(stopped, r)
+		if !r.Alive || r.State.Ready() && r.State != gate.WordFailing {
+			continue
 		}
-	}
-	switch {
-	case d.Shut || len(stopped) == 0 && alive > 0:
-	case alive == 0:
-		d.Tone, d.Headline, d.Sentences = "bad", "Nothing moves: no replica runs", nil
-	case len(stopped) == alive:
-		d.Tone, d.Headline, d.Sentences = "bad", "Nothing moves: no replica can work", nil
-	default:
-		d.Tone, d.Headline = "warn", fmt.Sprintf("Requests move, but %d of %d replicas cannot work", len(stopped), alive)
-	}
-	for _, r := range stopped {
-		c := causes[r.State]
+		n++
 		reason := ""
 		if r.Reason != nil && *r.Reason != "" {
 			reason = " (" + *r.Reason + ")"
 		}
-		d.Sentences = append(d.Sentences, fmt.Sprintf("%s is %s since %s%s. %s %s", r.Name, r.State, request.ShowTime(r.Since), reason, c.Means, c.Then))
-		if c.Do != "" && !strings.Contains(d.Do, c.Do) {
-			d.Do = strings.TrimSpace(d.Do + " " + c.Do)
+		i := slices.IndexFunc(all, func(s stopped) bool { return s.word == r.State && s.reason == reason })
+		if i < 0 {
+			all = append(all, stopped{r.State, reason, r.Since, []string{r.Name}})
+			continue
+		}
+		all[i].names = append(all[i].names, r.Name)
+		if r.Since.Before(all[i].since) {
+			all[i].since = r.Since
 		}
 	}
+	switch {
+	case d.Shut || n == 0 && alive > 0:
+	case alive == 0:
+		d.Tone, d.Headline, d.Sentences, d.Do = "bad", "Nothing moves: no replica runs", waitsNow(backlog), "Start the workers. Messages wait in the stream meanwhile."
+	case n == alive:
+		d.Tone, d.Headline, d.Sentences = "bad", "Nothing moves: no replica can work", waitsNow(backlog)
+		if !slices.ContainsFunc(all, func(s stopped) bool { return s.word != all[0].word }) {
+			d.Headline = "Nothing moves: " + causes[all[0].word].All
+		}
+	default:
+		d.Tone, d.Headline = "warn", fmt.Sprintf("Requests move, but %d of %d replicas cannot work", n, alive)
+	}
+	for _, s := range all {
+		d.Sentences = append(d.Sentences, s.said(n < alive))
+		if do := causes[s.word].Do; do != "" && !strings.Contains(d.Do, do) {
+			d.Do = strings.TrimSpace(d.Do + " " + do)
+		}
+	}
+}
+
+// said says who cannot work since when, why, and what happens by itself. others: there are replicas that can.
+func (s stopped) said(others bool) string {
+	c := causes[s.word]
+	who := s.names[0] + " is"
+	switch n := len(s.names); {
+	case n > 3:
+		who = fmt.Sprintf("%s, %s and %d more are", s.names[0], s.names[1], n-2)
+	case n > 1:
+		who = strings.Join(s.names[:n-1], ", ") + " and " + s.names[n-1] + " are"
+	}
+	said := fmt.Sprintf("%s %s since %s%s. %s %s", who, s.word, request.ShowTime(s.since), s.reason, c.Means, c.Then)
+	if others && (s.word == gate.WordUnauthorized || s.word == gate.WordUnreachable) {
+		said += " The others take the messages meanwhile."
+	}
+	return said
+}
+
+// waitsNow says how many requests wait to be sent, and how long the oldest has; none: nothing does, or it was not counted.
+func waitsNow(backlog []operator.Backlog) []string {
+	for _, b := range backlog {
+		if b.State == string(request.Pending) && b.Requests == 1 {
+			return []string{"1 request waits, for " + span(b.Oldest) + "."}
+		}
+		if b.State == string(request.Pending) && b.Requests > 0 {
+			return []string{fmt.Sprintf("%s wait, the oldest for %s.", requestsSaid(b.Requests), span(b.Oldest))}
+		}
+	}
+	return nil
 }

@@ -24,21 +24,27 @@ type cause struct {
 	Means string
 	Then  string // what happens by itself
 	Do    string // "": nothing
+	All   string // what is said first where all replicas fare so; "": they still send
 }
 
 var causes = map[gate.Word]cause{
-	gate.WordOK:       {"good", "It takes messages and sends requests.", "", ""},
-	gate.WordLimited:  {"good", "The fleet's rate is used up for the moment.", "Requests go on at that rate.", "Where the backlog grows, raise the rate: worker rate N --why ..."},
-	gate.WordFailing:  {"bad", "It makes calls, and none has succeeded for a minute, or TaskRouter cannot be asked.", "Calls go on.", "See what fails below, and status.twilio.com. Where Flex does not answer in time, set a longer FLEX_TIMEOUT for all workers."},
-	gate.WordPaused:   {"warn", "Flex answered 429 with Retry-After: the whole fleet waits.", "Requests go on after that time.", ""},
-	gate.WordHeld:     {"bad", "A person holds the fleet.", "It does not open by itself.", "Ask who held it whether the reason is still true. Then release it."},
-	gate.WordDatabase: {"bad", "Postgres does not answer, can only read, lacks the schema, or does not do what it is asked to write.", "No message is taken: messages wait in the stream. What is known is kept in memory, and recorded when Postgres is back.", "Bring Postgres back. Where a session holds a lock, it is named below: ask its owner, or end it."},
-	gate.WordNATS:     {"bad", "NATS does not answer, refuses a subject, or a stream is missing.", "What is stored is sent; results wait in the table.", "Bring NATS or the stream back. The reason names it."},
-	gate.WordDraining: {"warn", "It was told to stop.", "Its attempts in flight finish.", ""},
-	gate.WordUnauthorized: {"bad", "Flex refuses its credentials or its account.", "It stops alone, no request loses an attempt, and it asks every two seconds whether it can go on.",
-		"Put the secret right: the file that TWILIO_AUTH_TOKEN_FILE or TWILIO_API_SECRET_FILE names is read again without a restart."},
-	gate.WordUnreachable: {"bad", "It has no way to Flex.", "It stops alone, and asks every two seconds whether it can go on. The other replicas take its messages.",
-		"See status.twilio.com, and FLEX_URL, proxy and network of that replica."},
+	gate.WordOK:      {Tone: "good", Means: "It takes messages and sends requests."},
+	gate.WordLimited: {Tone: "good", Means: "The fleet's rate is used up for the moment.", Then: "Requests go on at that rate.", Do: "Where the backlog grows, raise the rate: worker rate N --why ..."},
+	gate.WordFailing: {Tone: "bad", Means: "Calls are made, and none has succeeded for a minute, or TaskRouter cannot be asked.", Then: "Calls go on.",
+		Do: "See what fails below, and status.twilio.com. Where Flex does not answer in time, set a longer FLEX_TIMEOUT for all workers.", All: "no call to Flex succeeds"},
+	gate.WordPaused: {Tone: "warn", Means: "Flex answered 429 with Retry-After: the whole fleet waits.", Then: "Requests go on after that time."},
+	gate.WordHeld:   {Tone: "bad", Means: "A person holds the fleet.", Then: "It does not open by itself.", Do: "Ask who held it whether the reason is still true. Then release it."},
+	gate.WordDatabase: {Tone: "bad", Means: "Postgres does not answer, can only read, lacks the schema, or does not do what it is asked to write.",
+		Then: "No message is taken: messages wait in the stream. What is known is kept in memory, and recorded when Postgres is back.",
+		Do:   "Bring Postgres back. Where a session holds a lock, it is named below: ask its owner, or end it.", All: "Postgres does not answer, or cannot be written to"},
+	gate.WordNATS: {Tone: "bad", Means: "NATS does not answer, refuses a subject, or a stream is missing.", Then: "What is stored is sent; results wait in the table.",
+		Do: "Bring NATS or the stream back. The reason names it.", All: "NATS does not answer, or a stream is missing"},
+	gate.WordDraining: {Tone: "warn", Means: "Told to stop.", Then: "The attempts in flight finish.", All: "all replicas are stopping"},
+	gate.WordUnauthorized: {Tone: "bad", Means: "Flex refuses the credentials or the account.",
+		Then: "No request loses an attempt. Flex is asked every two seconds, and sending goes on by itself once it accepts them.",
+		Do:   "Put the secret right: the file that TWILIO_AUTH_TOKEN_FILE or TWILIO_API_SECRET_FILE names is read again without a restart.", All: "Flex refuses the credentials of all replicas"},
+	gate.WordUnreachable: {Tone: "bad", Means: "There is no way to Flex.", Then: "No request loses an attempt. Flex is asked every two seconds, and sending goes on by itself once it answers.",
+		Do: "See status.twilio.com, then FLEX_URL, proxy and network of what is named here.", All: "no replica reaches Flex"},
 }
 
 // gateWord is the gate in a word, as it stands on every screen.

@@ -36,7 +36,7 @@ func TestJudge(t *testing.T) {
 		return f
 	}
 	waits := func(n int64) []operator.Backlog {
-		return []operator.Backlog{{State: "pending", Requests: n}, {State: "sending", Requests: 3}}
+		return []operator.Backlog{{State: "pending", Requests: n, Oldest: 49 * time.Second}, {State: "sending", Requests: 3}}
 	}
 	gone := fleet(gate.WordOK, gate.WordUnreachable)
 	gone.Replicas[1].Alive = false
@@ -56,18 +56,25 @@ func TestJudge(t *testing.T) {
 		{"more than the rate lets through", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(6000), "", "good", []string{"Requests move", "6,000 requests wait: at the fleet's rate of 10 a second that takes 10 min"}},
 		{"not counted yet", gate.Status{State: gate.Open}, fleet(gate.WordOK), nil, "", "good", []string{"Requests move"}},
 		{"one thing", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(5), "1", "warn", []string{"Requests move, but 1 thing needs attention"}},
-		{"held", held, fleet(gate.WordHeld), waits(5), "", "bad", []string{"Nothing is sent: the fleet is held", "All replicas send again at once: 5 requests that waited, at the fleet's rate of 10 a second.", "an incident", "grace", "No. Somebody has to release it", "2026-11-22 11:00:00"}},
+		{"held", held, fleet(gate.WordHeld), waits(5), "", "bad", []string{"Nothing is sent: the fleet is held", "All replicas send again at once: 5 requests that waited, at the fleet's rate of 10 a second.", "Held by grace since", ": an incident.", "5 requests wait, the oldest for 49 s.", "No. Somebody has to release it", "2026-11-22 11:00:00"}},
 		{"held, and a replica has lost its credentials", held, fleet(gate.WordUnauthorized), waits(5), "", "bad", []string{"the fleet is held", "w1 is unauthorized"}},
 		{"paused", gate.Status{State: gate.Paused, PausedFor: 90 * time.Second}, fleet(gate.WordPaused), waits(5), "", "warn", []string{"Flex asked for a pause", "Yes, at 2026-11-22 12:01:30"}},
 		{"one without credentials", gate.Status{State: gate.Open}, fleet(gate.WordOK, gate.WordUnauthorized), waits(5), "", "warn",
 			[]string{"Requests move, but 1 of 2 replicas cannot work", "w2 is unauthorized since 2026-11-22 11:59:00.000 UTC (" + reason + ")", "Put the secret right"}},
-		{"none has a way", gate.Status{State: gate.Open}, fleet(gate.WordUnreachable, gate.WordUnreachable), waits(5), "", "bad", []string{"Nothing moves: no replica can work", "See status.twilio.com"}},
+		{"none has a way", gate.Status{State: gate.Open}, fleet(gate.WordUnreachable, gate.WordUnreachable), waits(5), "", "bad", []string{"Nothing moves: no replica reaches Flex", "5 requests wait, the oldest for 49 s.", "w1 and w2 are unreachable since", "See status.twilio.com"}},
+		{"none has credentials", gate.Status{State: gate.Open}, fleet(gate.WordUnauthorized, gate.WordUnauthorized, gate.WordUnauthorized, gate.WordUnauthorized, gate.WordUnauthorized), waits(1), "", "bad",
+			[]string{"Nothing moves: Flex refuses the credentials of all replicas", "1 request waits, for 49 s.", "w1, w2 and 3 more are unauthorized since", "(" + reason + ")"}},
+		{"each for a reason of its own", gate.Status{State: gate.Open}, fleet(gate.WordUnauthorized, gate.WordUnreachable), waits(5), "", "bad",
+			[]string{"Nothing moves: no replica can work", "w1 is unauthorized", "w2 is unreachable", "Put the secret right", "See status.twilio.com"}},
 		{"none succeeds", gate.Status{State: gate.Open}, fleet(gate.WordFailing), waits(5), "", "bad", []string{"Nothing moves", "none has succeeded for a minute"}},
 		{"one is gone", gate.Status{State: gate.Open}, gone, waits(5), "", "good", []string{"Requests move"}},
 		{"no replica lives", gate.Status{State: gate.Open}, gate.Fleet{Now: noon}, waits(5), "", "bad", []string{"Nothing moves: no replica runs"}},
 	} {
 		d := judge(tt.gate, tt.fleet, tt.backlog, tt.waiting)
 		text := fmt.Sprintf("%+v", d)
+		if d.Tone == "bad" && strings.Contains(text, "The others take the messages") {
+			t.Errorf("%s: there are no others:\n%s", tt.name, text)
+		}
 		if d.Tone != tt.tone {
 			t.Errorf("%s: the tone is %s, want %s", tt.name, d.Tone, tt.tone)
 		}
@@ -85,6 +92,9 @@ func TestWordsAreThere(t *testing.T) {
 	for _, w := range gate.Words {
 		if causes[w].Means == "" || !slices.Contains([]string{"good", "warn", "bad"}, causes[w].Tone) {
 			t.Errorf("%s: %+v", w, causes[w])
+		}
+		if stops := !w.Ready() || w == gate.WordFailing; stops != (causes[w].All != "") {
+			t.Errorf("%s of all replicas: %q", w, causes[w].All)
 		}
 	}
 	css, err := os.ReadFile("static/style.css")
