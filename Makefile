@@ -9,6 +9,9 @@ REQUESTS ?= 0
 HISTORIES ?= 2000000
 OUTAGE ?= 1m
 PARTITION ?= 40s
+FAULTS ?= ClocksOfReplicas|ClockOfPostgres|TwentyReplicas|TwoVersions|BehindPgbouncer|OutOfMemory
+# The version before this one: the last tag; before the first release the commit that last changed the schema.
+PREVIOUS ?= $(shell git describe --tags --abbrev=0 2>/dev/null || git log -1 --format=%h -- migrations)
 
 # Without VCS stamps: VERSION says it, and stamping fails where the clone belongs to another user.
 GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION) \
@@ -16,7 +19,7 @@ GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.ve
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint vuln fuzz alerts chart manifests net sim soak outages partitions blackhole bench screenshots clean postgres chromium node
+.PHONY: help build demo test lint vuln fuzz alerts chart manifests net sim soak outages partitions blackhole faults bench screenshots clean postgres chromium node
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -76,6 +79,10 @@ partitions: postgres ## one of two replicas loses the way to NATS, Postgres or F
 
 blackhole: postgres ## the way to Twilio lost for 65 s under a call, with default settings: one interaction (root; two minutes)
 	cd cmd/worker && go test $(TESTFLAGS) -run '^TestBlackHole$$' -count=1 -timeout=20m -v -blackhole
+
+faults: postgres ## what takes long or needs more than Go: clocks, 20 replicas, two versions (PREVIOUS=tag), pgbouncer, no memory (Linux, root; five minutes)
+	scripts/faults.sh
+	cd cmd/worker && go test $(TESTFLAGS) -tags faults -run '^Test($(FAULTS))$$' -count=1 -timeout=60m -v -previous=$(PREVIOUS)
 
 screenshots: postgres chromium ## a picture of each screen of the page, into docs/screens
 	go test $(TESTFLAGS) ./internal/admin/page -run '^TestScreens$$' -count=1 -screenshots=$(CURDIR)/docs/screens

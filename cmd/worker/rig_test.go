@@ -98,8 +98,16 @@ func rigAt(t *testing.T, dsn string, at *natstest.Server, replicas int) *rig {
 	if _, err := migrations.Up(t.Context(), dsn); err != nil {
 		t.Fatal(err)
 	}
+	r.join(replicas)
+	return r
+}
+
+// join connects the test to Postgres and NATS, and makes the streams.
+func (r *rig) join(replicas int) {
+	t := r.t
+	t.Helper()
 	var err error
-	if r.pool, err = pgxpool.New(t.Context(), dsn); err != nil {
+	if r.pool, err = pgxpool.New(t.Context(), r.dsn); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.pool.Close)
@@ -111,7 +119,6 @@ func rigAt(t *testing.T, dsn string, at *natstest.Server, replicas int) *rig {
 			t.Fatal(err)
 		}
 	}
-	return r
 }
 
 // redeliversSoon makes the consumer with the shortest AckWait that the worker starts with, where its own is a minute: what

@@ -31,6 +31,8 @@ type Options struct {
 	Settings map[string]string
 	// StandbyOf is the server whose data this one copies and follows, as a hot standby. Nil: it is a server by itself.
 	StandbyOf *Server
+	// Env is added to the environment of the server's processes, such as LD_PRELOAD.
+	Env []string
 	// Log gets what Postgres writes. Nil: nobody, but an error of Start or Restart quotes its end.
 	Log io.Writer
 
@@ -170,6 +172,9 @@ func (s *Server) Restart(ctx context.Context) error {
 	}
 	c := exec.Command(filepath.Join(s.bin, "postgres"), args...)
 	c.Dir, c.SysProcAttr, c.WaitDelay = s.data(), s.identity, 10*time.Second
+	if len(s.options.Env) > 0 {
+		c.Env = append(os.Environ(), s.options.Env...)
+	}
 	c.Stdout, c.Stderr = s.log, s.log // not a file: so Wait waits until every process of the server has let go of it
 	if err := c.Start(); err != nil {
 		return err
