@@ -237,6 +237,9 @@ func (c Config) faults() []error {
 		want(problem == "", "%s", problem)
 	}
 	want(c.AdminToken.Value() == "" || c.AdminToken.Value() != c.AdminReadToken.Value(), "ADMIN_READ_TOKEN must not be ADMIN_TOKEN: who may look could act")
+	for _, token := range []struct{ name, value string }{{"ADMIN_TOKEN", c.AdminToken.Value()}, {"ADMIN_READ_TOKEN", c.AdminReadToken.Value()}} {
+		want(token.value == "" || len(token.value) >= tokenLeast, "%s has fewer than %d characters and may be guessed: `openssl rand -hex 24` makes a good one", token.name, tokenLeast)
+	}
 	want(c.AdminToken.Value() != "" || c.AdminReadToken.Value() == "", "ADMIN_READ_TOKEN is set without ADMIN_TOKEN: page and API are off without that one")
 	fits("TRUSTED_PROXIES", c.TrustedProxies)
 	fits("LOG_LEVEL", c.LogLevel)
@@ -245,7 +248,7 @@ func (c Config) faults() []error {
 	return faults
 }
 
-// tokenLeast is how many characters a token of ADMIN_TOKEN should have.
+// tokenLeast is how many characters ADMIN_TOKEN has to have: its length alone keeps anybody from guessing it.
 const tokenLeast = 20
 
 // warnings are what is allowed and has to be said loudly at the start.
@@ -258,14 +261,6 @@ func (c Config) warnings() []string {
 	for _, s := range [][2]string{{"FLEX_URL", c.FlexURL}, {"TASKROUTER_URL", c.TaskRouterURL}} {
 		if u, err := url.Parse(s[1]); err == nil && strings.Trim(u.Path, "/") != "" {
 			list = append(list, s[0]+": it has a path, to which the worker adds /v1/...: Twilio's own addresses have none")
-		}
-	}
-	for _, token := range []struct {
-		name string
-		Secret
-	}{{"ADMIN_TOKEN", c.AdminToken}, {"ADMIN_READ_TOKEN", c.AdminReadToken}} {
-		if value := token.Value(); value != "" && len(value) < tokenLeast {
-			list = append(list, fmt.Sprintf("%s: it has fewer than %d characters and may be guessed: `openssl rand -hex 24` makes a good one", token.name, tokenLeast))
 		}
 	}
 	if c.ConfirmRate > publishedRate {

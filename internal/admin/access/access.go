@@ -8,7 +8,7 @@
 //	Authorization: Bearer                     ADMIN_TOKEN acts, ADMIN_READ_TOKEN looks
 //	a cookie                                  given by Login for one of the tokens and a name              (cookie.go)
 //
-// A token that can be guessed is guessed ten times by one address, and then ten times a minute (tries.go).
+// An address that sends wrong tokens is told to slow down (tries.go). A right token is never refused for what others sent.
 package access
 
 import (
@@ -51,7 +51,7 @@ type Access struct {
 // Counters count what was refused since the start.
 type Counters struct {
 	Wrong  atomic.Int64 // tokens that are none of ours
-	Slowed atomic.Int64 // tokens that were not looked at, since their address had sent too many wrong ones
+	Slowed atomic.Int64 // the same, of an address that had sent too many: they are not logged
 }
 
 // Why there is no caller. The texts are for whoever asked.
@@ -63,9 +63,9 @@ var (
 	// ErrWrong is returned for a token that is none of ours, and for headers of a trusted proxy that cannot be told
 	// from those of its client.
 	ErrWrong = errors.New("the credential is wrong")
-	// ErrSlowDown is returned to an address that has sent too many wrong tokens. Its token was not looked at. It may
-	// try again after RetryAfter.
-	ErrSlowDown = errors.New("too many wrong tokens came from this address: wait some seconds")
+	// ErrSlowDown is ErrWrong to an address that has sent too many wrong tokens. It may send another after RetryAfter; a right
+	// one at once.
+	ErrSlowDown = errors.New("the token is wrong, and too many wrong ones came from this address: wait some seconds")
 	// ErrName is returned by Login for what is no name.
 	ErrName = errors.New("a name is wanted, of at most 100 characters that can be printed: it is recorded with each act")
 )
@@ -111,17 +111,13 @@ func (a *Access) bearer(r *http.Request, token string) (operator.Caller, error) 
 
 // check says what a token lets its bearer do. The error is ErrWrong or ErrSlowDown.
 func (a *Access) check(r *http.Request, token string) (right operator.Right, err error) {
+	if right = a.rightOf(token); right > operator.MayNothing {
+		return right, nil
+	}
 	from := a.address(r)
-	looked := a.tries.try(from, time.Now(), func() bool {
-		right = a.rightOf(token)
-		return right > operator.MayNothing
-	})
-	switch {
-	case !looked:
+	if a.tries.wrong(from, time.Now()) {
 		a.Counters.Slowed.Add(1)
 		return operator.MayNothing, ErrSlowDown
-	case right > operator.MayNothing:
-		return right, nil
 	}
 	a.Counters.Wrong.Add(1)
 	if through, leftOut := a.sample.Next(); through {

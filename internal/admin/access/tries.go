@@ -9,14 +9,18 @@ import (
 const (
 	// wrongMost is how many wrong tokens an address may send at once.
 	wrongMost = 10
-	// RetryAfter is the time after which an address that sent too many may send one more.
+	// RetryAfter is the time after which an address that sent too many may send one more wrong one.
 	RetryAfter = 6 * time.Second
 	// addressesMost bounds the memory. Beyond it an address is forgotten: whoever has so many is not slowed down by
 	// their number anyway.
 	addressesMost = 4096
 )
 
-// tries slows down who guesses tokens, each address for itself: nobody can lock out another. The zero value is ready.
+// tries slows down who sends wrong tokens, each address for itself. The zero value is ready.
+//
+// A right token is not concerned, whatever came from its address before: behind an ingress that is no trusted proxy all come from
+// one, and ten wrong tokens of anybody would shut out everybody. So nothing here keeps anybody from guessing. The length of the
+// tokens does, which the settings demand; what is slowed down is the log, and a program with an old token.
 type tries struct {
 	mu   sync.Mutex
 	from map[netip.Prefix]spent
@@ -33,17 +37,13 @@ func (s spent) left(now time.Time) float64 {
 	return max(0, s.n-now.Sub(s.at).Seconds()/RetryAfter.Seconds())
 }
 
-// try calls right, which compares a token, unless the address has no try left: then it returns false. A token that
-// is right costs none. Tokens are compared one after the other, so that many at once are not more than many in a row.
-func (t *tries) try(from netip.Addr, now time.Time, right func() bool) bool {
+// wrong notes a wrong token. It says whether the address had no try left: then it is not noted.
+func (t *tries) wrong(from netip.Addr, now time.Time) (slowed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	key := whose(from)
 	n := t.from[key].left(now)
 	if n > wrongMost-1 {
-		return false
-	}
-	if right() {
 		return true
 	}
 	if t.from == nil {
@@ -53,7 +53,7 @@ func (t *tries) try(from netip.Addr, now time.Time, right func() bool) bool {
 		t.forget(now)
 	}
 	t.from[key] = spent{n + 1, now}
-	return true
+	return false
 }
 
 // forget makes room: it removes the addresses that have all their tries again, and others until half of the room is

@@ -34,7 +34,7 @@ func (v *visit) fault(err error) {
 			"Set ADMIN_TOKEN (or ADMIN_TOKEN_FILE, the name of a file that holds it) and start the worker again. ADMIN_READ_TOKEN is for those who may look and not act.",
 			"Health is at healthz and readyz, metrics at metrics: they need no token.")
 	case errors.Is(err, access.ErrSlowDown):
-		_ = v.plain(http.StatusTooManyRequests, "Too many wrong tokens", "Too many wrong tokens came from this address. Wait some seconds, then try again.")
+		_ = v.plain(http.StatusTooManyRequests, "Too many wrong tokens", "The token is wrong, and too many wrong ones came from this address. Wait some seconds, then try again. A right one is taken at once.")
 	case errors.Is(err, access.ErrWrong):
 		_ = v.plain(http.StatusForbidden, "The credential is wrong", "The token, or what the proxy in front says of you, is none that counts.")
 	case errors.Is(err, operator.ErrForbidden):

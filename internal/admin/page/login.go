@@ -46,7 +46,7 @@ func (p *Page) login(w http.ResponseWriter, r *http.Request) {
 		(&visit{page: p, w: w, r: r}).fault(err)
 		return
 	case errors.Is(err, access.ErrSlowDown):
-		status, data.Fault = http.StatusTooManyRequests, "Too many wrong tokens came from this address. Wait some seconds, then try again."
+		status, data.Fault = http.StatusTooManyRequests, "The token is wrong, and too many wrong ones came from this address. A right one is taken at once."
 	case errors.Is(err, access.ErrWrong):
 		data.Fault = "This token is neither ADMIN_TOKEN nor ADMIN_READ_TOKEN. Nothing was done."
 	default:
