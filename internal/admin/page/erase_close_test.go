@@ -41,6 +41,7 @@ func TestCloseDuplicate(t *testing.T) {
 	b := r.open(t, desktop)
 	b.signIn(actToken, "ada")
 	b.visit("request?id=crm-1")
+	b.sees("#choices", "It was created more than once")
 	b.unfold("#do-close")
 	b.sees("#do-close", "whoever talks there is cut off")
 	b.holdsText("#duplicate", duplicate)

@@ -97,6 +97,9 @@ func (v *visit) choices(ctx context.Context, d operator.Detail) (c choices, err 
 	if d.ErrorKind != nil && *d.ErrorKind == "invalid" {
 		c.Told = "It cannot be retried: it failed the check before Flex, and would fail it again. Its sender publishes the corrected request under a new request_id."
 	}
+	if duplicate := duplicateOf(d); duplicate != "" {
+		c.Told = "It was created more than once, so its customer may be called twice: close the duplicate " + duplicate + ", unless somebody did."
+	}
 	legal, err := v.desk.Choices(ctx, d.RequestID)
 	if err != nil {
 		return c, err
