@@ -26,7 +26,7 @@ func wellRig(t *testing.T, change ...func(*natstest.User)) (*rig, []string) {
 	t.Helper()
 	_, users := rights(t)
 	may := of(t, users, "worker", "worker doctor, beside the worker's")
-	user := natstest.User{Name: "worker", Password: "a-password", Publish: may.publish, Subscribe: may.subscribe, Answers: true}
+	user := natstest.User{Name: "worker", Password: "a-password", Publish: may.publish, Subscribe: may.subscribe}
 	for _, c := range change {
 		c(&user)
 	}
@@ -235,8 +235,8 @@ func TestDoctor(t *testing.T) {
 			lines: map[string]doctor.Status{"nats permissions": "fault"}, status: 1, says: "interactions.results.>"},
 		"a right to subscribe": {user: func(u *natstest.User) { u.Subscribe = remove(u.Subscribe, "interactions.status") },
 			lines: map[string]doctor.Status{"nats permissions": "fault"}, status: 1, says: "interactions.status.>"},
-		"the right to answer": {user: func(u *natstest.User) { u.Answers = false },
-			lines: map[string]doctor.Status{"nats permissions": "fault"}, status: 1, says: "allow_responses"},
+		"the right to answer": {user: func(u *natstest.User) { u.Publish = remove(u.Publish, "_INBOX.") },
+			lines: map[string]doctor.Status{"nats permissions": "fault"}, status: 1, says: "_INBOX.>, where it answers senders"},
 		"the doctor's own rights": {user: func(u *natstest.User) {
 			u.Publish = remove(remove(u.Publish, "USER.INFO"), "STREAM.INFO.INTERACTION_RESULTS")
 		},
@@ -349,7 +349,7 @@ func TestDoctorKnowsRights(t *testing.T) {
 	s := doctor.Streams{Requests: consumer.Names{Stream: "INTERACTION_REQUESTS", Subject: "interactions.requests", Consumer: "interaction-worker"},
 		Results: "INTERACTION_RESULTS", Subject: "interactions.results", Service: "interactions", Inbox: inboxPrefix}
 	sorted := func(list []string) string { return strings.Join(slices.Sorted(slices.Values(list)), " ") }
-	if sorted(s.Publishes()) != sorted(worker.publish) || sorted(s.Subscribes()) != sorted(worker.subscribe) {
+	if sorted(append(s.Publishes(), "_INBOX.>")) != sorted(worker.publish) || sorted(s.Subscribes()) != sorted(worker.subscribe) {
 		t.Errorf("docs/operating.md has %v, the doctor %v and %v", worker, s.Publishes(), s.Subscribes())
 	}
 }

@@ -330,8 +330,7 @@ func TestPermissionTable(t *testing.T) {
 	}
 	var options natstest.Options
 	for name, r := range accounts {
-		answers := name == "setup" || name == "maker" || name == "worker"
-		options.Users = append(options.Users, natstest.User{Name: name, Password: password, Publish: r.publish, Subscribe: r.subscribe, Answers: answers})
+		options.Users = append(options.Users, natstest.User{Name: name, Password: password, Publish: r.publish, Subscribe: r.subscribe})
 	}
 	dsn := migrated.NewDSN(t)
 	r := &rig{t: t, dsn: dsn, flex: flextest.New(t), nats: natstest.New(t, options)}

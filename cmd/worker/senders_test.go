@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,11 +98,12 @@ func TestSendersMayNot(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ subscribe, said []string }{
 		"questions": {deaf, []string{`"interactions.status.>"`, `"interactions.cancel.>"`, `"$SRV.`}},
-		"answers":   {worker.subscribe, []string{`Publish to "_INBOX.`}}, // without allow_responses
+		"answers":   {worker.subscribe, []string{`Publish to "_INBOX.`}}, // which it lacks here
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r, cfg := poorRig(t, grants, worker.publish, c.subscribe)
+			publish := slices.DeleteFunc(slices.Clone(worker.publish), func(subject string) bool { return subject == "_INBOX.>" })
+			r, cfg := poorRig(t, grants, publish, c.subscribe)
 			out, conn := r.startLogged(cfg), r.nats.Connect(t)
 			expect.Eventually(t, func() error {
 				if err := conn.PublishRequest("interactions.status.crm", conn.NewInbox(), []byte(`{"request_id":"none"}`)); err != nil {
@@ -116,5 +118,35 @@ func TestSendersMayNot(t *testing.T) {
 			})
 			r.says(cfg.AdminAddr, "ok", 200)
 		})
+	}
+}
+
+// TestAnswersOfTheLibrary: NATS's library answers $SRV.INFO on any subject that the question names. The permissions of
+// docs/operating.md keep that from the request stream, and questions with an inbox are answered.
+func TestAnswersOfTheLibrary(t *testing.T) {
+	t.Parallel()
+	grants, users := rights(t)
+	worker := of(t, users, "worker")
+	r, cfg := poorRig(t, grants, worker.publish, worker.subscribe)
+	out, conn := r.startLogged(cfg), r.nats.Connect(t)
+	r.says(cfg.AdminAddr, "ok", 200)
+	if err := conn.PublishRequest("$SRV.INFO", "interactions.requests.crm", nil); err != nil {
+		t.Fatal(err)
+	}
+	expect.Eventually(t, func() error {
+		if !strings.Contains(strings.ReplaceAll(out.String(), `\`, ""), `Publish to "interactions.requests.crm"`) {
+			return fmt.Errorf("the server does not refuse it: %s", out)
+		}
+		return nil
+	})
+	if m, err := conn.Request("$SRV.INFO", nil, expect.Patience); err != nil || !strings.Contains(string(m.Data), `"name":"flexworker"`) {
+		t.Errorf("with an inbox: %v", err)
+	}
+	stream, err := r.js.Stream(t.Context(), "INTERACTION_REQUESTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := stream.CachedInfo().State.LastSeq; n != 0 {
+		t.Errorf("%d messages came to the request stream", n)
 	}
 }

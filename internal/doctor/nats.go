@@ -26,8 +26,8 @@ type Streams struct {
 	Retention time.Duration // RETENTION
 }
 
-// Publishes are the subjects on which a worker has to be allowed to publish, as docs/operating.md lists them. It answers senders
-// on their inboxes beside that.
+// Publishes are the subjects on which a worker has to be allowed to publish, as docs/operating.md lists them, but for the
+// inboxes of senders: allow_responses may stand for these.
 func (s Streams) Publishes() []string {
 	of := s.Requests.Stream + "." + s.Requests.Consumer
 	return []string{s.Subject + ".>", "$JS.API.CONSUMER.INFO." + of, "$JS.API.CONSUMER.MSG.NEXT." + of, "$JS.ACK." + of + ".>", "$JS.API.STREAM.NAMES",
@@ -254,7 +254,7 @@ func (r *Report) permissions(ctx context.Context, conn *nats.Conn, s Streams) {
 		lacking = append(lacking, "subscribe to "+strings.Join(missing, ", "))
 	}
 	if s.Service != "" && all.Responses == nil && len(all.Publish.lacks([]string{"_INBOX.>"})) > 0 {
-		lacking = append(lacking, "answer senders (allow_responses)")
+		lacking = append(lacking, "publish on _INBOX.>, where it answers senders")
 	}
 	if len(lacking) > 0 {
 		r.add("nats", what, Fault, "allow this user to "+strings.Join(lacking, "; to "), "this user may not do all that a worker does")
