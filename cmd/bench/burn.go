@@ -165,13 +165,13 @@ func (w *world) burnWorkers(ctx context.Context, dsn string, replicas, requests 
 }
 
 // burnFresh is a burn-down by one worker on an empty table.
-func (w *world) burnFresh(ctx context.Context) (burn, error) {
+func (w *world) burnFresh(ctx context.Context, settings ...string) (burn, error) {
 	dsn, drop, err := w.fresh(ctx)
 	if err != nil {
 		return burn{}, err
 	}
 	defer drop()
-	return w.burnWorkers(ctx, dsn, 1, w.requests)
+	return w.burnWorkers(ctx, dsn, 1, w.requests, settings...)
 }
 
 // measureBurn burns down with as many calls in flight as all figures have, and with
@@ -204,7 +204,7 @@ func (w *world) burnBeside(ctx context.Context) ([]row, error) {
 			who string
 			of  *burn
 			run func(context.Context) (burn, error)
-		}{{"loop", &l, w.burnLoop}, {"writes", &t, w.burnWrites}, {"worker", &b, w.burnFresh}}
+		}{{"loop", &l, w.burnLoop}, {"writes", &t, w.burnWrites}, {"worker", &b, func(ctx context.Context) (burn, error) { return w.burnFresh(ctx) }}}
 		for i := range runs { // another begins each round: the machine's speed drifts
 			r := runs[(i+round)%len(runs)]
 			var err error

@@ -10,6 +10,7 @@
 //	loop.go      the loop that keeps nothing
 //	writes.go    the same with three durable writes and no other duty
 //	burn.go      throughput: a backlog burnt down
+//	confirm.go   the same with CONFIRM=true
 //	large.go     the same beside millions of rows
 //	pace.go      latency at a steady pace
 //	fleet.go     several replicas; the fleet's rate
@@ -63,6 +64,7 @@ var figures = []figure{
 	{"burn", "burning down a backlog", (*world).measureBurn},
 	{"pace", "request to result at 200/s", (*world).measurePace},
 	{"large", "burn-down beside millions of rows", (*world).measureLarge},
+	{"confirm", "burn-down with CONFIRM=true", (*world).measureConfirm},
 	{"fleet", "four replicas against one, 100 ms endpoint", (*world).measureFleet},
 	{"rate", "FLEX_RATE=50 and four replicas", (*world).measureRate},
 	{"memory", "memory at full load", (*world).measureMemory},

@@ -202,16 +202,23 @@ func (w *world) delivering(ctx context.Context) error {
 	}
 }
 
-// results is how many the result stream has.
-func (w *world) results(ctx context.Context) (int, error) {
+// results is how many requests have a result created on the result stream. A word of CONFIRM is none.
+func (w *world) results(ctx context.Context) (n int, err error) {
 	s, err := w.js.Stream(ctx, resultsStream)
 	if err != nil {
 		return 0, err
 	}
-	return int(s.CachedInfo().State.Msgs), nil
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter("interactions.results.created.>"))
+	if err != nil {
+		return 0, err
+	}
+	for _, of := range info.State.Subjects {
+		n += int(of)
+	}
+	return n, nil
 }
 
-// waitResults returns when the result stream has n messages.
+// waitResults returns when so many requests are created and told so.
 func (w *world) waitResults(ctx context.Context, n int, limit time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not %d results after %v", n, limit))
 	defer cancel()
