@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,10 @@ const (
 	// process is stopped, and no way is a black hole, for longer than 12 s.
 	certain = time.Minute
 )
+
+// undone is what a decision may come to that the next round, or somebody else, carries out: it had gone on since the list
+// was read, as a round of hundreds takes minutes, or a busy machine did not answer in time.
+var undone = []string{"is not uncertain", "could not be asked", "you speak of attempt", "timeout awaiting response headers"}
 
 // decideMeanwhile lets the person work while the nemesis does, or a million requests leave thousands for the end. What
 // cannot be done now, as a server is away, is done by the next round.
@@ -65,8 +70,7 @@ func (w *world) decide(ctx context.Context, waited time.Duration) error {
 			// Flex had answered with a 2xx, so that nothing found proves nothing. The ledger knows.
 			_, said, err = w.operator(ctx, append(args, "--unverified")...)
 		}
-		// It may have gone on since the list was read: a round of hundreds takes minutes.
-		if err != nil && !strings.Contains(said, "is not uncertain") && !strings.Contains(said, "could not be asked") && !strings.Contains(said, "you speak of attempt") {
+		if err != nil && !slices.ContainsFunc(undone, func(why string) bool { return strings.Contains(said, why) }) {
 			return fmt.Errorf("worker %s: %w: %s", strings.Join(args, " "), err, said)
 		}
 	}
