@@ -79,12 +79,16 @@ func TestExamples(t *testing.T) {
 			expect.Eventually(t, func() error {
 				return expect.Is("published", e.rig.count(`SELECT count(*) FROM outbox WHERE published_at IS NOT NULL`), 1)
 			})
-			first := e.ends(e.runs(body))
-			if len(first) != 2 || first[0].RequestID != "earlier-0" || first[1].RequestID != "crm-42-callback" || first[1].Outcome != "created" {
-				t.Fatalf("it read %+v", first)
+			sending := e.runs(body)
+			first := e.ends(sending)
+			if len(first) != 1 || first[0].RequestID != "crm-42-callback" || first[0].Outcome != "created" {
+				t.Fatalf("it shows %+v", first)
+			}
+			if said := sending.log.String(); strings.Count(said, "kept: ") != 1 || !strings.Contains(said, "kept: created, the answer to message 1\n") {
+				t.Errorf("of what came while nobody read it says %s", said)
 			}
 			again := e.ends(e.runs(body))
-			if len(again) != 1 || again[0].InteractionSID != first[1].InteractionSID || again[0].Sequence <= first[1].Sequence {
+			if len(again) != 1 || again[0].InteractionSID != first[0].InteractionSID || again[0].Sequence <= first[0].Sequence {
 				t.Errorf("asked again, it read %+v after %+v", again, first)
 			}
 			e.restart(strings.Replace(body, "crm-42-callback", "crm-43", 1))
@@ -149,7 +153,7 @@ func (e example) runs(body string) *child {
 	return with.command(append(os.Environ(), "NATS_URL="+e.rig.nats.URLFor("crm")), script...)
 }
 
-// a read is what an example has printed of a result.
+// a read is what an example has printed of an answer to its message.
 type read struct {
 	RequestID      string `json:"request_id"`
 	Outcome        string `json:"outcome"`

@@ -1,5 +1,6 @@
 // Command go is an example for a service that sends interaction requests: it reads one request from standard input, sends
-// it, and reads the results of its source with a durable consumer until the final answer to its own message has come.
+// it, and reads the results of its source with a durable consumer until the final answer to its own message has come. Answers to
+// that message go to standard output; what it reads before them is named on standard error.
 //
 //	NATS_URL=nats://127.0.0.1:4222 go run ./examples/go < request.json
 //
@@ -151,8 +152,12 @@ func read(ctx context.Context, consumer jetstream.Consumer, sent message) error 
 		if err := m.DoubleAck(ctx); err != nil {
 			fmt.Fprintf(os.Stderr, "comes again: %v\n", err)
 		}
+		if r.message != sent { // of an earlier run, say: it is kept, and another's to show
+			fmt.Fprintf(os.Stderr, "kept: %s, the answer to message %d\n", r.Outcome, r.Sequence)
+			continue
+		}
 		fmt.Printf("%s\n", m.Data())
-		if r.message == sent && r.answered() {
+		if r.answered() {
 			return nil
 		}
 	}

@@ -1,5 +1,6 @@
 // An example for a service that sends interaction requests: it reads one request from standard input, sends it, and reads
-// the results of its source with a durable consumer until the final answer to its own message has come.
+// the results of its source with a durable consumer until the final answer to its own message has come. Answers to that
+// message go to standard output; what it reads before them is named on standard error.
 //
 //     npm ci
 //     NATS_URL=nats://127.0.0.1:4222 node main.js < request.json
@@ -52,8 +53,12 @@ async function read(consumer, sent) {
     if (!(await m.ackAck())) {
       console.error("comes again: the acknowledgement was not confirmed");
     }
+    if (result.stream !== sent.stream || result.sequence !== sent.sequence) { // of an earlier run, say: it is kept, and another's to show
+      console.error(`kept: ${result.outcome}, the answer to message ${result.sequence}`);
+      continue;
+    }
     console.log(m.string());
-    if (result.stream === sent.stream && result.sequence === sent.sequence && answered(result)) {
+    if (answered(result)) {
       return;
     }
   }
