@@ -205,9 +205,9 @@ func TestClockOfPostgres(t *testing.T) {
 		t.Fatal("libfaketime is missing: make faults installs it on Debian")
 	}
 	control := filepath.Join(t.TempDir(), "clock")
-	set := func(offset string) { t.Helper(); rotate(t, control, offset+"\n"); must(t, os.Chmod(control, 0o644)) } //nolint:gosec // Postgres reads it, as another user
+	set := func(offset string) { t.Helper(); rotate(t, control, offset+"\n"); must(t, os.Chmod(control, 0o644)) } // Postgres reads it, as another user
 	for dir := filepath.Dir(control); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-		must(t, os.Chmod(dir, 0o755)) //nolint:gosec // likewise
+		must(t, os.Chmod(dir, 0o755))
 	}
 	set("-1h")
 	server := pgtest.NewServerWith(t, pgtest.Options{Env: []string{"LD_PRELOAD=" + libraries[0], "FAKETIME_TIMESTAMP_FILE=" + control, "FAKETIME_NO_CACHE=1",

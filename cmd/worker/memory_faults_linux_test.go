@@ -58,7 +58,7 @@ func newGroup(t *testing.T) group {
 		g = group{dir: "/sys/fs/cgroup", limit: "memory.max", events: "memory.events"}
 	}
 	g.dir = filepath.Join(g.dir, fmt.Sprint("flexworker-test-", os.Getpid()))
-	must(t, os.Mkdir(g.dir, 0o755)) //nolint:gosec // as control groups are
+	must(t, os.Mkdir(g.dir, 0o755))
 	t.Cleanup(func() { expect.EventuallyWithin(t, expect.Patience, func() error { return os.Remove(g.dir) }) })
 	return g
 }

@@ -44,9 +44,9 @@ func TestBehindPgbouncer(t *testing.T) {
 	_, behind, _ := strings.Cut(server.Addr(), ":")
 	ini := filepath.Join(t.TempDir(), "pgbouncer.ini")
 	must(t, os.WriteFile(ini, fmt.Appendf(nil, "[databases]\npostgres = host=127.0.0.1 port=%s user=worker\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\n"+
-		"auth_type = any\npool_mode = transaction\ndefault_pool_size = 8\nunix_socket_dir =\n%s\n", behind, port, ignored[1]), 0o644)) //nolint:gosec // pgbouncer reads it, as another user
+		"auth_type = any\npool_mode = transaction\ndefault_pool_size = 8\nunix_socket_dir =\n%s\n", behind, port, ignored[1]), 0o644)) // pgbouncer reads it, as another user
 	for dir := filepath.Dir(ini); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-		must(t, os.Chmod(dir, 0o755)) //nolint:gosec // likewise
+		must(t, os.Chmod(dir, 0o755))
 	}
 	bounce := func() (kill func()) {
 		t.Helper()
