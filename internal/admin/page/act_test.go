@@ -236,7 +236,6 @@ func TestPayload(t *testing.T) {
 func TestRegions(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
-	r.replicas(t)
 	b := r.open(t, desktop)
 	b.signIn(actToken, "ada")
 	b.sees("#attention", "Nothing needs a person")
