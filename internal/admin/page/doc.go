@@ -4,7 +4,7 @@ one stylesheet, one script, nothing built. It translates: what is shown comes fr
 done is one of its acts. The Desk alone checks rights; package access alone knows credentials.
 
 	./          Now: does anything move, and if not why; what waits for a person; what came of the last hour   (now.go)
-	decide      one uncertain request: the evidence, and the two decisions                                     (decide.go)
+	decide      one uncertain request: the evidence, and the two decisions                                     (decide.go, evidence.go)
 	requests    the list, its filters, the one box that knows ids and sids, acts on many, NDJSON               (requests.go, bulk.go)
 	request     one request: explanation, timeline, acts that are legal now, result, payload                   (request.go, erase_close.go)
 	acts, malformed, fleet                                                                                     (lists.go)

@@ -1,0 +1,56 @@
+package page
+
+import (
+	"fmt"
+	"time"
+
+	"flexworker/internal/outbox/operator"
+	"flexworker/internal/outbox/request"
+)
+
+// evidence is what the workers know of the attempt that nobody knows the outcome of.
+type evidence struct {
+	Question                            string
+	Attempt                             int
+	Worker, Came, TwilioRequestID       string
+	Began, Until, Cancelled, NextLookup *time.Time
+	Lookups                             []event
+}
+
+func evidenceOf(d operator.Detail) evidence {
+	reason := "nothing is recorded"
+	if d.ErrorMessage != nil {
+		reason = *d.ErrorMessage
+	}
+	e := evidence{Attempt: d.Attempt, Began: d.AttemptBeganAt, Until: d.UncertainSince, Cancelled: d.CancelRequestedAt, NextLookup: d.DueAt, Lookups: lookupsOf(d.History)}
+	e.Question = "It may exist in Flex. Lookups go on, and may find out by themselves: " + reason + "."
+	switch {
+	case d.State != request.Uncertain:
+		e.Question = standsNow(d)
+	case d.WaitsForPerson():
+		e.Question = "It may exist in Flex, and no lookup can tell: " + reason + "."
+	}
+	if d.Answered {
+		e.Question += " " + operator.AnsweredProvesNothing
+	}
+	for _, h := range d.History {
+		if h.Kind == "attempt" && h.Number == d.Attempt {
+			a := attemptOf(h)
+			e.Worker = h.Worker
+			e.Came = outcomeWords(h)
+			if a.More != "" {
+				e.Came += ": " + a.More
+			}
+			if h.TookMS != nil {
+				e.Came += ", after " + span(time.Duration(*h.TookMS)*time.Millisecond)
+			}
+			if h.HTTPStatus != nil {
+				e.Came += fmt.Sprintf(", HTTP status %d", *h.HTTPStatus)
+			}
+			if h.RequestID != nil {
+				e.TwilioRequestID = *h.RequestID
+			}
+		}
+	}
+	return e
+}
