@@ -58,6 +58,7 @@ type call struct {
 	*http.Request
 	w    http.ResponseWriter
 	desk *operator.Desk // of the caller
+	who  string         // the caller
 	tag  operator.Tag   // of the request, or of the gate, that the answer shows; "": of neither
 }
 
@@ -162,7 +163,7 @@ func (a *api) serve(w http.ResponseWriter, r *http.Request, methods map[string]f
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), askLimit)
 	defer cancel()
-	c := &call{Request: r.WithContext(ctx), w: w, desk: a.Desk.For(caller)}
+	c := &call{Request: r.WithContext(ctx), w: w, desk: a.Desk.For(caller), who: caller.Name}
 	answer, err := do(c)
 	if err != nil {
 		a.fail(w, r, err)

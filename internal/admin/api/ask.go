@@ -1,6 +1,7 @@
 package api
 
 import (
+	"net/http"
 	"time"
 
 	"flexworker/internal/outbox/operator"
@@ -106,6 +107,9 @@ func (a *api) request(c *call) (any, error) {
 	}
 	choices, err := c.desk.Choices(c.Context(), c.id())
 	c.tag = d.Tag()
+	if err == nil && c.Method != http.MethodHead { // which shows nothing
+		a.Log.Info("a payload was shown", "who", c.who, "request_id", d.RequestID)
+	}
 	return struct {
 		operator.Detail
 		Choices []operator.Choice `json:"choices"`

@@ -84,21 +84,22 @@ func newProblem(kind, detail string) *problem {
 
 // sentinels are the errors of others, by the kind of problem.
 var sentinels = []struct {
-	err   error
-	kind  string
-	field string // of an invalid one, what is wrong
+	err  error
+	kind string
+	// more is said where the error says no more than the title of its kind does; of an invalid one, what is wrong.
+	more string
 }{
 	{access.ErrOff, "off", ""},
 	{access.ErrNone, "no-credential", ""},
 	{access.ErrWrong, "wrong-credential", ""},
 	{access.ErrSlowDown, "slow-down", ""},
-	{operator.ErrForbidden, "forbidden", ""},
+	{operator.ErrForbidden, "forbidden", "ADMIN_TOKEN acts, and so does the group flexworker-act of a login in front; ADMIN_READ_TOKEN looks."},
 	{operator.ErrNoReason, "invalid", "why"},
 	{operator.ErrReason, "invalid", "why"},
 	{operator.ErrCursor, "invalid", "cursor"},
-	{operator.ErrUnknown, "unknown-request", ""},
+	{operator.ErrUnknown, "unknown-request", "GET /requests lists those that there are, and GET /malformed what could not become one."},
 	{operator.ErrOtherAttempt, "stale", ""},
-	{operator.ErrStale, "stale", ""},
+	{operator.ErrStale, "stale", "Nothing was changed. Look at it again."},
 	{operator.ErrNotUncertain, "not-allowed", ""},
 	{operator.ErrNotSettled, "not-allowed", ""},
 	{operator.ErrUnanswered, "not-allowed", ""},
@@ -106,18 +107,18 @@ var sentinels = []struct {
 	{operator.ErrShared, "not-allowed", ""},
 	{operator.ErrClosed, "not-allowed", ""},
 	{operator.ErrNotClosed, "not-allowed", ""},
-	{operator.ErrLookedUp, "looked-up", ""},
-	{operator.ErrExists, "exists", ""},
-	{operator.ErrUnproved, "unproved", ""},
-	{operator.ErrNotShown, "not-shown", ""},
-	{operator.ErrNotIts, "not-its", ""},
-	{operator.ErrCannotAsk, "cannot-ask", ""},
+	{operator.ErrLookedUp, "looked-up", "Wait until it waits for a person (for_person_since), or send unverified."},
+	{operator.ErrExists, "exists", "Nothing was changed. A lookup adopts what stands in found, and so does resolve with created."},
+	{operator.ErrUnproved, "unproved", "Nothing was changed. What TaskRouter says stands in said. With unverified you are believed."},
+	{operator.ErrNotShown, "not-shown", "Nothing was changed. With unverified you are believed."},
+	{operator.ErrNotIts, "not-its", "Nothing was changed."},
+	{operator.ErrCannotAsk, "cannot-ask", "Nothing was changed. The settings of this worker do not let it ask."},
 	{operator.ErrRefused, "not-allowed", ""},
-	{operator.ErrOtherPreview, "other-preview", ""},
-	{operator.ErrBusy, "busy", ""},
+	{operator.ErrOtherPreview, "other-preview", "Nothing was changed. act, unverified and filter have to be those of the preview that gave the token."},
+	{operator.ErrBusy, "busy", "Nothing was changed. This worker does one at a time: send it again in some seconds."},
 	{operator.ErrLeftOut, "locked", ""},
-	{operator.ErrKeyReused, "key-reused", ""},
-	{operator.ErrUnderWay, "under-way", ""},
+	{operator.ErrKeyReused, "key-reused", "Method, path, If-Match or body differ from what was asked under it. Take a new key for another act."},
+	{operator.ErrUnderWay, "under-way", "Ask again in a second: a repeat gets its answer."},
 	{operator.ErrInterrupted, "interrupted", ""},
 }
 
@@ -131,14 +132,19 @@ func problemOf(err error) (p *problem, known bool) {
 		return newProblem("too-slow", "Ask for less, or later."), true
 	}
 	for _, s := range sentinels {
-		if errors.Is(err, s.err) {
-			if s.field != "" {
-				p = newProblem(s.kind, "Nothing was changed.")
-				p.Faults = []fault{{s.field, strings.TrimPrefix(s.err.Error(), "outbox: ")}}
-				return p, true
-			}
-			return newProblem(s.kind, strings.TrimPrefix(err.Error(), "outbox: ")), true
+		if !errors.Is(err, s.err) {
+			continue
 		}
+		said := strings.ReplaceAll(err.Error(), "outbox: ", "")
+		switch {
+		case s.kind == "invalid":
+			p = newProblem(s.kind, "Nothing was changed.")
+			p.Faults = []fault{{s.more, said}}
+			return p, true
+		case s.more != "" && err.Error() == s.err.Error():
+			return newProblem(s.kind, s.more), true
+		}
+		return newProblem(s.kind, said), true
 	}
 	return newProblem("database", "What was asked could not be read. The worker's log says why."), false
 }

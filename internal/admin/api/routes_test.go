@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -352,5 +354,37 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		if got := g.post(t, "/requests/r/cancel", object{"why": "x"}, header[0], header[1]); got.kind() != "invalid" || !strings.Contains(got.text, header[0]) {
 			t.Errorf("%s: %s", name, got.text)
 		}
+	}
+}
+
+// TestDetails: the detail of a problem says more than its title, and all that the error says.
+func TestDetails(t *testing.T) {
+	t.Parallel()
+	for _, s := range sentinels {
+		p, known := problemOf(s.err)
+		if said := strings.Trim(strings.ToLower(p.Detail), ". "); !known || said == "" || said == strings.ToLower(p.Title) || strings.Contains(said, "outbox: ") {
+			t.Errorf("%v: %+v", s.err, p)
+		}
+		if p, _ := problemOf(fmt.Errorf("%w: because", s.err)); s.kind != "invalid" && !strings.HasSuffix(p.Detail, ": because") {
+			t.Errorf("%v because: %s", s.err, p.Detail)
+		}
+	}
+}
+
+// TestPayloadIsLogged: who reads a payload is written down, as the page does.
+func TestPayloadIsLogged(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	g.add(t, "r", "crm", plain)
+	g.get(t, "/requests")
+	g.get(t, "/requests/r/explain")
+	g.get(t, "/requests/nobody")
+	g.http.ServeHTTP(httptest.NewRecorder(), as(http.MethodHead, "/requests/r", nil, "Authorization", "Bearer "+lookToken))
+	if log := g.log.String(); strings.Contains(log, "payload") {
+		t.Error(log)
+	}
+	g.get(t, "/requests/r")
+	if log := g.log.String(); strings.Count(log, `msg="a payload was shown" who="ADMIN_READ_TOKEN from 192.0.2.1" request_id=r`) != 1 {
+		t.Error(log)
 	}
 }
