@@ -22,3 +22,9 @@ func (t *Tested) Forget() { t.page.memory.forget() }
 
 // Stay has it count until it is forgotten.
 func (t *Tested) Stay() { t.page.memory.freshFor = time.Hour }
+
+// Exports has an export be under way until end is called.
+func (t *Tested) Exports() (end func()) {
+	t.page.exporting.Lock()
+	return t.page.exporting.Unlock
+}

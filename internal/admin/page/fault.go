@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -55,13 +56,21 @@ func (v *visit) fault(err error) {
 			_ = v.plain(http.StatusServiceUnavailable, "Another session holds a lock", "It waited for "+holders+". Ask the owner of that session, or end it. If you did something, look at Acts whether it was done, and try again.")
 			return
 		}
-		v.page.Log.Warn("the page could not answer", "path", v.r.URL.Path, "error", err)
+		v.page.Log.Log(context.Background(), v.level(), "the page could not answer", "path", v.r.URL.Path, "error", err)
 		said := []string{"Something went wrong, and the worker's log says what. If you did something, look whether it was done before you do it again: Acts lists it."}
 		if s := v.page.Standing(v.ctx()); !s.Word.Ready() {
 			said = append(said, "This worker says of itself: "+string(s.Word)+" ("+s.Reason+").")
 		}
 		_ = v.plain(http.StatusServiceUnavailable, "That did not work", said...)
 	}
+}
+
+// level is that of a line about what went wrong: a browser that hung up is no trouble of the worker's.
+func (v *visit) level() slog.Level {
+	if v.came.Context().Err() != nil {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }
 
 // heldBy are the sessions that kept something waiting for a lock; "": err is not about that, or they cannot be named.

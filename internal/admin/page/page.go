@@ -5,6 +5,7 @@ import (
 	"embed"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"flexworker/internal/admin/access"
@@ -32,7 +33,8 @@ type Config struct {
 type Page struct {
 	Config
 
-	memory memory
+	memory    memory
+	exporting sync.Mutex // held while an export is made
 }
 
 const (

@@ -237,6 +237,10 @@ func (v *visit) export() error {
 	if fault != "" {
 		return v.plain(http.StatusBadRequest, "The filter is not understood", fault)
 	}
+	if !v.page.exporting.TryLock() { // the other connection for reads is for those who look
+		return v.plain(http.StatusServiceUnavailable, "Another export is under way", "This worker makes one at a time. Try again when it has ended, or narrow it down.")
+	}
+	defer v.page.exporting.Unlock()
 	defer v.takes(exportLimit)()
 	f.Limit = operator.ListLimit
 	q := operator.Query{Filter: f}
@@ -248,7 +252,7 @@ func (v *visit) export() error {
 		case err != nil && first:
 			return err
 		case err != nil: // what was sent already is not all: the connection is cut, so that nobody takes it for that
-			v.page.Log.Warn("an export was cut off", "error", err)
+			v.page.Log.Log(context.Background(), v.level(), "an export was cut off", "error", err)
 			panic(http.ErrAbortHandler)
 		}
 		if first {

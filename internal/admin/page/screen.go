@@ -150,7 +150,7 @@ func (v *visit) unread(err error) string {
 	if holders := v.heldBy(err); holders != "" {
 		return "This could not be read: it waited for " + holders + "."
 	}
-	v.page.Log.Warn("a part of the page could not be read", "error", err)
+	v.page.Log.Log(context.Background(), v.level(), "a part of the page could not be read", "error", err)
 	standing := v.page.Standing(v.ctx())
 	if !standing.Word.Ready() {
 		return "This could not be read: this worker is " + string(standing.Word) + " (" + standing.Reason + ")."

@@ -1,14 +1,17 @@
 package page_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"flexworker/internal/admin/access"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/testing/expect"
@@ -174,5 +177,42 @@ func TestPulse(t *testing.T) {
 	nobody := r.signIn(t, "", "")
 	if _, status := nobody.get("pulse"); status != http.StatusUnauthorized {
 		t.Errorf("nobody: %d", status)
+	}
+}
+
+// TestOneExport: a worker makes one export at a time, so that exports leave a connection to those who look.
+func TestOneExport(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
+	p := r.signIn(t, lookToken, "grace")
+	end := r.page.Exports()
+	if text, status := p.get("export"); status != http.StatusServiceUnavailable || !strings.Contains(text, "Another export is under way") {
+		t.Errorf("%d\n%s", status, text)
+	}
+	end()
+	for range 2 {
+		if text, status := p.get("export"); status != http.StatusOK || !strings.Contains(text, "crm-1") {
+			t.Errorf("%d\n%s", status, text)
+		}
+	}
+}
+
+// TestHungUp: a browser that goes before its answer is no trouble that anybody is warned of.
+func TestHungUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "").trusting(t)
+	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
+	gone, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	for _, address := range []string{"", "requests", "request?id=crm-1", "decide?id=crm-1", "acts", "export"} {
+		q := httptest.NewRequestWithContext(gone, http.MethodGet, "/"+address, nil)
+		q.RemoteAddr = "127.0.0.1:1"
+		q.Header.Set("X-Forwarded-User", "ada")
+		q.Header.Set("X-Forwarded-Groups", access.GroupActs)
+		r.page.ServeHTTP(httptest.NewRecorder(), q)
+	}
+	if log := r.log.String(); strings.Contains(log, "level=WARN") {
+		t.Error(log)
 	}
 }
