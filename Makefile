@@ -19,7 +19,7 @@ GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.ve
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint vuln fuzz alerts chart manifests net sim soak outages partitions blackhole faults bench screenshots clean postgres chromium node
+.PHONY: help build demo test lint vuln fuzz alerts chart manifests package snapshot net sim soak outages partitions blackhole faults bench screenshots clean postgres chromium node
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -53,6 +53,12 @@ chart: ## the Helm chart without a cluster: linted, rendered over five sets of v
 
 manifests: ## deploy/manifests, rendered anew from the chart
 	cd tools/chart && go test . -run '^TestManifests$$' -update
+
+package: ## what a release has, for this machine alone: binary, bill of materials, chart; .goreleaser.yaml is read
+	scripts/package.sh
+
+snapshot: ## a whole release by GoReleaser, published nowhere, into dist; compiles GoReleaser first, for many minutes
+	scripts/snapshot.sh
 
 fuzz: ## every fuzz target for FUZZTIME=30s
 	scripts/fuzz.sh $(FUZZTIME)
@@ -88,7 +94,7 @@ screenshots: postgres chromium ## a picture of each screen of the page, into doc
 	go test $(TESTFLAGS) ./internal/admin/page -run '^TestScreens$$' -count=1 -screenshots=$(CURDIR)/docs/screens
 
 clean: ## remove bin/ and what tests left
-	rm -rf bin coverage.out
+	rm -rf bin dist coverage.out
 	go clean -testcache
 
 postgres:

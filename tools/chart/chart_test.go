@@ -188,11 +188,29 @@ func TestNotes(t *testing.T) {
 	}
 }
 
-func read(t *testing.T, file string) string {
-	t.Helper()
-	text, err := os.ReadFile(root + file)
+// TestDocumentedValues: the values that docs/cluster.md begins with are enough, and its table names every value.
+func TestDocumentedValues(t *testing.T) {
+	text, err := os.ReadFile(root + "docs/cluster.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(text)
+	page := string(text)
+	from := strings.Index(page, "       image: {repository")
+	if from < 0 {
+		t.Fatal("docs/cluster.md has no values")
+	}
+	block, _, _ := strings.Cut(page[from:], "\n\n")
+	values, err := common.ReadValues([]byte(strings.ReplaceAll("\n"+block, "\n       ", "\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := faultsOf(load(t), values, newSchemas(t)); err != nil {
+		t.Error(err)
+	}
+	_, table, _ := strings.Cut(page, "\n## Values\n")
+	for name := range load(t).Values {
+		if !strings.Contains(table, "`"+name+"`") {
+			t.Errorf("docs/cluster.md does not name the value %s", name)
+		}
+	}
 }
