@@ -94,6 +94,33 @@ func TestChartTakesSettings(t *testing.T) {
 	}
 }
 
+// TestReleaseImage: the image of a release runs as that of Dockerfile does, with the certificates of the same base.
+func TestReleaseImage(t *testing.T) {
+	t.Parallel()
+	texts := map[string]string{}
+	for _, name := range []string{"Dockerfile", "Dockerfile.release"} {
+		text, err := os.ReadFile("../../" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[name] = string(text)
+	}
+	if _, worker, ok := strings.Cut(texts["Dockerfile"], "FROM scratch AS worker\n"); ok {
+		for _, word := range []string{"USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT"} {
+			line := regexp.MustCompile(`(?m)^` + word + ` .*$`)
+			if got, want := line.FindString(texts["Dockerfile.release"]), line.FindString(worker); got != want || got == "" {
+				t.Errorf("Dockerfile.release has %q, Dockerfile %q", got, want)
+			}
+		}
+	} else {
+		t.Error("Dockerfile has no stage worker")
+	}
+	base := regexp.MustCompile(`golang:\S+`)
+	if got, want := base.FindString(texts["Dockerfile.release"]), base.FindString(texts["Dockerfile"]); got != want {
+		t.Errorf("the certificates are those of %s, not of %s", got, want)
+	}
+}
+
 // exportedMetrics are the names of the worker's own metrics.
 func exportedMetrics() map[string]bool {
 	descs := make(chan *prometheus.Desc, 100)
