@@ -3,13 +3,14 @@ package flextest
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 )
 
 // Setup is how Flex is set up in the account. The zero value: as a new account that has finished its onboarding, with
 // WorkspaceSID and WorkflowSID.
 type Setup struct {
 	Status    string   // of the onboarding; "" is ok
-	Account   string   // "" is AccountSID
+	Account   string   // "" is the first account of Config.Credentials, or AccountSID
 	Workspace string   // "" is WorkspaceSID; - is none
 	Workflows []string // of every workspace; nil is WorkflowSID
 	Refused   bool     // reads of the configuration and of workflows get 403
@@ -42,11 +43,21 @@ func (s *Server) configuration(w http.ResponseWriter, r *http.Request) {
 		writeError(w, &refusal{http.StatusForbidden, 20403, "Forbidden"})
 		return
 	}
-	body := map[string]any{"account_sid": orElse(set.Account, AccountSID), "status": orElse(set.Status, "ok"), "taskrouter_workspace_sid": orElse(set.Workspace, WorkspaceSID)}
+	body := map[string]any{"account_sid": orElse(set.Account, s.account()), "status": orElse(set.Status, "ok"), "taskrouter_workspace_sid": orElse(set.Workspace, WorkspaceSID)}
 	if set.Workspace == "-" {
 		body["taskrouter_workspace_sid"] = nil
 	}
 	s.writeSetup(w, body)
+}
+
+// account is the one whose token lets a client in.
+func (s *Server) account() string {
+	for _, c := range s.cfg.Credentials {
+		if strings.HasPrefix(c.User, "AC") {
+			return c.User
+		}
+	}
+	return AccountSID
 }
 
 // workflows answers GET .../Workflows, on one page.
