@@ -19,6 +19,8 @@ FROM scratch AS endpoint
 COPY --from=build /out/endpoint /endpoint
 # A number, since there is no /etc/passwd, and since Kubernetes can only tell from a number that it is not root.
 USER 65532:65532
+ARG VERSION=unknown
+LABEL org.opencontainers.image.title="flexworker-endpoint" org.opencontainers.image.version="${VERSION}"
 EXPOSE 9090
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s CMD ["/endpoint", "healthcheck"]
 ENTRYPOINT ["/endpoint"]
@@ -28,6 +30,8 @@ FROM scratch AS worker
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/worker /worker
 USER 65532:65532
+ARG VERSION=unknown
+LABEL org.opencontainers.image.title="flexworker" org.opencontainers.image.version="${VERSION}"
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s CMD ["/worker", "healthcheck"]
 ENTRYPOINT ["/worker"]
