@@ -12,6 +12,7 @@ PARTITION ?= 40s
 FAULTS ?= ClocksOfReplicas|ClockOfPostgres|TwentyReplicas|TwoVersions|BehindPgbouncer|OutOfMemory
 # The version before this one: the last tag; before the first release the commit that last changed the schema.
 PREVIOUS ?= $(shell git describe --tags --abbrev=0 2>/dev/null || git log -1 --format=%h -- migrations)
+CUT ?= 40
 
 # Without VCS stamps: VERSION says it, and stamping fails where the clone belongs to another user.
 GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.version=$(VERSION) \
@@ -19,7 +20,7 @@ GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-X main.ve
 # A tool module of its own keeps the linter's dependencies out of the program's.
 LINT = go tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint vuln fuzz alerts chart manifests package snapshot net sim soak outages partitions blackhole faults bench screenshots clean postgres chromium node
+.PHONY: help build demo test lint vuln fuzz alerts chart manifests package snapshot net sim soak outages partitions blackhole faults bench containers screenshots clean postgres chromium node
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -89,6 +90,9 @@ blackhole: postgres ## the way to Twilio lost for 65 s under a call, with defaul
 faults: postgres ## what takes long or needs more than Go: clocks, 20 replicas, two versions (PREVIOUS=tag), pgbouncer, no memory (Linux, root; five minutes)
 	scripts/faults.sh
 	cd cmd/worker && go test $(TESTFLAGS) -tags faults -run '^Test($(FAULTS))$$' -count=1 -timeout=60m -v -previous=$(PREVIOUS)
+
+containers: ## Dockerfile and docker-compose.yml on a Docker engine: a kill, cut networks, the account (root where no engine runs)
+	CUT=$(CUT) scripts/containers.sh
 
 screenshots: postgres chromium ## a picture of each screen of the page, into docs/screens
 	go test $(TESTFLAGS) ./internal/admin/page -run '^TestScreens$$' -count=1 -screenshots=$(CURDIR)/docs/screens
