@@ -703,9 +703,11 @@ func (s *sim) hold() {
 	}
 }
 
-// release: Store.Release.
+// release: Desk.Release. An open gate stays as it is, with a pause that is over.
 func (s *sim) release() {
-	s.gate.heldSince, s.gate.pausedUntil = never, never
+	if s.gate.heldSince != never || s.gate.pausedUntil > s.now {
+		s.gate.heldSince, s.gate.pausedUntil = never, never
+	}
 	for i := range s.rows {
 		if r := &s.rows[i]; r.state == request.Pending && r.attempt > 0 && r.status == 429 && r.dueAt > s.now {
 			r.dueAt = s.now
