@@ -103,8 +103,10 @@ func TestEveryRoute(t *testing.T) {
 	if got := g.recorded(t); got != want || len(acts.body["acts"].([]any)) != 10 {
 		t.Error(got, acts.text)
 	}
-	if g.log.Len() > 0 {
-		t.Error(g.log.String())
+	for line := range strings.Lines(g.log.String()) { // nothing is logged but who read a payload
+		if !strings.Contains(line, `level=INFO msg="a payload was shown" who="ADMIN_READ_TOKEN from 192.0.2.1" request_id=`) {
+			t.Error(line)
+		}
 	}
 }
 
