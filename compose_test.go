@@ -295,6 +295,9 @@ func TestComposePinsImages(t *testing.T) {
 	pinned := regexp.MustCompile(`^(postgres:17\.\d+|nats:2\.15\.\d+-alpine)$`)
 	both(t, func(t *testing.T, p *types.Project) {
 		for name, s := range p.Services {
+			if !slices.Equal(s.SecurityOpt, []string{"no-new-privileges:true"}) || s.Privileged {
+				t.Errorf("%s: may gain privileges", name)
+			}
 			if s.Build == nil && !pinned.MatchString(s.Image) {
 				t.Errorf("%s: image %s is not pinned", name, s.Image)
 			}
