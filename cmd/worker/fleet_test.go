@@ -162,7 +162,7 @@ func TestBadFromTheStart(t *testing.T) {
 	})
 	r.types(r.environment(), typed{[]string{"explain", "s-0"}, 0, []string{"But no worker gets on", "is unauthorized since", "HTTP 401", "is unreachable since", "\n    worker fleet\n"}})
 	in := r.read()
-	good := r.config()
+	good := r.unhurried()
 	r.start(good)
 	in.balanced(3)
 	if n := r.count(`SELECT count(*) FROM outbox_attempts`); n != 3 {

@@ -38,7 +38,7 @@ func bodies(t *testing.T) (list []string) {
 func TestBodiesOfSendingPage(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.start(r.config())
+	r.start(r.unhurried())
 	in := r.read()
 	list := bodies(t)
 	if len(list) < 7 {
