@@ -160,7 +160,8 @@ func TestNoFileDescriptors(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	in := r.read()
-	w := r.command(r.environment(), "run")
+	const atOnce = 10
+	w := r.command(append(r.environment(), fmt.Sprintf("FLEX_CONCURRENCY=%d", atOnce)), "run")
 	r.says(w.address, "ok", 200)
 	r.send("before", 0, 20)
 	in.balanced(20)
@@ -179,7 +180,6 @@ func TestNoFileDescriptors(t *testing.T) {
 	}
 	r.send("without", 0, 50)
 	r.says(w.address, "unreachable", 503) // asked on a connection that is there
-	was := r.flex.Calls().Created         // one or two may have had a connection that was made and not used before
 	r.asWriter(`SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
 	r.send("blind", 0, 50)
 	r.says(w.address, "database", 503)
@@ -188,8 +188,9 @@ func TestNoFileDescriptors(t *testing.T) {
 	}
 	expect.Eventually(t, func() error { return r.pool.Ping(t.Context()) })
 	r.acked()
-	if n := r.flex.Calls().Created; n != was || n > 30 {
-		t.Errorf("%d are created, before it was without way to Flex %d", n, was)
+	// A call may have had a connection that was made before and not used: there are no more of these than calls at a time.
+	if n, most := r.flex.Calls().Created, 20+atOnce; n > most {
+		t.Errorf("%d of 120 are created, at most %d had a connection", n, most)
 	}
 
 	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &may, nil); err != nil {
