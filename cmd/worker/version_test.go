@@ -31,7 +31,7 @@ func TestBuilt(t *testing.T) {
 		"--version":      "flexworker 1.2.3, commit abc, 2026-11-30T00:00:00Z\n",
 		"version --json": `"commit": "abc",`,
 	} {
-		out, err := exec.CommandContext(t.Context(), program, strings.Fields(args)...).Output() //nolint:gosec // our own program
+		out, err := exec.CommandContext(t.Context(), program, strings.Fields(args)...).Output()
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("worker %s: %v %s", args, err, out)
 		}
