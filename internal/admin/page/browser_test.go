@@ -278,6 +278,8 @@ func (b *browser) screenshot(path string) {
 	b.t.Helper()
 	height := min(evaluate[int64](b, `document.documentElement.scrollHeight`), tallest)
 	b.resize(b.screen.width, height)
+	// The second frame begins when the first has been drawn, and nobody is idle before what is seen of it is painted.
+	evaluate[bool](b, `new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => requestIdleCallback(() => done(true)))))`)
 	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 	if err := errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, png, 0o644)); err != nil {
 		b.t.Fatal(err)
