@@ -57,7 +57,7 @@ debian() {
 	fi
 	say "making a Debian 13 for the stand-ins"
 	debootstrap --variant=minbase --include=postgresql-17,gosu,wget,ca-certificates,docker-compose,docker-buildx \
-		trixie "$work/debian" http://deb.debian.org/debian >"$work/debootstrap.log" 2>&1 || { tail -n 5 "$work/debootstrap.log"; return 1; }
+		trixie "$work/debian" >"$work/debootstrap.log" 2>&1 || { tail -n 5 "$work/debootstrap.log"; return 1; }
 	mv "$work/debian/usr/libexec/docker/cli-plugins" "$work/plugins"
 	rm -rf "$work"/debian/var/cache/apt "$work"/debian/var/lib/apt/lists
 	cp /etc/ssl/certs/ca-certificates.crt "$work/debian/etc/ssl/certs/" # whom this machine trusts

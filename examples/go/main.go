@@ -152,7 +152,7 @@ func read(ctx context.Context, consumer jetstream.Consumer, sent message) error 
 		if err := m.DoubleAck(ctx); err != nil {
 			fmt.Fprintf(os.Stderr, "comes again: %v\n", err)
 		}
-		if r.message != sent { // of an earlier run, say: it is kept, and another's to show
+		if r.message != sent { // the answer to another message, such as one of an earlier run
 			fmt.Fprintf(os.Stderr, "kept: %s, the answer to message %d\n", r.Outcome, r.Sequence)
 			continue
 		}

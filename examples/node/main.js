@@ -53,7 +53,7 @@ async function read(consumer, sent) {
     if (!(await m.ackAck())) {
       console.error("comes again: the acknowledgement was not confirmed");
     }
-    if (result.stream !== sent.stream || result.sequence !== sent.sequence) { // of an earlier run, say: it is kept, and another's to show
+    if (result.stream !== sent.stream || result.sequence !== sent.sequence) { // the answer to another message, such as one of an earlier run
       console.error(`kept: ${result.outcome}, the answer to message ${result.sequence}`);
       continue;
     }

@@ -220,7 +220,7 @@ func (v *visit) release() error {
 	n := notice{"good", "The gate is open", []string{"All replicas send again."}}
 	switch {
 	case errors.Is(err, operator.ErrLeftOut):
-		n = notice{"warn", "The gate is open", []string{"Some requests that waited for it are not due yet, since another session holds their rows. Release again."}}
+		n = notice{"warn", "The gate is open", []string{"Some requests that waited for it are not due yet, since another session holds their rows. They are sent when they are due; `worker release --why ...` makes them due at once."}}
 	case errors.Is(err, operator.ErrStale):
 		n = notice{"bad", "Nothing was changed: the gate is no longer as you saw it", []string{"It is " + gateNow(c.Before) + "."}}
 		if since, err := v.desk.GateSince(v.ctx(), a.Seen); err == nil {
