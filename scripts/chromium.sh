@@ -3,6 +3,7 @@
 # against, and which npm brings (scripts/node.sh). It looks where the tests look. When there is none it installs Debian's package, where it may; elsewhere it says
 # what to install, and fails.
 set -eu
+. "$(dirname "$0")/debian.sh"
 
 find_browser() {
 	if [ -n "${FLEXWORKER_CHROMIUM:-}" ]; then
@@ -18,24 +19,14 @@ find_browser() {
 	[ -x "$mac" ] && echo "$mac"
 }
 
-as_root() {
-	if [ "$(id -u)" = 0 ]; then
-		"$@"
-	else
-		sudo -n "$@" # -n: never ask for a password, as nobody may be there to type it
-	fi
-}
-
 install_on_debian() {
-	command -v apt-get >/dev/null || return 1
-	[ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null || return 1
 	echo "chromium: installing Debian's package"
 	# The fonts: without any, a page is measured with boxes in place of letters.
-	as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core
+	apt_update && apt_install chromium fonts-dejavu-core
 }
 
 if ! find_browser >/dev/null; then
-	if [ -n "${FLEXWORKER_CHROMIUM:-}" ] || ! install_on_debian || ! find_browser >/dev/null; then
+	if [ -n "${FLEXWORKER_CHROMIUM:-}" ] || ! may_install || ! install_on_debian || ! find_browser >/dev/null; then
 		cat >&2 <<'TEXT'
 chromium: there is no Chromium, which the tests of the page need. Install it
   on Debian, as root:  apt-get update && apt-get install chromium fonts-dejavu-core

@@ -2,24 +2,18 @@
 # Makes sure that Node 18 or later and npm are on this machine: a test runs the example in Node with them. When they are
 # missing it installs Debian's packages, where it may; elsewhere it says what to install, and fails.
 set -eu
+. "$(dirname "$0")/debian.sh"
 
 found() {
 	command -v npm >/dev/null && version=$(node --version 2>/dev/null) && version=${version#v} && [ "${version%%.*}" -ge 18 ]
 }
 
 install_on_debian() {
-	as_root=
-	if [ "$(id -u)" != 0 ]; then
-		# -n: never ask for a password, as nobody may be there to type it.
-		sudo -n true 2>/dev/null || return 1
-		as_root="sudo -n"
-	fi
 	echo "node: installing Debian's packages"
-	get="$as_root env DEBIAN_FRONTEND=noninteractive apt-get"
-	$get update -qq && $get install -y -qq --no-install-recommends nodejs npm
+	apt_update && apt_install nodejs npm
 }
 
-if found || { command -v apt-get >/dev/null && install_on_debian && found; }; then
+if found || { may_install && install_on_debian && found; }; then
 	echo "node: $(command -v node), $version"
 	exit 0
 fi

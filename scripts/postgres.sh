@@ -3,6 +3,7 @@
 # with them. It looks where internal/testing/pgtest looks. When there are none it installs Debian's package, where it
 # may, without the server that the package would start; elsewhere it says what to install, and fails.
 set -eu
+. "$(dirname "$0")/debian.sh"
 
 if [ -n "${TEST_DATABASE_URL:-}" ]; then
 	echo "postgres: the tests use TEST_DATABASE_URL"
@@ -31,25 +32,18 @@ find_server() {
 }
 
 install_on_debian() {
-	as_root=
-	if [ "$(id -u)" != 0 ]; then
-		# -n: never ask for a password, as nobody may be there to type it.
-		sudo -n true 2>/dev/null || return 1
-		as_root="sudo -n"
-	fi
 	echo "postgres: installing Debian's package"
-	get="$as_root env DEBIAN_FRONTEND=noninteractive apt-get"
-	$get update -qq && $get install -y -qq --no-install-recommends postgresql-common || return 1
+	apt_update && apt_install postgresql-common || return 1
 	# Before the server's package: no cluster, so no server that starts now and with the machine.
-	$as_root sed -i 's/^#* *create_main_cluster .*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
-	$get install -y -qq --no-install-recommends postgresql
+	as_root sed -i 's/^#* *create_main_cluster .*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+	apt_install postgresql
 }
 
 if dir=$(find_server); then
 	echo "postgres: $dir"
 	exit 0
 fi
-if [ -z "${FLEXWORKER_PG_BIN:-}" ] && command -v apt-get >/dev/null && install_on_debian && dir=$(find_server); then
+if [ -z "${FLEXWORKER_PG_BIN:-}" ] && may_install && install_on_debian && dir=$(find_server); then
 	echo "postgres: $dir"
 	exit 0
 fi
