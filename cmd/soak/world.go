@@ -190,7 +190,7 @@ func environment(dsn, queue, endpoint, admin string) []string {
 		"TWILIO_ACCOUNT_SID=" + flextest.AccountSID, "TWILIO_AUTH_TOKEN=" + flextest.AuthToken,
 		"FLEX_RATE=0", "FLEX_CONCURRENCY=16", "FLEX_TIMEOUT=" + callLimit.String(), "LOOKUP_SETTLE=" + settle.String(),
 		"RETRY_MIN_DELAY=100ms", "RETRY_MAX_DELAY=2s", "RETRY_MAX_ATTEMPTS=1000", "SHUTDOWN_GRACE=8s",
-		"CONFIRM=true", "CONFIRM_RATE=1000", "ADMIN_ADDR=" + admin,
+		"CONFIRM=true", "CONFIRM_RATE=10000", "ADMIN_ADDR=" + admin,
 	}
 }
 

@@ -4,10 +4,9 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"flexworker/internal/crash"
 	"flexworker/internal/flex"
@@ -18,8 +17,10 @@ import (
 const (
 	// idleRest is the rest where no look is due, and after a turn that failed.
 	idleRest = time.Second
-	// AtOnce is how many looks one replica makes at a time: those at one time must not be many beside its creates.
-	AtOnce = 4
+	// AtOnce is how many looks one replica makes at a time, where CONFIRM_RATE allows so many.
+	AtOnce = 16
+	// keptAtOnce is how many of these are kept at a time: each needs one of the connections that all loops share.
+	keptAtOnce = 4
 	// ReadLimit is the longest that one read may take.
 	ReadLimit = 5 * time.Second
 	// stopLimit is how long a look may still take when the worker is told to stop.
@@ -70,29 +71,51 @@ func (c *Confirmer) Off() (off bool, at time.Time) {
 	return c.off.Load(), at
 }
 
-// Run looks until ctx ends, and until the looks that it has begun have ended.
+// Run looks until ctx ends, and until the looks that it has begun have ended. A look that takes long holds up no other, as long as
+// there are fewer of these than AtOnce.
 func (c *Confirmer) Run(ctx context.Context) {
+	longer, end := outlive(ctx)
+	defer end()
+	looks := newLooks()
+	defer looks.all.Wait()
 	for ctx.Err() == nil {
 		if c.MayRead != nil && !c.MayRead() {
 			loop.Rest(ctx, loop.Jittered(idleRest), nil)
 			continue
 		}
-		rest, err := c.Turn(ctx)
-		if ctx.Err() == nil {
-			c.turns.Tell(c.Log, "it cannot be seen whether channels were set up; trying again", err)
-		}
+		rest, err := c.turn(ctx, longer, looks)
+		c.tell(ctx, err)
 		loop.Rest(ctx, loop.Jittered(rest), nil)
 	}
 }
 
-// Turn takes what is due and looks at it. It says how long to rest then.
-func (c *Confirmer) Turn(ctx context.Context) (rest time.Duration, err error) {
+// looks are those that are under way. Both channels have an element for each of those that hold a place.
+type looks struct {
+	all     sync.WaitGroup
+	places  chan struct{}
+	keeping chan struct{}
+}
+
+func newLooks() *looks {
+	return &looks{places: make(chan struct{}, AtOnce), keeping: make(chan struct{}, keptAtOnce)}
+}
+
+// tell tells of a turn or a look that failed, or of one that went well.
+func (c *Confirmer) tell(ctx context.Context, err error) {
+	if ctx.Err() == nil {
+		c.turns.Tell(c.Log, "it cannot be seen whether channels were set up; trying again", err)
+	}
+}
+
+// turn takes what is due and begins to look at it; the looks may go on until longer ends. It says how long to rest until the next turn.
+func (c *Confirmer) turn(ctx, longer context.Context, looks *looks) (rest time.Duration, err error) {
 	t, err := c.Setups.Take(ctx, c.Rate)
 	if err != nil {
 		return idleRest, err
 	}
+	taken := time.Now()
 	c.off.Store(t.Off)
-	c.knownAt.Store(time.Now().UnixNano())
+	c.knownAt.Store(taken.UnixNano())
 	if t.Off && len(t.Due) == 0 {
 		return idleRest, c.giveUp(ctx)
 	}
@@ -100,7 +123,14 @@ func (c *Confirmer) Turn(ctx context.Context) (rest time.Duration, err error) {
 		return min(cmp.Or(t.Wait, idleRest), idleRest), nil
 	}
 	crash.At("setup_taken")
-	return t.Wait, c.lookAtAll(ctx, t.Due, time.Now())
+	for _, d := range t.Due {
+		looks.places <- struct{}{}
+		looks.all.Go(func() {
+			defer func() { <-looks.places }()
+			c.tell(longer, c.lookAt(longer, looks, d, taken))
+		})
+	}
+	return t.Wait - time.Since(taken), nil
 }
 
 // giveUp gives the word unconfirmed while Flex refuses the reads.
@@ -114,26 +144,6 @@ func (c *Confirmer) giveUp(ctx context.Context) error {
 	return err
 }
 
-// lookAtAll makes the looks that were taken then. What it does not come to is due again later.
-func (c *Confirmer) lookAtAll(ctx context.Context, all []Due, taken time.Time) error {
-	ctx, end := outlive(ctx)
-	defer end()
-	ctx, cancel := context.WithDeadline(ctx, taken.Add(LookLimit-ReadLimit))
-	defer cancel()
-	var looking errgroup.Group // with no context of its own: a look that fails cuts no other short
-	looking.SetLimit(AtOnce)
-	for _, d := range all {
-		looking.Go(func() error {
-			if ctx.Err() != nil {
-				return nil //nolint:nilerr // no time is left: this look is due again
-			}
-			d.Age += time.Since(taken)
-			return c.lookAt(ctx, d)
-		})
-	}
-	return looking.Wait()
-}
-
 // outlive is ctx, but ends stopLimit after it: who stops does not wait for a Flex that hangs.
 func outlive(ctx context.Context) (longer context.Context, end func()) {
 	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -144,23 +154,37 @@ func outlive(ctx context.Context) (longer context.Context, end func()) {
 	return longer, func() { stop(); cancel() }
 }
 
-// lookAt makes one look and keeps what it shows. A crash at any point costs the look: it is due again.
-func (c *Confirmer) lookAt(ctx context.Context, d Due) error {
+// lookAt makes one look at what was taken then, and keeps what it shows. A crash at any point costs the look: it is due again. So is
+// one for which no time is left.
+func (c *Confirmer) lookAt(ctx context.Context, looks *looks, d Due, taken time.Time) error {
+	ctx, cancel := context.WithDeadline(ctx, taken.Add(LookLimit-ReadLimit))
+	defer cancel()
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // it waited too long for its turn
+	}
+	d.Age += time.Since(taken)
 	began := time.Now()
 	l := c.look(ctx, d)
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // cut short: what was seen says nothing, and the look is due again
+		return nil //nolint:nilerr // cut short: what was seen says nothing
 	}
 	crash.At("setup_seen")
+	looks.keeping <- struct{}{}
+	defer func() { <-looks.keeping }()
+	return c.keep(ctx, d, l, time.Since(began))
+}
+
+// keep stores what a look has shown, which took so long.
+func (c *Confirmer) keep(ctx context.Context, d Due, l Look, took time.Duration) error {
 	if wait, limited := l.limited(); limited && d.Age < limitedMost {
 		return c.Setups.Limit(ctx, d, cmp.Or(wait, limitedFor))
 	}
 	if counts, err := c.heed(ctx, d, l); err != nil || !counts {
 		return err
 	}
-	d.Age += time.Since(began)
+	d.Age += took
 	v, next := l.After(d.Checks+1, d.Age)
-	c.note(d, l, v, time.Since(began))
+	c.note(d, l, v, took)
 	stored, err := c.Setups.Store(ctx, d, l, v, next)
 	crash.At("setup_stored")
 	if stored && v.Word != "" {

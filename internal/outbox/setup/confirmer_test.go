@@ -45,9 +45,12 @@ func newRig(t *testing.T) *rig {
 }
 
 // another is the Confirmer of another replica.
-func (r *rig) another() *Confirmer {
+func (r *rig) another() *Confirmer { return r.patient(ReadLimit) }
+
+// patient is another one, whose reads may take so long.
+func (r *rig) patient(limit time.Duration) *Confirmer {
 	r.t.Helper()
-	client, err := flex.New(flex.Config{URL: r.flex.URL(), TaskRouterURL: r.flex.URL(), Timeout: ReadLimit, Concurrency: AtOnce,
+	client, err := flex.New(flex.Config{URL: r.flex.URL(), TaskRouterURL: r.flex.URL(), Timeout: limit, Concurrency: AtOnce,
 		Credentials: func() (string, string) { return flextest.AccountSID, flextest.AuthToken }})
 	if err != nil {
 		r.t.Fatal(err)
@@ -103,11 +106,20 @@ func (r *rig) pass(d time.Duration) {
 // reads is how many reads of channels and participants Flex has had.
 func (r *rig) reads() int { return r.flex.Calls().Channels + r.flex.Calls().Members }
 
-func (r *rig) turn() {
+// turnOf has c take what is due, and returns when it was looked at.
+func (r *rig) turnOf(c *Confirmer) {
 	r.t.Helper()
-	if _, err := r.confirmer.Turn(r.t.Context()); err != nil {
+	looks := newLooks()
+	_, err := c.turn(r.t.Context(), r.t.Context(), looks)
+	looks.all.Wait()
+	if err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+func (r *rig) turn() {
+	r.t.Helper()
+	r.turnOf(r.confirmer)
 }
 
 // says checks the words and the looks of all requests, in the order of their ids.
@@ -252,9 +264,7 @@ func TestRate(t *testing.T) {
 	r.pass(FirstLook)
 	for range 5 {
 		r.turn()
-		if _, err := other.Turn(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		r.turnOf(other)
 	}
 	r.says("confirmed 1, waits 0, waits 0")
 	wait := pgtest.One[time.Duration](t, r.pool, `SELECT read_at - clock_timestamp() FROM outbox_confirmation`)
@@ -373,6 +383,33 @@ func TestWrongCredentials(t *testing.T) {
 	if off, _ := r.confirmer.Off(); off {
 		t.Error("it is off")
 	}
+}
+
+// TestLookHangs: while Flex does not answer one look, others are made.
+func TestLookHangs(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.create("hangs")
+	r.flex.Set(flextest.Settings{SetupTrouble: flextest.Hang})
+	r.pass(FirstLook)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	patient := r.patient(LookLimit) // so that the look hangs for as long as it may
+	go func() { patient.Run(ctx); close(done) }()
+	defer func() { cancel(); <-done }()
+	if err := r.flex.Wait(t.Context(), func(c flextest.Calls) bool { return c.Hanging == 1 }); err != nil {
+		t.Fatal(err)
+	}
+	r.flex.Set(flextest.Settings{})
+	r.create("goes on")
+	r.pass(FirstLook)
+	expect.Eventually(t, func() error {
+		return expect.Is("words", pgtest.One[int](t, r.pool, `SELECT count(*) FROM outbox_setups WHERE word IS NOT NULL`), 1)
+	})
+	if n := r.flex.Calls().Hanging; n != 1 {
+		t.Errorf("%d looks hang, want 1", n)
+	}
+	r.says("waits 0, confirmed 1")
 }
 
 // TestRunEnds: Run ends with its context, also while Flex hangs.
