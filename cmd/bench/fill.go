@@ -60,10 +60,10 @@ const fillSettled = `
 	INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, http_status, outcome, applied)
 	SELECT id, 'attempt', 1, 'bench-1', now() - interval '29 days', '100 ms', 200, 'created', true FROM made`
 
-// fillDue are requests that wait in the table itself.
+// fillDue are requests that wait in the table itself, each due a moment after the one before.
 const fillDue = `
 	INSERT INTO outbox (request_id, source, state, request, lookup_key, stream_sequence, stream_time, due_at)
-	SELECT format('due-%s-%s', $3::integer, n), 'bench', 'pending', $2::text::json, md5(format('due-%s-%s', $3::integer, n)), n, now(), now()
+	SELECT format('due-%s-%s', $3::integer, n), 'bench', 'pending', $2::text::json, md5(format('due-%s-%s', $3::integer, n)), n, now(), now() + n * $4::interval
 	  FROM generate_series(1, $1::integer) AS n`
 
 const fillNotDue = `

@@ -52,7 +52,7 @@ func (w *world) measureSize(ctx context.Context) ([]row, error) {
 			r.add(b.rate(), "")
 			speed.point("", float64(size), b.rate())
 		}
-		took, err := w.claims(ctx, dsn, 5000)
+		took, err := w.claims(ctx, dsn, 5000, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -67,9 +67,9 @@ func (w *world) measureSize(ctx context.Context) ([]row, error) {
 	return rows, nil
 }
 
-// claims puts n requests that are due into the table itself, lets a worker claim
+// claims puts n requests into the table itself, each due so long after the one before, lets a worker claim
 // and carry them out, and reads from Postgres's log how long each claim took.
-func (w *world) claims(ctx context.Context, dsn string, n int) ([]time.Duration, error) {
+func (w *world) claims(ctx context.Context, dsn string, n int, apart time.Duration) ([]time.Duration, error) {
 	if w.small {
 		n = 200
 	}
@@ -82,7 +82,7 @@ func (w *world) claims(ctx context.Context, dsn string, n int) ([]time.Duration,
 	}
 	defer conn.Close(ctx) //nolint:errcheck // nothing is left to say
 	w.fills++
-	if _, err := conn.Exec(ctx, fillDue, n, string(request(0)), w.fills); err != nil {
+	if _, err := conn.Exec(ctx, fillDue, n, string(request(0)), w.fills, apart); err != nil {
 		return nil, err
 	}
 	if err := w.logging(ctx, "log_min_duration_statement", "0"); err != nil {
@@ -147,7 +147,7 @@ func (w *world) retentionOf(ctx context.Context, dsn string) ([]row, error) {
 	if err := conn.QueryRow(ctx, `SELECT count(*) FROM outbox`).Scan(&before); err != nil {
 		return nil, err
 	}
-	quiet, err := w.claims(ctx, dsn, 5000)
+	quiet, err := w.claims(ctx, dsn, 5000, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ func (w *world) retentionOf(ctx context.Context, dsn string) ([]row, error) {
 		return nil, err
 	}
 	began := time.Now()
-	busy, err := w.claims(ctx, dsn, 20000)
+	busy, err := w.claims(ctx, dsn, 20000, 0)
 	if err != nil {
 		return nil, err
 	}

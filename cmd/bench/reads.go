@@ -20,8 +20,8 @@ const (
 	viewers = 20
 	// lookEvery is how long a person looks at one screen.
 	lookEvery = 3 * time.Second
-	// besideLooks is how many requests are claimed and carried out while people look.
-	besideLooks = 20_000
+	// besideSteady and besideBacklog are how many requests are claimed and carried out while people look.
+	besideSteady, besideBacklog = 6000, 20_000
 	// looksEach is how often each of them asks a question while it is measured.
 	looksEach = 25
 )
@@ -163,32 +163,41 @@ func ask(ctx context.Context, desk *operator.Desk, l look, people int) (took []t
 	return took, err
 }
 
-// claimsBesidePeople holds the claims of a worker while people look against its claims while nobody does.
+// claimsBesidePeople holds the claims of a worker while people look against its claims while nobody does: at a steady pace,
+// and while it burns down a backlog, which takes all that the machine has.
 func (w *world) claimsBesidePeople(ctx context.Context, dsn string, desk *operator.Desk) ([]row, error) {
-	looking := row{name: "claim p50 while 20 people look, each at another screen every 3 s, against none", least: 1.1}
-	asking := row{name: "claim p50 while 20 people ask as fast as they are answered, against none"}
+	steady := row{name: "claim p50 at 300 requests a second while 20 people look, each at another screen every 3 s, against none", least: 1.1}
+	looking := row{name: "the same while a backlog is burnt down, with all that the machine has"}
+	asking := row{name: "the same, and the people ask as fast as they are answered"}
 	for range w.rounds {
-		quiet, err := w.claims(ctx, dsn, besideLooks)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range []struct {
-			*row
-			rest time.Duration
-		}{{&looking, lookEvery}, {&asking, 0}} {
-			beside, looks, err := w.claimsBeside(ctx, dsn, desk, r.rest)
+		for _, load := range []struct {
+			n     int
+			apart time.Duration
+			rows  []*row
+		}{{besideSteady, time.Second / 300, []*row{&steady}}, {besideBacklog, 0, []*row{&looking, &asking}}} {
+			quiet, err := w.claims(ctx, dsn, load.n, load.apart)
 			if err != nil {
 				return nil, err
 			}
-			r.add(milliseconds(beside, 0.5)/milliseconds(quiet, 0.5), fmt.Sprintf("%.2f/%.2f ms; p99 %.1f/%.1f ms; %d looks beside %d claims",
-				milliseconds(beside, 0.5), milliseconds(quiet, 0.5), milliseconds(beside, 0.99), milliseconds(quiet, 0.99), looks, len(beside)))
+			for i, r := range load.rows {
+				rest := lookEvery
+				if i > 0 {
+					rest = 0
+				}
+				beside, looks, err := w.claimsBeside(ctx, dsn, desk, load.n, load.apart, rest)
+				if err != nil {
+					return nil, err
+				}
+				r.add(milliseconds(beside, 0.5)/milliseconds(quiet, 0.5), fmt.Sprintf("%.2f/%.2f ms; p99 %.1f/%.1f ms; %d looks beside %d claims",
+					milliseconds(beside, 0.5), milliseconds(quiet, 0.5), milliseconds(beside, 0.99), milliseconds(quiet, 0.99), looks, len(beside)))
+			}
 		}
 	}
-	return []row{looking, asking}, nil
+	return []row{steady, looking, asking}, nil
 }
 
-// claimsBeside are the times of claims while people look, each at a random screen, with a rest.
-func (w *world) claimsBeside(ctx context.Context, dsn string, desk *operator.Desk, rest time.Duration) (took []time.Duration, looks int, err error) {
+// claimsBeside are the times of the claims of n requests while people look, each at a random screen, with a rest.
+func (w *world) claimsBeside(ctx context.Context, dsn string, desk *operator.Desk, n int, apart, rest time.Duration) (took []time.Duration, looks int, err error) {
 	watching, end := context.WithCancel(ctx)
 	var people sync.WaitGroup
 	var mu sync.Mutex
@@ -206,7 +215,7 @@ func (w *world) claimsBeside(ctx context.Context, dsn string, desk *operator.Des
 			}
 		})
 	}
-	took, err = w.claims(ctx, dsn, besideLooks)
+	took, err = w.claims(ctx, dsn, n, apart)
 	end()
 	people.Wait()
 	return took, looks, errors.Join(err, failed)

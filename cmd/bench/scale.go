@@ -24,7 +24,7 @@ func (w *world) measureScale(ctx context.Context) ([]row, error) {
 	size.add(bytes/float64(w.settled+w.notDue), fmt.Sprintf("%.1f GiB in all", bytes/(1<<30)))
 	claim := row{name: "claim, ms, p50"}
 	for range w.rounds {
-		took, err := w.claims(ctx, dsn, 5000)
+		took, err := w.claims(ctx, dsn, 5000, 0)
 		if err != nil {
 			return nil, err
 		}

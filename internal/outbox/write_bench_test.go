@@ -8,13 +8,14 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
+	"flexworker/internal/outbox/setup"
 )
 
 // BenchmarkWrites are the durable steps of a request, a batch at a time: what a
 // statement costs, and what one more row in it. ns/row is the figure to compare.
 func BenchmarkWrites(b *testing.B) {
 	for _, size := range []int{1, 32, batchSize} {
-		for _, step := range []string{"add", "claim", "record", "mark"} {
+		for _, step := range []string{"add", "claim", "record", "mark", "mark and set up"} {
 			b.Run(fmt.Sprintf("%s/%d", step, size), func(b *testing.B) { benchmarkWrite(b, step, size) })
 		}
 	}
@@ -23,6 +24,9 @@ func BenchmarkWrites(b *testing.B) {
 // benchmarkWrite carries batches through all four steps and takes the time of one.
 func benchmarkWrite(b *testing.B, step string, size int) {
 	s := newStore(b)
+	if step == "mark and set up" { // with CONFIRM
+		s.Results.FirstLook, step = setup.FirstLook, "mark"
+	}
 	sequence := 0
 	timed := func(name string, do func() error) {
 		if name == step {
