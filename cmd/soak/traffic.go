@@ -41,7 +41,7 @@ const (
 	senders = 16
 	// In a run by number the machine says how fast the run is: so many requests may be without an answer, and so many that
 	// were created without a word about their set-ups. One set-up in ten has its word after a minute.
-	unansweredMost, wordlessMost = 3000, 15_000
+	unansweredMost, wordlessMost = 10_000, 40_000
 )
 
 var sources = [...]string{"crm", "shop", "web.eu", "web.us"}

@@ -111,7 +111,7 @@ func (c Config) faults() []error {
 	want(attribute == "", "LOOKUP_ATTRIBUTE %s (its value is not shown)", attribute)
 	want(c.LookupSettle >= time.Second && c.LookupSettle <= 4*time.Minute, "LOOKUP_SETTLE=%v must be between 1s and 4m: TaskRouter forgets a finished task after five minutes", c.LookupSettle)
 	fits("UNCERTAIN_POLICY", c.UncertainPolicy)
-	want(c.ConfirmRate >= 0.1 && c.ConfirmRate <= 1000, "CONFIRM_RATE=%v must be between 0.1 and 1000", c.ConfirmRate)
+	want(c.ConfirmRate >= 0.1 && c.ConfirmRate <= 10_000, "CONFIRM_RATE=%v must be between 0.1 and 10000", c.ConfirmRate)
 	want(c.Retention == 0 || c.Retention >= time.Hour, "RETENTION=%v must be 0 (never) or at least 1h: a repeat is recognised only while its row is there", c.Retention)
 	want(c.ShutdownGrace >= 0, "SHUTDOWN_GRACE=%v must not be negative", c.ShutdownGrace)
 	if c.AdminAddr != "" {
