@@ -63,6 +63,7 @@ func (a *app) serveAdmin(ctx context.Context) (func(), error) {
 	mux.Handle("/", a.page())
 	mux.Handle("/api/", a.api())
 	server := adminServer(mux, slog.NewLogLogger(a.log.Handler(), slog.LevelWarn))
+	server.ConnState = newCrowd(mostConnections).state
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	var serving sync.WaitGroup
 	serving.Go(func() { a.watchStanding(watching) })
