@@ -160,6 +160,7 @@ func (a *app) build(ctx context.Context, name string) error {
 		Settle: cfg.LookupSettle, Undecided: request.Undecided(cfg.UncertainPolicy)}
 	a.store = outbox.NewStore(a.pool, name, cfg.FlexTimeout)
 	a.store.Results.OnSettled = a.state.settled
+	a.desk = a.desk.Telling(a.store.Results.OfferIDs)
 	a.upkeep = upkeep.New(a.pool, cfg.FlexTimeout+request.LeaseMargin)
 	a.store.Lookups.Attribute, a.store.Retention = cfg.LookupAttribute, cfg.Retention
 	maxAge := 7 * 24 * time.Hour
@@ -203,7 +204,7 @@ func (a *app) buildSenders(ctx context.Context) (err error) {
 		return err
 	}
 	a.senders = senders.New(senders.Config{Conn: a.nats, Subject: a.cfg.ServiceSubject, Inbox: inboxPrefix, Version: version,
-		Desk: operator.NewDesk(a.asked, operator.Caller{}, nil), Log: a.log})
+		Desk: operator.NewDesk(a.asked, operator.Caller{}, nil).Telling(a.store.Results.OfferIDs), Log: a.log})
 	return nil
 }
 

@@ -23,7 +23,8 @@ type Desk struct {
 	reads  *pgxpool.Pool
 	caller Caller
 	asks   Asks
-	many   chan struct{} // taken by an act on many, of whichever caller
+	owed   func(ids []int64) // see Telling; nil: nobody is told
+	many   chan struct{}     // taken by an act on many, of whichever caller
 }
 
 // A Caller is who asks a Desk.
@@ -74,6 +75,22 @@ func (desk *Desk) ReadingFrom(reads *pgxpool.Pool) *Desk {
 	other := *desk
 	other.reads = reads
 	return &other
+}
+
+// Telling is the same Desk, which tells owed after each act whose results are to be published by it: the ids of their rows,
+// of outbox. A Publisher in the same process then publishes them at once; of an act in another process, as of the command
+// line, a poll finds them some seconds later. owed must not wait.
+func (desk *Desk) Telling(owed func(ids []int64)) *Desk {
+	other := *desk
+	other.owed = owed
+	return &other
+}
+
+// tell says which rows have results to be published, once that is committed.
+func (desk *Desk) tell(ids ...int64) {
+	if desk.owed != nil && len(ids) > 0 {
+		desk.owed(ids)
+	}
 }
 
 // MayLook refuses a question of who may not look, also one that the caller answers from memory: ErrForbidden.

@@ -122,11 +122,11 @@ func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *prev
 			 ORDER BY id FOR NO KEY UPDATE OF outbox ` + locked + `),
 		moved AS (
 			UPDATE outbox o SET ` + c.set + ` FROM chosen WHERE o.id = chosen.id
-			RETURNING o.id, o.request_id, chosen.was, chosen.what),
+			RETURNING o.id, o.request_id, chosen.was, chosen.what, o.settled_at IS NOT NULL AND o.published_at IS NULL AS owed),
 		acts AS (
 			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt, unverified)
 			SELECT ` + args.add(desk.caller.Name) + `::text, ` + args.add(a.Why) + `::text, ` + args.add(c.Name) + `::text, request_id, was, ` + args.add(a.attempt()) + `::integer, ` + args.add(c.unverified) + `::boolean FROM moved)
-		SELECT match, named, moved.id IS NOT NULL, coalesce(what, '') FROM matching LEFT JOIN moved ON id = match ORDER BY match`
+		SELECT match, named, moved.id IS NOT NULL, coalesce(what, ''), coalesce(owed, false) FROM matching LEFT JOIN moved ON id = match ORDER BY match`
 	var b pgx.Batch
 	b.Queue(`SELECT ` + database.Patiently)
 	if a.Seen != "" { // as in resolve
@@ -147,10 +147,11 @@ func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *prev
 		return all, nil, cmp.Or(err, sent.Close())
 	}
 	var left []unmoved
+	var told []int64
 	var id int64
 	var requestID, what string
-	var moved bool
-	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &moved, &what}, func() error {
+	var moved, owed bool
+	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &moved, &what, &owed}, func() error {
 		if !moved {
 			left = append(left, unmoved{id, requestID})
 			return nil
@@ -158,9 +159,15 @@ func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *prev
 		all.IDs = append(all.IDs, requestID)
 		all.N++
 		all.Of[what]++
+		if owed {
+			told = append(told, id)
+		}
 		return nil
 	})
-	return all, left, cmp.Or(err, sent.Close()) // which waits for the commit
+	if err = cmp.Or(err, sent.Close()); err == nil { // which waits for the commit
+		desk.tell(told...)
+	}
+	return all, left, err
 }
 
 // stillMatching are the request ids of those that the change can still take; all of them, where that cannot be read: the

@@ -66,6 +66,9 @@ An act on requests is one statement: all of it happened or none, and its record 
 commit is lost, Show tells, and the act may be done again. Close is recorded before Twilio is called: a crash between leaves
 a record of what may not be closed, and done again the close comes to its end. Release and Recheck move many rows in transactions of a thousand: what a crash leaves is taken by the same act, done again.
 
+A Desk that was given a Publisher's ear (Telling) says after each act which results are owed by it. What is lost on the way, a
+poll of any worker finds seconds later.
+
 Once does any act at most once for each idempotency key: the key is committed before the act, its answer after it
 (once.go). What a crash in between leaves is a key without an answer. Nobody knows then whether the act was done, and
 nobody does it again under that key.

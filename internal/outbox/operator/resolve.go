@@ -185,7 +185,7 @@ func (desk *Desk) resolveCreated(ctx context.Context, a Act, requestID string, d
 	if err := notAnothers(ctx, tx, decision.Created, requestID); err != nil {
 		return "", err
 	}
-	became, err = desk.resolve(ctx, tx, a, "resolve created", decision.Unverified, requestID, `
+	id, became, err := desk.resolve(ctx, tx, a, "resolve created", decision.Unverified, requestID, `
 		state = 'created', due_at = NULL, interaction_sid = $7, task_sid = coalesce(nullif($8, ''), task_sid),
 		assignment_status = nullif($9, ''), response = coalesce($10::text::json, response), for_person_since = NULL, ends_as = NULL,
 		resolved_by = 'operator', error_kind = NULL, error_message = NULL, settled_at = clock_timestamp()`,
@@ -196,6 +196,7 @@ func (desk *Desk) resolveCreated(ctx context.Context, a Act, requestID string, d
 	if err != nil {
 		return "", err
 	}
+	desk.tell(id)
 	return became, nil
 }
 
@@ -204,7 +205,7 @@ const absentEnd = `CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' EL
 
 // resolveAbsent: uncertain -> pending, or the end that it waits for; cancelled where that was asked.
 func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string, unverified bool) (became request.State, err error) {
-	return desk.resolve(ctx, desk.pool, a, "resolve absent", unverified, requestID, `
+	id, became, err := desk.resolve(ctx, desk.pool, a, "resolve absent", unverified, requestID, `
 		state = `+absentEnd+`,
 		due_at = CASE WHEN `+absentEnd+` = 'pending' THEN clock_timestamp() END,
 		settled_at = CASE WHEN `+absentEnd+` <> 'pending' THEN clock_timestamp() END,
@@ -213,39 +214,46 @@ func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string, un
 		error_kind = CASE WHEN ends_as = 'rejected' THEN coalesce('http_' || http_status, error_kind) ELSE coalesce(ends_as, 'absent') END,
 		error_message = CASE WHEN cancel_requested_at IS NULL THEN '' ELSE 'cancelled; ' END || 'an operator says that it does not exist'
 			|| CASE WHEN ends_as IS NULL THEN '' ELSE '; before: ' || coalesce(error_message, '') END`)
+	if became.Final() {
+		desk.tell(id)
+	}
+	return became, err
 }
 
 // resolve moves the request, if it is still uncertain after the attempt and under the tag that the act speaks of, and
-// records the act. It gives the state that the request has then.
+// records the act. It gives the request's row and the state that it has then.
 func (desk *Desk) resolve(ctx context.Context, db interface {
 	SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
-}, a Act, act string, unverified bool, requestID, set string, args ...any) (request.State, error) {
+}, a Act, act string, unverified bool, requestID, set string, args ...any) (id int64, became request.State, err error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	var became *request.State
+	var moved struct {
+		id    *int64
+		state *request.State
+	}
 	var other, uncertain bool
 	var b pgx.Batch
 	// In a statement of its own: the tag counts acts, and the next statement sees all that were committed before the lock.
 	b.Queue(`SELECT FROM outbox WHERE request_id = $1 FOR NO KEY UPDATE`, requestID)
 	b.Queue(`
 		WITH moved AS (
-			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND attempt = $5 AND ($6 = '' OR `+tagSQL+` = $6) RETURNING request_id, state),
+			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND attempt = $5 AND ($6 = '' OR `+tagSQL+` = $6) RETURNING id, request_id, state),
 		acts AS (
 			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt, unverified) SELECT $2, $3, $4, request_id, 'uncertain', $5, `+strconv.FormatBool(unverified)+` FROM moved)
-		SELECT (SELECT state FROM moved), EXISTS (SELECT FROM outbox WHERE request_id = $1 AND attempt <> $5),
+		SELECT (SELECT id FROM moved), (SELECT state FROM moved), EXISTS (SELECT FROM outbox WHERE request_id = $1 AND attempt <> $5),
 		       EXISTS (SELECT FROM outbox WHERE request_id = $1 AND state = 'uncertain')`,
-		append([]any{requestID, desk.caller.Name, a.Why, act, a.attempt(), string(a.Seen)}, args...)...).QueryRow(func(row pgx.Row) error { return row.Scan(&became, &other, &uncertain) })
-	err := db.SendBatch(ctx, &b).Close()
+		append([]any{requestID, desk.caller.Name, a.Why, act, a.attempt(), string(a.Seen)}, args...)...).QueryRow(func(row pgx.Row) error { return row.Scan(&moved.id, &moved.state, &other, &uncertain) })
+	err = db.SendBatch(ctx, &b).Close()
 	switch {
 	case err != nil:
-		return "", database.Wrap("resolve", err)
-	case became != nil:
-		return *became, nil
+		return 0, "", database.Wrap("resolve", err)
+	case moved.state != nil:
+		return *moved.id, *moved.state, nil
 	case other:
-		return "", ErrOtherAttempt
+		return 0, "", ErrOtherAttempt
 	case uncertain && a.Seen != "":
-		return "", ErrStale
+		return 0, "", ErrStale
 	default:
-		return "", ErrNotUncertain
+		return 0, "", ErrNotUncertain
 	}
 }

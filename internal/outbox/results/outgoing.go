@@ -45,6 +45,16 @@ func (s *Outgoing) Offer(r *Settled) {
 	s.Queue.offer(r)
 }
 
+// OfferIDs is Offer by the ids of rows, for acts of people and of senders: each row is read again before anybody hears of it.
+// Who has asked again for one of them is answered at once too. It does not wait.
+func (s *Outgoing) OfferIDs(ids []int64) {
+	if len(ids) == 0 {
+		return
+	}
+	s.Queue.offerIDs(ids...)
+	s.Asked.Raise()
+}
+
 // OfferRead offers the requests with these ids as the table has them. An error is ignored: any Publisher
 // finds them later.
 func (s *Outgoing) OfferRead(ctx context.Context, requestIDs []string) {

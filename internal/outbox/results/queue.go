@@ -43,10 +43,13 @@ func (q *queue) offer(s *Settled) {
 		default:
 		}
 	}
+	q.offerIDs(s.ID)
+}
+
+// offerIDs hands over by id alone, as far as there is room.
+func (q *queue) offerIDs(ids ...int64) {
 	q.mu.Lock()
-	if len(q.IDs) < maxIDs {
-		q.IDs = append(q.IDs, s.ID)
-	}
+	q.IDs = append(q.IDs, ids[:min(len(ids), maxIDs-len(q.IDs))]...)
 	q.mu.Unlock()
 	q.more.Raise()
 }
