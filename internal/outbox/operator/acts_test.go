@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/testing/pgtest"
@@ -69,4 +70,45 @@ func TestMalformed(t *testing.T) {
 	if _, err := s.desk.MalformedMessage(t.Context(), 4711); !errors.Is(err, operator.ErrUnknown) {
 		t.Errorf("one that is not there: %v", err)
 	}
+}
+
+// TestActIsNotLaterThanItsEffect: the end of a request, or the wish to cancel it, is not recorded as earlier than the act that
+// brought it.
+func TestActIsNotLaterThanItsEffect(t *testing.T) {
+	t.Parallel()
+	for name, act := range map[string]func(s *rig) error{
+		"cancel": func(s *rig) error {
+			_, err := s.cancel(t.Context(), aTest, operator.Filter{RequestIDs: []string{"pending"}})
+			return err
+		},
+		"cancel of what may exist": func(s *rig) error {
+			_, err := s.cancel(t.Context(), aTest, operator.Filter{RequestIDs: []string{"uncertain"}})
+			return err
+		},
+		"resolve": func(s *rig) error { return s.resolve(t, "uncertain", created(sidB)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newRig(t)
+			everyState(t, s)
+			if err := act(s); err != nil {
+				t.Fatal(err)
+			}
+			if late := pgtest.One[time.Duration](t, s.pool, `SELECT a.at - greatest(o.settled_at, o.cancel_requested_at) FROM outbox_acts a JOIN outbox o USING (request_id)`); late > 0 {
+				t.Errorf("the act is recorded %v after its effect", late)
+			}
+		})
+	}
+	t.Run("republish", func(t *testing.T) { // which leaves the end as it is
+		t.Parallel()
+		s := newRig(t)
+		everyState(t, s)
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET settled_at = now() - interval '1 hour' WHERE request_id = 'created'`)
+		if _, err := s.republish(t.Context(), aTest, operator.Filter{RequestIDs: []string{"created"}}); err != nil {
+			t.Fatal(err)
+		}
+		if late := pgtest.One[time.Duration](t, s.pool, `SELECT a.at - o.settled_at FROM outbox_acts a JOIN outbox o USING (request_id)`); late < time.Hour {
+			t.Errorf("the act is recorded %v after an end that is an hour old", late)
+		}
+	})
 }

@@ -122,10 +122,10 @@ func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *prev
 			 ORDER BY id FOR NO KEY UPDATE OF outbox ` + locked + `),
 		moved AS (
 			UPDATE outbox o SET ` + c.set + ` FROM chosen WHERE o.id = chosen.id
-			RETURNING o.id, o.request_id, chosen.was, chosen.what, o.settled_at IS NOT NULL AND o.published_at IS NULL AS owed),
+			RETURNING o.id, o.request_id, chosen.was, chosen.what, o.settled_at IS NOT NULL AND o.published_at IS NULL AS owed, ` + actedAt("o") + ` AS at),
 		acts AS (
-			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt, unverified)
-			SELECT ` + args.add(desk.caller.Name) + `::text, ` + args.add(a.Why) + `::text, ` + args.add(c.Name) + `::text, request_id, was, ` + args.add(a.attempt()) + `::integer, ` + args.add(c.unverified) + `::boolean FROM moved)
+			INSERT INTO outbox_acts (at, who, why, act, request_id, was, attempt, unverified)
+			SELECT at, ` + args.add(desk.caller.Name) + `::text, ` + args.add(a.Why) + `::text, ` + args.add(c.Name) + `::text, request_id, was, ` + args.add(a.attempt()) + `::integer, ` + args.add(c.unverified) + `::boolean FROM moved)
 		SELECT match, named, moved.id IS NOT NULL, coalesce(what, ''), coalesce(owed, false) FROM matching LEFT JOIN moved ON id = match ORDER BY match`
 	var b pgx.Batch
 	b.Queue(`SELECT ` + database.Patiently)
@@ -168,6 +168,12 @@ func (desk *Desk) do(ctx context.Context, c Change, a Act, f Filter, shown *prev
 		desk.tell(told...)
 	}
 	return all, left, err
+}
+
+// actedAt is when an act was done, in SQL, of a row that the statement has changed: not later than what the act has brought.
+func actedAt(row string) string {
+	return `least(clock_timestamp(), CASE WHEN ` + row + `.settled_at >= statement_timestamp() THEN ` + row + `.settled_at END,
+			CASE WHEN ` + row + `.cancel_requested_at >= statement_timestamp() THEN ` + row + `.cancel_requested_at END)`
 }
 
 // stillMatching are the request ids of those that the change can still take; all of them, where that cannot be read: the

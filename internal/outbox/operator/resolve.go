@@ -237,9 +237,9 @@ func (desk *Desk) resolve(ctx context.Context, db interface {
 	b.Queue(`SELECT FROM outbox WHERE request_id = $1 FOR NO KEY UPDATE`, requestID)
 	b.Queue(`
 		WITH moved AS (
-			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND attempt = $5 AND ($6 = '' OR `+tagSQL+` = $6) RETURNING id, request_id, state),
+			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND attempt = $5 AND ($6 = '' OR `+tagSQL+` = $6) RETURNING id, request_id, state, `+actedAt("outbox")+` AS at),
 		acts AS (
-			INSERT INTO outbox_acts (who, why, act, request_id, was, attempt, unverified) SELECT $2, $3, $4, request_id, 'uncertain', $5, `+strconv.FormatBool(unverified)+` FROM moved)
+			INSERT INTO outbox_acts (at, who, why, act, request_id, was, attempt, unverified) SELECT at, $2, $3, $4, request_id, 'uncertain', $5, `+strconv.FormatBool(unverified)+` FROM moved)
 		SELECT (SELECT id FROM moved), (SELECT state FROM moved), EXISTS (SELECT FROM outbox WHERE request_id = $1 AND attempt <> $5),
 		       EXISTS (SELECT FROM outbox WHERE request_id = $1 AND state = 'uncertain')`,
 		append([]any{requestID, desk.caller.Name, a.Why, act, a.attempt(), string(a.Seen)}, args...)...).QueryRow(func(row pgx.Row) error { return row.Scan(&moved.id, &moved.state, &other, &uncertain) })
