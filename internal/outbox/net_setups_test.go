@@ -77,11 +77,11 @@ func (n *twins) keepLook(ctx context.Context, _ int) (string, error) {
 	v, next := seen.After(l.sim.Checks+1, l.sim.Age)
 	next = next.Truncate(time.Second)
 	n.also("w%d stores look %d at %d: %+v, next in %v", l.by, l.sim.Checks+1, l.sim.ID, v, next)
-	stored, err := setups.Store(ctx, l.real, seen, v, next)
+	stored, err := setups.Store(ctx, []setup.Finding{{Due: l.real, Look: seen, Verdict: v, Next: next}})
 	if err != nil {
 		return "", err
 	}
-	return differ(n.sim.storeSetup(l.sim, v, next), stored), nil
+	return differ(n.sim.storeSetup(l.sim, v, next), stored[0]), nil
 }
 
 // confirmation is what becomes of confirmation itself: Flex refuses a read, it is turned off, its words are given up, Flex answers again.

@@ -8,7 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"flexworker/internal/batch"
 	"flexworker/internal/crash"
+	"flexworker/internal/database"
 	"flexworker/internal/flex"
 	"flexworker/internal/loop"
 	"flexworker/internal/trouble"
@@ -19,8 +21,6 @@ const (
 	idleRest = time.Second
 	// AtOnce is how many looks one replica makes at a time, where CONFIRM_RATE allows so many.
 	AtOnce = 16
-	// keptAtOnce is how many of these are kept at a time: each needs one of the connections that all loops share.
-	keptAtOnce = 4
 	// ReadLimit is the longest that one read may take.
 	ReadLimit = 5 * time.Second
 	// stopLimit is how long a look may still take when the worker is told to stop.
@@ -76,7 +76,7 @@ func (c *Confirmer) Off() (off bool, at time.Time) {
 func (c *Confirmer) Run(ctx context.Context) {
 	longer, end := outlive(ctx)
 	defer end()
-	looks := newLooks()
+	looks := c.newLooks()
 	defer looks.all.Wait()
 	for ctx.Err() == nil {
 		if c.MayRead != nil && !c.MayRead() {
@@ -89,15 +89,18 @@ func (c *Confirmer) Run(ctx context.Context) {
 	}
 }
 
-// looks are those that are under way. Both channels have an element for each of those that hold a place.
+// looks are those that are under way. What they show is stored for all together that end while one write is under way: so it takes one
+// of the connections that all loops share, and one wait for the disk.
 type looks struct {
-	all     sync.WaitGroup
-	places  chan struct{}
-	keeping chan struct{}
+	all    sync.WaitGroup
+	places chan struct{} // has an element for each
+	stores *batch.Group[Finding, bool]
 }
 
-func newLooks() *looks {
-	return &looks{places: make(chan struct{}, AtOnce), keeping: make(chan struct{}, keptAtOnce)}
+func (c *Confirmer) newLooks() *looks {
+	l := &looks{places: make(chan struct{}, AtOnce), stores: batch.New(AtOnce, c.Setups.Store)}
+	l.stores.Split = database.IsDataError
+	return l
 }
 
 // tell tells of a turn or a look that failed, or of one that went well.
@@ -169,13 +172,11 @@ func (c *Confirmer) lookAt(ctx context.Context, looks *looks, d Due, taken time.
 		return nil //nolint:nilerr // cut short: what was seen says nothing
 	}
 	crash.At("setup_seen")
-	looks.keeping <- struct{}{}
-	defer func() { <-looks.keeping }()
-	return c.keep(ctx, d, l, time.Since(began))
+	return c.keep(ctx, looks, d, l, time.Since(began))
 }
 
 // keep stores what a look has shown, which took so long.
-func (c *Confirmer) keep(ctx context.Context, d Due, l Look, took time.Duration) error {
+func (c *Confirmer) keep(ctx context.Context, looks *looks, d Due, l Look, took time.Duration) error {
 	if wait, limited := l.limited(); limited && d.Age < limitedMost {
 		return c.Setups.Limit(ctx, d, cmp.Or(wait, limitedFor))
 	}
@@ -185,7 +186,7 @@ func (c *Confirmer) keep(ctx context.Context, d Due, l Look, took time.Duration)
 	d.Age += took
 	v, next := l.After(d.Checks+1, d.Age)
 	c.note(d, l, v, took)
-	stored, err := c.Setups.Store(ctx, d, l, v, next)
+	stored, err := looks.stores.Do(ctx, Finding{d, l, v, next})
 	crash.At("setup_stored")
 	if stored && v.Word != "" {
 		c.Counters.add(v.Word, 1)

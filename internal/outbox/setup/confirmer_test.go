@@ -109,7 +109,7 @@ func (r *rig) reads() int { return r.flex.Calls().Channels + r.flex.Calls().Memb
 // turnOf has c take what is due, and returns when it was looked at.
 func (r *rig) turnOf(c *Confirmer) {
 	r.t.Helper()
-	looks := newLooks()
+	looks := c.newLooks()
 	_, err := c.turn(r.t.Context(), r.t.Context(), looks)
 	looks.all.Wait()
 	if err != nil {
@@ -288,11 +288,11 @@ func TestTwoLooksAtOnce(t *testing.T) {
 	if err != nil || len(second.Due) != 1 {
 		t.Fatalf("%+v %v", second, err)
 	}
-	if stored, err := r.confirmer.Setups.Store(t.Context(), second.Due[0], Look{}, Verdict{Word: Confirmed}, 0); !stored || err != nil {
+	if stored, err := r.confirmer.Setups.Store(t.Context(), []Finding{{Due: second.Due[0], Verdict: Verdict{Word: Confirmed}}}); err != nil || !stored[0] {
 		t.Fatal(stored, err)
 	}
 	for range 2 { // the answer to a store may be lost, and it is made again
-		if stored, err := r.confirmer.Setups.Store(t.Context(), first.Due[0], Look{}, Verdict{Failed, "channel_failed", "why"}, 0); stored || err != nil {
+		if stored, err := r.confirmer.Setups.Store(t.Context(), []Finding{{Due: first.Due[0], Verdict: Verdict{Failed, "channel_failed", "why"}}}); err != nil || stored[0] {
 			t.Fatal(stored, err)
 		}
 	}

@@ -2,10 +2,13 @@ package setup
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/database"
@@ -146,25 +149,45 @@ func postpone(ctx context.Context, tx pgx.Tx, most int) ([]Due, error) {
 	})
 }
 
-// Store keeps what a look has shown, and its word if it has one. next is the time until the following look. stored is false where another
-// look was faster, or the request is gone: its word counts.
-func (s *Setups) Store(ctx context.Context, d Due, l Look, v Verdict, next time.Duration) (stored bool, err error) {
+// A Finding is what one look has shown.
+type Finding struct {
+	Due     Due
+	Look    Look
+	Verdict Verdict
+	Next    time.Duration // until the following look, where there is no word
+}
+
+// Store keeps what looks have shown, and their words where they have one, in one transaction. stored says of each whether it was kept: it was
+// not where another look was faster, whose word counts, or where the request is gone.
+func (s *Setups) Store(ctx context.Context, all []Finding) (stored []bool, err error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	tag, err := s.Pool.Exec(ctx, `/* setup */
-		UPDATE outbox_setups
-		   SET checks = checks + 1, due_at = CASE WHEN $3::text IS NULL THEN clock_timestamp() + $4::interval END,
-		       word = $3, error_kind = $5, why = $6, decided_at = CASE WHEN $3 IS NOT NULL THEN clock_timestamp() END,
-		       channel_sid = coalesce($7, channel_sid), channel_status = coalesce($8, channel_status),
-		       error_code = coalesce($9, error_code), error_message = coalesce($10, error_message),
-		       task_status = coalesce($11, task_status), task_reason = coalesce($12, task_reason)
-		 WHERE id = $1 AND checks = $2 AND word IS NULL`,
-		d.ID, d.Checks, database.OrNull(string(v.Word)), next, database.OrNull(v.Kind), database.OrNull(request.Text(v.Why)),
-		database.OrNull(request.Text(l.Channel.SID)), database.OrNull(request.Text(l.Channel.Status)),
-		database.Int32OrNull(l.Channel.ErrorCode), database.OrNull(request.Text(l.Channel.ErrorMessage)),
-		database.OrNull(request.Text(l.Task.Status)), database.OrNull(request.Text(l.Task.Reason)))
-	return tag.RowsAffected() == 1, database.Wrap("store a setup", err)
+	order := make([]int, len(all)) // of ids: who locks several rows does so in one order
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(i, j int) int { return cmp.Compare(all[i].Due.ID, all[j].Due.ID) })
+	stored = make([]bool, len(all))
+	var b pgx.Batch // is one transaction
+	for _, i := range order {
+		d, l, v := all[i].Due, all[i].Look, all[i].Verdict
+		b.Queue(storeSQL, d.ID, d.Checks, database.OrNull(string(v.Word)), all[i].Next, database.OrNull(v.Kind), database.OrNull(request.Text(v.Why)),
+			database.OrNull(request.Text(l.Channel.SID)), database.OrNull(request.Text(l.Channel.Status)),
+			database.Int32OrNull(l.Channel.ErrorCode), database.OrNull(request.Text(l.Channel.ErrorMessage)),
+			database.OrNull(request.Text(l.Task.Status)), database.OrNull(request.Text(l.Task.Reason))).
+			Exec(func(tag pgconn.CommandTag) error { stored[i] = tag.RowsAffected() == 1; return nil })
+	}
+	return stored, database.Wrap("store setups", s.Pool.SendBatch(ctx, &b).Close())
 }
+
+const storeSQL = `/* setup */
+	UPDATE outbox_setups
+	   SET checks = checks + 1, due_at = CASE WHEN $3::text IS NULL THEN clock_timestamp() + $4::interval END,
+	       word = $3, error_kind = $5, why = $6, decided_at = CASE WHEN $3 IS NOT NULL THEN clock_timestamp() END,
+	       channel_sid = coalesce($7, channel_sid), channel_status = coalesce($8, channel_status),
+	       error_code = coalesce($9, error_code), error_message = coalesce($10, error_message),
+	       task_status = coalesce($11, task_status), task_reason = coalesce($12, task_reason)
+	 WHERE id = $1 AND checks = $2 AND word IS NULL`
 
 // GiveUp gives those their word at which a look is due: Flex refuses the reads. It says how many these were.
 func (s *Setups) GiveUp(ctx context.Context) (int, error) {
