@@ -58,7 +58,8 @@ CREATE TABLE outbox_repeats (
 
     CONSTRAINT repeat_is_kept_once UNIQUE (stream_sequence, stream_time)
 );
-CREATE INDEX outbox_repeats_publish ON outbox_repeats (outbox_id) WHERE published_at IS NULL;
+-- In the order in which they are read: what was published is never read again.
+CREATE INDEX outbox_repeats_publish ON outbox_repeats (id) WHERE published_at IS NULL;
 CREATE INDEX outbox_repeats_request ON outbox_repeats (outbox_id);
 
 COMMENT ON TABLE  outbox_repeats                 IS 'A known request that was asked again: one row for each time, answered with the same result.';

@@ -223,7 +223,7 @@ func (a *app) buildConfirmer() error {
 	}
 	a.store.Results.FirstLook = setup.FirstLook
 	a.confirmer = &setup.Confirmer{Setups: &setup.Setups{Pool: a.pool}, Flex: reader, Rate: cfg.ConfirmRate, MayRead: a.dispatcher.MayLookUp,
-		Told: a.store.Results.Asked, Log: a.log}
+		Told: a.store.Results.Words, Log: a.log}
 	return nil
 }
 

@@ -35,6 +35,8 @@ func TestPoll(t *testing.T) {
 			VALUES ('malformed', 's', 1, now(), 's', 's', '{}', '', 'x'); DELETE FROM outbox`, func(u *upkeep.Upkeep) loop.Signal { return u.Results.Asked }},
 		{"repeat of what is settled", `UPDATE outbox SET state = 'rejected', error_kind = 'x', due_at = NULL, settled_at = now(), published_at = now();
 			INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) SELECT id, 's', 2, now() FROM outbox`, func(u *upkeep.Upkeep) loop.Signal { return u.Results.Asked }},
+		{"word about a set-up", `UPDATE outbox SET due_at = clock_timestamp() + interval '1 hour';
+			INSERT INTO outbox_setups (id, created_at, word, decided_at) SELECT id, now(), 'confirmed', now() FROM outbox`, func(u *upkeep.Upkeep) loop.Signal { return u.Results.Words }},
 		{"repeat of what is not", `UPDATE outbox SET due_at = clock_timestamp() + interval '1 hour';
 			INSERT INTO outbox_repeats (outbox_id, source, stream_sequence, stream_time) SELECT id, 's', 2, now() FROM outbox`, nil},
 	} {
@@ -43,7 +45,7 @@ func TestPoll(t *testing.T) {
 			s := newStore(t)
 			mustAdd(t, s, "a", 1, func(e *request.Event) { e.NotBefore = time.Now().Add(time.Hour) })
 			u := s.upkeep()
-			all := map[string]loop.Signal{"due": u.Due, "overdue": u.Overdue, "uncertain": u.Uncertain, "left": u.Results.Left, "unanswered": u.Results.Asked}
+			all := map[string]loop.Signal{"due": u.Due, "overdue": u.Overdue, "uncertain": u.Uncertain, "left": u.Results.Left, "unanswered": u.Results.Asked, "words": u.Results.Words}
 			for _, l := range all {
 				select {
 				case <-l:

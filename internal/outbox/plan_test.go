@@ -22,6 +22,9 @@ func TestPlans(t *testing.T) {
 		{"unpublished", results.UnpublishedSQL, "Index Cond: (id = ANY (", []any{[]int64{7, 8}}},
 		{"unpublished results", results.LeftSQL, "Index Cond: ((settled_at < (now() - ", []any{results.UnpublishedAge, time.Now(), 7, batchSize}},
 		{"waiting", results.WaitingSQL, "Index Cond: ((COALESCE(for_person_since, '-infinity'::timestamp with time zone) > ", []any{7, batchSize}},
+		{"repeats", results.RepeatsSQL, "Index Scan using outbox_repeats_publish", []any{7, batchSize}},
+		{"malformed", results.MalformedSQL, "Index Scan using outbox_malformed_publish", []any{7, batchSize}},
+		{"words", results.WordsSQL, "Index Scan using outbox_setups_publish", []any{7, batchSize}},
 		{"outbox_backlog", "TABLE outbox_backlog", "outbox_fresh", nil},
 	} {
 		plan := pgtest.Plan(t, s.pool, tt.sql, tt.args...)

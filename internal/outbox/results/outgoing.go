@@ -30,11 +30,12 @@ type Outgoing struct {
 
 	Left  loop.Signal // a settled request was left unpublished
 	Asked loop.Signal // a repeat or a malformed message waits for its answer
+	Words loop.Signal // the word about a set-up waits to be published
 }
 
 // NewOutgoing gives what is owed in the tables that pool leads to. Marks take turns with the other writes of turn.
 func NewOutgoing(pool *pgxpool.Pool, turn *batch.Turn) *Outgoing {
-	return &Outgoing{pool: pool, turn: turn, Queue: newQueue(), Left: loop.NewSignal(), Asked: loop.NewSignal()}
+	return &Outgoing{pool: pool, turn: turn, Queue: newQueue(), Left: loop.NewSignal(), Asked: loop.NewSignal(), Words: loop.NewSignal()}
 }
 
 // Offer hands a settled request, or one that waits for a person, to this process's Publisher.

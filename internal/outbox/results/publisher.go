@@ -126,6 +126,9 @@ func (p *Publisher) Run(ctx context.Context) {
 		case <-p.Outgoing.Asked:
 			read = true
 			answers, err = p.Outgoing.Asking(ctx, &p.From)
+		case <-p.Outgoing.Words:
+			read = true
+			answers, err = p.Outgoing.Found(ctx, &p.From)
 		case <-p.Outgoing.Left:
 			read = true
 			answers, err = p.Outgoing.Unpublished(ctx, &p.From)

@@ -58,10 +58,6 @@ func (s *Outgoing) words(ctx context.Context, last int64) ([]Answer, error) {
 		}
 		a.Body = r
 		return a, nil
-	}, `
-		SELECT s.word, s.error_kind, s.why, s.checks, s.channel_sid, s.channel_status, s.error_code, s.error_message, s.task_status, s.task_reason,
-		       `+SettledColumns+`
-		  FROM outbox_setups s JOIN outbox o USING (id)
-		 WHERE s.word IS NOT NULL AND s.published_at IS NULL AND s.id > $1 ORDER BY s.id LIMIT $2`, last, batchMost)
+	}, WordsSQL, last, batchMost)
 	return answers, database.Wrap("setup words", err)
 }

@@ -32,7 +32,7 @@ func (c *Cursor) read(kind AnswerKind, batch []Answer) {
 	}
 }
 
-// LeftSQL and WaitingSQL read behind a cursor, each by an index in its order;
+// LeftSQL, WaitingSQL, RepeatsSQL, MalformedSQL and WordsSQL read behind a cursor, each by an index in its order;
 // UnpublishedSQL reads by ids. Whether a request is settled is seen afterwards: with a condition for it the planner would read the whole index of what is not published.
 const (
 	UnpublishedSQL = `SELECT ` + SettledColumns + ` FROM outbox o
@@ -43,6 +43,16 @@ const (
 	WaitingSQL = `SELECT ` + SettledColumns + ` FROM outbox o
 		 WHERE state = 'uncertain' AND ` + ForPerson + ` AND announced_at IS NULL AND id > $1
 		 ORDER BY id LIMIT $2`
+	RepeatsSQL = `SELECT r.id, r.source, r.stream_time, r.stream, r.stream_sequence, r.traceparent, r.tracestate, ` + SettledColumns + `
+		  FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id
+		 WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL AND r.id > $1
+		 ORDER BY r.id LIMIT $2`
+	MalformedSQL = `SELECT id, kind, stream, stream_sequence, traceparent, tracestate, source, request_id, error, received_at
+		  FROM outbox_malformed WHERE published_at IS NULL AND id > $1 ORDER BY id LIMIT $2`
+	WordsSQL = `SELECT s.word, s.error_kind, s.why, s.checks, s.channel_sid, s.channel_status, s.error_code, s.error_message, s.task_status, s.task_reason,
+		       ` + SettledColumns + `
+		  FROM outbox_setups s JOIN outbox o USING (id)
+		 WHERE s.word IS NOT NULL AND s.published_at IS NULL AND s.id > $1 ORDER BY s.id LIMIT $2`
 )
 
 // Unpublished are the answers that whoever owed them did not give: of a process that
@@ -60,6 +70,8 @@ func (s *Outgoing) Unpublished(ctx context.Context, from *Cursor) ([]Answer, err
 		return nil, err
 	}
 	answers, err := s.Asking(ctx, from)
+	words, unread := s.Found(ctx, from)
+	answers, err = append(answers, words...), cmp.Or(err, unread)
 	for kind, read := range [][]Settled{Final: settled, Announcement: waiting} {
 		batch := make([]Answer, len(read))
 		for i := range read {
@@ -98,9 +110,8 @@ func (s *Outgoing) ReadSettled(ctx context.Context, sql string, args ...any) ([]
 	return settled, database.Wrap("unpublished results", err)
 }
 
-// Asking are the answers to messages that made no request, repeats of a settled request, malformed ones and
-// conflicts, and the words about set-ups, from where the last read ended. Of these tables
-// somebody may hold one: with an error come the answers that the others have.
+// Asking are the answers to messages that made no request: repeats of a settled request, malformed ones and
+// conflicts, from where the last read ended. Of these tables somebody may hold one: with an error come the answers that the other has.
 func (s *Outgoing) Asking(ctx context.Context, from *Cursor) ([]Answer, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
@@ -112,11 +123,18 @@ func (s *Outgoing) Asking(ctx context.Context, from *Cursor) ([]Answer, error) {
 	if failed == nil {
 		from.read(Malformation, malformed)
 	}
-	words, unread := s.words(ctx, from.last[SetupWord])
-	if unread == nil {
+	return slices.Concat(repeats, malformed), cmp.Or(err, failed)
+}
+
+// Found are the words about set-ups that nobody has published, from where the last read ended. There may be many a second, while few ask again.
+func (s *Outgoing) Found(ctx context.Context, from *Cursor) ([]Answer, error) {
+	ctx, cancel := database.Bounded(ctx)
+	defer cancel()
+	words, err := s.words(ctx, from.last[SetupWord])
+	if err == nil {
 		from.read(SetupWord, words)
 	}
-	return slices.Concat(repeats, malformed, words), cmp.Or(err, failed, unread)
+	return words, err
 }
 
 // malformed are the malformed messages and conflicts behind one.
@@ -132,9 +150,7 @@ func (s *Outgoing) malformed(ctx context.Context, last int64) ([]Answer, error) 
 		a.Outcome, a.Body = r.Outcome, r
 		a.MessageID = fmt.Sprintf("%s-%s-%d-%d", r.Outcome, r.Stream, r.Sequence, r.ReceivedAt.UnixMicro())
 		return a, nil
-	}, `
-		SELECT id, kind, stream, stream_sequence, traceparent, tracestate, source, request_id, error, received_at
-		  FROM outbox_malformed WHERE published_at IS NULL AND id > $1 ORDER BY id LIMIT $2`, last, batchMost)
+	}, MalformedSQL, last, batchMost)
 	return answers, database.Wrap("asking", err)
 }
 
@@ -154,11 +170,7 @@ func (s *Outgoing) askingAgain(ctx context.Context, last int64) ([]Answer, error
 		a.Kind, a.ID, a.Source = Repetition, id, source
 		a.MessageID = fmt.Sprintf("%s-%d-again-%d-%d", flex.LookupKey(o.RequestID), o.Revision, again.Sequence, at.UnixMicro())
 		return a, nil
-	}, `
-		SELECT r.id, r.source, r.stream_time, r.stream, r.stream_sequence, r.traceparent, r.tracestate, `+SettledColumns+`
-		  FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id
-		 WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL AND r.id > $1
-		 ORDER BY r.id LIMIT $2`, last, batchMost)
+	}, RepeatsSQL, last, batchMost)
 	return answers, database.Wrap("asking again", err)
 }
 

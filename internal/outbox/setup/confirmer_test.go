@@ -55,7 +55,7 @@ func (r *rig) patient(limit time.Duration) *Confirmer {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return &Confirmer{Setups: &Setups{Pool: r.pool}, Flex: client, Rate: 1000, Told: r.outgoing.Asked,
+	return &Confirmer{Setups: &Setups{Pool: r.pool}, Flex: client, Rate: 1000, Told: r.outgoing.Words,
 		Log: slog.New(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))}
 }
 

@@ -30,12 +30,12 @@ func (u *Upkeep) Poll(ctx context.Context) {
 // that something waits there. Whoever reads that finds out.
 var (
 	pollSQL = pollStatement(`EXISTS (SELECT FROM outbox_malformed WHERE published_at IS NULL)
-		       OR EXISTS (SELECT FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL)
-		       OR EXISTS (SELECT FROM outbox_setups WHERE word IS NOT NULL AND published_at IS NULL)`)
-	pollPastSQL = pollStatement(`true`)
+		       OR EXISTS (SELECT FROM outbox_repeats r JOIN outbox o ON o.id = r.outbox_id WHERE r.published_at IS NULL AND o.settled_at IS NOT NULL)`,
+		`EXISTS (SELECT FROM outbox_setups WHERE word IS NOT NULL AND published_at IS NULL)`)
+	pollPastSQL = pollStatement(`true`, `true`)
 )
 
-func pollStatement(unanswered string) string {
+func pollStatement(unanswered, words string) string {
 	return `/* poll */
 		SELECT EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt = 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at <= now())
 		       OR EXISTS (SELECT FROM outbox WHERE state = 'pending' AND attempt > 0 AND priority = ANY ('{0,1,2,3,4,5,6,7,8,9}') AND due_at <= now()),
@@ -44,7 +44,7 @@ func pollStatement(unanswered string) string {
 		       EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND due_at <= now()),
 		       EXISTS (SELECT FROM outbox WHERE settled_at IS NOT NULL AND published_at IS NULL AND settled_at < now() - $1::interval)
 		       OR EXISTS (SELECT FROM outbox WHERE state = 'uncertain' AND ` + results.ForPerson + ` AND announced_at IS NULL),
-		       ` + unanswered
+		       ` + unanswered + `, ` + words
 }
 
 // PollOnce wakes the loops for which something waits. Each question is answered by the first row
@@ -63,15 +63,15 @@ func (u *Upkeep) PollOnce(ctx context.Context) error {
 func (u *Upkeep) ask(ctx context.Context, sql string) error {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	var due, overdue, uncertain, left, unanswered bool
-	err := u.pool.QueryRow(ctx, sql, results.UnpublishedAge).Scan(&due, &overdue, &uncertain, &left, &unanswered)
+	var due, overdue, uncertain, left, unanswered, words bool
+	err := u.pool.QueryRow(ctx, sql, results.UnpublishedAge).Scan(&due, &overdue, &uncertain, &left, &unanswered, &words)
 	if err != nil {
 		return database.Wrap("poll", err)
 	}
 	for _, l := range []struct {
 		waits bool
 		loop  loop.Signal
-	}{{due, u.Due}, {overdue, u.Overdue}, {uncertain, u.Uncertain}, {left, u.Results.Left}, {unanswered, u.Results.Asked}} {
+	}{{due, u.Due}, {overdue, u.Overdue}, {uncertain, u.Uncertain}, {left, u.Results.Left}, {unanswered, u.Results.Asked}, {words, u.Results.Words}} {
 		if l.waits {
 			l.loop.Raise()
 		}
