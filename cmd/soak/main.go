@@ -45,6 +45,7 @@ type options struct {
 	minutes  float64
 	requests int // 0: as many as the minutes allow
 	rate     float64
+	apart    time.Duration
 	replicas int
 	seed     uint64
 	keep     bool
@@ -72,6 +73,7 @@ func parse(args []string) (options, error) {
 	flags.Float64Var(&o.minutes, "minutes", 0, "how long the nemesis works at most; 0: 2, or until all -requests were sent")
 	flags.IntVar(&o.requests, "requests", 0, "the nemesis works until so many were sent; the first replica is never ended, so that its memory can be judged")
 	flags.Float64Var(&o.rate, "rate", 120, "new requests a second at most; repeats and nonsense come on top")
+	flags.DurationVar(&o.apart, "apart", 850*time.Millisecond, "mean time between two strikes; there are two at a time at most")
 	flags.IntVar(&o.replicas, "replicas", 3, "processes of the worker at the start")
 	flags.Uint64Var(&o.seed, "seed", 0, "of traffic and nemesis; 0: by the clock, and printed")
 	flags.BoolVar(&o.keep, "keep", false, "keep the logs also when all is well")
@@ -81,8 +83,8 @@ func parse(args []string) (options, error) {
 	if o.minutes == 0 && o.requests == 0 {
 		o.minutes = 2
 	}
-	if o.minutes < 0 || o.requests < 0 || o.rate <= 0 || o.replicas < 1 || o.replicas > places || flags.NArg() > 0 {
-		return o, fmt.Errorf("-minutes and -requests must not be below 0, -rate above 0, -replicas 1 to %d, and there are no other arguments", places)
+	if o.minutes < 0 || o.requests < 0 || o.rate <= 0 || o.apart < 10*time.Millisecond || o.replicas < 1 || o.replicas > places || flags.NArg() > 0 {
+		return o, fmt.Errorf("-minutes and -requests must not be below 0, -rate above 0, -apart at least 10ms, -replicas 1 to %d, and there are no other arguments", places)
 	}
 	if o.seed == 0 {
 		o.seed = uint64(time.Now().UnixNano() % 1e9)
@@ -117,7 +119,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	b := newBoard()
-	b.say("soak: %s, at most %.4g requests a second, %d replicas at the start, -seed %d", o.length(), o.rate, o.replicas, o.seed)
+	b.say("soak: %s, at most %.4g requests a second, a strike each %v, %d replicas at the start, -seed %d", o.length(), o.rate, o.apart, o.replicas, o.seed)
 	w, err := start(ctx, o, b)
 	if err != nil {
 		return err

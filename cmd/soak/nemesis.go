@@ -41,7 +41,7 @@ func newNemesis(w *world, seed uint64) *nemesis {
 // run strikes until ctx ends, and returns when everything is healed.
 func (n *nemesis) run(ctx context.Context) {
 	n.restoreRules()
-	for rest(ctx, n.between(200, 1500)) {
+	for apart := int(n.apart.Milliseconds()); rest(ctx, n.between(apart/4, 2*apart-apart/4)); {
 		if s, ok := n.deal(); ok {
 			n.strikes++
 			n.healing.Go(func() { n.strike(ctx, s) })
