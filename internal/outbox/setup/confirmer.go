@@ -23,6 +23,8 @@ const (
 	AtOnce = 16
 	// ReadLimit is the longest that one read may take.
 	ReadLimit = 5 * time.Second
+	// gather is how long a word waits for others that are published with it. A word is no hurry: the first look is made after 2 s.
+	gather = 100 * time.Millisecond
 	// stopLimit is how long a look may still take when the worker is told to stop.
 	stopLimit = 2 * time.Second
 	// limitedFor is the wait after a 429 that names no time.
@@ -47,6 +49,7 @@ type Confirmer struct {
 
 	Counters Counters
 
+	telling atomic.Bool // Told is raised in a moment
 	off     atomic.Bool
 	knownAt atomic.Int64 // when off was read, in unix nanoseconds
 	turns   trouble.Trouble
@@ -190,9 +193,20 @@ func (c *Confirmer) keep(ctx context.Context, looks *looks, d Due, l Look, took 
 	crash.At("setup_stored")
 	if stored && v.Word != "" {
 		c.Counters.add(v.Word, 1)
-		c.Told.Raise()
+		c.tellOfWords()
 	}
 	return err
+}
+
+// tellOfWords raises Told in a moment, for all words that are found until then: they are published together. Where this
+// process ends before, the poll of any replica finds them.
+func (c *Confirmer) tellOfWords() {
+	if c.telling.CompareAndSwap(false, true) {
+		time.AfterFunc(gather, func() {
+			c.telling.Store(false)
+			c.Told.Raise()
+		})
+	}
 }
 
 // look reads the channel, its participants where the request named some, and the task.
