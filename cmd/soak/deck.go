@@ -125,18 +125,15 @@ func (n *nemesis) onProxies() []func() stroke {
 	return cards
 }
 
-// everyday are the faults that are always there, so that whatever strikes meets
-// requests in every state.
-var everyday = []flextest.Rule{
-	{Fault: flextest.CreateThenReset, Share: 0.004}, {Fault: flextest.Status(503), Share: 0.004},
-	{Fault: flextest.CreateThen(flextest.Status(500)), Share: 0.004}, {Fault: flextest.Status(429), Share: 0.005},
-}
+// everyday are the faults that are always there, so that whatever strikes meets requests in every state. Each comes
+// once in two seconds, however many requests there are: each 429 pauses the whole fleet.
+var everyday = []flextest.Fault{flextest.CreateThenReset, flextest.Status(503), flextest.CreateThen(flextest.Status(500)), flextest.Status(429)}
 
 // restoreRules leaves only the everyday faults.
 func (n *nemesis) restoreRules() {
 	n.onFlexes(func(s *flextest.Server) { s.Clear() })
-	for _, r := range everyday {
-		n.inject(r)
+	for _, f := range everyday {
+		n.inject(flextest.Rule{Fault: f, Share: min(0.5/n.rate, 1)})
 	}
 }
 

@@ -20,7 +20,7 @@ const (
 	// idleRest is the rest where no look is due, and after a turn that failed.
 	idleRest = time.Second
 	// AtOnce is how many looks one replica makes at a time, where CONFIRM_RATE allows so many.
-	AtOnce = 16
+	AtOnce = 64
 	// ReadLimit is the longest that one read may take.
 	ReadLimit = 5 * time.Second
 	// gather is how long a word waits for others that are published with it. A word is no hurry: the first look is made after 2 s.
