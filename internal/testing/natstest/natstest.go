@@ -16,8 +16,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -55,6 +57,12 @@ type Options struct {
 	Users []User
 	// Credentials makes NewCredentials the only way in. It goes with no Users.
 	Credentials bool
+	// WriteDeadline is how long a client may leave what it is sent unread until the server closes its connection as that of a
+	// slow consumer. 0: ten seconds.
+	WriteDeadline time.Duration
+	// TLS is what the server shows, and asks of its clients. Nil: it does without. Connect, which stays within this process,
+	// does without in any case.
+	TLS *tls.Config
 
 	memory bool // a temporary folder may be one in memory
 	member *member
@@ -149,20 +157,8 @@ const folder = "flexworker-nats-" // how the names of temporary folders begin
 // run starts the server and waits until a stream takes a message: a server that cannot write to its folder answers and
 // says that JetStream is on.
 func (s *Server) run() error {
-	options := &server.Options{
-		ServerName: "flexworker", Host: cmp.Or(s.options.Host, loopback), Port: s.port,
-		JetStream: true, StoreDir: s.options.StoreDir, SyncAlways: s.options.SyncAlways,
-		JetStreamMaxMemory: 256 << 20, JetStreamMaxStore: cmp.Or(s.options.MaxStore, 4<<30),
-		JetStreamLimits: s.options.Limits,
-		MaxPayload:      cmp.Or(s.options.MaxPayload, server.MAX_PAYLOAD_SIZE),
-		Users:           s.users(),
-		NoSigs:          true, // or the library ends this process at the first SIGINT
-		NoLog:           true,
-		// The shortest that lose nothing: the defaults are two minutes and ten seconds.
-		LameDuckDuration: 2 * time.Second, LameDuckGracePeriod: time.Second,
-	}
-	s.options.member.join(options)
-	if err := s.account.trust(options); err != nil {
+	options, err := s.serverOptions()
+	if err != nil {
 		return err
 	}
 	ns, err := server.NewServer(options)
@@ -183,6 +179,28 @@ func (s *Server) run() error {
 		return fmt.Errorf("nats stores nothing: %w", err)
 	}
 	return nil
+}
+
+// serverOptions are the options in the server's own form.
+func (s *Server) serverOptions() (*server.Options, error) {
+	options := &server.Options{
+		ServerName: "flexworker", Host: cmp.Or(s.options.Host, loopback), Port: s.port,
+		JetStream: true, StoreDir: s.options.StoreDir, SyncAlways: s.options.SyncAlways,
+		JetStreamMaxMemory: 256 << 20, JetStreamMaxStore: cmp.Or(s.options.MaxStore, 4<<30),
+		JetStreamLimits: s.options.Limits,
+		MaxPayload:      cmp.Or(s.options.MaxPayload, server.MAX_PAYLOAD_SIZE),
+		Users:           s.users(),
+		NoSigs:          true, // or the library ends this process at the first SIGINT
+		NoLog:           true,
+		// The shortest that lose nothing: the defaults are two minutes and ten seconds.
+		LameDuckDuration: 2 * time.Second, LameDuckGracePeriod: time.Second,
+		WriteDeadline: s.options.WriteDeadline,
+	}
+	if s.options.TLS != nil {
+		options.TLS, options.TLSConfig, options.TLSTimeout = true, s.options.TLS, startLimit.Seconds()
+	}
+	s.options.member.join(options)
+	return options, s.account.trust(options)
 }
 
 // probe stores one message in a stream of its own and removes it again.
@@ -272,12 +290,48 @@ func (s *Server) URLFor(name string) string {
 func (s *Server) Connect(t testing.TB, options ...nats.Option) *nats.Conn {
 	t.Helper()
 	options = append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond), s.login()}, options...)
+	if s.options.TLS != nil {
+		options = append(options, nats.InProcessServer(s))
+	}
 	conn, err := nats.Connect(s.URL(), options...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
 	return conn
+}
+
+// InProcessConn is a connection that does not leave this process.
+func (s *Server) InProcessConn() (net.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.server == nil {
+		return nil, errors.New("the nats server does not run")
+	}
+	return s.server.InProcessConn()
+}
+
+// Reload changes options of the server while it runs, as an operator does by `nats-server --signal reload`: Users and TLS. The
+// server keeps every connection whose user may still connect.
+func (s *Server) Reload(t testing.TB, change func(*Options)) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.options)
+	options, err := s.serverOptions()
+	if err == nil {
+		err = s.server.ReloadOptions(options)
+	}
+	if err != nil {
+		t.Fatalf("reload: %v", err)
+	}
+}
+
+// SlowConsumers is how many connections the server has closed since its start because their clients did not read.
+func (s *Server) SlowConsumers() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.server.NumSlowConsumersClients()
 }
 
 // Shutdown ends the server and keeps port and folder for Restart.

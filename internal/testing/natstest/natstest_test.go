@@ -1,6 +1,7 @@
 package natstest_test
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"flexworker/internal/testing/certs"
 	"flexworker/internal/testing/natstest"
 )
 
@@ -144,6 +146,47 @@ func TestUsersAreHeldToTheirSubjects(t *testing.T) {
 			t.Errorf("%s on %s was not refused", c.name, c.subject)
 		}
 	}
+}
+
+// TestReload: a user's permissions and the server's certificate change under an open connection, which stays.
+func TestReload(t *testing.T) {
+	t.Parallel()
+	one, two := certs.New(t, "one"), certs.New(t, "two")
+	shows := func(by *certs.Authority) *tls.Config {
+		return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{by.Issue(t).TLS(t)}}
+	}
+	s := natstest.New(t, natstest.Options{TLS: shows(one), Users: []natstest.User{{Name: "writer", Password: "b", Publish: []string{"word"}}}})
+	connect := func(by *certs.Authority) (*nats.Conn, error) {
+		return nats.Connect(s.URLFor("writer"), nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: certs.Pool(by)}),
+			nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})) // LastError has it
+	}
+	conn, err := connect(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	publish := func() error {
+		return errors.Join(conn.Publish("word", nil), conn.FlushTimeout(soon), conn.LastError())
+	}
+	if err := publish(); err != nil {
+		t.Errorf("before: %v", err)
+	}
+	s.Reload(t, func(o *natstest.Options) { o.TLS, o.Users[0].Publish = shows(two), nil })
+	if err := publish(); !errors.Is(err, nats.ErrPermissionViolation) {
+		t.Errorf("what was taken away is still permitted: %v", err)
+	}
+	if n := conn.Stats().Reconnects; n != 0 {
+		t.Errorf("the connection was closed %d times", n)
+	}
+	if _, err := connect(one); err == nil {
+		t.Error("the server still shows its old certificate")
+	}
+	other, err := connect(two)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.Close()
+	stream(t, s.Connect(t)) // the administrator, by no network
 }
 
 func TestMaxPayload(t *testing.T) {

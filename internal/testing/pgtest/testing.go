@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -102,6 +103,20 @@ func newServer(t testing.TB, o Options) *Server {
 		}
 	})
 	return s
+}
+
+// Put writes a file into the server's data folder, such as its certificate, which nobody but the server's user may read.
+func (s *Server) Put(t testing.TB, name string, content []byte) {
+	t.Helper()
+	path := filepath.Join(s.data(), name)
+	// Beside it, then over it: a reload may come at any time.
+	err := os.WriteFile(path+".new", content, 0o600)
+	if owner := s.identity.Credential; err == nil && owner != nil {
+		err = os.Chown(path+".new", int(owner.Uid), int(owner.Gid))
+	}
+	if err = errors.Join(err, os.Rename(path+".new", path)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Plan is how Postgres would carry out a statement, without costs. It fails the test when the whole of table outbox would be read.
