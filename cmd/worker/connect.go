@@ -8,8 +8,10 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/senders"
+	"flexworker/internal/trouble"
 )
 
 // Limits that every session has. The server's are shorter than the worker's own
@@ -37,7 +40,7 @@ const (
 )
 
 // openPool gives a pool that connects when it is first used. Each connection
-// takes the user and password of that moment, so a rotated file counts; host and
+// takes the user and password of that moment, and the certificates, so rotated files count; host and
 // database stay those of the start. configure may add to it; nil: nothing. What dsn
 // itself says of pool and session stands, but for what database.Parse pins and for
 // the isolation.
@@ -68,10 +71,25 @@ func openPool(ctx context.Context, dsn Secret, size int, statementTimeout string
 	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
 		if now, err := database.Parse(dsn.Value()); err == nil {
 			c.User, c.Password = now.ConnConfig.User, now.ConnConfig.Password
+			readCertificates(c, now.ConnConfig)
 		}
 		return nil
 	}
 	return pgxpool.NewWithConfig(ctx, config)
+}
+
+// readCertificates gives c what now has read of the files that sslrootcert, sslcert and sslkey name, where both lead to the same
+// servers: for each of these TLS has the server's name.
+func readCertificates(c, now *pgx.ConnConfig) {
+	if c.Host != now.Host || c.Port != now.Port || !slices.EqualFunc(c.Fallbacks, now.Fallbacks, func(a, b *pgconn.FallbackConfig) bool {
+		return a.Host == b.Host && a.Port == b.Port
+	}) {
+		return
+	}
+	c.TLSConfig = now.TLSConfig
+	for i, f := range now.Fallbacks {
+		c.Fallbacks[i].TLSConfig = f.TLSConfig
+	}
 }
 
 // limitPool gives a pool of at most size connections its limits. What the address says
@@ -143,10 +161,39 @@ func natsOptions(cfg Config) []nats.Option {
 
 // natsHealth is what the connection's handlers have seen.
 type natsHealth struct {
-	denied atomic.Bool // a permission is missing: nothing moves until a person acts
+	refusals refusals
 	// awaySince is when the connection was lost, in Unix nanoseconds; 0: it is there, or never was.
 	awaySince atomic.Int64
-	closed    func(error) // is told why the connection is closed for good, but not by us
+	closed    func(error)               // is told why the connection is closed for good, but not by us
+	conn      atomic.Pointer[nats.Conn] // nil until the library has given it out
+
+	mu        sync.Mutex
+	unreached map[string]*trouble.Trouble // by the reason, since it was connected last
+}
+
+// digits are what differs in the same reason from one try to the next: the port of this side.
+var digits = regexp.MustCompile(`[0-9]+`)
+
+// isNotReached says in the log why a try to connect failed: once, and then once a minute for each reason.
+func (h *natsHealth) isNotReached(err error, at natsURL, log *slog.Logger) {
+	err = natsError{err, at}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	reason := digits.ReplaceAllString(err.Error(), "")
+	if h.unreached[reason] == nil {
+		if h.unreached == nil {
+			h.unreached = map[string]*trouble.Trouble{}
+		}
+		h.unreached[reason] = &trouble.Trouble{}
+	}
+	h.unreached[reason].Tell(log, "NATS cannot be connected to; trying again", err)
+}
+
+// isReached is its end, which has a line of its own.
+func (h *natsHealth) isReached() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.unreached = nil
 }
 
 // errClosed means that the library has given the connection up, which it does when
@@ -162,7 +209,15 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 	options := []nats.Option{
 		nats.Name("flexworker " + worker),
 		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.IgnoreAuthErrorAbort(),
-		nats.ReconnectWait(time.Second), nats.ReconnectJitter(500*time.Millisecond, 500*time.Millisecond),
+		nats.CustomReconnectDelay(func(int) time.Duration {
+			// The library tells its handler of a server that it cannot dial, and of none with which it does not agree: neither side
+			// trusts the other's certificate, or the user is refused.
+			if c := health.conn.Load(); c != nil && c.LastError() != nil {
+				health.isNotReached(c.LastError(), cfg.NATSURL, log)
+			}
+			return time.Second + rand.N(500*time.Millisecond)
+		}),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { health.isNotReached(err, cfg.NATSURL, log) }),
 		nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2), nats.Timeout(connectTimeout),
 		// In a black hole a write stands still, with the library's lock held: by default for a minute, in which no ping
 		// is missed.
@@ -177,7 +232,7 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 			}
 		}),
 		nats.ReconnectHandler(func(c *nats.Conn) {
-			health.denied.Store(false)
+			health.isReached()
 			away := time.Duration(0) // it was not there when the worker started
 			if since := health.awaySince.Swap(0); since != 0 {
 				away = time.Since(time.Unix(0, since))
@@ -186,21 +241,15 @@ func connectNATS(cfg Config, worker string, health *natsHealth, log *slog.Logger
 		}),
 		nats.NoCallbacksAfterClientClose(), // so the next one is for what we did not do
 		nats.ClosedHandler(func(c *nats.Conn) { health.closed(fmt.Errorf("%w: %w", errClosed, c.LastError())) }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			if errors.Is(err, nats.ErrPermissionViolation) {
-				if !dispensable(err, cfg.ServiceSubject) {
-					health.denied.Store(true) // until it reconnects: a dispensable one after it changes nothing
-				}
-				log.Error("NATS refuses a subject: give this user the permissions that docs/operating.md lists", "error", err)
-				return
-			}
-			log.Warn("NATS", "error", err)
+		nats.ErrorHandler(func(c *nats.Conn, _ *nats.Subscription, err error) {
+			health.refusals.note(c, err, cfg.ServiceSubject, log)
 		}),
 	}
 	conn, err := nats.Connect(string(cfg.NATSURL), append(natsOptions(cfg), options...)...)
 	if err != nil {
 		return nil, natsError{err, cfg.NATSURL}
 	}
+	health.conn.Store(conn)
 	return conn, nil
 }
 

@@ -140,7 +140,7 @@ func (a *app) why(ctx context.Context) (gate.Word, string) {
 		return gate.WordDatabase, stuck
 	case !a.state.streams.Load():
 		return gate.WordNATS, "the streams were not reached yet"
-	case a.health.denied.Load():
+	case a.health.refusals.standing(time.Now(), a.consumer.LastAcked()):
 		return gate.WordNATS, "NATS refuses a subject"
 	case failing:
 		return gate.WordNATS, "results cannot be published: " + failure

@@ -121,13 +121,17 @@ func (r *rig) join(replicas int) {
 	}
 }
 
-// redeliversSoon makes the consumer with the shortest AckWait that the worker starts with, where its own is a minute: what
-// was given to a connection that broke comes again after that.
+// redeliversSoon gives the consumer, which it makes where there is none, the shortest AckWait that the worker starts with, where
+// its own is a minute: what was given to a connection that broke comes again after that.
 func (r *rig) redeliversSoon() {
 	r.t.Helper()
-	_, err := r.js.CreateConsumer(r.t.Context(), "INTERACTION_REQUESTS", jetstream.ConsumerConfig{Durable: "interaction-worker",
-		FilterSubject: "interactions.requests.>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 10 * time.Second, MaxDeliver: 20, MaxAckPending: 10000})
-	if err != nil {
+	config := jetstream.ConsumerConfig{Durable: "interaction-worker",
+		FilterSubject: "interactions.requests.>", AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: 20, MaxAckPending: 10000}
+	if c, err := r.js.Consumer(r.t.Context(), "INTERACTION_REQUESTS", "interaction-worker"); err == nil {
+		config = c.CachedInfo().Config
+	}
+	config.AckWait = 10 * time.Second
+	if _, err := r.js.CreateOrUpdateConsumer(r.t.Context(), "INTERACTION_REQUESTS", config); err != nil {
 		r.t.Fatal(err)
 	}
 }

@@ -99,6 +99,7 @@ type Consumer struct {
 
 	attached                     atomic.Pointer[intake] // nil: not consuming
 	lookNow                      chan struct{}          // a pull was refused
+	acked                        atomic.Int64           // when the server last confirmed acks, in Unix nanoseconds; 0: never
 	rejected, malformed, waiting trouble.Sample         // of the log
 	told                         atomic.Pointer[string] // what the library met last; nil: nothing since messages came
 	unopened                     ongoing                // the consumer cannot be opened, or the server ended the consuming
@@ -114,6 +115,9 @@ type Counters struct {
 	GivenBack atomic.Int64
 	Attached  atomic.Int64
 }
+
+// LastAcked is when the server has last confirmed acks of this process.
+func (c *Consumer) LastAcked() time.Time { return time.Unix(0, c.acked.Load()) }
 
 // Run consumes until ctx ends, and returns when what was in hand is stored and
 // acked, or given back. It survives everything but ctx: the stream, the consumer

@@ -143,7 +143,11 @@ func (in *intake) ack(ctx context.Context, stored []jetstream.Msg) ([]error, err
 	for i, m := range stored[:last] {
 		failed[i] = unlessAcked(m.Ack())
 	}
-	return failed, unlessAcked(stored[last].DoubleAck(ctx))
+	err := unlessAcked(stored[last].DoubleAck(ctx))
+	if err == nil {
+		in.acked.Store(time.Now().UnixNano())
+	}
+	return failed, err
 }
 
 // unlessAcked is err, or nil where the message was acked before.
