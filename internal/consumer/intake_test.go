@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -173,6 +175,49 @@ func TestFullStopsWithoutNATS(t *testing.T) {
 		t.Errorf("%d were stored when Run returned, want the 4 in hand", stored)
 	}
 	w.rows(stored)
+}
+
+// TestSlowConsumerOfTheClient: the client asks anew for as much as it may have, each two seconds, when the line broke while all are
+// in hand that may be. What is beyond its 64 MiB it drops, and says so. It comes again after AckWait.
+func TestSlowConsumerOfTheClient(t *testing.T) {
+	t.Parallel()
+	const all, inHand = 85, 16
+	w := newWorld(t)
+	w.shortestAckWait()
+	line := faultproxy.New(t, w.nats.Addr())
+	dropped := make(chan struct{})
+	once := sync.OnceFunc(func() { close(dropped) })
+	conn, err := nats.Connect("nats://"+line.Addr(), nats.MaxReconnects(-1), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		if errors.Is(err, nats.ErrSlowConsumer) {
+			once()
+		}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	c := w.consumer(inHand)
+	if c.Stream, err = jetstream.New(conn); err != nil {
+		t.Fatal(err)
+	}
+	store := &slowStore{Store: c.Store, answers: make(chan error)}
+	store.release = sync.OnceFunc(func() { close(store.answers) })
+	c.Store = store
+	w.run(c)
+	t.Cleanup(store.release)
+	for i := range all {
+		w.send(withID(fmt.Sprintf(`"large-%d"`, i))+strings.Repeat(" ", 1000<<10), nil) // it is their size alone that counts
+	}
+	expect.Eventually(t, func() error { return expect.Is("adds that wait", store.waiting.Load(), inHand) })
+	line.Cut()
+	select {
+	case <-dropped:
+	case <-time.After(expect.Patience):
+		t.Fatal("the client has dropped nothing")
+	}
+	store.release()
+	w.rows(all)
+	w.acked()
 }
 
 // unbound is a message that cannot be acked.

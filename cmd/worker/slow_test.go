@@ -1,0 +1,70 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"flexworker/internal/testing/expect"
+	"flexworker/internal/testing/natstest"
+)
+
+// TestSlowConsumer: a worker that stands still does not read what NATS sends it, more than fits between the two, and NATS closes
+// its connection as that of a slow consumer. When the worker goes on it connects anew by itself. What it had not read comes again
+// after AckWait; each request is created once, and none loses an attempt.
+func TestSlowConsumer(t *testing.T) {
+	t.Parallel()
+	r := rigWith(t, migrated.NewDSN(t), natstest.Options{WriteDeadline: 2 * time.Second})
+	r.redeliversSoon()
+	in := r.read()
+	// The more attempts in flight, the more it asks NATS for at once: what it has asked for before it stands still is all that comes.
+	w := r.command(r.environment("FLEX_TIMEOUT=20s", "FLEX_CONCURRENCY=64"))
+	r.says(w.address, "ok", 200)
+	large := make([][]byte, 30)
+	for i := range large {
+		large[i] = append(requestOf(fmt.Sprintf("large-%d", i)), bytes.Repeat([]byte(" "), 1000<<10)...)
+	}
+	sending := r.load()
+	in.goesOn()
+
+	stands := func(signal syscall.Signal) {
+		t.Helper()
+		if err := w.cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stands(syscall.SIGSTOP)
+	t.Cleanup(func() { _ = w.cmd.Process.Signal(syscall.SIGCONT) }) // it may have ended
+	for _, body := range large {
+		if _, err := r.js.PublishAsync("interactions.requests.crm", body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect.Eventually(t, func() error { return expect.Is("NATS has met a slow consumer", r.nats.SlowConsumers() > 0, true) })
+	stands(syscall.SIGCONT)
+	expect.Eventually(t, func() error {
+		if !strings.Contains(w.log.String(), `"msg":"NATS is back"`) {
+			return errors.New("it has not connected anew")
+		}
+		return nil
+	})
+	r.says(w.address, "ok", 200)
+	in.goesOn()
+	in.balanced(sending.stop() + len(large))
+	r.uncounted()
+	consumer, err := r.js.Consumer(t.Context(), "INTERACTION_REQUESTS", "interaction-worker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	delivered := consumer.CachedInfo().Delivered
+	again := delivered.Consumer - delivered.Stream
+	if again == 0 {
+		t.Error("nothing had been given out that the worker did not read")
+	}
+	t.Logf("%d messages came again; %d connections of slow consumers were closed", again, r.nats.SlowConsumers())
+	stopped(t, w)
+}
