@@ -29,11 +29,11 @@ type refusals struct {
 	any, acks     atomic.Int64 // when NATS last said so, in Unix nanoseconds; 0: never
 	resubscribing atomic.Bool  // a new connection is due
 
-	needed, dispensable, other trouble.Sample // of the log
+	ackLines, other trouble.Sample // of the log
 }
 
-// note takes in what the library has met on the connection, and says it in the log, where it is the same again and again a few
-// times a minute. service is SERVICE_SUBJECT.
+// note takes in what the library has met on the connection, and says it in the log; a few times a minute what comes with each
+// message, or with each try to connect. service is SERVICE_SUBJECT.
 func (r *refusals) note(c *nats.Conn, err error, service string, log *slog.Logger) {
 	if !errors.Is(err, nats.ErrPermissionViolation) {
 		if say, leftOut := r.other.Next(); say {
@@ -41,20 +41,25 @@ func (r *refusals) note(c *nats.Conn, err error, service string, log *slog.Logge
 		}
 		return
 	}
-	lines := &r.dispensable
 	if !dispensable(err, service) {
-		lines = &r.needed
 		r.refused(c, err.Error(), log)
 	}
-	if say, leftOut := lines.Next(); say {
+	say, leftOut := true, 0
+	if isAck(err.Error()) {
+		say, leftOut = r.ackLines.Next()
+	}
+	if say {
 		log.Error("NATS refuses a subject: give this user the permissions that docs/operating.md lists", "error", err, "left_out", leftOut)
 	}
 }
 
+// isAck says whether a refusal is of an ack.
+func isAck(said string) bool { return strings.Contains(said, `"$JS.ACK.`) }
+
 // refused notes a refusal of a subject without which requests do not move.
 func (r *refusals) refused(c *nats.Conn, said string, log *slog.Logger) {
 	now := time.Now().UnixNano()
-	if strings.Contains(said, `"$JS.ACK.`) {
+	if isAck(said) {
 		r.acks.Store(now)
 		return
 	}
