@@ -13,7 +13,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/singleflight"
 
 	"flexworker/internal/outbox"
 	"flexworker/internal/outbox/gate"
@@ -26,6 +28,7 @@ type state struct {
 	streams  atomic.Bool // both streams were there, so that the loops could begin
 	draining atomic.Bool
 	word     reading[gate.Word]  // of this replica
+	spell    spell               // since when it is that word
 	gate     reading[gate.State] // of the fleet
 	tracing  bool                // attempts are written as spans; set before the loops begin
 	metrics  *metrics
@@ -102,34 +105,53 @@ func (a *app) readyz(w http.ResponseWriter, r *http.Request) {
 
 // standing is what this worker says of itself, on /readyz and in outbox_replicas.
 func (a *app) standing(ctx context.Context) gate.Standing {
-	word, reason := a.why(ctx)
-	a.state.word.set(word)
-	return gate.Standing{Word: word, Reason: reason, Last: a.dispatcher.LastCreated()}
-}
-
-func (a *app) why(ctx context.Context) (gate.Word, string) {
-	if a.state.draining.Load() {
-		return gate.WordDraining, "it was told to stop"
-	}
+	asked := time.Now()
 	// A prober that hangs up is no outage: what is found here is also told to others.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
+	now := gate.Standing{Word: gate.WordDraining, Reason: "it was told to stop", Last: a.dispatcher.LastCreated()}
+	if !a.state.draining.Load() {
+		if g, err := a.readGate(ctx); err != nil {
+			now.Word, now.Reason, now.Away = gate.WordDatabase, unread(err), true
+		} else {
+			now.Word, now.Reason = a.why(ctx, g)
+		}
+	}
+	a.state.word.set(now.Word)
+	now.Since = a.state.spell.since(now.Word, asked)
+	return now
+}
+
+// spell is how long a word has been the same. The zero value has had none.
+type spell struct {
+	mu    sync.Mutex
+	word  gate.Word
+	began time.Time
+}
+
+// since is when the word became this one, which it was at that time.
+func (s *spell) since(word gate.Word, at time.Time) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.word != word {
+		s.word, s.began = word, at
+	}
+	return s.began
+}
+
+// why is the word of a worker that could read the gate, and its reason.
+func (a *app) why(ctx context.Context, g gate.Status) (gate.Word, string) {
 	stall, stalled := a.consumer.Stalled()
 	failure, failing := a.publisher.Failing()
-	g, err := a.readGate(ctx)
 	word, reason, stopped := a.dispatcher.Stopped()
 	stuck := cmp.Or(a.dispatcher.Stalled(gate.StalledAfter), a.upkeep.Stalled(gate.StalledAfter), a.resolver.Stalled(gate.StalledAfter))
 	unavailing := cmp.Or(a.dispatcher.Failing(), a.resolver.Failing())
-	if err == nil {
-		now := g.State
-		if now == gate.Open {
-			now = a.dispatcher.Gate()
-		}
-		a.state.gate.set(now)
+	now := g.State
+	if now == gate.Open {
+		now = a.dispatcher.Gate()
 	}
+	a.state.gate.set(now)
 	switch {
-	case err != nil:
-		return gate.WordDatabase, "the gate cannot be read"
 	case g.ReadOnly:
 		return gate.WordDatabase, "the database is read-only"
 	case !a.state.schema.Load():
@@ -163,13 +185,50 @@ func (a *app) why(ctx context.Context) (gate.Word, string) {
 // than ctx. The read itself goes on: one that is cut costs the pool a connection, and
 // probers would cut many while Postgres is slow.
 func (a *app) readGate(ctx context.Context) (gate.Status, error) {
-	read := a.gateReads.DoChan("", func() (any, error) { return gate.Read(context.WithoutCancel(ctx), a.pool) })
-	select {
-	case r := <-read:
-		g, _ := r.Val.(gate.Status)
-		return g, r.Err
-	case <-ctx.Done():
-		return gate.Status{}, ctx.Err()
+	read := a.gateReads.DoChan("gate", func() (any, error) { return gate.Read(context.WithoutCancel(ctx), a.pool) })
+	slow := time.NewTimer(gateSlow)
+	defer slow.Stop()
+	var answers <-chan singleflight.Result
+	waits := false // for a lock: Postgres answers
+	for {
+		select {
+		case r := <-read:
+			g, _ := r.Val.(gate.Status)
+			return g, r.Err
+		case <-slow.C:
+			answers = a.gateReads.DoChan("ping", func() (any, error) {
+				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+				defer cancel()
+				return nil, a.looks.Ping(ctx)
+			})
+		case r := <-answers:
+			answers, waits = nil, r.Err == nil
+		case <-ctx.Done():
+			if waits {
+				return gate.Status{}, errGateWaits
+			}
+			return gate.Status{}, ctx.Err()
+		}
+	}
+}
+
+// gateSlow is after how long a read of the gate is slow: then Postgres is asked whether it answers at all.
+const gateSlow = 300 * time.Millisecond
+
+// errGateWaits is returned where the gate could not be read in time by a Postgres that answers.
+var errGateWaits = errors.New("the gate is locked")
+
+// unread says why the gate cannot be read: Postgres says why, or it does not answer at all, or it answers others, so that
+// somebody holds a lock.
+func unread(err error) string {
+	var said *pgconn.PgError
+	switch {
+	case errors.As(err, &said):
+		return "Postgres refuses to read the gate: " + said.Message
+	case errors.Is(err, errGateWaits):
+		return "the gate cannot be read, although Postgres answers: a session may hold a lock on outbox_gate"
+	default:
+		return "Postgres does not answer"
 	}
 }
 

@@ -53,7 +53,7 @@ type app struct {
 	looks      *pgxpool.Pool // of the desk: for questions
 	acts       *pgxpool.Pool // of the desk
 	state      *state
-	gateReads  singleflight.Group // of who asks /readyz
+	gateReads  singleflight.Group // of who asks /readyz or the page
 	natsAsked  singleflight.Group // of who asks /readyz and /metrics
 }
 

@@ -110,6 +110,8 @@ func (s Settings) MarshalJSON() ([]byte, error) {
 type Standing struct {
 	Word   Word
 	Reason string    // why, in words, without secrets; "" for WordOK
+	Since  time.Time // when it began to say this word, by its own clock; zero: not known
+	Away   bool      // Postgres does not answer, or the gate cannot be read from it: the word is WordDatabase
 	Last   time.Time // when it last created an interaction; zero: never
 }
 
