@@ -221,7 +221,8 @@ func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string, un
 }
 
 // resolve moves the request, if it is still uncertain after the attempt and under the tag that the act speaks of, and
-// records the act. It gives the request's row and the state that it has then.
+// records the act, and that its sender had been told that a person has to look: the next attempt empties announced_at. It gives the
+// request's row and the state that it has then.
 func (desk *Desk) resolve(ctx context.Context, db interface {
 	SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
 }, a Act, act string, unverified bool, requestID, set string, args ...any) (id int64, became request.State, err error) {
@@ -237,9 +238,10 @@ func (desk *Desk) resolve(ctx context.Context, db interface {
 	b.Queue(`SELECT FROM outbox WHERE request_id = $1 FOR NO KEY UPDATE`, requestID)
 	b.Queue(`
 		WITH moved AS (
-			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND attempt = $5 AND ($6 = '' OR `+tagSQL+` = $6) RETURNING id, request_id, state, `+actedAt("outbox")+` AS at),
+			UPDATE outbox SET `+set+` WHERE request_id = $1 AND state = 'uncertain' AND attempt = $5 AND ($6 = '' OR `+tagSQL+` = $6) RETURNING id, request_id, state, announced_at, `+actedAt("outbox")+` AS at),
 		acts AS (
-			INSERT INTO outbox_acts (at, who, why, act, request_id, was, attempt, unverified) SELECT at, $2, $3, $4, request_id, 'uncertain', $5, `+strconv.FormatBool(unverified)+` FROM moved)
+			INSERT INTO outbox_acts (at, who, why, act, request_id, was, attempt, unverified) SELECT at, $2, $3, $4, request_id,
+			       'uncertain' || coalesce('; its sender was told so at ' || to_char(announced_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC', ''), $5, `+strconv.FormatBool(unverified)+` FROM moved)
 		SELECT (SELECT id FROM moved), (SELECT state FROM moved), EXISTS (SELECT FROM outbox WHERE request_id = $1 AND attempt <> $5),
 		       EXISTS (SELECT FROM outbox WHERE request_id = $1 AND state = 'uncertain')`,
 		append([]any{requestID, desk.caller.Name, a.Why, act, a.attempt(), string(a.Seen)}, args...)...).QueryRow(func(row pgx.Row) error { return row.Scan(&moved.id, &moved.state, &other, &uncertain) })
