@@ -52,7 +52,7 @@ func (a *app) deskPool(ctx context.Context, timeout string, sessions func(*pgxpo
 
 // page is what people look at.
 func (a *app) page() http.Handler {
-	c := page.Config{Access: a.access, Desk: a.desk, Backlog: a.counted, Standing: a.standing, Worker: a.fleet.Name, Version: version, Log: a.log}
+	c := page.Config{Access: a.access, Desk: a.desk, Backlog: a.counted, Stream: a.streamWaits, Standing: a.standing, Worker: a.fleet.Name, Version: version, Log: a.log}
 	if a.confirmer != nil {
 		c.ConfirmOff = a.confirmer.Off
 	}
@@ -62,6 +62,11 @@ func (a *app) page() http.Handler {
 // api is what programs ask.
 func (a *app) api() http.Handler {
 	return a.access.Protect(api.New(api.Config{Access: a.access, Desk: a.desk, Backlog: a.counted, Log: a.log}))
+}
+
+// streamWaits is how many messages wait in the request stream, as this worker counted them last; not known: too long ago.
+func (a *app) streamWaits() (messages int, known bool) {
+	return a.state.metrics.pending.fresh(time.Now(), countLimit)
 }
 
 // counted is the backlog as this worker counted it last, and when; not one that is too old to be shown.

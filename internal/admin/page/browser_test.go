@@ -241,6 +241,20 @@ func (b *browser) sees(selector, want string) {
 	})
 }
 
+// comes is sees on a page that loads itself again meanwhile: a question in the middle of that has no answer.
+func (b *browser) comes(selector, want string) {
+	b.t.Helper()
+	expect.Eventually(b.t, func() error {
+		ctx, cancel := context.WithTimeout(b.ctx, expect.Patience)
+		defer cancel()
+		text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.querySelector(`+quoted(selector)+`)?.innerText ?? ""`))
+		if err == nil && !strings.Contains(text, want) {
+			err = fmt.Errorf("%s says %q, want %q", selector, text, want)
+		}
+		return err
+	})
+}
+
 func quoted(text string) string {
 	js, _ := json.Marshal(text) // a text
 	return string(js)

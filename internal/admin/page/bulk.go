@@ -205,7 +205,7 @@ func (v *visit) hold() error {
 	if err != nil {
 		return err
 	}
-	n := notice{"good", "The fleet is held", []string{"Nothing is sent until somebody releases it."}}
+	n := notice{"good", "The fleet is held", nil} // what that means stands below it
 	if c.Before.State == c.After.State {
 		n.Title = "The fleet was held already"
 		n.Lines = []string{"Your reason stands before the earlier one."}

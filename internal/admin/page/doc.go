@@ -14,7 +14,8 @@ done is one of its acts. The Desk alone checks rights; package access alone know
 # Screens and regions
 
 A screen is a list of regions (screen.go). A region is read, shown and fetched anew by itself: one that cannot be read, or
-takes too long, says so in its own place, and the others stand. Without JavaScript all of this is plain pages, links and
+takes too long, says so in its own place, and the others stand. While the worker has no Postgres, a screen shows what the worker knows
+without it (page.go, watchPostgres; memory.go, unread). Without JavaScript all of this is plain pages, links and
 forms. With it the script asks for pulse every three seconds while the page is visible, and fetches those regions anew of
 which the mark has changed, unless the person is at work in them.
 

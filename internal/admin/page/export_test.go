@@ -23,6 +23,9 @@ func (t *Tested) Forget() { t.page.memory.forget() }
 // Stay has it count until it is forgotten.
 func (t *Tested) Stay() { t.page.memory.freshFor = time.Hour }
 
+// Hurries has the worker be asked soon whether it has Postgres.
+func (t *Tested) Hurries() { t.page.patience = 10 * time.Millisecond }
+
 // Exports has an export be under way until end is called.
 func (t *Tested) Exports() (end func()) {
 	t.page.exporting.Lock()

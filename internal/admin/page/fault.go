@@ -2,6 +2,7 @@ package page
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"flexworker/internal/admin/access"
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 )
 
@@ -26,8 +28,10 @@ func (v *visit) nothing() error {
 // fault says why somebody gets no answer, or why an act was not done.
 func (v *visit) fault(err error) {
 	told := errors.Is(err, errTold) // the answer was given
-	switch {
+	switch s, away := v.away(); {
 	case told:
+	case away:
+		v.noPostgres(s)
 	case errors.Is(err, access.ErrNone):
 		v.signIn()
 	case errors.Is(err, access.ErrOff):
@@ -49,9 +53,15 @@ func (v *visit) fault(err error) {
 		_ = v.plain(http.StatusNotFound, "There is no such request", "No request has this id. What could not become a request is listed under Malformed.")
 	case errors.Is(err, operator.ErrBusy):
 		_ = v.plain(http.StatusServiceUnavailable, "Another act on many is under way", "This worker does one act on many requests at a time. Nothing was changed. Go back, and send it again in a moment.")
-	case errors.Is(err, operator.ErrTooSlow), errors.Is(err, context.DeadlineExceeded):
-		_ = v.plain(http.StatusServiceUnavailable, "That took too long", "Postgres took too long, and the question was given up so that the workers are not held up. Try again, or narrow it down.")
 	default:
+		if s := v.page.Standing(v.ctx()); s.Away {
+			v.noPostgres(s)
+			return
+		}
+		if errors.Is(err, operator.ErrTooSlow) || errors.Is(err, context.DeadlineExceeded) {
+			_ = v.plain(http.StatusServiceUnavailable, "That took too long", "Postgres took too long, and the question was given up so that the workers are not held up. Try again, or narrow it down.")
+			return
+		}
 		if holders := v.heldBy(err); holders != "" {
 			_ = v.plain(http.StatusServiceUnavailable, "Another session holds a lock", "It waited for "+holders+". Ask the owner of that session, or end it. If you did something, look at Acts whether it was done, and try again.")
 			return
@@ -64,6 +74,38 @@ func (v *visit) fault(err error) {
 		_ = v.plain(http.StatusServiceUnavailable, "That did not work", said...)
 	}
 }
+
+// noPostgres answers with the menu, and why nothing else is there. The page loads itself again.
+func (v *visit) noPostgres(s gate.Standing) {
+	m, status := v.page.unread(s, awayError{s}), http.StatusServiceUnavailable
+	if len(v.wanted()) > 0 { // the script takes the bar
+		status = http.StatusOK
+	}
+	_ = v.showAt(m, status, "Not readable now", "fault", region{name: "no-postgres", title: "Why", of: []string{"gate"}, read: func(context.Context) (any, error) {
+		n := noPostgres{Said: awaySaid(s), Do: awayDo, Act: v.came.Method != http.MethodGet}
+		return n, nil
+	}})
+}
+
+type noPostgres struct {
+	Said, Do string
+	Act      bool // it answers an act
+}
+
+// awaySaid says since when the worker has no Postgres.
+func awaySaid(s gate.Standing) string {
+	said := strings.ToUpper(s.Reason[:min(1, len(s.Reason))]) + s.Reason[min(1, len(s.Reason)):]
+	if s.Since.IsZero() {
+		return said
+	}
+	return said + ", since " + newStamp(s.Since).UTC
+}
+
+// inSentence is a reason within a sentence.
+func inSentence(reason string) string { return cmp.Or(reason, "the worker does not say why") }
+
+// awayDo is what a person does about that.
+const awayDo = "See whether Postgres runs, is stopped or has no room left on its disk, and whether this worker reaches it: DATABASE_URL and the network. Sending goes on by itself once Postgres answers."
 
 // level is that of a line about what went wrong: a browser that hung up is no trouble of the worker's.
 func (v *visit) level() slog.Level {
@@ -117,8 +159,9 @@ func (v *visit) plain(status int, title string, lines ...string) error {
 func (p *Page) plain(w http.ResponseWriter, status int, title, name string, data any) {
 	all := struct {
 		Title, Screen string
+		Away          bool
 		Data          any
-	}{title, name, data}
+	}{title, name, false, data}
 	var out bytes.Buffer
 	p.write(&out, "plain-top", all)
 	p.write(&out, name, all)

@@ -15,6 +15,7 @@ import (
 
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/terminal"
 )
 
@@ -118,18 +119,30 @@ type standing struct {
 	Last                      *time.Time
 }
 
-func standingOf(r gate.Replica) standing {
+func standingOf(r gate.Replica, now time.Time) standing {
 	c := causes[r.State]
 	s := standing{Name: r.Name, Version: r.Version, Word: string(r.State), Tone: c.Tone, Means: c.Means, Do: c.Do, Since: r.Since, Started: r.StartedAt, Seen: r.SeenAt, Last: r.Last}
 	if r.Reason != nil {
 		s.Reason = *r.Reason
 	}
 	if !r.Alive {
-		s.Word, s.Tone, s.Reason, s.Do = "gone", "warn", "", ""
-		s.Means = "It was last seen over 15 seconds ago. What it was sending is looked up when its leases run out."
+		s.Word, s.Tone, s.Reason, s.Since = "gone", "warn", "", r.SeenAt
+		s.Means = "It went without a word: it was killed, or its machine or network is lost. What it was sending is looked up when its leases run out."
+		if lapsed(r, now) {
+			s.Means = "It went without a word: it was killed, or its machine or network is lost. Its leases have run out: what it was sending is looked up by the others."
+		}
+		s.Do = goneDo
 	}
 	return s
 }
+
+// lapsed says whether the leases of a replica that is gone have run out.
+func lapsed(r gate.Replica, now time.Time) bool {
+	return !r.Alive && now.Sub(r.SeenAt) > r.Settings.FlexTimeout+request.LeaseMargin
+}
+
+// goneDo is what a person does about a replica that went without a word.
+const goneDo = "Where nobody stopped it and none took its place, start it again, and see its log. It is shown for an hour after it was last seen."
 
 type replicas struct {
 	Rows        []standing
@@ -137,19 +150,31 @@ type replicas struct {
 	Said, Rate  string
 }
 
-func replicasOf(f gate.Fleet) replicas {
+func replicasOf(now operator.Now) replicas {
+	f := now.Fleet
 	r := replicas{Rate: "The fleet's rate: " + rateSaid(f) + "."}
-	alive, moving := 0, 0
+	alive, moving, gone := 0, 0, 0
 	for _, one := range f.Replicas {
-		r.Rows = append(r.Rows, standingOf(one))
+		r.Rows = append(r.Rows, standingOf(one, f.Now))
 		if one.Alive {
 			alive++
 			if one.State.Ready() && one.State != gate.WordFailing {
 				moving++
 			}
+		} else {
+			gone++
 		}
 	}
 	r.Said = fmt.Sprintf("%d alive, %d of them can work", alive, moving)
+	switch now.Gate.State {
+	case gate.Held:
+		r.Said = fmt.Sprintf("%d alive; none sends while the fleet is held", alive)
+	case gate.Paused:
+		r.Said = fmt.Sprintf("%d alive; none sends until the pause is over", alive)
+	}
+	if gone > 0 {
+		r.Said += fmt.Sprintf(", %d gone", gone)
+	}
 	for _, d := range f.Differences {
 		r.Differences = append(r.Differences, d.String())
 	}
@@ -212,6 +237,6 @@ func (v *visit) fleet() error {
 		return err
 	}
 	return v.showAt(m, http.StatusOK, "Fleet", "fleet",
-		region{name: "fleet-replicas", title: "Replicas", of: []string{"fleet"}, read: func(context.Context) (any, error) { return replicasOf(m.now.Fleet), m.nowErr }},
-		region{name: "fleet-settings", title: "Settings", of: []string{"fleet"}, read: func(context.Context) (any, error) { return settingsOf(m.now.Fleet), m.nowErr }})
+		region{name: "fleet-replicas", title: "Replicas", of: []string{"fleet", "gate"}, read: func(context.Context) (any, error) { return replicasOf(m.now), m.gateErr() }},
+		region{name: "fleet-settings", title: "Settings", of: []string{"fleet"}, read: func(context.Context) (any, error) { return settingsOf(m.now.Fleet), m.gateErr() }})
 }

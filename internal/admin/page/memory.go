@@ -3,6 +3,7 @@ package page
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"flexworker/internal/database"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 )
@@ -38,9 +40,18 @@ type moment struct {
 	outcomes operator.Outcomes
 	backlog  []operator.Backlog
 	counted  time.Time
+	stream   stream
 	marks    map[string]string
 	// Why a part could not be read; nil: it was.
 	nowErr, outcomesErr error
+	// standing is what the worker said of itself where the gate could not be read.
+	standing gate.Standing
+}
+
+// A stream is how many messages of the request stream no worker has stored yet. The zero value: nobody knows.
+type stream struct {
+	Messages int
+	Known    bool
 }
 
 // memory keeps the latest moment, and the marks of the requests that somebody looks at.
@@ -95,41 +106,82 @@ func (m *memory) at(ctx context.Context, desk *operator.Desk) (*moment, error) {
 	case r := <-read:
 		return r.Val.(*moment), nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
 	}
+	var away awayError
+	switch {
+	case errors.As(context.Cause(ctx), &away):
+		now := m.page.unread(away.Standing, away)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.last = now // the next who asks is answered at once
+		return now, nil
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return m.page.unread(m.page.Standing(ctx), operator.ErrTooSlow), nil
+	default:
+		return nil, ctx.Err() // the browser hung up
+	}
+}
+
+// away says whether the worker had no Postgres when it was asked last.
+func (m *memory) away() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.last != nil && m.last.standing.Away
+}
+
+// unread is a moment of which only that is known what the worker knows without Postgres.
+func (p *Page) unread(s gate.Standing, why error) *moment {
+	m := &moment{read: time.Now(), standing: s, nowErr: why, outcomesErr: why}
+	m.backlog, m.counted = p.Backlog()
+	m.stream.Messages, m.stream.Known = p.Stream()
+	m.mark(operator.Newest{}, why)
+	return m
 }
 
 // read asks Postgres. What it does not answer is kept as an error in its place.
 func (p *Page) read(ctx context.Context, desk *operator.Desk) *moment {
-	m := &moment{read: time.Now(), marks: map[string]string{}}
+	m := &moment{read: time.Now()}
 	m.backlog, m.counted = p.Backlog()
+	m.stream.Messages, m.stream.Known = p.Stream()
 	m.now, m.nowErr = desk.Now(ctx)
 	if m.nowErr == nil {
 		m.deciding, m.nowErr = desk.Requests(ctx, operator.Query{Filter: operator.Filter{ForPerson: true, Limit: decidingMost}})
 	}
 	m.outcomes, m.outcomesErr = desk.Outcomes(ctx, time.Hour)
-	newest, err := desk.Newest(ctx)
+	newest, err := operator.Newest{}, m.nowErr
+	if err == nil { // else the same tables would keep everybody waiting once more
+		newest, err = desk.Newest(ctx)
+	}
+	if m.gateErr() != nil && !database.IsLockTrouble(m.nowErr) {
+		m.standing = p.Standing(ctx)
+	}
+	m.mark(newest, err)
+	return m
+}
+
+// mark gives each part its mark. err is why it is not known what is newest.
+func (m *moment) mark(newest operator.Newest, err error) {
 	n := m.now
-	m.marks["gate"] = hash(n.Gate.State, n.Gate.Rate, n.Gate.HeldSince, n.Gate.Reason, n.Gate.ChangedBy, n.Gate.ChangedAt, m.gateErr())
+	m.marks = map[string]string{}
+	m.marks["gate"] = hash(n.Gate.State, n.Gate.Rate, n.Gate.HeldSince, n.Gate.Reason, n.Gate.ChangedBy, n.Gate.ChangedAt, m.gateErr(), m.standing.Word, m.standing.Reason, m.standing.Since)
 	m.marks["fleet"] = hash(standings(n.Fleet), n.Fleet.Differences, n.Fleet.Rate, n.Fleet.RateBy, m.gateErr())
 	ids, count := m.undecided()
 	m.marks["attention"] = hash(n.Attention, n.Waiting, ids, count, m.nowErr)
-	m.marks["failures"] = hash(n.Failing)
+	m.marks["failures"] = hash(n.Failing, m.nowErr)
 	m.marks["locks"] = hash(len(n.Holders))
-	m.marks["backlog"] = hash(m.counted)
+	m.marks["backlog"] = hash(m.counted, m.stream)
 	m.marks["outcomes"] = hash(m.outcomes, m.outcomesErr)
 	m.marks["requests"] = hash(newest.Request, newest.Act, m.backlog, err)
 	m.marks["acts"] = hash(newest.Act, err)
 	m.marks["malformed"] = hash(newest.Malformed, err)
-	return m
 }
 
 // standings are the workers without what changes with every look.
-func standings(f gate.Fleet) []gate.Replica {
-	all := make([]gate.Replica, len(f.Replicas))
-	for i, r := range f.Replicas {
+func standings(f gate.Fleet) (all []any) {
+	for _, r := range f.Replicas {
+		over := lapsed(r, f.Now)
 		r.SeenAt, r.Last = time.Time{}, nil
-		all[i] = r
+		all = append(all, r, over)
 	}
 	return all
 }
@@ -151,8 +203,8 @@ func hash(values ...any) string {
 	return strconv.FormatUint(h.Sum64(), 36)
 }
 
-// mark is what the regions that show these parts have to be of, to be true.
-func (m *moment) mark(of ...string) string {
+// markOf is what the regions that show these parts have to be of, to be true.
+func (m *moment) markOf(of ...string) string {
 	marks := make([]string, len(of))
 	for i, name := range of {
 		marks[i] = m.marks[name]
@@ -258,8 +310,13 @@ func (v *visit) pulse() error {
 		return err
 	}
 	marks := maps.Clone(m.marks)
-	if id := v.query("id"); id != "" {
-		if marks["request"], err = v.page.memory.watch(v.ctx(), v.desk, id); err != nil {
+	if m.standing.Away {
+		marks["away"] = awaySaid(m.standing) + "."
+	} else if id := v.query("id"); id != "" {
+		marks["request"], err = v.page.memory.watch(v.ctx(), v.desk, id)
+		if s, away := v.away(); err != nil && away {
+			marks["away"] = awaySaid(s) + "."
+		} else if err != nil {
 			return err
 		}
 	}

@@ -23,9 +23,9 @@ func (v *visit) now() error {
 		{name: "verdict", title: "Does anything move?", of: of("gate", "fleet", "backlog", "outcomes"), read: func(ctx context.Context) (any, error) { return v.verdict(ctx, m), nil }},
 		{name: "attention", title: "Needs attention", of: of("attention"), read: func(context.Context) (any, error) { return attentionOf(m), m.nowErr }},
 		{name: "backlog", title: "Not finished", of: of("backlog"), read: func(context.Context) (any, error) { return backlogOf(m), nil }},
-		{name: "replicas", title: "Replicas", of: of("fleet"), read: func(context.Context) (any, error) { return replicasOf(m.now.Fleet), m.gateErr() }},
+		{name: "replicas", title: "Replicas", of: of("fleet", "gate"), read: func(context.Context) (any, error) { return replicasOf(m.now), m.gateErr() }},
 		{name: "outcomes", title: "The last 60 minutes", of: of("outcomes"), read: func(context.Context) (any, error) { return outcomesOf(m), m.outcomesErr }},
-		{name: "failures", title: "What fails", of: of("failures"), read: func(context.Context) (any, error) { return failuresOf(m.now), m.nowErr }},
+		{name: "failures", title: "What fails", of: of("failures", "backlog"), read: func(context.Context) (any, error) { return failuresOf(m.now, m.backlog), m.nowErr }},
 		{name: "locks", title: "Locks in Postgres", of: of("locks"), bare: len(m.now.Holders) == 0, read: func(context.Context) (any, error) { return m.now.Holders, m.gateErr() }},
 	}
 	return v.showAt(m, http.StatusOK, "Now", "now", regions...)
@@ -78,13 +78,21 @@ type backlog struct {
 	Rows    []unfinished
 	At      time.Time
 	Unknown string
+	Stream  string // what waits before the table
 	Total   string // how many requests the table has, about; "": nobody knows
 }
 
-type unfinished struct{ State, Requests, Oldest, Means, Path string }
+type unfinished struct {
+	State                         string
+	Any                           bool
+	Requests, Oldest, Means, Path string
+}
 
 func backlogOf(m *moment) backlog {
-	b := backlog{At: m.counted, Unknown: "It was not counted yet: this worker counts every 15 seconds."}
+	b := backlog{At: m.counted, Unknown: "There is no count that is new enough: this worker counts every 15 seconds.", Stream: m.stream.whole()}
+	if m.standing.Away {
+		b.Unknown = "It cannot be counted now: " + inSentence(m.standing.Reason) + "."
+	}
 	if m.now.Total > 0 {
 		b.Total = thousands(m.now.Total)
 	}
@@ -93,7 +101,7 @@ func backlogOf(m *moment) backlog {
 			if n.State != string(s) {
 				continue
 			}
-			row := unfinished{State: n.State, Requests: thousands(n.Requests), Means: means[s], Path: "requests?state=" + n.State}
+			row := unfinished{State: n.State, Requests: thousands(n.Requests), Any: n.Requests > 0, Means: means[s], Path: "requests?state=" + n.State}
 			if n.Requests > 0 {
 				row.Oldest = span(n.Oldest)
 			}
@@ -113,13 +121,19 @@ type failure struct {
 }
 
 type failures struct {
-	Rows []failure
-	Cut  bool
+	Rows      []failure
+	Cut       bool
+	Uncertain string // how many requests are; "": none is
 }
 
-// failuresOf are the failures, each with the address of its list.
-func failuresOf(n operator.Now) failures {
+// failuresOf are the failures, each with the address of its list. What is uncertain has not failed yet, and may be all that came of calls.
+func failuresOf(n operator.Now, counted []operator.Backlog) failures {
 	all := failures{Cut: n.Cut}
+	for _, b := range counted {
+		if b.State == string(request.Uncertain) && b.Requests > 0 {
+			all.Uncertain = requestsSaid(b.Requests)
+		}
+	}
 	for _, f := range n.Failing {
 		row := failure{State: f.State, Requests: thousands(int64(f.Requests)), Reason: "no reason", Latest: f.Latest}
 		address := url.Values{"state": {string(f.State)}}

@@ -3,6 +3,7 @@ package page
 import (
 	"context"
 	"embed"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -20,7 +21,10 @@ type Config struct {
 	Desk *operator.Desk
 	// Backlog is this worker's own count of what is not finished, and when it was taken; zero: never.
 	Backlog func() ([]operator.Backlog, time.Time)
-	// Standing is what this worker says of itself. It answers also while Postgres does not.
+	// Stream is this worker's own count of the messages that wait in the request stream; not known: it has none that is new
+	// enough.
+	Stream func() (messages int, known bool)
+	// Standing is what this worker says of itself. It answers within about a second, also while Postgres does not.
 	Standing func(context.Context) gate.Standing
 	// ConfirmOff says whether the confirmation of set-ups has turned itself off. Nil: nobody has turned it on.
 	ConfirmOff func() (off bool, at time.Time)
@@ -34,12 +38,16 @@ type Page struct {
 	Config
 
 	memory    memory
+	patience  time.Duration
 	exporting sync.Mutex // held while an export is made
 }
 
 const (
 	// limit is how long a screen may read. What was not read by then says so.
 	limit = 8 * time.Second
+	// patience is how long a screen may read until the worker is asked whether it has Postgres at all. If it has not, the
+	// screen says so, and reads no longer.
+	patience = 1500 * time.Millisecond
 	// actLimit is how long an act may take: it may be one on many requests, or ask Flex or TaskRouter first, with every
 	// page of its log.
 	actLimit = time.Minute
@@ -52,7 +60,7 @@ var files embed.FS
 func New(c Config) http.Handler { return newPage(c).handler() }
 
 func newPage(c Config) *Page {
-	p := &Page{Config: c}
+	p := &Page{Config: c, patience: patience}
 	p.memory.page, p.memory.freshFor = p, freshFor
 	return p
 }
@@ -97,9 +105,15 @@ const bodyMost = 64 << 10
 // known has do answer whoever brings a credential.
 func (p *Page) known(do func(*visit) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), limit)
+		ctx, end := context.WithCancelCause(r.Context())
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		v := &visit{page: p, w: w, r: r.WithContext(ctx), came: r, end: end}
+		var watching sync.WaitGroup
+		if r.Method == http.MethodGet { // an act that is cut off may have been done
+			watching.Go(func() { v.watchPostgres(ctx) })
+		}
+		defer watching.Wait()
 		defer cancel()
-		v := &visit{page: p, w: w, r: r.WithContext(ctx), came: r}
 		r.Body = http.MaxBytesReader(w, r.Body, bodyMost)
 		var err error
 		if v.caller, err = p.Access.Caller(r); err == nil {
@@ -116,8 +130,9 @@ func (p *Page) known(do func(*visit) error) http.HandlerFunc {
 type visit struct {
 	page   *Page
 	w      http.ResponseWriter
-	r      *http.Request // ends after limit
-	came   *http.Request // ends when the browser hangs up
+	r      *http.Request           // ends after limit
+	came   *http.Request           // ends when the browser hangs up
+	end    context.CancelCauseFunc // of r
 	caller operator.Caller
 	desk   *operator.Desk
 	// refused is the act that this answers, where it changed nothing; nil: it answers none.
@@ -135,6 +150,39 @@ type refusal struct {
 }
 
 func (v *visit) ctx() context.Context { return v.r.Context() }
+
+// An awayError ends what a screen reads, as its worker has no Postgres.
+type awayError struct{ gate.Standing }
+
+func (e awayError) Error() string { return "page: " + e.Reason }
+
+// watchPostgres ends a screen that reads for long once its worker says that it has no Postgres.
+func (v *visit) watchPostgres(ctx context.Context) {
+	patience := v.page.patience
+	if v.page.memory.away() {
+		patience = 0 // as it was a moment ago
+	}
+	slow := time.NewTimer(patience)
+	defer slow.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-slow.C:
+		}
+		if s := v.page.Standing(ctx); s.Away {
+			v.end(awayError{s})
+		}
+		slow.Reset(v.page.patience)
+	}
+}
+
+// away is what the worker said of itself where that ended the visit.
+func (v *visit) away() (s gate.Standing, yes bool) {
+	var away awayError
+	yes = errors.As(context.Cause(v.ctx()), &away)
+	return away.Standing, yes
+}
 
 // takes gives what is under way longer than a screen has, also to answer. It ends when the browser hangs up.
 func (v *visit) takes(longest time.Duration) (end context.CancelFunc) {

@@ -1,6 +1,7 @@
 package page
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strconv"
@@ -52,7 +53,10 @@ type explanation struct {
 }
 
 func (v *visit) explanation(ctx context.Context, d operator.Detail) (e explanation, err error) {
-	e = explanation{ID: d.RequestID, State: d.State, Codes: d.Codes()}
+	e = explanation{ID: d.RequestID, State: d.State}
+	if d.State != request.Created { // codes are of earlier attempts then: the story has them
+		e.Codes = d.Codes()
+	}
 	text, err := v.desk.Explain(ctx, d.RequestID)
 	if err != nil {
 		return e, err
@@ -112,7 +116,7 @@ func (v *visit) choices(ctx context.Context, d operator.Detail) (c choices, err 
 		case l.Unverified:
 			c.Acts = append(c.Acts, doable{Name: l.Act + "-unverified", Form: "act", Act: l.Act, Verb: deeds[l.Act] + ", unverified", Means: l.Becomes, Harm: true, Unverified: true})
 		default:
-			c.Acts = append(c.Acts, doable{Name: l.Act, Form: "act", Act: l.Act, Verb: deeds[l.Act], Means: l.Becomes, Harm: l.Act == "cancel"})
+			c.Acts = append(c.Acts, doable{Name: l.Act, Form: "act", Act: l.Act, Verb: deeds[l.Act], Means: cmp.Or(comesOf[l.Act], l.Becomes), Harm: l.Act == "cancel"})
 		}
 	}
 	c.Acts = append(c.Acts, endings(d)...)
@@ -154,7 +158,11 @@ func factsOf(d operator.Detail) struct {
 	key("Task", d.TaskSID)
 	say("Source", &d.Source)
 	at("Received", &d.ReceivedAt)
-	at("Due", d.DueAt)
+	due := "Due"
+	if d.State == request.Uncertain {
+		due = "Next lookup"
+	}
+	at(due, d.DueAt)
 	at("Not sent after", d.ExpiresAt)
 	say("Leased by", d.LeasedBy)
 	at("Leased until", d.LeasedUntil)
@@ -200,14 +208,14 @@ func factsOf(d operator.Detail) struct {
 
 type answered struct {
 	MessageID, Outcome, Body string
-	PublishedAt              *time.Time
+	PublishedAt, Announced   *time.Time
 	Shown                    bool
 }
 
 // result is the result as it is published; the sender's metadata are masked, unless open.
 func (v *visit) result(ctx context.Context, d operator.Detail, open bool) (answered, error) {
 	if !d.State.Final() {
-		return answered{}, nil
+		return answered{Announced: d.AnnouncedAt}, nil
 	}
 	a, err := v.desk.Answer(ctx, d.RequestID)
 	if err != nil {

@@ -219,13 +219,21 @@ func (v *visit) find(text, cursor string) error {
 		l := listOf(p.Page)
 		l.Said = "Found for " + line(text)
 		if len(p.Rows) == 0 && p.SearchedTo == nil {
-			l.Empty = "Nothing. The box knows a request's id, the sid of an interaction (KD...) or of a task (WT...), and name=value of a task attribute."
+			l.Empty = "Nothing. A message that was just sent may still wait in the request stream, where it cannot be searched. " + v.page.waits() +
+				" The box knows a request's id, the sid of an interaction (KD...) or of a task (WT...), and name=value of a task attribute."
 		}
 		if p.Next != "" {
 			l.Older = addressOf("requests", url.Values{"find": {text}, "cursor": {p.Next}})
 		}
 		return l, nil
 	}})
+}
+
+// waits says how many messages wait in the request stream.
+func (p *Page) waits() string {
+	var s stream
+	s.Messages, s.Known = p.Stream()
+	return s.whole()
 }
 
 // exportLimit is how long an export may take. It is cut off then, and the browser is told that it is not whole.

@@ -2,6 +2,7 @@ package page_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -50,14 +51,17 @@ type rig struct {
 	log    *lines
 	reads  *atomic.Int64 // how often the page read what it keeps for all
 
-	trusted  []netip.Prefix // proxies that say who somebody is
-	standing gate.Standing  // of its worker; set before it is asked
+	trusted  []netip.Prefix                 // proxies that say who somebody is
+	counting *operator.Desk                 // which counts the backlog; nil: desk
+	standing *atomic.Pointer[gate.Standing] // of its worker
+	stream   *atomic.Int64                  // messages that wait in the request stream; -1: nobody knows
 }
 
 // newRig serves the page. prefix is a path that a proxy puts before it; "": none.
 func newRig(t testing.TB, prefix string) *rig {
 	t.Helper()
-	r := &rig{pool: migrated.NewPool(t, database.ForLoops), flex: flextest.New(t), standing: gate.Standing{Word: gate.WordOK}}
+	r := &rig{pool: migrated.NewPool(t, database.ForLoops), flex: flextest.New(t), standing: &atomic.Pointer[gate.Standing]{}, stream: &atomic.Int64{}}
+	r.standing.Store(&gate.Standing{Word: gate.WordOK})
 	var err error
 	r.client, err = flex.New(flex.Config{URL: r.flex.URL(), TaskRouterURL: r.flex.URL(), Timeout: 5 * time.Second, Concurrency: 2,
 		LookupAttribute: "interaction_request", UserAgent: "flexworker/test",
@@ -84,13 +88,14 @@ func (r *rig) serve(t testing.TB, prefix string, desk *operator.Desk) *rig {
 		Desk: desk,
 		Backlog: func() ([]operator.Backlog, time.Time) {
 			r.reads.Add(1)
-			backlog, err := desk.For(operator.Caller{Right: operator.MayLook}).Backlog(ctx)
+			backlog, err := cmp.Or(r.counting, desk).For(operator.Caller{Right: operator.MayLook}).Backlog(ctx)
 			if err != nil {
 				return nil, time.Time{}
 			}
 			return backlog, time.Now()
 		},
-		Standing: func(context.Context) gate.Standing { return r.standing },
+		Stream:   func() (int, bool) { n := r.stream.Load(); return int(n), n >= 0 },
+		Standing: func(context.Context) gate.Standing { return *r.standing.Load() },
 		Worker:   "worker-1", Version: "v1.0.0", Log: log,
 	})
 	var handler http.Handler = r.page

@@ -173,3 +173,17 @@ func TestLogin(t *testing.T) {
 		t.Errorf("the log: %s", text)
 	}
 }
+
+// TestMayLookWhileHeld: who is told to release it, and may not, is told that.
+func TestMayLookWhileHeld(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.replicas(t)
+	pgtest.Exec(t, r.pool, `UPDATE outbox_gate SET held_since = now(), reason = 'a test', changed_by = 'ada'`)
+	page, _ := r.signIn(t, lookToken, "grace").get("")
+	for _, want := range []string{"Your token may look, not act: only who signs in with", "3 alive; none sends while the fleet is held"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("it lacks %q\n%s", want, page)
+		}
+	}
+}

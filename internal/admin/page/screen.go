@@ -46,6 +46,7 @@ type view struct {
 	Notice        *notice
 	Refused       refusal // the act that was refused, if this answers one: its form is open, and the reason stands in all forms
 	Live          bool    // the script may fetch regions anew
+	Away          bool    // the worker has no Postgres: the page loads itself again until it has
 	BarMark       string
 }
 
@@ -63,7 +64,7 @@ func (v *visit) view(title, screen string, m *moment) *view {
 		{"acts", "Acts", screen == "acts", ""}, {"malformed", "Malformed", screen == "malformed", ""}, {"fleet", "Fleet", screen == "fleet", ""},
 	}
 	return &view{Title: title, Screen: screen, Nav: places, Gate: m.word(), Caller: v.caller, MayAct: v.mayAct(),
-		Worker: v.page.Worker, Version: v.page.Version, Now: m.clock(), Live: v.r.Method == http.MethodGet, BarMark: m.mark("gate", "attention")}
+		Worker: v.page.Worker, Version: v.page.Version, Now: m.clock(), Live: v.came.Method == http.MethodGet, Away: m.standing.Away && v.came.Method == http.MethodGet, BarMark: m.markOf("gate", "attention")}
 }
 
 // wanted are the regions that the script fetches anew; none: a person loads the whole screen. What the script fetches is no redirect,
@@ -114,7 +115,7 @@ func (v *visit) showAt(m *moment, status int, title, name string, regions ...reg
 
 // region reads and writes one region.
 func (v *visit) region(out *bytes.Buffer, all *view, m *moment, r region) {
-	s := shown{view: all, Name: r.name, Title: r.title, Class: "card", Mark: m.mark(r.of...)}
+	s := shown{view: all, Name: r.name, Title: r.title, Class: "card", Mark: m.markOf(r.of...)}
 	if all.Live {
 		s.Of = strings.Join(r.of, " ")
 	}
@@ -123,7 +124,7 @@ func (v *visit) region(out *bytes.Buffer, all *view, m *moment, r region) {
 	}
 	var err error
 	if s.Data, err = r.read(v.ctx()); err != nil {
-		s.Unread = v.unread(err)
+		s.Unread = v.unread(m, all.Screen, err)
 	}
 	if d, ok := s.Data.(verdict); ok {
 		s.Class += " tone-" + d.Tone
@@ -137,11 +138,21 @@ func (v *visit) region(out *bytes.Buffer, all *view, m *moment, r region) {
 	v.page.write(out, "close", s)
 }
 
-// unread says why a region has nothing to show.
-func (v *visit) unread(err error) string {
+// unread says why a region of a screen has nothing to show.
+func (v *visit) unread(m *moment, screen string, err error) string {
+	s, away := v.away()
+	if !away && errors.As(err, new(awayError)) {
+		s, away = m.standing, true
+	}
 	switch {
+	case away:
+		return "It cannot be read now: " + inSentence(s.Reason) + "."
 	case errors.Is(err, operator.ErrTooSlow), errors.Is(err, context.DeadlineExceeded):
-		return "This took too long to read and was given up, so that the workers are not held up. Narrow it down, or try again."
+		said := "This took too long to read and was given up, so that the workers are not held up."
+		if screen == "requests" {
+			said += " Narrow it down, or try again."
+		}
+		return said
 	case errors.Is(err, operator.ErrCursor):
 		return "This address is not understood: it was cut, or is from another version. Begin again with the newest."
 	case errors.Is(err, operator.ErrForbidden):
@@ -151,9 +162,11 @@ func (v *visit) unread(err error) string {
 		return "This could not be read: it waited for " + holders + "."
 	}
 	v.page.Log.Log(context.Background(), v.level(), "a part of the page could not be read", "error", err)
-	standing := v.page.Standing(v.ctx())
-	if !standing.Word.Ready() {
-		return "This could not be read: this worker is " + string(standing.Word) + " (" + standing.Reason + ")."
+	if s = m.standing; s.Word == "" {
+		s = v.page.Standing(v.ctx())
+	}
+	if !s.Word.Ready() {
+		return "It cannot be read now: " + inSentence(s.Reason) + "."
 	}
 	return "This could not be read. The worker's log says why."
 }

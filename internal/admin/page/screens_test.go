@@ -175,3 +175,43 @@ func TestFilter(t *testing.T) {
 		t.Errorf("the export of a filter that is none: %d", status)
 	}
 }
+
+// TestShownInPlace: what somebody asks to see is where they look then, with and without JavaScript.
+func TestShownInPlace(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.stage(t)
+	for name, s := range map[string]screen{"with": desktop, "without": {width: 400, height: 860, noScript: true}} {
+		t.Run(name, func(t *testing.T) {
+			b := r.open(t, s)
+			b.signIn(actToken, "ada")
+			for address, at := range map[string][2]string{"request?id=crm-4203-reminder": {"#payload button", "payload"}, "malformed?id=1": {"#malformed-one form button", "bytes"}} {
+				b.visit(address)
+				b.click(at[0])
+				b.becomes(at[1]+" is shown in place", `document.querySelector(':target')?.id === `+quoted(at[1]))
+			}
+		})
+	}
+}
+
+// TestFitsInOneRow: the head of a page is no higher for who may look, and a short word is not broken.
+func TestFitsInOneRow(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.stage(t)
+	b := r.open(t, desktop)
+	height := `document.querySelector('#bar').offsetHeight`
+	b.signIn(actToken, "Eve")
+	b.visit("")
+	acts := evaluate[int](b, height)
+	b.click(".who button")
+	b.signIn(lookToken, "Eve")
+	b.visit("")
+	if looks := evaluate[int](b, height); looks != acts {
+		t.Errorf("the head is %d high for who may look, %d for who may act", looks, acts)
+	}
+	b.visit("malformed")
+	if n := evaluate[int](b, `(r => (r.selectNodeContents(document.querySelector('td.whole')), r.getClientRects().length))(document.createRange())`); n != 1 {
+		t.Errorf("the kind of a message stands on %d lines", n)
+	}
+}

@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/admin/access"
-	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/pgtest"
@@ -23,11 +22,11 @@ func TestPostgresAway(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
 	p := r.signIn(t, actToken, "ada")
-	r.standing = gate.Standing{Word: gate.WordDatabase, Reason: "the gate cannot be read"}
+	r.standing.Store(&away)
 	r.pool.Close()
 	r.page.Forget()
 	page, status := p.get("")
-	for _, want := range []string{"This worker cannot read Postgres", "database. the gate cannot be read", "Bring Postgres back", "gate: cannot be read"} {
+	for _, want := range []string{"Postgres does not answer, since", "2026-11-22 11:58:00 UTC", "See whether Postgres runs", "gate: cannot be read", "Needs attention", "It cannot be read now: Postgres does not answer.", "It loads itself again every 5 seconds"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("it does not say %q", want)
 		}

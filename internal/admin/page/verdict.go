@@ -1,6 +1,7 @@
 package page
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -26,12 +27,9 @@ type verdict struct {
 
 func (v *visit) verdict(ctx context.Context, m *moment) verdict {
 	if m.gateErr() != nil {
-		s := v.page.Standing(ctx)
-		c := causes[s.Word]
-		return verdict{Tone: "bad", Unknown: true, Headline: "This worker cannot read Postgres", Do: c.Do, Gate: "cannot be read", By: "nobody known",
-			Sentences: []string{fmt.Sprintf("It says of itself: %s. %s. %s %s", s.Word, s.Reason, c.Means, c.Then)}, Rate: "not known"}
+		return v.unjudged(ctx, m)
 	}
-	d := judge(m.now.Gate, m.now.Fleet, m.backlog, m.waiting())
+	d := judge(m.now.Gate, m.now.Fleet, m.backlog, m.stream, m.waiting())
 	d.Rate = rateSaid(m.now.Fleet)
 	if v.page.ConfirmOff != nil {
 		if off, _ := v.page.ConfirmOff(); off {
@@ -41,22 +39,44 @@ func (v *visit) verdict(ctx context.Context, m *moment) verdict {
 	return d
 }
 
+// unjudged says why nobody knows whether requests move.
+func (v *visit) unjudged(ctx context.Context, m *moment) verdict {
+	d := verdict{Tone: "bad", Unknown: true, Gate: "cannot be read", Rate: "not known"}
+	s := m.standing
+	switch holders := v.heldBy(m.nowErr); {
+	case s.Away:
+		d.Headline, d.Do = awaySaid(s), awayDo
+		d.Sentences = append([]string{causes[gate.WordDatabase].Then + " So says this worker, " + v.page.Worker + ": another one may reach Postgres all the same."}, m.stream.said()...)
+	case holders != "":
+		d.Headline, d.Do = "Not known: another session holds a lock, so the gate cannot be read", "Ask the owner of that session, or end it."
+		d.Sentences = []string{"The page waited for " + holders + "."}
+	default:
+		d.Headline, d.Do = "Not known: the page cannot read Postgres", "Try again, and see the worker's log: it says why."
+		word := string(cmp.Or(s.Word, "nothing"))
+		if s.Reason != "" {
+			word += " (" + s.Reason + ")"
+		}
+		d.Sentences = []string{"What the page asks takes too long, or fails. The worker works beside it, and says of itself: " + word + "."}
+	}
+	return d
+}
+
 // judge is pure: the same values give the same words. waiting is how much waits for a person; "": nothing.
-func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog, waiting string) verdict {
+func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog, in stream, waiting string) verdict {
 	var d verdict
 	switch g.State {
 	case gate.Held:
 		d = verdict{Tone: "bad", Headline: "Nothing is sent: the fleet is held", Gate: "held by a person", Shut: true, Held: true,
-			Sentences: append([]string{fmt.Sprintf("Held by %s since %s: %s. Messages are taken and stored, and lookups go on.", g.ChangedBy, request.ShowTime(g.HeldSince), g.Reason)}, waitsNow(backlog)...),
+			Sentences: append([]string{fmt.Sprintf("Held by %s since %s: %s. Messages are taken and stored, and lookups go on.", g.ChangedBy, request.ShowTime(g.HeldSince), g.Reason)}, waitsNow(backlog, in)...),
 			Do:        causes[gate.WordHeld].Do, Opens: "No. Somebody has to release it",
-			ReleaseMeans: "All replicas send again at once" + waited(f, backlog) + ". What Flex had answered with 429 waits no longer."}
+			ReleaseMeans: "If you release, all replicas send again at once" + waited(f, backlog) + ". What Flex had answered with 429 waits no longer."}
 	case gate.Paused:
 		d = verdict{Tone: "warn", Headline: "Nothing is sent for the moment: Flex asked for a pause", Gate: "paused by Flex", Since: g.ChangedAt, Shut: true,
 			Sentences: []string{causes[gate.WordPaused].Means}, Opens: "Yes, at " + request.ShowTime(f.Now.Add(g.PausedFor)),
-			ReleaseMeans: "All replicas send again at once" + waited(f, backlog) + ", before the time that Flex asked for. Flex may refuse again, and ask for more."}
+			ReleaseMeans: "If you release, all replicas send again at once" + waited(f, backlog) + ", before the time that Flex asked for. Flex may refuse again, and ask for more."}
 	default:
-		d = verdict{Tone: "good", Headline: "Requests move", Gate: "open", Since: g.ChangedAt, Sentences: queued(f, backlog)}
-		if waits, counted := pending(backlog); counted && waits == 0 {
+		d = verdict{Tone: "good", Headline: "Requests move", Gate: "open", Since: g.ChangedAt, Sentences: append(queued(f, backlog), in.said()...)}
+		if waits, counted := pending(backlog); counted && waits == 0 && in.Messages == 0 {
 			d.Headline = "Nothing waits to be sent"
 		}
 		if waiting != "" {
@@ -74,7 +94,7 @@ func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog, waiting stri
 	if g.ChangedBy != "migration" { // nobody has touched it yet
 		d.By = g.ChangedBy
 	}
-	d.blame(f, backlog)
+	d.blame(f, backlog, in)
 	return d
 }
 
@@ -119,12 +139,15 @@ type stopped struct {
 }
 
 // blame adds the replicas that cannot work, why, and what to do about it.
-func (d *verdict) blame(f gate.Fleet, backlog []operator.Backlog) {
+func (d *verdict) blame(f gate.Fleet, backlog []operator.Backlog, in stream) {
 	var all []stopped
 	n, alive := 0, 0
+	var gone []gate.Replica
 	for _, r := range f.Replicas {
 		if r.Alive {
 			alive++
+		} else {
+			gone = append(gone, r)
 		}
 		if !r.Alive || r.State.Ready() && r.State != gate.WordFailing {
 			continue
@@ -147,9 +170,9 @@ func (d *verdict) blame(f gate.Fleet, backlog []operator.Backlog) {
 	switch {
 	case d.Shut || n == 0 && alive > 0:
 	case alive == 0:
-		d.Tone, d.Headline, d.Sentences, d.Do = "bad", "Nothing moves: no replica runs", waitsNow(backlog), "Start the workers. Messages wait in the stream meanwhile."
+		d.Tone, d.Headline, d.Sentences, d.Do = "bad", "Nothing moves: no replica runs", waitsNow(backlog, in), "Start the workers. Messages wait in the stream meanwhile."
 	case n == alive:
-		d.Tone, d.Headline, d.Sentences = "bad", "Nothing moves: no replica can work", waitsNow(backlog)
+		d.Tone, d.Headline, d.Sentences = "bad", "Nothing moves: no replica can work", waitsNow(backlog, in)
 		if !slices.ContainsFunc(all, func(s stopped) bool { return s.word != all[0].word }) {
 			d.Headline = "Nothing moves: " + causes[all[0].word].All
 		}
@@ -161,6 +184,12 @@ func (d *verdict) blame(f gate.Fleet, backlog []operator.Backlog) {
 		if do := causes[s.word].Do; do != "" && !strings.Contains(d.Do, do) {
 			d.Do = strings.TrimSpace(d.Do + " " + do)
 		}
+	}
+	for _, r := range gone {
+		d.Sentences = append(d.Sentences, r.Name+" is gone: it was last seen at "+request.ShowTime(r.SeenAt)+", and stopped without a word.")
+	}
+	if len(gone) > 0 && alive > 0 {
+		d.Do = strings.TrimSpace(d.Do + " " + goneDo)
 	}
 }
 
@@ -181,15 +210,39 @@ func (s stopped) said(others bool) string {
 	return said
 }
 
-// waitsNow says how many requests wait to be sent, and how long the oldest has; none: nothing does, or it was not counted.
-func waitsNow(backlog []operator.Backlog) []string {
+// waitsNow says how many requests wait to be sent, when the oldest came, and what waits before the table; none: nothing does, or
+// it was not counted.
+func waitsNow(backlog []operator.Backlog, in stream) (said []string) {
 	for _, b := range backlog {
 		if b.State == string(request.Pending) && b.Requests == 1 {
-			return []string{"1 request waits, for " + span(b.Oldest) + "."}
-		}
-		if b.State == string(request.Pending) && b.Requests > 0 {
-			return []string{fmt.Sprintf("%s wait, the oldest for %s.", requestsSaid(b.Requests), span(b.Oldest))}
+			said = append(said, "1 request waits. It came "+span(b.Oldest)+" ago.")
+		} else if b.State == string(request.Pending) && b.Requests > 0 {
+			said = append(said, fmt.Sprintf("%s wait. The oldest came %s ago.", requestsSaid(b.Requests), span(b.Oldest)))
 		}
 	}
-	return nil
+	return append(said, in.said()...)
+}
+
+// whole says how many messages wait in the request stream, also that none does, or that nobody knows.
+func (s stream) whole() string {
+	switch {
+	case !s.Known:
+		return "How many messages wait in the request stream is not known: NATS was not asked within the last 45 seconds."
+	case s.Messages == 0:
+		return "No message waits in the request stream."
+	default:
+		return s.said()[0]
+	}
+}
+
+// said says how many messages wait in the request stream; none: none does, or nobody knows.
+func (s stream) said() []string {
+	switch s.Messages {
+	case 0:
+		return nil
+	case 1:
+		return []string{"1 message waits in the request stream: no worker has stored it yet."}
+	default:
+		return []string{thousands(int64(s.Messages)) + " messages wait in the request stream: no worker has stored them yet."}
+	}
 }

@@ -31,7 +31,7 @@ var causes = map[gate.Word]cause{
 	gate.WordOK:      {Tone: "good", Means: "It takes messages and sends requests."},
 	gate.WordLimited: {Tone: "good", Means: "The fleet's rate is used up for the moment.", Then: "Requests go on at that rate.", Do: "Where the backlog grows, raise the rate: worker rate N --why ..."},
 	gate.WordFailing: {Tone: "bad", Means: "Calls are made, and none has succeeded for a minute, or TaskRouter cannot be asked.", Then: "Calls go on.",
-		Do: "See what fails below, and status.twilio.com. Where Flex does not answer in time, set a longer FLEX_TIMEOUT for all workers.", All: "no call to Flex succeeds"},
+		Do: "See below what fails and what is uncertain, and status.twilio.com. Where Flex does not answer in time, set a longer FLEX_TIMEOUT for all workers.", All: "no call to Flex succeeds"},
 	gate.WordPaused: {Tone: "warn", Means: "Flex answered 429 with Retry-After: the whole fleet waits.", Then: "Requests go on after that time."},
 	gate.WordHeld:   {Tone: "bad", Means: "A person holds the fleet.", Then: "It does not open by itself.", Do: "Ask who held it whether the reason is still true. Then release it."},
 	gate.WordDatabase: {Tone: "bad", Means: "Postgres does not answer, can only read, lacks the schema, or does not do what it is asked to write.",
@@ -44,7 +44,7 @@ var causes = map[gate.Word]cause{
 		Then: "No request loses an attempt. Flex is asked every two seconds, and sending goes on by itself once it accepts them.",
 		Do:   "Put the secret right: the file that TWILIO_AUTH_TOKEN_FILE or TWILIO_API_SECRET_FILE names is read again without a restart.", All: "Flex refuses the credentials of all replicas"},
 	gate.WordUnreachable: {Tone: "bad", Means: "There is no way to Flex.", Then: "No request loses an attempt. Flex is asked every two seconds, and sending goes on by itself once it answers.",
-		Do: "See status.twilio.com, then FLEX_URL, proxy and network of what is named here.", All: "no replica reaches Flex"},
+		Do: "See status.twilio.com. Where Twilio reports nothing, look from the replicas that are named here: FLEX_URL, the proxy, DNS and the network.", All: "no replica reaches Flex"},
 }
 
 // gateWord is the gate in a word, as it stands on every screen.
@@ -70,4 +70,10 @@ var deeds = map[string]string{
 	"cancel":    "Cancel",
 	"lookup":    "Look it up now",
 	"republish": "Publish its result again",
+}
+
+// comesOf is what comes of some of them, where what the request becomes would say no more than the button.
+var comesOf = map[string]string{
+	"lookup":    "TaskRouter is asked within seconds whether an attempt created it, not only when its next lookup is due. Nothing is sent by that.",
+	"republish": "Its sender gets the same result once more, under the same message id. Where the result stream still remembers that id, it drops the message. Nothing is sent to Flex.",
 }

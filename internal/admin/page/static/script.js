@@ -4,6 +4,7 @@
 
 const every = 3000; // milliseconds between two pulses, give or take a fifth
 const longest = 30000; // between two pulses that fail
+const patience = 3000; // for so long a pulse may take, with what it leads to, until the page says that it has no answer
 const resting = 4000; // the pointer is at work in a region for so long after it moved there
 
 // skew is how far this browser's clock is behind the server's, in milliseconds.
@@ -26,8 +27,8 @@ function local(at) {
 
 function age(at) {
 	const seconds = Math.round((Date.now() + skew - at.getTime()) / 1000);
-	if (seconds < 0) return 'in ' + span(-seconds);
-	return span(seconds) + ' ago';
+	if (seconds < -3) return 'in ' + span(-seconds);
+	return span(Math.max(seconds, 0)) + ' ago'; // two clocks are seldom the same to the second
 }
 
 function span(seconds) {
@@ -163,7 +164,38 @@ let etag = '';
 let marks = {};
 let wait = every;
 let timer = 0;
-let since = '';
+let since = ''; // when a pulse began that had no answer, in UTC; '': the latest had one
+
+const utc = (at) => at.toISOString().slice(0, 19).replace('T', ' ') + ' UTC';
+
+// unanswered says so, and leaves no headline standing that may be no longer true. Whose fault that is nobody knows here.
+function unanswered(began, why) {
+	since ||= utc(began);
+	lost(`No answer since ${since}: ${why}. What you see may be old. The page goes on asking.`);
+	const word = document.querySelector('#bar .gate-word');
+	const verdict = document.getElementById('verdict');
+	if (word) [word.className, word.textContent] = ['gate-word tone-bad', 'gate: not known'];
+	if (word) word.closest('#bar').dataset.mark = ''; // so that it is fetched anew
+	if (!verdict || 'unknown' in verdict.dataset) return;
+	verdict.dataset.unknown = ''; // the stylesheet hides what it said, but no form
+	const headline = document.createElement('h2');
+	[headline.id, headline.textContent] = ['unknown', `Not known whether requests move: no answer since ${since}`];
+	verdict.prepend(headline);
+}
+
+function answered() {
+	[since, wait] = ['', every];
+	document.getElementById('unknown')?.remove();
+	for (const verdict of find('[data-unknown]')) delete verdict.dataset.unknown;
+}
+
+// fresh says that all of the page was true just now, unless nothing of it is ever fetched anew.
+function fresh() {
+	const asOf = document.querySelector('.title time');
+	if (!asOf || find('main [data-region]').length === 0) return;
+	const at = new Date(Date.now() + skew);
+	[asOf.dateTime, asOf.textContent] = [at.toISOString(), utc(at)];
+}
 
 function lost(text) {
 	const line = document.getElementById('lost');
@@ -191,24 +223,31 @@ async function pulse() {
 	} else if (response.status !== 304) {
 		throw new Error(String(response.status));
 	}
-	const stale = find('[data-region]').filter((region) => !busy(region) &&
+	if (find('main[data-away]').length > 0 && !marks.away) return location.reload();
+	const now = document.body.dataset.screen === 'now';
+	lost(marks.away && !now ? marks.away + ' What you see may be old.' : '');
+	// While the worker has no Postgres, what was read before stays, but for the first screen, which says so.
+	const old = find('[data-region]').filter((region) => (!marks.away || now || region.id === 'bar') &&
 		region.dataset.of.split(' ').map((name) => marks[name] ?? '').join('.') !== region.dataset.mark);
+	const stale = old.filter((region) => !busy(region));
 	if (stale.length > 0) await fetchAnew(stale.map((region) => region.dataset.region));
+	if (old.length === stale.length && !(marks.away && !now)) fresh();
 }
 
 async function beat() {
 	clearTimeout(timer);
 	if (stopped || document.visibilityState !== 'visible') return;
+	const began = new Date(Date.now() + skew);
+	const late = setTimeout(() => unanswered(began, 'this worker or its Postgres takes too long, or the way to them is lost'), patience);
 	try {
 		await pulse();
-		wait = every;
-		since = '';
-		if (!stopped) lost('');
-	} catch {
-		since ||= new Date().toLocaleTimeString();
+		answered();
+	} catch (error) {
 		wait = Math.min(wait * 2, longest);
-		lost(`The worker has not answered since ${since}. What you see may be old.`);
+		unanswered(began, /^[0-9]+$/.test(error.message) ? `the page was answered with HTTP status ${error.message}` :
+			'this worker cannot be reached, or takes too long');
 	}
+	clearTimeout(late);
 	showTimes(document); // ages grow
 	clearTimeout(timer);
 	timer = setTimeout(beat, wait * (0.8 + 0.4 * Math.random()));
