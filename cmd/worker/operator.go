@@ -49,7 +49,8 @@ func verb(cmd *cobra.Command, do func(ctx context.Context, o environment, args [
 		}
 		dsn, err := loadSecret("DATABASE_URL")
 		if err == nil && dsn.Value() == "" {
-			err = errors.New("DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE)")
+			err = errors.New("DATABASE_URL is required, such as postgres://worker@db/worker (or DATABASE_URL_FILE): a command wants the settings that the workers have; " +
+				"while make demo ARGS=--stay runs, source the file that it names")
 		}
 		if err != nil {
 			return usage(err)

@@ -212,7 +212,7 @@ func TestEmptyBody(t *testing.T) {
 		}
 	}
 	expect.Eventually(t, func() error { return expect.Is("malformed", w.malformed(), 6) })
-	if n := w.count(`SELECT count(*) FROM outbox_malformed WHERE raw = '' AND error = 'the message is empty; a request is a JSON object'`); n != 6 {
+	if n := w.count(`SELECT count(*) FROM outbox_malformed WHERE raw = '' AND error = 'the message is empty; a request is a JSON object; no request_id was used up: correct it and send it again'`); n != 6 {
 		t.Errorf("%d have their reason, want 6", n)
 	}
 	if n := w.count(`SELECT count(*) FROM outbox_malformed WHERE headers #>> '{Status,0}' IN ('409', '400', '100', 'nonsense')`); n != 5 {

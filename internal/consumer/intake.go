@@ -231,7 +231,9 @@ func (c *Consumer) store(ctx context.Context, message request.Message) error {
 		return nil
 	}
 	event, bad := decode(message, c.Attribute)
-	if bad == "" {
+	if bad != "" {
+		bad += "; no request_id was used up: correct it and send it again"
+	} else {
 		added, err := c.Store.Add(ctx, event)
 		switch {
 		case err == nil:

@@ -167,7 +167,7 @@ func TestResultGolden(t *testing.T) {
 			`"more_info":"https://example.test/20001","twilio_request_id":"RQ7","faults":null},"warnings":[],"metadata":{"n":1.0},"metadata_left_out":false,"revision":1,"stream":"REQUESTS","sequence":2,` +
 			`"received_at":"2026-11-22T09:00:00.1Z","settled_at":"2026-11-22T09:00:01.25Z"}`},
 		{"interactions.results.rejected.crm", `{"request_id":"crm-44","outcome":"rejected","interaction_sid":null,"task_sid":null,"channel":null,"routing":null,` +
-			`"attempts":0,"resolved_by":null,"error":{"kind":"invalid","http_status":null,"twilio_code":null,"message":"channel: no type; channel: too \"odd\"",` +
+			`"attempts":0,"resolved_by":null,"error":{"kind":"invalid","http_status":null,"twilio_code":null,"message":"channel: no type; channel: too \"odd\"; its request_id is used up: send the corrected request under a new one",` +
 			`"more_info":null,"twilio_request_id":null,"faults":[{"path":"channel","problem":"no type"},{"path":"channel","problem":"too \"odd\""}]},"warnings":[],"metadata":null,"metadata_left_out":false,"revision":1,"stream":"REQUESTS","sequence":3,` +
 			`"received_at":"2026-11-22T09:00:00.1Z","settled_at":"2026-11-22T09:00:01.25Z"}`},
 		{"interactions.results.uncertain.crm", `{"request_id":"crm-45","outcome":"uncertain",` + none + `"attempts":1,"resolved_by":null,` +

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"unicode"
 
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
@@ -115,6 +116,14 @@ func read(kind Kind, body []byte) (q question, faults []rawjson.Fault) {
 	return q, faults
 }
 
+// printable keeps what may stand in a header: names of fields are the sender's choice.
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return ' '
+}
+
 // shown is a name of others in a fault.
 func shown(name string) string {
 	const most = 64
@@ -124,9 +133,14 @@ func shown(name string) string {
 	return name
 }
 
-// invalid is the answer to a body with faults.
+// invalid is the answer to a body with faults. Its message names the first ones, for who sees a header alone.
 func invalid(faults []rawjson.Fault) answer {
-	a := refused(Invalid, "invalid", "the question has faults: error.faults names them")
+	const most = 3
+	message := "the question has faults: " + request.FaultText(faults[:min(len(faults), most)])
+	if more := len(faults) - most; more > 0 {
+		message += fmt.Sprintf("; and %d more in error.faults", more)
+	}
+	a := refused(Invalid, "invalid", strings.Map(printable, message))
 	a.fault.Faults = request.FaultsJSON(faults)
 	return a
 }

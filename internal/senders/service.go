@@ -13,7 +13,7 @@
 // the shape that results have:
 //
 //	400  the body is not what is asked for: error.faults has every fault
-//	404  this source has asked for no such request
+//	404  no request of this source is known under this id: there is none, or no worker has read its message yet
 //	503  Postgres is away, somebody holds the row, or this replica stops: ask again
 //
 // A replica answers one question of each kind at a time; more wait in line, and what is beyond the line is dropped: its
@@ -180,7 +180,7 @@ func (s *Service) answer(kind Kind, source string, body []byte) answer {
 	}
 	switch {
 	case errors.Is(err, operator.ErrUnknown), errors.Is(err, operator.ErrForbidden):
-		return refused(Unknown, "unknown", "this source has asked for no such request")
+		return refused(Unknown, "unknown", notKnown)
 	case errors.Is(err, operator.ErrLeftOut):
 		return refused(Unavailable, "locked", "the request is held by something else at this moment: ask again")
 	case err != nil:
@@ -191,6 +191,11 @@ func (s *Service) answer(kind Kind, source string, body []byte) answer {
 	s.failing.Tell(s.Log, "questions of senders cannot be answered", nil)
 	return answer{as: Answered, body: own}
 }
+
+// notKnown is true of an id that nobody has, of another source's, and of a message that still waits in the stream: none is
+// told from another.
+const notKnown = "no request of this source is known under this request_id. If its PubAck has come, no worker may have read it yet: " +
+	"ask again for half a minute. Then check request_id, and the source at the end of the subject"
 
 // begin says whether a question may be put to the desk. If so, underWay counts it.
 func (s *Service) begin() bool {

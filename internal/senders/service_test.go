@@ -268,6 +268,9 @@ func TestNotTheirs(t *testing.T) {
 			if theirs.Code != "404" || theirs.Error.Kind != "unknown" || theirs.Body != nobodys.Body || theirs.Words != nobodys.Words || nobodys.Code != "404" {
 				t.Errorf("%s%s: %+v and %+v", kind, source, theirs, nobodys)
 			}
+			if !strings.Contains(nobodys.Words, "no worker may have read it yet: ask again") {
+				t.Errorf("it does not say what to do: %s", nobodys.Words)
+			}
 		}
 	}
 	// Two sources that are no text are one in the table: neither is told anything, nor is who is named like both.
@@ -323,6 +326,20 @@ func TestBadBodies(t *testing.T) {
 		if got.Code != "400" || len(said) == 0 || !strings.Contains(strings.ReplaceAll(strings.Join(said, "; "), " of this question", ""), c.want) {
 			t.Errorf("%s %.60s: %s: %s", c.subject, c.body, got.Code, said)
 		}
+		if first := got.Error.Faults[0]; !strings.Contains(got.Words, first.Problem) { // for who sees the header alone
+			t.Errorf("%s %.60s: the header says %q", c.subject, c.body, got.Words)
+		}
+	}
+}
+
+// TestFaultsInHeader: the header names the first faults and counts the rest, in one line whatever a field is called.
+func TestFaultsInHeader(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	got := r.ask(t, "status.crm", `{"request_id":"a-1","b\r\nX: y":1,"c":1,"d":1,"e":1}`)
+	const field = "is no field of this question, which is {\"request_id\": \"...\"}"
+	if want := "the question has faults: b  X: y: " + field + "; c: " + field + "; d: " + field + "; and 1 more in error.faults"; got.Words != want {
+		t.Errorf("the header says\n%q, want\n%q", got.Words, want)
 	}
 }
 

@@ -188,6 +188,13 @@ func (s *Settled) resultError() *Error {
 	if s.faults != nil {
 		e.Faults = s.faults
 	}
+	switch {
+	case e.Message == "": // erased
+	case s.State == request.Expired:
+		e.Message += "; its request_id is used up: ask again under a new one"
+	case s.State == request.Rejected && s.faults != nil:
+		e.Message += "; its request_id is used up: send the corrected request under a new one"
+	}
 	if info, ok := rawjson.Member(s.Response, "more_info"); ok {
 		if text, _ := rawjson.Text(info); len(text) > 0 {
 			moreInfo := string(text)

@@ -3,6 +3,8 @@ package results
 import (
 	"testing"
 	"time"
+
+	"flexworker/internal/outbox/request"
 )
 
 // TestDue: a request is due when it was received, or at its not_before where that is later.
@@ -25,6 +27,31 @@ func TestDue(t *testing.T) {
 		s := Settled{Request: []byte(tt.request), ReceivedAt: received}
 		if got := s.Due(); !got.Equal(tt.want) {
 			t.Errorf("%s is due at %v, want %v", tt.request, got, tt.want)
+		}
+	}
+}
+
+// TestUsedUp: whose request ended before Flex heard of it is told that its id is used up, and what to do. Of an erased one,
+// and of what Flex rejected, the message stays as it is.
+func TestUsedUp(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		state               request.State
+		kind, message, more string
+		faults              string
+	}{
+		{request.Expired, "expired", "expires_at passed before it was sent", "; its request_id is used up: ask again under a new one", ""},
+		{request.Rejected, "invalid", "channel: missing", "; its request_id is used up: send the corrected request under a new one", `[{"path":"channel","problem":"missing"}]`},
+		{request.Rejected, "http_400", "Invalid Channel", "", ""},
+		{request.Uncertain, "expired", "expires_at passed after one attempt", "", ""},
+		{request.Expired, "expired", "", "", ""},
+	} {
+		s := Settled{State: tt.state, ErrorKind: &tt.kind, ErrorMessage: &tt.message}
+		if tt.faults != "" {
+			s.faults = []byte(tt.faults)
+		}
+		if got := s.Answer().Body.Error; got.Message != tt.message+tt.more || got.Kind != tt.kind {
+			t.Errorf("%s: %+v", tt.state, got)
 		}
 	}
 }
