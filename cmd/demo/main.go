@@ -71,7 +71,11 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("%w\nthe workers' log is %s", err, w.logPath())
 	}
 	if *stay {
-		w.explainStay(ctx)
+		remove, err := w.explainStay(ctx)
+		if err != nil {
+			return err
+		}
+		defer remove()
 		<-ctx.Done()
 	}
 	return nil
