@@ -8,13 +8,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/testing/expect"
+	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/natstest"
 )
 
@@ -57,11 +61,56 @@ func TestBodiesOfSendingPage(t *testing.T) {
 	}
 }
 
+// trial is a line of "Try each answer" in docs/sending.md: what the imitation does with the next call, or a message and its answer.
+var trial = regexp.MustCompile(`(?m)^    (?:next (\S+)|(?:try|echo) '(.*)'.*  # (\S+) (\S+))$`)
+
+// TestEachAnswerOfSendingPage: each command of the page brings the outcome and the kind of error that stand behind it.
+func TestEachAnswerOfSendingPage(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/sending.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Try each answer\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	r := newRig(t)
+	r.start(r.unhurried())
+	in, tried := r.read(), 0
+	for _, line := range trial.FindAllStringSubmatch(section, -1) {
+		fault, body, outcome, kind := line[1], line[2], line[3], line[4]
+		if fault != "" {
+			r.flex.Next(flextest.Fault(fault))
+			continue
+		}
+		ack, err := r.js.Publish(t.Context(), "interactions.requests.crm", []byte(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tried++
+		expect.Eventually(t, func() error {
+			for _, result := range in.list() {
+				if result.Body.Sequence != ack.Sequence {
+					continue
+				}
+				var said struct{ Kind string }
+				if err := json.Unmarshal(result.Body.Error, &said); err != nil {
+					return err
+				}
+				return expect.Is(body, result.Body.Outcome+" "+said.Kind, outcome+" "+kind)
+			}
+			return errors.New("no answer to " + body)
+		})
+	}
+	if tried < 6 {
+		t.Errorf("%d commands were found", tried)
+	}
+}
+
 // serviceRig is a rig with the user crm, who may do what docs/sending.md says of a service that sends and reads.
 func serviceRig(t *testing.T) *rig {
 	t.Helper()
 	_, users := rights(t)
-	may := of(t, users, "a service crm that sends", "a service crm that reads its results with a durable consumer crm")
+	may := of(t, users, "a service crm that sends", "a service crm that asks for its requests, and cancels them", "a service crm that reads its results with a durable consumer crm")
 	return rigWith(t, migrated.NewDSN(t), natstest.Options{Users: []natstest.User{{Name: "crm", Password: "a-password", Publish: may.publish, Subscribe: may.subscribe}}})
 }
 
@@ -91,6 +140,7 @@ func TestExamples(t *testing.T) {
 			if len(again) != 1 || again[0].InteractionSID != first[0].InteractionSID || again[0].Sequence <= first[0].Sequence {
 				t.Errorf("asked again, it read %+v after %+v", again, first)
 			}
+			e.asks()
 			e.restart(strings.Replace(body, "crm-42-callback", "crm-43", 1))
 			if n := len(e.rig.flex.Ledger()); n != 3 {
 				t.Errorf("Flex has created %d interactions", n)
@@ -151,6 +201,45 @@ func (e example) runs(body string) *child {
 	script := append([]string{"-c", `exec "$@" <"$0"`, in}, e.program...)
 	with := rig{t: e.rig.t, program: "/bin/sh"}
 	return with.command(append(os.Environ(), "NATS_URL="+e.rig.nats.URLFor("crm")), script...)
+}
+
+// asks asks for a request that no worker has read yet, which is not known until one has; cancels it; asks what is wrong, which it
+// does not ask again; and asks for what nobody has sent until it gives up.
+func (e example) asks() {
+	t := e.rig.t
+	t.Helper()
+	never := e.questions("status", "never")
+	waiting := e.questions("status", "crm-44")
+	expect.Eventually(t, func() error {
+		if said := waiting.log.String(); !strings.Contains(said, "asking again: 404: ") {
+			return fmt.Errorf("it says %q", said)
+		}
+		return nil
+	})
+	later := strings.Replace(string(requestOf("crm-44")), `{"request_id"`, fmt.Sprintf(`{"not_before":%q,"request_id"`, time.Now().Add(time.Hour).UTC().Format(time.RFC3339)), 1)
+	if _, err := e.rig.js.Publish(t.Context(), "interactions.requests.crm", []byte(later)); err != nil {
+		t.Fatal(err)
+	}
+	answers := func(c *child, want string) {
+		t.Helper()
+		if status := c.exit(); status != 0 || !strings.Contains(c.out.String(), want) {
+			t.Errorf("status %d, %s%s, want %s", status, c.out.String(), c.log.String(), want)
+		}
+	}
+	answers(waiting, `"state":"pending"`)
+	answers(e.questions("cancel", "crm-44", "the customer called"), `"cancelled":true`)
+	for c, want := range map[*child]string{e.questions("cancel", "crm-44", ""): "why: must not be empty", never: "no worker may have read it yet"} {
+		if status := c.exit(); status == 0 || !strings.Contains(c.log.String(), want) || denied.MatchString(c.log.String()) {
+			t.Errorf("status %d, %s, want %q", status, c.log.String(), want)
+		}
+	}
+}
+
+// questions starts it with a question.
+func (e example) questions(args ...string) *child {
+	e.rig.t.Helper()
+	with := rig{t: e.rig.t, program: e.program[0]}
+	return with.command(append(os.Environ(), "NATS_URL="+e.rig.nats.URLFor("crm")), append(slices.Clone(e.program[1:]), args...)...)
 }
 
 // a read is what an example has printed of an answer to its message.

@@ -1,8 +1,12 @@
 // Command go is an example for a service that sends interaction requests: it reads one request from standard input, sends
 // it, and reads the results of its source with a durable consumer until the final answer to its own message has come. Answers to
-// that message go to standard output; what it reads before them is named on standard error.
+// that message go to standard output; what it reads before them is named on standard error. With arguments it asks a worker
+// where a request is, or to take it back, and prints the answer.
 //
-//	NATS_URL=nats://127.0.0.1:4222 go run ./examples/go < request.json
+//	export NATS_URL=nats://127.0.0.1:4222
+//	go run ./examples/go < request.json
+//	go run ./examples/go status crm-42-callback
+//	go run ./examples/go cancel crm-42-callback "the customer called"
 //
 // A service of yours keeps what it has sent, and what it has read, in its own database: see the comments of book.
 // docs/sending.md tells the rest.
@@ -31,16 +35,12 @@ const source = "crm"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx); err != nil {
+	if err := run(ctx, os.Args[1:]); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context) error {
-	body, err := io.ReadAll(os.Stdin)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, args []string) error {
 	conn, err := nats.Connect(cmp.Or(os.Getenv("NATS_URL"), nats.DefaultURL), nats.Name(source),
 		nats.CustomInboxPrefix("_INBOX."+source), // what comes to others cannot be read under it
 		nats.MaxReconnects(-1))                   // otherwise the client gives up after two minutes
@@ -48,6 +48,23 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
+	switch {
+	case len(args) == 0:
+		return sendAndRead(ctx, conn)
+	case len(args) == 2 && args[0] == "status":
+		return ask(ctx, conn, args[0], map[string]string{"request_id": args[1]})
+	case len(args) == 3 && args[0] == "cancel":
+		return ask(ctx, conn, args[0], map[string]string{"request_id": args[1], "why": args[2]})
+	default:
+		return errors.New("the arguments are: none, with a request on standard input; or status ID; or cancel ID WHY")
+	}
+}
+
+func sendAndRead(ctx context.Context, conn *nats.Conn) error {
+	body, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		return err
+	}
 	js, err := jetstream.New(conn)
 	if err != nil {
 		return err
@@ -161,4 +178,59 @@ func read(ctx context.Context, consumer jetstream.Consumer, sent message) error 
 			return nil
 		}
 	}
+}
+
+const (
+	askFor   = 30 * time.Second       // how long a question is asked again
+	askLimit = 5 * time.Second        // how long one answer may take
+	askAgain = 200 * time.Millisecond // the pause between two
+)
+
+// ask puts a question to any worker, and prints its answer. A message that no worker has read yet is not known (404), also when
+// its PubAck has come: so ask asks again. What is not known after askFor has another id, or another source, or no worker runs.
+// To cancel again is safe: the answer is the same.
+func ask(ctx context.Context, conn *nats.Conn, question string, body map[string]string) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	over, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	for said := ""; ; {
+		answer, err := askOnce(over, conn, "interactions."+question+"."+source, text)
+		if err == nil {
+			fmt.Printf("%s\n", answer)
+			return nil
+		}
+		if final := (refusal{}); errors.As(err, &final) && final.code != "404" && final.code != "503" {
+			return err // the question itself is wrong
+		}
+		if err.Error() != said {
+			said = err.Error()
+			fmt.Fprintf(os.Stderr, "asking again: %s\n", said)
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-over.Done():
+			return err
+		}
+	}
+}
+
+// A refusal is an answer that is none to the question.
+type refusal struct{ code, message string }
+
+func (r refusal) Error() string { return r.code + ": " + r.message }
+
+func askOnce(ctx context.Context, conn *nats.Conn, subject string, body []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	m, err := conn.RequestWithContext(ctx, subject, body)
+	if err != nil {
+		return nil, err // no worker runs, or the answer was lost
+	}
+	if code := m.Header.Get("Nats-Service-Error-Code"); code != "" {
+		return nil, refusal{code, m.Header.Get("Nats-Service-Error")}
+	}
+	return m.Data, nil
 }

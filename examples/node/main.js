@@ -1,9 +1,13 @@
 // An example for a service that sends interaction requests: it reads one request from standard input, sends it, and reads
 // the results of its source with a durable consumer until the final answer to its own message has come. Answers to that
-// message go to standard output; what it reads before them is named on standard error.
+// message go to standard output; what it reads before them is named on standard error. With arguments it asks a worker where a
+// request is, or to take it back, and prints the answer.
 //
 //     npm ci
-//     NATS_URL=nats://127.0.0.1:4222 node main.js < request.json
+//     export NATS_URL=nats://127.0.0.1:4222
+//     node main.js < request.json
+//     node main.js status crm-42-callback
+//     node main.js cancel crm-42-callback "the customer called"
 //
 // A service of yours keeps what it has sent, and what it has read, in its own database: see the comments of book.
 // docs/sending.md tells the rest.
@@ -50,7 +54,7 @@ async function read(consumer, sent) {
       }
     }
     // After the commit. What is not acknowledged, as after a crash here, comes again after ack_wait.
-    if (!(await m.ackAck())) {
+    if (!(await m.ackAck().catch(() => false))) {
       console.error("comes again: the acknowledgement was not confirmed");
     }
     if (result.stream !== sent.stream || result.sequence !== sent.sequence) { // the answer to another message, such as one of an earlier run
@@ -72,16 +76,70 @@ const connection = await connect({
   inboxPrefix: `_INBOX.${source}`, // what comes to others cannot be read under it
   maxReconnectAttempts: -1, // otherwise the client gives up
 });
-// A new consumer begins with the oldest result that the stream has; afterwards the server knows how far the service has read.
-// Each pod of the service opens the same one, and each result goes to one of them.
-const js = jetstream(connection);
-const manager = await jetstreamManager(connection, { checkAPI: false }); // the check needs one more permission
-const info = await manager.consumers.add("INTERACTION_RESULTS", {
-  durable_name: source,
-  filter_subject: `interactions.results.*.${source}`,
-  ack_policy: AckPolicy.Explicit,
-  ack_wait: nanos(30_000), // longer than the service takes to commit
-});
-const consumer = js.consumers.getConsumerFromInfo(info);
-await read(consumer, await send(js, readFileSync(0)));
-await connection.drain();
+const [question, requestID, why] = process.argv.slice(2);
+try {
+  if (question === undefined) {
+    await sendAndRead();
+  } else if (question === "status" && process.argv.length === 4) {
+    await ask(question, { request_id: requestID });
+  } else if (question === "cancel" && process.argv.length === 5) {
+    await ask(question, { request_id: requestID, why });
+  } else {
+    throw new Error("the arguments are: none, with a request on standard input; or status ID; or cancel ID WHY");
+  }
+} catch (error) {
+  console.error(error.message);
+  process.exitCode = 1;
+} finally {
+  await connection.drain();
+}
+
+async function sendAndRead() {
+  // A new consumer begins with the oldest result that the stream has; afterwards the server knows how far the service has read.
+  // Each pod of the service opens the same one, and each result goes to one of them.
+  const js = jetstream(connection);
+  const manager = await jetstreamManager(connection, { checkAPI: false }); // the check needs one more permission
+  const info = await manager.consumers.add("INTERACTION_RESULTS", {
+    durable_name: source,
+    filter_subject: `interactions.results.*.${source}`,
+    ack_policy: AckPolicy.Explicit,
+    ack_wait: nanos(30_000), // longer than the service takes to commit
+  });
+  const consumer = js.consumers.getConsumerFromInfo(info);
+  await read(consumer, await send(js, readFileSync(0)));
+}
+
+// ask puts a question to any worker, and prints its answer. A message that no worker has read yet is not known (404), also when
+// its PubAck has come: so ask asks again, for half a minute. What is not known then has another id, or another source, or no
+// worker runs. To cancel again is safe: the answer is the same.
+async function ask(question, body) {
+  const over = Date.now() + 30_000;
+  let said;
+  for (;;) {
+    let problem;
+    try {
+      const m = await connection.request(`interactions.${question}.${source}`, JSON.stringify(body), { timeout: 5_000 });
+      const code = m.headers?.get("Nats-Service-Error-Code");
+      if (!code) {
+        console.log(m.string());
+        return;
+      }
+      problem = new Error(`${code}: ${m.headers.get("Nats-Service-Error")}`);
+      if (code !== "404" && code !== "503") {
+        throw Object.assign(problem, { final: true }); // the question itself is wrong
+      }
+    } catch (error) {
+      if (error.final) {
+        throw error;
+      }
+      problem = error; // no worker runs, or the answer was lost
+    }
+    if (Date.now() >= over) {
+      throw problem;
+    }
+    if (problem.message !== said) {
+      console.error(`asking again: ${(said = problem.message)}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+}
