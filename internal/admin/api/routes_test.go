@@ -84,7 +84,7 @@ func TestEveryRoute(t *testing.T) {
 	g.flex.fetched = flex.Outcome{Kind: flex.Created, InteractionSID: sidA, TaskSID: "WT1", Response: []byte(`{}`)}
 	resolved := g.post(t, "/requests/r-2/resolve", object{"why": "seen in Flex", "created": sidA}, "If-Match", g.tag(t, "r-2"))
 	resolved.has(t, "created", "request", "state")
-	resolved.has(t, "[Flex shows "+sidA+", task WT1.]", "said")
+	resolved.has(t, "[Flex shows "+sidA+", task WT1. Its task shows no interaction_request: compare customer and channel.]", "said")
 	g.post(t, "/requests/r-3/resolve", object{"why": "not in Flex", "absent": true, "unverified": true}, "If-Match", g.tag(t, "r-3")).has(t, "pending", "request", "state")
 
 	many := object{"act": "cancel", "filter": object{"state": "pending", "source": "crm"}}

@@ -84,7 +84,7 @@ func (q Batch) LookUp(ctx context.Context, f Finder) ([]request.Finding, error) 
 		case u.Lasted+LookupLimit+ClockSlack > logMemory:
 			findings[i] = request.Finding{Hopeless: true, Why: "not listed, and its attempt is older than TaskRouter's event log"}
 		case !conclusive && !u.Forgotten():
-			findings[i] = request.Finding{Alone: true, Why: "not listed, but nothing shows that TaskRouter understood a question for several keys"}
+			findings[i] = request.Finding{Alone: true, Why: "not listed, but it was looked up together with others, and TaskRouter listed none of them: it is looked up alone next"}
 		default:
 			late = append(late, i)
 		}

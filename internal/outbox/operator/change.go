@@ -30,7 +30,7 @@ const (
 	AskedFirst  = "looked up before they are sent again"
 	DueNow      = "pending, due now"
 	Unsent      = "cancelled"
-	NeverResent = "uncertain, never sent again: lookups go on and may adopt them"
+	NeverResent = "uncertain, but never sent again: they end as created where a lookup or a person finds them, else as cancelled"
 )
 
 // ToRetry leads settled requests without an interaction back to pending. Their count of attempts begins anew. A

@@ -41,8 +41,8 @@ func TestChoices(t *testing.T) {
 		"pending": "cancel: It is cancelled.",
 		"sending": "",
 		"uncertain": "resolve created: It is created under the sid that you give.\n" +
-			"resolve absent, unverified: It is sent again: if it exists all the same, a person is called twice.\n" +
-			"cancel: It is uncertain, never sent again: lookups go on and may adopt it.\nlookup: It is looked up now.",
+			"resolve absent, unverified: It is sent again: if it exists all the same, its customer is contacted twice, by SMS.\n" +
+			"cancel: It is uncertain, but never sent again: it ends as created where a lookup or a person finds it, else as cancelled.\nlookup: It is looked up now.",
 		"created":   "republish: It is published again.",
 		"rejected":  again + published,
 		"abandoned": again + published,
@@ -81,9 +81,25 @@ func TestChoicesOfUncertain(t *testing.T) {
 	if err := s.resolve(t, "r-1", absent); err != nil {
 		t.Fatal(err)
 	}
-	const want = "retry: It is looked up before it is sent again.\nretry, unverified: It is sent again unasked: if an attempt has created it, a person is called twice."
+	const want = "retry: It is looked up before it is sent again.\nretry, unverified: It is sent again unasked: if an attempt has created it, its customer is contacted twice, by SMS."
 	if got := chosen(t, s, "r-1"); got != want {
 		t.Error(got)
+	}
+}
+
+// TestSentTwice: what a mistake does to the customer is said by the channel.
+func TestSentTwice(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	everyState(t, s)
+	for channel, want := range map[string]string{
+		`{"type":"voice"}`: "its customer is called twice.", `{"type":"whatsapp"}`: "its customer is contacted twice, by WhatsApp.",
+		`{"type":"web"}`: "its customer is contacted twice, by web.", `{"type":17}`: "its customer is contacted twice, by 17.", `{}`: "its customer is contacted twice.", `"sms"`: "its customer is contacted twice.",
+	} {
+		pgtest.Exec(t, s.pool, `UPDATE outbox SET request = ('{"channel":' || $1 || '}')::json WHERE request_id = 'uncertain'`, channel)
+		if got := chosen(t, s, "uncertain"); !strings.Contains(got, want) {
+			t.Errorf("%s: %s", channel, got)
+		}
 	}
 }
 

@@ -109,8 +109,8 @@ func (desk *Desk) weighClose(ctx context.Context, a Act, requestID string, closi
 	case owner != nil:
 		return c, nil, fmt.Errorf("%w: %s is the interaction of %s", ErrNotIts, closing.Duplicate, *owner)
 	}
-	if f, _, err = desk.asks(); err != nil {
-		return c, nil, fmt.Errorf("%w: %w", ErrCannotAsk, err)
+	if f, _, err = desk.finder(); err != nil {
+		return c, nil, err
 	}
 	seen := f.Fetch(ctx, closing.Duplicate)
 	if seen.Kind != flex.Created {

@@ -24,7 +24,32 @@ type Evidence struct {
 }
 
 // AnsweredProvesNothing is why what a lookup does not find may exist all the same, of a request with Detail.Answered.
-const AnsweredProvesNothing = "Flex answered an attempt with a 2xx that had no readable sid: that nothing is found proves nothing."
+const AnsweredProvesNothing = "Flex answered an attempt with a 2xx, but no sid in it could be read: Flex may have created it although TaskRouter shows no task."
+
+// Ask says what TaskRouter says now about an uncertain request, to who may decide about it. It decides nothing and stores
+// nothing, and takes as long as ctx lets it. It fails with ErrCannotAsk.
+func (desk *Desk) Ask(ctx context.Context, d Detail) (Evidence, error) {
+	if err := desk.MayAct(); err != nil {
+		return Evidence{}, err
+	}
+	finder, settle, err := desk.finder()
+	if err != nil {
+		return Evidence{}, err
+	}
+	return desk.ask(ctx, finder, d, settle), nil
+}
+
+// finder gives what Flex and TaskRouter are asked by. It fails with ErrCannotAsk.
+func (desk *Desk) finder() (Flex, time.Duration, error) {
+	if desk.asks == nil {
+		return nil, 0, ErrCannotAsk
+	}
+	f, settle, err := desk.asks()
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: %w", ErrCannotAsk, err)
+	}
+	return f, settle, nil
+}
 
 // ask makes a lookup of one uncertain request for a person. It decides nothing and stores nothing. What proves
 // absence to a lookup proves it here. settle is LOOKUP_SETTLE of this process.
@@ -134,6 +159,14 @@ func notOf(d Detail, sid string, seen flex.Outcome) string {
 		return ""
 	}
 	return lookup.ForeignTask(flex.Task{TaskSID: seen.TaskSID, InteractionSID: seen.InteractionSID, DateCreated: created}, d.ReceivedAt).Why
+}
+
+// kinship says by what an interaction that Flex shows is that of a request, or what a person has to compare.
+func kinship(d Detail, seen flex.Outcome) string {
+	if flex.KeyIn(seen.Response, d.attribute()) == "" {
+		return fmt.Sprintf("Its task shows no %s: compare customer and channel.", d.attribute())
+	}
+	return fmt.Sprintf("The %s of its task is that of this request.", d.attribute())
 }
 
 // attribute is the task attribute in which the request's key stands.

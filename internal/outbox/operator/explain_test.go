@@ -142,7 +142,7 @@ func TestExplain(t *testing.T) {
 				"This cancels it: it is not sent again.\n" + cancel},
 		{"uncertain, a person", detail(request.Uncertain, func(d *Detail) { d.Attempt, d.ErrorMessage = 1, word("there is no task to look for") }), open,
 			"It may exist, and no lookup can tell (there is no task to look for). It waits for a person. Look for it in Flex. Then say that it exists, " +
-				"under which sid, or that it does not: it is sent again then, and if you are wrong a person is called twice.\n" + strings.ReplaceAll(decide, "--absent", "--absent --unverified")},
+				"under which sid, or that it does not: it is sent again then, and if you are wrong its customer is contacted twice.\n" + strings.ReplaceAll(decide, "--absent", "--absent --unverified")},
 		{"uncertain, a person, and lookups go on", detail(request.Uncertain, func(d *Detail) {
 			d.Attempt, d.DueAt, d.ForPersonSince, d.ErrorMessage, d.LookupKey, d.LookupAttribute = 1, when(time.Minute), when(-time.Minute), word("unclear"), word("abc"), word("key")
 			d.Workspace = word("WS1")

@@ -127,12 +127,10 @@ func (desk *Desk) weigh(ctx context.Context, a Act, requestID string, decision D
 		return r, seen, nil
 	case decision.Absent && !r.Request.WaitsForPerson():
 		return r, seen, ErrLookedUp
-	case desk.asks == nil:
-		return r, seen, ErrCannotAsk
 	}
-	finder, settle, err := desk.asks()
+	finder, settle, err := desk.finder()
 	if err != nil {
-		return r, seen, fmt.Errorf("%w: %w", ErrCannotAsk, err)
+		return r, seen, err
 	}
 	if !decision.Absent {
 		if seen = finder.Fetch(ctx, decision.Created); seen.Kind != flex.Created {
@@ -142,6 +140,7 @@ func (desk *Desk) weigh(ctx context.Context, a Act, requestID string, decision D
 		if why := notOf(r.Request, decision.Created, seen); why != "" {
 			return r, seen, fmt.Errorf("%w: %s", ErrNotIts, why)
 		}
+		r.Said = append(r.Said, kinship(r.Request, seen))
 		return r, seen, nil
 	}
 	e := desk.ask(ctx, finder, r.Request, settle)

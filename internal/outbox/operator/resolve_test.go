@@ -57,7 +57,7 @@ func TestResolveByHand(t *testing.T) {
 	uncertainAgain(t, s, "uncertain")
 	asked := operator.NewDesk(s.pool, ann, asks(flex.Outcome{Kind: flex.Created, TaskSID: "WT7", AssignmentStatus: "assigned", Response: []byte(`{"a":1}`)}))
 	decision := operator.Decision{Created: sidB}
-	if seen, err := asked.Preview(t.Context(), ofAttempt(2, aTest), "uncertain", decision); err != nil || len(seen.Said) != 1 || seen.Request.State != request.Uncertain {
+	if seen, err := asked.Preview(t.Context(), ofAttempt(2, aTest), "uncertain", decision); err != nil || len(seen.Said) != 2 || seen.Said[1] != "Its task shows no interaction_request: compare customer and channel." || seen.Request.State != request.Uncertain {
 		t.Errorf("beforehand: %+v, %v", seen, err)
 	}
 	if r := s.row(t, "uncertain"); r.State != request.Uncertain {
@@ -107,5 +107,45 @@ func TestUnverifiedIsRecorded(t *testing.T) {
 	}
 	if text, err := s.desk.Explain(t.Context(), "uncertain"); err != nil || !strings.Contains(text, "did: resolve absent of attempt 1, unverified (") {
 		t.Error(text, err)
+	}
+}
+
+// TestItsKey: of an interaction whose task carries the request's key that is said, and nothing has to be compared.
+func TestItsKey(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "r", 1, keyed)
+	uncertainAgain(t, s)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET lookup_attribute = 'our_key'`)
+	response := `{"routing":{"properties":{"attributes":"{\"our_key\":\"` + flex.LookupKey("r-1") + `\"}"}}}`
+	asked := operator.NewDesk(s.pool, ann, asks(flex.Outcome{Kind: flex.Created, TaskSID: "WT7", Response: []byte(response)}))
+	r, err := asked.Preview(t.Context(), ofAttempt(1, aTest), "r-1", operator.Decision{Created: sidB})
+	if err != nil || len(r.Said) != 2 || r.Said[1] != "The our_key of its task is that of this request." {
+		t.Errorf("%q, %v", r.Said, err)
+	}
+}
+
+// TestAsk: who may decide is told what TaskRouter says, and nothing is recorded; where it cannot be asked, that is said.
+func TestAsk(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "r", 1)
+	uncertainAgain(t, s)
+	d, err := s.desk.Show(t.Context(), "r-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.desk.Ask(t.Context(), d); !errors.Is(err, operator.ErrCannotAsk) {
+		t.Error(err)
+	}
+	asked := operator.NewDesk(s.pool, ann, asks(flex.Outcome{}))
+	if _, err := asked.For(operator.Caller{Name: "eve", Right: operator.MayLook}).Ask(t.Context(), d); !errors.Is(err, operator.ErrForbidden) {
+		t.Error(err)
+	}
+	if e, err := asked.Ask(t.Context(), d); err != nil || e.Absent || len(e.Said) != 1 || !strings.Contains(e.Said[0], "no lookup key") {
+		t.Error(e, err)
+	}
+	if got := acts(t, s); got != "" {
+		t.Errorf("recorded %s", got)
 	}
 }

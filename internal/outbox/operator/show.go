@@ -88,6 +88,19 @@ func (d Detail) NotBefore() time.Time {
 	return r.NotBefore
 }
 
+// Channel is the type of the request's channel; "": it has none that can be read.
+func (d Detail) Channel() string {
+	var r struct {
+		Channel struct {
+			Type string `json:"type"`
+		} `json:"channel"`
+	}
+	if json.Unmarshal(d.Request, &r) != nil {
+		return ""
+	}
+	return r.Channel.Type
+}
+
 // Show reads one request with its history and what people did to it.
 func (desk *Desk) Show(ctx context.Context, requestID string) (Detail, error) {
 	var d Detail

@@ -117,7 +117,7 @@ func uncertainNow(d Detail) (string, []string) {
 		}
 		b.WriteString(". Then say that it exists, under which sid, or that it does not")
 		if d.CancelRequestedAt == nil {
-			b.WriteString(": it is sent again then, and if you are wrong a person is called twice")
+			b.WriteString(": it is sent again then, and if you are wrong " + twice(d.Channel()))
 		}
 		b.WriteString(".")
 		commands = append(commands, created, absent)
