@@ -10,6 +10,8 @@ type Change struct {
 	Takes string
 	// can is the condition, in SQL, that a request has to meet.
 	can string
+	// left names in words, as a text in SQL, why it leaves a request as it is.
+	left string
 	// what names in words, as a text in SQL, what becomes of a request.
 	what string
 	// set are the assignments of the UPDATE.
@@ -56,6 +58,8 @@ func ToRetry(unverified bool) Change {
 			     WHEN ` + request.NotBeforeSQL + ` > clock_timestamp() THEN ', due ' || to_char((` + request.NotBeforeSQL + `) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') || ', its not_before'
 			     WHEN state = 'pending' THEN ', due now' ELSE '' END ||
 			CASE WHEN state <> 'pending' AND expires_at <= clock_timestamp() THEN '; its expires_at has passed and no longer counts' ELSE '' END`,
+		left: `CASE WHEN state = 'created' THEN 'created: nothing is to be sent' WHEN state = 'sending' THEN 'being sent' WHEN state = 'uncertain' THEN 'uncertain: whether they exist is decided first'
+			WHEN state = 'pending' THEN 'pending: a retry would send them no sooner' WHEN faults IS NOT NULL THEN 'refused by the check before Flex, and would be again' ELSE 'erased: nobody knows what they asked' END`,
 		set: `
 			state = CASE WHEN ` + first + ` THEN 'uncertain' ELSE 'pending' END,
 			due_at = CASE WHEN ` + first + ` THEN clock_timestamp() ELSE greatest(clock_timestamp(), ` + request.NotBeforeSQL + `) END,
@@ -90,6 +94,7 @@ func cancelling(by string) Change {
 		Takes: "what is pending, and what is uncertain and not cancelled yet",
 		can:   ` AND (state = 'pending' OR state = 'uncertain' AND cancel_requested_at IS NULL)`,
 		what:  `CASE WHEN ` + unsentYet + ` THEN '` + Unsent + `' ELSE '` + NeverResent + `' END`,
+		left:  `CASE WHEN state = 'sending' THEN 'being sent' WHEN state = 'uncertain' THEN 'cancelled already' ELSE 'settled: ' || state END`,
 		set: `
 			state = CASE WHEN ` + unsentYet + ` THEN 'cancelled' ELSE 'uncertain' END,
 			due_at = CASE WHEN NOT ` + unsentYet + ` THEN due_at END,
@@ -110,10 +115,11 @@ func cancelledMessage(by string) string {
 // ToRepublish has results published once more, under the ids they have: the
 // stream drops what it still remembers.
 func ToRepublish() Change {
-	return Change{Name: "republish", Takes: "what is settled, once its result was published", can: ` AND settled_at IS NOT NULL AND published_at IS NOT NULL`, what: `'published again'`, set: `published_at = NULL`}
+	return Change{Name: "republish", Takes: "what is settled, once its result was published", can: ` AND settled_at IS NOT NULL AND published_at IS NOT NULL`, what: `'published again'`,
+		left: `CASE WHEN settled_at IS NULL THEN 'not settled yet: there is no result' ELSE 'not published yet: that goes on by itself' END`, set: `published_at = NULL`}
 }
 
 // ToLookUp has uncertain requests looked up as soon as the fleet may search.
 func ToLookUp() Change {
-	return Change{Name: "lookup", Takes: "what is uncertain", can: ` AND state = 'uncertain'`, what: `'looked up now'`, set: `due_at = clock_timestamp()`}
+	return Change{Name: "lookup", Takes: "what is uncertain", can: ` AND state = 'uncertain'`, what: `'looked up now'`, left: `state || ', not uncertain'`, set: `due_at = clock_timestamp()`}
 }

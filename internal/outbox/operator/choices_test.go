@@ -3,6 +3,7 @@ package operator_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -100,6 +101,62 @@ func TestSentTwice(t *testing.T) {
 		if got := chosen(t, s, "uncertain"); !strings.Contains(got, want) {
 			t.Errorf("%s: %s", channel, got)
 		}
+	}
+}
+
+// TestLeaving: of all that match, each is taken by a change, or left for a reason that is said.
+func TestLeaving(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	everyState(t, s)
+	mustAdd(t, s, "erased", 1)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'rejected', attempt = 1, due_at = NULL, error_kind = 'http_400', settled_at = now(), published_at = now(), erased_at = now() WHERE request_id = 'erased-1'`)
+	n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox`)
+	for _, c := range []struct {
+		change operator.Change
+		want   map[string]int
+	}{
+		{operator.ToRetry(false), map[string]int{"created: nothing is to be sent": 1, "being sent": 1, "uncertain: whether they exist is decided first": 1, "pending: a retry would send them no sooner": 1,
+			"refused by the check before Flex, and would be again": 1, "erased: nobody knows what they asked": 1}},
+		{operator.ToCancel(), map[string]int{"being sent": 1, "settled: created": 1, "settled: rejected": 3, "settled: abandoned": 1, "settled: expired": 1, "settled: cancelled": 1}},
+		{operator.ToLookUp(), map[string]int{"pending, not uncertain": 1, "sending, not uncertain": 1, "created, not uncertain": 1, "rejected, not uncertain": 3, "abandoned, not uncertain": 1,
+			"expired, not uncertain": 1, "cancelled, not uncertain": 1}},
+		{operator.ToRepublish(), map[string]int{"not settled yet: there is no result": 3}},
+	} {
+		taken, err := s.desk.Matching(t.Context(), c.change, nil, operator.Filter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		left, err := s.desk.Leaving(t.Context(), c.change, operator.Filter{})
+		if err != nil || left.N+taken.N != n || left.More || !maps.Equal(left.Of, c.want) {
+			t.Errorf("%s: of %d takes %d and leaves %+v, %v", c.change.Name, n, taken.N, left, err)
+		}
+	}
+	if left, err := s.desk.Leaving(t.Context(), operator.ToRetry(false), operator.Filter{State: request.Rejected}); err != nil || left.N != 2 {
+		t.Errorf("of the rejected: %+v, %v", left, err)
+	}
+}
+
+// TestLeavingIsBounded: what nobody waits for is not counted to its end, and a count that takes too long is given up.
+func TestLeavingIsBounded(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "r", 1)
+	pgtest.Exec(t, s.pool, `
+		INSERT INTO outbox (request_id, source, state, request, due_at, stream_sequence, stream_time) SELECT n, 'crm', 'pending', '{}', now(), n, now() FROM generate_series(1, 10001) AS n`)
+	if left, err := s.desk.Leaving(t.Context(), operator.ToRepublish(), operator.Filter{}); err != nil || !left.More || left.N != 10_001 {
+		t.Errorf("%+v, %v", left, err)
+	}
+	tx, err := s.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	if _, err := tx.Exec(t.Context(), `LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := s.desk.Leaving(t.Context(), operator.ToRepublish(), operator.Filter{}); !errors.Is(err, operator.ErrTooSlow) {
+		t.Errorf("of what is locked: %+v, %v", left, err)
 	}
 }
 

@@ -3,6 +3,7 @@ package operator
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -51,6 +52,48 @@ func (desk *Desk) Matching(ctx context.Context, c Change, attempt *int, f Filter
 	})
 	all.Token = previewOf(c, attempt, f, newest, snapshot, at.UnixMicro()).token()
 	return all, unread(c.Name, err)
+}
+
+// Left is what a change leaves as it is of the requests that match a filter.
+type Left struct {
+	N    int
+	Of   map[string]int // how many, by why they are left
+	More bool           // there are more than were counted
+}
+
+// leftMost is how many requests Leaving counts, and leftFor how many milliseconds Postgres may take for it.
+const (
+	leftMost = 10_000
+	leftFor  = 500
+)
+
+// Leaving says what a change would leave as it is of the requests that the filter chooses, and why. It fails with ErrTooSlow where
+// Postgres would have to read too much.
+func (desk *Desk) Leaving(ctx context.Context, c Change, f Filter) (Left, error) {
+	left := Left{Of: map[string]int{}}
+	err := desk.read(ctx, "leaving", func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, fmt.Sprintf(`SET LOCAL statement_timeout = %d`, leftFor)); err != nil {
+			return err
+		}
+		var args params
+		sql := `
+			SELECT why, count(*) FROM (
+				SELECT ` + c.left + ` AS why FROM outbox WHERE ` + f.where(&args, nil) + ` AND NOT coalesce(true` + c.can + `, false)
+				 LIMIT ` + args.add(leftMost+1) + `) AS untaken GROUP BY why`
+		rows, err := tx.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		var why string
+		var n int
+		_, err = pgx.ForEachRow(rows, []any{&why, &n}, func() error {
+			left.Of[why], left.N = n, left.N+n
+			return nil
+		})
+		return err
+	})
+	left.More = left.N > leftMost
+	return left, err
 }
 
 // ofAttempt is a further condition on a request: that attempt is its latest. nil: whichever is.

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -17,18 +18,20 @@ const (
 	AsRequestID   = "request id"
 	AsInteraction = "interaction sid"
 	AsTask        = "task sid"
+	AsCall        = "Twilio request id"
+	AsKey         = "lookup key"
 	AsAttribute   = "attribute=value"
 )
 
-// Found is a page of the requests that a text has found. Of a request id and an interaction it is the whole; by a task
-// or an attribute requests are searched, the newest first: see Page.SearchedTo.
+// Found is a page of the requests that a text has found. Of a request id and an interaction it is the whole; by
+// anything else requests are searched, the newest first: see Page.SearchedTo.
 type Found struct {
 	As string `json:"as"` // one of the As constants
 	Page
 }
 
 // Find gives the requests that a text names: by their request id, the sid of their interaction (KD...) or of their task
-// (WT...), or by an attribute of their task, name=value, as the request has it in routing.properties.attributes. A value
+// (WT...), by what Twilio calls their latest attempt (RQ...), by their lookup key, or by an attribute of their task, name=value, as the request has it in routing.properties.attributes. A value
 // that is no string is named as the JSON has it, such as order=17. cursor is Page.Next of the page before; "": the
 // newest. It fails with ErrCursor.
 func (desk *Desk) Find(ctx context.Context, text, cursor string) (Found, error) {
@@ -68,6 +71,12 @@ func (desk *Desk) Find(ctx context.Context, text, cursor string) (Found, error) 
 		case flex.IsSID(text, "WT"):
 			found.As = AsTask
 			s.row = `task_sid = ` + s.rowArgs.add(text) + `::text`
+		case flex.IsSID(text, "RQ"):
+			found.As = AsCall
+			s.row = `twilio_request_id = ` + s.rowArgs.add(text) + `::text`
+		case isKey(text):
+			found.As = AsKey
+			s.row = `lookup_key = ` + s.rowArgs.add(text) + `::text`
 		case isAttribute && name != "":
 			found.As = AsAttribute
 			s.pick = func(ctx context.Context, tx pgx.Tx, c chunk, limit int) ([]hit, error) {
@@ -80,6 +89,11 @@ func (desk *Desk) Find(ctx context.Context, text, cursor string) (Found, error) 
 	})
 	return found, err
 }
+
+var keyForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// isKey says whether a text has the form of a lookup key.
+func isKey(text string) bool { return keyForm.MatchString(text) }
 
 // named are the requests that a text names by a request id or the sid of an interaction.
 func named(ctx context.Context, tx pgx.Tx, text string) ([]hit, error) {

@@ -3,6 +3,7 @@ package operator_test
 import (
 	"testing"
 
+	"flexworker/internal/flex"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/pgtest"
@@ -37,6 +38,8 @@ func TestFind(t *testing.T) {
 	s.add(t, event(sidB, 50))
 	mustAdd(t, s, "a", 2)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET state = 'created', interaction_sid = $1, task_sid = $2, resolved_by = 'response', settled_at = now(), due_at = NULL, attempt = 1 WHERE request_id IN ('a-1', 'a-2')`, sidA, taskA)
+	s.add(t, event("keyed", 60, keyed))
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET twilio_request_id = $1 WHERE request_id = 'a-2'`, "RQ"+taskA[2:])
 	for _, tt := range []struct{ text, as, want string }{
 		{"a-1", operator.AsRequestID, "a-1"},
 		{" a-1\n", operator.AsRequestID, "a-1"},
@@ -46,6 +49,10 @@ func TestFind(t *testing.T) {
 		{"KD0000000000000000000000000000000c", operator.AsInteraction, ""},
 		{taskA, operator.AsTask, "a-2 a-1"},
 		{"WT0000000000000000000000000000000b", operator.AsTask, ""},
+		{"RQ" + taskA[2:], operator.AsCall, "a-2"},
+		{"RQ" + sidB[2:], operator.AsCall, ""},
+		{flex.LookupKey("keyed"), operator.AsKey, "keyed"},
+		{flex.LookupKey("nobody"), operator.AsKey, ""},
 		{"order=17", operator.AsAttribute, "string object"},
 		{"order=1", operator.AsAttribute, ""},
 		{"vip=true", operator.AsAttribute, "object"},
