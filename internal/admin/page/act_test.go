@@ -1,6 +1,7 @@
 package page_test
 
 import (
+	"fmt"
 	"net/http"
 	"regexp"
 	"strings"
@@ -61,7 +62,7 @@ func TestRetryMany(t *testing.T) {
 	b.unfold("#act-on-all")
 	b.fill("#why-many", "the numbers are put right")
 	b.click("#many form button")
-	b.sees("#preview h2", "It would take 5 requests. Nothing is done yet")
+	b.sees("#preview h2", "Retry takes 5 of 5 requests that match. Nothing is done yet")
 	b.sees("#preview", "5: sent again")
 	if n := evaluate[int](b, `document.querySelectorAll('#preview a.id').length`); n != 5 {
 		t.Errorf("%d are shown", n)
@@ -73,11 +74,53 @@ func TestRetryMany(t *testing.T) {
 		 WHERE request_id = 'crm-4257-refund' OR request_id = 'shop-4258-reminder'`)
 	b.click("#preview form button")
 	b.sees(".note", "Retry: 5 requests")
+	if n := evaluate[int](b, `document.querySelectorAll('#list a.id').length`); n != 5 {
+		t.Errorf("%d of those that were retried are listed", n)
+	}
+	pgtest.Exec(t, r.pool, `UPDATE outbox SET state = 'rejected', error_kind = 'http_409', http_status = 409, attempt = 2, due_at = NULL, settled_at = clock_timestamp(), published_at = clock_timestamp() WHERE request_id = 'shop-4231-order'`)
+	b.sees("#list", "http_409") // the list follows them
 	if n := pgtest.One[int](t, r.pool, `SELECT count(*) FROM outbox_acts WHERE act = 'retry' AND who = 'ada' AND why = 'the numbers are put right'`); n != 5 {
 		t.Errorf("%d were retried", n)
 	}
 	if n := pgtest.One[int](t, r.pool, `SELECT count(*) FROM outbox WHERE error_kind = 'http_400' AND state = 'rejected'`); n != 2 {
 		t.Errorf("%d are still rejected, want the two that came after the preview", n)
+	}
+}
+
+// TestLeftOut: a preview says how many match, and why it leaves some of them.
+func TestLeftOut(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.add(t, "crm", "refused", "Ada Lovelace", 1)
+	r.add(t, "crm", "faulty", "Ada Lovelace", 2)
+	pgtest.Exec(t, r.pool, `UPDATE outbox SET state = 'rejected', error_kind = 'http_400', attempt = 1, due_at = NULL, settled_at = now(), published_at = now()`)
+	pgtest.Exec(t, r.pool, `UPDATE outbox SET error_kind = 'invalid', attempt = 0, faults = '[{"path": "channel", "problem": "is no channel"}]' WHERE request_id = 'faulty'`)
+	p := r.signIn(t, actToken, "ada")
+	page, _ := p.post("requests", "state", "rejected", "act", "retry", "why", "a test")
+	for _, want := range []string{"Retry takes 1 of 2 requests that match. Nothing is done yet", "<li>1: sent again</li>", "Left as they are:", "<li>1: refused by the check before Flex, and would be again</li>"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("%q is not in\n%s", want, page)
+		}
+	}
+	if page, _ = p.post("requests", "state", "rejected", "act", "cancel", "why", "a test"); !strings.Contains(page, "Cancel takes 0 of 2 requests that match") || !strings.Contains(page, "<li>2: settled: rejected</li>") {
+		t.Errorf("none:\n%s", page)
+	}
+}
+
+// TestManyAreListed: an address names no more requests than fit into one; of the others the notice says where they are.
+func TestManyAreListed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	for n := range 30 {
+		r.add(t, "crm", fmt.Sprint("r-", n), "Ada Lovelace", uint64(n+1))
+	}
+	p := r.signIn(t, actToken, "ada")
+	page, _ := p.post("requests", "state", "pending", "act", "cancel", "why", "a test")
+	_, rest, _ := strings.Cut(page, `name="token" value="`)
+	token, _, _ := strings.Cut(rest, `"`)
+	page, _ = p.post("requests", "state", "pending", "act", "cancel", "why", "a test", "token", token)
+	if n := strings.Count(page, `<a class="id"`); n != 20 || !strings.Contains(page, "The first 20 are listed, Acts has all.") || !strings.Contains(page, "Cancel: 30 requests") {
+		t.Errorf("%d are listed:\n%s", n, page)
 	}
 }
 

@@ -1,6 +1,7 @@
 package page
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,8 +25,8 @@ type change struct {
 
 var manyChanges = []change{
 	{"retry", "Retry", func() operator.Change { return operator.ToRetry(false) }, false, ""},
-	{"retry-unverified", "Retry, unverified", func() operator.Change { return operator.ToRetry(true) }, true,
-		"Nobody is asked whether they exist. Whoever has an interaction already is called twice."},
+	{"retry-unverified", "Retry without asking (unverified)", func() operator.Change { return operator.ToRetry(true) }, true,
+		"Nobody is asked whether they exist. Whoever has an interaction already is contacted twice."},
 	{"cancel", "Cancel", operator.ToCancel, true, ""},
 	{"lookup", "Look them up now", operator.ToLookUp, false, ""},
 	{"republish", "Publish their results again", operator.ToRepublish, false, "The message ids stay, so the stream drops what it still remembers."},
@@ -44,8 +45,8 @@ type field struct{ Name, Value string }
 func fieldsOf(values url.Values) (fields []field) {
 	kept := only(values)
 	for _, name := range filterNames {
-		if kept.Has(name) {
-			fields = append(fields, field{name, kept.Get(name)})
+		for _, value := range kept[name] {
+			fields = append(fields, field{name, value})
 		}
 	}
 	return fields
@@ -67,7 +68,8 @@ func manyOf(values url.Values) many {
 type preview struct {
 	Said, Takes       string
 	N                 int
-	Of                []becoming
+	Of, Left          []becoming
+	LeftSaid          string
 	First             []string
 	Means             string
 	Harm              bool
@@ -106,9 +108,13 @@ func (v *visit) bulk() error {
 		return err
 	default:
 		v.page.memory.forget()
+		back = thoseOf(all.IDs, back)
 		n := notice{"good", fmt.Sprintf("%s: %s", c.name, requestsSaid(int64(all.N))), nil}
 		for _, b := range becomings(all.Of) {
 			n.Lines = append(n.Lines, fmt.Sprintf("%s: %s.", requestsSaid(int64(b.N)), b.What))
+		}
+		if shown := strings.Count(back, "request="); shown < all.N && shown > 0 {
+			n.Lines = append(n.Lines, fmt.Sprintf("The first %d are listed, Acts has all.", shown))
 		}
 		if len(all.Locked) > 0 {
 			n.Tone = "warn"
@@ -121,6 +127,27 @@ func (v *visit) bulk() error {
 	}
 	to(v.w, back)
 	return nil
+}
+
+// thoseMost is how many requests an address names at most, and addressMost how long it may get by them.
+const (
+	thoseMost   = 20
+	addressMost = 1500
+)
+
+// thoseOf is the address of a list of these requests, the first of them where they are many. otherwise: there are none.
+func thoseOf(ids []string, otherwise string) string {
+	var address string
+	values := url.Values{}
+	for _, id := range ids[:min(len(ids), thoseMost)] {
+		values.Add("request", id)
+		if longer := addressOf("requests", values); address == "" || len(longer) <= addressMost {
+			address = longer
+			continue
+		}
+		break
+	}
+	return cmp.Or(address, otherwise)
 }
 
 func requestsSaid(n int64) string {
@@ -143,7 +170,7 @@ func becomings(of map[string]int) (all []becoming) {
 	return all
 }
 
-// preview says how many an act would take, and shows the first five.
+// preview says how many of those that match an act would take, and why not the others, and shows the first five.
 func (v *visit) preview(c change, f operator.Filter, form url.Values, back string) error {
 	made := c.make()
 	return v.show(c.name, "requests", region{name: "preview", title: "The preview", read: func(ctx context.Context) (any, error) {
@@ -152,12 +179,35 @@ func (v *visit) preview(c change, f operator.Filter, form url.Values, back strin
 			return nil, err
 		}
 		p := preview{N: all.N, Of: becomings(all.Of), First: all.IDs, Means: c.means, Harm: c.harm, Fields: fieldsOf(form), Act: c.value, Why: form.Get("why"),
-			Token: all.Token, Back: back, Name: c.name, Said: "It would take " + requestsSaid(int64(all.N)) + ". Nothing is done yet"}
+			Token: all.Token, Back: back, Name: c.name, Said: c.name + " takes " + requestsSaid(int64(all.N))}
+		switch left, err := v.desk.Leaving(ctx, made, f); {
+		case errors.Is(err, operator.ErrTooSlow):
+			p.LeftSaid = "Whether it leaves others that match was not counted: that takes too long."
+		case err != nil:
+			return nil, err
+		case left.More:
+			p.LeftSaid = "It leaves more than " + thousands(int64(left.N-1)) + " others that match, for example:"
+			p.Left = becomings(left.Of)
+		default:
+			p.Said = fmt.Sprintf("%s takes %s of %s", c.name, thousands(int64(all.N)), requestsSaid(int64(all.N+left.N))+matching(all.N+left.N))
+			if left.N > 0 {
+				p.LeftSaid, p.Left = "Left as they are:", becomings(left.Of)
+			}
+		}
+		p.Said += ". Nothing is done yet"
 		if all.N == 0 {
-			p.Said, p.Takes = "It would take no request", "It takes "+made.Takes+". Of those that match, none is."
+			p.Takes = "It takes " + made.Takes + "."
 		}
 		return p, nil
 	}})
+}
+
+// matching is the rest of a sentence about n requests.
+func matching(n int) string {
+	if n == 1 {
+		return " that matches"
+	}
+	return " that match"
 }
 
 // act does an act on one request, as the form showed it.
@@ -185,7 +235,7 @@ func (v *visit) act() error {
 	}
 	n := notice{Tone: "good", Title: c.name + ": done"}
 	for what := range all.Of {
-		n.Lines = append(n.Lines, "It is "+what+".")
+		n.Lines = append(n.Lines, operator.Becomes(what))
 	}
 	n.leave(v.w, v.r)
 	to(v.w, "request?id="+url.QueryEscape(id))

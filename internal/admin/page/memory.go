@@ -262,45 +262,54 @@ func (m *moment) clock() time.Time {
 	return m.now.Fleet.Now
 }
 
-// watch is the mark of one request, as it was no longer than freshFor ago. "": there is no such request.
-func (m *memory) watch(ctx context.Context, desk *operator.Desk, id string) (string, error) {
+// watch is the mark of these requests, each as it was no longer than freshFor ago. What there is not has none.
+func (m *memory) watch(ctx context.Context, desk *operator.Desk, ids ...string) (string, error) {
 	if err := desk.MayLook(); err != nil {
 		return "", err
 	}
 	now := time.Now()
 	m.mu.Lock()
-	var ids []string
+	var others []string
 	for other, w := range m.watching {
 		if now.Sub(w.asked) > watchFor {
 			delete(m.watching, other)
-		} else if other != id && len(ids) < watchMost-1 {
-			ids = append(ids, other)
+		} else if !slices.Contains(ids, other) && len(others) < watchMost-1 {
+			others = append(others, other)
 		}
 	}
-	known := m.watching[id]
 	if m.watching == nil {
 		m.watching = map[string]watched{}
 	}
-	if len(m.watching) < watchMost {
-		m.watching[id] = watched{asked: now, read: known.read, mark: known.mark}
+	fresh := true
+	marks := make(map[string]string, len(ids))
+	for _, id := range ids {
+		known := m.watching[id]
+		fresh = fresh && now.Sub(known.read) < m.freshFor
+		marks[id] = known.mark
+		if len(m.watching) < watchMost {
+			m.watching[id] = watched{asked: now, read: known.read, mark: known.mark}
+		}
 	}
 	changes := m.changes
 	m.mu.Unlock()
-	if now.Sub(known.read) < m.freshFor {
-		return known.mark, nil
-	}
-	marks, err := desk.Marks(ctx, append(ids, id))
-	if err != nil {
-		return "", err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for other, w := range m.watching {
-		if mark, ok := marks[other]; (ok || other == id) && m.changes == changes {
-			m.watching[other] = watched{asked: w.asked, read: now, mark: mark}
+	if !fresh {
+		var err error
+		if marks, err = desk.Marks(ctx, append(others, ids...)); err != nil {
+			return "", err
 		}
+		m.mu.Lock()
+		for other, w := range m.watching {
+			if mark, ok := marks[other]; (ok || slices.Contains(ids, other)) && m.changes == changes {
+				m.watching[other] = watched{asked: w.asked, read: now, mark: mark}
+			}
+		}
+		m.mu.Unlock()
 	}
-	return marks[id], nil
+	all := make([]string, len(ids))
+	for i, id := range ids {
+		all[i] = marks[id]
+	}
+	return strings.Join(all, "."), nil
 }
 
 // pulse says what has changed, by the mark of each part.
@@ -312,13 +321,12 @@ func (v *visit) pulse() error {
 	marks := maps.Clone(m.marks)
 	if m.standing.Away {
 		marks["away"] = awaySaid(m.standing) + "."
-	} else if id := v.query("id"); id != "" {
-		marks["request"], err = v.page.memory.watch(v.ctx(), v.desk, id)
-		if s, away := v.away(); err != nil && away {
-			marks["away"] = awaySaid(s) + "."
-		} else if err != nil {
+	} else if err := v.watched(marks); err != nil {
+		s, away := v.away()
+		if !away {
 			return err
 		}
+		marks["away"] = awaySaid(s) + "."
 	}
 	body, err := json.Marshal(marks)
 	if err != nil {
@@ -332,5 +340,21 @@ func (v *visit) pulse() error {
 	}
 	v.w.Header().Set("Content-Type", "application/json")
 	_, _ = v.w.Write(body) // a browser that hung up needs no answer
+	return nil
+}
+
+// watched adds the marks of the requests that the address names.
+func (v *visit) watched(marks map[string]string) error {
+	for of, name := range map[string]string{"id": "request", "done": "done", "request": "those"} {
+		ids := v.r.URL.Query()[of]
+		if len(ids) == 0 {
+			continue
+		}
+		mark, err := v.page.memory.watch(v.ctx(), v.desk, ids[:min(len(ids), thoseMost)]...)
+		if err != nil {
+			return err
+		}
+		marks[name] = mark
+	}
 	return nil
 }

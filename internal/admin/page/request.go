@@ -111,12 +111,16 @@ func (v *visit) choices(ctx context.Context, d operator.Detail) (c choices, err 
 	for _, l := range legal {
 		switch {
 		case l.Act == "resolve created":
-			c.Acts = append(c.Acts, doable{Name: "decide", Verb: "Decide", Means: "You say that it exists, under which sid, or that it does not. You are shown the evidence first."})
+			c.Acts = append(c.Acts, doable{Name: "decide", Verb: "Decide", Means: "You see the evidence, and say whether it exists."})
 		case l.Act == "resolve absent": // on the same screen
 		case l.Unverified:
-			c.Acts = append(c.Acts, doable{Name: l.Act + "-unverified", Form: "act", Act: l.Act, Verb: deeds[l.Act] + ", unverified", Means: l.Becomes, Harm: true, Unverified: true})
+			c.Acts = append(c.Acts, doable{Name: l.Act + "-unverified", Form: "act", Act: l.Act, Verb: deeds[l.Act] + " without asking (unverified)", Means: l.Becomes, Harm: true, Unverified: true})
 		default:
-			c.Acts = append(c.Acts, doable{Name: l.Act, Form: "act", Act: l.Act, Verb: deeds[l.Act], Means: cmp.Or(comesOf[l.Act], l.Becomes), Harm: l.Act == "cancel"})
+			does := cmp.Or(comesOf[l.Act], l.Becomes)
+			if l.Act == "cancel" && d.State == request.Uncertain {
+				does += " Until then it stays under Decide."
+			}
+			c.Acts = append(c.Acts, doable{Name: l.Act, Form: "act", Act: l.Act, Verb: deeds[l.Act], Means: does, Harm: l.Act == "cancel"})
 		}
 	}
 	c.Acts = append(c.Acts, endings(d)...)

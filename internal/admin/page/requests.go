@@ -16,7 +16,7 @@ import (
 )
 
 // The names of what an address, or a form, says of a filter.
-var filterNames = []string{"state", "source", "kind", "status", "code", "age", "setup", "person"}
+var filterNames = []string{"state", "source", "kind", "status", "code", "age", "setup", "person", "request"}
 
 // ages are the values of age, in the order of the form.
 var ages = []struct {
@@ -34,7 +34,7 @@ var ages = []struct {
 // filterOf reads a filter. fault says what cannot be read; then there is no filter.
 func filterOf(values url.Values) (f operator.Filter, fault string) {
 	f = operator.Filter{State: request.State(values.Get("state")), Source: strings.TrimSpace(values.Get("source")),
-		ErrorKind: strings.TrimSpace(values.Get("kind")), Setup: operator.SetupFilter(values.Get("setup")), ForPerson: values.Get("person") != ""}
+		ErrorKind: strings.TrimSpace(values.Get("kind")), Setup: operator.SetupFilter(values.Get("setup")), ForPerson: values.Get("person") != "", RequestIDs: only(values)["request"]}
 	if f.State != "" && !slices.Contains(request.States[:], f.State) {
 		return f, "There is no such state."
 	}
@@ -65,8 +65,10 @@ func filterOf(values url.Values) (f operator.Filter, fault string) {
 func only(values url.Values) url.Values {
 	kept := url.Values{}
 	for _, name := range filterNames {
-		if v := strings.TrimSpace(values.Get(name)); v != "" {
-			kept.Set(name, v)
+		for _, v := range values[name] {
+			if v = strings.TrimSpace(v); v != "" && (name == "request" || !kept.Has(name)) {
+				kept.Add(name, v)
+			}
 		}
 	}
 	return kept
@@ -94,7 +96,19 @@ func (v *visit) requests() error {
 	if values.Get("cursor") == "" { // what is older stays where somebody reads it
 		regions[1].of = []string{"requests"}
 	}
-	return v.show("Requests", "requests", regions...)
+	m, err := v.page.memory.at(v.ctx(), v.desk)
+	if err != nil {
+		return err
+	}
+	if those := only(values)["request"]; len(those) > 0 { // their list shows what becomes of them
+		mark, err := v.page.memory.watch(v.ctx(), v.desk, those[:min(len(those), thoseMost)]...)
+		if err != nil {
+			return err
+		}
+		m = m.and("those", mark)
+		regions[1].of = append(regions[1].of, "those")
+	}
+	return v.showAt(m, http.StatusOK, "Requests", "requests", regions...)
 }
 
 type option struct {
@@ -220,7 +234,7 @@ func (v *visit) find(text, cursor string) error {
 		l.Said = "Found for " + line(text)
 		if len(p.Rows) == 0 && p.SearchedTo == nil {
 			l.Empty = "Nothing. A message that was just sent may still wait in the request stream, where it cannot be searched. " + v.page.waits() +
-				" The box knows a request's id, the sid of an interaction (KD...) or of a task (WT...), and name=value of a task attribute."
+				" The box knows a request's id, the sid of an interaction (KD...) or of a task (WT...), a lookup key, Twilio's request id of a latest attempt (RQ...), and name=value of a task attribute."
 		}
 		if p.Next != "" {
 			l.Older = addressOf("requests", url.Values{"find": {text}, "cursor": {p.Next}})

@@ -213,8 +213,7 @@ let stopped = false;
 
 async function pulse() {
 	const address = new URL('pulse', location.href);
-	const id = new URL(location.href).searchParams.get('id');
-	if (id) address.searchParams.set('id', id);
+	address.search = location.search; // it names the requests that this page is about
 	const response = await fetch(address, {headers: etag ? {'If-None-Match': etag} : {}, signal: AbortSignal.timeout(15000)});
 	if (response.status === 401 || response.status === 403) return signedOut();
 	if (response.status === 200) {
