@@ -162,6 +162,14 @@ func (b *browser) fill(selector, text string) {
 	b.holdsText(selector, text)
 }
 
+// tick ticks a box.
+func (b *browser) tick(selector string) {
+	b.t.Helper()
+	b.focus(selector)
+	b.press(" ")
+	b.is(selector + ":checked")
+}
+
 // unfold opens what a summary hides.
 func (b *browser) unfold(selector string) {
 	b.t.Helper()

@@ -2,37 +2,44 @@ package page_test
 
 import (
 	"fmt"
+	"html"
 	"net/http"
 	"strings"
 	"testing"
 
+	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/pgtest"
 )
 
-// TestItExists: the sid is pasted, the worker reads it and shows the customer, and only then it is saved.
+// TestItExists: the sid is pasted, the worker reads it and shows the customer, and only then it is saved. Then the screen says what
+// becomes of it.
 func TestItExists(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
 	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
 	r.uncertain(t, "crm-1", true)
-	sid := r.inFlex(t, "crm-1", "Ada Lovelace")
 	b := r.open(t, desktop)
 	b.signIn(actToken, "ada")
 	b.click(`nav a[href="decide"]`)
-	b.sees("#evidence", "Could have been under way until")
+	b.sees("#evidence", "Under way")
+	b.sees("#decision", "SMS")
 	b.sees("#decision", "Ada Lovelace")
 	b.sees("#decision", "+15550100")
-	b.sees("#decision", pgtest.One[string](t, r.pool, `SELECT lookup_key FROM outbox`))
+	sid := r.inFlex(t, "crm-1", "Ada Lovelace")
 	b.fill("#sid", sid)
 	b.fill("#why-exists", "found it in Flex")
 	b.click("form[aria-labelledby=exists] button")
 	b.sees("#said", "customerName Ada Lovelace")
 	b.sees("#said", "channel sms")
+	b.sees("#said", "The interaction_request of its task is that of this request.")
+	b.sees("#decision", "+15550100")
 	if got := r.state(t, "crm-1"); got != "uncertain" {
 		t.Fatalf("before it is saved it is %s", got)
 	}
 	b.click("#decision button[name=save]")
-	b.sees(".note", "crm-1 is now created")
+	b.sees("#decided", "It is created now as "+sid)
+	b.sees("#decided", "ada said at ")
+	b.sees("#decided", "that it exists (found it in Flex).")
 	b.sees("#queue", "Nothing waits for a decision")
 	if got, want := r.state(t, "crm-1"), "created "+sid+" operator"; got != want {
 		t.Errorf("it is %s, want %s", got, want)
@@ -40,27 +47,48 @@ func TestItExists(t *testing.T) {
 	if got, want := r.acts(t), "ada resolve created crm-1 1 found it in Flex"; got != want {
 		t.Errorf("recorded: %s, want %s", got, want)
 	}
+	b.click("#decided a.id")
+	b.sees("h1", "crm-1")
 }
 
-// TestItIsAnothers: an interaction of somebody else is not saved, and the page says whose it is.
+// TestItIsAnothers: an interaction of somebody else is not saved. What Flex shows of it stands beside the button that saves it all the
+// same, and that it is unverified is recorded.
 func TestItIsAnothers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
 	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
 	r.uncertain(t, "crm-1", true)
 	sid := r.inFlex(t, "crm-2", "Grace Hopper")
+	b := r.open(t, desktop)
+	b.signIn(actToken, "ada")
+	b.visit("decide?id=crm-1")
+	b.fill("#sid", sid)
+	b.fill("#why-exists", "found it")
+	b.click("form[aria-labelledby=exists] button")
+	b.sees("#said", "Nothing was changed")
+	b.sees("#said", "was created for another request")
+	b.sees("#said", "customerName Grace Hopper")
+	b.sees("form[aria-labelledby=anyway]", "I know it, although Flex does not show it")
 	p := r.signIn(t, actToken, "ada")
-	text, status := p.post("decide", "id", "crm-1", "attempt", "1", "created", sid, "why", "found it")
-	if status != 409 || !strings.Contains(text, "was created for another request") || !strings.Contains(text, "Nothing was changed") {
+	if text, status := p.post("decide", "id", "crm-1", "attempt", "1", "created", sid, "why", "found it", "save", "true"); status != 409 || !strings.Contains(text, "was created for another request") {
 		t.Errorf("%d\n%s", status, text)
+	}
+	if text, status := p.post("decide", "id", "crm-1", "attempt", "1", "created", sid, "why", "found it", "unverified", "true"); status != 409 || !strings.Contains(text, "was created for another request") {
+		t.Errorf("unverified, not yet saved: %d\n%s", status, text)
 	}
 	if got := r.state(t, "crm-1") + r.acts(t); got != "uncertain" {
 		t.Errorf("it is %s", got)
 	}
+	b.tick("form[aria-labelledby=anyway] input[type=checkbox]")
+	b.click("form[aria-labelledby=anyway] button")
+	b.sees("#decided", "that it exists, unverified (found it).")
+	if got, want := r.state(t, "crm-1"), "created "+sid+" operator"; got != want {
+		t.Errorf("it is %s, want %s", got, want)
+	}
 }
 
-// TestItDoesNotExist: TaskRouter is asked first. Where it finds the task the decision is refused and the task shown; where it proves
-// absence the request is sent again.
+// TestItDoesNotExist: TaskRouter is asked when the screen is opened. Where it shows the task the sid is filled in and nobody can say
+// that there is none; where it proves absence one button sends the request again, and the screen follows what becomes of it.
 func TestItDoesNotExist(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "")
@@ -74,28 +102,137 @@ func TestItDoesNotExist(t *testing.T) {
 	b := r.open(t, desktop)
 	b.signIn(actToken, "ada")
 	b.visit("decide?id=there")
-	b.sees("form[aria-labelledby=absent]", "a person is called twice")
-	b.fill("#why-absent", "not in Flex")
-	b.click("form[aria-labelledby=absent] button")
-	b.sees("#said", "It exists. Nothing was changed")
-	if value := evaluate[string](b, `document.querySelector('#sid').value`); value != sid {
-		t.Errorf("the form offers %q, want %s", value, sid)
+	b.sees("form[aria-labelledby=absent]", "It exists: read it from Flex above.")
+	b.holdsText("#sid", sid)
+	if n := evaluate[int](b, `document.querySelectorAll('form[aria-labelledby=absent] button').length`); n != 0 {
+		t.Error("it can be said that it does not exist")
+	}
+	p := r.signIn(t, actToken, "ada")
+	if page, status := p.post("decide", "id", "there", "attempt", "1", "absent", "true", "why", "not in Flex", "save", "true"); status != 409 || !strings.Contains(page, "It exists. Nothing was changed") {
+		t.Errorf("%d\n%s", status, page)
 	}
 	b.visit("decide?id=absent")
+	b.sees("form[aria-labelledby=absent]", "TaskRouter, asked now: neither TaskRouter's tasks nor its event log know its key.")
+	b.sees("form[aria-labelledby=absent]", "its customer is contacted twice, by SMS.")
+	if n := evaluate[int](b, `document.querySelectorAll('form[aria-labelledby=absent] input[type=checkbox]').length`); n != 0 {
+		t.Error("what is proved has to be known as well")
+	}
 	b.fill("#why-absent", "not in Flex")
-	b.click("form[aria-labelledby=absent] button")
-	b.sees("#decision", "TaskRouter says. Nothing is saved yet")
-	b.sees("#decision", "a person is called twice")
 	if got := r.state(t, "absent"); got != "uncertain" {
 		t.Fatalf("before it is saved it is %s", got)
 	}
-	b.click("#decision button[name=save]")
-	b.sees(".note", "absent is now pending")
+	b.click("form[aria-labelledby=absent] button")
+	b.sees("#decided", "absent")
+	b.sees("#decided", "It is being sent again.")
+	b.sees("#decided", "that it does not exist (not in Flex).")
+	b.sees("#queue", "there") // the next
 	if got := r.state(t, "there") + " " + r.state(t, "absent"); got != "uncertain pending" {
 		t.Errorf("they are %s", got)
 	}
 	if got, want := r.acts(t), "ada resolve absent absent 1 not in Flex"; got != want {
 		t.Errorf("recorded: %s, want %s", got, want)
+	}
+	pgtest.Exec(t, r.pool, `UPDATE outbox_gate SET held_since = now(), reason = 'a test', changed_by = 'grace'`)
+	b.sees("#decided", "It is sent again once the gate is open")
+	pgtest.Exec(t, r.pool, `UPDATE outbox SET state = 'created', interaction_sid = 'KD00000000000000000000000000000001', resolved_by = 'response', due_at = NULL, settled_at = now(), attempt = 2, error_kind = NULL, error_message = NULL WHERE request_id = 'absent'`)
+	b.sees("#decided", "It is created now as KD00000000000000000000000000000001")
+}
+
+// TestItIsKnown: what TaskRouter does not prove is decided on the screen that says so, by who says how they know it: a tick, the answer
+// that they were given, one button.
+func TestItIsKnown(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
+	r.uncertain(t, "crm-1", true)
+	pgtest.Exec(t, r.pool, `UPDATE outbox_attempts SET twilio_request_id = 'RQ00000000000000000000000000000001' WHERE kind = 'attempt'`)
+	b := r.open(t, phone)
+	b.signIn(actToken, "ada")
+	b.visit("decide")
+	b.sees("form[aria-labelledby=absent]", "alone proves nothing")
+	b.sees("form[aria-labelledby=absent]", "You know it if one of these told you: Twilio's support, asked about RQ00000000000000000000000000000001; the conversations in Flex with this customer since")
+	p := r.signIn(t, actToken, "ada")
+	page, status := p.post("decide", "id", "crm-1", "attempt", "1", "absent", "true", "why", "not in Flex", "save", "true")
+	if status != 409 || !strings.Contains(page, "is not proved. Nothing was changed") || !strings.Contains(page, `name="unverified" value="true" required`) || r.state(t, "crm-1") != "uncertain" {
+		t.Errorf("without the tick: %d\n%s", status, page)
+	}
+	b.tick("form[aria-labelledby=absent] input[type=checkbox]")
+	b.fill("#why-absent", "Twilio's support: RQ…01 created nothing")
+	b.click("form[aria-labelledby=absent] button")
+	b.sees("#decided", "It is being sent again.")
+	b.sees("#decided", "that it does not exist, unverified (Twilio's support: RQ…01 created nothing).")
+	if got := r.state(t, "crm-1"); got != "pending" {
+		t.Errorf("it is %s", got)
+	}
+}
+
+// TestTaskRouterIsSlow: a screen does not wait for TaskRouter. What it has not said by then it is asked again before anything is saved.
+func TestTaskRouterIsSlow(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.page.AskFor(0)
+	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
+	r.uncertain(t, "crm-1", true)
+	pgtest.Exec(t, r.pool, `UPDATE outbox SET attempt_began_at = now() - interval '60 seconds', uncertain_since = now() - interval '40 seconds'`)
+	p := r.signIn(t, actToken, "ada")
+	page, status := p.get("decide?id=crm-1")
+	if status != 200 || !strings.Contains(page, "TaskRouter has not answered yet") || !strings.Contains(page, "Ask TaskRouter, and save it if it is proved") || strings.Contains(page, `name="unverified"`) {
+		t.Errorf("%d\n%s", status, page)
+	}
+	p.post("decide", "id", "crm-1", "attempt", "1", "absent", "true", "why", "a test", "save", "true")
+	if got := r.state(t, "crm-1"); got != "pending" {
+		t.Errorf("it is %s", got)
+	}
+}
+
+// TestStandsAtTheAnswer: after a step the browser stands at what it has brought, also where the screen is small and there is no script.
+func TestStandsAtTheAnswer(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
+	r.uncertain(t, "crm-1", true)
+	sid := r.inFlex(t, "crm-2", "Grace Hopper")
+	for name, s := range map[string]screen{"with the script": phone, "without it": {width: 400, height: 860, noScript: true}} {
+		b := r.open(t, s)
+		b.signIn(actToken, "ada")
+		stands := func(at string) {
+			t.Helper()
+			b.becomes(name+": "+at+" is in sight", `(at => at && at.top >= 0 && at.top + 100 < `+fmt.Sprint(s.height)+`)(document.querySelector(`+quoted(at)+`)?.getBoundingClientRect())`)
+		}
+		b.visit("decide?id=crm-1")
+		b.fill("#sid", sid)
+		b.fill("#why-exists", "a test")
+		b.click("form[aria-labelledby=exists] button")
+		stands("#said")
+		b.visit("request?id=crm-1")
+		b.click("#payload button")
+		stands("#payload")
+	}
+}
+
+// TestToSearchWith: a person is given the query to paste, without secrets, and it is escaped for where it is pasted.
+func TestToSearchWith(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
+	r.uncertain(t, "crm-1", true)
+	key := pgtest.One[string](t, r.pool, `SELECT lookup_key FROM outbox`)
+	p := r.signIn(t, actToken, "ada")
+	page, _ := p.get("decide?id=crm-1")
+	for _, want := range []string{`interaction_request == "` + key + `"`,
+		`curl -G -u "$TWILIO_API_KEY:$TWILIO_API_SECRET" --data-urlencode 'EvaluateTaskAttributes=interaction_request == "` + key + `"' https://taskrouter.twilio.com/v1/Workspaces/` + flextest.WorkspaceSID + `/Tasks`} {
+		if !strings.Contains(html.UnescapeString(page), want) {
+			t.Errorf("%s is not in\n%s", want, page)
+		}
+	}
+	pgtest.Exec(t, r.pool, `UPDATE outbox SET lookup_key = NULL, lookup_attribute = NULL`)
+	r.page.Forget()
+	if page, _ = p.get("decide?id=crm-1"); strings.Contains(page, "curl") || !strings.Contains(page, "TaskRouter cannot be searched for it") || !strings.Contains(page, "TaskRouter cannot be asked") {
+		t.Errorf("without a key:\n%s", page)
+	}
+	page, _ = r.signIn(t, lookToken, "eve").get("decide?id=crm-1")
+	if !strings.Contains(page, `The customer stands in <a href="request?id=crm-1#payload">its payload</a>`) || !strings.Contains(page, "SMS") {
+		t.Errorf("who may look:\n%s", page)
 	}
 }
 
@@ -107,10 +244,10 @@ func TestWhileLookupsGoOn(t *testing.T) {
 	r.uncertain(t, "crm-1", false)
 	p := r.signIn(t, actToken, "ada")
 	page, _ := p.get("decide?id=crm-1")
-	if !strings.Contains(page, "lookups still go on and may find it") {
+	if !strings.Contains(page, "Lookups still go on, and may find it") || !strings.Contains(page, `name="unverified" value="true" required`) {
 		t.Errorf("the form does not want it:\n%s", page)
 	}
-	page, status := p.post("decide", "id", "crm-1", "attempt", "1", "absent", "true", "why", "I know")
+	page, status := p.post("decide", "id", "crm-1", "attempt", "1", "absent", "true", "why", "I know", "save", "true")
 	if status != 409 || !strings.Contains(page, "Lookups still go on") || r.state(t, "crm-1") != "uncertain" {
 		t.Errorf("without it: %d, %s\n%s", status, r.state(t, "crm-1"), page)
 	}
@@ -126,19 +263,21 @@ func TestTwoPeople(t *testing.T) {
 	r := newRig(t, "")
 	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
 	r.uncertain(t, "crm-1", true)
-	sid := r.inFlex(t, "crm-1", "Ada Lovelace")
 	first, second := r.open(t, desktop), r.open(t, desktop)
 	first.signIn(actToken, "ada")
 	second.signIn(actToken, "grace")
 	for _, b := range []*browser{first, second} {
 		b.visit("decide?id=crm-1")
+	}
+	sid := r.inFlex(t, "crm-1", "Ada Lovelace")
+	for _, b := range []*browser{first, second} {
 		b.fill("#sid", sid)
 		b.fill("#why-exists", "I have seen it")
 		b.click("form[aria-labelledby=exists] button")
 		b.sees("#said", "customerName Ada Lovelace")
 	}
 	first.click("#decision button[name=save]")
-	first.sees(".note", "is now created")
+	first.sees("#decided", "It is created now as")
 	second.click("#decision button[name=save]")
 	second.sees(".note", "Nothing was changed: this request is no longer as you saw it")
 	second.sees(".note", "resolve created by ada")
@@ -188,7 +327,7 @@ func TestReasonKept(t *testing.T) {
 		t.Errorf("an act: %d\n%s", status, page)
 	}
 	pgtest.Exec(t, r.pool, `INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, error, applied) SELECT id, 'lookup', 10, 'worker-1', now(), 'unclear', 'a task carries its key', true FROM outbox WHERE request_id = 'found'`)
-	page, status = act("decide", "found", "1", "absent", "true")
+	page, status = act("decide", "found", "1", "absent", "true", "save", "true")
 	if status != http.StatusConflict || !strings.Contains(page, "a task carries its key") || !strings.Contains(page, `id="why-absent" name="why" `+kept) || strings.Contains(page, `value="`+seen["found"]+`"`) {
 		t.Errorf("a decision about what has new evidence: %d\n%s", status, page)
 	}

@@ -2,6 +2,7 @@ package page
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"flexworker/internal/outbox/operator"
@@ -14,6 +15,7 @@ type evidence struct {
 	Attempt                             int
 	Worker, Came, TwilioRequestID       string
 	Began, Until, Cancelled, NextLookup *time.Time
+	Undecided                           bool // a decision is still wanted
 	Lookups                             []event
 }
 
@@ -22,16 +24,20 @@ func evidenceOf(d operator.Detail) evidence {
 	if d.ErrorMessage != nil {
 		reason = *d.ErrorMessage
 	}
-	e := evidence{Attempt: d.Attempt, Began: d.AttemptBeganAt, Until: d.UncertainSince, Cancelled: d.CancelRequestedAt, NextLookup: d.DueAt, Lookups: lookupsOf(d.History)}
-	e.Question = "It may exist in Flex. Lookups go on, and may find out by themselves: " + reason + "."
+	e := evidence{Attempt: d.Attempt, Began: d.AttemptBeganAt, Until: d.UncertainSince, Cancelled: d.CancelRequestedAt, NextLookup: d.DueAt, Lookups: lookupsOf(d.History),
+		Undecided: d.State == request.Uncertain}
+	if e.Until != nil && e.Began != nil && e.Until.Sub(*e.Began) < time.Second {
+		e.Until = nil
+	}
 	switch {
-	case d.State != request.Uncertain:
-		e.Question = standsNow(d)
+	case !e.Undecided:
+		e.Question = strings.TrimSpace(standsNow(d) + " " + decidedBy(d))
+	case d.Answered:
+		e.Question = operator.AnsweredProvesNothing
 	case d.WaitsForPerson():
 		e.Question = "It may exist in Flex, and no lookup can tell: " + reason + "."
-	}
-	if d.Answered {
-		e.Question += " " + operator.AnsweredProvesNothing
+	default:
+		e.Question = "It may exist in Flex. Lookups go on: " + reason + "."
 	}
 	for _, h := range d.History {
 		if h.Kind == "attempt" && h.Number == d.Attempt {

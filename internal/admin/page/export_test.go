@@ -26,6 +26,9 @@ func (t *Tested) Stay() { t.page.memory.freshFor = time.Hour }
 // Hurries has the worker be asked soon whether it has Postgres.
 func (t *Tested) Hurries() { t.page.patience = 10 * time.Millisecond }
 
+// AskFor has screens wait for TaskRouter for so long.
+func (t *Tested) AskFor(d time.Duration) { t.page.askFor = d }
+
 // Exports has an export be under way until end is called.
 func (t *Tested) Exports() (end func()) {
 	t.page.exporting.Lock()

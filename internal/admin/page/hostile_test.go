@@ -55,7 +55,7 @@ func (r *rig) everywhere(t testing.TB, text string) {
 
 // screensOf are the addresses of the screens that show what everywhere wrote.
 func screensOf(text string) []string {
-	all := []string{"", "decide?id=" + url.QueryEscape(text+"3"), "requests", "requests?source=" + url.QueryEscape(text), "requests?kind=" + url.QueryEscape(text), "requests?find=" + url.QueryEscape(text), "requests?setup=failed", "acts", "malformed", "malformed?id=1", "fleet"}
+	all := []string{"", "decide?id=" + url.QueryEscape(text+"3"), "decide?id=" + url.QueryEscape(text+"3") + "&done=" + url.QueryEscape(text+"1"), "requests?request=" + url.QueryEscape(text+"1"), "requests", "requests?source=" + url.QueryEscape(text), "requests?kind=" + url.QueryEscape(text), "requests?find=" + url.QueryEscape(text), "requests?setup=failed", "acts", "malformed", "malformed?id=1", "fleet"}
 	for _, n := range []string{"1", "2", "3", "4", "5", "6"} {
 		all = append(all, "request?id="+url.QueryEscape(text+n))
 	}

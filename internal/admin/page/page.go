@@ -39,7 +39,8 @@ type Page struct {
 
 	memory    memory
 	patience  time.Duration
-	exporting sync.Mutex // held while an export is made
+	askFor    time.Duration // how long a screen waits for TaskRouter
+	exporting sync.Mutex    // held while an export is made
 }
 
 const (
@@ -60,7 +61,7 @@ var files embed.FS
 func New(c Config) http.Handler { return newPage(c).handler() }
 
 func newPage(c Config) *Page {
-	p := &Page{Config: c, patience: patience}
+	p := &Page{Config: c, patience: patience, askFor: askFor}
 	p.memory.page, p.memory.freshFor = p, freshFor
 	return p
 }

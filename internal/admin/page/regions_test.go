@@ -15,7 +15,8 @@ var fetched = map[string]string{
 	"decide?region=queue":                    "crm-2",
 	"decide?id=crm-1&region=queue":           "crm-1",
 	"decide?id=crm-1&region=decision":        "There is nothing to decide about it any more",
-	"decide?id=crm-1&region=evidence":        "It is created now as KD",
+	"decide?id=crm-1&region=evidence":        "It is created now as KD00000000000000000000000000000001. ada said at",
+	"decide?done=crm-1&region=decided":       "It is created now as KD",
 	"requests?find=crm-1&region=bar":         "gate:",
 	"requests?region=list&region=bar":        "gate:",
 	"request?id=crm-1&region=explanation":    "created",
@@ -38,16 +39,22 @@ func TestFetchedRegions(t *testing.T) {
 	if status, _ := p.raw("decide", url.Values{"id": {"crm-1"}, "attempt": {"1"}, "created": {"KD00000000000000000000000000000001"}, "unverified": {"true"}, "why": {"a test"}, "save": {"true"}}, [2]string{}); status != http.StatusSeeOther {
 		t.Fatal(status)
 	}
+	if status, _ := p.raw("hold", url.Values{"why": {"a test"}}, [2]string{}); status != http.StatusSeeOther {
+		t.Fatal(status)
+	}
 	client := *p.client
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	p.client = &client
+	if page, _ := p.get("decide?id=crm-1&region=evidence"); strings.Contains(page, "proves nothing.") || strings.Contains(page, "Next lookup") {
+		t.Errorf("the evidence of what is decided:\n%s", page)
+	}
 	for address, want := range fetched {
 		page, status := p.get(address)
 		if status != http.StatusOK || !strings.Contains(page, want) || strings.Contains(page, "<html") {
 			t.Errorf("%s: %d, want %q and no whole page\n%s", address, status, want, page)
 		}
 	}
-	if page, _ := p.get("acts"); !strings.Contains(page, "crm-1 is now created") {
+	if page, _ := p.get("acts"); !strings.Contains(page, "The fleet is held") {
 		t.Errorf("the notice is gone:\n%s", page)
 	}
 }

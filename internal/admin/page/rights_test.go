@@ -108,7 +108,7 @@ func TestMayLook(t *testing.T) {
 			t.Errorf("%s: %d\n%s", address, status, page)
 		}
 		for _, action := range []string{"hold", "release", "act", "decide", "requests", "close", "erase"} {
-			if strings.Contains(page, `method="post" action="`+action+`"`) {
+			if strings.Contains(page, `method="post" action="`+action) {
 				t.Errorf("%s has a form for %s", address, action)
 			}
 		}
