@@ -197,7 +197,7 @@ func TestStandsAtTheAnswer(t *testing.T) {
 		b.signIn(actToken, "ada")
 		stands := func(at string) {
 			t.Helper()
-			b.becomes(name+": "+at+" is in sight", `(at => at && at.top >= 0 && at.top + 100 < `+fmt.Sprint(s.height)+`)(document.querySelector(`+quoted(at)+`)?.getBoundingClientRect())`)
+			b.becomes(name+": "+at+" is in sight", `(at => at && at.top >= 0 && at.top < `+fmt.Sprint(s.height)+`)(document.querySelector(`+quoted(at)+`)?.getBoundingClientRect())`)
 		}
 		b.visit("decide?id=crm-1")
 		b.fill("#sid", sid)
