@@ -167,7 +167,7 @@ func TestFilter(t *testing.T) {
 		"status=abc":                            "HTTP status and Twilio code are numbers",
 		"code=99999999999":                      "HTTP status and Twilio code are numbers",
 		"age=nonsense":                          "There is no such age",
-		"find=there+is+none":                    "Nothing. The box knows",
+		"find=there+is+none":                    "a lookup key, Twilio&#39;s request id",
 		"find=customerName%3DKatherine+Johnson": "crm-4233-reminder",
 	} {
 		if page, status := p.get("requests?" + query); status != http.StatusOK || !strings.Contains(page, want) {
