@@ -34,7 +34,7 @@ func TestAskProvesWhatALookupProves(t *testing.T) {
 		"and the log lags":            {age: 6 * time.Minute, later: true, says: "the task list no longer counts"},
 		"and the log has caught up":   {age: 6 * time.Minute, later: true, shown: true, absent: true, says: "the task list no longer counts"},
 		"older than the log":          {age: 40 * 24 * time.Hour, later: true, shown: true, says: "older than TaskRouter's event log"},
-		"a 2xx without a sid":         {age: 2 * time.Minute, answered: true, says: "2xx that had no readable sid"},
+		"a 2xx without a sid":         {age: 2 * time.Minute, answered: true, says: "2xx, but no sid in it could be read"},
 		"the log cannot be read":      {age: 2 * time.Minute, unreadable: true, says: "could not be read for all of the attempt's time"},
 		"nearly too old for the list": {age: 4 * time.Minute, absent: true, says: "neither TaskRouter's tasks nor its event log"},
 	} {
