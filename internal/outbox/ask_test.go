@@ -23,11 +23,13 @@ func TestAskProvesWhatALookupProves(t *testing.T) {
 		later, shown bool // there is a later creation; the log shows it
 		answered     bool
 		unreadable   bool
+		limited      bool          // TaskRouter answers 429 at first
 		settle       time.Duration // of another replica
 		absent       bool
 		says         string
 	}{
 		"as a lookup would":           {age: 2 * time.Minute, absent: true, says: "neither TaskRouter's tasks nor its event log"},
+		"when it is its turn":         {age: 2 * time.Minute, limited: true, absent: true, says: "neither TaskRouter's tasks nor its event log"},
 		"before the settle time":      {age: 30 * time.Second, says: "before the settle time is over"},
 		"another's settle time":       {age: 2 * time.Minute, settle: 3 * time.Minute, says: "before the settle time is over"},
 		"the list no longer counts":   {age: 6 * time.Minute, says: "the task list no longer counts"},
@@ -59,6 +61,14 @@ func TestAskProvesWhatALookupProves(t *testing.T) {
 			router := taskRouter{log: logOf(shown...)}
 			if tt.unreadable {
 				router.log = unreadable
+			}
+			if searches := 0; tt.limited {
+				router.search = func(context.Context, string, string, []string) ([]flex.Task, error) {
+					if searches++; searches < 3 {
+						return nil, &flex.LookupError{Limited: true, RetryAfter: time.Millisecond, ErrorKind: "http_429"}
+					}
+					return nil, nil
+				}
 			}
 			e, absent := s.asked(t, id, router)
 			if said := strings.Join(e.Said, "\n"); absent != tt.absent || len(e.Found) > 0 || !strings.Contains(said, tt.says) || !strings.Contains(said, "finds nothing.") {

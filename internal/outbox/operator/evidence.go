@@ -1,12 +1,15 @@
 package operator
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/loop"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/rawjson"
@@ -97,9 +100,28 @@ func (w *witnesses) say(format string, args ...any) {
 	w.said = append(w.said, fmt.Sprintf(format, args...))
 }
 
+// patiently asks again while TaskRouter answers 429, as long as ctx has time for it: the workers' lookups use the same few searches a second.
+func patiently(ctx context.Context, ask func() error) error {
+	for {
+		err := ask()
+		var e *flex.LookupError
+		if !errors.As(err, &e) || !e.Limited {
+			return err
+		}
+		wait := cmp.Or(e.RetryAfter, time.Second)
+		if until, ok := ctx.Deadline(); ok && time.Until(until) < wait {
+			return err
+		}
+		loop.Rest(ctx, wait, nil)
+	}
+}
+
 // SearchTasks is the first witness.
-func (w *witnesses) SearchTasks(ctx context.Context, workspace, attribute string, keys []string) ([]flex.Task, error) {
-	tasks, err := w.Finder.SearchTasks(ctx, workspace, attribute, keys)
+func (w *witnesses) SearchTasks(ctx context.Context, workspace, attribute string, keys []string) (tasks []flex.Task, err error) {
+	err = patiently(ctx, func() error {
+		tasks, err = w.Finder.SearchTasks(ctx, workspace, attribute, keys)
+		return err
+	})
 	if err != nil {
 		w.say("TaskRouter's tasks could not be searched: %v.", err)
 		return nil, err
@@ -109,8 +131,11 @@ func (w *witnesses) SearchTasks(ctx context.Context, workspace, attribute string
 }
 
 // Events is the second witness.
-func (w *witnesses) Events(ctx context.Context, workspace, attribute string, keys []string, from, to time.Time) ([]flex.Task, bool, error) {
-	tasks, complete, err := w.Finder.Events(ctx, workspace, attribute, keys, from, to)
+func (w *witnesses) Events(ctx context.Context, workspace, attribute string, keys []string, from, to time.Time) (tasks []flex.Task, complete bool, err error) {
+	err = patiently(ctx, func() error {
+		tasks, complete, err = w.Finder.Events(ctx, workspace, attribute, keys, from, to)
+		return err
+	})
 	switch {
 	case err != nil:
 		w.say("TaskRouter's event log could not be asked: %v.", err)
