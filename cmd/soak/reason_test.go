@@ -12,6 +12,7 @@ func TestReason(t *testing.T) {
 		lead + `TaskRouter could not be asked: HTTP 503: none`:                                                                "TaskRouter could not be asked",
 		lead + "task WT00000000000000000000000000000001 names interaction KD00000000000000000000000000000002, but nothing":    "task  names interaction , but nothing",
 		"Flex refused the latest attempt, but an earlier one may have created it; " + lead + "neither TaskRouter's tasks nor": "neither TaskRouter's tasks nor",
+		lead + "a reason; wait for the final result, and do not send the same under another request_id":                       "a reason",
 		"something else": "something else",
 	} {
 		r := result{}

@@ -30,6 +30,7 @@ func (r result) reason() string {
 	if !found {
 		why = r.Error.Message
 	}
+	why, _, _ = strings.Cut(why, "; wait for the final result") // what the sender is told to do
 	why = detail.ReplaceAllString(why, "$1")
 	if r.Error.HTTPStatus/100 == 2 {
 		return "after a 2xx: " + why

@@ -61,8 +61,9 @@ func TestBodiesOfSendingPage(t *testing.T) {
 	}
 }
 
-// trial is a line of "Try each answer" in docs/sending.md: what the imitation does with the next call, or a message and its answer.
-var trial = regexp.MustCompile(`(?m)^    (?:next (\S+)|(?:try|echo) '(.*)'.*  # (\S+) (\S+))$`)
+// trial is a line of "Try each answer" in docs/sending.md: what the imitation does with the next calls, a request to cancel, or a
+// message and its answer, if the line shows one.
+var trial = regexp.MustCompile(`(?m)^    (?:(?:for n in ([\d ]+); do )?next ([^\s;]+)(?:; done)?|go run ./examples/go cancel (\S+) ".*"|(?:try|echo) '(.*)'.*?(?:  # (.+))?)$`)
 
 // TestEachAnswerOfSendingPage: each command of the page brings the outcome and the kind of error that stand behind it.
 func TestEachAnswerOfSendingPage(t *testing.T) {
@@ -77,14 +78,27 @@ func TestEachAnswerOfSendingPage(t *testing.T) {
 	r.start(r.unhurried())
 	in, tried := r.read(), 0
 	for _, line := range trial.FindAllStringSubmatch(section, -1) {
-		fault, body, outcome, kind := line[1], line[2], line[3], line[4]
+		times, fault, cancelled, body, want := strings.Fields(line[1]), line[2], line[3], line[4], line[5]
 		if fault != "" {
-			r.flex.Next(flextest.Fault(fault))
+			r.flex.Next(slices.Repeat([]flextest.Fault{flextest.Fault(fault)}, max(len(times), 1))...)
+			continue
+		}
+		if cancelled != "" {
+			expect.Eventually(t, func() error { // not known, until its message is read
+				answer, err := r.js.Conn().Request("interactions.cancel.crm", []byte(`{"request_id": "`+cancelled+`", "why": "the customer called"}`), time.Second)
+				if err != nil {
+					return err
+				}
+				return expect.Is(string(answer.Data), answer.Header.Get("Nats-Service-Error-Code"), "")
+			})
 			continue
 		}
 		ack, err := r.js.Publish(t.Context(), "interactions.requests.crm", []byte(body))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if want == "" {
+			continue
 		}
 		tried++
 		expect.Eventually(t, func() error {
@@ -96,13 +110,22 @@ func TestEachAnswerOfSendingPage(t *testing.T) {
 				if err := json.Unmarshal(result.Body.Error, &said); err != nil {
 					return err
 				}
-				return expect.Is(body, result.Body.Outcome+" "+said.Kind, outcome+" "+kind)
+				return expect.Is(body, strings.TrimSpace(result.Body.Outcome+" "+said.Kind), want)
 			}
 			return errors.New("no answer to " + body)
 		})
 	}
-	if tried < 6 {
+	if tried < 9 {
 		t.Errorf("%d commands were found", tried)
+	}
+	var none flextest.Fault
+	said := none.UnmarshalText([]byte("none")).Error() // it lists them
+	_, list, _ := strings.Cut(said, "a status from 300 to 599, ")
+	list, _, _ = strings.Cut(list, ", each also after")
+	for word := range strings.SplitSeq(list, ", ") {
+		if !strings.Contains(section, "`"+word+"`") {
+			t.Errorf("the page does not list the fault %q of: %s", word, said)
+		}
 	}
 }
 

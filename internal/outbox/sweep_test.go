@@ -200,8 +200,8 @@ func TestPruneManyMalformed(t *testing.T) {
 }
 
 // TestExpiredSaysWhatWas: how many attempts there were and what the last one brought;
-// "before it was sent" is said only of what no call was made for. Where an earlier attempt
-// may have created it, that is found out first.
+// "before it was sent" is said only of what no call was made for. That the attempts have created nothing
+// is said where it is known; where an earlier attempt may have created it, that is found out first.
 func TestExpiredSaysWhatWas(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -215,9 +215,9 @@ func TestExpiredSaysWhatWas(t *testing.T) {
 	}{
 		{"never", nil, ``, "expires_at passed before it was sent"},
 		{"put-back", []record{{}}, ``, "expires_at passed before it was sent"},
-		{"once", []record{{told: refused}}, ``, "expires_at passed after one attempt; the last one: refused, too many requests"},
-		{"twice, then released", []record{{told: refused}, {told: refused}, {}}, ``, "expires_at passed after 2 attempts; the last one: refused, too many requests"},
-		{"without a word", []record{{told: flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"}}}, ``, "expires_at passed after one attempt; the last one: refused"},
+		{"once", []record{{told: refused}}, ``, "expires_at passed after one attempt; the last one: refused, too many requests; its attempts are proved to have created nothing"},
+		{"twice, then released", []record{{told: refused}, {told: refused}, {}}, ``, "expires_at passed after 2 attempts; the last one: refused, too many requests; its attempts are proved to have created nothing"},
+		{"without a word", []record{{told: flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"}}}, ``, "expires_at passed after one attempt; the last one: refused; its attempts are proved to have created nothing"},
 		{"undecided", []record{{told: refused}}, `, undecided = true`, "expires_at passed after one attempt; the last one: refused, too many requests"},
 	} {
 		n++

@@ -190,6 +190,12 @@ func (s *Settled) resultError() *Error {
 	}
 	switch {
 	case e.Message == "": // erased
+	case s.State == request.Uncertain:
+		e.Message += "; wait for the final result, and do not send the same under another request_id"
+	case s.State == request.Abandoned && *s.ErrorKind == "undecided":
+		e.Message += "; it may exist: ask the operators before you ask again under a new request_id"
+	case s.State == request.Abandoned:
+		e.Message += "; its request_id is used up: you may ask again under a new one"
 	case s.State == request.Expired:
 		e.Message += "; its request_id is used up: ask again under a new one"
 	case s.State == request.Rejected && s.faults != nil:

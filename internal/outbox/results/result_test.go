@@ -31,8 +31,8 @@ func TestDue(t *testing.T) {
 	}
 }
 
-// TestUsedUp: whose request ended before Flex heard of it is told that its id is used up, and what to do. Of an erased one,
-// and of what Flex rejected, the message stays as it is.
+// TestUsedUp: whose request ended before Flex heard of it is told that its id is used up, and what to do. So is whose request was
+// abandoned or is uncertain. Of an erased one, and of what Flex rejected, the message stays as it is.
 func TestUsedUp(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -43,7 +43,11 @@ func TestUsedUp(t *testing.T) {
 		{request.Expired, "expired", "expires_at passed before it was sent", "; its request_id is used up: ask again under a new one", ""},
 		{request.Rejected, "invalid", "channel: missing", "; its request_id is used up: send the corrected request under a new one", `[{"path":"channel","problem":"missing"}]`},
 		{request.Rejected, "http_400", "Invalid Channel", "", ""},
-		{request.Uncertain, "expired", "expires_at passed after one attempt", "", ""},
+		{request.Uncertain, "expired", "expires_at passed after one attempt", "; wait for the final result, and do not send the same under another request_id", ""},
+		{request.Abandoned, "undecided", "whether it exists cannot be found out", "; it may exist: ask the operators before you ask again under a new request_id", ""},
+		{request.Abandoned, "attempts_used_up", "no attempt is left", "; its request_id is used up: you may ask again under a new one", ""},
+		{request.Cancelled, "absent", "cancelled", "", ""},
+		{request.Abandoned, "undecided", "", "", ""},
 		{request.Expired, "expired", "", "", ""},
 	} {
 		s := Settled{State: tt.state, ErrorKind: &tt.kind, ErrorMessage: &tt.message}

@@ -111,7 +111,8 @@ func (u *Upkeep) Lapse(ctx context.Context) (int, error) {
 
 // Expire moves pending -> expired, where the deadline passed. It says how far the request
 // had come: a lease under which no call was made is no attempt. Or -> uncertain, where an
-// earlier attempt may have created it: what came of that is found out before it is said.
+// earlier attempt may have created it: what came of that is found out before it is said. What
+// is pending and not undecided is proved absent, or Flex has refused it.
 func (u *Upkeep) Expire(ctx context.Context) (int, error) {
 	return u.move(ctx, "expire", expireSQL, SweepBatch)
 }
@@ -129,6 +130,7 @@ const expireSQL = `
 	       error_message = 'expires_at passed ' || coalesce((
 	              SELECT format('after %s; the last one: %s', CASE count(*) WHEN 1 THEN 'one attempt' ELSE count(*) || ' attempts' END,
 	                            (array_agg(a.outcome || coalesce(', ' || a.error, '') ORDER BY a.id DESC))[1])
+	                     || CASE WHEN o.undecided THEN '' ELSE '; its attempts are proved to have created nothing' END
 	                FROM outbox_attempts a WHERE a.outbox_id = o.id AND a.kind = 'attempt' AND a.applied AND a.outcome <> 'released'
 	              HAVING count(*) > 0), 'before it was sent')
 	  FROM over WHERE o.id = over.id

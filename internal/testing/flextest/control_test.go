@@ -115,6 +115,7 @@ func TestControlRefused(t *testing.T) {
 	}{
 		{"POST", "faults", `{"fault":"rest"}`, 400, `there is no fault "rest"`},
 		{"POST", "faults", `{"next":["reset","rest"]}`, 400, `there is no fault "rest"`},
+		{"POST", "faults", `{"next":["rest"]}`, 400, `there are a status from 300 to 599, bad-sid, cut, drip, empty, eof, flood, gzip, gzip-bomb, hang, html, huge, huge-headers, no-sid, not-json, reset, slow-body, each`},
 		{"POST", "faults", `{"falt":"reset"}`, 400, `unknown field "falt"`},
 		{"POST", "faults", `{}`, 400, "one of fault"},
 		{"POST", "faults", `{"down":"5"}`, 400, "missing unit"},

@@ -2,6 +2,7 @@ package flextest
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -108,6 +109,17 @@ var words = map[string]bool{
 	"huge-headers": true, "flood": true, "close": false, "close-next": false,
 }
 
+// alones are the words that may stand without a creation before them.
+func alones() (list []string) {
+	for word, alone := range words {
+		if alone {
+			list = append(list, word)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
 // plan reads f.
 func (f Fault) plan() (plan, error) {
 	what, options, _ := strings.Cut(string(f), ";")
@@ -119,7 +131,8 @@ func (f Fault) plan() (plan, error) {
 	if status, err := strconv.Atoi(what); err == nil && status >= 300 && status <= 599 {
 		p.what, p.status, p.code = "status", status, codes[status]
 	} else if alone, ok := words[what]; f != None && (!ok || !alone && !created) {
-		return p, fmt.Errorf("flextest: there is no fault %q", f)
+		return p, fmt.Errorf("flextest: there is no fault %q; there are a status from 300 to 599, %s, each also after create-then-; "+
+			"create-then-close, create-then-close-next and create-twice; options after it: ; html, ; foreign, ; code=N, ; retry-after=TEXT", f, strings.Join(alones(), ", "))
 	}
 	for option := range strings.SplitSeq(options, ";") {
 		name, text, _ := strings.Cut(strings.TrimSpace(option), "=")
