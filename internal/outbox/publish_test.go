@@ -171,7 +171,7 @@ func TestResultGolden(t *testing.T) {
 			`"more_info":null,"twilio_request_id":null,"faults":[{"path":"channel","problem":"no type"},{"path":"channel","problem":"too \"odd\""}]},"warnings":[],"metadata":null,"metadata_left_out":false,"revision":1,"stream":"REQUESTS","sequence":3,` +
 			`"received_at":"2026-11-22T09:00:00.1Z","settled_at":"2026-11-22T09:00:01.25Z"}`},
 		{"interactions.results.uncertain.crm", `{"request_id":"crm-45","outcome":"uncertain",` + none + `"attempts":1,"resolved_by":null,` +
-			`"error":{"kind":"http_503","http_status":503,"twilio_code":null,"message":"m","more_info":null,"twilio_request_id":null,"faults":null},` +
+			`"error":{"kind":"http_503","http_status":503,"twilio_code":null,"message":"m; wait for the final result, and do not send the same under another request_id","more_info":null,"twilio_request_id":null,"faults":null},` +
 			`"warnings":[],"metadata":{"n":1.0},"metadata_left_out":false,"revision":1,"stream":"REQUESTS","sequence":7,"received_at":"2026-11-22T09:00:00.1Z","settled_at":null}`},
 	}
 	got := r.all(t)
