@@ -29,7 +29,8 @@ func (v *visit) verdict(ctx context.Context, m *moment) verdict {
 	if m.gateErr() != nil {
 		return v.unjudged(ctx, m)
 	}
-	d := judge(m.now.Gate, m.now.Fleet, m.backlog, m.stream, m.waiting())
+	_, toDecide := m.undecided()
+	d := judge(m.now.Gate, m.now.Fleet, m.backlog, m.stream, m.waiting(), toDecide)
 	d.Rate = rateSaid(m.now.Fleet)
 	if v.page.ConfirmOff != nil {
 		if off, _ := v.page.ConfirmOff(); off {
@@ -61,8 +62,9 @@ func (v *visit) unjudged(ctx context.Context, m *moment) verdict {
 	return d
 }
 
-// judge is pure: the same values give the same words. waiting is how much waits for a person; "": nothing.
-func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog, in stream, waiting string) verdict {
+// judge is pure: the same values give the same words. waiting is how much waits for a person, toDecide how much of it to be
+// decided; "": nothing.
+func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog, in stream, waiting, toDecide string) verdict {
 	var d verdict
 	switch g.State {
 	case gate.Held:
@@ -94,7 +96,7 @@ func judge(g gate.Status, f gate.Fleet, backlog []operator.Backlog, in stream, w
 	if g.ChangedBy != "migration" { // nobody has touched it yet
 		d.By = g.ChangedBy
 	}
-	d.blame(f, backlog, in)
+	d.blame(f, backlog, in, toDecide)
 	return d
 }
 
@@ -138,8 +140,9 @@ type stopped struct {
 	names  []string
 }
 
-// blame adds the replicas that cannot work, why, and what to do about it.
-func (d *verdict) blame(f gate.Fleet, backlog []operator.Backlog, in stream) {
+// blame adds the replicas that cannot work, why, and what to do: first about what stops the fleet, then about what waits for a decision, then
+// about replicas that went without a word.
+func (d *verdict) blame(f gate.Fleet, backlog []operator.Backlog, in stream, toDecide string) {
 	var all []stopped
 	n, alive := 0, 0
 	var gone []gate.Replica
@@ -188,8 +191,16 @@ func (d *verdict) blame(f gate.Fleet, backlog []operator.Backlog, in stream) {
 	for _, r := range gone {
 		d.Sentences = append(d.Sentences, r.Name+" is gone: it was last seen at "+request.ShowTime(r.SeenAt)+", and stopped without a word.")
 	}
-	if len(gone) > 0 && alive > 0 {
-		d.Do = strings.TrimSpace(d.Do + " " + goneDo)
+	switch {
+	case d.Do != "" || alive == 0:
+	case toDecide == "1":
+		d.Do = "Decide 1 request."
+	case toDecide != "":
+		d.Do = "Decide " + toDecide + " requests."
+	case len(gone) == 1 && !d.Shut:
+		d.Do = "If nobody stopped or replaced " + gone[0].Name + ", start it again, and see its log."
+	case len(gone) > 1 && !d.Shut:
+		d.Do = "If nobody stopped or replaced the replicas that are gone, start them again, and see their logs."
 	}
 }
 

@@ -42,38 +42,41 @@ func TestJudge(t *testing.T) {
 	gone.Replicas[1].Alive, gone.Replicas[1].SeenAt = false, noon.Add(-5*time.Minute)
 	held := gate.Status{State: gate.Held, HeldSince: noon.Add(-time.Hour), ChangedBy: "grace", Reason: "an incident"}
 	for _, tt := range []struct {
-		name    string
-		gate    gate.Status
-		fleet   gate.Fleet
-		backlog []operator.Backlog
-		stream  int
-		waiting string
-		tone    string
-		want    []string
+		name              string
+		gate              gate.Status
+		fleet             gate.Fleet
+		backlog           []operator.Backlog
+		stream            int
+		waiting, toDecide string
+		tone              string
+		want              []string
 	}{
-		{"idle", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(0), 0, "", "good", []string{"Nothing waits to be sent"}},
-		{"somebody is needed", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(0), 0, "3", "warn", []string{"Nothing waits to be sent, but 3 things need attention"}},
-		{"at work", gate.Status{State: gate.Open}, fleet(gate.WordOK, gate.WordLimited), waits(5), 0, "", "good", []string{"Requests move"}},
-		{"more than the rate lets through", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(6000), 0, "", "good", []string{"Requests move", "6,000 requests wait: at the fleet's rate of 10 a second that takes 10 min"}},
-		{"not counted yet", gate.Status{State: gate.Open}, fleet(gate.WordOK), nil, 0, "", "good", []string{"Requests move"}},
-		{"one thing", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(5), 0, "1", "warn", []string{"Requests move, but 1 thing needs attention"}},
-		{"held", held, fleet(gate.WordHeld), waits(5), 0, "", "bad", []string{"Nothing is sent: the fleet is held", "If you release, all replicas send again at once: 5 requests that waited, at the fleet's rate of 10 a second.", "Held by grace since", ": an incident.", "5 requests wait. The oldest came 49 s ago.", "No. Somebody has to release it", "2026-11-22 11:00:00"}},
-		{"held, and a replica has lost its credentials", held, fleet(gate.WordUnauthorized), waits(5), 0, "", "bad", []string{"the fleet is held", "w1 is unauthorized"}},
-		{"paused", gate.Status{State: gate.Paused, PausedFor: 90 * time.Second}, fleet(gate.WordPaused), waits(5), 0, "", "warn", []string{"Flex asked for a pause", "Yes, at 2026-11-22 12:01:30"}},
-		{"one without credentials", gate.Status{State: gate.Open}, fleet(gate.WordOK, gate.WordUnauthorized), waits(5), 0, "", "warn",
+		{"idle", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(0), 0, "", "", "good", []string{"Nothing waits to be sent"}},
+		{"somebody is needed", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(0), 0, "3", "", "warn", []string{"Nothing waits to be sent, but 3 things need attention"}},
+		{"at work", gate.Status{State: gate.Open}, fleet(gate.WordOK, gate.WordLimited), waits(5), 0, "", "", "good", []string{"Requests move"}},
+		{"more than the rate lets through", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(6000), 0, "", "", "good", []string{"Requests move", "6,000 requests wait: at the fleet's rate of 10 a second that takes 10 min"}},
+		{"not counted yet", gate.Status{State: gate.Open}, fleet(gate.WordOK), nil, 0, "", "", "good", []string{"Requests move"}},
+		{"one thing", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(5), 0, "1", "", "warn", []string{"Requests move, but 1 thing needs attention"}},
+		{"held", held, fleet(gate.WordHeld), waits(5), 0, "", "", "bad", []string{"Nothing is sent: the fleet is held", "If you release, all replicas send again at once: 5 requests that waited, at the fleet's rate of 10 a second.", "Held by grace since", ": an incident.", "5 requests wait. The oldest came 49 s ago.", "No. Somebody has to release it", "2026-11-22 11:00:00"}},
+		{"held, and a replica has lost its credentials", held, fleet(gate.WordUnauthorized), waits(5), 0, "", "", "bad", []string{"the fleet is held", "w1 is unauthorized"}},
+		{"paused", gate.Status{State: gate.Paused, PausedFor: 90 * time.Second}, fleet(gate.WordPaused), waits(5), 0, "", "", "warn", []string{"Flex asked for a pause", "Yes, at 2026-11-22 12:01:30"}},
+		{"one without credentials", gate.Status{State: gate.Open}, fleet(gate.WordOK, gate.WordUnauthorized), waits(5), 0, "", "", "warn",
 			[]string{"Requests move, but 1 of 2 replicas cannot work", "w2 is unauthorized since 2026-11-22 11:59:00.000 UTC (" + reason + ")", "Put the secret right"}},
-		{"none has a way", gate.Status{State: gate.Open}, fleet(gate.WordUnreachable, gate.WordUnreachable), waits(5), 0, "", "bad", []string{"Nothing moves: no replica reaches Flex", "5 requests wait. The oldest came 49 s ago.", "w1 and w2 are unreachable since", "See status.twilio.com"}},
-		{"none has credentials", gate.Status{State: gate.Open}, fleet(gate.WordUnauthorized, gate.WordUnauthorized, gate.WordUnauthorized, gate.WordUnauthorized, gate.WordUnauthorized), waits(1), 0, "", "bad",
+		{"none has a way", gate.Status{State: gate.Open}, fleet(gate.WordUnreachable, gate.WordUnreachable), waits(5), 0, "", "", "bad", []string{"Nothing moves: no replica reaches Flex", "5 requests wait. The oldest came 49 s ago.", "w1 and w2 are unreachable since", "See status.twilio.com"}},
+		{"none has credentials", gate.Status{State: gate.Open}, fleet(gate.WordUnauthorized, gate.WordUnauthorized, gate.WordUnauthorized, gate.WordUnauthorized, gate.WordUnauthorized), waits(1), 0, "", "", "bad",
 			[]string{"Nothing moves: Flex refuses the credentials of all replicas", "1 request waits. It came 49 s ago.", "w1, w2 and 3 more are unauthorized since", "(" + reason + ")"}},
-		{"each for a reason of its own", gate.Status{State: gate.Open}, fleet(gate.WordUnauthorized, gate.WordUnreachable), waits(5), 0, "", "bad",
+		{"each for a reason of its own", gate.Status{State: gate.Open}, fleet(gate.WordUnauthorized, gate.WordUnreachable), waits(5), 0, "", "", "bad",
 			[]string{"Nothing moves: no replica can work", "w1 is unauthorized", "w2 is unreachable", "Put the secret right", "See status.twilio.com"}},
-		{"none succeeds", gate.Status{State: gate.Open}, fleet(gate.WordFailing), waits(5), 0, "", "bad", []string{"Nothing moves", "none has succeeded for a minute"}},
-		{"one is gone", gate.Status{State: gate.Open}, gone, waits(5), 0, "", "good", []string{"Requests move", "w2 is gone: it was last seen at 2026-11-22 11:55:00.000 UTC", "start it again, and see its log"}},
-		{"none is stored", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(0), 12, "", "good", []string{"Requests move", "12 messages wait in the request stream"}},
-		{"none is stored by anybody", gate.Status{State: gate.Open}, fleet(gate.WordUnreachable), waits(0), 1, "", "bad", []string{"Nothing moves", "1 message waits in the request stream"}},
-		{"no replica lives", gate.Status{State: gate.Open}, gate.Fleet{Now: noon}, waits(5), 0, "", "bad", []string{"Nothing moves: no replica runs"}},
+		{"none succeeds", gate.Status{State: gate.Open}, fleet(gate.WordFailing), waits(5), 0, "", "", "bad", []string{"Nothing moves", "none has succeeded for a minute"}},
+		{"one is gone, and one is to be decided", gate.Status{State: gate.Open}, gone, waits(0), 0, "2", "1", "warn", []string{"but 2 things need attention", "Do:Decide 1 request. "}},
+		{"one is gone in a hold", held, gone, waits(0), 0, "", "", "bad", []string{"Then release it. Gate:"}},
+		{"decisions", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(0), 0, "4", "3", "warn", []string{"Do:Decide 3 requests. "}},
+		{"one is gone", gate.Status{State: gate.Open}, gone, waits(5), 0, "", "", "good", []string{"Requests move", "w2 is gone: it was last seen at 2026-11-22 11:55:00.000 UTC", "Do:If nobody stopped or replaced w2, start it again, and see its log. "}},
+		{"none is stored", gate.Status{State: gate.Open}, fleet(gate.WordOK), waits(0), 12, "", "", "good", []string{"Requests move", "12 messages wait in the request stream"}},
+		{"none is stored by anybody", gate.Status{State: gate.Open}, fleet(gate.WordUnreachable), waits(0), 1, "", "", "bad", []string{"Nothing moves", "1 message waits in the request stream"}},
+		{"no replica lives", gate.Status{State: gate.Open}, gate.Fleet{Now: noon}, waits(5), 0, "", "", "bad", []string{"Nothing moves: no replica runs"}},
 	} {
-		d := judge(tt.gate, tt.fleet, tt.backlog, stream{tt.stream, true}, tt.waiting)
+		d := judge(tt.gate, tt.fleet, tt.backlog, stream{tt.stream, true}, tt.waiting, tt.toDecide)
 		text := fmt.Sprintf("%+v", d)
 		if d.Tone == "bad" && strings.Contains(text, "The others take the messages") {
 			t.Errorf("%s: there are no others:\n%s", tt.name, text)
