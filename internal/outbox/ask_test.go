@@ -74,6 +74,15 @@ func TestAskProvesWhatALookupProves(t *testing.T) {
 			if said := strings.Join(e.Said, "\n"); absent != tt.absent || len(e.Found) > 0 || !strings.Contains(said, tt.says) || !strings.Contains(said, "finds nothing.") {
 				t.Errorf("absent %t, found %v, want absent %t and %q:\n%s", absent, e.Found, tt.absent, tt.says, said)
 			}
+			desk := s.asking(router)
+			d, err := desk.Show(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// An answer that is not whole does not say that there is nothing.
+			if now, err := desk.Ask(t.Context(), d); err != nil || now.Nothing == tt.unreadable {
+				t.Errorf("nothing is found: %t, %v", now.Nothing, err)
+			}
 		})
 	}
 }
@@ -129,15 +138,19 @@ func (asking) Channels(context.Context, string) ([]flex.ChannelState, error) {
 }
 func (asking) CloseChannel(context.Context, string, string) flex.Outcome { return flex.Outcome{} }
 
+// asking is a desk that asks a router.
+func (s *Store) asking(router lookup.Finder) *operator.Desk {
+	return operator.NewDesk(s.pool, operator.Caller{Name: "ann@desk", Right: operator.MayAct}, func() (operator.Flex, time.Duration, error) {
+		return asking{router}, time.Minute, nil
+	})
+}
+
 // asked is what a person who says that a request has no interaction is told, and whether that is taken for proved.
 func (s *Store) asked(t *testing.T, id string, router lookup.Finder) (r operator.Resolution, proved bool) {
 	t.Helper()
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET for_person_since = clock_timestamp() WHERE request_id = $1`, id)
 	row := s.row(t, id)
-	desk := operator.NewDesk(s.pool, operator.Caller{Name: "ann@desk", Right: operator.MayAct}, func() (operator.Flex, time.Duration, error) {
-		return asking{router}, time.Minute, nil
-	})
-	r, err := desk.Preview(t.Context(), operator.Act{Why: "a test", Attempt: &row.Attempt}, id, operator.Decision{Absent: true})
+	r, err := s.asking(router).Preview(t.Context(), operator.Act{Why: "a test", Attempt: &row.Attempt}, id, operator.Decision{Absent: true})
 	if err != nil && !errors.Is(err, operator.ErrExists) && !errors.Is(err, operator.ErrUnproved) {
 		t.Fatal(err)
 	}

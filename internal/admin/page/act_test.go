@@ -147,6 +147,9 @@ func TestHold(t *testing.T) {
 	b.click("#release button")
 	b.sees(".note", "The gate is open")
 	b.sees(".gate-word", "gate: open")
+	pgtest.Exec(t, r.pool, `UPDATE outbox_gate SET held_since = now(), reason = 'a test', changed_by = 'grace'`)
+	b.sees("#verdict h2", "Nothing is sent: the fleet is held")
+	b.becomes("the notice of the release is gone", `!document.querySelector('main > .note')`)
 	if got, want := r.acts(t), "ada hold too many duplicates in Flex; ada release Flex is right again"; got != want {
 		t.Errorf("recorded: %s, want %s", got, want)
 	}

@@ -185,7 +185,7 @@ func queueAt(m *moment, d operator.Detail) queue {
 	}
 	ids, count := m.undecided()
 	if at := slices.Index(ids, d.RequestID); at >= 0 {
-		q.Place = fmt.Sprintf("%d of %s that wait for a person, the oldest first.", at+1, count)
+		q.Place = fmt.Sprintf("%d of %s, the oldest first.", at+1, count)
 		ids = ids[at+1:]
 	}
 	if len(ids) > 0 {
@@ -267,6 +267,10 @@ func (v *visit) absence(ctx context.Context, d operator.Detail, form *decision) 
 // absenceOf adds what TaskRouter says to the form.
 func absenceOf(a absence, e operator.Evidence) absence {
 	a.Known, a.Asked, a.Unproved, a.Exists = true, e.Said, !e.Absent, len(e.Found) > 0
+	if e.Nothing && !e.Absent { // why that proves nothing is for who asks
+		a.Answer = "TaskRouter, asked now, finds nothing."
+		return a
+	}
 	if n := len(e.Said); n > 0 {
 		a.Answer, a.Asked = strings.TrimPrefix(e.Said[n-1], "In short: "), e.Said[:n-1]
 		a.Answer = "TaskRouter, asked now: " + a.Answer

@@ -21,7 +21,7 @@ func TestItExists(t *testing.T) {
 	b := r.open(t, desktop)
 	b.signIn(actToken, "ada")
 	b.click(`nav a[href="decide"]`)
-	b.sees("#evidence", "Under way")
+	b.sees("#evidence", "Lookups: 9, none found it")
 	b.sees("#decision", "SMS")
 	b.sees("#decision", "Ada Lovelace")
 	b.sees("#decision", "+15550100")
@@ -149,8 +149,10 @@ func TestItIsKnown(t *testing.T) {
 	b := r.open(t, phone)
 	b.signIn(actToken, "ada")
 	b.visit("decide")
-	b.sees("form[aria-labelledby=absent]", "alone proves nothing")
-	b.sees("form[aria-labelledby=absent]", "You know it if one of these told you: Twilio's support, asked about RQ00000000000000000000000000000001; the conversations in Flex with this customer since")
+	b.sees("form[aria-labelledby=absent]", "TaskRouter, asked now, finds nothing.")
+	b.sees("form[aria-labelledby=absent]", "Ask Twilio's support about RQ00000000000000000000000000000001, or the customer, or look for their conversations in Flex since")
+	b.unfold("#asked")
+	b.sees("#asked", "alone proves nothing")
 	p := r.signIn(t, actToken, "ada")
 	page, status := p.post("decide", "id", "crm-1", "attempt", "1", "absent", "true", "why", "not in Flex", "save", "true")
 	if status != 409 || !strings.Contains(page, "is not proved. Nothing was changed") || !strings.Contains(page, `name="unverified" value="true" required`) || r.state(t, "crm-1") != "uncertain" {
@@ -389,5 +391,73 @@ func TestDecideBehindResults(t *testing.T) {
 	}
 	if page, _ = p.get("decide?id=uncertain-2"); !strings.Contains(page, "3 of 3 that wait for a person") || strings.Contains(page, "The next one") {
 		t.Errorf("the last:\n%s", page)
+	}
+}
+
+// wordsToDecide counts the words that a person reads from the headline to the button that says that it does not exist.
+func wordsToDecide(b *browser) int {
+	return evaluate[int](b, `(() => {
+		const walk = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+		const first = document.querySelector('h1'), last = document.querySelector('form[aria-labelledby=absent] button');
+		let words = 0;
+		for (let text = walk.nextNode(); text && !last.contains(text); text = walk.nextNode()) {
+			if (!(first.compareDocumentPosition(text) & Node.DOCUMENT_POSITION_FOLLOWING) || first.contains(text)) continue;
+			if (text.parentElement.closest('button, noscript') || !text.parentElement.checkVisibility()) continue;
+			words += text.data.split(/\s+/).filter(Boolean).length;
+		}
+		return words;
+	})()`)
+}
+
+// TestFewWords: who is woken up reads in a minute what it takes to say that a request does not exist, where nothing proves it. What
+// TaskRouter answered is said in one line, and lists are folded.
+func TestFewWords(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
+	r.uncertain(t, "crm-1", true)
+	pgtest.Exec(t, r.pool, `UPDATE outbox_attempts SET twilio_request_id = 'RQ00000000000000000000000000000001', http_status = 200, error = 'a 2xx without a sid' WHERE kind = 'attempt'`)
+	b := r.open(t, desktop)
+	b.signIn(actToken, "ada")
+	b.visit("decide?id=crm-1")
+	if n := wordsToDecide(b); n > 150 {
+		t.Errorf("%d words, at most 150 are wanted:\n%s\n%s", n, b.text("#evidence"), b.text("#decision"))
+	}
+}
+
+// TestDecidedWhileTyping: who has begun to type when somebody else decides keeps what they typed, is told so beside the buttons, and can
+// press none.
+func TestDecidedWhileTyping(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
+	r.uncertain(t, "crm-1", true)
+	b := r.open(t, desktop)
+	b.signIn(actToken, "grace")
+	b.visit("decide?id=crm-1")
+	b.fill("#why-absent", "Twilio's support")
+	p := r.signIn(t, actToken, "ada")
+	p.post("decide", "id", "crm-1", "attempt", "1", "absent", "true", "why", "the customer says so", "unverified", "true", "save", "true")
+	b.sees("form[aria-labelledby=absent]", "Decided meanwhile: It is pending")
+	b.sees("form[aria-labelledby=absent]", "ada said at")
+	b.is("form[aria-labelledby=absent] button[name=save]:disabled")
+	b.is("form[aria-labelledby=exists] button.main:disabled")
+	b.holdsText("#why-absent", "Twilio's support")
+}
+
+// TestTimeOfTheAttempt: of a request that was decided and sent again the evidence shows the time of the attempt that it names.
+func TestTimeOfTheAttempt(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "")
+	r.add(t, "crm", "crm-1", "Ada Lovelace", 1)
+	r.uncertain(t, "crm-1", true)
+	p := r.signIn(t, actToken, "ada")
+	p.post("decide", "id", "crm-1", "attempt", "1", "absent", "true", "why", "a test", "unverified", "true", "save", "true")
+	pgtest.Exec(t, r.pool, `UPDATE outbox SET attempt = 2`)
+	pgtest.Exec(t, r.pool, `INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, took, outcome, applied)
+		SELECT id, 'attempt', 2, 'worker-3', '2026-11-22 12:00:00Z', interval '1 second', 'created', true FROM outbox`)
+	page, _ := p.get("decide?id=crm-1&region=evidence")
+	if !strings.Contains(page, "2026-11-22 12:00:00 UTC") || !strings.Contains(page, "Attempt 2") || strings.Contains(page, "at the latest") {
+		t.Errorf("of attempt 2:\n%s", page)
 	}
 }

@@ -14,6 +14,8 @@ type evidence struct {
 	Question                            string
 	Attempt                             int
 	Worker, Came, TwilioRequestID       string
+	Folded                              string // what the folded part has
+	Unclear                             string // why no lookup can tell
 	Began, Until, Cancelled, NextLookup *time.Time
 	Undecided                           bool // a decision is still wanted
 	Lookups                             []event
@@ -24,8 +26,11 @@ func evidenceOf(d operator.Detail) evidence {
 	if d.ErrorMessage != nil {
 		reason = *d.ErrorMessage
 	}
-	e := evidence{Attempt: d.Attempt, Began: d.AttemptBeganAt, Until: d.UncertainSince, Cancelled: d.CancelRequestedAt, NextLookup: d.DueAt, Lookups: lookupsOf(d.History),
+	e := evidence{Attempt: d.Attempt, Cancelled: d.CancelRequestedAt, NextLookup: d.DueAt, Lookups: lookupsOf(d.History), Folded: lookupsSaid(d.History),
 		Undecided: d.State == request.Uncertain}
+	if e.Undecided { // of a later attempt these columns say nothing
+		e.Began, e.Until = d.AttemptBeganAt, d.UncertainSince
+	}
 	if e.Until != nil && e.Began != nil && e.Until.Sub(*e.Began) < time.Second {
 		e.Until = nil
 	}
@@ -35,7 +40,7 @@ func evidenceOf(d operator.Detail) evidence {
 	case d.Answered:
 		e.Question = operator.AnsweredProvesNothing
 	case d.WaitsForPerson():
-		e.Question = "It may exist in Flex, and no lookup can tell: " + reason + "."
+		e.Question, e.Unclear = "It may exist in Flex, and no lookup can tell.", reason
 	default:
 		e.Question = "It may exist in Flex. Lookups go on: " + reason + "."
 	}
@@ -43,6 +48,9 @@ func evidenceOf(d operator.Detail) evidence {
 		if h.Kind == "attempt" && h.Number == d.Attempt {
 			a := attemptOf(h)
 			e.Worker = h.Worker
+			if e.Began == nil {
+				e.Began = &h.StartedAt
+			}
 			e.Came = outcomeWords(h)
 			if a.More != "" {
 				e.Came += ": " + a.More
@@ -59,4 +67,25 @@ func evidenceOf(d operator.Detail) evidence {
 		}
 	}
 	return e
+}
+
+// lookupsSaid says how many lookups were made, and whether one has found the request.
+func lookupsSaid(history []operator.History) string {
+	made, found := 0, 0
+	for _, h := range history {
+		if h.Kind == "lookup" {
+			made++
+			if h.Outcome == "found" {
+				found++
+			}
+		}
+	}
+	switch {
+	case made == 0:
+		return "Lookups: none was made"
+	case found == 0:
+		return fmt.Sprintf("Lookups: %d, none found it", made)
+	default:
+		return fmt.Sprintf("Lookups: %d, %d found it", made, found)
+	}
 }

@@ -45,7 +45,7 @@ func TestFetchedRegions(t *testing.T) {
 	client := *p.client
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	p.client = &client
-	if page, _ := p.get("decide?id=crm-1&region=evidence"); strings.Contains(page, "proves nothing.") || strings.Contains(page, "Next lookup") {
+	if page, _ := p.get("decide?id=crm-1&region=evidence"); strings.Contains(page, "no lookup can tell") || strings.Contains(page, "Next lookup") {
 		t.Errorf("the evidence of what is decided:\n%s", page)
 	}
 	for address, want := range fetched {

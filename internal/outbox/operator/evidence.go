@@ -21,13 +21,15 @@ type Evidence struct {
 	Found []flex.Task
 	// Absent: a lookup would take what they said now for a proof that it does not exist.
 	Absent bool
+	// Nothing: all that was asked has answered in full, and no task of the request is among it.
+	Nothing bool
 	// Said is what was asked and what came of it, a sentence each, and at last why that
 	// proves nothing, or what it proves.
 	Said []string
 }
 
 // AnsweredProvesNothing is why what a lookup does not find may exist all the same, of a request with Detail.Answered.
-const AnsweredProvesNothing = "Flex answered an attempt with a 2xx, but no sid in it could be read: Flex may have created it although TaskRouter shows no task."
+const AnsweredProvesNothing = "Flex answered with a 2xx, but no sid in it could be read: it may exist although TaskRouter shows no task."
 
 // Ask says what TaskRouter says now about an uncertain request, to who may decide about it. It decides nothing and stores
 // nothing, and takes as long as ctx lets it. It fails with ErrCannotAsk.
@@ -72,7 +74,7 @@ func (desk *Desk) ask(ctx context.Context, f lookup.Finder, d Detail, settle tim
 	w := &witnesses{Finder: f, of: u}
 	findings, _ := q.LookUp(ctx, w) // the finding says why
 	found := findings[0]
-	e := Evidence{Found: w.found, Said: w.said}
+	e := Evidence{Found: w.found, Said: w.said, Nothing: w.answered > 0 && !w.failed && len(w.found) == 0 && !found.Foreign}
 	switch {
 	case found.Foreign:
 		e.Found = nil
@@ -94,6 +96,9 @@ type witnesses struct {
 	of    lookup.Input
 	found []flex.Task
 	said  []string
+
+	answered int
+	failed   bool // a question had no answer, or one that is not complete
 }
 
 func (w *witnesses) say(format string, args ...any) {
@@ -123,9 +128,11 @@ func (w *witnesses) SearchTasks(ctx context.Context, workspace, attribute string
 		return err
 	})
 	if err != nil {
+		w.failed = true
 		w.say("TaskRouter's tasks could not be searched: %v.", err)
 		return nil, err
 	}
+	w.answered++
 	w.say("TaskRouter's search in %s for %s = %s finds %s.", workspace, attribute, w.of.LookupKey, tasksSaid(w.its(tasks)))
 	return w.younger(tasks), nil
 }
@@ -136,6 +143,8 @@ func (w *witnesses) Events(ctx context.Context, workspace, attribute string, key
 		tasks, complete, err = w.Finder.Events(ctx, workspace, attribute, keys, from, to)
 		return err
 	})
+	w.answered++
+	w.failed = w.failed || err != nil || !complete
 	switch {
 	case err != nil:
 		w.say("TaskRouter's event log could not be asked: %v.", err)

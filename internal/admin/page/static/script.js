@@ -5,6 +5,7 @@
 const every = 3000; // milliseconds between two pulses, give or take a fifth
 const longest = 30000; // between two pulses that fail
 const patience = 3000; // for so long a pulse may take, with what it leads to, until the page says that it has no answer
+const reading = 10000; // for so long after the page was loaded a notice stays although regions are fetched anew
 const resting = 4000; // the pointer is at work in a region for so long after it moved there
 
 // skew is how far this browser's clock is behind the server's, in milliseconds.
@@ -132,6 +133,8 @@ function changed(field) {
 function put(fresh) {
 	const region = document.getElementById(fresh.id);
 	if (!region || busy(region)) return;
+	if (fresh.matches('.tone-bad:not(#bar)') && !region.matches('.tone-bad')) dropNotice();
+	if (fresh.querySelector('.gate-word')?.textContent !== region.querySelector('.gate-word')?.textContent) dropNotice();
 	const open = find('details[open][id]', region).map((d) => d.id);
 	dress(fresh);
 	region.replaceChildren(...fresh.childNodes);
@@ -141,9 +144,24 @@ function put(fresh) {
 		const details = document.getElementById(id);
 		if (details) details.open = true;
 	}
+	const over = region.querySelector('[data-over]');
+	if (over) decidedMeanwhile(over.textContent);
 	if (region.id !== 'bar') {
 		region.classList.add('fresh');
 		region.addEventListener('animationend', () => region.classList.remove('fresh'), {once: true});
+	}
+}
+
+// What an act came to is no longer told once things have changed, but stands long enough to be read.
+function dropNotice() { document.querySelector('main > .note[role=status]')?.remove(); }
+
+// decidedMeanwhile takes the buttons from a form that a person has begun to fill in: what they typed stays.
+function decidedMeanwhile(how) {
+	for (const button of find('#decision form button:not([data-copy])').filter((b) => !b.disabled)) {
+		button.disabled = true;
+		const said = document.createElement('p');
+		[said.className, said.role, said.textContent] = ['consequence tone-warn', 'status', `Decided meanwhile: ${how}`];
+		button.after(said);
 	}
 }
 
@@ -171,6 +189,7 @@ const utc = (at) => at.toISOString().slice(0, 19).replace('T', ' ') + ' UTC';
 // unanswered says so, and leaves no headline standing that may be no longer true. Whose fault that is nobody knows here.
 function unanswered(began, why) {
 	since ||= utc(began);
+	dropNotice();
 	lost(`No answer since ${since}: ${why}. What you see may be old. The page goes on asking.`);
 	const word = document.querySelector('#bar .gate-word');
 	const verdict = document.getElementById('verdict');
@@ -229,7 +248,10 @@ async function pulse() {
 	const old = find('[data-region]').filter((region) => (!marks.away || now || region.id === 'bar') &&
 		region.dataset.of.split(' ').map((name) => marks[name] ?? '').join('.') !== region.dataset.mark);
 	const stale = old.filter((region) => !busy(region));
-	if (stale.length > 0) await fetchAnew(stale.map((region) => region.dataset.region));
+	if (stale.length > 0) {
+		await fetchAnew(stale.map((region) => region.dataset.region));
+		if (performance.now() > reading) dropNotice();
+	}
 	if (old.length === stale.length && !(marks.away && !now)) fresh();
 }
 
