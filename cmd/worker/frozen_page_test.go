@@ -34,7 +34,12 @@ func TestPageWhilePostgresIsAway(t *testing.T) {
 	}
 	client := &http.Client{Jar: jar}
 	t.Cleanup(client.CloseIdleConnections)
-	read := func(response *http.Response, err error) (string, error) {
+	read := func(path string, form url.Values) (string, error) {
+		ask := func() (*http.Response, error) { return client.Get("http://" + cfg.AdminAddr + path) }
+		if form != nil {
+			ask = func() (*http.Response, error) { return client.PostForm("http://"+cfg.AdminAddr+path, form) }
+		}
+		response, err := ask()
 		if err != nil {
 			return "", err
 		}
@@ -45,7 +50,7 @@ func TestPageWhilePostgresIsAway(t *testing.T) {
 	says := func(wants ...string) {
 		t.Helper()
 		r.eventually(func() error {
-			page, err := read(client.Get("http://" + cfg.AdminAddr + "/"))
+			page, err := read("/", nil)
 			for _, want := range wants {
 				if err == nil && !strings.Contains(page, want) {
 					err = fmt.Errorf("it does not say %q:\n%s", want, page)
@@ -54,7 +59,7 @@ func TestPageWhilePostgresIsAway(t *testing.T) {
 			return err
 		})
 	}
-	if _, err := read(client.PostForm("http://"+cfg.AdminAddr+"/login", url.Values{"token": {"a-token-to-act"}, "name": {"ada"}})); err != nil {
+	if _, err := read("/login", url.Values{"token": {"a-token-to-act"}, "name": {"ada"}}); err != nil {
 		t.Fatal(err)
 	}
 	says("Nothing waits to be sent", "No message waits in the request stream")
@@ -68,7 +73,7 @@ func TestPageWhilePostgresIsAway(t *testing.T) {
 	}
 	_, done := r.psql(`LOCK TABLE outbox_gate`)
 	says("holds a lock", "gate: cannot be read")
-	if page, err := read(client.Get("http://" + cfg.AdminAddr + "/")); err != nil || strings.Contains(page, "Postgres does not answer") {
+	if page, err := read("/", nil); err != nil || strings.Contains(page, "Postgres does not answer") {
 		t.Errorf("while somebody has locked the gate: %v\n%s", err, page)
 	}
 	done()

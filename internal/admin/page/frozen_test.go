@@ -194,10 +194,10 @@ func TestNoAnswer(t *testing.T) {
 	r.replicas(t)
 	var status atomic.Int64 // what is in front answers with; 0: what the page answers, 1: nothing
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		switch s := status.Load(); {
-		case s == 0:
+		switch s := status.Load(); s {
+		case 0:
 			r.page.ServeHTTP(w, q)
-		case s == 1:
+		case 1:
 			<-q.Context().Done()
 		default:
 			w.WriteHeader(int(s))

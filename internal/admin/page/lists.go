@@ -166,10 +166,9 @@ func replicasOf(now operator.Now) replicas {
 		}
 	}
 	r.Said = fmt.Sprintf("%d alive, %d of them can work", alive, moving)
-	switch now.Gate.State {
-	case gate.Held:
+	if now.Gate.State == gate.Held {
 		r.Said = fmt.Sprintf("%d alive; none sends while the fleet is held", alive)
-	case gate.Paused:
+	} else if now.Gate.State == gate.Paused {
 		r.Said = fmt.Sprintf("%d alive; none sends until the pause is over", alive)
 	}
 	if gone > 0 {

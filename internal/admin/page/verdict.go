@@ -27,7 +27,7 @@ type verdict struct {
 
 func (v *visit) verdict(ctx context.Context, m *moment) verdict {
 	if m.gateErr() != nil {
-		return v.unjudged(ctx, m)
+		return v.unjudged(m)
 	}
 	_, toDecide := m.undecided()
 	d := judge(m.now.Gate, m.now.Fleet, m.backlog, m.stream, m.waiting(), toDecide)
@@ -41,7 +41,7 @@ func (v *visit) verdict(ctx context.Context, m *moment) verdict {
 }
 
 // unjudged says why nobody knows whether requests move.
-func (v *visit) unjudged(ctx context.Context, m *moment) verdict {
+func (v *visit) unjudged(m *moment) verdict {
 	d := verdict{Tone: "bad", Unknown: true, Gate: "cannot be read", Rate: "not known"}
 	s := m.standing
 	switch holders := v.heldBy(m.nowErr); {

@@ -166,13 +166,13 @@ func (c *Confirmer) lookAt(ctx context.Context, looks *looks, d Due, taken time.
 	ctx, cancel := context.WithDeadline(ctx, taken.Add(LookLimit-ReadLimit))
 	defer cancel()
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // it waited too long for its turn
+		return nil // it waited too long for its turn
 	}
 	d.Age += time.Since(taken)
 	began := time.Now()
 	l := c.look(ctx, d)
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // cut short: what was seen says nothing
+		return nil // cut short: what was seen says nothing
 	}
 	crash.At("setup_seen")
 	return c.keep(ctx, looks, d, l, time.Since(began))
