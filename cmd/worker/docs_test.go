@@ -344,9 +344,9 @@ func TestImportsWithinOutbox(t *testing.T) {
 		"limiter":  {"flex", "loop"},
 		"results":  {"batch", "crash", "database", "flex", "loop", "outbox/gate", "outbox/request", "rawjson", "trouble"},
 		"lookup":   {"crash", "database", "flex", "loop", "outbox/gate", "outbox/request", "outbox/results", "rawjson", "trouble"},
-		"setup":    {"crash", "database", "flex", "loop", "outbox/gate", "outbox/request", "rawjson", "trouble"},
+		"setup":    {"batch", "crash", "database", "flex", "loop", "outbox/gate", "outbox/request", "rawjson", "trouble"},
 		"upkeep":   {"crash", "database", "loop", "outbox/gate", "outbox/lookup", "outbox/request", "outbox/results", "trouble"},
-		"operator": {"crash", "database", "flex", "outbox/gate", "outbox/lookup", "outbox/request", "outbox/results", "rawjson", "terminal"},
+		"operator": {"crash", "database", "flex", "loop", "outbox/gate", "outbox/lookup", "outbox/request", "outbox/results", "rawjson", "terminal"},
 	} {
 		for _, imported := range imports(t, own+"outbox/"+part, true) {
 			if name, ours := strings.CutPrefix(imported, own); ours && !slices.Contains(may, name) {

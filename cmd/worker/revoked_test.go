@@ -21,7 +21,7 @@ func TestRevokedCredential(t *testing.T) {
 	write(flextest.AuthToken)
 	var addresses []string
 	for range 2 {
-		cfg := r.config()
+		cfg := r.unhurried()
 		cfg.TwilioAuthToken = Secret{&secret{file: file}}
 		r.start(cfg)
 		addresses = append(addresses, cfg.AdminAddr)

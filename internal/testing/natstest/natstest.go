@@ -289,7 +289,8 @@ func (s *Server) URLFor(name string) string {
 // Connect opens a connection to URL for one test, which reconnects for ever, and closes it when the test ends.
 func (s *Server) Connect(t testing.TB, options ...nats.Option) *nats.Conn {
 	t.Helper()
-	options = append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond), s.login()}, options...)
+	// A busy machine may take longer than the client's two seconds to accept.
+	options = append([]nats.Option{nats.Timeout(time.Minute), nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond), s.login()}, options...)
 	if s.options.TLS != nil {
 		options = append(options, nats.InProcessServer(s))
 	}
