@@ -166,10 +166,12 @@ func replicasOf(now operator.Now) replicas {
 		}
 	}
 	r.Said = fmt.Sprintf("%d alive, %d of them can work", alive, moving)
-	if now.Gate.State == gate.Held {
+	switch now.Gate.State {
+	case gate.Held:
 		r.Said = fmt.Sprintf("%d alive; none sends while the fleet is held", alive)
-	} else if now.Gate.State == gate.Paused {
+	case gate.Paused:
 		r.Said = fmt.Sprintf("%d alive; none sends until the pause is over", alive)
+	case gate.Open, gate.Limited:
 	}
 	if gone > 0 {
 		r.Said += fmt.Sprintf(", %d gone", gone)

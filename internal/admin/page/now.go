@@ -20,7 +20,7 @@ func (v *visit) now() error {
 	}
 	of := func(names ...string) []string { return names }
 	regions := []region{
-		{name: "verdict", title: "Does anything move?", of: of("gate", "fleet", "backlog", "outcomes"), read: func(ctx context.Context) (any, error) { return v.verdict(ctx, m), nil }},
+		{name: "verdict", title: "Does anything move?", of: of("gate", "fleet", "backlog", "outcomes"), read: func(context.Context) (any, error) { return v.verdict(m), nil }},
 		{name: "attention", title: "Needs attention", of: of("attention"), read: func(context.Context) (any, error) { return attentionOf(m), m.nowErr }},
 		{name: "backlog", title: "Not finished", of: of("backlog"), read: func(context.Context) (any, error) { return backlogOf(m), nil }},
 		{name: "replicas", title: "Replicas", of: of("fleet", "gate"), read: func(context.Context) (any, error) { return replicasOf(m.now), m.gateErr() }},

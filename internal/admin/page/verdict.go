@@ -2,7 +2,6 @@ package page
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,7 +24,7 @@ type verdict struct {
 	Shut, Held, Unknown    bool
 }
 
-func (v *visit) verdict(ctx context.Context, m *moment) verdict {
+func (v *visit) verdict(m *moment) verdict {
 	if m.gateErr() != nil {
 		return v.unjudged(m)
 	}
