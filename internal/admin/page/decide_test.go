@@ -384,12 +384,12 @@ func TestDecideBehindResults(t *testing.T) {
 	}
 	p := r.signIn(t, lookToken, "grace")
 	page, _ := p.get("decide")
-	for _, want := range []string{"uncertain-0", "1 of 3 that wait for a person", `href="decide?id=uncertain-1"`} {
+	for _, want := range []string{"uncertain-0", "1 of 3, the oldest first", `href="decide?id=uncertain-1"`} {
 		if !strings.Contains(page, want) {
 			t.Errorf("it does not say %q:\n%s", want, page)
 		}
 	}
-	if page, _ = p.get("decide?id=uncertain-2"); !strings.Contains(page, "3 of 3 that wait for a person") || strings.Contains(page, "The next one") {
+	if page, _ = p.get("decide?id=uncertain-2"); !strings.Contains(page, "3 of 3, the oldest first") || strings.Contains(page, "The next one") {
 		t.Errorf("the last:\n%s", page)
 	}
 }
