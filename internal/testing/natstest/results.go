@@ -63,9 +63,21 @@ func (s *Server) checkResults(t testing.TB) {
 	}
 }
 
+// getMsg asks again where no answer comes: a question that meets a change of the stream's leader is lost.
+func getMsg(ctx context.Context, stream jetstream.Stream, n uint64) (m *jetstream.RawStreamMsg, err error) {
+	for {
+		one, cancel := context.WithTimeout(ctx, 5*time.Second)
+		m, err = stream.GetMsg(one, n)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return m, err
+		}
+	}
+}
+
 func checkStream(ctx context.Context, t testing.TB, stream jetstream.Stream, has jetstream.StreamState) error {
 	for n := has.FirstSeq; n <= has.LastSeq && has.Msgs > 0; n++ {
-		m, err := stream.GetMsg(ctx, n)
+		m, err := getMsg(ctx, stream, n)
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound): // it was deleted
 		case err != nil:
