@@ -97,11 +97,12 @@ func (c *Confirmer) Run(ctx context.Context) {
 type looks struct {
 	all    sync.WaitGroup
 	places chan struct{} // has an element for each
+	noting chan struct{} // has an element while one notes what it learnt of Flex, with another of these connections
 	stores *batch.Group[Finding, bool]
 }
 
 func (c *Confirmer) newLooks() *looks {
-	l := &looks{places: make(chan struct{}, AtOnce), stores: batch.New(AtOnce, c.Setups.Store)}
+	l := &looks{places: make(chan struct{}, AtOnce), noting: make(chan struct{}, 1), stores: batch.New(AtOnce, c.Setups.Store)}
 	l.stores.Split = database.IsDataError
 	return l
 }
@@ -180,10 +181,7 @@ func (c *Confirmer) lookAt(ctx context.Context, looks *looks, d Due, taken time.
 
 // keep stores what a look has shown, which took so long.
 func (c *Confirmer) keep(ctx context.Context, looks *looks, d Due, l Look, took time.Duration) error {
-	if wait, limited := l.limited(); limited && d.Age < limitedMost {
-		return c.Setups.Limit(ctx, d, cmp.Or(wait, limitedFor))
-	}
-	if counts, err := c.heed(ctx, d, l); err != nil || !counts {
+	if counts, err := c.learn(ctx, looks, d, l); err != nil || !counts {
 		return err
 	}
 	d.Age += took
@@ -196,6 +194,21 @@ func (c *Confirmer) keep(ctx context.Context, looks *looks, d Due, l Look, took 
 		c.tellOfWords()
 	}
 	return err
+}
+
+// learn notes what a look says of Flex: that it puts reads off, refuses them or answers. One does so at a time, so that a table that
+// somebody holds takes no connection from the other loops. counts is false where the look is made again.
+func (c *Confirmer) learn(ctx context.Context, looks *looks, d Due, l Look) (counts bool, err error) {
+	select {
+	case looks.noting <- struct{}{}:
+	case <-ctx.Done():
+		return false, nil
+	}
+	defer func() { <-looks.noting }()
+	if wait, limited := l.limited(); limited && d.Age < limitedMost {
+		return false, c.Setups.Limit(ctx, d, cmp.Or(wait, limitedFor))
+	}
+	return c.heed(ctx, d, l)
 }
 
 // tellOfWords raises Told in a moment, for all words that are found until then: they are published together. Where this
