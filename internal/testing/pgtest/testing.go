@@ -119,14 +119,39 @@ func (s *Server) Put(t testing.TB, name string, content []byte) {
 	}
 }
 
-// Plan is how Postgres would carry out a statement, without costs. It fails the test when the whole of table outbox would be read.
+// Plan is how Postgres would carry out a statement of the worker, without costs. It fails the test when the whole of table outbox
+// would be read, or when processes beside the connection's own would read: on a large table these look cheaper than the right index.
 func Plan(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) string {
 	t.Helper()
-	rows, err := pool.Query(t.Context(), "EXPLAIN (COSTS OFF) "+sql, args...)
-	if err != nil {
-		t.Fatal(err)
+	// So the small tables of a test tempt the planner as large ones do.
+	plan := explain(t, pool, `SET LOCAL min_parallel_table_scan_size = 0; SET LOCAL min_parallel_index_scan_size = 0;
+		SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0`, sql, args...)
+	if strings.Contains(plan, "Gather") {
+		t.Errorf("several processes read:\n%s", plan)
 	}
-	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return plan
+}
+
+// PlanOfOthers is the same of a statement of somebody who has not the worker's settings of the planner. Several processes may read.
+func PlanOfOthers(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) string {
+	t.Helper()
+	return explain(t, pool, "", sql, args...)
+}
+
+func explain(t testing.TB, pool *pgxpool.Pool, settings, sql string, args ...any) string {
+	t.Helper()
+	var lines []string
+	err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(t.Context(), settings); err != nil {
+			return err
+		}
+		rows, err := tx.Query(t.Context(), "EXPLAIN (COSTS OFF) "+sql, args...)
+		if err != nil {
+			return err
+		}
+		lines, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
