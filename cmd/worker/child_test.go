@@ -23,7 +23,7 @@ type child struct {
 	cmd     *exec.Cmd
 	address string // ADMIN_ADDR
 	out     bytes.Buffer
-	log     lockedBuffer
+	log     expect.Log
 	done    chan struct{}
 	err     error // of the process, once done is closed
 }

@@ -11,11 +11,11 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/testing/expect"
 )
 
 // defaults are the interface, the contract's section 7: name by name what is in
@@ -217,7 +217,7 @@ func TestInsecureHTTP(t *testing.T) {
 		t.Errorf("%q", said)
 	}
 	// The log of a start has them before anything is reached, also when nothing ever is.
-	var log lockedBuffer
+	var log expect.Log
 	cfg.DatabaseURL, cfg.AdminAddr = secretOf("postgres://worker@127.0.0.1:1/worker?connect_timeout=1"), ""
 	cfg.NATSURL, cfg.LogLevel = "nats://127.0.0.1:1", "warn"
 	ctx, cancel := context.WithCancel(t.Context())
@@ -226,24 +226,6 @@ func TestInsecureHTTP(t *testing.T) {
 	if text := log.String(); !strings.Contains(text, "level=WARN msg=\"a setting is risky\"") || !strings.Contains(text, "why=\"FLEX_INSECURE_HTTP:") {
 		t.Errorf("the log says %s", text)
 	}
-}
-
-// lockedBuffer is a log that several goroutines write.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *lockedBuffer) Write(line []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(line)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // TestFaultsTogether: what cannot be read and what is out of range, at once,
@@ -372,11 +354,16 @@ func TestSecretsAreNeverShown(t *testing.T) {
 		setEnv(t, required("NATS_URL", bad))
 		cfg, err := loadConfig()
 		fmt.Fprintln(&out, err, settings(cfg))
-		conn, err := connectNATS(cfg, "w", &natsHealth{}, newLog(&out, "debug", "text"))
+		var log expect.Log
+		conn, err := connectNATS(cfg, "w", &natsHealth{}, newLog(&log, "debug", "text"))
 		fmt.Fprintln(&out, err)
 		if conn != nil {
+			expect.Eventually(t, func() error { // the library says by itself what it cannot reach
+				return expect.Is("told", strings.Contains(log.String(), "NATS cannot be connected to"), true)
+			})
 			conn.Close()
 		}
+		fmt.Fprintln(&out, log.String())
 		_, _, _, err = senderStream()
 		fmt.Fprintln(&out, err)
 	}

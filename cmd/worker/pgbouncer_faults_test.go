@@ -54,7 +54,7 @@ func TestBehindPgbouncer(t *testing.T) {
 		if os.Geteuid() == 0 {
 			c = exec.Command(program, "-u", "postgres", ini)
 		}
-		log := &lockedBuffer{}
+		log := &expect.Log{}
 		c.Stdout, c.Stderr = log, log
 		must(t, c.Start())
 		done := make(chan struct{})

@@ -1,7 +1,6 @@
 package crashtest
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -117,29 +116,11 @@ func newRigOn(t *testing.T, dsn string) *rig {
 	return r
 }
 
-// logText is what a process writes, to be read while it does.
-type logText struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 // replica is one worker process.
 type replica struct {
 	rig  *rig
 	cmd  *exec.Cmd
-	log  logText
+	log  expect.Log
 	done chan struct{}
 	err  error // of the process, once done is closed
 }

@@ -1,7 +1,6 @@
 package page_test
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"io"
@@ -13,7 +12,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,6 +24,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/pgtest"
 	"flexworker/migrations"
@@ -48,7 +47,7 @@ type rig struct {
 	client *flex.Client
 	page   *page.Tested
 	url    string // of the first screen; it ends with a slash
-	log    *lines
+	log    *expect.Log
 	reads  *atomic.Int64 // how often the page read what it keeps for all
 
 	trusted  []netip.Prefix                 // proxies that say who somebody is
@@ -79,7 +78,7 @@ func (r *rig) serve(t testing.TB, prefix string, desk *operator.Desk) *rig {
 	t.Helper()
 	other := *r
 	r = &other
-	r.desk, r.log, r.reads = desk, &lines{}, &atomic.Int64{}
+	r.desk, r.log, r.reads = desk, &expect.Log{}, &atomic.Int64{}
 	log := slog.New(slog.NewTextHandler(r.log, nil))
 	ctx := context.WithoutCancel(t.Context())
 	r.page = page.NewTested(page.Config{
@@ -119,24 +118,6 @@ func (r *rig) trusting(t testing.TB) *rig {
 	other := *r
 	other.trusted = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
 	return other.serve(t, "", r.desk)
-}
-
-// lines is a log that may be read while it is written.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // A person is somebody with a client that keeps cookies, as a browser does, and runs no script.
