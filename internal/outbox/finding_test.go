@@ -52,6 +52,49 @@ func TestAbsenceIsProvedOnABusyAccount(t *testing.T) {
 	}
 }
 
+// laterLog is a log that shows the later creation at its time, and keeps the windows in which that was looked for.
+type laterLog struct {
+	logReader
+	at    time.Time
+	asked []time.Duration
+}
+
+func (l *laterLog) Events(_ context.Context, _, _ string, keys []string, from, to time.Time) ([]flex.Task, bool, error) {
+	if !slices.Contains(keys, "later") {
+		return nil, true, nil
+	}
+	l.asked = append(l.asked, to.Sub(from))
+	if l.at.Before(from) || l.at.After(to) {
+		return nil, true, nil
+	}
+	return []flex.Task{{Key: "later"}}, true, nil
+}
+
+// TestLaterCreationIsSoughtNearby: a log that need not be searched for all of ClockSlack is not: each page of it is a call.
+func TestLaterCreationIsSoughtNearby(t *testing.T) {
+	t.Parallel()
+	began, took := time.Now().Add(-15*time.Minute), 2*time.Second
+	near, far := took+2*time.Second, took+2*lookup.ClockSlack
+	for _, tt := range []struct {
+		apart time.Duration // Twilio's clock, from Postgres's
+		asked []time.Duration
+		kind  request.FindingKind
+	}{
+		{0, []time.Duration{near}, request.Absent},
+		{10 * time.Second, []time.Duration{near, far}, request.Absent},
+		{-20 * time.Second, []time.Duration{near, far}, request.Absent},
+		{time.Minute, []time.Duration{near, far}, request.Unclear},
+	} {
+		q := lookup.Batch{Workspace: "WS", Settle: time.Minute, Later: lookup.Creation{Key: "later", Began: began, Settled: began.Add(took)},
+			Asked: []lookup.Input{{LookupKey: "key", Began: began.Add(-5 * time.Minute), Since: began.Add(-5*time.Minute + time.Second), Age: 20 * time.Minute, Lasted: 20 * time.Minute}}}
+		log := &laterLog{at: began.Add(time.Second + tt.apart)}
+		findings, err := q.LookUp(t.Context(), log)
+		if err != nil || findings[0].Kind != tt.kind || !slices.Equal(log.asked, tt.asked) {
+			t.Errorf("clocks %v apart: %v (%s), %v, asked for %v; want %v, %v", tt.apart, findings[0].Kind, findings[0].Why, err, log.asked, tt.kind, tt.asked)
+		}
+	}
+}
+
 // limited is a TaskRouter that says 429 to one kind of question.
 type limited struct{ search, events error }
 
