@@ -1,9 +1,8 @@
 /*
-Package outbox owns a request from the moment it is stored until its result is
-published: its states, the policy, every statement that touches the tables, and
-the loops that move it.
+Package outbox owns a request from the moment it is stored until its result is published. Together with its parts
+it holds the states, the policy, every statement that touches the tables, and the loops that move a request.
 
-Its parts are packages of their own, and none of them knows this one, which joins them:
+Its parts are packages of their own. None of them imports this one, which joins them (TestImportsWithinOutbox has all edges):
 
 	outbox/request  the states, and the policy: where an outcome or a finding leads. Pure
 	outbox/gate     whether calls may be made: the fleet's gate, this replica's breaker, the fleet
@@ -23,33 +22,53 @@ What people ask and do is in package operator.
 # The states
 
 	add ──► pending ──claim──► sending ──record──► created | rejected | abandoned
-	           ▲                  ├──record: refused, blocked; released, reclaim────► pending
-	           │                  └──record: uncertain; lapse──► uncertain ──resolve: found──► created
-	           └───────────────────────────resolve: absent──────────┘  └─resolve: attempts used up, or policy fail──► abandoned
-	pending ──expire──► expired       pending ──cancel──► cancelled       add, with faults ──► rejected
-	add, while a permit is free and nothing that is due waits ──► sending: both arrows in one statement, an eager start
-	rejected | abandoned | expired | cancelled ──retry──► pending; uncertain, where an attempt was never decided; never, once it was erased
-	pending, lapsed, uncertain ──recheck──► uncertain, after the tables have lost what was written from some moment on;
-	what has settled unsent stays, and a retry leads it to uncertain
-	uncertain ──cancel──► uncertain, never sent again: where it would become pending it becomes cancelled
-	late, of the same attempt: record moves an uncertain request as it does a sending one, and, created, a pending one too;
-	reclaim leads an uncertain one back to pending
+	           ▲ ▲                │ │
+	           │ └────────────────┘ └──record, lapse──► uncertain ──lookup, a person──► created | rejected | abandoned | expired | cancelled
+	           └────────────────────────────────────────────┘
 
-	state      means                                      whose move               entered by
-	pending    waits until due_at                         Dispatcher               add; record after refused or blocked; released;
-	                                                                               reclaim; resolve when proved absent, or by
-	                                                                               UNCERTAIN_POLICY=retry; retry
-	sending    leased: attempt runs until leased_until    its holder, then Upkeep  claim; add, with a permit
-	uncertain  may exist: next lookup at due_at; with     Resolver, then a person  record, lapse; expire and cancel where
-	           for_person_since a person is asked too                              an earlier attempt is undecided
-	created    exists, interaction_sid is known           Publisher                record, resolve
-	rejected   Flex will never take it                    Publisher                record; add, when the event has faults;
-	                                                                               resolve (ends_as)
-	abandoned  given up: every counted attempt is used    Publisher                resolve: also by UNCERTAIN_POLICY=fail, or
-	           up, or the policy gives up                                          ends_as; record, when it alone was blocked
-	expired    the deadline passed while it was pending   Publisher                expire; resolve (ends_as)
-	cancelled  an operator stopped it                     Publisher                cancel; record, reclaim and resolve, when
-	                                                                               cancel was asked meanwhile
+	state      means                                                      whose move
+	pending    waits until due_at                                         Dispatcher
+	sending    leased: the attempt may run until leased_until             the lease's holder, then Upkeep
+	uncertain  an interaction may exist. The next lookup is at due_at.    Resolver; with for_person_since a person, too
+	created    the interaction exists, and interaction_sid names it       Publisher
+	rejected   Flex, or the check before it, will never take the request  Publisher
+	abandoned  given up: the attempts are used up, or the policy gives up Publisher
+	expired    expires_at passed while the request was pending            Publisher
+	cancelled  an operator or the sender stopped it                       Publisher
+
+Every move, with the function that makes it. "retry" alone leaves a final state.
+
+	from       to         by                      when
+	           pending    add (insert.go)         the request is new
+	           sending    add                     ... a permit is free, and no due request waits: one statement, an eager start
+	           rejected   add                     ... the event has faults
+	pending    sending    claim (claim.go)        it is due, and a permit is free
+	           expired    expire (upkeep)         expires_at has passed
+	           cancelled  cancel (operator)       no attempt is undecided
+	           uncertain  expire, cancel          an earlier attempt is undecided: what came of that is found out first
+	           created    record                  late: Flex answered the latest attempt after the request was pending again.
+	           rejected                           So does a 2xx without a sid: uncertain
+	sending    created    record (record.go)      Flex said so
+	           rejected   record                  Flex said so, and no earlier attempt is undecided
+	           pending    record                  refused, blocked, or released: nothing was created
+	           pending    reclaim (indoubt.go)    the answer to the claim was lost: no call was made
+	           abandoned  record                  blocked alone, and the attempts are used up (Policy.BlockedAlone)
+	           uncertain  record                  the outcome is not known, or an earlier attempt is undecided (ends_as)
+	           uncertain  lapse (upkeep)          the lease has ended, and nothing was recorded
+	uncertain  created    lookup, a person        a task was found; a person says which interaction it is
+	           pending    lookup, a person        proved absent; UNCERTAIN_POLICY=retry
+	           abandoned  lookup                  proved absent, and the attempts are used up; UNCERTAIN_POLICY=fail
+	           rejected,  lookup, a person        proved absent, and ends_as says how the request ends then
+	           abandoned,
+	           expired
+	           any        record, reclaim         late, of the latest attempt: as if it were sending
+	           cancelled  each of these           in place of pending, where cancel_requested_at is set
+	           uncertain  cancel                  never sent again: cancel_requested_at is set
+	pending,   uncertain  recheck (operator)      the tables have lost what was written from some moment on
+	sending,                                      (sending: once the lease has ended)
+	uncertain
+	final, but pending    retry (operator)        never after erase, nor where the event had faults
+	created    uncertain  retry                   an attempt may have created it: looked up before it is sent
 
 The last five are final: settled_at is set, the result is published, and
 published_at is set once the stream has acknowledged it. A request that begins
@@ -88,12 +107,13 @@ the clock of Postgres and the time that the stream gave the message.
 # Who owns which table
 
 	table                    rows are made by                     changed by                      removed by
-	outbox                   add                                  whoever moves it, see above     prune
+	outbox                   add                                  by column, see below            prune
 	outbox_attempts          record, lapse, reclaim, recheck,     erase, which blanks errors      prune, with the request
 	                         each lookup
 	outbox_malformed         add                                  Publisher, with its mark;       prune
 	                                                              erase, which blanks it
-	outbox_repeats           add                                  the same two                    prune, with the request
+	outbox_repeats           add                                  Publisher, with its mark;       prune, with the request
+	                                                              erase, which blanks it
 	outbox_setups            Publisher, with the mark of a        Confirmer, until there is a     prune, with the request
 	                         result created, if CONFIRM is on     word; then Publisher, with its
 	                                                              mark; erase
@@ -111,6 +131,27 @@ the clock of Postgres and the time that the stream gave the message.
 	outbox_minutes           upkeep/count.go                      nobody                          upkeep/count.go, after a week, or to
 	                                                                                              count a minute anew
 	outbox_counted           its migration, the one row           upkeep/count.go                 nobody
+
+# Who writes which column of outbox
+
+	request_id, source, priority, request, raw, warnings,       add alone; erase blanks what is personal
+	faults, traceparent, tracestate, stream, stream_sequence,
+	stream_time, lookup_key
+	received_at                                                 add; recheck and retry set it back to when the message came
+	attempt, attempt_began_at, leased_by, leased_until,         claim, and add with a permit. Whoever ends the lease clears
+	lookup_attribute                                            leased_by and leased_until; recheck counts the lost attempt
+	state, due_at, settled_at                                   whoever moves the request: the table of moves above
+	interaction_sid, task_sid, assignment_status, response,     record, and resolve by a lookup or a person
+	resolved_by, http_status, twilio_code, twilio_request_id
+	error_kind, error_message                                   the same, and whoever else moves the request for a reason
+	uncounted                                                   record and reclaim; retry, with which the count begins anew
+	uncertain_since, lookups, answered, for_person_since        whoever makes it uncertain, then the Resolver
+	undecided, ends_as                                          record, expire, retry, recheck
+	cancel_requested_at                                         cancel; retry clears it
+	expires_at                                                  add; retry, once it has passed
+	revision                                                    add; retry raises it
+	announced_at, published_at                                  Publisher; republish clears published_at, retry both
+	erased_at                                                   erase
 
 # Who owns what waits
 
@@ -143,20 +184,20 @@ by a statement whose answer did not come: no call was made), and proved absent. 
 else is uncertain. It is not sent again before it is proved absent. The exceptions are
 decisions: UNCERTAIN_POLICY=retry, and a person's resolve or retry.
 
-Refused, released and reclaimed are uncounted: RETRY_MAX_ATTEMPTS does not count them.
-Blocked is when this replica's credentials, account or address are at fault. A refusal that may
-be one tenant's, a 403, is uncounted so many times; from then on its attempts count, and end.
+Refused, released and reclaimed attempts are uncounted: RETRY_MAX_ATTEMPTS does not count them.
+Blocked means that this replica's credentials, account or address are at fault. A 403 may concern one
+tenant alone: the first RETRY_MAX_ATTEMPTS of them are uncounted. Later ones count, so the request ends as abandoned.
 
 # Who stops whom
 
 The gate, one row, is shut for all: by Flex, with a 429 that names a time, and by people.
-A replica in trouble of its own stops alone, by its breaker: at a 401, a redirect or a path
-that Twilio does not know at once, after five calls in a row without an answer, after one while another replica is
-stopped for it. It then begins no call, gives back what it has leased, leases nothing by
-an add, leaves messages and lookups to the others where there are others, is not ready,
-and asks every two seconds by a read that creates nothing. When all fare so, all are
-stopped. Failures of one tenant, a source and a workspace, stop nobody for long: before
-a breaker opens over one tenant another's request is tried.
+A replica in trouble of its own stops alone, by its breaker: at once after a 401, a redirect, or a path that
+Twilio does not know; after 403s for several sources; after five calls in a row without an answer, or after a single one
+while another replica is stopped for that reason. A stopped replica begins no call, releases what it has leased, and leases
+nothing by an add. Where there are other replicas it leaves messages and lookups to them. It is not ready, and every two
+seconds it asks by a read that creates nothing. When all replicas fare so, all are stopped. Failures of one tenant, which is
+a source and a workspace, stop nobody for long: before a breaker stops the replica because of one tenant, it tries a
+request of another tenant.
 
 # Finding out
 
@@ -172,24 +213,24 @@ minutes after the attempt began the log alone decides, if it shows a later creat
 beyond its 30 days nothing does. A search
 for several keys proves absence only when it found one of them, or a canary key:
 the key of a request that this process has seen created. A lookup that fails is
-no answer. What stays unclear for ten settle times and six lookups, what Flex
-answered with a 2xx without a sid, and what has no task goes by UNCERTAIN_POLICY; after
-a recheck, and while a person holds the fleet, to a person.
+no answer. UNCERTAIN_POLICY decides about a request that stays unclear for ten settle times and six lookups, about
+one that Flex answered with a 2xx without a sid, and about one that has no task. After a recheck, and while a person holds
+the fleet, a person decides in its place.
 
 What waits for a person (for_person_since) is still looked up, behind all others and at
-most every ten minutes, and at once when TaskRouter answers again (lookup/hearing.go). What was sent again
-though nobody knows (undecided) is looked for from the earliest such attempt on; what its
-latest attempt came to waits in ends_as for a proof over all of them. What a person
-cancelled meanwhile (cancel_requested_at) is never pending again.
+most every ten minutes, and at once when TaskRouter answers again (lookup/hearing.go). A request that was sent again
+though nobody knows what came of an earlier attempt (undecided) is looked for from the earliest such attempt on. If its latest
+attempt ended it, that final state is kept in ends_as, and applied only when all undecided attempts are proved absent. A
+request that was cancelled meanwhile (cancel_requested_at) is never pending again.
 
 # What a crash leaves
 
 	after receive, before the add commits    unacked message           redelivery
 	after the add, before the ack            request, unacked message  redelivery; Add says redelivered; ack. If add leased it: lapse, too
 	while claiming, before its commit        pending                   the next claim
-	the answer to a claim, or an add that    as before, or sending     its lease is reclaimed by the process, if that lives: nothing
-	leases, is lost                                                    was sent; else the next line
-	after claim, before the call             sending, nothing sent     lapse -> uncertain: nobody can tell it from the next line
+	the answer to a claim, or an add that    as before, or sending     if the process lives, it reclaims the lease: nothing was sent.
+	leases, is lost                                                    If it died: the next line
+	after claim, before the call             sending, nothing sent     lapse -> uncertain, since nobody can know that no call had begun
 	during the call, or before its record    sending, may exist        lapse -> uncertain
 	after a 429 paused the gate, before its  gate paused, sending      the pause runs out; the requests lapse
 	record
@@ -213,22 +254,21 @@ cancelled meanwhile (cancel_requested_at) is never pending again.
 
 # Owners and clocks
 
-A row is owned by a lease where a repeat would do harm (the call), by postponing
-due_at where it would be waste (a lookup), and by nothing where it does not matter
-(a result has a message id that the stream knows). Rows are
+A call is owned by a lease, since a repeat would do harm. A lookup is owned by a later due_at, since a repeat only costs
+work. A result has no owner: the stream knows its message id and drops a repeat. Rows are
 locked in the order of their ids, and the gate's row before any of them. A row that
 somebody else holds locked is its own trouble: a write of many goes on without it,
 and it is tried again apart (locked.go). So are the tables that only some messages need: those
-messages wait, and all others are stored. The sid of an interaction that no key in the answer
-proves is locked before any row, until it is committed: of two requests that are given one
+messages wait, and all others are stored. Where the answer does not carry the request's lookup key, record
+locks the interaction's sid before any row, until it commits: of two requests that are given one
 interaction at the same moment, the second sees the first (findOwners). What is stored comes from Postgres's clock
 alone; the process's clock only ever makes it stop sooner. Where Postgres's clock goes back,
-each wait begins anew at its usual length, and the time of an attempt from before is taken
-to begin when the stream had the message (upkeep/clock.go). Signals within a process
+each wait begins anew at its usual length. An attempt from before then counts as begun when the
+stream had the message (upkeep/clock.go). Signals within a process
 (a new row wakes the Dispatcher, a settled one goes to the Publisher) may be lost:
 correctness rests on the poll of package upkeep.
 
-Records and marks are written in turns, so that each gathers more while the other is
-written (Completer); neither waits longer than turnWait.
+Records (Completer) and marks (Publisher) are written in turns, so that each gathers more while the other is
+written. Neither waits longer than turnWait.
 */
 package outbox
