@@ -65,6 +65,7 @@ func (g *Group[T, R]) Do(ctx context.Context, item T) (R, error) {
 	}
 	if lead || <-m.lead {
 		g.lead(context.WithoutCancel(ctx))
+		<-m.lead // who attends may have taken the item before this caller did, and writes it
 	}
 	return m.r, m.err
 }
@@ -77,10 +78,12 @@ func (g *Group[T, R]) lead(ctx context.Context) {
 	batch := g.take(g.max)
 	g.mu.Unlock()
 
-	g.writeSplit(ctx, batch, g.write)
+	if len(batch) > 0 {
+		g.writeSplit(ctx, batch, g.write)
+	}
 	end()
 	for _, m := range batch {
-		m.lead <- false // also the caller itself, who does not look there any more
+		m.lead <- false
 	}
 
 	g.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // slowWrite is a write that a test lets go on, batch by batch.
@@ -217,6 +218,32 @@ func TestGroupAttendAndLeave(t *testing.T) {
 		w.gate <- nil
 		last.Wait()
 		sameBatches(t, w.batches, [][]int{{1}, {2}, {3, 4, 5}, {6}})
+	})
+}
+
+// TestGroupTakenFromTheLeader: whoever attends takes the item of a caller that was to write it and had not begun. That caller is
+// answered by the write that has its item, and not before.
+func TestGroupTakenFromTheLeader(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSlowWrite()
+		g := splitting(3, w.write)
+		g.Turn = NewTurn(time.Hour)
+		end := g.Turn.Take() // the caller has to wait for its turn
+		errs := map[int]error{}
+		first := call(t, g, errs, 1)
+		synctest.Wait()
+		g.Attend()
+		batch := g.Take(3)
+		end()
+		synctest.Wait() // the caller has had its turn, and nothing to write
+		failed := errors.New("connection refused")
+		go batch.Write(t.Context(), w.write)
+		w.gate <- failed
+		first.Wait()
+		if sameBatches(t, w.batches, [][]int{{1}}); !errors.Is(errs[1], failed) {
+			t.Errorf("it was answered %v, want what its write said: %v", errs[1], failed)
+		}
 	})
 }
 
