@@ -3,6 +3,7 @@ package outbox
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -78,6 +79,9 @@ func addStatement(isNew string) string {
 	SELECT id, request_id, stream_sequence, stream_time, received_at, state = 'sending' FROM added`
 }
 
+// errNotAsked: nobody knows the body of what was leased, so no call is made and the lease is reclaimed.
+var errNotAsked = errors.New("a row was inserted for a message that is not in the batch")
+
 // insertNeeds are the tables without which nothing is inserted.
 var insertNeeds = []string{"outbox", "outbox_gate"}
 
@@ -111,9 +115,14 @@ func (s *Store) insert(ctx context.Context, wait, token string, events []request
 	var at, receivedAt time.Time
 	var leased bool
 	_, err = pgx.ForEachRow(rows, []any{&id, &requestID, &sequence, &at, &receivedAt, &leased}, func() error {
-		fresh[requestID] = spot{sequence, at.UnixMicro()}
+		by := spot{sequence, at.UnixMicro()}
+		fresh[requestID] = by
 		if leased {
-			e := &events[c.byID[requestID]]
+			i, asked := c.by[askedBy{requestID, by}] // of several that ask under one id the row is not always the first one's
+			if !asked {
+				return errNotAsked
+			}
+			e := &events[i]
 			leases = append(leases, Lease{ID: id, RequestID: requestID, Source: request.Text(e.Source), Request: e.Request, LookupKey: e.LookupKey,
 				Attempt: 1, ReceivedAt: receivedAt, Traceparent: request.Traceparent(e.Traceparent),
 				Tracestate: e.KeptTracestate(), Stream: e.Stream, Sequence: sequence, Warnings: request.FaultsJSON(e.Warnings), until: until})
@@ -184,16 +193,23 @@ type addColumns struct {
 	stream                  []string
 	sequence                []int64
 	time                    []time.Time
-	from                    []int          // which event each element is
-	byID                    map[string]int // the first of each request id
+	from                    []int           // which event each element is
+	by                      map[askedBy]int // the event by which each message asks
+}
+
+// askedBy is one message that asks for a request.
+type askedBy struct {
+	requestID string
+	spot
 }
 
 func (c *addColumns) append(e *request.Event, i int) {
-	if c.byID == nil {
-		c.byID = map[string]int{}
+	if c.by == nil {
+		c.by = map[askedBy]int{}
 	}
-	if _, other := c.byID[e.RequestID]; !other {
-		c.byID[e.RequestID] = i
+	by := askedBy{e.RequestID, place(e.Message)}
+	if _, twice := c.by[by]; !twice {
+		c.by[by] = i
 	}
 	c.from = append(c.from, i)
 	c.requestID = append(c.requestID, e.RequestID)

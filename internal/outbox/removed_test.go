@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -222,6 +223,29 @@ func TestReplayMalformed(t *testing.T) {
 	}
 	if got, err := s.Add(t.Context(), event("a", 1, func(e *request.Event) { e.Stream = "ANOTHER" })); err != nil || got != Accepted {
 		t.Errorf("a message of another stream: %v, %v", got, err)
+	}
+}
+
+// TestLeaseIsOfItsOwnMessage: of two messages in one batch that ask under one id, the first was answered as malformed before, so the
+// second makes the request. The lease has its body.
+func TestLeaseIsOfItsOwnMessage(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	with := func(body, trace string) func(*request.Event) {
+		return func(e *request.Event) { e.Request, e.Traceparent = json.RawMessage(body), trace }
+	}
+	first := event("b", 2, with(`{"body":"first"}`, "00-11111111111111111111111111111111-1111111111111111-01"))
+	second := event("b", 4, with(`{"body":"second"}`, "00-22222222222222222222222222222222-2222222222222222-01"))
+	if err := s.AddMalformed(t.Context(), request.Malformed{Message: first.Message, Err: "not understood"}); err != nil {
+		t.Fatal(err)
+	}
+	var leases []Lease
+	answers, err := s.addLeasing(t.Context(), []request.Event{first, second}, 10, func(l []Lease, _ bool) { leases = l })
+	if want := []Added{Redelivered, Accepted}; err != nil || !slices.Equal(answers, want) {
+		t.Fatalf("%v, %v, want %v", answers, err, want)
+	}
+	if len(leases) != 1 || string(leases[0].Request) != string(second.Request) || leases[0].Traceparent != second.Traceparent || leases[0].Sequence != 4 {
+		t.Errorf("leased: %+v; want the body of the second message", leases)
 	}
 }
 
