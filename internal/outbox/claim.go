@@ -24,6 +24,9 @@ type claimed struct {
 	rest time.Duration
 	// drained: nothing that is due was left.
 	drained bool
+	// held: nothing was leased although something is due, since another session holds its row. That
+	// may be another replica's claim, or a person in psql.
+	held bool
 }
 
 // claim: pending -> sending. It leases at most so many requests that are due as there are permits, as
@@ -75,10 +78,11 @@ func (s *Store) claimAs(ctx context.Context, token string, permits int, avoid []
 		// There were fewer to try again than their share; new ones may have it.
 	default:
 		c.drained = true
-		// The leases stand, whether or not Postgres can be asked this as well.
-		if c.rest, err = s.untilDue(ctx); err != nil {
-			c.rest = idlePoll
+		next, err := s.untilDue(ctx)
+		if err != nil { // the leases stand all the same
+			next = idlePoll
 		}
+		c.rest, c.held = max(next, busyPoll), next <= 0 && len(leases) == 0
 	}
 	return c, nil
 }
@@ -247,7 +251,7 @@ func (s *Store) anyDue(ctx context.Context) bool {
 var errNoGate = errors.New("the gate cannot be read: outbox_gate has lost its row")
 
 // untilDue is the time until the next pending request is due; longestRest when
-// there is none or it is later than that.
+// there is none or it is later than that. Of one that is due already it is not positive.
 func (s *Store) untilDue(ctx context.Context) (time.Duration, error) {
 	var next time.Duration
 	err := s.pool.QueryRow(ctx, `
@@ -265,6 +269,5 @@ func (s *Store) untilDue(ctx context.Context) (time.Duration, error) {
 	if errors.Is(err, pgx.ErrNoRows) {
 		return longestRest, nil
 	}
-	// A request that is due already is in the hands of another replica's claim.
-	return min(max(next, busyPoll), longestRest), err
+	return min(next, longestRest), err
 }

@@ -18,10 +18,11 @@ import (
 
 const (
 	// busyPoll and longestRest bound the rest between two claims that found less
-	// than they asked for. The poll of package upkeep ends it when something is due all the same.
+	// than they asked for. The poll of package upkeep ends it when something is due all the same. While all that
+	// is due is held locked the rest doubles, from busyPoll to idlePoll.
 	busyPoll    = 20 * time.Millisecond
 	longestRest = time.Minute
-	// idlePoll bounds the rest while the gate is shut or Postgres is away.
+	// idlePoll bounds the rest while the gate is shut, Postgres is away, or all that is due is held locked.
 	idlePoll = time.Second
 
 	// permitWait and backlogWait bound how long an event is held before it is added; room says why.
@@ -67,6 +68,7 @@ type Dispatcher struct {
 	created atomic.Int64 // when an interaction was last created: Unix time in ns; 0: never
 
 	claimTrouble trouble.Trouble
+	heldRest     time.Duration // the rest after the latest claim that was held; only claim uses it
 
 	quiet loop.Signal // tests: nothing is under way and no backlog is known; nil: nobody is told
 	dispatching
@@ -342,6 +344,12 @@ func (d *Dispatcher) claim(ctx context.Context, permits int) claimEnd {
 	for _, l := range c.leases {
 		d.workers.begin(l)
 	}
+	switch {
+	case c.held: // for a moment, or for hours: each claim locks the gate's row where there is a rate
+		d.heldRest = min(max(2*d.heldRest, busyPoll), idlePoll)
+	case c.drained || len(c.leases) > 0:
+		d.heldRest = 0
+	}
 	end := claimEnd{backlog: !c.drained || len(avoid) > 0}
 	switch {
 	case c.gate == gate.Held || c.gate == gate.Paused:
@@ -353,6 +361,8 @@ func (d *Dispatcher) claim(ctx context.Context, permits int) claimEnd {
 		// There may be more; the next claim waits for a permit.
 	case c.gate == gate.Limited:
 		end.rest, end.deaf = c.rest, true
+	case c.held:
+		end.rest = d.heldRest
 	default:
 		end.rest = c.rest
 	}

@@ -443,3 +443,38 @@ func TestBacklogNotedMeanwhile(t *testing.T) {
 		t.Error("it comes before what was left after the claim")
 	}
 }
+
+// TestClaimsBesideALockedRow: while somebody holds the only row that is due, a replica claims less and less often,
+// down to once in idlePoll. A claim that leases something begins anew, and the row is leased once it is free.
+func TestClaimsBesideALockedRow(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	mustAdd(t, s, "held", 1)
+	_, release := holding(t, s, `SELECT FROM outbox FOR UPDATE`)
+	d, _ := eager(t, s, 4)
+	rest := func(permits int) time.Duration {
+		now := time.Now()
+		d.claimEnds(d.claim(t.Context(), d.permits.Take(permits)), now)
+		return d.restsUntil.Sub(now)
+	}
+	rests := func(want ...time.Duration) {
+		t.Helper()
+		for i, want := range want {
+			if got := rest(3); got != want {
+				t.Errorf("claim %d: it rests %v, want %v", i+1, got, want)
+			}
+		}
+	}
+	const ms = time.Millisecond
+	rests(busyPoll, 40*ms, 80*ms, 160*ms, 320*ms, 640*ms, idlePoll, idlePoll)
+	for range 16 {
+		if got := rest(1); got != idlePoll && got != 0 { // 0: of one kind alone, whose turn it was, nothing was found
+			t.Errorf("with one permit it rests %v", got)
+		}
+	}
+	mustAdd(t, s, "free", 1, func(e *request.Event) { e.Sequence = 2 })
+	rests(busyPoll, busyPoll, 40*ms) // the first has leased it
+	release()
+	mustClaim(t, s, 1)
+	rests(longestRest)
+}
