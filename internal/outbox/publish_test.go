@@ -691,3 +691,36 @@ func TestRevisionOfARetry(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// TestNothingMarkedIsNoEnd: marks that fail are a trouble until one succeeds. That nothing was there to be marked in
+// between says nothing of it.
+func TestNothingMarkedIsNoEnd(t *testing.T) {
+	t.Parallel()
+	s, r := newStore(t), newResults(t, natstest.Options{})
+	r.create(t)
+	settle(t, s, event("a", 1), good)
+	age(t, s)
+	hasty := s.with(t, "lock_timeout", "50ms")
+	var said strings.Builder
+	p := r.publisher(t, hasty)
+	p.Log = textLog(&said)
+	_, release := holding(t, s, `LOCK TABLE outbox IN SHARE MODE`)
+	for range 2 {
+		if publishStrays(t, p) {
+			t.Error("it was marked")
+		}
+		if !p.Publish(t.Context(), nil) {
+			t.Error("nothing to publish is a failure")
+		}
+	}
+	if got := said.String(); strings.Count(got, "cannot be marked") != 1 || strings.Contains(got, "works again") {
+		t.Errorf("the log is\n%s", got)
+	}
+	release()
+	if !publishStrays(t, p) {
+		t.Error("it was not marked")
+	}
+	if got := said.String(); strings.Count(got, "works again") != 1 || !strings.Contains(got, "failures=2") {
+		t.Errorf("the log is\n%s", got)
+	}
+}
