@@ -48,8 +48,10 @@ func RowsLocked(ctx context.Context, pool *pgxpool.Pool, err error, tables ...st
 }
 
 // TablesLocked are those of our tables that another transaction holds as a whole, or with an index, or waits
-// for: nobody else can write them. It waits for no lock itself.
+// for: nobody else can write them. It waits for no lock itself, and for Postgres no longer than a statement may last.
 func TablesLocked(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, WriteLimit, errWriteLimit)
+	defer cancel()
 	rows, err := pool.Query(ctx, `
 		SELECT DISTINCT c.relname::text
 		  FROM pg_locks l

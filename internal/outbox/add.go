@@ -113,14 +113,14 @@ func (s *Store) addLeasing(ctx context.Context, events []request.Event, permits 
 	defer func() { err = s.stores.Tried(ctx, s.pool, began, err) }()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	held := s.Messages.Held(ctx)
 	if s.waryAdds.Now() {
-		return s.addApart(ctx, events, held, leased)
+		return s.addApart(ctx, events, leased)
 	}
+	held := s.Messages.Held(ctx)
 	fresh, leases, err := s.insertPast(ctx, database.Patience, events, permits, &held)
 	if database.RowsLocked(ctx, s.pool, err, insertNeeds...) {
 		s.waryAdds.Met()
-		return s.addApart(ctx, events, held, leased)
+		return s.addApart(ctx, events, leased)
 	}
 	if err != nil {
 		return nil, err
@@ -134,9 +134,10 @@ func (s *Store) addLeasing(ctx context.Context, events []request.Event, permits 
 // addApart is addLeasing without the wait for a row that somebody holds: what can be seen to be
 // known is not inserted, of what is inserted one waits for all others at most a moment, and
 // nothing is leased.
-func (s *Store) addApart(ctx context.Context, events []request.Event, held results.Tables, leased func([]Lease, bool)) ([]Added, error) {
+func (s *Store) addApart(ctx context.Context, events []request.Event, leased func([]Lease, bool)) ([]Added, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
+	held := s.Messages.Held(ctx)
 	ids := make([]string, len(events))
 	for i, e := range events {
 		ids[i] = e.RequestID

@@ -81,7 +81,7 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	s.adds.Split = database.IsDataError
 	s.adds.Size, s.adds.MostBytes = func(e request.Event) int { return len(e.Raw) + len(e.Request) }, batchBytes
 	s.addsApart = batch.New(1, func(ctx context.Context, events []request.Event) ([]Added, error) {
-		return s.addApart(ctx, events, s.Messages.Held(ctx), unleased)
+		return s.addApart(ctx, events, unleased)
 	})
 	s.malformed = batch.New(batchSize, s.addMalformedBatch)
 	s.malformed.Split = database.IsDataError
