@@ -67,6 +67,13 @@ func TablesLocked(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
 	return tables, Wrap("locked tables", err)
 }
 
+// LittleLeft says whether less than half of WriteLimit is left until ctx ends. Who looks for locked rows one by one stops
+// then: each takes NoPatience, and a write that runs into its limit would tell nothing of any row.
+func LittleLeft(ctx context.Context) bool {
+	until, ok := ctx.Deadline()
+	return ok && time.Until(until) < WriteLimit/2
+}
+
 // Wary remembers that one kind of write has met a locked row. The zero value has met none.
 type Wary struct{ until atomic.Int64 } // in unix nanoseconds
 

@@ -165,7 +165,8 @@ func (s *Store) addApart(ctx context.Context, events []request.Event, leased fun
 }
 
 // insertApart inserts those of the events, halving them until the one stands alone whose row
-// another transaction has written and not committed: its answer is locked.
+// another transaction has written and not committed: its answer is locked. Where so many are that the time does not
+// suffice, the answer of all that are left is locked: each is tried alone next.
 func (s *Store) insertApart(ctx context.Context, events []request.Event, which []int, fresh map[string]spot, answers []Added, held *results.Tables) error {
 	if len(which) == 0 {
 		return nil
@@ -181,8 +182,10 @@ func (s *Store) insertApart(ctx context.Context, events []request.Event, which [
 		return nil
 	case !database.RowsLocked(ctx, s.pool, err, insertNeeds...):
 		return err
-	case len(which) == 1:
-		answers[which[0]] = locked
+	case len(which) == 1 || database.LittleLeft(ctx):
+		for _, i := range which {
+			answers[i] = locked
+		}
 		return nil
 	}
 	half := len(which) / 2

@@ -563,3 +563,78 @@ func TestLoopsBesideTableLocked(t *testing.T) {
 		})
 	}
 }
+
+// TestAddManyLocked: where so many ids are held that the time of a write does not suffice to find each, what is left
+// counts as held, too. The write succeeds, and each of them is tried apart later; what can be inserted at once is.
+func TestAddManyLocked(t *testing.T) {
+	t.Parallel()
+	const held, limit = 150, 4 * time.Second // each that is found alone takes database.NoPatience at least
+	s := newStore(t)
+	events := some("e", held+2)
+	_, release := holding(t, s, `INSERT INTO outbox (request_id, source, state, request, due_at, stream_sequence, stream_time)
+		SELECT 'e-' || n, 'crm', 'pending', '{}', now(), n, now() FROM generate_series(2, $1::integer + 1) n`, held)
+	add := func(events ...request.Event) []Added {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		answers, which := make([]Added, len(events)), make([]int, len(events))
+		for i := range which {
+			which[i] = i
+		}
+		if err := s.insertApart(ctx, events, which, map[string]spot{}, answers, &results.Tables{}); err != nil {
+			t.Fatal(err)
+		}
+		return answers
+	}
+	for i, a := range add(events...) {
+		if a != locked {
+			t.Errorf("event %d was %v", i, a)
+		}
+	}
+	add(events[0])
+	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox`); n != 1 {
+		t.Errorf("%d are inserted", n)
+	}
+	release()
+	for i, a := range add(events...) {
+		if a == locked {
+			t.Errorf("event %d is locked", i)
+		}
+	}
+}
+
+// TestKeepManyLocked: the same of messages that make no request.
+func TestKeepManyLocked(t *testing.T) {
+	t.Parallel()
+	const held, limit = 150, 4 * time.Second
+	s := newStore(t)
+	all := make([]request.Malformed, held+1)
+	for i := range all {
+		all[i] = request.Malformed{Message: event("", uint64(i+1)).Message, Err: "not JSON"}
+	}
+	_, release := holding(t, s, `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error)
+		SELECT 'malformed', 'REQUESTS', n, $1::timestamptz + n * interval '1 s', '', '', '{}', '', '' FROM generate_series(2, $2::integer + 1) n`,
+		all[0].Time.Add(-time.Second), held)
+	keep := func() (locked int) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		kept, err := s.Messages.KeepMalformed(ctx, "malformed", all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range kept {
+			if k == results.RowLocked {
+				locked++
+			}
+		}
+		return locked
+	}
+	if n := keep(); n != held {
+		t.Errorf("%d are locked, want %d", n, held)
+	}
+	release()
+	if n := keep(); n != 0 {
+		t.Errorf("%d are locked", n)
+	}
+}

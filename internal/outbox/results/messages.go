@@ -216,7 +216,7 @@ func (m *Messages) send(ctx context.Context, table string, b *pgx.Batch) (all bo
 }
 
 // sendApart carries out each statement of a batch by itself, and leaves out those that would
-// have to wait for a row; all: there are none.
+// have to wait for a row; all: there are none. Where so many have that the time does not suffice, it leaves out the rest.
 func (m *Messages) sendApart(ctx context.Context, table string, b *pgx.Batch) (all bool, err error) {
 	all = true
 	for _, q := range b.QueuedQueries {
@@ -226,6 +226,9 @@ func (m *Messages) sendApart(ctx context.Context, table string, b *pgx.Batch) (a
 		if err := m.pool.SendBatch(ctx, &one).Close(); err != nil {
 			if all = false; !database.RowsLocked(ctx, m.pool, err, "outbox", table) {
 				return false, err
+			}
+			if database.LittleLeft(ctx) {
+				break
 			}
 		}
 	}
