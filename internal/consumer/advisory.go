@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,54 +21,111 @@ import (
 // The watch ends with ctx; the returned function waits for that.
 func (c *Consumer) watchLost(ctx context.Context) (func(), error) {
 	subject := "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + c.Names.Stream + "." + c.Names.Consumer
-	advisories := make(chan *nats.Msg, 512) // more at once are dropped, and the client says so
-	sub, err := c.Stream.Conn().ChanQueueSubscribe(subject, c.Names.Consumer, advisories)
+	lost := lostMessages{come: make(chan struct{}, 1)}
+	sub, err := c.Stream.Conn().QueueSubscribe(subject, c.Names.Consumer, func(m *nats.Msg) {
+		var named struct {
+			Sequence uint64 `json:"stream_seq"`
+		}
+		if err := json.Unmarshal(m.Data, &named); err != nil {
+			c.Log.Warn("an advisory about lost messages cannot be read", "error", err)
+			return
+		}
+		lost.add(named.Sequence, time.Now())
+	})
 	if err != nil {
 		return nil, err
 	}
 	var watch sync.WaitGroup
 	watch.Go(func() {
-		for {
-			select {
-			case <-ctx.Done():
-				// An error on the way out changes nothing: the connection is closed next.
-				_ = sub.Unsubscribe()
-				return
-			case m := <-advisories:
-				c.lost(ctx, m.Data)
-			}
-		}
+		c.storeAll(ctx, &lost)
+		// An error on the way out changes nothing: the connection is closed next.
+		_ = sub.Unsubscribe()
 	})
 	return watch.Wait, nil
 }
 
-// lost stores the message that an advisory names, however often it takes.
-func (c *Consumer) lost(ctx context.Context, advisory []byte) {
-	var named struct {
-		Sequence uint64 `json:"stream_seq"`
+// lostMessages are those that wait to be stored.
+type lostMessages struct {
+	mu      sync.Mutex
+	waiting []lostMessage
+	come    chan struct{} // has an element where one has come
+}
+
+// A lostMessage is tried at a time, and not before.
+type lostMessage struct {
+	sequence uint64
+	at       time.Time
+}
+
+func (l *lostMessages) add(sequence uint64, at time.Time) {
+	l.mu.Lock()
+	l.waiting = append(l.waiting, lostMessage{sequence, at})
+	l.mu.Unlock()
+	select {
+	case l.come <- struct{}{}:
+	default: // the watch is told already
 	}
-	if err := json.Unmarshal(advisory, &named); err != nil {
-		c.Log.Warn("an advisory about lost messages cannot be read", "error", err)
-		return
+}
+
+// next takes the message whose turn it is, or says how long to rest until it is one's.
+func (l *lostMessages) next(now time.Time) (sequence uint64, rest time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.waiting) == 0 {
+		return 0, time.Hour
 	}
-	for {
-		err := c.storeLost(ctx, named.Sequence)
-		switch {
-		case err == nil:
-			c.Log.Warn("the stream had given up delivering a message; it is stored", "stream", c.Names.Stream, "sequence", named.Sequence)
-			return
-		case errors.Is(err, jetstream.ErrMsgNotFound):
-			c.Log.Error("a message is no longer delivered, nor in the stream: if it was not stored before, nobody has it",
-				"stream", c.Names.Stream, "sequence", named.Sequence)
-			return
+	first := 0
+	for i := range l.waiting {
+		if l.waiting[i].at.Before(l.waiting[first].at) {
+			first = i
 		}
-		c.Log.Error("a message is no longer delivered and could not be stored; trying again, or publish it again",
-			"stream", c.Names.Stream, "sequence", named.Sequence, "error", away(c.Stream, err))
-		rest(ctx, lostEvery)
-		if ctx.Err() != nil {
-			return
+	}
+	m := l.waiting[first]
+	if rest = m.at.Sub(now); rest > 0 {
+		return 0, rest
+	}
+	l.waiting = slices.Delete(l.waiting, first, first+1)
+	return m.sequence, 0
+}
+
+// storeAll stores lost messages until ctx ends, each however often it takes. One that cannot be stored, as somebody holds
+// its row for hours, goes behind the others.
+func (c *Consumer) storeAll(ctx context.Context, lost *lostMessages) {
+	for ctx.Err() == nil {
+		sequence, rest := lost.next(time.Now())
+		if rest > 0 {
+			t := time.NewTimer(rest)
+			select {
+			case <-ctx.Done():
+			case <-lost.come:
+			case <-t.C:
+			}
+			t.Stop()
+			continue
+		}
+		if !c.lost(ctx, sequence) {
+			lost.add(sequence, time.Now().Add(jitter(lostEvery)))
 		}
 	}
+}
+
+// lost stores one message, and says whether that has come to an end.
+func (c *Consumer) lost(ctx context.Context, sequence uint64) bool {
+	err := c.storeLost(ctx, sequence)
+	switch {
+	case err == nil:
+		c.Log.Warn("the stream had given up delivering a message; it is stored", "stream", c.Names.Stream, "sequence", sequence)
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		c.Log.Error("a message is no longer delivered, nor in the stream: if it was not stored before, nobody has it",
+			"stream", c.Names.Stream, "sequence", sequence)
+	default:
+		if say, leftOut := c.unstored.Next(); say {
+			c.Log.Error("a message is no longer delivered and could not be stored; trying again, or publish it again",
+				"stream", c.Names.Stream, "sequence", sequence, "error", away(c.Stream, err), "left_out", leftOut)
+		}
+		return false
+	}
+	return true
 }
 
 // storeLost reads one message from the stream and stores it as any other. It

@@ -101,6 +101,7 @@ type Consumer struct {
 	lookNow                      chan struct{}          // a pull was refused
 	acked                        atomic.Int64           // when the server last confirmed acks, in Unix nanoseconds; 0: never
 	rejected, malformed, waiting trouble.Sample         // of the log
+	unstored                     trouble.Sample         // of the log, too: lost messages
 	told                         atomic.Pointer[string] // what the library met last; nil: nothing since messages came
 	unopened                     ongoing                // the consumer cannot be opened, or the server ended the consuming
 	standing                     ongoing                // consuming, and nothing comes

@@ -221,3 +221,39 @@ func TestOutageBesideLocked(t *testing.T) {
 		})
 	}
 }
+
+// TestLostBesideLocked: of the messages that the server has given up delivering, one whose row somebody holds keeps none of
+// the others waiting, however many are given up meanwhile. It is stored once its row is free.
+func TestLostBesideLocked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.consumer(8)
+	ctx, stop := context.WithCancel(t.Context())
+	wait, err := c.watchLost(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(); wait() })
+	if err := c.Stream.Conn().Flush(); err != nil {
+		t.Fatal(err)
+	}
+	lose := func(from, to int) {
+		t.Helper()
+		for sequence := from; sequence <= to; sequence++ {
+			if err := w.conn.Publish("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.REQUESTS.worker", fmt.Appendf(nil, `{"stream_seq":%d}`, sequence)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	w.sendMany("old", 1)
+	lose(1, 1)
+	w.rows(1)
+	release := w.hold(`SELECT FROM outbox WHERE request_id = 'old-0' FOR UPDATE`)
+	const more = 600
+	w.sendMany("old", 1) // asked again
+	w.sendMany("more", more)
+	lose(2, more+2)
+	w.rows(more + 1)
+	release()
+	expect.Eventually(t, func() error { return expect.Is("repeats", w.count(`SELECT count(*) FROM outbox_repeats`), 1) })
+}
