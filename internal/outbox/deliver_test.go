@@ -471,18 +471,29 @@ func TestChoosingKeepsTheLimit(t *testing.T) {
 			t.Errorf("%s: %d calls may be in flight, want %d", when, got, want)
 		}
 	}
-	d.turned(gate.BreakerClosed, gate.BreakerChoosing)
+	observe := func(call gate.Call, o flex.Outcome) { d.turned(d.breaker.Observe(call, o, time.Now())) }
+	choose := func(tenant string) {
+		for i := range gate.FailuresMost {
+			observe(of(tenant, i), isFailing)
+		}
+	}
+	choose("a")
 	check("choosing", 1)
-	d.turned(gate.BreakerChoosing, gate.BreakerClosed)
+	observe(of("good", 1), isCreated)
 	check("chosen", 16)
-	d.turned(gate.BreakerClosed, gate.BreakerChoosing)
+	choose("b") // a's failures are known to be its own
 	d.permits.Observe(isLimited, time.Now())
-	d.turned(gate.BreakerChoosing, gate.BreakerClosed)
+	observe(of("good", 2), isCreated)
 	check("a 429 while it chose", 9)
-	d.turned(gate.BreakerClosed, gate.BreakerChoosing)
-	d.turned(gate.BreakerChoosing, gate.BreakerOpen)
+	choose("c")
+	observe(of("good", 3), isFailing)
 	check("stopped", 1)
-	d.turned(gate.BreakerTrying, gate.BreakerClosed)
+	d.Flex = answering{isCreated, isCreated}
+	d.ask(t.Context())
+	observe(of("good", 4), isCreated)
+	if !d.breaker.IsClosed() {
+		t.Error("it does not go on")
+	}
 	check("it goes on", 1)
 }
 

@@ -62,6 +62,7 @@ type Dispatcher struct {
 	permits *limiter.Limiter
 	workers *workers
 	breaker gate.Breaker
+	turning sync.Mutex // one turn of the breaker at a time leads to what follows
 	creates gate.Progress
 	stops   stopLog      // of the breaker
 	gate    atomic.Value // gate.State of the latest claim

@@ -51,9 +51,16 @@ func (d *Dispatcher) ask(ctx context.Context) {
 	}
 }
 
-// turned does what follows when the breaker has turned from one state to another.
+// turned does what follows when the breaker has turned from one state to another. Several calls may turn it at
+// about the same time, and get here in another order than they did. A turn that is over by now leads to nothing:
+// who has turned the breaker since does what follows.
 func (d *Dispatcher) turned(was, is gate.BreakerState) {
 	if was == is {
+		return
+	}
+	d.turning.Lock()
+	defer d.turning.Unlock()
+	if !d.breaker.Is(is) {
 		return
 	}
 	switch {

@@ -111,3 +111,24 @@ func TestStandingIsLoggedOnceAMinute(t *testing.T) {
 		})
 	}
 }
+
+// TestTurnsOutOfOrder: a call's goroutine stands still between the breaker's turn, by its outcome, and what follows from it.
+// A call that succeeds meanwhile closes the breaker. The first one's turn is over then, and changes no permit.
+func TestTurnsOutOfOrder(t *testing.T) {
+	t.Parallel()
+	d := &Dispatcher{Store: NewStore(nil, "w1", testLimit), Concurrency: 16, Log: quiet}
+	d.prepare(t.Context())
+	defer d.workers.end()
+	var was, is gate.BreakerState
+	for i := range gate.FailuresMost {
+		was, is = d.breaker.Observe(of("a", i), isFailing, time.Now())
+	}
+	if is != gate.BreakerChoosing {
+		t.Fatalf("the breaker is %v", is)
+	}
+	d.turned(d.breaker.Observe(of("b", 0), isCreated, time.Now()))
+	d.turned(was, is)
+	if got := d.free(); got != 16 || !d.breaker.IsClosed() {
+		t.Errorf("%d calls may be in flight; the breaker is closed: %t", got, d.breaker.IsClosed())
+	}
+}
