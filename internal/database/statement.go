@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // Bounded is the context of one write: no caller cuts it, since a statement
@@ -16,6 +17,23 @@ func Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 var errWriteLimit = fmt.Errorf("outbox: a statement took longer than %v", WriteLimit)
+
+// Acquire gives a connection of the pool for a statement whose caller has to know whether it may be committed. Where
+// there was none in time, pgconn.SafeToRetry is true of the error: nothing was sent. The pool's own error is then the bare
+// one of the context, which a statement that is under way ends with, too.
+func Acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return nil, notSent{err}
+	}
+	return conn, nil
+}
+
+// notSent is the error of a statement that got no connection.
+type notSent struct{ error }
+
+func (n notSent) Unwrap() error   { return n.error }
+func (notSent) SafeToRetry() bool { return true }
 
 // IsDataError says whether Postgres refused what was written, rather than the
 // writing: class 22 (data), 23 (a constraint), 54 (too large, too deep).

@@ -118,7 +118,12 @@ func (s *Store) lease(ctx context.Context, token string, permits int, half bool,
 	if avoid != nil {
 		sql, args = chooseSQL, append(args, avoid)
 	}
-	rows, err := s.pool.Query(ctx, sql, args...)
+	conn, err := database.Acquire(ctx, s.pool)
+	if err != nil {
+		return p, nil, err
+	}
+	defer conn.Release()
+	rows, err := conn.Query(ctx, sql, args...)
 	if err != nil {
 		return p, nil, err
 	}

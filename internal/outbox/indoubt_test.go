@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"flexworker/internal/database"
 	"flexworker/internal/loop"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/flextest"
@@ -356,6 +357,43 @@ func TestClaimRefused(t *testing.T) {
 		}
 		if refused.inDoubt.any() {
 			t.Errorf("%s: leases are in doubt: %v", tt.code, refused.inDoubt.tokens)
+		}
+	}
+}
+
+// TestNoConnectionIsNoDoubt: a statement that leases and never got a connection was never sent, so that its lease is not in
+// doubt. Reclaiming it would ask Postgres for as long as a statement on its way may arrive.
+func TestNoConnectionIsNoDoubt(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	config := s.pool.Config()
+	config.MaxConns = 1
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	conn, err := pool.Acquire(t.Context()) // as a statement that hangs behind a lock
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	s = NewStore(pool, "w1", testLimit)
+	for name, lease := range map[string]func(ctx context.Context, token string) error{
+		"claim": func(ctx context.Context, token string) error {
+			_, _, err := s.lease(ctx, token, 1, false, 0, time.Now(), nil)
+			return err
+		},
+		"add": func(ctx context.Context, token string) error {
+			_, _, err := s.insert(ctx, database.Patience, token, some("a", 1), 1, false)
+			return err
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		err := lease(ctx, "token")
+		cancel()
+		if s.markInDoubt("token", err); !errors.Is(err, context.DeadlineExceeded) || s.inDoubt.any() {
+			t.Errorf("%s: a lease is in doubt: %t, after %v", name, s.inDoubt.any(), err)
 		}
 	}
 }

@@ -100,7 +100,12 @@ func (s *Store) insert(ctx context.Context, wait, token string, events []request
 		c.append(&events[i], i)
 	}
 	until := time.Now().Add(s.leaseFor)
-	rows, err := s.pool.Query(ctx, statement,
+	conn, err := database.Acquire(ctx, s.pool)
+	if err != nil {
+		return nil, nil, database.Wrap("add", err)
+	}
+	defer conn.Release()
+	rows, err := conn.Query(ctx, statement,
 		permits, gate.BurstTime.Seconds(),
 		c.requestID, c.source, c.priority, c.request, c.raw, c.notBefore,
 		c.expiresAt, c.lookupKey, c.errorMessage, c.faults, c.traceparent, c.sequence, c.time, ranks(events, c.from, permits),
