@@ -212,7 +212,8 @@ func (in *intake) closes() bool {
 }
 
 // comesAgain is the delay after which a message comes again whose row or table somebody holds: the longer, the more
-// often it came, so that a lock of hours does not use up its deliveries.
+// often it came, so that its deliveries last for more than two hours and a half. What a longer lock keeps waiting is stored
+// by the watch for lost messages.
 func comesAgain(m jetstream.Msg) time.Duration {
 	delay := lockedDelay
 	if meta, err := m.Metadata(); err == nil {

@@ -261,7 +261,8 @@ somebody else holds locked is its own trouble: a write of many goes on without i
 and it is tried again apart (locked.go). So are the tables that only some messages need: those
 messages wait, and all others are stored. Where the answer does not carry the request's lookup key, record
 locks the interaction's sid before any row, until it commits: of two requests that are given one
-interaction at the same moment, the second sees the first (findOwners). What is stored comes from Postgres's clock
+interaction at the same moment, the second sees the first (findOwners). Where rows are locked by others, record locks
+the rows that are free first and then the sid, and waits for neither. What is stored comes from Postgres's clock
 alone; the process's clock only ever makes it stop sooner. Where Postgres's clock goes back,
 each wait begins anew at its usual length. An attempt from before then counts as begun when the
 stream had the message (upkeep/clock.go). Signals within a process

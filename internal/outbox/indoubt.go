@@ -38,7 +38,8 @@ type inDoubt struct {
 
 // traceless is how long Postgres has to say that there is no trace: at first the
 // statement may still be on its way, on a connection that was cut, and then be
-// carried out. No statement lasts longer than database.WriteLimit.
+// carried out. No statement lasts longer than database.WriteLimit, but for a COMMIT that waits for a
+// synchronous standby: a lease that leaves its trace only after this time lapses, and no call was made under it.
 const traceless = database.ArriveLimit + database.WriteLimit + 2*time.Second
 
 // leaseToken gives a token that no other statement has.

@@ -10,9 +10,9 @@ import (
 
 // Anybody may hold a row of ours locked for as long as they like: a person in psql who went to
 // lunch, a report with FOR UPDATE. That is this row's own trouble. A statement that writes many rows
-// waits for such a row for patience and no longer, and is then carried out anew without it (the
-// functions apart below); whose row it is hears ErrLocked, and tries again, apart from the others.
-// For as long as warySpan the others' statements do not wait for locked rows at all.
+// waits for such a row for database.Patience and no longer, and is then carried out anew without it, by a
+// function such as addApart; whose row it is hears ErrLocked, and tries again, apart from the others.
+// For as long as database.Wary remembers the row, the others' statements do not wait for locked rows at all.
 //
 // A table that is locked as a whole, as by a migration, is no row's trouble. Where it is outbox itself, it is
 // as if Postgres were away. Where it is outbox_malformed or outbox_repeats, only those messages wait that need

@@ -29,7 +29,8 @@ const (
 	turnWait = 20 * time.Millisecond
 )
 
-// Store is every statement that touches the outbox's tables. It is safe for
+// Store adds requests to the outbox, leases them, and reclaims leases in doubt. What comes after a lease is written by others:
+// by the Completer and packages results and lookup, which a Store has, and by packages upkeep and operator. It is safe for
 // concurrent use.
 type Store struct {
 	pool   *pgxpool.Pool
