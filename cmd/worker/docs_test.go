@@ -342,6 +342,7 @@ func TestImportsWithinOutbox(t *testing.T) {
 		"request":  {"flex", "rawjson"},
 		"gate":     {"database", "flex", "loop", "outbox/request", "rawjson", "trouble"},
 		"limiter":  {"flex", "loop"},
+		"attempt":  {"batch", "crash", "database", "flex", "outbox/gate", "outbox/request", "outbox/results", "trouble"},
 		"results":  {"batch", "crash", "database", "flex", "loop", "outbox/gate", "outbox/request", "rawjson", "trouble"},
 		"lookup":   {"crash", "database", "flex", "loop", "outbox/gate", "outbox/request", "outbox/results", "rawjson", "trouble"},
 		"setup":    {"batch", "crash", "database", "flex", "loop", "outbox/gate", "outbox/request", "rawjson", "trouble"},

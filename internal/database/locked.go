@@ -25,6 +25,9 @@ const (
 	TryLockSIDs = `SELECT sid FROM unnest($1::text[]) AS sid WHERE NOT pg_try_advisory_xact_lock('outbox'::regclass::oid::integer, hashtext(sid COLLATE "C"))`
 )
 
+// ErrLocked is for one request, message or outcome whose row another transaction holds locked. Nothing of it was stored.
+var ErrLocked = errors.New("outbox: another transaction holds the row locked")
+
 // IsLockTrouble says whether a statement has waited too long, by its lock_timeout or by its statement_timeout.
 func IsLockTrouble(err error) bool {
 	var pg *pgconn.PgError

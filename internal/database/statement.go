@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -48,6 +49,18 @@ func IsDataError(err error) bool {
 	default:
 		return false
 	}
+}
+
+// NotCommitted says whether a statement that failed is surely not committed: it never
+// left, or Postgres has answered it with an error, which rolls back. An error that ends
+// the session is no such answer: it may come while the commit waits for a standby. Nor
+// is one of class 08, of a pooler that has lost the server. That the connection is closed
+// says nothing, whatever SafeToRetry says of it: pgx says so, too, where it ended while a COMMIT was under way.
+func NotCommitted(err error) bool {
+	var never *pgconn.ConnectError
+	var said *pgconn.PgError
+	return errors.As(err, &never) || pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed) ||
+		errors.As(err, &said) && !Fatal(said) && !strings.HasPrefix(said.Code, "08")
 }
 
 // Wrap names the step that failed.

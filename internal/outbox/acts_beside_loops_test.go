@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
@@ -123,7 +124,7 @@ func TestResolveRacesOutcome(t *testing.T) {
 		done := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_acts WHERE request_id = $1`, l.RequestID)
 		applied := pgtest.One[bool](t, s.pool, `SELECT applied FROM outbox_attempts WHERE outbox_id = $1 AND outcome = 'created'`, l.ID)
 		switch {
-		case byHand == nil && errors.Is(late, ErrLeaseLost):
+		case byHand == nil && errors.Is(late, attempt.ErrLeaseLost):
 			person++
 			if done != 1 || applied || i%2 == 0 && pgtest.Deref(r.InteractionSID) != theirs || i%2 == 1 && r.State != request.Pending {
 				t.Errorf("the person won: %+v, %d acts, applied %v", r, done, applied)
@@ -291,7 +292,7 @@ func TestDeadRowsBlockNoReplay(t *testing.T) {
 	s := newStore(t)
 	id := mustAdd(t, s, "a", 1)[0]
 	l := mustClaim(t, s, 1)[0]
-	done, err := s.record(t.Context(), record{lease: l, outcome: "rejected", told: flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"}, move: request.Move{To: request.Rejected}})
+	done, err := s.record(t.Context(), record{Lease: l, Outcome: "rejected", Told: flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"}, Move: request.Move{To: request.Rejected}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,7 +301,7 @@ func TestDeadRowsBlockNoReplay(t *testing.T) {
 		t.Fatal(ids, err)
 	}
 	l = mustClaim(t, s, 1)[0]
-	done, err = s.record(t.Context(), record{lease: l, outcome: "rejected", told: flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"}, move: request.Move{To: request.Rejected}})
+	done, err = s.record(t.Context(), record{Lease: l, Outcome: "rejected", Told: flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"}, Move: request.Move{To: request.Rejected}})
 	if err != nil {
 		t.Fatal(err)
 	}

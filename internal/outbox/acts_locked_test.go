@@ -9,6 +9,7 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/testing/pgtest"
@@ -52,7 +53,7 @@ func TestActLocked(t *testing.T) {
 			if got := pgtest.One[string](t, s.pool, `SELECT string_agg(request_id, ' ' ORDER BY id) FROM outbox_acts`); got != "a-1 a-3 a-2" {
 				t.Errorf("recorded: %s", got)
 			}
-			checkOutbox(t, s.pool)
+			pgtest.CheckOutbox(t, s.pool)
 		})
 	}
 }
@@ -100,7 +101,7 @@ func TestReleaseLocked(t *testing.T) {
 	mustAdd(t, s, "a", 3)
 	limited := flex.Outcome{Kind: flex.Refused, Limited: true, HTTPStatus: 429, RetryAfter: time.Hour, ErrorKind: "http_429", Message: "too many"}
 	for _, l := range mustClaim(t, s, 3) {
-		if _, err := s.record(t.Context(), decide(testPolicy, l, limited, 0)); err != nil {
+		if _, err := s.record(t.Context(), attempt.Decide(testPolicy, l, limited, 0)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 )
@@ -101,14 +102,14 @@ func (s *Store) addBatch(ctx context.Context, events []request.Event) ([]Added, 
 }
 
 // unleased is for adds that lease nothing.
-func unleased([]Lease, bool) {}
+func unleased([]attempt.Lease, bool) {}
 
 // addLeasing stores events: it inserts all, then looks at those that were known. Up to so many as there are
 // permits are leased by the insert. leased is told of these leases as soon as the insert is committed, and
 // whether requests that are due were left without one. A crash between the insert and the rest is healed by
 // redelivery: both can be done again. After an error nothing was leased that leased was not told of; a lease
 // may be in doubt.
-func (s *Store) addLeasing(ctx context.Context, events []request.Event, permits int, leased func(leases []Lease, dueLeft bool)) (answers []Added, err error) {
+func (s *Store) addLeasing(ctx context.Context, events []request.Event, permits int, leased func(leases []attempt.Lease, dueLeft bool)) (answers []Added, err error) {
 	began := time.Now()
 	defer func() { err = s.stores.Tried(ctx, s.pool, began, err) }()
 	ctx, cancel := database.Bounded(ctx)
@@ -134,7 +135,7 @@ func (s *Store) addLeasing(ctx context.Context, events []request.Event, permits 
 // addApart is addLeasing without the wait for a row that somebody holds: what can be seen to be
 // known is not inserted, of what is inserted one waits for all others at most a moment, and
 // nothing is leased.
-func (s *Store) addApart(ctx context.Context, events []request.Event, leased func([]Lease, bool)) ([]Added, error) {
+func (s *Store) addApart(ctx context.Context, events []request.Event, leased func([]attempt.Lease, bool)) ([]Added, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	held := s.Messages.Held(ctx)
@@ -194,7 +195,7 @@ func (s *Store) insertApart(ctx context.Context, events []request.Event, which [
 
 // added answers the events after their insert: fresh are the ids that are new, and by which
 // message.
-func (s *Store) added(ctx context.Context, events []request.Event, answers []Added, fresh map[string]spot, leases []Lease, held results.Tables, leased func([]Lease, bool)) ([]Added, error) {
+func (s *Store) added(ctx context.Context, events []request.Event, answers []Added, fresh map[string]spot, leases []attempt.Lease, held results.Tables, leased func([]attempt.Lease, bool)) ([]Added, error) {
 	known := map[string][]int{}
 	var rejected []string
 	accepted, due := 0, 0

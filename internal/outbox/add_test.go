@@ -57,7 +57,7 @@ func TestAddAnswers(t *testing.T) {
 			t.Errorf("%s: %d rows, want %d", what, got, want)
 		}
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // TestAddRejected: an event with faults is settled at once, with all of them and

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/pgtest"
@@ -144,7 +145,7 @@ func TestLateRecordAfterRecheck(t *testing.T) {
 	if _, err := s.desk().Do(t.Context(), operator.ToRetry(false), afterLoss, operator.Filter{RequestIDs: []string{id}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.record(t.Context(), decide(testPolicy, lost, good, 0)); err != nil {
+	if _, err := s.record(t.Context(), attempt.Decide(testPolicy, lost, good, 0)); err != nil {
 		t.Fatal(err)
 	}
 	if r := s.row(t, id); r.State != request.Created || pgtest.Deref(r.InteractionSID) != good.InteractionSID {

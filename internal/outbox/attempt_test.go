@@ -8,7 +8,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-	"unsafe"
 
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/request"
@@ -155,48 +154,6 @@ func TestAnsweredIsInTheLog(t *testing.T) {
 func (d *Dispatcher) deliverOne(ctx context.Context, l Lease) {
 	d.prepare(ctx)
 	d.permits.Take(1)
-	l.until = time.Now().Add(time.Hour)
+	l.Until = time.Now().Add(time.Hour)
 	d.deliver(ctx, l)
-}
-
-// TestCovers: a call begins only while lease and deadline allow it, by each of the two clocks of a process. A
-// machine that was suspended has a monotonic clock behind the wall's; a wall clock that was set back is behind
-// the monotonic one.
-func TestCovers(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	in := func(d time.Duration) time.Time { return now.Add(d) }
-	for _, tt := range []struct {
-		name string
-		l    Lease
-		now  time.Time
-		want bool
-	}{
-		{"enough", Lease{until: in(2 * time.Second)}, now, true},
-		{"exactly enough", Lease{until: in(time.Second)}, now, true},
-		{"too little", Lease{until: in(time.Second / 2)}, now, false},
-		{"the wall clock says that it is over", Lease{until: in(2 * time.Second)}, clocks(t, now, 0, time.Hour), false},
-		{"the monotonic clock says that it is over", Lease{until: in(2 * time.Second)}, clocks(t, now, time.Hour, 0), false},
-		{"both go on, one further", Lease{until: in(2 * time.Second)}, clocks(t, now, time.Second, time.Second/2), true},
-		{"deadline ahead", Lease{until: in(2 * time.Second), deadline: in(time.Millisecond)}, now, true},
-		{"deadline passed", Lease{until: in(2 * time.Second), deadline: now}, now, false},
-		{"deadline passed by the wall clock", Lease{until: in(time.Hour), deadline: in(time.Second)}, clocks(t, now, 0, time.Minute), false},
-		{"deadline passed by the monotonic clock", Lease{until: in(time.Hour), deadline: in(time.Second)}, clocks(t, now, time.Minute, 0), false},
-	} {
-		if got := tt.l.covers(time.Second, tt.now); got != tt.want {
-			t.Errorf("%s: %v", tt.name, got)
-		}
-	}
-}
-
-// clocks is a moment after now at which a process's two clocks have gone on by different spans. No function of
-// package time makes one: the monotonic reading is its second word.
-func clocks(t testing.TB, now time.Time, monotonic, wall time.Duration) time.Time {
-	t.Helper()
-	at := now.Add(wall)
-	*(*int64)(unsafe.Add(unsafe.Pointer(&at), 8)) += int64(monotonic - wall)
-	if at.Sub(now) != monotonic || at.Round(0).Sub(now.Round(0)) != wall {
-		t.Fatalf("package time keeps its clocks otherwise by now: %v, %v", at.Sub(now), at.Round(0).Sub(now.Round(0)))
-	}
-	return at
 }

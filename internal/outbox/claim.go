@@ -11,13 +11,14 @@ import (
 
 	"flexworker/internal/crash"
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 )
 
 // A claimed batch.
 type claimed struct {
-	leases []Lease
+	leases []attempt.Lease
 	// gate is why there are no more of them, as far as the gate is the reason.
 	gate gate.State
 	// rest is how long it makes sense to wait for more.
@@ -113,7 +114,7 @@ func (s *share) split() (half bool, odd int) {
 // that lookups are made for begins with the earliest attempt that is undecided; where
 // those carried their keys under different attributes, no search finds both, and finding
 // nothing proves nothing.
-func (s *Store) lease(ctx context.Context, token string, permits int, half bool, odd int, before time.Time, avoid []string) (p gate.Tokens, leases []Lease, err error) {
+func (s *Store) lease(ctx context.Context, token string, permits int, half bool, odd int, before time.Time, avoid []string) (p gate.Tokens, leases []attempt.Lease, err error) {
 	sql, args := claimSQL, []any{permits, gate.BurstTime.Seconds(), half, odd, token, s.leaseFor, s.Lookups.Attribute}
 	if avoid != nil {
 		sql, args = chooseSQL, append(args, avoid)
@@ -128,19 +129,19 @@ func (s *Store) lease(ctx context.Context, token string, permits int, half bool,
 		return p, nil, err
 	}
 	gates := 0
-	l, left := Lease{}, (*time.Duration)(nil)
+	l, left := attempt.Lease{}, (*time.Duration)(nil)
 	_, err = pgx.ForEachRow(rows, append(p.Targets(), &l.ID, &l.RequestID, &l.Source, (*[]byte)(&l.Request), &l.LookupKey,
 		&l.Attempt, &l.Uncounted, &l.Undecided, &l.ReceivedAt, &l.Traceparent, &l.Tracestate,
 		&l.Stream, &l.Sequence, (*[]byte)(&l.Warnings), &left), func() error {
 		if gates++; l.ID == 0 {
 			return nil // the gate's row alone: nothing was leased
 		}
-		l.until = before.Add(s.leaseFor)
+		l.Until = before.Add(s.leaseFor)
 		if left != nil {
-			l.deadline = before.Add(*left)
+			l.Deadline = before.Add(*left)
 		}
 		leases = append(leases, l)
-		l = Lease{}
+		l = attempt.Lease{}
 		return nil
 	})
 	if err == nil && gates == 0 {

@@ -136,7 +136,7 @@ func TestClaimLease(t *testing.T) {
 			t.Errorf("attempt %d: %+v", attempt, r)
 		}
 		stored := pgtest.One[time.Duration](t, s.pool, `SELECT leased_until - clock_timestamp() FROM outbox`)
-		if left := time.Until(l.until); left > stored+time.Millisecond || stored > testLimit+request.LeaseMargin {
+		if left := time.Until(l.Until); left > stored+time.Millisecond || stored > testLimit+request.LeaseMargin {
 			t.Errorf("attempt %d: %v left by our clock, %v by Postgres's", attempt, left, stored)
 		}
 		if err := s.release(t.Context(), l); err != nil {
@@ -144,7 +144,7 @@ func TestClaimLease(t *testing.T) {
 		}
 		pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() - interval '1 s'`)
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // TestClaimRest: how long a worker that got nothing sleeps.
@@ -336,8 +336,8 @@ func TestFarTimes(t *testing.T) {
 		s := newStore(t)
 		mustAdd(t, s, "until", 1, func(e *request.Event) { e.ExpiresAt = far })
 		l := mustClaim(t, s, 1)[0]
-		if now := time.Now(); !l.covers(testLimit, now) {
-			t.Errorf("%d: the deadline is %v", year, l.deadline)
+		if now := time.Now(); !l.Covers(testLimit, now) {
+			t.Errorf("%d: the deadline is %v", year, l.Deadline)
 		}
 		mustAdd(t, s, "from", 1, func(e *request.Event) { e.NotBefore = far })
 		if c, err := s.claim(t.Context(), 1); err != nil || len(c.leases) != 0 || c.rest != longestRest {

@@ -56,7 +56,7 @@ func TestClockBack(t *testing.T) {
 			recent := func(e *request.Event) { e.Time = time.Now() }
 			tried := mustAdd(t, s, "tried", 1, recent)[0]
 			for _, l := range mustClaim(t, s, 1) {
-				if _, err := s.record(t.Context(), record{lease: l, outcome: "refused", told: isRefusing, move: request.Move{To: request.Pending, Delay: time.Minute, Uncounted: true}}); err != nil {
+				if _, err := s.record(t.Context(), record{Lease: l, Outcome: "refused", Told: isRefusing, Move: request.Move{To: request.Pending, Delay: time.Minute, Uncounted: true}}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -89,10 +89,10 @@ func TestClockBack(t *testing.T) {
 				t.Errorf("%d requests were received, or tried, in the future", n)
 			}
 			// Its holder lives, and knows.
-			if _, err := s.record(t.Context(), record{lease: held, outcome: "created", told: isFound(held), move: request.Move{To: request.Created}}); err != nil {
+			if _, err := s.record(t.Context(), record{Lease: held, Outcome: "created", Told: isFound(held), Move: request.Move{To: request.Created}}); err != nil {
 				t.Fatal(err)
 			}
-			checkOutbox(t, s.pool)
+			pgtest.CheckOutbox(t, s.pool)
 		})
 	}
 }
@@ -108,7 +108,7 @@ func uncertainKeyed(t testing.TB, s *Store, id string) Lease {
 	t.Helper()
 	mustAdd(t, s, id, 1, keyed, func(e *request.Event) { e.Time = time.Now() })
 	l := mustClaim(t, s, 1)[0]
-	if _, err := s.record(t.Context(), record{lease: l, outcome: "uncertain", told: isTimeout, move: request.Move{To: request.Uncertain, Delay: request.FirstLookup}}); err != nil {
+	if _, err := s.record(t.Context(), record{Lease: l, Outcome: "uncertain", Told: isTimeout, Move: request.Move{To: request.Uncertain, Delay: request.FirstLookup}}); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -186,7 +186,7 @@ func TestClockBackResults(t *testing.T) {
 	s := newStore(t)
 	mustAdd(t, s, "r", 1)
 	l := mustClaim(t, s, 1)[0]
-	if _, err := s.record(t.Context(), record{lease: l, outcome: "created", told: isFound(l), move: request.Move{To: request.Created}}); err != nil {
+	if _, err := s.record(t.Context(), record{Lease: l, Outcome: "created", Told: isFound(l), Move: request.Move{To: request.Created}}); err != nil {
 		t.Fatal(err)
 	}
 	jump(t, s, time.Hour)

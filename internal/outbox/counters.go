@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/results"
 )
@@ -22,9 +23,9 @@ type Counters struct {
 	Results    results.Counters
 }
 
-func (c *Counters) attempted(r record) {
-	c.Attempts[r.told.Kind].Add(1)
-	if r.move.Uncounted {
+func (c *Counters) attempted(r attempt.Record) {
+	c.Attempts[r.Told.Kind].Add(1)
+	if r.Move.Uncounted {
 		c.Uncounted.Add(1)
 	}
 }

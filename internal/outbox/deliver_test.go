@@ -151,7 +151,7 @@ func TestDeliver(t *testing.T) {
 			if r.State == request.Created && pgtest.Deref(r.InteractionSID) != ledger[0].InteractionSID {
 				t.Errorf("sid %s, created was %s", pgtest.Deref(r.InteractionSID), ledger[0].InteractionSID)
 			}
-			checkOutbox(t, s.pool)
+			pgtest.CheckOutbox(t, s.pool)
 		})
 	}
 }
@@ -223,7 +223,7 @@ func TestDeliverTwoReplicas(t *testing.T) {
 	if n := a.Counters.Attempts[flex.Created].Load() + b.Counters.Attempts[flex.Created].Load(); n != int64(len(ids)) {
 		t.Errorf("%d counted", n)
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // TestDeliverPutsBack: with too little left of its lease, or in a worker that
@@ -237,7 +237,7 @@ func TestDeliverPutsBack(t *testing.T) {
 	d := newDeliverer(t, s, srv)
 	d.prepare(t.Context())
 	d.permits.Take(2)
-	leases[0].until = time.Now().Add(d.Limit + sendMargin - time.Millisecond) // as after a stop of the process
+	leases[0].Until = time.Now().Add(d.Limit + sendMargin - time.Millisecond) // as after a stop of the process
 	d.deliver(t.Context(), leases[0])
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -250,7 +250,7 @@ func TestDeliverPutsBack(t *testing.T) {
 	if n := srv.Calls().Received; n != 0 || d.free() != testSlots || d.Counters.Released.Load() != 2 {
 		t.Errorf("%d calls, %d permits free, %d released", n, d.free(), d.Counters.Released.Load())
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // TestDeliverStops: a call in flight is not cut; Run returns when its outcome is
@@ -399,7 +399,7 @@ func TestBreaker(t *testing.T) {
 	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - uncounted <> 1`); n != 0 {
 		t.Errorf("%d requests paid for the outage", n)
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // TestBlocked: wrong credentials stop each replica that has them and cost nobody an
@@ -440,7 +440,7 @@ func TestBlocked(t *testing.T) {
 	if len(srv.Ledger()) != requests || readGate(t, s).State != gate.Open {
 		t.Errorf("%d created, gate %s", len(srv.Ledger()), readGate(t, s).State)
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // TestStartDuringRateLimit: a replica that starts while Flex answers 429 is ready.
@@ -606,7 +606,7 @@ func TestShortLeaseBeginsNoCall(t *testing.T) {
 	d := newDeliverer(t, s, srv)
 	d.prepare(t.Context())
 	l := mustClaim(t, s, 1)[0]
-	l.until = time.Now().Add(testLimit + sendMargin - time.Millisecond)
+	l.Until = time.Now().Add(testLimit + sendMargin - time.Millisecond)
 	d.permits.Take(1)
 	d.deliver(t.Context(), l)
 	if r := s.row(t, id); r.State != request.Pending || r.Uncounted != 1 || srv.Calls().Received != 0 {

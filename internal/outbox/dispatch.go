@@ -10,6 +10,7 @@ import (
 	"flexworker/internal/batch"
 	"flexworker/internal/flex"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/limiter"
 	"flexworker/internal/outbox/request"
@@ -117,7 +118,7 @@ type claimEnd struct {
 
 // Attempt is what is told about one attempt, in metrics and in a trace.
 type Attempt struct {
-	Lease   Lease
+	Lease   attempt.Lease
 	Outcome flex.Outcome
 }
 
@@ -150,7 +151,7 @@ func (d *Dispatcher) Run(ctx context.Context) {
 // prepare makes what Run needs. Tests that play a part of Run begin with it.
 func (d *Dispatcher) prepare(ctx context.Context) {
 	d.permits = limiter.New(d.Concurrency)
-	d.workers = newWorkers(d.Concurrency, func(l Lease) { d.deliver(ctx, l) })
+	d.workers = newWorkers(d.Concurrency, func(l attempt.Lease) { d.deliver(ctx, l) })
 	d.breaker.PeerStopped = d.Fleet.PeerUnreachable
 	d.dispatching = dispatching{
 		backlog: true,
@@ -274,7 +275,7 @@ func (d *Dispatcher) room(waiting int, held time.Duration) (n, permits int) {
 func (d *Dispatcher) insert(ctx context.Context, i insertion) (end insertEnd) {
 	permits, unwritten := i.permits, i.events.Len()
 	i.events.Write(ctx, func(ctx context.Context, some []request.Event) ([]Added, error) {
-		return d.Store.addLeasing(ctx, some, permits, func(leases []Lease, dueLeft bool) {
+		return d.Store.addLeasing(ctx, some, permits, func(leases []attempt.Lease, dueLeft bool) {
 			for _, l := range leases {
 				d.workers.begin(l)
 			}

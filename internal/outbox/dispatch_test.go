@@ -109,7 +109,7 @@ func TestEagerStart(t *testing.T) {
 			t.Errorf("%s is %s, leased %t", id, r.State, has)
 		}
 		if has && (l.ID != r.ID || l.Attempt != 1 || r.Attempt != 1 || !strings.HasPrefix(pgtest.Deref(r.LeasedBy), "w1/") || r.DueIn != nil || l.Source != "crm" ||
-			l.until.Before(before) || l.until.After(before.Add(s.leaseFor+time.Second)) || r.LeasedUntil.Before(l.until.Add(-time.Millisecond))) {
+			l.Until.Before(before) || l.Until.After(before.Add(s.leaseFor+time.Second)) || r.LeasedUntil.Before(l.Until.Add(-time.Millisecond))) {
 			t.Errorf("%s: %+v, %+v", id, l, r)
 		}
 	}

@@ -7,6 +7,7 @@ Its parts are packages of their own. None of them imports this one, which joins 
 	outbox/request  the states, and the policy: where an outcome or a finding leads. Pure
 	outbox/gate     whether calls may be made: the fleet's gate, this replica's breaker, the fleet
 	outbox/limiter  permits: how many calls this replica may have in flight
+	outbox/attempt  a lease, and the record of what became of its attempt
 	outbox/lookup   what became of an attempt whose outcome is not known
 	outbox/upkeep   what time alone moves; what is old; the poll that wakes all loops
 	outbox/results  what is owed, and its publishing
@@ -14,10 +15,10 @@ Its parts are packages of their own. None of them imports this one, which joins 
 	outbox/operator what people ask and decide: the one layer of acts under the command line, the page, the API, and
 	                the questions of senders (cmd/worker, internal/admin/page, internal/admin/api, internal/senders)
 
-Read one request's way first: request/state.go and request/policy.go, dispatch.go, add.go, insert.go, workers.go, attempt.go,
-complete.go, record.go, results/publisher.go. claim.go is for what waits in the table. Then what may go wrong: standing.go,
-indoubt.go, locked.go, upkeep/sweep.go, upkeep/clock.go, lookup/resolver.go and lookup/evidence.go, results/unpublished.go.
-What people ask and do is in package operator.
+Read one request's way first: request/state.go and request/policy.go, dispatch.go, add.go, insert.go, workers.go, deliver.go,
+attempt/lease.go, attempt/decide.go, attempt/complete.go, attempt/record.go, results/publisher.go. claim.go is for what waits
+in the table. Then what may go wrong: standing.go, indoubt.go, locked.go, upkeep/sweep.go, upkeep/clock.go, lookup/resolver.go
+and lookup/evidence.go, results/unpublished.go. What people ask and do is in package operator.
 
 # The states
 
@@ -48,7 +49,7 @@ Every move, with the function that makes it. "retry" alone leaves a final state.
 	           uncertain  expire, cancel          an earlier attempt is undecided: what came of that is found out first
 	           created    record                  late: Flex answered the latest attempt after the request was pending again.
 	           rejected                           So does a 2xx without a sid: uncertain
-	sending    created    record (record.go)      Flex said so
+	sending    created    record (attempt)        Flex said so
 	           rejected   record                  Flex said so, and no earlier attempt is undecided
 	           pending    record                  refused, blocked, or released: nothing was created
 	           pending    reclaim (indoubt.go)    the answer to the claim was lost: no call was made
@@ -87,9 +88,9 @@ the clock of Postgres and the time that the stream gave the message.
 
 	Store.Add     hands an event to the Dispatcher, or inserts it itself    (add.go, repeat.go)
 	              where none runs; returns after the commit
-	Dispatcher    insert, which leases where it can; claim; one create call (dispatch.go, insert.go, claim.go, workers.go, attempt.go;
+	Dispatcher    insert, which leases where it can; claim; one create call (dispatch.go, insert.go, claim.go, workers.go, deliver.go;
 	              a lease                                                   permits: package limiter)
-	Completer     record: what became of each lease, for all that wait      (complete.go, record.go)
+	Completer     record: what became of each lease, for all that wait      (package attempt)
 	Resolver      looks for the task of an uncertain request                (package lookup)
 	reclaim       what was leased by a statement whose answer did not come  (indoubt.go, by the Dispatcher)
 	Upkeep        lapse, expire, prune; sets right what the database's      (package upkeep)

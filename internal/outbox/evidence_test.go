@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
@@ -100,7 +101,7 @@ func (s *Store) timeout(t *testing.T, change ...func(*flex.Outcome)) Lease {
 	for _, c := range change {
 		c(&o)
 	}
-	if _, err := s.record(t.Context(), decide(testPolicy, l, o, 0)); err != nil {
+	if _, err := s.record(t.Context(), attempt.Decide(testPolicy, l, o, 0)); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -243,7 +244,7 @@ func TestLateAnswerStopsTheNextAttempt(t *testing.T) {
 			if r := s.row(t, id); r.State != request.Pending {
 				t.Fatalf("not proved absent: %s, %s", r.State, pgtest.Deref(r.ErrorMessage))
 			}
-			_, err := s.record(t.Context(), decide(testPolicy, l, tt.late, 0))
+			_, err := s.record(t.Context(), attempt.Decide(testPolicy, l, tt.late, 0))
 			if r := s.row(t, id); r.State != tt.want || (err == nil) != (tt.want != request.Pending) || r.Answered != (tt.want == request.Uncertain) {
 				t.Errorf("%s, answered %t: %v; want %s", r.State, r.Answered, err, tt.want)
 			}
@@ -369,7 +370,7 @@ func TestCancelledIsNeverSentAgain(t *testing.T) {
 			}
 			pgtest.Exec(t, s.pool, `UPDATE outbox SET cancel_requested_at = clock_timestamp(), lookups = 10`)
 			if tt.late != nil {
-				if _, err := s.record(t.Context(), decide(testPolicy, l, *tt.late, 0)); err != nil {
+				if _, err := s.record(t.Context(), attempt.Decide(testPolicy, l, *tt.late, 0)); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -158,7 +158,7 @@ func TestFleetPauses(t *testing.T) {
 	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE attempt - uncounted <> 1`); n != 0 || len(srv.Ledger()) != 300 {
 		t.Errorf("%d paid for it; %d created", n, len(srv.Ledger()))
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // stops waits until each replica is stopped with this word.
@@ -461,7 +461,7 @@ func TestFleetOutage(t *testing.T) {
 			if n := len(srv.Ledger()); n != waiting-uncertain {
 				t.Errorf("%d created", n)
 			}
-			checkOutbox(t, s.pool)
+			pgtest.CheckOutbox(t, s.pool)
 		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"flexworker/internal/flex"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/expect"
@@ -21,20 +22,7 @@ import (
 // holding is a transaction that holds what sql locks until done.
 func holding(t *testing.T, s *Store, sql string, args ...any) (pid uint32, done func()) {
 	t.Helper()
-	tx, err := s.pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	end := sync.OnceFunc(func() {
-		if err := tx.Commit(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(end)
-	if _, err := tx.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatal(err)
-	}
-	return tx.Conn().PgConn().PID(), end
+	return pgtest.Holding(t, s.pool, sql, args...)
 }
 
 // blockedBy waits until somebody waits for what the session pid holds, and says who.
@@ -165,32 +153,33 @@ func TestAddWakesTheClaim(t *testing.T) {
 	inState(t, s, request.Created, 2)
 }
 
-// TestGateBeforeRows: a record that pauses the gate takes it before its rows, as
+// TestGateBeforeRows: a record that pauses the gate takes it before its row, as
 // all others do. An add that has the gate may wait for a row: of a request that is
 // asked for again while its outcome is recorded. Neither fails by a deadlock.
 func TestGateBeforeRows(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	mustAdd(t, s, "r", 2)
-	leases := mustClaim(t, s, 2)
+	mustAdd(t, s, "r", 1)
+	lease := mustClaim(t, s, 1)[0]
 	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
 	d, _ := eager(t, s, 8)
-	// The record is kept between its first row and its second.
-	pid, done := holding(t, s, `SELECT FROM outbox WHERE id = $1 FOR UPDATE`, max(leases[0].ID, leases[1].ID))
+	// The record is kept between its row and its history.
+	pgtest.Exec(t, s.pool, `CREATE TABLE barrier AS SELECT 1 AS one`)
+	pgtest.Exec(t, s.pool, `CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS $$ BEGIN
+		PERFORM FROM barrier FOR SHARE;
+		RETURN NEW; END $$`)
+	pgtest.Exec(t, s.pool, `CREATE TRIGGER stop BEFORE INSERT ON outbox_attempts FOR EACH ROW EXECUTE FUNCTION stop()`)
+	pid, done := holding(t, s, `SELECT FROM barrier FOR UPDATE`)
 	limited := flex.Outcome{Kind: flex.Refused, Limited: true, HTTPStatus: 429, RetryAfter: time.Minute, ErrorKind: "http_429", Message: "too many"}
 	var both sync.WaitGroup
 	both.Go(func() {
-		if _, err := s.recordBatch(t.Context(), []record{decide(testPolicy, leases[0], limited, 0), decide(testPolicy, leases[1], limited, 0)}); err != nil {
+		if _, err := s.record(context.WithoutCancel(t.Context()), attempt.Decide(testPolicy, lease, limited, 0)); err != nil {
 			t.Errorf("record: %v", err)
 		}
 	})
 	recording := blockedBy(t, s, pid)
-	first := leases[0]
-	if leases[1].ID < first.ID {
-		first = leases[1]
-	}
 	both.Go(func() {
-		if got, err := d.add(t, event(first.RequestID, 100)); err != nil || got[0] != Repeated {
+		if got, err := d.add(t, event(lease.RequestID, 100)); err != nil || got[0] != Repeated {
 			t.Errorf("add: %v, %v", got, err)
 		}
 	})

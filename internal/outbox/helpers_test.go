@@ -15,6 +15,7 @@ import (
 
 	"flexworker/internal/database"
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
@@ -157,16 +158,34 @@ func (s *Store) pruner(retention time.Duration) *upkeep.Upkeep {
 	return u
 }
 
+type (
+	Lease  = attempt.Lease
+	record = attempt.Record
+)
+
+// record stores what became of a lease, trying once. recordAgain follows a try whose answer was lost.
 func (s *Store) record(ctx context.Context, r record) (*results.Settled, error) {
-	return s.completer.record(ctx, r)
+	return s.completer.Try(ctx, r, false)
 }
 
 func (s *Store) recordAgain(ctx context.Context, r record) (*results.Settled, error) {
-	return s.completer.recordAgain(ctx, r)
+	return s.completer.Try(ctx, r, true)
 }
 
-func (s *Store) recordBatch(ctx context.Context, records []record) ([]recorded, error) {
-	return s.completer.recordBatch(ctx, records)
+// disowned is what becomes of a record whose interaction is that of another request, as Completer.Complete has it.
+func disowned(p request.Policy, r record, owner string, random float64) record {
+	r.Told, r.Move = p.AfterOthers(r.Lease.Attempt, r.Told, owner, random)
+	r.Outcome = r.Told.Kind.String()
+	return r
+}
+
+// ownerOf is the request whose interaction it is; "": err says of none.
+func ownerOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	_, owner, _ := strings.Cut(err.Error(), "the interaction is that of request ")
+	return owner
 }
 
 func (s *Store) lapse(ctx context.Context) (int, error)  { return s.upkeep().Lapse(ctx) }
@@ -189,7 +208,7 @@ func running(t testing.TB, loop func(context.Context)) {
 
 // release records that no call was made, trying once.
 func (s *Store) release(ctx context.Context, l Lease) error {
-	_, err := s.record(ctx, unsent(l))
+	_, err := s.record(ctx, attempt.Unsent(l))
 	return err
 }
 
@@ -238,43 +257,10 @@ func (s *Store) row(t testing.TB, requestID string) row {
 	return r
 }
 
-// histories are the outcomes of a request's attempts in order, with a ! for
-// those that were not applied.
+// histories are pgtest.Histories of a request.
 func (s *Store) histories(t testing.TB, requestID string) string {
 	t.Helper()
-	return pgtest.One[string](t, s.pool, `
-		SELECT coalesce(string_agg(a.number || ' ' || a.outcome || CASE WHEN applied THEN '' ELSE '!' END, ', ' ORDER BY a.id), '')
-		  FROM outbox_attempts a JOIN outbox o ON o.id = a.outbox_id WHERE request_id = $1`, requestID)
-}
-
-// checkOutbox checks what must be true at any time when no call is under way.
-func checkOutbox(t testing.TB, pool *pgxpool.Pool) {
-	t.Helper()
-	for why, sql := range map[string]string{
-		"an attempt that is over has no history": `
-			SELECT request_id FROM outbox o WHERE attempt - (state = 'sending')::int <>
-			       (SELECT count(DISTINCT number) FROM outbox_attempts a WHERE a.outbox_id = o.id AND kind = 'attempt' AND applied)`,
-		"uncounted is not what the history says": `
-			SELECT request_id FROM outbox o WHERE uncounted <>
-			       (SELECT count(*) FROM outbox_attempts a WHERE a.outbox_id = o.id AND applied AND outcome IN ('refused', 'blocked', 'released'))`,
-		"created without an attempt that says so": `
-			SELECT request_id FROM outbox o WHERE state = 'created' AND resolved_by = 'response' AND NOT EXISTS
-			       (SELECT FROM outbox_attempts a WHERE a.outbox_id = o.id AND applied AND outcome = 'created')`,
-		"history of nothing": `
-			SELECT outbox_id::text FROM outbox_attempts WHERE outbox_id NOT IN (SELECT id FROM outbox)`,
-	} {
-		rows, err := pool.Query(t.Context(), sql)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(ids) > 0 {
-			t.Errorf("%s: %s", why, strings.Join(ids, " "))
-		}
-	}
+	return pgtest.Histories(t, s.pool, requestID)
 }
 
 func logger(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }

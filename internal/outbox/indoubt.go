@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"flexworker/internal/database"
 	"flexworker/internal/loop"
@@ -46,9 +44,9 @@ const traceless = database.ArriveLimit + database.WriteLimit + 2*time.Second
 func (s *Store) leaseToken() string { return fmt.Sprintf("%s/%d", s.worker, s.leased.Add(1)) }
 
 // markInDoubt marks the lease of a statement that has failed as in doubt: its COMMIT may have
-// succeeded, unless notCommitted. Callers must not start a call under that lease.
+// succeeded, unless database.NotCommitted. Callers must not start a call under that lease.
 func (s *Store) markInDoubt(token string, err error) {
-	if notCommitted(err) || errors.Is(err, errNoGate) {
+	if database.NotCommitted(err) || errors.Is(err, errNoGate) {
 		return
 	}
 	s.inDoubt.mu.Lock()
@@ -58,18 +56,6 @@ func (s *Store) markInDoubt(token string, err error) {
 	}
 	s.inDoubt.tokens[token] = time.Time{}
 	s.inDoubt.marked.Raise()
-}
-
-// notCommitted says whether a statement that failed is surely not committed: it never
-// left, or Postgres has answered it with an error, which rolls back. An error that ends
-// the session is no such answer: it may come while the commit waits for a standby. Nor
-// is one of class 08, of a pooler that has lost the server. That the connection is closed
-// says nothing, whatever SafeToRetry says of it: pgx says so, too, where it ended while a COMMIT was under way.
-func notCommitted(err error) bool {
-	var never *pgconn.ConnectError
-	var said *pgconn.PgError
-	return errors.As(err, &never) || pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed) ||
-		errors.As(err, &said) && !database.Fatal(said) && !strings.HasPrefix(said.Code, "08")
 }
 
 // any says whether a lease is in doubt.

@@ -123,7 +123,7 @@ func TestClaimInDoubt(t *testing.T) {
 			if n := srv.Calls().Received; n != 3 {
 				t.Errorf("%d calls, want 3", n)
 			}
-			checkOutbox(t, s.pool)
+			pgtest.CheckOutbox(t, s.pool)
 		})
 	}
 }
@@ -164,7 +164,7 @@ func TestAddInDoubt(t *testing.T) {
 			if n := srv.Calls().Received; n != 1 {
 				t.Errorf("%d calls, want 1", n)
 			}
-			checkOutbox(t, s.pool)
+			pgtest.CheckOutbox(t, s.pool)
 		})
 	}
 }
@@ -274,7 +274,7 @@ func TestReclaim(t *testing.T) {
 			if r.State == request.Pending && (r.ErrorKind != nil || r.LeasedBy != nil || r.Answered || r.AnnouncedAt != nil || r.Attempt > 0 && *r.DueIn > 0) {
 				t.Errorf("it is pending with %+v", r)
 			}
-			checkOutbox(t, s.pool)
+			pgtest.CheckOutbox(t, s.pool)
 		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
@@ -18,7 +19,7 @@ import (
 
 // insertPast is insert past what is held. Where outbox_malformed turns out to be, held has it afterwards.
 // After an error its leases are in doubt.
-func (s *Store) insertPast(ctx context.Context, wait string, events []request.Event, permits int, held *results.Tables) (map[string]spot, []Lease, error) {
+func (s *Store) insertPast(ctx context.Context, wait string, events []request.Event, permits int, held *results.Tables) (map[string]spot, []attempt.Lease, error) {
 	token, past := s.leaseToken(), held.Malformed()
 	fresh, leases, err := s.insert(ctx, wait, token, events, permits, past)
 	if now := s.Messages.HeldAfter(ctx, err); now.Malformed() && !past { // nothing was committed: once more
@@ -69,7 +70,7 @@ func addStatement(isNew string) string {
 		               unnest($9::timestamptz[]) AS expires_at, unnest($10::text[]) AS lookup_key, unnest($11::text[]) AS error_message,
 		               unnest($12::text[]) AS faults, unnest($13::text[]) AS traceparent, unnest($14::bigint[]) AS stream_sequence,
 		               unnest($15::timestamptz[]) AS stream_time, unnest($16::integer[]) AS rank, unnest($20::text[]) AS stream,
-		               unnest($21::text[]) AS tracestate, unnest($22::text[]) AS warnings) AS e, -- as in recordSQL
+		               unnest($21::text[]) AS tracestate, unnest($22::text[]) AS warnings) AS e, -- as in recordSQL, package attempt
 		       LATERAL (SELECT CASE WHEN faults IS NOT NULL THEN 'rejected' WHEN rank <= (SELECT n FROM granted) THEN 'sending' ELSE 'pending' END) AS s (state)
 		 WHERE ($23::interval IS NULL OR stream_time >= now() - $23::interval)
 		   AND ` + isNew + `
@@ -90,7 +91,7 @@ var insertNeeds = []string{"outbox", "outbox_gate"}
 // An event is stored whoever has the gate: then none is leased, and the claim,
 // which waits for the gate, has them all. It returns which ids are new and by
 // which message, and the leases. past leaves outbox_malformed out, while somebody holds that.
-func (s *Store) insert(ctx context.Context, wait, token string, events []request.Event, permits int, past bool) (map[string]spot, []Lease, error) {
+func (s *Store) insert(ctx context.Context, wait, token string, events []request.Event, permits int, past bool) (map[string]spot, []attempt.Lease, error) {
 	statement := addSQL
 	if past {
 		statement = addPastSQL
@@ -114,7 +115,7 @@ func (s *Store) insert(ctx context.Context, wait, token string, events []request
 		return nil, nil, database.Wrap("add", err)
 	}
 	fresh := make(map[string]spot, len(events))
-	var leases []Lease
+	var leases []attempt.Lease
 	var id, sequence int64
 	var requestID string
 	var at, receivedAt time.Time
@@ -128,9 +129,9 @@ func (s *Store) insert(ctx context.Context, wait, token string, events []request
 				return errNotAsked
 			}
 			e := &events[i]
-			leases = append(leases, Lease{ID: id, RequestID: requestID, Source: request.Text(e.Source), Request: e.Request, LookupKey: e.LookupKey,
+			leases = append(leases, attempt.Lease{ID: id, RequestID: requestID, Source: request.Text(e.Source), Request: e.Request, LookupKey: e.LookupKey,
 				Attempt: 1, ReceivedAt: receivedAt, Traceparent: request.Traceparent(e.Traceparent),
-				Tracestate: e.KeptTracestate(), Stream: e.Stream, Sequence: sequence, Warnings: request.FaultsJSON(e.Warnings), until: until})
+				Tracestate: e.KeptTracestate(), Stream: e.Stream, Sequence: sequence, Warnings: request.FaultsJSON(e.Warnings), Until: until})
 		}
 		return nil
 	})

@@ -1,10 +1,10 @@
 package outbox
 
 import (
-	"errors"
 	"sync"
 	"time"
 
+	"flexworker/internal/database"
 	"flexworker/internal/outbox/results"
 )
 
@@ -21,9 +21,9 @@ import (
 // ErrTableLocked is results.ErrTableLocked: a message needs a table that another transaction holds.
 var ErrTableLocked = results.ErrTableLocked
 
-// ErrLocked is returned for one request, message or outcome whose row another transaction holds
-// locked. Nothing of it was stored. Try it again later; the others go on.
-var ErrLocked = errors.New("outbox: another transaction holds the row locked")
+// ErrLocked is database.ErrLocked: another transaction holds the row of this one request or message. Try it again later;
+// the others go on.
+var ErrLocked = database.ErrLocked
 
 // lockedIDs are the request ids whose rows were found locked, until their messages are stored
 // or for lockedSpan: another process may store one that was given back.

@@ -100,7 +100,7 @@ func TestAddLocked(t *testing.T) {
 			if s.locked.has(tt.one.RequestID) {
 				t.Error("it is still kept apart")
 			}
-			checkOutbox(t, s.pool)
+			pgtest.CheckOutbox(t, s.pool)
 		})
 	}
 }
@@ -144,7 +144,7 @@ func TestTableLocked(t *testing.T) {
 	if _, err := limited.Add(t.Context(), event("b", 10)); !Away(err) {
 		t.Errorf("add: %v", err)
 	}
-	if _, err := limited.record(t.Context(), record{lease: leases[0], outcome: "created", told: wasCreated(1), move: request.Move{To: request.Created}}); !Away(err) {
+	if _, err := limited.record(t.Context(), record{Lease: leases[0], Outcome: "created", Told: wasCreated(1), Move: request.Move{To: request.Created}}); !Away(err) {
 		t.Errorf("record: %v", err)
 	}
 }
@@ -221,7 +221,7 @@ func TestBesideTableLocked(t *testing.T) {
 				if why := d.Stalled(1); why != "" {
 					t.Errorf("%q was held: it says %q", table, why)
 				}
-				checkOutbox(t, s.pool)
+				pgtest.CheckOutbox(t, s.pool)
 			}
 		})
 	}
@@ -256,47 +256,6 @@ func TestMalformedTableLocked(t *testing.T) {
 
 func wasCreated(n int) flex.Outcome {
 	return flex.Outcome{Kind: flex.Created, InteractionSID: fmt.Sprintf("KD%032x", n), HTTPStatus: 201, Response: []byte(`{}`), Took: time.Second}
-}
-
-// TestRecordLocked: one locked row costs no other outcome its record, and its own follows.
-func TestRecordLocked(t *testing.T) {
-	t.Parallel()
-	s := newStore(t)
-	mustAdd(t, s, "a", 20)
-	var records []record
-	for i, l := range mustClaim(t, s, 20) {
-		records = append(records, record{lease: l, outcome: "created", told: wasCreated(i), move: request.Move{To: request.Created}})
-	}
-	_, release := holding(t, s, `SELECT FROM outbox WHERE request_id = 'a-7' FOR UPDATE`)
-	done, err := s.recordBatch(t.Context(), records)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, d := range done {
-		if mine := records[i].lease.RequestID == "a-7"; d.locked != mine || d.applied == mine || (d.settled == nil) != mine {
-			t.Errorf("%s: %+v", records[i].lease.RequestID, d)
-		}
-	}
-	inState(t, s, request.Created, 19)
-	which := slices.IndexFunc(records, func(r record) bool { return r.lease.RequestID == "a-7" })
-	if _, err := s.record(t.Context(), records[which]); !errors.Is(err, ErrLocked) {
-		t.Error(err)
-	}
-	d := &Dispatcher{Store: s, Log: logger(t), Counters: &Counters{}}
-	recorded := make(chan error, 1)
-	go func() {
-		_, err := d.Store.completer.again(context.WithoutCancel(t.Context()), d.Log, records[which], ErrLocked)
-		recorded <- err
-	}()
-	release()
-	if err := <-recorded; err != nil {
-		t.Error(err)
-	}
-	inState(t, s, request.Created, 20)
-	if h := s.histories(t, "a-7"); h != "1 created" {
-		t.Errorf("its history is %s", h)
-	}
-	checkOutbox(t, s.pool)
 }
 
 // TestMarkLocked: the others of a batch are marked, or they would be published for ever.
@@ -389,7 +348,7 @@ func TestReclaimLocked(t *testing.T) {
 	if a := s.row(t, "a-2").State; a != request.Pending || s.inDoubt.any() {
 		t.Errorf("%s, asked for again: %v", a, s.inDoubt.any())
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // TestPruneLocked: what somebody holds stays, and what is behind it goes.
@@ -474,29 +433,6 @@ func TestLockedIDsExpire(t *testing.T) {
 	l.note("c", now.Add(lockedSpan+time.Second))
 	if l.has("a") || !l.has("b") || !l.has("c") {
 		t.Error("one that nobody came back for is remembered")
-	}
-}
-
-// TestRecordBesideGate: who holds the gate's row keeps no outcome from its record, though one asks for a pause.
-func TestRecordBesideGate(t *testing.T) {
-	t.Parallel()
-	for _, wary := range []bool{false, true} {
-		s := newStore(t)
-		mustAdd(t, s, "g", 2)
-		leases := mustClaim(t, s, 2)
-		limited := flex.Outcome{Kind: flex.Refused, Limited: true, HTTPStatus: 429, RetryAfter: time.Hour, ErrorKind: "http_429", Message: "too many"}
-		records := []record{decide(testPolicy, leases[0], limited, 0), decide(testPolicy, leases[1], wasCreated(1), 0)}
-		holding(t, s, `SELECT FROM outbox_gate FOR UPDATE`)
-		if wary {
-			s.completer.wary.Met()
-		}
-		done, err := s.recordBatch(t.Context(), records)
-		if err != nil || !done[0].applied || !done[1].applied || s.completer.wary.Now() != wary {
-			t.Errorf("%+v, %v", done, err)
-		}
-		if !pgtest.One[bool](t, s.pool, `SELECT due_at > now() + interval '50 minutes' FROM outbox WHERE id = $1`, leases[0].ID) {
-			t.Error("the request itself does not wait for Retry-After")
-		}
 	}
 }
 

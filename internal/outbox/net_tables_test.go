@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/database"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/operator"
@@ -117,20 +118,13 @@ func (x *netTables) reclaim(ctx context.Context, by, of, token int) (int, error)
 	return moved, err
 }
 
-// record: Completer.recordBatch; again: Completer.recordAgain. owner is the request whose interaction it was.
+// record: Completer.Try; again: the answer to a try before was lost. owner is the request whose interaction it was.
 func (x *netTables) record(ctx context.Context, by int, r record, again bool) (applied bool, owner string, err error) {
-	if again {
-		_, err = x.stores[by].recordAgain(ctx, r)
-	} else {
-		var done []recorded
-		if done, err = x.stores[by].recordBatch(ctx, []record{r}); err == nil {
-			_, err = done[0].unpack(nil)
-		}
+	_, err = x.stores[by].completer.Try(ctx, r, again)
+	if owner := ownerOf(err); owner != "" {
+		return false, owner, nil
 	}
-	if others := (*othersError)(nil); errors.As(err, &others) {
-		return false, others.owner, nil
-	}
-	if errors.Is(err, ErrLeaseLost) {
+	if errors.Is(err, attempt.ErrLeaseLost) {
 		return false, "", nil
 	}
 	return err == nil, "", err

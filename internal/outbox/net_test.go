@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
@@ -363,11 +364,11 @@ func (n *twins) record(ctx context.Context, _ int) (string, error) {
 	if !ok {
 		return "", nil
 	}
-	r := unsent(l.lease)
+	r := attempt.Unsent(l.lease)
 	if n.r.IntN(6) > 0 {
-		r = decide(n.policy, l.lease, n.outcome(), n.r.Float64())
+		r = attempt.Decide(n.policy, l.lease, n.outcome(), n.r.Float64())
 	}
-	r.move.Delay, r.pause = r.move.Delay.Truncate(time.Second), r.pause.Truncate(time.Second)
+	r.Move.Delay, r.Pause = r.Move.Delay.Truncate(time.Second), r.Pause.Truncate(time.Second)
 	n.records = append(n.records, netRecord{l.by, r, l})
 	return n.recorded(ctx, n.records[len(n.records)-1], false)
 }
@@ -382,16 +383,16 @@ func (n *twins) recordAgain(ctx context.Context, _ int) (string, error) {
 }
 
 func (n *twins) recorded(ctx context.Context, r netRecord, again bool) (string, error) {
-	n.also("w%d records %d, attempt %d, again %t: %s, answered %t -> %+v", r.by, r.row, r.lease.Attempt, again, r.r.outcome, r.r.told.Answered, r.r.move)
+	n.also("w%d records %d, attempt %d, again %t: %s, answered %t -> %+v", r.by, r.row, r.lease.Attempt, again, r.r.Outcome, r.r.Told.Answered, r.r.Move)
 	applied, owner, err := n.tables.record(ctx, r.by, r.r, again)
 	if err != nil {
 		return "", err
 	}
 	mine := r.r
-	mine.lease.ID = int64(r.row)
+	mine.Lease.ID = int64(r.row)
 	if again {
 		if made := slices.IndexFunc(n.sim.histories, func(h simHistory) bool {
-			return h.row == r.row && !h.lookup && h.number == r.lease.Attempt && h.by == r.by && h.token == 0 && h.outcome == r.r.outcome
+			return h.row == r.row && !h.lookup && h.number == r.lease.Attempt && h.by == r.by && h.token == 0 && h.outcome == r.r.Outcome
 		}); made >= 0 {
 			return differ(n.sim.histories[made].applied, applied), nil
 		}

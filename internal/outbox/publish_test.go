@@ -233,7 +233,7 @@ func TestPublishedOnAckOnly(t *testing.T) {
 	if answers, err := s.Results.Unpublished(t.Context(), &results.Cursor{}); len(answers) != 0 || err != nil {
 		t.Errorf("still to do: %v, %v", answers, err)
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // TestPublishFullStream: a stream that takes no more leaves the rest to be

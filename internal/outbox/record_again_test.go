@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
@@ -43,10 +44,10 @@ func TestRecordNotTold(t *testing.T) {
 				s := newStore(t)
 				mustAdd(t, s, "a", 1, tt.event)
 				cutting, c := s.cutting(t, tt.at, made)
-				c.armed.Store(true)
 				if tt.apart {
-					cutting.completer.wary.Met()
+					meetLocked(t, cutting, "a-1")
 				}
+				c.armed.Store(true)
 				var log bytes.Buffer
 				d := newDeliverer(t, cutting, flextest.New(t, tt.fault))
 				d.Log = slog.New(slog.NewTextHandler(&log, nil))
@@ -65,10 +66,21 @@ func TestRecordNotTold(t *testing.T) {
 				if strings.Contains(log.String(), "too late") {
 					t.Error(log.String())
 				}
-				checkOutbox(t, s.pool)
+				pgtest.CheckOutbox(t, s.pool)
 			})
 		}
 	}
+}
+
+// meetLocked has a store's Completer meet a row that somebody holds: for a while it writes all but such rows.
+func meetLocked(t *testing.T, s *Store, id string) {
+	t.Helper()
+	_, release := holding(t, s, `SELECT FROM outbox WHERE request_id = $1 FOR UPDATE`, id)
+	rejected := told(Lease{ID: s.row(t, id).ID}, flex.Outcome{Kind: flex.Rejected, ErrorKind: "http_400"})
+	if _, err := s.record(t.Context(), rejected); !errors.Is(err, ErrLocked) {
+		t.Fatal(err)
+	}
+	release()
 }
 
 // TestRecordAgain: after a try that failed, what that try has made is told as it
@@ -77,7 +89,7 @@ func TestRecordAgain(t *testing.T) {
 	t.Parallel()
 	first := func(t *testing.T, s *Store, r record) {
 		t.Helper()
-		if _, err := s.record(t.Context(), r); err != nil && !errors.Is(err, ErrLeaseLost) {
+		if _, err := s.record(t.Context(), r); err != nil && !errors.Is(err, attempt.ErrLeaseLost) {
 			t.Fatal(err)
 		}
 	}
@@ -94,8 +106,8 @@ func TestRecordAgain(t *testing.T) {
 	}{
 		{"not made", func(*testing.T, *Store, record) {}, nil, true, "1 created"},
 		{"made", first, nil, false, "1 created"},
-		{"made too late", func(t *testing.T, s *Store, r record) { lost(t, s); first(t, s, r) }, ErrLeaseLost, false, "1 created!"},
-		{"not made, and too late now", func(t *testing.T, s *Store, _ record) { lost(t, s) }, ErrLeaseLost, false, "1 created!"},
+		{"made too late", func(t *testing.T, s *Store, r record) { lost(t, s); first(t, s, r) }, attempt.ErrLeaseLost, false, "1 created!"},
+		{"not made, and too late now", func(t *testing.T, s *Store, _ record) { lost(t, s) }, attempt.ErrLeaseLost, false, "1 created!"},
 		{"lapsed meanwhile", func(t *testing.T, s *Store, _ record) {
 			pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = now() - interval '1 s'`)
 			if _, err := s.lapse(t.Context()); err != nil {
@@ -129,7 +141,7 @@ func TestRecordAgainWaits(t *testing.T) {
 	pid, done := holding(t, s, `
 		WITH moved AS (UPDATE outbox SET state = 'pending', leased_by = NULL, leased_until = NULL, due_at = now(), uncounted = 1, error_kind = 'dial')
 		INSERT INTO outbox_attempts (outbox_id, kind, number, worker, started_at, outcome, applied) VALUES ($1, 'attempt', 1, $2, now(), 'refused', true)`,
-		r.lease.ID, s.worker)
+		r.Lease.ID, s.worker)
 	var again sync.WaitGroup
 	again.Go(func() {
 		if _, err := s.recordAgain(context.WithoutCancel(t.Context()), r); err != nil {
@@ -172,7 +184,7 @@ func TestPutBackNotTold(t *testing.T) {
 					t.Errorf("%s is %s, uncounted %d: %s", id, r.State, r.Uncounted, h)
 				}
 			}
-			checkOutbox(t, s.pool)
+			pgtest.CheckOutbox(t, s.pool)
 		})
 	}
 }

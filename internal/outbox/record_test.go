@@ -13,8 +13,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"flexworker/internal/database"
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/rawjson"
@@ -32,7 +32,7 @@ var good = flex.Outcome{Kind: flex.Created, InteractionSID: sidA, TaskSID: "WT1"
 
 // told is the record of a lease whose attempt had this outcome.
 func told(l Lease, o flex.Outcome) record {
-	return decide(testPolicy, l, o, 0.5)
+	return attempt.Decide(testPolicy, l, o, 0.5)
 }
 
 // TestRecord: what each outcome leaves in the row.
@@ -96,7 +96,7 @@ func TestRecord(t *testing.T) {
 			if took := pgtest.One[*time.Duration](t, s.pool, `SELECT took FROM outbox_attempts`); pgtest.Deref(took) != o.Took {
 				t.Errorf("took %v", took)
 			}
-			checkOutbox(t, s.pool)
+			pgtest.CheckOutbox(t, s.pool)
 		})
 	}
 }
@@ -131,12 +131,12 @@ func TestRecordFenced(t *testing.T) {
 		{"past the lease, not yet lapsed", func(t *testing.T, s *Store, _ Lease) {
 			pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = clock_timestamp() - interval '1 h'`)
 		}, nil, request.Created, "1 created"},
-		{"it lapsed and was leased again", func(t *testing.T, s *Store, _ Lease) { again(t, s) }, ErrLeaseLost, request.Sending, "1 lapsed, 1 created!"},
+		{"it lapsed and was leased again", func(t *testing.T, s *Store, _ Lease) { again(t, s) }, attempt.ErrLeaseLost, request.Sending, "1 lapsed, 1 created!"},
 		{"it was leased again and rejected", func(t *testing.T, s *Store, _ Lease) {
 			if _, err := s.another("w2").record(t.Context(), told(again(t, s), rejected)); err != nil {
 				t.Fatal(err)
 			}
-		}, ErrLeaseLost, request.Rejected, "1 lapsed, 2 rejected, 1 created!"},
+		}, attempt.ErrLeaseLost, request.Rejected, "1 lapsed, 2 rejected, 1 created!"},
 		{"it was released", func(t *testing.T, s *Store, l Lease) {
 			if err := s.release(t.Context(), l); err != nil {
 				t.Fatal(err)
@@ -155,7 +155,7 @@ func TestRecordFenced(t *testing.T) {
 			if _, err := s.record(t.Context(), told(l, rejected)); err != nil {
 				t.Fatal(err)
 			}
-		}, ErrLeaseLost, request.Rejected, "1 rejected, 1 created!"},
+		}, attempt.ErrLeaseLost, request.Rejected, "1 rejected, 1 created!"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -167,7 +167,7 @@ func TestRecordFenced(t *testing.T) {
 			if !errors.Is(err, tt.err) || (done != nil) != (tt.err == nil) {
 				t.Errorf("%v, hint %v, want %v", err, done, tt.err)
 			}
-			if errors.Is(err, ErrLeaseLost) {
+			if errors.Is(err, attempt.ErrLeaseLost) {
 				if sid := pgtest.One[string](t, s.pool, `SELECT error FROM outbox_attempts WHERE NOT applied`); sid != sidA {
 					t.Errorf("the history does not name what was created too late: %q", sid)
 				}
@@ -182,43 +182,6 @@ func TestRecordFenced(t *testing.T) {
 	}
 }
 
-// TestRecordBatch: one write with two leases of one request, a lost one and one
-// whose data Postgres refuses.
-func TestRecordBatch(t *testing.T) {
-	t.Parallel()
-	s := newStore(t)
-	mustAdd(t, s, "b", 3)
-	first := mustClaim(t, s, 3)
-	if err := s.release(t.Context(), first[0]); err != nil {
-		t.Fatal(err)
-	}
-	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() - interval '1 s' WHERE state = 'pending'`)
-	second := mustClaim(t, s, 1)[0]
-	newer := good
-	newer.InteractionSID = sidB
-	done, err := s.recordBatch(t.Context(), []record{told(second, newer), told(first[2], good), told(first[0], good)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, want := range []string{sidB, sidA, ""} {
-		if d := done[i]; d.applied != (want != "") || want != "" && pgtest.Deref(d.settled.InteractionSID) != want {
-			t.Errorf("%d: %+v, want %q", i, d, want)
-		}
-	}
-	if h := s.histories(t, first[0].RequestID); h != "1 released, 2 created, 1 created!" && h != "1 released, 1 created!, 2 created" {
-		t.Errorf("history %q", h)
-	}
-	bad := good
-	bad.InteractionSID = "KD-of-another-form"
-	if _, err := s.record(t.Context(), told(first[1], bad)); err == nil || Away(err) || !strings.Contains(err.Error(), "sid_has_its_form") {
-		t.Errorf("%v", err)
-	}
-	if got := s.row(t, first[1].RequestID).State; got != request.Sending {
-		t.Errorf("a record that was refused left it %s", got)
-	}
-	checkOutbox(t, s.pool)
-}
-
 // TestReleased: nothing was sent, so the attempt is uncounted and due again at once.
 func TestReleased(t *testing.T) {
 	t.Parallel()
@@ -231,7 +194,7 @@ func TestReleased(t *testing.T) {
 	if r := s.row(t, "p-1"); r.State != request.Pending || r.Uncounted != 1 || r.Attempt != 1 || pgtest.Deref(r.DueIn) > 0 || r.ErrorKind != nil {
 		t.Errorf("%+v", r)
 	}
-	if err := s.release(t.Context(), l); !errors.Is(err, ErrLeaseLost) {
+	if err := s.release(t.Context(), l); !errors.Is(err, attempt.ErrLeaseLost) {
 		t.Errorf("released twice: %v", err)
 	}
 	if l := mustClaim(t, s, 1)[0]; l.Attempt != 2 || l.Uncounted != 1 {
@@ -240,7 +203,7 @@ func TestReleased(t *testing.T) {
 	if h := s.histories(t, "p-1"); h != "1 released, 1 released!" {
 		t.Errorf("history %q", h)
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // TestRecordBesideMark: a mark that waits for a row which somebody else holds does
@@ -291,76 +254,6 @@ func TestSyncedWrites(t *testing.T) {
 	}
 }
 
-// TestAnswerOfAnotherRequest: two requests are told the same interaction, as a cache on the way does. It is the first
-// one's, or that one's whose answer carries its own key. The other is not created: it may be, and a person or a lookup
-// finds out. In one batch and in two. The same request may be told twice. What carries its own key is a proof, whatever
-// another was told before.
-func TestAnswerOfAnotherRequest(t *testing.T) {
-	t.Parallel()
-	bare := good
-	bare.Mine = false
-	for name, tt := range map[string]struct {
-		first, second flex.Outcome
-		together      bool
-		other         int // which of them is not created; -1: both are
-	}{
-		"one after the other": {bare, bare, false, 1}, "together": {bare, bare, true, 1},
-		"the first has its key": {good, bare, false, 1}, "together, the first has its key": {good, bare, true, 1},
-		"the second has its key": {bare, good, false, -1}, "together, the second has its key": {bare, good, true, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newStore(t)
-			mustAdd(t, s, "r", 2)
-			leases := mustClaim(t, s, 2)
-			records := []record{told(leases[0], tt.first), told(leases[1], tt.second)}
-			for _, batch := range map[bool][][]record{true: {records}, false: {records[:1], records[1:]}}[tt.together] {
-				done, err := s.recordBatch(t.Context(), batch)
-				if err != nil {
-					t.Fatal(err)
-				}
-				for i, d := range done {
-					r := batch[i]
-					if other := tt.other >= 0 && r.lease.ID == leases[tt.other].ID; d.applied == other || (d.owner != "") != other || d.locked {
-						t.Errorf("%s: %+v", r.lease.RequestID, d)
-					}
-					if d.owner == "" {
-						continue
-					}
-					if h := s.histories(t, r.lease.RequestID); h != "" {
-						t.Errorf("what is another's is recorded as %s", h)
-					}
-					if _, err := s.record(t.Context(), disowned(testPolicy, r, d.owner, 0.5)); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			for i, l := range leases {
-				r, owner := s.row(t, l.RequestID), leases[1-i].RequestID
-				switch {
-				case i != tt.other:
-					if r.State != request.Created {
-						t.Errorf("%s is %s", l.RequestID, r.State)
-					}
-				case r.State != request.Uncertain || pgtest.Deref(r.ErrorKind) != "other_request" || !strings.Contains(pgtest.Deref(r.ErrorMessage), sidA) || !strings.Contains(pgtest.Deref(r.ErrorMessage), owner):
-					t.Errorf("%s is %s: %s", l.RequestID, r.State, pgtest.Deref(r.ErrorMessage))
-				case !r.Answered:
-					t.Error("that no task is found would lead it back to pending, though Flex may have created it")
-				}
-			}
-			// The first is recorded again, as after a commit whose answer was lost.
-			before := s.row(t, leases[0].RequestID).State
-			if _, err := s.recordBatch(t.Context(), records[:1]); err != nil {
-				t.Fatal(err)
-			}
-			if after := s.row(t, leases[0].RequestID).State; after != before {
-				t.Errorf("the first was %s and is %s after it was told again", before, after)
-			}
-			checkOutbox(t, s.pool)
-		})
-	}
-}
-
 // TestAnswerOfAnotherAtOnce: two replicas are told the same interactions at the same moment, one call each or many,
 // and none of the answers carries the key of its request. Each interaction becomes that of one request. The other
 // request is uncertain, and no outcome is lost.
@@ -395,29 +288,8 @@ func TestAnswerOfAnotherAtOnce(t *testing.T) {
 			if sids := pgtest.One[int](t, s.pool, `SELECT count(DISTINCT interaction_sid) FROM outbox`); sids != n {
 				t.Errorf("%d interactions of %d belong to a request", sids, n)
 			}
-			checkOutbox(t, s.pool)
+			pgtest.CheckOutbox(t, s.pool)
 		})
-	}
-}
-
-// TestInteractionLocked: a replica that was stopped after it was told an interaction, before its commit, holds up
-// nobody but who is told the same.
-func TestInteractionLocked(t *testing.T) {
-	t.Parallel()
-	s := newStore(t)
-	mustAdd(t, s, "r", 2)
-	leases := mustClaim(t, s, 2)
-	o, other := good, good
-	o.Mine, other.Mine, other.InteractionSID = false, false, sidB
-	_, free := holding(t, s, database.TryLockSIDs, []string{sidB})
-	done, err := s.recordBatch(t.Context(), []record{told(leases[0], o), told(leases[1], other)})
-	if err != nil || !done[0].applied || done[1].applied || !done[1].locked {
-		t.Errorf("%+v, %v", done, err)
-	}
-	free()
-	newDeliverer(t, s, flextest.New(t)).record(t.Context(), told(leases[1], other))
-	if r := s.row(t, leases[1].RequestID); r.State != request.Created {
-		t.Errorf("it is %s", r.State)
 	}
 }
 
@@ -431,7 +303,7 @@ func TestRecordedIsTheRow(t *testing.T) {
 			e.Traceparent, e.Tracestate, e.Sequence, e.Warnings = "00-1-2-3", "v=1", uint64(i+1), []rawjson.Fault{{Path: "channel.x", Problem: "odd"}}
 		})[0]
 		l := mustClaim(t, s, 1)[0]
-		done, err := s.record(t.Context(), record{lease: l, outcome: o.Kind.String(), told: o, move: request.Policy{}.After(1, o, 0)})
+		done, err := s.record(t.Context(), record{Lease: l, Outcome: o.Kind.String(), Told: o, Move: request.Policy{}.After(1, o, 0)})
 		if err != nil || done == nil {
 			t.Fatalf("%s: %v, %v", id, done, err)
 		}

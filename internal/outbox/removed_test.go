@@ -92,7 +92,7 @@ func TestAddRemovedMeanwhile(t *testing.T) {
 			if _, err := store.Add(t.Context(), event("old-1", 21, faulty("x"))); !errors.Is(err, ErrRemoved) {
 				t.Errorf("alone: %v, want ErrRemoved", err)
 			}
-			checkOutbox(t, s.pool)
+			pgtest.CheckOutbox(t, s.pool)
 		})
 	}
 }
@@ -140,7 +140,7 @@ func TestAddOld(t *testing.T) {
 	if _, err := store.Add(t.Context(), batch[2]); !errors.Is(err, ErrOld) || Away(err) {
 		t.Errorf("alone: %v, want ErrOld", err)
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // TestReplayAfterPrune: the stream is replayed from its first message, whatever

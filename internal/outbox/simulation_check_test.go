@@ -104,7 +104,7 @@ func (s *sim) checkRecord(l *simLease, row *simRow) {
 		s.fail("I6: request %d is uncertain, and no call was made", row.id)
 	case row.state == request.Uncertain && l.outcome.Unreached:
 		s.fail("I6: request %d is uncertain, and not a byte was written", row.id)
-	case l.outcome.Kind == flex.Blocked && row.state == request.Pending && s.ghosts[row.id].state != "" && !l.decided.move.Uncounted &&
+	case l.outcome.Kind == flex.Blocked && row.state == request.Pending && s.ghosts[row.id].state != "" && !l.decided.Move.Uncounted &&
 		(!flex.MayBeOneTenants(l.outcome) || l.lease.Uncounted < s.policy.MaxAttempts):
 		s.fail("I9: a blocked attempt of request %d is counted", row.id)
 	}

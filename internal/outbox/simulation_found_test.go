@@ -32,7 +32,7 @@ func TestLateRecordDatesTheAttempt(t *testing.T) {
 				}
 			}
 			o := flex.Outcome{ErrorKind: "timeout", Took: time.Second}
-			if _, err := s.record(t.Context(), record{lease: l, outcome: "uncertain", told: o, move: request.Move{To: request.Uncertain}}); err != nil {
+			if _, err := s.record(t.Context(), record{Lease: l, Outcome: "uncertain", Told: o, Move: request.Move{To: request.Uncertain}}); err != nil {
 				t.Fatal(err)
 			}
 			since := *s.row(t, id).UncertainSince
@@ -64,7 +64,7 @@ func TestLateRecordOutdatesLookups(t *testing.T) {
 		t.Fatal(slow, err)
 	}
 	o := flex.Outcome{Answered: true, ErrorKind: "no_sid"}
-	if _, err := s.record(t.Context(), record{lease: l, outcome: "uncertain", told: o, move: request.Move{To: request.Uncertain}}); err != nil {
+	if _, err := s.record(t.Context(), record{Lease: l, Outcome: "uncertain", Told: o, Move: request.Move{To: request.Uncertain}}); err != nil {
 		t.Fatal(err)
 	}
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp()`)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"flexworker/internal/flex"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
@@ -252,29 +253,29 @@ func (s *sim) inOrder(where func(*simRow) bool, order func(a, b *simRow) int, n 
 // record: recordSQL, findOwners and gate.Pause. sending, or uncertain still of this attempt -> what was decided. Of an
 // interaction that is another's nothing is recorded.
 func (s *sim) record(by int, r record) (applied bool, done, owner *simRow) {
-	if r.unproved() && !s.broken(anothersIsBelieved) {
-		if owner = s.owner(int(r.lease.ID), r.told.InteractionSID); owner != nil {
+	if r.Unproved() && !s.broken(anothersIsBelieved) {
+		if owner = s.owner(int(r.Lease.ID), r.Told.InteractionSID); owner != nil {
 			return false, nil, owner
 		}
 	}
 	defer func() {
-		s.tell(simHistory{row: int(r.lease.ID), number: r.lease.Attempt, outcome: r.outcome, applied: applied, by: by})
+		s.tell(simHistory{row: int(r.Lease.ID), number: r.Lease.Attempt, outcome: r.Outcome, applied: applied, by: by})
 	}()
-	if r.pause > 0 { // gate.Pause
-		s.gate.pausedUntil = max(s.gate.pausedUntil, s.now+r.pause)
+	if r.Pause > 0 { // gate.Pause
+		s.gate.pausedUntil = max(s.gate.pausedUntil, s.now+r.Pause)
 	}
-	row := s.row(int(r.lease.ID))
-	fits := row.attempt == r.lease.Attempt && (row.state == request.Sending || row.state == request.Uncertain && row.endsAs == "" || (row.state == request.Pending || row.state == request.Uncertain) && s.late(r))
+	row := s.row(int(r.Lease.ID))
+	fits := row.attempt == r.Lease.Attempt && (row.state == request.Sending || row.state == request.Uncertain && row.endsAs == "" || (row.state == request.Pending || row.state == request.Uncertain) && s.late(r))
 	if s.broken(recordNotFenced) {
 		fits = row.state == request.Sending || row.state == request.Uncertain
 	}
 	if s.broken(recordOverAnything) {
-		fits = row.attempt == r.lease.Attempt
+		fits = row.attempt == r.Lease.Attempt
 	}
 	if !fits {
 		return false, nil, nil
 	}
-	o, m := r.told, r.move
+	o, m := r.Told, r.Move
 	since := s.now // least(clock_timestamp(), coalesce(o.leased_until, o.uncertain_since)), which ignores null
 	if row.leasedUntil != never {
 		since = min(since, row.leasedUntil)
@@ -306,7 +307,7 @@ func (s *sim) record(by int, r record) (applied bool, done, owner *simRow) {
 	}
 	row.answered = o.Answered && o.Kind == 0 || row.undecided && row.answered
 	row.endsAs = m.EndsAs
-	row.reason, row.status = pgtest.Deref(reason(&r)), o.HTTPStatus
+	row.reason, row.status = reasonOf(r), o.HTTPStatus
 	if m.To == request.Pending && row.cancelled {
 		row.reason = "cancelled"
 	}
@@ -332,10 +333,18 @@ func (s *sim) owner(id int, sid string) *simRow {
 	return nil
 }
 
+// reasonOf: attempt's reason.
+func reasonOf(r record) string {
+	if r.Told.ErrorKind == "" && r.Told.Kind != flex.Created && r.Outcome != "released" {
+		return "unknown"
+	}
+	return r.Told.ErrorKind
+}
+
 // late: what still moves a request that is pending again after the same attempt.
 func (s *sim) late(r record) bool {
-	answered := r.told.Answered && r.told.Kind == 0 && !s.broken(lateAnswerIsLost)
-	return r.move.To == request.Created || r.move.To == request.Rejected || answered || r.move.EndsAs != ""
+	answered := r.Told.Answered && r.Told.Kind == 0 && !s.broken(lateAnswerIsLost)
+	return r.Move.To == request.Created || r.Move.To == request.Rejected || answered || r.Move.EndsAs != ""
 }
 
 // lapse: Store.lapse. sending -> uncertain, where the lease ran out.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
@@ -298,7 +299,7 @@ func (s *sim) stepDeliver(r *simReplica) bool {
 			continue
 		}
 		if r.draining || r.breaker.IsOpen() || l.until-s.now < s.limitOf(r.number)+sendMargin && !s.broken(sendNotFenced) {
-			l.decided = &record{lease: l.lease, outcome: "released", move: request.Move{To: request.Pending, Uncounted: true}}
+			l.decided = &record{Lease: l.lease, Outcome: "released", Move: request.Move{To: request.Pending, Uncounted: true}}
 			s.log("%d puts %d back", r.number, l.lease.ID)
 			return true
 		}
@@ -414,7 +415,7 @@ func (s *sim) create() {
 	}
 }
 
-// stepAnswered: the call ends, and is decided on: Dispatcher.decide.
+// stepAnswered: the call ends, and is decided on: attempt.Decide.
 func (s *sim) stepAnswered(r *simReplica) bool {
 	for i := range r.leases {
 		l := &r.leases[i]
@@ -422,9 +423,9 @@ func (s *sim) stepAnswered(r *simReplica) bool {
 			continue
 		}
 		r.breaker.Observe(callOf(l.lease), l.outcome, s.clock())
-		decided := decide(s.policy, l.lease, l.outcome, s.r.Float64())
+		decided := attempt.Decide(s.policy, l.lease, l.outcome, s.r.Float64())
 		if s.broken(blockedCounts) && l.outcome.Kind == flex.Blocked {
-			decided.move.Uncounted = false
+			decided.Move.Uncounted = false
 		}
 		l.decided = &decided
 		return true
@@ -442,12 +443,12 @@ func (s *sim) stepRecord(r *simReplica) bool {
 		if l.decided == nil {
 			continue
 		}
-		if l.made { // Completer.recordAgain
+		if l.made { // Completer.Try
 			r.leases = slices.Delete(r.leases, i, i+1)
 			return true
 		}
 		applied, row, owner := s.record(r.number, *l.decided)
-		if owner != nil { // Dispatcher.record
+		if owner != nil { // Completer.Complete
 			*l.decided = disowned(s.policy, *l.decided, "", s.r.Float64())
 			s.log("%d was told of %d the interaction of %d", r.number, l.lease.ID, owner.id)
 			return true
@@ -455,7 +456,7 @@ func (s *sim) stepRecord(r *simReplica) bool {
 		if is := s.row(int(l.lease.ID)); is.attempt == l.lease.Attempt && is.state == request.Pending && l.outcome.Answered && l.sent {
 			s.fail("request %d is to be sent again, and Flex answered its latest attempt with a 2xx", is.id)
 		}
-		s.log("%d records %d, attempt %d: %s, applied %t", r.number, l.lease.ID, l.lease.Attempt, l.decided.outcome, applied)
+		s.log("%d records %d, attempt %d: %s, applied %t", r.number, l.lease.ID, l.lease.Attempt, l.decided.Outcome, applied)
 		s.checkRecord(l, row)
 		if s.chance(loseCommit) {
 			l.made = s.r.IntN(4) > 0

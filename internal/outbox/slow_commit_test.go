@@ -43,5 +43,5 @@ func TestSlowCommits(t *testing.T) {
 	if h := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_attempts WHERE number <> 1 OR outcome <> 'created'`); h > 0 {
 		t.Errorf("%d other things happened than one attempt each", h)
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }

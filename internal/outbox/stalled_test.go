@@ -130,7 +130,7 @@ func TestStalledRecords(t *testing.T) {
 	var recording sync.WaitGroup
 	for i, l := range leases {
 		recording.Go(func() {
-			d.record(context.WithoutCancel(t.Context()), record{lease: l, outcome: "created", told: wasCreated(i), move: request.Move{To: request.Created}})
+			d.record(context.WithoutCancel(t.Context()), record{Lease: l, Outcome: "created", Told: wasCreated(i), Move: request.Move{To: request.Created}})
 		})
 	}
 	session := fmt.Sprintf("pid %d (", pid)
@@ -151,11 +151,11 @@ func TestStalledRecords(t *testing.T) {
 		t.Errorf("afterwards it says %q", why)
 	}
 	inState(t, s, request.Created, n)
-	if said := log.String(); strings.Count(said, cannotRecord) != 2 || strings.Count(said, "level=WARN") != 1 ||
+	if said := log.String(); strings.Count(said, "an outcome cannot be recorded; trying again") != 2 || strings.Count(said, "level=WARN") != 1 ||
 		!strings.Contains(said, "held_by=\""+session) || !strings.Contains(said, "works again") {
 		t.Errorf("the log is\n%s", said)
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // TestStalledUpkeep: while somebody holds outbox_attempts, no lease that ran out ends and nothing that a lookup found is

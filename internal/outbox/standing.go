@@ -161,7 +161,7 @@ func (d *Dispatcher) Stalled(after time.Duration) string {
 	return gate.Stalled(after,
 		gate.Stalling{What: "nothing could be claimed", Stall: &d.Store.claims},
 		gate.Stalling{What: "no message could be stored", Stall: &d.Store.stores},
-		gate.Stalling{What: "no outcome could be recorded", Stall: &d.Store.completer.stall},
+		gate.Stalling{What: "no outcome could be recorded", Stall: &d.Store.completer.Stall},
 		gate.Stalling{What: "no malformed message or conflict could be kept", Stall: &d.Store.Messages.MalformedStall},
 		gate.Stalling{What: "no repeat could be kept", Stall: &d.Store.Messages.RepeatsStall})
 }

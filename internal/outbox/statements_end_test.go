@@ -66,7 +66,7 @@ func TestEveryStatementEnds(t *testing.T) {
 		"malformed":     func(ctx context.Context) error { return s.AddMalformed(ctx, request.Malformed{}) },
 		"claim":         func(ctx context.Context) error { _, err := s.claim(ctx, 1); return err },
 		"record": func(ctx context.Context) error {
-			_, err := s.record(ctx, record{move: request.Move{To: request.Pending}})
+			_, err := s.record(ctx, record{Move: request.Move{To: request.Pending}})
 			return err
 		},
 		"take lookups": func(ctx context.Context) error { _, err := s.Lookups.Take(ctx, 1, 0, nil); return err },

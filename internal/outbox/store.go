@@ -11,6 +11,7 @@ import (
 	"flexworker/internal/batch"
 	"flexworker/internal/database"
 	"flexworker/internal/loop"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/lookup"
 	"flexworker/internal/outbox/request"
@@ -53,7 +54,7 @@ type Store struct {
 	addsApart *batch.Group[request.Event, Added] // of those whose row was found locked, one at a time
 	malformed *batch.Group[request.Malformed, error]
 
-	completer *Completer
+	completer *attempt.Completer
 
 	// Due is raised when a request may be due: the Dispatcher claims then. A lost signal costs time, never a request: package
 	// upkeep raises it again.
@@ -88,7 +89,7 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	s.malformed.Split = database.IsDataError
 	s.malformed.Size, s.malformed.MostBytes = func(m request.Malformed) int { return len(m.Raw) }, batchBytes
 	turn := batch.NewTurn(turnWait)
-	s.completer = newCompleter(pool, worker, turn)
+	s.completer = attempt.New(pool, worker, turn)
 	s.Results = results.NewOutgoing(pool, turn)
 	s.Messages = results.NewMessages(pool, s.Results.Asked)
 	s.Lookups = &lookup.Requests{Pool: pool, Worker: worker, Attribute: "interaction_request", CanaryKeys: &lookup.CanaryKeys{}, Waiting: loop.NewSignal()}
@@ -99,10 +100,7 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 // its work now, so that the same call may succeed later; a refusal of the data, and
 // what Postgres has answered, is not that.
 func Away(err error) bool {
-	if others := (*othersError)(nil); errors.As(err, &others) {
-		return false
-	}
-	return err != nil && !database.IsDataError(err) && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrOld) && !errors.Is(err, ErrLocked) && !errors.Is(err, ErrTableLocked) && !errors.Is(err, ErrLeaseLost)
+	return err != nil && !database.IsDataError(err) && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrOld) && !errors.Is(err, ErrLocked) && !errors.Is(err, ErrTableLocked)
 }
 
 // ErrReadOnly is returned by Ready where Postgres answers and cannot write: it is a standby, or

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"flexworker/internal/flex"
+	"flexworker/internal/outbox/attempt"
 	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/upkeep"
 	"flexworker/internal/testing/expect"
@@ -48,7 +49,7 @@ func TestLapse(t *testing.T) {
 	if a, b := s.row(t, "l-2").State, s.row(t, "l-3").State; a != request.Sending || b != request.Pending {
 		t.Errorf("the others are %s and %s", a, b)
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // TestExpire: only what waits unsent expires, and only past its deadline.
@@ -82,7 +83,7 @@ func TestExpire(t *testing.T) {
 	if got := s.row(t, sending[1].RequestID).State; got != request.Sending {
 		t.Errorf("the other is %s", got)
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // TestPruneKeys: an idempotency key goes when it counts no longer, also where all else is kept for ever.
@@ -178,7 +179,7 @@ func TestSweepRuns(t *testing.T) {
 	})
 	stop()
 	<-ended
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }
 
 // TestPruneManyMalformed: a turn removes all malformed messages that are old, also
@@ -215,10 +216,10 @@ func TestExpiredSaysWhatWas(t *testing.T) {
 	}{
 		{"never", nil, ``, "expires_at passed before it was sent"},
 		{"put-back", []record{{}}, ``, "expires_at passed before it was sent"},
-		{"once", []record{{told: refused}}, ``, "expires_at passed after one attempt; the last one: refused, too many requests; its attempts are proved to have created nothing"},
-		{"twice, then released", []record{{told: refused}, {told: refused}, {}}, ``, "expires_at passed after 2 attempts; the last one: refused, too many requests; its attempts are proved to have created nothing"},
-		{"without a word", []record{{told: flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"}}}, ``, "expires_at passed after one attempt; the last one: refused; its attempts are proved to have created nothing"},
-		{"undecided", []record{{told: refused}}, `, undecided = true`, "expires_at passed after one attempt; the last one: refused, too many requests"},
+		{"once", []record{{Told: refused}}, ``, "expires_at passed after one attempt; the last one: refused, too many requests; its attempts are proved to have created nothing"},
+		{"twice, then released", []record{{Told: refused}, {Told: refused}, {}}, ``, "expires_at passed after 2 attempts; the last one: refused, too many requests; its attempts are proved to have created nothing"},
+		{"without a word", []record{{Told: flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"}}}, ``, "expires_at passed after one attempt; the last one: refused; its attempts are proved to have created nothing"},
+		{"undecided", []record{{Told: refused}}, `, undecided = true`, "expires_at passed after one attempt; the last one: refused, too many requests"},
 	} {
 		n++
 		if _, err := s.Add(t.Context(), event(tt.id, n)); err != nil {
@@ -231,9 +232,9 @@ func TestExpiredSaysWhatWas(t *testing.T) {
 				t.Fatal(tt.id, c, err)
 			}
 			l := c.leases[0]
-			r := unsent(l)
-			if a.told.ErrorKind != "" {
-				r = told(l, a.told)
+			r := attempt.Unsent(l)
+			if a.Told.ErrorKind != "" {
+				r = told(l, a.Told)
 			}
 			if _, err := s.record(t.Context(), r); err != nil {
 				t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/natstest"
+	"flexworker/internal/testing/pgtest"
 )
 
 // TestPublishedAfterTheWindow: a result was published, its mark was lost, and it is published again when the stream's
@@ -53,5 +54,5 @@ func TestPublishedAfterTheWindow(t *testing.T) {
 	if len(copies) != 2 || string(copies[0].Data) != string(copies[1].Data) || copies[0].Header.Get("Nats-Msg-Id") != copies[1].Header.Get("Nats-Msg-Id") {
 		t.Errorf("%d copies: %v", len(copies), copies)
 	}
-	checkOutbox(t, s.pool)
+	pgtest.CheckOutbox(t, s.pool)
 }

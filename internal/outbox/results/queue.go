@@ -113,7 +113,7 @@ const markForSetupSQL = `/* mark, confirm */
 
 // MarkPublished notes what the stream has acknowledged. Each mark is fenced by
 // what was published: a later revision, or a later attempt, keeps its own. The
-// arrays have the order of ids, in which the rows are updated (as in recordBatch).
+// arrays have the order of ids, in which the rows are updated (as in the write of package attempt).
 // A revision that was published is settled; to say so would let the planner read
 // all that is unpublished for each row, by an index whose second column is the id. What
 // somebody holds locked, by row or by table, stays unmarked, and is published again.

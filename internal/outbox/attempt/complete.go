@@ -1,10 +1,11 @@
-package outbox
+package attempt
 
 import (
 	"cmp"
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -14,6 +15,7 @@ import (
 	"flexworker/internal/batch"
 	"flexworker/internal/database"
 	"flexworker/internal/outbox/gate"
+	"flexworker/internal/outbox/request"
 	"flexworker/internal/outbox/results"
 	"flexworker/internal/trouble"
 )
@@ -21,6 +23,13 @@ import (
 // recordLimit is how long a known outcome is tried to be recorded while
 // Postgres is away. What is given up then is in the log, and lapses.
 const recordLimit = 10 * time.Minute
+
+// batchSize is the most records in one write, and batchBytes the most that their responses may have: what takes longer than
+// a statement may would be tried again and again, as it is.
+const (
+	batchSize  = 256
+	batchBytes = 16 << 20
+)
 
 // cannotRecord is what the log says of an outcome that could not be recorded.
 const cannotRecord = "an outcome cannot be recorded; trying again"
@@ -33,26 +42,41 @@ type Completer struct {
 	pool   *pgxpool.Pool
 	worker string
 
-	batch *batch.Group[record, recorded]
+	batch *batch.Group[Record, recorded]
 	wary  database.Wary // a locked row was met lately
-	stall gate.Stall    // whether Postgres lets outcomes be recorded
+
+	// Stall says for how long no outcome could be recorded, and why.
+	Stall gate.Stall
 
 	trouble trouble.Trouble
 }
 
-func newCompleter(pool *pgxpool.Pool, worker string, turn *batch.Turn) *Completer {
+// New gives the Completer of a worker, on the tables that pool leads to. Its writes go in turns with the others of turn.
+func New(pool *pgxpool.Pool, worker string, turn *batch.Turn) *Completer {
 	c := &Completer{pool: pool, worker: worker}
 	c.batch = batch.New(batchSize, c.recordBatch)
 	c.batch.Split, c.batch.Turn = database.IsDataError, turn
-	c.batch.Size, c.batch.MostBytes = func(r record) int { return len(r.told.Response) }, batchBytes
+	c.batch.Size, c.batch.MostBytes = func(r Record) int { return len(r.Told.Response) }, batchBytes
 	return c
 }
 
-// complete stores one outcome, for as long as that can be tried: what Flex said is worth more than what a lookup can find.
-func (c *Completer) complete(ctx context.Context, log *slog.Logger, r record) (*results.Settled, error) {
-	done, err := c.record(ctx, r)
+// Complete stores what became of a lease, for as long as that can be tried: what Flex said is worth more than what a lookup
+// can find. It gives what is stored, and what that has settled. Where the answer names the interaction of another request
+// the policy decides anew what is stored. It is ErrLeaseLost where the record was not applied.
+func (c *Completer) Complete(ctx context.Context, log *slog.Logger, p request.Policy, r Record) (Record, *results.Settled, error) {
+	done, err := c.complete(ctx, log, r)
+	if others := (*othersError)(nil); errors.As(err, &others) {
+		r = disowned(p, r, others.owner, rand.Float64())
+		done, err = c.complete(ctx, log, r)
+	}
+	return r, done, err
+}
+
+// complete stores one record, or says whose the interaction is.
+func (c *Completer) complete(ctx context.Context, log *slog.Logger, r Record) (*results.Settled, error) {
+	done, err := c.Try(ctx, r, false)
 	c.tell(log, err)
-	if Away(err) || errors.Is(err, ErrLocked) {
+	if away(err) || errors.Is(err, database.ErrLocked) {
 		return c.again(ctx, log, r, err)
 	}
 	return done, err
@@ -61,15 +85,13 @@ func (c *Completer) complete(ctx context.Context, log *slog.Logger, r record) (*
 // again tries for as long as Postgres is away, or the row is locked. before is the error
 // of the try before. The history is asked only once the answer to a try was lost: that takes a connection
 // for each outcome, and while the history is locked hundreds of them would leave none for anything else.
-func (c *Completer) again(ctx context.Context, log *slog.Logger, r record, before error) (done *results.Settled, err error) {
-	try := c.record
+func (c *Completer) again(ctx context.Context, log *slog.Logger, r Record, before error) (done *results.Settled, err error) {
+	lost := false // the answer to a try: it may be recorded
 	err = backoff.Retry(func() (err error) {
-		if !errors.Is(before, ErrLocked) && !notCommitted(before) { // it may be recorded
-			try = c.recordAgain
-		}
-		done, err = try(ctx, r)
+		lost = lost || !errors.Is(before, database.ErrLocked) && !database.NotCommitted(before)
+		done, err = c.Try(ctx, r, lost)
 		c.tell(log, err)
-		if err != nil && !Away(err) && !errors.Is(err, ErrLocked) {
+		if err != nil && !away(err) && !errors.Is(err, database.ErrLocked) {
 			return backoff.Permanent(err)
 		}
 		before = err
@@ -82,29 +104,40 @@ func (c *Completer) again(ctx context.Context, log *slog.Logger, r record, befor
 // tell says in the log that outcomes cannot be recorded, and when that is over. A row that
 // somebody holds, and a lease that is lost, are the trouble of one.
 func (c *Completer) tell(log *slog.Logger, err error) {
-	if err == nil || Away(err) {
+	if err == nil || away(err) {
 		c.trouble.Tell(log, cannotRecord, err)
 	}
 }
 
-// recordAgain is record after a try that failed: that one may be committed all the
+// away says whether Postgres could not be asked or could not do its work now: a refusal of the data, and what Postgres has
+// answered, is not that.
+func away(err error) bool {
+	if others := (*othersError)(nil); errors.As(err, &others) {
+		return false
+	}
+	return err != nil && !database.IsDataError(err) && !errors.Is(err, database.ErrLocked) && !errors.Is(err, ErrLeaseLost)
+}
+
+// Try is Complete, once. lost says that the answer to a try before was lost: that one may be committed all the
 // same, and stands once then. (One that the server begins only after this stands
 // beside it, as an attempt that came too late: it moves nothing that was settled.) What that one
 // settled is left unpublished until it is read from the table.
-func (c *Completer) recordAgain(ctx context.Context, r record) (*results.Settled, error) {
-	applied, err := c.recordMade(ctx, r)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return c.record(ctx, r)
-	case err == nil && !applied:
-		return nil, ErrLeaseLost
-	default:
-		return nil, database.Wrap("record again", err)
+func (c *Completer) Try(ctx context.Context, r Record, lost bool) (*results.Settled, error) {
+	if lost {
+		switch applied, err := c.recordMade(ctx, r); {
+		case errors.Is(err, pgx.ErrNoRows): // it is recorded now
+		case err == nil && !applied:
+			return nil, ErrLeaseLost
+		default:
+			return nil, database.Wrap("record again", err)
+		}
 	}
+	done, err := c.batch.Do(ctx, r)
+	return done.unpack(err)
 }
 
-// hasInteraction says whether a request has settled as created with this sid.
-func (c *Completer) hasInteraction(ctx context.Context, id int64, sid string) (has bool, err error) {
+// HasInteraction says whether a request has settled as created with this sid.
+func (c *Completer) HasInteraction(ctx context.Context, id int64, sid string) (has bool, err error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	err = c.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM outbox WHERE id = $1 AND interaction_sid = $2)`, id, sid).Scan(&has)
@@ -116,22 +149,22 @@ func (c *Completer) hasInteraction(ctx context.Context, id int64, sid string) (h
 // not. The request's row is locked before the history is read, in a statement of
 // its own: so a commit that is still on its way, on a connection that was cut, is
 // waited for and seen.
-func (c *Completer) recordMade(ctx context.Context, r record) (applied bool, err error) {
+func (c *Completer) recordMade(ctx context.Context, r Record) (applied bool, err error) {
 	began := time.Now()
 	defer func() {
 		if !errors.Is(err, pgx.ErrNoRows) { // then it is recorded now
-			err = c.stall.Tried(ctx, c.pool, began, err)
+			err = c.Stall.Tried(ctx, c.pool, began, err)
 		}
 	}()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var b pgx.Batch
 	b.Queue(`SELECT ` + database.Patiently)
-	b.Queue(`SELECT FROM outbox WHERE id = $1 FOR NO KEY UPDATE`, r.lease.ID)
+	b.Queue(`SELECT FROM outbox WHERE id = $1 FOR NO KEY UPDATE`, r.Lease.ID)
 	b.Queue(`/* record again */
 		SELECT applied FROM outbox_attempts
 		 WHERE outbox_id = $1 AND kind = 'attempt' AND number = $2 AND worker = $3 AND outcome = $4 LIMIT 1`,
-		r.lease.ID, r.lease.Attempt, c.worker, r.outcome)
+		r.Lease.ID, r.Lease.Attempt, c.worker, r.Outcome)
 	sent := c.pool.SendBatch(ctx, &b)
 	if _, err = sent.Exec(); err == nil {
 		_, err = sent.Exec()

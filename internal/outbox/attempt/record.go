@@ -1,4 +1,4 @@
-package outbox
+package attempt
 
 import (
 	"cmp"
@@ -31,45 +31,20 @@ func (e *othersError) Error() string {
 	return "outbox: the interaction is that of request " + e.owner
 }
 
-// A record is what became of one lease.
-type record struct {
-	lease   Lease
-	outcome string // the kind's word, or released
-	told    flex.Outcome
-	move    request.Move
-	pause   time.Duration // of the gate, for the whole fleet; 0: none
-}
-
-// unproved says whether nothing in the answer shows that the interaction which it names is this request's.
-func (r *record) unproved() bool { return r.told.Kind == flex.Created && !r.told.Mine }
-
 // recorded is what became of a record: the result to publish, once settled.
 type recorded struct {
 	applied bool
-	locked  bool   // nothing was written: ErrLocked
+	locked  bool   // nothing was written: database.ErrLocked
 	owner   string // nothing was written: the interaction is that of this request
 	settled *results.Settled
 }
 
-// record: sending -> what the policy decided, together with the row of history. Where an outcome asks for a pause, the
-// gate is paused before, in a transaction of its own: a crash in between leaves the gate paused and the request sending.
-//
-// A lease that lapsed meanwhile but was neither resolved nor taken by another
-// is still this attempt's: what Flex told is better than what a lookup can find.
-// And where it went back to pending but was not sent again yet, what Flex answered still
-// counts: that it was created after all, or refused for good, or that it may have been
-// created, as a 2xx without a sid says.
-func (c *Completer) record(ctx context.Context, r record) (*results.Settled, error) {
-	done, err := c.batch.Do(ctx, r)
-	return done.unpack(err)
-}
-
-// unpack is what record and the like return for one record: its result, or the error that says why nothing was applied.
+// unpack is what Try returns for one record: its result, or the error that says why nothing was applied.
 func (d recorded) unpack(err error) (*results.Settled, error) {
 	switch {
 	case err != nil:
 	case d.locked:
-		err = ErrLocked
+		err = database.ErrLocked
 	case d.owner != "":
 		err = &othersError{d.owner}
 	case !d.applied:
@@ -78,12 +53,21 @@ func (d recorded) unpack(err error) (*results.Settled, error) {
 	return d.settled, err
 }
 
-// recordBatch is the write of record. Rows are updated in the order of ids, which
+// recordBatch: sending -> what the policy decided, together with the row of history. Where an outcome asks for a pause, the
+// gate is paused before, in a transaction of its own: a crash in between leaves the gate paused and the request sending.
+//
+// A lease that lapsed meanwhile but was neither resolved nor taken by another
+// is still this attempt's: what Flex told is better than what a lookup can find.
+// And where it went back to pending but was not sent again yet, what Flex answered still
+// counts: that it was created after all, or refused for good, or that it may have been
+// created, as a 2xx without a sid says.
+//
+// Rows are updated in the order of ids, which
 // the arrays have: then two batches that share some do not wait for each other.
 // Nothing but the plan promises that; where it fails, a deadlock is tried again.
-func (c *Completer) recordBatch(ctx context.Context, records []record) (done []recorded, err error) {
+func (c *Completer) recordBatch(ctx context.Context, records []Record) (done []recorded, err error) {
 	began := time.Now()
-	defer func() { err = c.stall.Tried(ctx, c.pool, began, err) }()
+	defer func() { err = c.Stall.Tried(ctx, c.pool, began, err) }()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	if c.wary.Now() {
@@ -110,8 +94,8 @@ func (c *Completer) recordBatch(ctx context.Context, records []record) (done []r
 
 // recordAtOnce is recordBatch where no row is locked: one statement, or a transaction where somebody has to be
 // asked first whose an interaction is.
-func (c *Completer) recordAtOnce(ctx context.Context, records []record) (done []recorded, err error) {
-	if !slices.ContainsFunc(records, func(r record) bool { return r.unproved() }) {
+func (c *Completer) recordAtOnce(ctx context.Context, records []Record) (done []recorded, err error) {
+	if !slices.ContainsFunc(records, func(r Record) bool { return r.Unproved() }) {
 		return c.recordTogether(ctx, c.pool, records)
 	}
 	done = make([]recorded, len(records))
@@ -120,14 +104,14 @@ func (c *Completer) recordAtOnce(ctx context.Context, records []record) (done []
 }
 
 // recordApart is recordBatch for all but those whose row, or whose interaction, somebody holds locked.
-func (c *Completer) recordApart(ctx context.Context, records []record) ([]recorded, error) {
+func (c *Completer) recordApart(ctx context.Context, records []Record) ([]recorded, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	done := make([]recorded, len(records))
 	err := pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
 		ids := make([]int64, len(records))
 		for i := range records {
-			ids[i] = records[i].lease.ID
+			ids[i] = records[i].Lease.ID
 		}
 		slices.Sort(ids)
 		held, err := database.LockFree(ctx, tx, "outbox", slices.Compact(ids))
@@ -138,7 +122,7 @@ func (c *Completer) recordApart(ctx context.Context, records []record) ([]record
 			c.wary.Met()
 		}
 		for i := range records {
-			done[i].locked = held[records[i].lease.ID]
+			done[i].locked = held[records[i].Lease.ID]
 		}
 		return c.recordOwn(ctx, tx, records, done, false)
 	})
@@ -149,12 +133,12 @@ func (c *Completer) recordApart(ctx context.Context, records []record) ([]record
 }
 
 // recordOwn writes the records that are not locked and name no interaction of another request.
-func (c *Completer) recordOwn(ctx context.Context, tx pgx.Tx, records []record, done []recorded, patiently bool) error {
+func (c *Completer) recordOwn(ctx context.Context, tx pgx.Tx, records []Record, done []recorded, patiently bool) error {
 	if err := findOwners(ctx, tx, records, done, patiently); err != nil {
 		return err
 	}
 	var which []int
-	var own []record
+	var own []Record
 	for i := range records {
 		if !done[i].locked && done[i].owner == "" {
 			which, own = append(which, i), append(own, records[i])
@@ -177,17 +161,17 @@ func (c *Completer) recordOwn(ctx context.Context, tx pgx.Tx, records []record, 
 // the first one's commit or, where it does not wait patiently, is locked. The question is a statement of its own, so
 // that it sees what was committed meanwhile. An answer that carries its request's own key asks and locks nothing: it is
 // a proof, whatever another request was told.
-func findOwners(ctx context.Context, tx pgx.Tx, records []record, done []recorded, patiently bool) error {
+func findOwners(ctx context.Context, tx pgx.Tx, records []Record, done []recorded, patiently bool) error {
 	owners, held := map[string]string{}, map[string]bool{} // request ids by sids; sids
 	var ids []int64
 	var sids []string
 	for i := range records {
 		switch r := &records[i]; {
-		case done[i].locked || r.told.Kind != flex.Created:
-		case r.unproved():
-			ids, sids = append(ids, r.lease.ID), append(sids, r.told.InteractionSID)
+		case done[i].locked || r.Told.Kind != flex.Created:
+		case r.Unproved():
+			ids, sids = append(ids, r.Lease.ID), append(sids, r.Told.InteractionSID)
 		default:
-			owners[r.told.InteractionSID] = r.lease.RequestID
+			owners[r.Told.InteractionSID] = r.Lease.RequestID
 		}
 	}
 	if len(ids) == 0 {
@@ -216,15 +200,15 @@ func findOwners(ctx context.Context, tx pgx.Tx, records []record, done []recorde
 	}
 	for i := range records {
 		r := &records[i]
-		if done[i].locked || !r.unproved() {
+		if done[i].locked || !r.Unproved() {
 			continue
 		}
-		switch owner, taken := owners[r.told.InteractionSID]; {
-		case held[r.told.InteractionSID]:
+		switch owner, taken := owners[r.Told.InteractionSID]; {
+		case held[r.Told.InteractionSID]:
 			done[i].locked = true
 		case !taken:
-			owners[r.told.InteractionSID] = r.lease.RequestID
-		case owner != r.lease.RequestID:
+			owners[r.Told.InteractionSID] = r.Lease.RequestID
+		case owner != r.Lease.RequestID:
 			done[i].owner = owner
 		}
 	}
@@ -234,7 +218,7 @@ func findOwners(ctx context.Context, tx pgx.Tx, records []record, done []recorde
 // recordTogether writes all of the records in one statement.
 func (c *Completer) recordTogether(ctx context.Context, db interface {
 	SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
-}, records []record) ([]recorded, error) {
+}, records []Record) ([]recorded, error) {
 	var b pgx.Batch
 	var columns recordColumns
 	at := make(map[[2]int64]int, len(records)) // by id and attempt
@@ -242,10 +226,10 @@ func (c *Completer) recordTogether(ctx context.Context, db interface {
 	for i := range records {
 		order[i] = i
 	}
-	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(records[a].lease.ID, records[b].lease.ID) })
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(records[a].Lease.ID, records[b].Lease.ID) })
 	for _, i := range order {
 		columns.append(&records[i])
-		at[[2]int64{records[i].lease.ID, int64(records[i].lease.Attempt)}] = i
+		at[[2]int64{records[i].Lease.ID, int64(records[i].Lease.Attempt)}] = i
 	}
 	b.Queue(recordSQL, columns.id, columns.attempt, columns.state, columns.delay, columns.uncounted, columns.interactionSID, columns.taskSID,
 		columns.assignmentStatus, columns.response, columns.errorKind, columns.errorMessage, columns.httpStatus, columns.twilioCode, columns.twilioRequestID,
@@ -264,7 +248,7 @@ func (c *Completer) recordTogether(ctx context.Context, db interface {
 		i := at[[2]int64{id, int64(attempt)}]
 		done[i].applied = true
 		// What a person had cancelled meanwhile is read from the table by the Publisher.
-		if settledAt != nil && state == records[i].move.To {
+		if settledAt != nil && state == records[i].Move.To {
 			done[i].settled = records[i].asSettled(revision, *settledAt)
 		}
 		return nil
@@ -273,10 +257,10 @@ func (c *Completer) recordTogether(ctx context.Context, db interface {
 }
 
 // asSettled is the row that a record has settled, as a read of it would give it.
-func (r *record) asSettled(revision int, at time.Time) *results.Settled {
-	o, l := &r.told, &r.lease
+func (r *Record) asSettled(revision int, at time.Time) *results.Settled {
+	o, l := &r.Told, &r.Lease
 	s := &results.Settled{
-		ID: l.ID, RequestID: l.RequestID, Source: l.Source, State: r.move.To, Attempt: l.Attempt, Revision: revision, Request: l.Request,
+		ID: l.ID, RequestID: l.RequestID, Source: l.Source, State: r.Move.To, Attempt: l.Attempt, Revision: revision, Request: l.Request,
 		InteractionSID: database.OrNull(o.InteractionSID), TaskSID: database.OrNull(request.Text(o.TaskSID)), AssignmentStatus: database.OrNull(request.Text(o.AssignmentStatus)),
 		Response: o.Response, ErrorKind: reason(r), ErrorMessage: database.OrNull(request.Text(o.Message)),
 		HTTPStatus: database.IntOrNull(o.HTTPStatus), TwilioCode: database.IntOrNull(o.TwilioCode), TwilioRequestID: database.OrNull(request.Text(o.RequestID)),
@@ -362,15 +346,15 @@ type recordColumns struct {
 	endsAs                     []*string
 }
 
-func (c *recordColumns) append(r *record) {
-	o := &r.told
-	c.id = append(c.id, r.lease.ID)
-	c.attempt = append(c.attempt, int32(r.lease.Attempt))
-	c.state = append(c.state, string(r.move.To))
-	c.outcome = append(c.outcome, r.outcome)
-	c.delay = append(c.delay, r.move.Delay)
+func (c *recordColumns) append(r *Record) {
+	o := &r.Told
+	c.id = append(c.id, r.Lease.ID)
+	c.attempt = append(c.attempt, int32(r.Lease.Attempt))
+	c.state = append(c.state, string(r.Move.To))
+	c.outcome = append(c.outcome, r.Outcome)
+	c.delay = append(c.delay, r.Move.Delay)
 	var uncounted int32
-	if r.move.Uncounted {
+	if r.Move.Uncounted {
 		uncounted = 1
 	}
 	c.uncounted = append(c.uncounted, uncounted)
@@ -389,28 +373,19 @@ func (c *recordColumns) append(r *record) {
 	c.twilioCode = append(c.twilioCode, database.Int32OrNull(o.TwilioCode))
 	c.twilioRequestID = append(c.twilioRequestID, database.OrNull(request.Text(o.RequestID)))
 	c.answered = append(c.answered, o.Answered && o.Kind == flex.Uncertain)
-	c.endsAs = append(c.endsAs, database.OrNull(string(r.move.EndsAs)))
-}
-
-// reason is why the request is not created, in one word. There is always one:
-// the schema refuses a request that stands still for no reason.
-func reason(r *record) *string {
-	if o := &r.told; o.ErrorKind != "" || o.Kind == flex.Created || r.outcome == "released" {
-		return database.OrNull(request.Text(o.ErrorKind))
-	}
-	return database.OrNull("unknown")
+	c.endsAs = append(c.endsAs, database.OrNull(string(r.Move.EndsAs)))
 }
 
 // pause pauses the gate as far as the outcomes ask for it.
-func (c *Completer) pause(ctx context.Context, records []record) error {
-	longest := record{}
+func (c *Completer) pause(ctx context.Context, records []Record) error {
+	longest := Record{}
 	for i := range records {
-		if records[i].pause > longest.pause {
+		if records[i].Pause > longest.Pause {
 			longest = records[i]
 		}
 	}
-	if longest.pause == 0 {
+	if longest.Pause == 0 {
 		return nil
 	}
-	return gate.Pause(ctx, c.pool, c.worker, longest.pause, longest.told.Message)
+	return gate.Pause(ctx, c.pool, c.worker, longest.Pause, longest.Told.Message)
 }
