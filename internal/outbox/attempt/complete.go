@@ -148,14 +148,9 @@ func (c *Completer) HasInteraction(ctx context.Context, id int64, sid string) (h
 // this lease, which it does once, and whether it was applied; ErrNoRows when it has
 // not. The request's row is locked before the history is read, in a statement of
 // its own: so a commit that is still on its way, on a connection that was cut, is
-// waited for and seen.
+// waited for and seen. Where somebody else holds that row it is ErrLocked.
 func (c *Completer) recordMade(ctx context.Context, r Record) (applied bool, err error) {
 	began := time.Now()
-	defer func() {
-		if !errors.Is(err, pgx.ErrNoRows) { // then it is recorded now
-			err = c.Stall.Tried(ctx, c.pool, began, err)
-		}
-	}()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	var b pgx.Batch
@@ -172,5 +167,11 @@ func (c *Completer) recordMade(ctx context.Context, r Record) (applied bool, err
 	if err == nil {
 		err = sent.QueryRow().Scan(&applied)
 	}
-	return applied, cmp.Or(err, sent.Close())
+	switch err = cmp.Or(err, sent.Close()); {
+	case errors.Is(err, pgx.ErrNoRows):
+		return false, err // it is recorded now
+	case database.RowsLocked(ctx, c.pool, err, "outbox", "outbox_attempts"):
+		return false, database.ErrLocked // the trouble of this one
+	}
+	return applied, c.Stall.Tried(ctx, c.pool, began, err)
 }

@@ -269,3 +269,26 @@ func BenchmarkRecord(b *testing.B) {
 		})
 	}
 }
+
+// TestRecordAgainLocked: one request's row that somebody holds, while the history is asked about it, is that outcome's own
+// trouble. A history that somebody holds as a whole keeps all outcomes from being recorded.
+func TestRecordAgainLocked(t *testing.T) {
+	t.Parallel()
+	for sql, own := range map[string]bool{`SELECT FROM outbox FOR UPDATE`: true, `LOCK TABLE outbox_attempts`: false} {
+		t.Run(sql, func(t *testing.T) {
+			t.Parallel()
+			s := newRig(t)
+			l := s.leased(t, "a", 1)[0]
+			_, release := pgtest.Holding(t, s.pool, sql)
+			_, err := s.c.Try(t.Context(), told(l, good), true)
+			stalled, why := s.c.Stall.Lasts(time.Now())
+			if errors.Is(err, database.ErrLocked) != own || away(err) == own || (stalled == 0) != own {
+				t.Errorf("%v; no outcome could be recorded for %v: %s", err, stalled, why)
+			}
+			release()
+			if done, err := s.c.Try(t.Context(), told(l, good), true); err != nil || done == nil {
+				t.Errorf("afterwards: %+v, %v", done, err)
+			}
+		})
+	}
+}
