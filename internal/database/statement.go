@@ -20,21 +20,22 @@ func Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 var errWriteLimit = fmt.Errorf("outbox: a statement took longer than %v", WriteLimit)
 
 // Acquire gives a connection of the pool for a statement whose caller has to know whether it may be committed. Where
-// there was none in time, pgconn.SafeToRetry is true of the error: nothing was sent. The pool's own error is then the bare
-// one of the context, which a statement that is under way ends with, too.
+// there was none in time, the error is NotSent. The pool's own error is then the bare one of the context, which a
+// statement that is under way ends with, too.
 func Acquire(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
-		return nil, notSent{err}
+		return nil, NotSent(err)
 	}
 	return conn, nil
 }
 
-// notSent is the error of a statement that got no connection.
+// NotSent is err, of a write of which nothing was sent: NotCommitted is true of it.
+func NotSent(err error) error { return notSent{err} }
+
 type notSent struct{ error }
 
-func (n notSent) Unwrap() error   { return n.error }
-func (notSent) SafeToRetry() bool { return true }
+func (n notSent) Unwrap() error { return n.error }
 
 // IsDataError says whether Postgres refused what was written, rather than the
 // writing: class 22 (data), 23 (a constraint), 54 (too large, too deep).
@@ -57,9 +58,10 @@ func IsDataError(err error) bool {
 // is one of class 08, of a pooler that has lost the server. That the connection is closed
 // says nothing, whatever SafeToRetry says of it: pgx says so, too, where it ended while a COMMIT was under way.
 func NotCommitted(err error) bool {
+	var unsent notSent
 	var never *pgconn.ConnectError
 	var said *pgconn.PgError
-	return errors.As(err, &never) || pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed) ||
+	return errors.As(err, &unsent) || errors.As(err, &never) || pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed) ||
 		errors.As(err, &said) && !Fatal(said) && !strings.HasPrefix(said.Code, "08")
 }
 

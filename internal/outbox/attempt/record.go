@@ -72,13 +72,13 @@ func (c *Completer) recordBatch(ctx context.Context, records []Record) (done []r
 	defer cancel()
 	if c.wary.Now() {
 		if err := c.pause(ctx, records); err != nil {
-			return nil, database.Wrap("record", err)
+			return nil, database.Wrap("record", database.NotSent(err))
 		}
 		return c.recordApart(ctx, records)
 	}
 	crash.At("recording")
 	if err := c.pause(ctx, records); err != nil {
-		return nil, database.Wrap("record", err)
+		return nil, database.Wrap("record", database.NotSent(err))
 	}
 	done, err = c.recordAtOnce(ctx, records)
 	crash.At("recorded")
@@ -95,11 +95,16 @@ func (c *Completer) recordBatch(ctx context.Context, records []Record) (done []r
 // recordAtOnce is recordBatch where no row is locked: one statement, or a transaction where somebody has to be
 // asked first whose an interaction is.
 func (c *Completer) recordAtOnce(ctx context.Context, records []Record) (done []recorded, err error) {
+	conn, err := database.Acquire(ctx, c.pool)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Release()
 	if !slices.ContainsFunc(records, func(r Record) bool { return r.Unproved() }) {
-		return c.recordTogether(ctx, c.pool, records)
+		return c.recordTogether(ctx, conn, records)
 	}
 	done = make([]recorded, len(records))
-	err = pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error { return c.recordOwn(ctx, tx, records, done, true) })
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return c.recordOwn(ctx, tx, records, done, true) })
 	return done, err
 }
 
@@ -107,8 +112,13 @@ func (c *Completer) recordAtOnce(ctx context.Context, records []Record) (done []
 func (c *Completer) recordApart(ctx context.Context, records []Record) ([]recorded, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
+	conn, err := database.Acquire(ctx, c.pool)
+	if err != nil {
+		return nil, database.Wrap("record", err)
+	}
+	defer conn.Release()
 	done := make([]recorded, len(records))
-	err := pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		ids := make([]int64, len(records))
 		for i := range records {
 			ids[i] = records[i].Lease.ID

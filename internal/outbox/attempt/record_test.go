@@ -292,3 +292,30 @@ func TestRecordAgainLocked(t *testing.T) {
 		})
 	}
 }
+
+// TestNoConnectionIsNoLostAnswer: an outcome whose record got no connection was never recorded, so that its next try does not
+// ask the history for it, on a connection for each outcome.
+func TestNoConnectionIsNoLostAnswer(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		told flex.Outcome
+		wary bool
+	}{
+		"one statement":            {told: good},
+		"whose is the interaction": {told: wasCreated(1)},
+		"beside locked rows":       {told: good, wary: true},
+		"a pause comes first":      {told: flex.Outcome{Kind: flex.Refused, HTTPStatus: 429, Limited: true, RetryAfter: time.Second}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newRig(t)
+			s.pool.Close() // it gives no connection
+			if tt.wary {
+				s.c.wary.Met()
+			}
+			if _, err := s.record(t.Context(), told(Lease{ID: 1, RequestID: "a", Attempt: 1}, tt.told)); err == nil || !database.NotCommitted(err) {
+				t.Errorf("it may be committed after %v", err)
+			}
+		})
+	}
+}
