@@ -196,7 +196,8 @@ func (s *Store) insertApart(ctx context.Context, events []request.Event, which [
 // added answers the events after their insert: fresh are the ids that are new, and by which
 // message.
 func (s *Store) added(ctx context.Context, events []request.Event, answers []Added, fresh map[string]spot, leases []attempt.Lease, held results.Tables, leased func([]attempt.Lease, bool)) ([]Added, error) {
-	known := map[string][]int{}
+	var known []int
+	var asked []request.Event // known
 	var rejected []string
 	accepted, due := 0, 0
 	now := time.Now()
@@ -205,7 +206,7 @@ func (s *Store) added(ctx context.Context, events []request.Event, answers []Add
 		switch at, ok := fresh[e.RequestID]; {
 		case answers[i] == locked:
 		case !ok || at != place(e.Message):
-			known[e.RequestID] = append(known[e.RequestID], i)
+			known, asked = append(known, i), append(asked, *e)
 		case len(e.Faults) > 0:
 			answers[i] = Rejected
 			rejected = append(rejected, e.RequestID)
@@ -227,8 +228,18 @@ func (s *Store) added(ctx context.Context, events []request.Event, answers []Add
 	if len(known) == 0 {
 		return answers, nil
 	}
-	return answers, s.repeat(ctx, events, known, answers, held)
+	became, err := s.Messages.AnswerKnown(ctx, asked, s.newest(), held)
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range known {
+		answers[i] = ofKnown[became[n]]
+	}
+	return answers, nil
 }
+
+var ofKnown = [...]Added{results.Repeated: Repeated, results.Redelivered: Redelivered, results.Conflicting: Conflicting,
+	results.Removed: removed, results.TooOld: old, results.RowHeld: locked, results.TableHeld: waiting}
 
 // spot is what names a message within a stream, as far as Postgres keeps it.
 type spot struct {

@@ -339,7 +339,7 @@ func TestSameMessagesTwice(t *testing.T) {
 				if _, err := store.addBatch(t.Context(), asked); err != nil {
 					t.Error(err)
 				}
-				if _, err := store.addMalformedBatch(t.Context(), bad); err != nil {
+				if _, err := store.Messages.KeepMalformed(t.Context(), bad); err != nil {
 					t.Error(err)
 				}
 			})

@@ -86,8 +86,8 @@ the clock of Postgres and the time that the stream gave the message.
 
 # Who moves what
 
-	Store.Add     hands an event to the Dispatcher, or inserts it itself    (add.go, repeat.go)
-	              where none runs; returns after the commit
+	Store.Add     hands an event to the Dispatcher, or inserts it itself    (add.go; an id that is known:
+	              where none runs; returns after the commit                 results/known.go)
 	Dispatcher    insert, which leases where it can; claim; one create call (dispatch.go, insert.go, claim.go, workers.go, deliver.go;
 	              a lease                                                   permits: package limiter)
 	Completer     record: what became of each lease, for all that wait      (package attempt)

@@ -115,7 +115,7 @@ func TestAddMalformedLocked(t *testing.T) {
 	}
 	_, release := holding(t, s, `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error)
 		VALUES ('malformed', 'REQUESTS', 3, $1, '', '', '{}', '', '')`, all[2].Time)
-	own, err := s.addMalformedBatch(t.Context(), all)
+	own, err := s.Messages.KeepMalformed(t.Context(), all)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -536,41 +536,5 @@ func TestAddManyLocked(t *testing.T) {
 		if a == locked {
 			t.Errorf("event %d is locked", i)
 		}
-	}
-}
-
-// TestKeepManyLocked: the same of messages that make no request.
-func TestKeepManyLocked(t *testing.T) {
-	t.Parallel()
-	const held, limit = 150, 4 * time.Second
-	s := newStore(t)
-	all := make([]request.Malformed, held+1)
-	for i := range all {
-		all[i] = request.Malformed{Message: event("", uint64(i+1)).Message, Err: "not JSON"}
-	}
-	_, release := holding(t, s, `INSERT INTO outbox_malformed (kind, stream, stream_sequence, stream_time, subject, source, headers, raw, error)
-		SELECT 'malformed', 'REQUESTS', n, $1::timestamptz + n * interval '1 s', '', '', '{}', '', '' FROM generate_series(2, $2::integer + 1) n`,
-		all[0].Time.Add(-time.Second), held)
-	keep := func() (locked int) {
-		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), limit)
-		defer cancel()
-		kept, err := s.Messages.KeepMalformed(ctx, "malformed", all)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, k := range kept {
-			if k == results.RowLocked {
-				locked++
-			}
-		}
-		return locked
-	}
-	if n := keep(); n != held {
-		t.Errorf("%d are locked, want %d", n, held)
-	}
-	release()
-	if n := keep(); n != 0 {
-		t.Errorf("%d are locked", n)
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"flexworker/internal/outbox/request"
-	"flexworker/internal/outbox/results"
 	"flexworker/internal/outbox/upkeep"
 	"flexworker/internal/testing/natstest"
 	"flexworker/internal/testing/pgtest"
@@ -262,21 +261,5 @@ func TestPruneFarBehind(t *testing.T) {
 	p := s.pruner(time.Hour)
 	if gone := p.PruneAll(t.Context()); gone != upkeep.PruneBatch+7 {
 		t.Errorf("%d went, want %d", gone, upkeep.PruneBatch+7)
-	}
-}
-
-// TestRepeatOfARemovedRequest: retention removes a request between the two steps
-// of Add; the repeat is not kept for nobody, it is delivered again.
-func TestRepeatOfARemovedRequest(t *testing.T) {
-	t.Parallel()
-	s := newStore(t)
-	e := event("gone", 2)
-	answers := []Added{old}
-	kept, err := s.Messages.KeepRepeats(t.Context(), []results.Repeat{{ID: 4711, RequestID: e.RequestID, Message: e.Message}})
-	if err = answer(answers, []int{0}, Repeated, kept, err); err != nil || answers[0] != removed {
-		t.Errorf("%v, %v: the message would be acked", answers[0], err)
-	}
-	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_repeats`); n != 0 {
-		t.Errorf("%d orphans", n)
 	}
 }

@@ -85,13 +85,13 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	s.addsApart = batch.New(1, func(ctx context.Context, events []request.Event) ([]Added, error) {
 		return s.addApart(ctx, events, unleased)
 	})
-	s.malformed = batch.New(batchSize, s.addMalformedBatch)
-	s.malformed.Split = database.IsDataError
-	s.malformed.Size, s.malformed.MostBytes = func(m request.Malformed) int { return len(m.Raw) }, batchBytes
 	turn := batch.NewTurn(turnWait)
 	s.completer = attempt.New(pool, worker, turn)
 	s.Results = results.NewOutgoing(pool, turn)
 	s.Messages = results.NewMessages(pool, s.Results.Asked)
+	s.malformed = batch.New(batchSize, s.Messages.KeepMalformed)
+	s.malformed.Split = database.IsDataError
+	s.malformed.Size, s.malformed.MostBytes = func(m request.Malformed) int { return len(m.Raw) }, batchBytes
 	s.Lookups = &lookup.Requests{Pool: pool, Worker: worker, Attribute: "interaction_request", CanaryKeys: &lookup.CanaryKeys{}, Waiting: loop.NewSignal()}
 	return s
 }

@@ -96,7 +96,7 @@ func answersOfEachKind(t *testing.T, s *Store, source string, n, first int) {
 		m := event("", uint64(first+i), from(source)).Message
 		malformed = append(malformed, request.Malformed{Message: m, Err: "x"})
 	}
-	if _, err := s.addMalformedBatch(t.Context(), malformed); err != nil {
+	if _, err := s.Messages.KeepMalformed(t.Context(), malformed); err != nil {
 		t.Fatal(err)
 	}
 	for len(s.Results.Queue.Queue) > 0 {

@@ -8,7 +8,8 @@
 // crashes loses one.
 //
 // Messages keeps what is asked in messages that make no new request, until each is answered: repeats, conflicts and
-// malformed messages. This package alone inserts into outbox_repeats and outbox_malformed; erase blanks what is personal in them, and package upkeep
+// malformed messages. AnswerKnown finds out which of them an event is whose id is known. This package alone inserts into
+// outbox_repeats and outbox_malformed; erase blanks what is personal in them, and package upkeep
 // removes what is old.
 //
 // Result is the one shape of every answer. A Settled is the row that it is made from: the same row gives the

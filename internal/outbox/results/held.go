@@ -72,11 +72,6 @@ func (m *Messages) waitsFor(ctx context.Context, table string, began time.Time) 
 	return err
 }
 
-// MalformedLocked is ErrTableLocked, of messages of which it cannot be read what was answered to them, since began.
-func (m *Messages) MalformedLocked(ctx context.Context, began time.Time) error {
-	return m.waitsFor(ctx, malformedTable, began)
-}
-
 func (m *Messages) stall(table string) *gate.Stall {
 	if table == malformedTable {
 		return &m.MalformedStall

@@ -43,33 +43,29 @@ func NewMessages(pool *pgxpool.Pool, asked loop.Signal) *Messages {
 // while another transaction holds that table. Nothing of it was stored. Try it again later; the others go on.
 var ErrTableLocked = errors.New("outbox: another transaction holds a table locked that is needed")
 
-// Kept says what became of one message. The zero value: it is kept.
-type Kept int
+// kept says what became of one message. The zero value: it is in its table, from now on or since before.
+type kept int
 
 const (
-	// Stored says that the message is in its table, from now on or since before.
-	Stored Kept = iota
-	// RowLocked says that another transaction holds the message's row, or that of its request. Nothing was stored.
-	RowLocked
-	// Gone says that the repeated request was removed meanwhile. Nothing was stored.
-	Gone
+	rowLocked kept = iota + 1 // another transaction holds the message's row, or that of its request: nothing was stored
+	gone                      // the repeated request was removed meanwhile: nothing was stored
 )
 
-// A Repeat is a known request that is asked again: ID is outbox.id.
-type Repeat struct {
-	ID        int64
-	RequestID string
+// A repeat is a known request that is asked again: id is outbox.id.
+type repeat struct {
+	id        int64
+	requestID string
 	request.Message
 }
 
-// KeepRepeats keeps repeats, in this order, and says what became of each. It may be called again for the same.
-func (m *Messages) KeepRepeats(ctx context.Context, repeats []Repeat) ([]Kept, error) {
+// keepRepeats keeps repeats, in this order, and says what became of each. It may be called again for the same.
+func (m *Messages) keepRepeats(ctx context.Context, repeats []repeat) ([]kept, error) {
 	if len(repeats) == 0 {
 		return nil, nil
 	}
 	var b pgx.Batch
 	for _, r := range repeats {
-		queueRepeat(&b, r.ID, r.Message)
+		queueRepeat(&b, r.id, r.Message)
 	}
 	if _, err := m.send(ctx, repeatsTable, &b); err != nil {
 		return nil, err
@@ -77,39 +73,54 @@ func (m *Messages) KeepRepeats(ctx context.Context, repeats []Repeat) ([]Kept, e
 	return m.repeatsKept(ctx, repeats)
 }
 
-// KeepMalformed keeps malformed messages and conflicts, as kind says, and says what became of each. It may be called again
+// KeepMalformed keeps malformed messages. Its first errors are those of single messages: ErrLocked. It may be called again for
+// the same.
+func (m *Messages) KeepMalformed(ctx context.Context, all []request.Malformed) ([]error, error) {
+	ctx, cancel := database.Bounded(ctx)
+	defer cancel()
+	kept, err := m.keepMalformed(ctx, "malformed", all)
+	own := make([]error, len(all))
+	for i := range kept {
+		if kept[i] == rowLocked {
+			own[i] = database.ErrLocked
+		}
+	}
+	return own, err
+}
+
+// keepMalformed keeps malformed messages and conflicts, as kind says, and says what became of each. It may be called again
 // for the same.
-func (m *Messages) KeepMalformed(ctx context.Context, kind string, all []request.Malformed) ([]Kept, error) {
-	kept := make([]Kept, len(all))
+func (m *Messages) keepMalformed(ctx context.Context, kind string, all []request.Malformed) ([]kept, error) {
+	became := make([]kept, len(all))
 	if len(all) == 0 {
-		return kept, nil
+		return became, nil
 	}
 	var b pgx.Batch
 	queueMalformed(&b, kind, all)
 	if stored, err := m.send(ctx, malformedTable, &b); err != nil || stored {
-		return kept, err
+		return became, err
 	}
 	messages := make([]request.Message, len(all))
 	for i := range all {
 		messages[i] = all[i].Message
 	}
-	pasts, err := m.Pasts(ctx, messages, nil)
+	pasts, err := m.pasts(ctx, messages, nil)
 	for i := range pasts {
-		if pasts[i].Kind == "" {
-			kept[i] = RowLocked
+		if pasts[i].kind == "" {
+			became[i] = rowLocked
 		}
 	}
-	return kept, err
+	return became, err
 }
 
-// A Past is what is known of a message that made no request, whatever its id is.
-type Past struct {
-	Kind   string // under which it was kept in outbox_malformed; "": it was not
-	TooOld bool   // to be a new request
+// A past is what is known of a message that made no request, whatever its id is.
+type past struct {
+	kind   string // under which it was kept in outbox_malformed; "": it was not
+	tooOld bool   // to be a new request
 }
 
-// Pasts reads them. A message that is older than newest is too old to be a new request; nil: none is.
-func (m *Messages) Pasts(ctx context.Context, messages []request.Message, newest *time.Duration) ([]Past, error) {
+// pasts reads them. A message that is older than newest is too old to be a new request; nil: none is.
+func (m *Messages) pasts(ctx context.Context, messages []request.Message, newest *time.Duration) ([]past, error) {
 	streams, sequences, times := make([]string, len(messages)), make([]int64, len(messages)), make([]time.Time, len(messages))
 	for i, message := range messages {
 		streams[i], sequences[i], times[i] = request.Text(message.Stream), int64(message.Sequence), message.Time
@@ -122,24 +133,33 @@ func (m *Messages) Pasts(ctx context.Context, messages []request.Message, newest
 	if err != nil {
 		return nil, database.Wrap("add: read malformed", err)
 	}
-	pasts := make([]Past, len(messages))
+	pasts := make([]past, len(messages))
 	var n int
-	var p Past
-	_, err = pgx.ForEachRow(rows, []any{&n, &p.Kind, &p.TooOld}, func() error {
+	var p past
+	_, err = pgx.ForEachRow(rows, []any{&n, &p.kind, &p.tooOld}, func() error {
 		pasts[n-1] = p
 		return nil
 	})
 	return pasts, database.Wrap("add: read malformed", err)
 }
 
-// Repeated says which of these messages are kept as repeats.
-func (m *Messages) Repeated(ctx context.Context, messages []request.Message) ([]bool, error) {
-	repeated := make([]bool, len(messages))
-	if len(messages) == 0 {
+// repeatsOfErased says which messages under the ids of erased requests are kept as repeats: as nothing can be compared with
+// an erased request, what came before is known by its place alone. nil: that cannot be read, while a table is held.
+func (m *Messages) repeatsOfErased(ctx context.Context, all []request.Malformed) ([]bool, error) {
+	repeated, err := m.repeated(ctx, all)
+	if len(m.HeldAfter(ctx, err)) > 0 {
+		return nil, nil
+	}
+	return repeated, err
+}
+
+func (m *Messages) repeated(ctx context.Context, all []request.Malformed) ([]bool, error) {
+	repeated := make([]bool, len(all))
+	if len(all) == 0 {
 		return repeated, nil
 	}
-	sequences, times := make([]int64, len(messages)), make([]time.Time, len(messages))
-	for i, message := range messages {
+	sequences, times := make([]int64, len(all)), make([]time.Time, len(all))
+	for i, message := range all {
 		sequences[i], times[i] = int64(message.Sequence), message.Time
 	}
 	rows, err := m.pool.Query(ctx, `
@@ -158,10 +178,10 @@ func (m *Messages) Repeated(ctx context.Context, messages []request.Message) ([]
 
 // repeatsKept makes sure that every repeat is kept: none is when retention has
 // removed its request meanwhile, or somebody holds that, or the repeat, locked.
-func (m *Messages) repeatsKept(ctx context.Context, repeats []Repeat) ([]Kept, error) {
+func (m *Messages) repeatsKept(ctx context.Context, repeats []repeat) ([]kept, error) {
 	sequences, times, ids := make([]int64, len(repeats)), make([]time.Time, len(repeats)), make([]string, len(repeats))
 	for i, r := range repeats {
-		sequences[i], times[i], ids[i] = int64(r.Sequence), r.Time, r.RequestID
+		sequences[i], times[i], ids[i] = int64(r.Sequence), r.Time, r.requestID
 	}
 	rows, err := m.pool.Query(ctx, `
 		SELECT n, EXISTS (SELECT FROM outbox WHERE request_id = e.request_id)
@@ -171,16 +191,16 @@ func (m *Messages) repeatsKept(ctx context.Context, repeats []Repeat) ([]Kept, e
 	if err != nil {
 		return nil, database.Wrap("add: read repeats", err)
 	}
-	kept := make([]Kept, len(repeats))
+	became := make([]kept, len(repeats))
 	var n int
 	var there bool
 	_, err = pgx.ForEachRow(rows, []any{&n, &there}, func() error {
-		if kept[n-1] = Gone; there {
-			kept[n-1] = RowLocked
+		if became[n-1] = gone; there {
+			became[n-1] = rowLocked
 		}
 		return nil
 	})
-	return kept, database.Wrap("add: read repeats", err)
+	return became, database.Wrap("add: read repeats", err)
 }
 
 // send stores in a table what waits for an answer of its own, and wakes the Publisher. Where somebody
