@@ -133,7 +133,7 @@ func (c *Completer) Try(ctx context.Context, r Record, lost bool) (*results.Sett
 		}
 	}
 	done, err := c.batch.Do(ctx, r)
-	return done.unpack(err)
+	return done.settled, cmp.Or(err, done.err)
 }
 
 // HasInteraction says whether a request has settled as created with this sid.

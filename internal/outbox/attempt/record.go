@@ -31,26 +31,11 @@ func (e *othersError) Error() string {
 	return "outbox: the interaction is that of request " + e.owner
 }
 
-// recorded is what became of a record: the result to publish, once settled.
+// recorded is what became of a record: the result to publish, once settled, or why it was not applied. That is
+// database.ErrLocked and othersError, for which nothing was written, or ErrLeaseLost.
 type recorded struct {
-	applied bool
-	locked  bool   // nothing was written: database.ErrLocked
-	owner   string // nothing was written: the interaction is that of this request
 	settled *results.Settled
-}
-
-// unpack is what Try returns for one record: its result, or the error that says why nothing was applied.
-func (d recorded) unpack(err error) (*results.Settled, error) {
-	switch {
-	case err != nil:
-	case d.locked:
-		err = database.ErrLocked
-	case d.owner != "":
-		err = &othersError{d.owner}
-	case !d.applied:
-		err = ErrLeaseLost
-	}
-	return d.settled, err
+	err     error
 }
 
 // recordBatch: sending -> what the policy decided, together with the row of history. Where an outcome asks for a pause, the
@@ -132,7 +117,9 @@ func (c *Completer) recordApart(ctx context.Context, records []Record) ([]record
 			c.wary.Met()
 		}
 		for i := range records {
-			done[i].locked = held[records[i].Lease.ID]
+			if held[records[i].Lease.ID] {
+				done[i].err = database.ErrLocked
+			}
 		}
 		return c.recordOwn(ctx, tx, records, done, false)
 	})
@@ -150,7 +137,7 @@ func (c *Completer) recordOwn(ctx context.Context, tx pgx.Tx, records []Record, 
 	var which []int
 	var own []Record
 	for i := range records {
-		if !done[i].locked && done[i].owner == "" {
+		if done[i].err == nil {
 			which, own = append(which, i), append(own, records[i])
 		}
 	}
@@ -177,7 +164,7 @@ func findOwners(ctx context.Context, tx pgx.Tx, records []Record, done []recorde
 	var sids []string
 	for i := range records {
 		switch r := &records[i]; {
-		case done[i].locked || r.Told.Kind != flex.Created:
+		case done[i].err != nil || r.Told.Kind != flex.Created:
 		case r.Unproved():
 			ids, sids = append(ids, r.Lease.ID), append(sids, r.Told.InteractionSID)
 		default:
@@ -210,16 +197,16 @@ func findOwners(ctx context.Context, tx pgx.Tx, records []Record, done []recorde
 	}
 	for i := range records {
 		r := &records[i]
-		if done[i].locked || !r.Unproved() {
+		if done[i].err != nil || !r.Unproved() {
 			continue
 		}
 		switch owner, taken := owners[r.Told.InteractionSID]; {
 		case held[r.Told.InteractionSID]:
-			done[i].locked = true
+			done[i].err = database.ErrLocked
 		case !taken:
 			owners[r.Told.InteractionSID] = r.Lease.RequestID
 		case owner != r.Lease.RequestID:
-			done[i].owner = owner
+			done[i].err = &othersError{owner}
 		}
 	}
 	return nil
@@ -250,13 +237,16 @@ func (c *Completer) recordTogether(ctx context.Context, db interface {
 		return nil, cmp.Or(err, sent.Close())
 	}
 	done := make([]recorded, len(records))
+	for i := range done {
+		done[i].err = ErrLeaseLost // unless it is among these rows
+	}
 	var id int64
 	var attempt, revision int
 	var state request.State
 	var settledAt *time.Time
 	_, err = pgx.ForEachRow(rows, []any{&id, &attempt, &revision, &state, &settledAt}, func() error {
 		i := at[[2]int64{id, int64(attempt)}]
-		done[i].applied = true
+		done[i].err = nil
 		// What a person had cancelled meanwhile is read from the table by the Publisher.
 		if settledAt != nil && state == records[i].Move.To {
 			done[i].settled = records[i].asSettled(revision, *settledAt)

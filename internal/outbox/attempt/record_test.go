@@ -34,7 +34,7 @@ func TestRecordBatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, want := range []string{sidB, sidA, ""} {
-		if d := done[i]; d.applied != (want != "") || want != "" && pgtest.Deref(d.settled.InteractionSID) != want {
+		if d := done[i]; (d.err == nil) != (want != "") || want == "" && !errors.Is(d.err, ErrLeaseLost) || want != "" && pgtest.Deref(d.settled.InteractionSID) != want {
 			t.Errorf("%d: %+v, want %q", i, d, want)
 		}
 	}
@@ -81,16 +81,17 @@ func TestAnswerOfAnotherRequest(t *testing.T) {
 				}
 				for i, d := range done {
 					r := batch[i]
-					if other := tt.other >= 0 && r.Lease.ID == leases[tt.other].ID; d.applied == other || (d.owner != "") != other || d.locked {
+					var others *othersError
+					if other := tt.other >= 0 && r.Lease.ID == leases[tt.other].ID; (d.err == nil) == other || errors.As(d.err, &others) != other {
 						t.Errorf("%s: %+v", r.Lease.RequestID, d)
 					}
-					if d.owner == "" {
+					if others == nil {
 						continue
 					}
 					if h := pgtest.Histories(t, s.pool, r.Lease.RequestID); h != "" {
 						t.Errorf("what is another's is recorded as %s", h)
 					}
-					if _, err := s.record(t.Context(), disowned(testPolicy, r, d.owner, 0.5)); err != nil {
+					if _, err := s.record(t.Context(), disowned(testPolicy, r, others.owner, 0.5)); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -131,7 +132,7 @@ func TestInteractionLocked(t *testing.T) {
 	o.Mine, other.Mine, other.InteractionSID = false, false, sidB
 	_, free := pgtest.Holding(t, s.pool, database.TryLockSIDs, []string{sidB})
 	done, err := s.c.recordBatch(t.Context(), []Record{told(leases[0], o), told(leases[1], other)})
-	if err != nil || !done[0].applied || done[1].applied || !done[1].locked {
+	if err != nil || done[0].err != nil || !errors.Is(done[1].err, database.ErrLocked) {
 		t.Errorf("%+v, %v", done, err)
 	}
 	free()
@@ -157,7 +158,7 @@ func TestRecordLocked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, d := range done {
-		if mine := records[i].Lease.RequestID == "a-7"; d.locked != mine || d.applied == mine || (d.settled == nil) != mine {
+		if mine := records[i].Lease.RequestID == "a-7"; errors.Is(d.err, database.ErrLocked) != mine || (d.err != nil) != mine || (d.settled == nil) != mine {
 			t.Errorf("%s: %+v", records[i].Lease.RequestID, d)
 		}
 	}
@@ -199,7 +200,7 @@ func TestRecordBesideGate(t *testing.T) {
 			s.c.wary.Met()
 		}
 		done, err := s.c.recordBatch(t.Context(), records)
-		if err != nil || !done[0].applied || !done[1].applied || s.c.wary.Now() != wary {
+		if err != nil || done[0].err != nil || done[1].err != nil || s.c.wary.Now() != wary {
 			t.Errorf("%+v, %v", done, err)
 		}
 		if !pgtest.One[bool](t, s.pool, `SELECT due_at > now() + interval '50 minutes' FROM outbox WHERE id = $1`, leases[0].ID) {
@@ -261,7 +262,7 @@ func BenchmarkRecord(b *testing.B) {
 				b.StartTimer()
 				done, err := s.c.recordBatch(b.Context(), records)
 				b.StopTimer()
-				if err != nil || slices.ContainsFunc(done, func(d recorded) bool { return !d.applied }) {
+				if err != nil || slices.ContainsFunc(done, func(d recorded) bool { return d.err != nil }) {
 					b.Fatal("a record was not applied:", err)
 				}
 			}
