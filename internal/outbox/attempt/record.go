@@ -224,15 +224,17 @@ func (c *Completer) recordTogether(ctx context.Context, db interface {
 		order[i] = i
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(records[a].Lease.ID, records[b].Lease.ID) })
+	rows := make([]*results.Settled, len(records))
 	for _, i := range order {
-		columns.append(&records[i])
+		rows[i] = records[i].asSettled()
+		columns.append(&records[i], rows[i])
 		at[[2]int64{records[i].Lease.ID, int64(records[i].Lease.Attempt)}] = i
 	}
 	b.Queue(recordSQL, columns.id, columns.attempt, columns.state, columns.delay, columns.uncounted, columns.interactionSID, columns.taskSID,
 		columns.assignmentStatus, columns.response, columns.errorKind, columns.errorMessage, columns.httpStatus, columns.twilioCode, columns.twilioRequestID,
 		columns.answered, columns.outcome, columns.took, c.worker, columns.endsAs)
 	sent := db.SendBatch(ctx, &b)
-	rows, err := sent.Query()
+	moved, err := sent.Query()
 	if err != nil {
 		return nil, cmp.Or(err, sent.Close())
 	}
@@ -244,27 +246,29 @@ func (c *Completer) recordTogether(ctx context.Context, db interface {
 	var attempt, revision int
 	var state request.State
 	var settledAt *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&id, &attempt, &revision, &state, &settledAt}, func() error {
+	_, err = pgx.ForEachRow(moved, []any{&id, &attempt, &revision, &state, &settledAt}, func() error {
 		i := at[[2]int64{id, int64(attempt)}]
 		done[i].err = nil
 		// What a person had cancelled meanwhile is read from the table by the Publisher.
 		if settledAt != nil && state == records[i].Move.To {
-			done[i].settled = records[i].asSettled(revision, *settledAt)
+			at := *settledAt
+			done[i].settled, rows[i].Revision, rows[i].SettledAt = rows[i], revision, &at
 		}
 		return nil
 	})
 	return done, cmp.Or(err, sent.Close()) // which waits for the commit, or says the same error again
 }
 
-// asSettled is the row that a record has settled, as a read of it would give it.
-func (r *Record) asSettled(revision int, at time.Time) *results.Settled {
+// asSettled is the row of a record that has settled it, as a read of it would give it. Its revision, and when it was
+// settled, Postgres says.
+func (r *Record) asSettled() *results.Settled {
 	o, l := &r.Told, &r.Lease
 	s := &results.Settled{
-		ID: l.ID, RequestID: l.RequestID, Source: l.Source, State: r.Move.To, Attempt: l.Attempt, Revision: revision, Request: l.Request,
+		ID: l.ID, RequestID: l.RequestID, Source: l.Source, State: r.Move.To, Attempt: l.Attempt, Request: l.Request,
 		InteractionSID: database.OrNull(o.InteractionSID), TaskSID: database.OrNull(request.Text(o.TaskSID)), AssignmentStatus: database.OrNull(request.Text(o.AssignmentStatus)),
 		Response: o.Response, ErrorKind: reason(r), ErrorMessage: database.OrNull(request.Text(o.Message)),
 		HTTPStatus: database.IntOrNull(o.HTTPStatus), TwilioCode: database.IntOrNull(o.TwilioCode), TwilioRequestID: database.OrNull(request.Text(o.RequestID)),
-		Warnings: l.Warnings, ReceivedAt: l.ReceivedAt, SettledAt: &at,
+		Warnings: l.Warnings, ReceivedAt: l.ReceivedAt,
 		Asked: results.Asked{Stream: l.Stream, Sequence: l.Sequence, Traceparent: database.OrNull(l.Traceparent), Tracestate: database.OrNull(l.Tracestate)},
 	}
 	if s.State == request.Created || s.State == request.Rejected {
@@ -340,13 +344,14 @@ type recordColumns struct {
 	interactionSID, taskSID    []*string
 	assignmentStatus, response []*string
 	errorKind, errorMessage    []*string
-	httpStatus, twilioCode     []*int32
+	httpStatus, twilioCode     []*int
 	twilioRequestID            []*string
 	answered                   []bool
 	endsAs                     []*string
 }
 
-func (c *recordColumns) append(r *Record) {
+// append adds a record, and the row that it makes.
+func (c *recordColumns) append(r *Record, row *results.Settled) {
 	o := &r.Told
 	c.id = append(c.id, r.Lease.ID)
 	c.attempt = append(c.attempt, int32(r.Lease.Attempt))
@@ -363,15 +368,15 @@ func (c *recordColumns) append(r *Record) {
 		took = &o.Took
 	}
 	c.took = append(c.took, took)
-	c.interactionSID = append(c.interactionSID, database.OrNull(o.InteractionSID))
-	c.taskSID = append(c.taskSID, database.OrNull(request.Text(o.TaskSID)))
-	c.assignmentStatus = append(c.assignmentStatus, database.OrNull(request.Text(o.AssignmentStatus)))
-	c.response = append(c.response, database.JSONOrNull(o.Response))
-	c.errorKind = append(c.errorKind, reason(r))
-	c.errorMessage = append(c.errorMessage, database.OrNull(request.Text(o.Message)))
-	c.httpStatus = append(c.httpStatus, database.Int32OrNull(o.HTTPStatus))
-	c.twilioCode = append(c.twilioCode, database.Int32OrNull(o.TwilioCode))
-	c.twilioRequestID = append(c.twilioRequestID, database.OrNull(request.Text(o.RequestID)))
+	c.interactionSID = append(c.interactionSID, row.InteractionSID)
+	c.taskSID = append(c.taskSID, row.TaskSID)
+	c.assignmentStatus = append(c.assignmentStatus, row.AssignmentStatus)
+	c.response = append(c.response, database.JSONOrNull(row.Response))
+	c.errorKind = append(c.errorKind, row.ErrorKind)
+	c.errorMessage = append(c.errorMessage, row.ErrorMessage)
+	c.httpStatus = append(c.httpStatus, row.HTTPStatus)
+	c.twilioCode = append(c.twilioCode, row.TwilioCode)
+	c.twilioRequestID = append(c.twilioRequestID, row.TwilioRequestID)
 	c.answered = append(c.answered, o.Answered && o.Kind == flex.Uncertain)
 	c.endsAs = append(c.endsAs, database.OrNull(string(r.Move.EndsAs)))
 }
