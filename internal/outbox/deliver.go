@@ -51,7 +51,10 @@ func (d *Dispatcher) deliver(ctx context.Context, l attempt.Lease) {
 // recorded is in the log all the same. The exception is an interaction without the request's key in the answer: only the
 // record shows whether it is this request's, so the line follows the record. What does not apply is left out.
 func (d *Dispatcher) note(r attempt.Record) {
-	d.Counters.attempted(r)
+	d.Counters.Attempts[r.Told.Kind].Add(1)
+	if r.Move.Uncounted {
+		d.Counters.Uncounted.Add(1)
+	}
 	attrs := []slog.Attr{slog.String("request_id", r.Lease.RequestID), slog.String("source", r.Lease.Source), slog.Int("attempt", r.Lease.Attempt),
 		slog.String("outcome", r.Outcome), slog.Int64("took_ms", r.Told.Took.Milliseconds()), slog.String("to", string(r.Move.To))}
 	for _, field := range []struct{ name, value string }{

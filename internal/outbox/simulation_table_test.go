@@ -123,7 +123,7 @@ func (s *sim) kept(m *simMessage, conflict bool) bool {
 	return slices.ContainsFunc(s.repeats, func(r simRepeat) bool { return r.conflict == conflict && r.sequence == m.sequence })
 }
 
-// repeat: Store.repeat. What is known is redelivered, asked again, or in conflict.
+// repeat: results.Messages.AnswerKnown. What is known is redelivered, asked again, or in conflict.
 func (s *sim) repeat(m *simMessage) Added {
 	row := s.row(m.request)
 	switch {

@@ -103,15 +103,11 @@ func Away(err error) bool {
 	return err != nil && !database.IsDataError(err) && !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrOld) && !errors.Is(err, ErrLocked) && !errors.Is(err, ErrTableLocked)
 }
 
-// ErrReadOnly is returned by Ready where Postgres answers and cannot write: it is a standby, or
-// somebody has made the database read-only.
-var ErrReadOnly = errors.New("outbox: the database is read-only")
-
 // Ready asks Postgres whether it answers, has our tables and can write.
 func (s *Store) Ready(ctx context.Context) error {
 	g, err := gate.Read(ctx, s.pool)
 	if err == nil && g.ReadOnly {
-		err = ErrReadOnly
+		err = errors.New("outbox: the database is read-only") // a standby, or somebody has made it so
 	}
 	return err
 }
