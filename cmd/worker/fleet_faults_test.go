@@ -13,9 +13,9 @@ import (
 	"flexworker/internal/testing/pgtest"
 )
 
-// mostConnections is how many connections to Postgres one replica may have: the pool of the worker and that of the
+// connectionsOfOne is how many connections to Postgres one replica may have: the pool of the worker and that of the
 // senders' questions. Page and API, which are off here, would add theirs.
-const mostConnections = connections + 2
+const connectionsOfOne = connections + 2
 
 // TestTwentyReplicas: under load one replica becomes twenty and one again. The fleet keeps to one rate, no replica has
 // more connections than its share, nothing becomes uncertain, and nothing is lost or doubled.
@@ -67,8 +67,8 @@ func TestTwentyReplicas(t *testing.T) {
 		t.Errorf("%d attempts came to no good end: %s", n, r.states())
 	}
 	peak := opened()
-	if peak > most*mostConnections {
-		t.Errorf("%d connections at once, and %d replicas may have %d", peak, most, most*mostConnections)
+	if peak > most*connectionsOfOne {
+		t.Errorf("%d connections at once, and %d replicas may have %d", peak, most, most*connectionsOfOne)
 	}
 	claims := pgtest.One[[]time.Time](t, r.pool, `SELECT array_agg(at ORDER BY at) FROM stamps, generate_series(1, passed)`)
 	over := 0.0
@@ -85,7 +85,7 @@ func TestTwentyReplicas(t *testing.T) {
 	}
 	workers := r.count(`SELECT count(DISTINCT worker) FROM outbox_attempts`)
 	fmt.Printf("%s: %d requests by %d replicas of %d, at most %d connections at once (%d are allowed), at most %.1f claims over %v a second (a burst is %.1f)\n",
-		t.Name(), sent, workers, most, peak, most*mostConnections, over, rate, gate.Burst(rate))
+		t.Name(), sent, workers, most, peak, most*connectionsOfOne, over, rate, gate.Burst(rate))
 }
 
 // countConnections looks ten times a second; the returned function ends that and says how many there were at once.

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/faultproxy"
 	"flexworker/internal/testing/pgtest"
 )
