@@ -4,6 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 FUZZTIME ?= 30s
 ARGS ?=
 TESTFLAGS ?=
+RACE ?=
 MINUTES ?= 2
 REQUESTS ?= 0
 HISTORIES ?= 2000000
@@ -31,11 +32,13 @@ build: ## bin/worker, bin/demo and bin/endpoint, static
 demo: postgres build ## the whole on this machine: servers, replicas, events, a kill, the account (ARGS=...)
 	bin/demo $(ARGS)
 
-test: postgres chromium ## every test, shuffled, with the race detector where there is a C compiler
-	@if [ "$$(go env CGO_ENABLED)" = 1 ] && echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1; \
-	then set -- -race; \
-	else set --; export CGO_ENABLED=0; echo "test: no C compiler with its headers, so WITHOUT the race detector"; fi; \
-	set -x; go test "$$@" -parallel=4 $(TESTFLAGS) -shuffle=on -timeout=30m ./... && \
+test: postgres chromium ## every test, shuffled; RACE=1: with the race detector, as CI does, for twice as long
+	@set -- $(if $(RACE),-race); \
+	if [ "$$(go env CGO_ENABLED)" = 1 ] && ! echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1; \
+	then export CGO_ENABLED=0; fi; \
+	if [ $$# = 1 ] && [ "$$(go env CGO_ENABLED)" = 0 ]; \
+	then echo "test: the race detector needs a C compiler with its headers"; exit 1; fi; \
+	set -x; go test "$$@" -parallel=$(if $(RACE),4,8) $(TESTFLAGS) -shuffle=on -timeout=30m ./... && \
 	go test $(TESTFLAGS) ./internal/outbox -run '^TestSimulation$$' -count=1 -sim.histories=100000
 
 lint: ## golangci-lint (.golangci.yml), gofmt, go mod tidy

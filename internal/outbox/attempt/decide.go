@@ -43,7 +43,7 @@ func disowned(p request.Policy, r Record, owner string, random float64) Record {
 	return r
 }
 
-// Unsent: sending -> pending, for a lease under which no call was made. It is
+// Unsent is the record of a lease under which no call was made: sending -> pending. It is
 // written as an outcome of its own, so that every lease leaves a row.
 func Unsent(l Lease) Record {
 	return Record{Lease: l, Outcome: "released", Move: request.Move{To: request.Pending, Uncounted: true}}
