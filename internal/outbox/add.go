@@ -66,7 +66,7 @@ func (s *Store) Add(ctx context.Context, e request.Event) (Added, error) {
 	if s.locked.has(e.RequestID) {
 		adds = s.addsApart
 	}
-	added, err := adds.Do(ctx, e)
+	added, err := adds.Do(ctx, e) // the Dispatcher takes it from here: insert, in dispatch.go
 	switch {
 	case err != nil:
 		return 0, err
