@@ -5,7 +5,8 @@ what became of that attempt, or that none was made. The Completer stores records
 	lease.go     Lease, and whether a call may still begin under it (Covers)
 	decide.go    Decide, Unsent: from lease and outcome to the Record. Pure; where an outcome leads is request.Policy's
 	complete.go  Complete: a record is tried until it is stored, or given up; whether a try whose answer was lost stands
-	record.go    the write: all records that wait, in one statement, with their histories. Whose is an interaction?
+	record.go    the write: all records that wait, in one statement, with their histories
+	owners.go    whose an interaction is that an answer names without a proof
 
 Who leases, and who makes the call, is package outbox. A record never waits for a row that somebody else holds: the others
 of its write are stored without it, and it is tried again (database.ErrLocked). A record whose lease no longer stands
