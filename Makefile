@@ -32,7 +32,7 @@ build: ## bin/worker, bin/demo and bin/endpoint, static
 demo: postgres build ## the whole on this machine: servers, replicas, events, a kill, the account (ARGS=...)
 	bin/demo $(ARGS)
 
-test: postgres chromium ## every test, shuffled; RACE=1: with the race detector, as CI does, for twice as long
+test: postgres chromium ## the tests but those of faults, chart and package, shuffled; an outage lasts a second; RACE=1: with the race detector, as CI does, for twice as long
 	@set -- $(if $(RACE),-race); \
 	if [ "$$(go env CGO_ENABLED)" = 1 ] && ! echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1; \
 	then export CGO_ENABLED=0; fi; \

@@ -111,9 +111,9 @@ func root(out, errs io.Writer) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "worker",
 		Short: "Creates Twilio Flex interactions for requests from NATS JetStream",
-		Long: "Creates Twilio Flex interactions for requests from NATS JetStream: never two for one\n" +
-			"request, and an answer for each. Without a command it runs the worker. Settings come\n" +
-			"from the environment; `worker config` shows them all.",
+		Long: "Creates Twilio Flex interactions for requests from NATS JetStream: as far as it can be known\n" +
+			"never two for one request, and an answer for each. Without a command it runs the worker.\n" +
+			"Settings come from the environment; `worker config` shows them all.",
 		Args: subcommand, SilenceUsage: true, SilenceErrors: true, RunE: serve, Version: version,
 	}
 	cmd.SetVersionTemplate(built() + "\n") // as the command version prints it
