@@ -1,10 +1,15 @@
 // Package consumer turns messages of the request stream into stored requests.
 //
-// A message is decoded (event.go), checked (check.go), stored by the outbox and
-// then acked (intake.go), with a confirmation: an ack that is lost costs a
-// redelivery, which the outbox recognises. Whatever arrives is stored, as a
-// request or as malformed, so nothing needs to be refused to the stream and one
-// bad event never holds up a good one.
+// A message is decoded (event.go, its request id in id.go), checked (check.go, names that
+// are nearly right in near.go), stored by the outbox and then acked (intake.go), with a
+// confirmation: an ack that is lost costs a redelivery, which the outbox recognises. names.go
+// has the names and the settings of stream and consumer.
+//
+// What a sender publishes is stored, as a request or as malformed. So nothing needs to be
+// refused to the stream, and one bad event never holds up a good one. Three things are not
+// stored: a delete marker of the server is acked and no more, a message whose body the
+// consumer leaves out (headers_only) is given back, and one without JetStream's metadata,
+// which is not of a stream, is ignored.
 //
 // Of flex it knows two pure functions, what a sid looks like and which lookup key
 // a request has: a second copy of either could come to differ. It makes no call.
@@ -19,7 +24,7 @@
 //   - A message without data but with a Status header is taken by the client for
 //     a word of the server: it ends Consume and never reaches a handler. After
 //     MaxDeliver it is no longer delivered; the server says so in an advisory,
-//     and Run stores what it names as malformed.
+//     and Run stores what it names as malformed (advisory.go).
 //   - Messages that are given back count deliveries. So when Postgres is away, or
 //     takes no rows, Run stops pulling and keeps what it was storing; only what
 //     was prefetched is given back, once.

@@ -5,6 +5,12 @@
 // never claims more than was seen: what is not known to be false may be true, so
 // the zero Outcome is Uncertain.
 //
+// The Kind of an Outcome says what a create call told of its interaction: Created,
+// Rejected for good, Refused or Blocked (surely not created, and another attempt may
+// create it), or Uncertain. The outcome of a result is another thing: the word in its
+// subject, as package outbox explains. docs/internals.md, "Where a change begins", lists
+// what a new kind needs.
+//
 //	Create       makes one interaction
 //	CloseChannel closes a channel, for a person: no other call changes anything
 //	Channels     reads the channels of one interaction
@@ -14,11 +20,14 @@
 //	Check        reads one that cannot exist: do our credentials and address work?
 //	SearchTasks  asks TaskRouter for tasks by our lookup key   (presence)
 //	Events       asks TaskRouter's log for the same            (and absence)
+//	Setup        reads how Flex is set up in the account, for worker doctor
+//	Workflows    reads which workflows a workspace has, likewise
 //	Describe     reads channel and routing out of a stored answer
 //
 // Was anything sent? The transport tells it by its trace, added up over the whole
 // call:
 //
+//	there are no credentials to send                 nothing left      Blocked
 //	no connection was got (DNS, dial, TLS, proxy)    nothing left      Refused
 //	the request's headers were not written           nothing left      Refused
 //	they were written, and no status line was read   nobody can know   Uncertain
@@ -34,10 +43,12 @@
 // What it leaves to others: whether and when to try again, how fast to go, what
 // to store (package outbox), and what a valid request is (package consumer).
 //
-// Files: config.go the client and its transport, login.go its credentials, call.go
-// one exchange on the wire, giveup.go its end, proxy.go the way, judge.go, proof.go, classify.go and codes.go what it means, read.go
-// Fetch and Check, channels.go and customer.go how far an interaction's channels and its task have come, lookup.go, events.go and list.go TaskRouter, describe.go, key.go and
-// sid.go the pure rest; outcome.go the kinds and all that a call tells, verdict.go what an outcome says about this replica.
+// Files: config.go the client and its transport, login.go its credentials, call.go one exchange
+// on the wire, giveup.go its end, proxy.go the way, judge.go, proof.go, classify.go and codes.go
+// what it means, read.go Fetch and Check, setup.go how Flex is set up, channels.go and customer.go
+// how far an interaction's channels and its task have come, lookup.go, events.go and list.go
+// TaskRouter, describe.go, key.go and sid.go the pure rest; outcome.go the kinds and all that a
+// call tells, verdict.go what an outcome says about this replica.
 package flex
 
 import (

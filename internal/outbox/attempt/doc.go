@@ -6,7 +6,7 @@ what became of that attempt, or that none was made. The Completer stores records
 	decide.go    Decide, Unsent: from lease and outcome to the Record. Pure; where an outcome leads is request.Policy's
 	complete.go  Complete: a record is tried until it is stored, or given up; whether a try whose answer was lost stands
 	record.go    the write: all records that wait, in one statement, with their histories
-	owners.go    whose an interaction is that an answer names without a proof
+	owners.go    finds out whether an interaction is another request's already, where the answer that names it proves nothing
 
 Who leases, and who makes the call, is package outbox. A record never waits for a row that somebody else holds: the others
 of its write are stored without it, and it is tried again (database.ErrLocked). A record whose lease no longer stands

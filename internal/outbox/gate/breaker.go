@@ -15,7 +15,9 @@ import (
 // no way to Flex, or credentials that Flex refuses. It knows nothing of Postgres. When
 // all replicas fare so, each stops by its own breaker. The zero value is closed.
 //
-//	closed ──a 401, a redirect, a path unknown to Twilio; five failures in a row of several tenants──► open
+//	closed ──no credentials, a 401, a code about the account, a path unknown to Twilio, a redirect──► open
+//	closed ──five failures in a row, of several tenants or with no way to Flex──► open
+//	closed ──three requests in a row refused, as by a 403, of several tenants──► open
 //	closed ──five failures in a row, all of one tenant──► choosing
 //	choosing ──another tenant's call is answered──► closed     its failures are that tenant's own
 //	choosing ──another tenant's call fails too; nobody else's request is found due──► open

@@ -39,7 +39,8 @@ answers is looked at request by request, the newest first, for as long as a page
 
 	Do            retry      rejected, abandoned, expired, cancelled -> pending, or uncertain where it may exist;
 	                         pending: due now                                            (change.go, do.go)
-	              cancel     pending -> cancelled; uncertain stays, and is never sent again
+	              cancel     pending -> cancelled, or uncertain where an earlier attempt is undecided; uncertain stays.
+	                         What is uncertain then is never sent again
 	              lookup     uncertain: looked up now
 	              republish  settled and published: published again, under the same message id
 	CancelOwn     cancel, of one request, by its sender                                   (sender.go)
@@ -54,20 +55,23 @@ answers is looked at request by request, the newest first, for as long as a page
 	Hold, Release            the gate is shut until a person opens it; what waits behind a 429 becomes due (gate.go)
 	Rate, RateAuto           the fleet's rate, by a person or by FLEX_RATE               (gate.go)
 
-Every act is recorded in outbox_acts by the statement that does it: who, why, what it was before, and the attempt
-that the person has seen, if the act speaks of one. The table refuses an act without who or why. An act that speaks
-of an attempt changes nothing once another attempt has been made: ErrOtherAttempt.
+Every act is recorded in outbox_acts, in the transaction that does it: who, why, what it was before, and the attempt
+that the person has seen, if the act speaks of one. Close alone is recorded before it is done. The table refuses an act
+without who or why. An act that speaks of an attempt changes nothing once another attempt has been made: ErrOtherAttempt.
 
 No act takes a request whose lease still runs: the call may be under way.
 
 # Crashes
 
-An act on requests is one statement: all of it happened or none, and its record says which. Where the answer to the
-commit is lost, Show tells, and the act may be done again. Close is recorded before Twilio is called: a crash between leaves
-a record of what may not be closed, and done again the close comes to its end. Release and Recheck move many rows in transactions of a thousand: what a crash leaves is taken by the same act, done again.
+An act is one transaction: all of it happened or none, and its record says which. Where the answer to the commit is lost,
+Show tells, and the act may be done again. Three acts are more than that. Close is recorded before Twilio is called: a crash
+between leaves a record of what may not be closed, and done again the close comes to its end. Release opens the gate in one
+transaction, and then makes due what waited, a thousand requests in a transaction. Recheck moves a thousand in a transaction.
+Done again, Release and Recheck take what a crash has left.
 
-A Desk that was given a Publisher's ear (Telling) says after each act which results are owed by it. What is lost on the way, a
-poll of any worker finds seconds later.
+An act may settle a request, or have a result published again. A Desk that was made by Telling names these requests to a
+function after the act: with that of its Publisher, a worker publishes the results at once. Of another Desk, and where that is
+lost, the poll of any worker finds the results seconds later.
 
 Once does any act at most once for each idempotency key: the key is committed before the act, its answer after it
 (once.go). What a crash in between leaves is a key without an answer. Nobody knows then whether the act was done, and

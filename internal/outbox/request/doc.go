@@ -1,7 +1,8 @@
 // Package request is a request without its table: the states, the event that it came by, what a lookup
-// may find, and the Policy, which decides where an outcome or a finding leads. Everything here is pure:
-// no statement, no call, no clock. What is decided here is stored once, by who asked.
+// may find, and the Policy, which decides where an outcome or a finding leads. Everything here is pure: it runs
+// no statement, makes no call and reads no clock. columns.go has expressions in SQL, for the statements of others.
+// A Move is stored by the caller that asked the Policy for it, in one statement: the Completer or the Resolver.
 //
-// A new outcome of Flex gets its move in Policy.After. A new state gets its place in States, in the picture
-// of package outbox, and in the constraints of migrations/0001_outbox.sql.
+// docs/internals.md, "Where a change begins", lists what a new outcome, finding, state or column needs. An outcome whose
+// kind Policy.After does not name is uncertain.
 package request

@@ -9,7 +9,7 @@ import (
 )
 
 // Policy decides where an outcome leads. It does no I/O: what it decides is
-// stored once, by record.
+// stored once, by the record of an attempt or of a lookup.
 type Policy struct {
 	MinDelay    time.Duration // before the first repeat; > 0
 	MaxDelay    time.Duration // the longest time between two attempts; >= MinDelay
@@ -40,7 +40,7 @@ type Move struct {
 	Delay     time.Duration // until due_at, where to is Pending or Uncertain
 	Uncounted bool          // the attempt is not held against RETRY_MAX_ATTEMPTS
 	Person    bool          // where to is Uncertain: a person has to look; lookups go on, more seldom
-	// Undecided: nothing was proved, Undecided decided.
+	// Undecided: nothing was proved. The policy's Undecided has decided, or a person is asked.
 	Undecided bool
 	// EndsAs is set where to is Uncertain: the final state that the request gets once
 	// its earlier attempts are proved absent. It is never sent again. "": it is.

@@ -4,10 +4,11 @@ rows.
 
 	Poll    asks in one statement whether anything waits for any loop of this process, and wakes
 	        those loops; renews the worker's row of outbox_replicas                               (poll.go)
-	Sweep   lapse: sending -> uncertain. expire: pending -> expired                               (sweep.go)
+	Sweep   lapse: sending -> uncertain. expire: pending -> expired, or uncertain where an
+	        earlier attempt is undecided                                                          (sweep.go)
 	        sets right what the database's clock had said before it went back                     (clock.go)
-	Prune   removes requests, malformed messages and conflicts past RETENTION, one replica of the
-	        fleet at a time                                                                       (prune.go)
+	Prune   removes requests, malformed messages and conflicts past RETENTION, and idempotency
+	        keys after 24 h, one replica of the fleet at a time                                   (prune.go)
 	Count   writes what settled in each minute to outbox_minutes, one replica at a time           (count.go)
 
 The signals between loops are faster than the poll and may be lost with their process. Correctness rests on the poll.
