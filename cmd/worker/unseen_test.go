@@ -160,41 +160,51 @@ func TestNothingUnseenIsShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	verbs := [][]string{{"status"}, {"list"}, {"list", "--limit", "3"}, {"fleet"}, {"audit"}, {"audit", "--tables-only"}, {"send", events},
+	all := [][]string{{"status"}, {"list"}, {"list", "--limit", "3"}, {"fleet"}, {"audit"}, {"audit", "--tables-only"}, {"send", events},
 		{"show", unseen}, {"explain", unseen}, {"list", "--state", unseen}, {"list", unseen}, {unseen}, {"list", "--" + typed}, {"rate", unseen, "--why", "w"},
 		{"recheck", "--since", "1h", "--why", unseen}, {"recheck", "--since", unseen, "--why", "w"}, {"retry", unseen, "--why", "w"}, {"send", typed},
 		{"send", "--source", unseen, events}, {"help", unseen}, {"list", "--older-than", unseen}, {"migrate", unseen}}
 	for _, act := range []string{"retry", "cancel", "lookup", "republish"} {
-		verbs = append(verbs, []string{act, "--where", "--why", "w"})
+		all = append(all, []string{act, "--where", "--why", "w"})
 	}
-	rows, err := r.pool.Query(t.Context(), `SELECT request_id FROM outbox ORDER BY id`)
+	rows, err := r.pool.Query(t.Context(), `SELECT DISTINCT ON (state) request_id, state FROM outbox ORDER BY state, id`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, id := range ids {
-		verbs = append(verbs, []string{"show", id}, []string{"explain", id})
+	of := map[string][][]string{} // state
+	var id, state string
+	if _, err := pgx.ForEachRow(rows, []any{&id, &state}, func() error {
+		of[state] = [][]string{{"show", id}, {"explain", id}}
 		for _, act := range []string{"retry", "cancel", "lookup", "republish"} {
-			verbs = append(verbs, []string{act, "--why", "w", "--attempt", "7", "--", id})
+			of[state] = append(of[state], []string{act, "--why", "w", "--attempt", "7", "--", id})
 		}
-		verbs = append(verbs, []string{"resolve", "--absent", "--why", "w", "--attempt", "1", "--", id}, []string{"resolve", "--absent", "--why", "w", "--", id},
+		of[state] = append(of[state], []string{"resolve", "--absent", "--why", "w", "--attempt", "1", "--", id}, []string{"resolve", "--absent", "--why", "w", "--", id},
 			[]string{"resolve", "--created", "KD00000000000000000000000000000002", "--why", "w", "--attempt", "1", "--", id})
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
-	for _, verb := range verbs {
-		for _, asJSON := range []bool{false, true} {
-			words := slices.Clone(verb)
-			if asJSON {
-				words = slices.Insert(words, 1, "--json")
-			}
-			_, out, errs := r.try(env, words...)
-			for _, fault := range append(faultsOfView(out), faultsOfView(errs)...) {
-				t.Errorf("worker %+q shows %s", words, fault)
+	view := func(t *testing.T, verbs [][]string) {
+		r := *r
+		r.t = t
+		for _, verb := range verbs {
+			for _, words := range [][]string{verb, slices.Insert(slices.Clone(verb), 1, "--json")} {
+				_, out, errs := r.try(env, words...)
+				for _, fault := range append(faultsOfView(out), faultsOfView(errs)...) {
+					t.Errorf("worker %+q shows %s", words, fault)
+				}
 			}
 		}
 	}
+	view(t, all)
+	t.Run("of one request", func(t *testing.T) {
+		for state, verbs := range of {
+			t.Run(state, func(t *testing.T) {
+				t.Parallel()
+				view(t, verbs)
+			})
+		}
+	})
 	waiting := r.command(env, "send", "--source", "crm", "--wait", "1m", good)
 	expect.Eventually(t, func() error {
 		m, err := requests.GetLastMsgForSubject(t.Context(), "interactions.requests.crm")

@@ -76,7 +76,8 @@ func TestTooSlow(t *testing.T) {
 	if err := ask(soon, limited("0", "0")); !errors.Is(err, operator.ErrTooSlow) {
 		t.Errorf("cut by its caller: %v", err)
 	}
-	if now, err := limited("50ms", "0").Now(t.Context()); !errors.Is(err, operator.ErrTooSlow) || now.Unread == nil || now.Gate.State == "" {
+	// The gate is read in time, whatever else this machine does; what needs the locked table is not.
+	if now, err := limited("2s", "0").Now(t.Context()); !errors.Is(err, operator.ErrTooSlow) || now.Unread == nil || now.Gate.State == "" {
 		t.Errorf("what could be read is there: %+v, %v", now, err)
 	}
 	away, err := pgxpool.New(t.Context(), "postgres://nobody@127.0.0.1:1/none?connect_timeout=1")
