@@ -31,7 +31,7 @@ func (w *world) measureStart(ctx context.Context) ([]row, error) {
 		}
 		err = p.ready(ctx)
 		r.add(float64(time.Since(p.began).Microseconds())/1e3, "")
-		pause(ctx, time.Second) // each loop has made its first round
+		pause(ctx, 5*time.Second) // each loop has made its first round, but those of a minute
 		if err := errors.Join(err, p.end()); err != nil {
 			return nil, err
 		}

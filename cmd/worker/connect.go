@@ -95,7 +95,6 @@ func limitPool(config *pgxpool.Config, size int) {
 		config.MaxConns = max(int32(size), config.MinConns, config.MinIdleConns)
 	}
 	for name, set := range map[string]func(){
-		"pool_min_idle_conns":           func() { config.MinIdleConns = 1 },
 		"pool_max_conn_idle_time":       func() { config.MaxConnIdleTime = time.Minute },
 		"pool_max_conn_lifetime":        func() { config.MaxConnLifetime = 30 * time.Minute },
 		"pool_max_conn_lifetime_jitter": func() { config.MaxConnLifetimeJitter = 5 * time.Minute },

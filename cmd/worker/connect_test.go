@@ -110,13 +110,13 @@ func TestQueryModes(t *testing.T) {
 func TestPoolLimits(t *testing.T) {
 	t.Parallel()
 	for say, want := range map[string]string{
-		"":                          "12 connections, 1 idle, 30m0s, connects within 3s",
-		"pool_max_conns=20":         "20 connections, 1 idle, 30m0s, connects within 3s",
-		"pool_max_conns=1":          "1 connections, 1 idle, 30m0s, connects within 3s",
-		"pool_min_conns=40":         "40 connections, 1 idle, 30m0s, connects within 3s",
+		"":                          "12 connections, 0 idle, 30m0s, connects within 3s",
+		"pool_max_conns=20":         "20 connections, 0 idle, 30m0s, connects within 3s",
+		"pool_max_conns=1":          "1 connections, 0 idle, 30m0s, connects within 3s",
+		"pool_min_conns=40":         "40 connections, 0 idle, 30m0s, connects within 3s",
 		"pool_min_idle_conns=3":     "12 connections, 3 idle, 30m0s, connects within 3s",
-		"connect_timeout=9":         "12 connections, 1 idle, 30m0s, connects within 9s",
-		"pool_max_conn_lifetime=2m": "12 connections, 1 idle, 2m0s, connects within 3s",
+		"connect_timeout=9":         "12 connections, 0 idle, 30m0s, connects within 9s",
+		"pool_max_conn_lifetime=2m": "12 connections, 0 idle, 2m0s, connects within 3s",
 	} {
 		pool, err := openPool(t.Context(), secretOf("postgres://127.0.0.1:1/x?"+say), connections, statementTimeout, forWorking)
 		if err != nil {

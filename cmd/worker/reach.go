@@ -62,9 +62,12 @@ func (a *app) until(ctx context.Context, what string, step func() (forGood bool,
 	}
 }
 
+// schema looks whether the schema is there and, where this worker may, brings it up to date. To look takes a connection that the
+// loops use afterwards; the migrator has two of its own.
 func (a *app) schema(ctx context.Context) error {
-	if !a.cfg.Migrate {
-		return fromDatabase(migrations.Check(ctx, a.pool))
+	err := migrations.Check(ctx, a.pool)
+	if !a.cfg.Migrate || !errors.Is(err, migrations.ErrBehind) {
+		return fromDatabase(err)
 	}
 	steps, err := migrations.Up(ctx, a.cfg.DatabaseURL.Value())
 	if steps > 0 {

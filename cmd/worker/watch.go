@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"flexworker/internal/loop"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/trouble"
 )
@@ -19,6 +20,9 @@ const (
 	// be shown: as long as a worker counts as living after it was last seen.
 	standingEvery = 5 * time.Second
 	standingLimit = 15 * time.Second
+	// watchFirst is how long after the start all of this begins: a moment later it finds a connection to Postgres that others
+	// have made.
+	watchFirst = 2 * time.Second
 )
 
 // watchStanding keeps this replica's word fresh until ctx ends, also while nobody else asks for it: before the poll has begun,
@@ -58,8 +62,12 @@ func (a *app) watchStream(ctx context.Context) {
 	})
 }
 
-// every calls do at once, and then with this time between two beginnings, until ctx ends.
+// every calls do after watchFirst, and then with this time between two beginnings, until ctx ends.
 func every(ctx context.Context, d time.Duration, do func()) {
+	loop.Rest(ctx, loop.Jittered(watchFirst), nil)
+	if ctx.Err() != nil {
+		return
+	}
 	tick := time.NewTicker(d)
 	defer tick.Stop()
 	for {

@@ -128,17 +128,12 @@ func TestConsumerMadeAnewAfterRetention(t *testing.T) {
 	w.exec(`UPDATE outbox SET state = 'expired', error_kind = 'expired', due_at = NULL, settled_at = now() - interval '31 days', published_at = now() - interval '31 days'`)
 	w.exec(`UPDATE outbox_repeats SET published_at = now() - interval '3 days'`)
 	w.exec(`UPDATE outbox_malformed SET published_at = now() - interval '3 days'`)
-	ctx, end := context.WithCancel(t.Context())
-	pruned := make(chan struct{})
-	go func() {
-		defer close(pruned)
-		pruner := upkeep.New(w.pool, time.Minute)
-		pruner.Retention, pruner.Log = retention, before.Log
-		pruner.Prune(ctx)
-	}()
-	expect.Eventually(t, func() error { return expect.Is("requests", w.count(`SELECT count(*) FROM outbox`), 1) })
-	end()
-	<-pruned
+	pruner := upkeep.New(w.pool, time.Minute)
+	pruner.Retention, pruner.Log = retention, before.Log
+	pruner.PruneAll(t.Context())
+	if n := w.count(`SELECT count(*) FROM outbox`); n != 1 {
+		t.Fatalf("%d requests are left, want 1", n)
+	}
 	if err := w.js.DeleteConsumer(t.Context(), w.names.Stream, w.names.Consumer); err != nil {
 		t.Fatal(err)
 	}

@@ -101,6 +101,7 @@ type Input struct {
 // lookup that is cut short is only made later, but not before LookupLimit is over.
 func (r *Resolver) Run(ctx context.Context) {
 	defer r.Ended.Wait()
+	loop.Rest(ctx, restMost, r.Requests.Waiting) // the poll of package upkeep, which begins before, says whether anything waits
 	for ctx.Err() == nil {
 		if r.MayLookUp != nil && !r.MayLookUp() {
 			loop.Rest(ctx, loop.Jittered(lookupPoll), nil)

@@ -30,21 +30,26 @@ type Fence struct {
 	at  *time.Time
 }
 
-// Count writes to outbox_minutes how many requests settled in each minute, until ctx ends. All replicas do it in turns.
+// Count writes to outbox_minutes how many requests settled in each minute, until ctx ends. All replicas do it in turns. Count
+// begins with a rest: see package comment.
 func (u *Upkeep) Count(ctx context.Context) {
 	var fence Fence
-	for ctx.Err() == nil {
+	rest := loop.Jittered(countEvery)
+	for {
+		loop.Rest(ctx, rest, nil)
+		if ctx.Err() != nil {
+			return
+		}
 		began := time.Now()
 		more, err := u.CountOnce(ctx, &fence)
 		if err != nil {
 			err = database.WithHolders(ctx, u.pool, began, err)
 		}
 		u.counting.Tell(u.Log, "what settled cannot be counted by minutes; trying again", err)
-		rest := loop.Jittered(countEvery)
+		rest = loop.Jittered(countEvery)
 		if more && err == nil {
 			rest = time.Since(began)
 		}
-		loop.Rest(ctx, rest, nil)
 	}
 }
 

@@ -23,13 +23,16 @@ const (
 )
 
 // Prune removes what is old until ctx ends, one replica of the fleet at a time. After each full batch Prune rests for as
-// long as the batch took, so that claims get their half.
+// long as the batch took, so that claims get their half. Prune begins with a rest: see package comment.
 func (u *Upkeep) Prune(ctx context.Context) {
-	for ctx.Err() == nil {
+	for {
+		loop.Rest(ctx, loop.Jittered(pruneEvery), nil)
+		if ctx.Err() != nil {
+			return
+		}
 		if gone := u.PruneAll(ctx); gone > 0 {
 			u.Log.Info("pruned", "requests", gone)
 		}
-		loop.Rest(ctx, loop.Jittered(pruneEvery), nil)
 	}
 }
 

@@ -29,8 +29,7 @@ const (
 
 // Sweep moves leases that ran out, requests whose deadline passed, and times that the clock cannot have said, until ctx ends.
 func (u *Upkeep) Sweep(ctx context.Context) {
-	u.setAllBack(ctx, false) // the clock may have gone back before this process started
-	clock := time.NewTimer(loop.Jittered(clockEvery))
+	clock := time.NewTimer(loop.Jittered(clockFirst)) // the clock may have gone back before this process started
 	defer clock.Stop()
 	for {
 		select {
