@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/chromedp/cdproto/cdp"
@@ -22,18 +23,16 @@ import (
 )
 
 // chromium is the browser of the tests. scripts/chromium.sh looks at the same places, and installs it.
-func chromium(t testing.TB) string {
-	t.Helper()
+func chromium() (path string, err error) {
 	if path := os.Getenv("FLEXWORKER_CHROMIUM"); path != "" {
-		return path
+		return path, nil
 	}
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
+		if path, err = exec.LookPath(name); err == nil {
+			return path, nil
 		}
 	}
-	t.Fatal("there is no Chromium: scripts/chromium.sh installs it, or says how")
-	return ""
+	return "", errors.New("there is no Chromium: scripts/chromium.sh installs it, or says how")
 }
 
 // A browser is Chromium in front of the page, with nobody signed in and nothing kept from before. What its console says, and every
@@ -59,20 +58,56 @@ var (
 	phone   = screen{width: 400, height: 860}
 )
 
-// open starts a browser.
+// A process is the one Chromium of all tests. Each test has a context of its own in it, which shares nothing with the others. To start
+// one for each took as long as most tests.
+type process struct {
+	first context.Context // of its first tab, which stays empty
+	end   func()
+}
+
+var (
+	running atomic.Pointer[process] // nil: no test has started it
+	started = sync.OnceValues(func() (*process, error) {
+		path, err := chromium()
+		if err != nil {
+			return nil, err
+		}
+		flags := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU, chromedp.NoFirstRun,
+			chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-background-networking", true),
+			chromedp.Flag("disable-sync", true), chromedp.Flag("hide-scrollbars", true), chromedp.Flag("force-color-profile", "srgb"),
+			chromedp.Env("TZ=America/New_York"), chromedp.WSURLReadTimeout(expect.Patience))
+		if os.Geteuid() == 0 {
+			flags = append(flags, chromedp.NoSandbox) // root has none
+		}
+		allocator, free := chromedp.NewExecAllocator(context.Background(), flags...)
+		first, closeFirst := chromedp.NewContext(allocator)
+		p := &process{first: first, end: func() {
+			_ = chromedp.Cancel(first) // it waits for the process
+			closeFirst()
+			free()
+		}}
+		running.Store(p)
+		return p, chromedp.Do(first) // the first call starts it
+	})
+)
+
+// endProcess ends the browser, where a test has started it.
+func endProcess() {
+	if p := running.Load(); p != nil {
+		p.end()
+	}
+}
+
+// open opens a browser that knows nothing of the others.
 func (r *rig) open(t testing.TB, s screen) *browser {
 	t.Helper()
-	flags := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium(t)), chromedp.UserDataDir(t.TempDir()), chromedp.DisableGPU, chromedp.NoFirstRun,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-sync", true), chromedp.Flag("hide-scrollbars", true), chromedp.Flag("force-color-profile", "srgb"),
-		chromedp.Env("TZ=America/New_York"), chromedp.WSURLReadTimeout(expect.Patience))
-	if os.Geteuid() == 0 {
-		flags = append(flags, chromedp.NoSandbox) // root has none
+	p, err := started()
+	if err != nil {
+		t.Fatal(err)
 	}
-	process, end := chromedp.NewExecAllocator(context.WithoutCancel(t.Context()), flags...)
-	tab, closeTab := chromedp.NewContext(process)
+	tab, closeTab := chromedp.NewContext(p.first, chromedp.WithNewBrowserContext())
 	b := &browser{t: t, ctx: tab, base: r.url, screen: s}
-	if err := chromedp.Do(tab); err != nil { // the first call starts it, and its context ends it
+	if err := chromedp.Do(tab); err != nil { // the first call opens it
 		t.Fatal(err)
 	}
 	said := chromedp.Console(tab)
@@ -86,9 +121,7 @@ func (r *rig) open(t testing.TB, s screen) *browser {
 		}
 	})
 	t.Cleanup(func() {
-		_ = chromedp.Cancel(tab) // it waits for the process
 		closeTab()
-		end()
 		listening.Wait()
 		for _, fault := range b.faults {
 			t.Errorf("the browser says: %s", fault)
@@ -101,6 +134,9 @@ func (r *rig) open(t testing.TB, s screen) *browser {
 	b.resize(s.width, s.height)
 	b.do(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
 		_, err := cdp.Call(ctx, t, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: s.noScript})
+		if err == nil { // as if it were in front: others are open beside it
+			_, err = cdp.Call(ctx, t, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
+		}
 		if err == nil {
 			_, err = cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 				Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}})

@@ -35,7 +35,7 @@ const (
 	lookToken = "a-token-to-look"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
+func TestMain(m *testing.M) { os.Exit(pgtest.Run(m, endProcess)) }
 
 var migrated = pgtest.NewTemplate(migrations.Up)
 

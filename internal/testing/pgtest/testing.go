@@ -281,11 +281,14 @@ func Deref[T any](p *T) (v T) {
 }
 
 // Run runs the tests of a package and stops the server that NewPool and NewDSN started. It fails the run when a test left
-// a goroutine behind. Without it the server goes with the process, a moment later.
+// a goroutine behind. Without it the server goes with the process, a moment later. ends stop what else the tests share.
 //
 //	func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
-func Run(m *testing.M) (code int) {
+func Run(m *testing.M, ends ...func()) (code int) {
 	code = m.Run()
+	for _, end := range ends {
+		end()
+	}
 	var err error
 	if s := shared.Load(); s != nil {
 		err = s.Stop()
