@@ -233,6 +233,27 @@ func ReadFleet(ctx context.Context, pool *pgxpool.Pool) (Fleet, error) {
 	return f, database.Wrap("fleet", err)
 }
 
+// renewSQL returns whether this worker was last seen at a time that is not yet.
+var renewSQL = `/* renew */
+	WITH before AS MATERIALIZED (
+		SELECT set_config('synchronous_commit', 'off', true), EXISTS (SELECT FROM outbox_replicas WHERE name = $1 AND seen_at ` + database.Ahead + `) AS ahead),
+	dead AS (
+		DELETE FROM outbox_replicas WHERE name IN (
+			SELECT name FROM outbox_replicas
+			 WHERE name <> $1 AND seen_at NOT BETWEEN clock_timestamp() - interval '1 hour' AND clock_timestamp() + interval '1 hour'
+			   FOR UPDATE SKIP LOCKED))
+	INSERT INTO outbox_replicas AS r (name, version, state, reason, last_created_at, account, lookup_attribute, lookup_settle,
+	       flex_timeout, flex_rate, uncertain_policy, retention, confirm_rate, flex_concurrency)
+	VALUES ($1, $2, $3, $4, clock_timestamp() - $5::interval, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+	ON CONFLICT (name) DO UPDATE
+	   SET version = excluded.version, seen_at = clock_timestamp(), state = excluded.state, reason = excluded.reason,
+	       state_since = CASE WHEN r.state = excluded.state THEN r.state_since ELSE clock_timestamp() END,
+	       last_created_at = excluded.last_created_at, account = excluded.account, lookup_attribute = excluded.lookup_attribute,
+	       lookup_settle = excluded.lookup_settle, flex_timeout = excluded.flex_timeout, flex_rate = excluded.flex_rate,
+	       uncertain_policy = excluded.uncertain_policy, retention = excluded.retention, confirm_rate = excluded.confirm_rate,
+	       flex_concurrency = excluded.flex_concurrency
+	RETURNING (SELECT ahead FROM before)`
+
 // renew writes this worker's row, removes the rows of those that are dead for an
 // hour, and reads all: one round trip and one transaction, which waits for no disk.
 // What a crash of Postgres loses of it is written again by the next look.
@@ -246,38 +267,16 @@ func (r *Registry) renew(ctx context.Context, now Standing) (Fleet, error) {
 		last = &ago
 	}
 	var b pgx.Batch
-	b.Queue(`SELECT set_config('synchronous_commit', 'off', true), EXISTS (SELECT FROM outbox_replicas WHERE name = $1 AND seen_at `+database.Ahead+`)`, r.Name)
-	b.Queue(`
-		INSERT INTO outbox_replicas AS r (name, version, state, reason, last_created_at, account, lookup_attribute, lookup_settle,
-		       flex_timeout, flex_rate, uncertain_policy, retention, confirm_rate, flex_concurrency)
-		VALUES ($1, $2, $3, $4, clock_timestamp() - $5::interval, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-		ON CONFLICT (name) DO UPDATE
-		   SET version = excluded.version, seen_at = clock_timestamp(), state = excluded.state, reason = excluded.reason,
-		       state_since = CASE WHEN r.state = excluded.state THEN r.state_since ELSE clock_timestamp() END,
-		       last_created_at = excluded.last_created_at, account = excluded.account, lookup_attribute = excluded.lookup_attribute,
-		       lookup_settle = excluded.lookup_settle, flex_timeout = excluded.flex_timeout, flex_rate = excluded.flex_rate,
-		       uncertain_policy = excluded.uncertain_policy, retention = excluded.retention, confirm_rate = excluded.confirm_rate,
-		       flex_concurrency = excluded.flex_concurrency`,
-		r.Name, r.Version, string(now.Word), database.OrNull(request.Text(now.Reason)), last, set.Account, set.LookupAttribute, set.LookupSettle,
+	b.Queue(renewSQL, r.Name, r.Version, string(now.Word), database.OrNull(request.Text(now.Reason)), last, set.Account, set.LookupAttribute, set.LookupSettle,
 		set.FlexTimeout, set.FlexRate, set.UncertainPolicy, set.Retention, set.ConfirmRate, r.Concurrency)
-	b.Queue(`
-		DELETE FROM outbox_replicas WHERE name IN (
-			SELECT name FROM outbox_replicas WHERE seen_at NOT BETWEEN clock_timestamp() - interval '1 hour' AND clock_timestamp() + interval '1 hour'
-			   FOR UPDATE SKIP LOCKED)`)
 	b.Queue(fleetSQL)
 	sent := r.Pool.SendBatch(ctx, &b)
-	var off string
-	var wentBack bool // this worker was last seen at a time that is not yet
-	if err := sent.QueryRow().Scan(&off, &wentBack); err != nil {
+	var wentBack bool
+	if err := sent.QueryRow().Scan(&wentBack); err != nil {
 		return Fleet{}, database.Wrap("renew", errors.Join(err, sent.Close()))
 	}
 	if wentBack {
 		r.WentBack.Raise()
-	}
-	for range b.Len() - 2 {
-		if _, err := sent.Exec(); err != nil {
-			return Fleet{}, database.Wrap("renew", errors.Join(err, sent.Close()))
-		}
 	}
 	rows, err := sent.Query()
 	if err != nil {
