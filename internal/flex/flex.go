@@ -1,7 +1,8 @@
-// Package flex makes one HTTP call to Twilio and says what was learned from it.
+// Package flex makes calls to Twilio and says what was learned from them.
 //
-// It promises two things. One call of ours is at most one request on the wire:
-// nothing here repeats, follows or hides one, and nothing sleeps. And an Outcome
+// It promises two things. A call that creates, closes or reads one thing is at most
+// one request on the wire; SearchTasks, Events, Channels and HasCustomer make several,
+// each at most once. Nothing here repeats, follows or hides one, and nothing sleeps. And an Outcome
 // never claims more than was seen: what is not known to be false may be true, so
 // the zero Outcome is Uncertain.
 //

@@ -60,7 +60,7 @@ Undecided is an attempt of which nobody has found out whether it created an inte
 
 Created, rejected, abandoned, expired and cancelled are final: settled_at is set, the result is published, and published_at is
 set once the stream has acknowledged the result. A request that begins to wait for a person is announced with a result
-"uncertain"; a final one follows. Of the moves below retry alone leaves a final state. It takes no request that was erased, and
+"uncertain"; a final one follows. Of the moves below retry alone leaves a final state; nothing leaves created. It takes no request that was erased, and
 none whose event had faults. Each move has the name of its statement:
 
 	add            Store.insert                        lookup         lookup.Requests.Resolve
@@ -101,8 +101,10 @@ none whose event had faults. Each move has the name of its statement:
 	           cancelled                    cancelled, unless an earlier attempt is undecided
 	not final  uncertain  recheck           the tables have lost what was written from some moment on. Sending: once the lease has ended;
 	                                        pending: once not_before has passed
-	final, not pending    retry             no attempt is undecided, or --unverified
-	created    uncertain  retry             an attempt may have created it: it is looked up before it is sent
+	rejected,  pending    retry             no attempt is undecided, or --unverified
+	abandoned, uncertain  retry             an attempt may have created it: it is looked up before it is sent
+	expired,
+	cancelled
 
 A result goes to RESULTS_SUBJECT.outcome.source. A source of more than 1,024 bytes, which the request stream takes, is cut
 there and ends with a hash (results/subject.go).
@@ -152,7 +154,7 @@ upkeep/count.go removes minutes after a week, or to count one anew. Nobody remov
 
 # Who writes which column of outbox
 
-Names are those of the moves. Take begins a lookup (lookup/requests.go). clock.go is upkeep/clock.go, after the clock went back.
+Names are those of the moves. Take begins a lookup, and wakeWaiting brings those forward that wait for a person (lookup/requests.go). clock.go is upkeep/clock.go, after the clock went back.
 
 	request_id, source, priority, lookup_key, stream, stream_sequence, stream_time: add alone
 	request, raw, warnings, faults, traceparent, tracestate: add; erase blanks what is personal
@@ -174,8 +176,8 @@ Names are those of the moves. Take begins a lookup (lookup/requests.go). clock.g
 	error_message          the same; erase
 	http_status, twilio_code, twilio_request_id: record; lapse, reclaim and recheck empty them
 	uncertain_since        record, lapse, recheck; expire, cancel and retry where it is null; clock.go
-	lookups                Take, expire, cancel and clock.go add to it, and so do record, reclaim and recheck where the request is uncertain.
-	                       Else these set it to 0, as lapse does, and a retry to uncertain. A finding is obeyed only while it is what Take has made it
+	lookups                Take, expire, cancel and clock.go add to it, and so do record where the request is no longer sending, and
+	                       reclaim and recheck where it is uncertain. Else these set it to 0, as lapse does, and a retry to uncertain. A finding is obeyed only while it is what Take has made it
 	answered               record, lookup; claim; reclaim and lapse, which leave what an undecided attempt has; recheck
 	undecided              lookup, a person's absent, retry, recheck
 	ends_as                record and expire set it; record, lookup and a person empty it
@@ -207,8 +209,8 @@ follows a call says WHERE id AND attempt, so what another has decided meanwhile 
 is still that attempt's: an answer of Flex that comes late is better than any lookup. An attempt is not begun when what is left of
 its lease, on this process's own monotonic clock and counted from before the claim, does not cover the longest call.
 
-Only what surely was not created leads back to pending: refused (nothing was written, or Twilio said 429), blocked (credentials
-or account are at fault: Twilio itself said so, or there were no credentials to send), released (no call was made), reclaimed
+Only what surely was not created leads back to pending: refused (nothing was written, or Twilio said 429), blocked (credentials,
+account, rights or our address are at fault: Twilio itself said so, or there were no credentials to send), released (no call was made), reclaimed
 (leased by a statement whose answer did not come: no call was made), and proved absent. All else is uncertain. It is not sent
 again before it is proved absent. The exceptions are decisions: UNCERTAIN_POLICY=retry, and a person's resolve or retry.
 
@@ -242,8 +244,8 @@ lookup that fails is no answer. UNCERTAIN_POLICY decides about a request that st
 about one that Flex answered with a 2xx without a sid, and about one that has no task. After a recheck, and while a person holds
 the fleet, a person decides in place of the policy.
 
-What waits for a person (for_person_since) is still looked up, behind all others and at most every ten minutes, and at once when
-TaskRouter answers again (lookup/hearing.go). A request that is undecided is looked for from the earliest such attempt on. If its
+What waits for a person (for_person_since) and has a task is still looked up, behind all others: after a minute, then after as long
+as the person has had, at the latest after ten minutes, and at once when TaskRouter answers again (lookup/hearing.go). A request that is undecided is looked for from the earliest such attempt on. If its
 latest attempt, or expires_at, ended it, that final state is kept in ends_as, and applied only when all undecided attempts are
 proved absent. A request that was cancelled meanwhile (cancel_requested_at) is never pending again.
 
@@ -293,7 +295,7 @@ requests that are given one interaction at the same moment, the second sees the 
 others, record locks the rows that are free first and then the sid, and waits for neither.
 
 What is stored comes from Postgres's clock alone; the process's clock only ever makes it stop sooner. Where Postgres's clock goes
-back, each wait begins anew at its usual length. An attempt from before then counts as begun when the stream had the message
+back, a lease, a pause and the settle time begin anew at their usual length; what waits for due_at is due at once, not_before apart. An attempt from before then counts as begun when the stream had the message
 (upkeep/clock.go). Signals within a process (a new row wakes the Dispatcher, a settled one goes to the Publisher) may be lost:
 correctness rests on the poll of package upkeep. Records (Completer) and marks (Publisher) are written in turns, so that each
 gathers more while the other is written. Neither waits longer than turnWait.

@@ -8,8 +8,8 @@ what became of that attempt, or that none was made. The Completer stores records
 	record.go    the write: all records that wait, in one statement, with their histories
 	owners.go    finds out whether an interaction is another request's already, where the answer that names it proves nothing
 
-Who leases, and who makes the call, is package outbox. A record never waits for a row that somebody else holds: the others
-of its write are stored without it, and it is tried again (database.ErrLocked). A record whose lease no longer stands
+Who leases, and who makes the call, is package outbox. A write of records waits no longer than database.Patience for a row
+that somebody else holds. Then the others are stored without that record, and it is tried again (database.ErrLocked). A record whose lease no longer stands
 is kept in the history, and changes nothing (ErrLeaseLost).
 */
 package attempt

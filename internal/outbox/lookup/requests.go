@@ -246,7 +246,7 @@ func Verdict(u Input, f request.Finding, m request.Move) (kind, why *string) {
 	case m.Undecided && m.To == request.Pending:
 		return say("undecided", "whether it exists cannot be found out, and UNCERTAIN_POLICY=retry sends it again: ")
 	case m.Undecided && m.To == request.Abandoned:
-		return say("undecided", earlier+"whether it exists cannot be found out, and UNCERTAIN_POLICY or the number of attempts ends it; a retry may create it twice: ")
+		return say("undecided", earlier+"whether it exists cannot be found out, and UNCERTAIN_POLICY or the number of attempts ends it; to send it again may create it twice: ")
 	case m.To == request.Abandoned && u.EndsAs == "":
 		return say("attempts_used_up", "the last attempt is proved absent and no attempt is left: ")
 	case m.To == request.Pending:

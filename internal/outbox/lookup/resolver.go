@@ -47,8 +47,8 @@ const (
 )
 
 // Resolver finds out what became of uncertain requests. It owns no row: what it
-// looks up is postponed past the lookup's limit, and should two ask, the first
-// answer counts and the other is recorded, not applied.
+// looks up is postponed past the lookup's limit, and should two ask, the answer
+// of the one that was taken last counts; the other is recorded, not obeyed.
 type Resolver struct {
 	Requests *Requests
 	Results  *results.Outgoing

@@ -2,8 +2,8 @@
 // wait for a person, answers to repeats, and answers to messages that could not become a request.
 //
 // Whoever settles a request offers it to Outgoing, and this process's Publisher takes it from there. What is
-// lost on the way, by a crash or while NATS is away, stands in the tables without published_at: after UnpublishedAge
-// the Publisher of any replica finds it there. It is marked only once the stream has acknowledged it, and a
+// lost on the way, by a crash or while NATS is away, stands in the tables without published_at, an announcement without
+// announced_at. The Publisher of any replica finds it there: a result after UnpublishedAge, all else with the next poll. It is marked only once the stream has acknowledged it, and a
 // second publish has the same message id, which the stream drops. So nothing owns a result, and no order of
 // crashes loses one.
 //
