@@ -177,10 +177,9 @@ func TestFullStopsWithoutNATS(t *testing.T) {
 	w.rows(stored)
 }
 
-// TestSlowConsumerOfTheClient: the client asks anew for as much as it may have, each two seconds, when the line broke while all are
+// TestSlowConsumerOfTheClient, which runs beside no other since it moves 85 MB: the client asks anew for as much as it may have, each two seconds, when the line broke while all are
 // in hand that may be. What is beyond its 64 MiB it drops, and says so. It comes again after AckWait.
 func TestSlowConsumerOfTheClient(t *testing.T) {
-	t.Parallel()
 	const all, inHand = 85, 16
 	w := newWorld(t)
 	w.shortestAckWait()

@@ -222,8 +222,37 @@ func TestOutageBesideLocked(t *testing.T) {
 	}
 }
 
+// TestLostMessages: however many are given up while one is stored, none is forgotten, and each has its turn at its time.
+func TestLostMessages(t *testing.T) {
+	t.Parallel()
+	const many = 2000
+	now := time.Now()
+	lost := lostMessages{come: make(chan struct{}, 1)}
+	for n := range uint64(many) {
+		lost.add(n+1, now.Add(time.Duration(n%7)*time.Millisecond))
+	}
+	if _, rest := lost.next(now.Add(-time.Second)); rest != time.Second {
+		t.Errorf("the first rests for %v, want a second", rest)
+	}
+	given, latest := map[uint64]bool{}, uint64(0)
+	for range many {
+		sequence, rest := lost.next(now.Add(time.Second))
+		if rest != 0 || sequence == 0 || given[sequence] {
+			t.Fatalf("message %d, which rests for %v, after %d", sequence, rest, len(given))
+		}
+		turn := (sequence - 1) % 7
+		if turn < latest {
+			t.Fatalf("message %d comes behind those of %d ms", sequence, latest)
+		}
+		latest, given[sequence] = turn, true
+	}
+	if sequence, rest := lost.next(now.Add(time.Second)); sequence != 0 || rest < time.Minute {
+		t.Errorf("when all are gone there is %d, which rests for %v", sequence, rest)
+	}
+}
+
 // TestLostBesideLocked: of the messages that the server has given up delivering, one whose row somebody holds keeps none of
-// the others waiting, however many are given up meanwhile. It is stored once its row is free.
+// the others waiting. It is stored once its row is free.
 func TestLostBesideLocked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -249,7 +278,7 @@ func TestLostBesideLocked(t *testing.T) {
 	lose(1, 1)
 	w.rows(1)
 	release := w.hold(`SELECT FROM outbox WHERE request_id = 'old-0' FOR UPDATE`)
-	const more = 600
+	const more = 60
 	w.sendMany("old", 1) // asked again
 	w.sendMany("more", more)
 	lose(2, more+2)
