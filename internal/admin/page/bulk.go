@@ -8,10 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
-	"flexworker/internal/outbox/gate"
 	"flexworker/internal/outbox/operator"
 )
 
@@ -208,94 +206,4 @@ func matching(n int) string {
 		return " that matches"
 	}
 	return " that match"
-}
-
-// act does an act on one request, as the form showed it.
-func (v *visit) act() error {
-	name := v.r.PostFormValue("act")
-	if v.r.PostFormValue("unverified") == "true" {
-		name += "-unverified"
-	}
-	c, known := changeNamed(name)
-	a, err := v.seen(v.r.PostFormValue("why"))
-	if err != nil || !known {
-		return v.plain(http.StatusBadRequest, "The form is not understood", "Nothing was changed.")
-	}
-	id := v.r.PostFormValue("id")
-	all, err := v.desk.Do(v.ctx(), c.make(), a, operator.Filter{RequestIDs: []string{id}})
-	if err != nil {
-		return err
-	}
-	if all.N == 0 && len(all.Locked) == 0 {
-		return v.stale(id, name, a)
-	}
-	v.page.memory.forget()
-	if all.N == 0 {
-		return v.refuse(id, refusal{notice: notice{"warn", "Nothing was changed", []string{"Another session holds the row of this request. Do it again."}}, Act: name, Why: a.Why})
-	}
-	n := notice{Tone: "good", Title: c.name + ": done"}
-	for what := range all.Of {
-		n.Lines = append(n.Lines, operator.Becomes(what))
-	}
-	n.leave(v.w, v.r)
-	to(v.w, "request?id="+url.QueryEscape(id))
-	return nil
-}
-
-// attemptOn is the attempt that a form speaks of.
-func attemptOn(r *http.Request) (*int, error) {
-	n, err := strconv.Atoi(r.PostFormValue("attempt"))
-	return &n, err
-}
-
-// hold and release shut and open the gate. A release opens what its form showed, and no later hold. A hold is taken whatever
-// the gate was: who has something to stop is not refused because another was faster.
-func (v *visit) hold() error {
-	c, err := v.desk.Hold(v.ctx(), operator.Act{Why: v.r.PostFormValue("why")})
-	if err != nil {
-		return err
-	}
-	n := notice{"good", "The fleet is held", nil} // what that means stands below it
-	if c.Before.State == c.After.State {
-		n.Title = "The fleet was held already"
-		n.Lines = []string{"Your reason stands before the earlier one."}
-	}
-	return v.gateMoved(n)
-}
-
-func (v *visit) release() error {
-	defer v.takes(actLimit)()
-	a := operator.Act{Why: v.r.PostFormValue("why"), Seen: operator.Tag(v.r.PostFormValue("tag"))}
-	c, err := v.desk.Release(v.ctx(), a)
-	n := notice{"good", "The gate is open", []string{"All replicas send again."}}
-	switch {
-	case errors.Is(err, operator.ErrLeftOut):
-		n = notice{"warn", "The gate is open", []string{"Some requests that waited for it are not due yet, since another session holds their rows. They are sent when they are due; `worker release --why ...` makes them due at once."}}
-	case errors.Is(err, operator.ErrStale):
-		n = notice{"bad", "Nothing was changed: the gate is no longer as you saw it", []string{"It is " + gateNow(c.Before) + "."}}
-		if since, err := v.desk.GateSince(v.ctx(), a.Seen); err == nil {
-			n.Lines = []string{"Since then: " + since + ". It is " + gateNow(c.Before) + " now."}
-		}
-		v.page.memory.forget()
-		v.refused = &refusal{notice: n, Act: "release", Why: a.Why}
-		return v.now()
-	case err != nil:
-		return err
-	}
-	return v.gateMoved(n)
-}
-
-// gateNow is the gate in a word.
-func gateNow(g gate.Status) string {
-	if g.State == gate.Held {
-		return "held"
-	}
-	return "open"
-}
-
-func (v *visit) gateMoved(n notice) error {
-	v.page.memory.forget()
-	n.leave(v.w, v.r)
-	to(v.w, "./")
-	return nil
 }

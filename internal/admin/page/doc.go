@@ -4,12 +4,12 @@ one stylesheet, one script, nothing built. It translates: what is shown comes fr
 done is one of its acts. The Desk alone checks rights; package access alone knows credentials.
 
 	./          Now: does anything move, and if not why; what waits for a person; what came of the last hour   (now.go)
-	decide      one uncertain request: the evidence, and the two decisions                                     (decide.go, evidence.go)
+	decide      one uncertain request: the evidence, and the two decisions                                     (decide.go, resolve.go, evidence.go)
 	requests    the list, its filters, the one box that knows ids and sids, acts on many, NDJSON               (requests.go, bulk.go)
 	request     one request: explanation, timeline, acts that are legal now, result, payload                   (request.go, erase_close.go)
 	acts, malformed, fleet                                                                                     (lists.go)
 	login, logout                                                                                              (login.go)
-	pulse       what has changed, from memory                                                                  (memory.go)
+	pulse       what has changed, from memory                                                                  (memory.go, pulse.go)
 
 # Screens and regions
 
