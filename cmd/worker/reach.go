@@ -62,8 +62,8 @@ func (a *app) until(ctx context.Context, what string, step func() (forGood bool,
 	}
 }
 
-// schema looks whether the schema is there and, where this worker may, brings it up to date. To look takes a connection that the
-// loops use afterwards; the migrator has two of its own.
+// schema looks whether the schema is there and, where this worker may, brings it up to date. It looks through the pool, whose
+// connection the loops use afterwards; the migrator opens its own, so it runs only where something is missing.
 func (a *app) schema(ctx context.Context) error {
 	err := migrations.Check(ctx, a.pool)
 	if !a.cfg.Migrate || !errors.Is(err, migrations.ErrBehind) {

@@ -171,14 +171,14 @@ func TestNothingUnseenIsShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	of := map[string][][]string{} // state
+	byState := map[string][][]string{}
 	var id, state string
 	if _, err := pgx.ForEachRow(rows, []any{&id, &state}, func() error {
-		of[state] = [][]string{{"show", id}, {"explain", id}}
+		byState[state] = [][]string{{"show", id}, {"explain", id}}
 		for _, act := range []string{"retry", "cancel", "lookup", "republish"} {
-			of[state] = append(of[state], []string{act, "--why", "w", "--attempt", "7", "--", id})
+			byState[state] = append(byState[state], []string{act, "--why", "w", "--attempt", "7", "--", id})
 		}
-		of[state] = append(of[state], []string{"resolve", "--absent", "--why", "w", "--attempt", "1", "--", id}, []string{"resolve", "--absent", "--why", "w", "--", id},
+		byState[state] = append(byState[state], []string{"resolve", "--absent", "--why", "w", "--attempt", "1", "--", id}, []string{"resolve", "--absent", "--why", "w", "--", id},
 			[]string{"resolve", "--created", "KD00000000000000000000000000000002", "--why", "w", "--attempt", "1", "--", id})
 		return nil
 	}); err != nil {
@@ -198,7 +198,7 @@ func TestNothingUnseenIsShown(t *testing.T) {
 	}
 	view(t, all)
 	t.Run("of one request", func(t *testing.T) {
-		for state, verbs := range of {
+		for state, verbs := range byState {
 			t.Run(state, func(t *testing.T) {
 				t.Parallel()
 				view(t, verbs)

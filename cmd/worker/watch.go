@@ -20,8 +20,8 @@ const (
 	// be shown: as long as a worker counts as living after it was last seen.
 	standingEvery = 5 * time.Second
 	standingLimit = 15 * time.Second
-	// watchFirst is how long after the start all of this begins: a moment later it finds a connection to Postgres that others
-	// have made.
+	// watchFirst is how long after the start all of this begins. At once, each would open a connection to Postgres of its own; by
+	// then the pool has one.
 	watchFirst = 2 * time.Second
 )
 

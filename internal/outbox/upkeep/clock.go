@@ -15,7 +15,7 @@ const (
 	// clockEvery is the time between two searches for times that the database's clock
 	// cannot have said, give or take a quarter.
 	clockEvery = 30 * time.Second
-	// clockFirst is when a worker that starts makes its first search: see package comment.
+	// clockFirst is when a worker that starts makes its first search; why not at once, the package comment says.
 	clockFirst = 2 * time.Second
 	// clockBatch is how many rows of one kind one statement sets right.
 	clockBatch = 2000

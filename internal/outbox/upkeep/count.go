@@ -31,7 +31,7 @@ type Fence struct {
 }
 
 // Count writes to outbox_minutes how many requests settled in each minute, until ctx ends. All replicas do it in turns. Count
-// begins with a rest: see package comment.
+// begins with a rest; why, the package comment says.
 func (u *Upkeep) Count(ctx context.Context) {
 	var fence Fence
 	rest := loop.Jittered(countEvery)

@@ -23,7 +23,7 @@ const (
 )
 
 // Prune removes what is old until ctx ends, one replica of the fleet at a time. After each full batch Prune rests for as
-// long as the batch took, so that claims get their half. Prune begins with a rest: see package comment.
+// long as the batch took, so that claims get their half. Prune begins with a rest; why, the package comment says.
 func (u *Upkeep) Prune(ctx context.Context) {
 	for {
 		loop.Rest(ctx, loop.Jittered(pruneEvery), nil)

@@ -11,8 +11,8 @@ rows.
 	        keys after 24 h, one replica of the fleet at a time                                   (prune.go)
 	Count   writes what settled in each minute to outbox_minutes, one replica at a time           (count.go)
 
-A worker that starts makes its poll at once, and all else here later: each new connection costs Postgres 10 to 20 ms of
-processor time, and what follows finds a connection that is there. The poll says which loop has something to do.
+A worker that starts makes its poll at once. All else here begins later: a new connection costs Postgres more than most of these
+statements (docs/benchmarks.md), and by then the pool has one. The poll says which loop has something to do.
 
 The signals between loops are faster than the poll and may be lost with their process. Correctness rests on the poll.
 Package upkeep makes no call to Flex and decides nothing about an outcome.
