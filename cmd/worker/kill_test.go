@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -184,11 +185,11 @@ func TestTermWithoutPostgres(t *testing.T) {
 			server := pgtest.NewServer(t)
 			r := rigOn(t, server.DSN("postgres"))
 			in := r.read()
-			c := r.command(r.environment("SHUTDOWN_GRACE=2s"))
+			c := r.command(r.environment("SHUTDOWN_GRACE=2s", "FLEX_TIMEOUT=20s"))
 			r.says(c.address, "ok", 200)
-			r.flex.Set(flextest.Settings{Latency: time.Second})
+			r.flex.Next(slices.Repeat([]flextest.Fault{flextest.CreateThenHang}, 10)...)
 			r.send("a", 0, 10)
-			r.reached("in flight", func(c flextest.Calls) bool { return c.InFlight == 10 })
+			r.reached("in flight", func(c flextest.Calls) bool { return c.Hanging == 10 })
 			begin, end := away(server)
 			if err := begin(); err != nil {
 				t.Fatal(err)
@@ -196,6 +197,8 @@ func TestTermWithoutPostgres(t *testing.T) {
 			if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
 			}
+			r.draining(c)
+			r.flex.Release() // Flex answers when Postgres is already away
 			if status := c.exit(); status != 0 {
 				t.Errorf("status %d", status)
 			}

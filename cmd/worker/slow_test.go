@@ -31,11 +31,19 @@ func TestSlowConsumer(t *testing.T) {
 	sending := r.load()
 	in.goesOn()
 
+	pulls, err := r.js.Conn().SubscribeSync("$JS.API.CONSUMER.MSG.NEXT.INTERACTION_REQUESTS.interaction-worker")
+	if err != nil {
+		t.Fatal(err)
+	}
 	stands := func(signal syscall.Signal) {
 		t.Helper()
 		if err := w.cmd.Process.Signal(signal); err != nil {
 			t.Fatal(err)
 		}
+	}
+	// A pull ends by itself after five seconds, and a worker that stands still makes no other: it stops right after one.
+	if _, err := pulls.NextMsg(expect.Patience); err != nil {
+		t.Fatalf("the worker does not pull: %v", err)
 	}
 	stands(syscall.SIGSTOP)
 	t.Cleanup(func() { _ = w.cmd.Process.Signal(syscall.SIGCONT) }) // it may have ended
