@@ -77,6 +77,16 @@ func BenchmarkDescribe(b *testing.B) {
 	}
 }
 
+func BenchmarkKeyIn(b *testing.B) {
+	response := json.RawMessage(usual)
+	b.ReportAllocs()
+	for b.Loop() {
+		if KeyIn(response, "interaction_request") != key {
+			b.Fatal("not found")
+		}
+	}
+}
+
 // BenchmarkBound is what each call pays so that the kernel gives up with it.
 func BenchmarkBound(b *testing.B) {
 	s := serve(b, func(http.ResponseWriter, *http.Request) {})

@@ -77,13 +77,7 @@ func routingOf(properties rawjson.Object) *Routing {
 	if n, err := strconv.ParseInt(string(properties.Get("priority")), 10, 64); err == nil {
 		r.Priority = &n
 	}
-	attributes := properties.Get("attributes")
-	if held, ok := rawjson.Text(attributes); ok {
-		attributes = held
-	}
-	if isObject(attributes) {
-		r.ConversationSID = orNil(textAt(attributes, "conversationSid"))
-	}
+	r.ConversationSID = orNil(textAt(object(properties.Get("attributes")), "conversationSid"))
 	return r
 }
 

@@ -191,19 +191,14 @@ func named(attributes []byte, attribute string) (key, sid string) {
 // shows none.
 func KeyIn(response json.RawMessage, attribute string) string {
 	attributes, _ := rawjson.Member(response, "routing", "properties", "attributes")
-	key, _ := named(object(attributes), attribute)
-	return key
+	return textAt(object(attributes), attribute)
 }
 
 // object is the object in raw, which may be one or a string that holds one; nil
 // when it is neither.
 func object(raw []byte) []byte {
-	if len(raw) > 0 && raw[0] == '"' {
-		var held string
-		if json.Unmarshal(raw, &held) != nil {
-			return nil
-		}
-		raw = []byte(held)
+	if held, ok := rawjson.Text(raw); ok {
+		raw = held
 	}
 	if !isObject(raw) {
 		return nil
