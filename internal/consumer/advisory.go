@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -47,7 +48,7 @@ func (c *Consumer) watchLost(ctx context.Context) (func(), error) {
 // lostMessages are those that wait to be stored.
 type lostMessages struct {
 	mu      sync.Mutex
-	waiting []lostMessage
+	waiting []lostMessage // in the order of their times
 	come    chan struct{} // has an element where one has come
 }
 
@@ -59,7 +60,8 @@ type lostMessage struct {
 
 func (l *lostMessages) add(sequence uint64, at time.Time) {
 	l.mu.Lock()
-	l.waiting = append(l.waiting, lostMessage{sequence, at})
+	behind := sort.Search(len(l.waiting), func(i int) bool { return l.waiting[i].at.After(at) })
+	l.waiting = slices.Insert(l.waiting, behind, lostMessage{sequence, at})
 	l.mu.Unlock()
 	select {
 	case l.come <- struct{}{}:
@@ -74,18 +76,12 @@ func (l *lostMessages) next(now time.Time) (sequence uint64, rest time.Duration)
 	if len(l.waiting) == 0 {
 		return 0, time.Hour
 	}
-	first := 0
-	for i := range l.waiting {
-		if l.waiting[i].at.Before(l.waiting[first].at) {
-			first = i
-		}
-	}
-	m := l.waiting[first]
-	if rest = m.at.Sub(now); rest > 0 {
+	first := l.waiting[0]
+	if rest = first.at.Sub(now); rest > 0 {
 		return 0, rest
 	}
-	l.waiting = slices.Delete(l.waiting, first, first+1)
-	return m.sequence, 0
+	l.waiting = l.waiting[1:]
+	return first.sequence, 0
 }
 
 // storeAll stores lost messages until ctx ends, each however often it takes. One that cannot be stored, as somebody holds

@@ -234,7 +234,7 @@ func TestLostMessages(t *testing.T) {
 	if _, rest := lost.next(now.Add(-time.Second)); rest != time.Second {
 		t.Errorf("the first rests for %v, want a second", rest)
 	}
-	given, latest := map[uint64]bool{}, uint64(0)
+	given, latest, before := map[uint64]bool{}, uint64(0), uint64(0)
 	for range many {
 		sequence, rest := lost.next(now.Add(time.Second))
 		if rest != 0 || sequence == 0 || given[sequence] {
@@ -244,7 +244,10 @@ func TestLostMessages(t *testing.T) {
 		if turn < latest {
 			t.Fatalf("message %d comes behind those of %d ms", sequence, latest)
 		}
-		latest, given[sequence] = turn, true
+		if turn == latest && sequence < before {
+			t.Fatalf("message %d comes behind %d, which came later", sequence, before)
+		}
+		latest, before, given[sequence] = turn, sequence, true
 	}
 	if sequence, rest := lost.next(now.Add(time.Second)); sequence != 0 || rest < time.Minute {
 		t.Errorf("when all are gone there is %d, which rests for %v", sequence, rest)
