@@ -30,10 +30,10 @@ func (desk *Desk) Backlog(ctx context.Context) ([]Backlog, error) {
 	defer cancel()
 	rows, err := desk.reads.Query(ctx, backlogSQL)
 	if err != nil {
-		return nil, database.Wrap("backlog", err)
+		return nil, unread("backlog", err)
 	}
 	backlog, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Backlog])
-	return backlog, database.Wrap("backlog", err)
+	return backlog, unread("backlog", err)
 }
 
 // backlogSQL does not read the view outbox_backlog, which groups by source: a source stands in the row alone, and

@@ -206,5 +206,6 @@ func (desk *Desk) Fleet(ctx context.Context) (gate.Fleet, error) {
 	if err := desk.MayLook(); err != nil {
 		return gate.Fleet{}, err
 	}
-	return gate.ReadFleet(ctx, desk.reads)
+	f, err := gate.ReadFleet(ctx, desk.reads)
+	return f, tooSlow(err)
 }

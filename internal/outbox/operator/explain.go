@@ -20,11 +20,11 @@ func (desk *Desk) Explain(ctx context.Context, requestID string) (string, error)
 	if err != nil {
 		return "", err
 	}
-	g, err := gate.Read(ctx, desk.reads)
+	g, err := desk.Gate(ctx)
 	if err != nil {
 		return "", err
 	}
-	f, err := gate.ReadFleet(ctx, desk.reads)
+	f, err := desk.Fleet(ctx)
 	if err != nil {
 		return "", err
 	}

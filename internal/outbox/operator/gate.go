@@ -23,7 +23,8 @@ func (desk *Desk) Gate(ctx context.Context) (gate.Status, error) {
 	if err := desk.MayLook(); err != nil {
 		return gate.Status{}, err
 	}
-	return gate.Read(ctx, desk.reads)
+	g, err := gate.Read(ctx, desk.reads)
+	return g, tooSlow(err)
 }
 
 // Hold shuts the gate until a person releases it. Where the gate was held already, who held it first and why stands behind the

@@ -23,19 +23,24 @@ func (desk *Desk) read(ctx context.Context, step string, ask func(tx pgx.Tx) err
 	return unread(step, pgx.BeginTxFunc(ctx, desk.reads, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, ask))
 }
 
-// unread names the question that failed. It says ErrTooSlow where Postgres has cut the statement for its time, or where
-// the context has ended in the middle of it, or in the line for a connection.
+// unread names the question that failed, and says where it was too slow.
 func unread(step string, err error) error {
 	if errors.Is(err, ErrCursor) {
 		return ErrCursor
 	}
+	return tooSlow(database.Wrap(step, err))
+}
+
+// tooSlow adds ErrTooSlow to an error where Postgres has cut the statement for its time, or where the context has ended in
+// the middle of it, or in the line for a connection.
+func tooSlow(err error) error {
 	var pg *pgconn.PgError
 	var away *pgconn.ConnectError
 	cut := errors.As(err, &pg) && pg.Code == "57014"
 	if cut || errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &away) {
-		return fmt.Errorf("%w: %w", ErrTooSlow, database.Wrap(step, err))
+		return fmt.Errorf("%w: %w", ErrTooSlow, err)
 	}
-	return database.Wrap(step, err)
+	return err
 }
 
 // rowsOf runs a statement and collects its rows, column by column into the fields of T.

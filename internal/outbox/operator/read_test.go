@@ -80,6 +80,17 @@ func TestTooSlow(t *testing.T) {
 	if now, err := limited("2s", "0").Now(t.Context()); !errors.Is(err, operator.ErrTooSlow) || now.Unread == nil || now.Gate.State == "" {
 		t.Errorf("what could be read is there: %+v, %v", now, err)
 	}
+	pgtest.Exec(t, tx, `LOCK TABLE outbox_gate, outbox_replicas IN ACCESS EXCLUSIVE MODE`)
+	for question, ask := range map[string]func(*operator.Desk) error{
+		"backlog": func(desk *operator.Desk) error { _, err := desk.Backlog(t.Context()); return err },
+		"gate":    func(desk *operator.Desk) error { _, err := desk.Gate(t.Context()); return err },
+		"fleet":   func(desk *operator.Desk) error { _, err := desk.Fleet(t.Context()); return err },
+		"now":     func(desk *operator.Desk) error { _, err := desk.Now(t.Context()); return err },
+	} {
+		if err := ask(limited("50ms", "0")); !errors.Is(err, operator.ErrTooSlow) {
+			t.Errorf("%s, cut by its statement_timeout: %v", question, err)
+		}
+	}
 	away, err := pgxpool.New(t.Context(), "postgres://nobody@127.0.0.1:1/none?connect_timeout=1")
 	if err != nil {
 		t.Fatal(err)

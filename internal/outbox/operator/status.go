@@ -101,17 +101,14 @@ const (
 // Now reads what does not grow with the table nor with the backlog. Where a table is locked, or it takes too long, it
 // returns what could be read, who holds the lock, and the error.
 func (desk *Desk) Now(ctx context.Context) (now Now, err error) {
-	if err = desk.MayLook(); err != nil {
+	if now.Gate, err = desk.Gate(ctx); err != nil {
 		return now, err
 	}
-	if now.Gate, err = gate.Read(ctx, desk.reads); err != nil {
-		return now, err
-	}
-	if now.Fleet, err = gate.ReadFleet(ctx, desk.reads); err != nil {
+	if now.Fleet, err = desk.Fleet(ctx); err != nil {
 		return now, err
 	}
 	if now.Holders, err = database.Holders(ctx, desk.reads, shownAfter); err != nil {
-		return now, err
+		return now, tooSlow(err)
 	}
 	err = desk.read(ctx, "now", func(tx pgx.Tx) error { return now.read(ctx, tx) })
 	return now, now.unread(err)
