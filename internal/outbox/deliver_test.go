@@ -26,14 +26,20 @@ const testSlots = 8
 // newDeliverer gives one that repeats nothing within a test's time.
 func newDeliverer(t *testing.T, s *Store, srv *flextest.Server) *Dispatcher {
 	t.Helper()
-	client, err := flex.New(flex.Config{URL: srv.URL(), TaskRouterURL: srv.URL(), Timeout: testLimit, Concurrency: testSlots, LookupAttribute: "interaction_request",
+	return &Dispatcher{Store: s, Flex: newClient(t, srv, testLimit), Policy: request.Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
+		Concurrency: testSlots, Limit: testLimit, Log: logger(t), Counters: &Counters{}}
+}
+
+// newClient is a client of srv whose calls are cut after limit.
+func newClient(t *testing.T, srv *flextest.Server, limit time.Duration) *flex.Client {
+	t.Helper()
+	client, err := flex.New(flex.Config{URL: srv.URL(), TaskRouterURL: srv.URL(), Timeout: limit, Concurrency: testSlots, LookupAttribute: "interaction_request",
 		Credentials: func() (string, string) { return flextest.APIKey, flextest.APISecret }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.CloseIdle)
-	return &Dispatcher{Store: s, Flex: client, Policy: request.Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
-		Concurrency: testSlots, Limit: testLimit, Log: logger(t), Counters: &Counters{}}
+	return client
 }
 
 // start runs d until stop is called, which returns when Run has, or the test ends.

@@ -31,7 +31,7 @@ func (s *Server) checkResults(t testing.TB) {
 			return
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), silence)
 	defer cancel()
 	conn, err := nats.Connect("", nats.InProcessServer(s.server), s.login())
 	if err != nil {
@@ -54,7 +54,7 @@ func (s *Server) checkResults(t testing.TB) {
 			t.Error(err)
 			return
 		}
-		if err := checkStream(ctx, t, stream, info.State); err != nil {
+		if err := checkStream(context.Background(), t, stream, info.State); err != nil {
 			t.Errorf("the results on stream %s cannot be read: %v", info.Config.Name, err)
 		}
 	}
@@ -63,8 +63,13 @@ func (s *Server) checkResults(t testing.TB) {
 	}
 }
 
+// silence is how long a server may leave us without an answer. How long it takes for all of its results is up to the machine.
+const silence = time.Minute
+
 // getMsg asks again where no answer comes: a question that meets a change of the stream's leader is lost.
 func getMsg(ctx context.Context, stream jetstream.Stream, n uint64) (m *jetstream.RawStreamMsg, err error) {
+	ctx, cancel := context.WithTimeout(ctx, silence)
+	defer cancel()
 	for {
 		one, cancel := context.WithTimeout(ctx, 5*time.Second)
 		m, err = stream.GetMsg(one, n)
