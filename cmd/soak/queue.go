@@ -92,8 +92,8 @@ func (q *queue) start() error {
 	}()
 	select {
 	case err = <-ready:
-	case <-time.After(30 * time.Second):
-		err = errors.New("not ready after 30 s")
+	case <-time.After(5 * time.Minute): // the process itself gives up before
+		err = errors.New("not ready after 5 minutes")
 	}
 	if err != nil {
 		return fmt.Errorf("nats: %w", err)
