@@ -44,22 +44,20 @@ func (s *Server) checkResults(t testing.TB) {
 		t.Error(err)
 		return
 	}
+	var published []*jetstream.StreamInfo
 	streams := js.ListStreams(ctx)
 	for info := range streams.Info() {
-		if !slices.ContainsFunc(info.Config.Subjects, func(subject string) bool { return strings.HasPrefix(subject, results) }) {
-			continue
-		}
-		stream, err := js.Stream(ctx, info.Config.Name)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		if err := checkStream(context.Background(), t, stream, info.State); err != nil {
-			t.Errorf("the results on stream %s cannot be read: %v", info.Config.Name, err)
+		if slices.ContainsFunc(info.Config.Subjects, func(subject string) bool { return strings.HasPrefix(subject, results) }) {
+			published = append(published, info)
 		}
 	}
 	if err := streams.Err(); err != nil {
 		t.Errorf("the streams cannot be listed: %v", err)
+	}
+	for _, info := range published {
+		if err := checkStream(t, js, info); err != nil {
+			t.Errorf("the results on stream %s cannot be read: %v", info.Config.Name, err)
+		}
 	}
 }
 
@@ -67,8 +65,8 @@ func (s *Server) checkResults(t testing.TB) {
 const silence = time.Minute
 
 // getMsg asks again where no answer comes: a question that meets a change of the stream's leader is lost.
-func getMsg(ctx context.Context, stream jetstream.Stream, n uint64) (m *jetstream.RawStreamMsg, err error) {
-	ctx, cancel := context.WithTimeout(ctx, silence)
+func getMsg(stream jetstream.Stream, n uint64) (m *jetstream.RawStreamMsg, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), silence)
 	defer cancel()
 	for {
 		one, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -80,9 +78,16 @@ func getMsg(ctx context.Context, stream jetstream.Stream, n uint64) (m *jetstrea
 	}
 }
 
-func checkStream(ctx context.Context, t testing.TB, stream jetstream.Stream, has jetstream.StreamState) error {
+func checkStream(t testing.TB, js jetstream.JetStream, info *jetstream.StreamInfo) error {
+	ctx, cancel := context.WithTimeout(context.Background(), silence)
+	defer cancel()
+	stream, err := js.Stream(ctx, info.Config.Name)
+	if err != nil {
+		return err
+	}
+	has := info.State
 	for n := has.FirstSeq; n <= has.LastSeq && has.Msgs > 0; n++ {
-		m, err := getMsg(ctx, stream, n)
+		m, err := getMsg(stream, n)
 		switch {
 		case errors.Is(err, jetstream.ErrMsgNotFound): // it was deleted
 		case err != nil:
