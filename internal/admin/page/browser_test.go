@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
@@ -75,7 +76,7 @@ var (
 		flags := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU, chromedp.NoFirstRun,
 			chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-background-networking", true),
 			chromedp.Flag("disable-sync", true), chromedp.Flag("hide-scrollbars", true), chromedp.Flag("force-color-profile", "srgb"),
-			chromedp.Env("TZ=America/New_York"), chromedp.WSURLReadTimeout(expect.Patience))
+			chromedp.Env("TZ="+anotherDay(time.Now())), chromedp.WSURLReadTimeout(expect.Patience))
 		if os.Geteuid() == 0 {
 			flags = append(flags, chromedp.NoSandbox) // root has none
 		}
@@ -90,6 +91,15 @@ var (
 		return p, chromedp.Do(first) // the first call starts it
 	})
 )
+
+// anotherDay is a time zone where it is another day than in UTC, so that each time of the browser's own comes with its day. A page
+// that is short and narrow enough there is so at every hour.
+func anotherDay(now time.Time) string {
+	if now.UTC().Hour() < 10 {
+		return "Pacific/Honolulu" // ten hours behind UTC
+	}
+	return "Pacific/Kiritimati" // fourteen hours ahead of UTC
+}
 
 // endProcess ends the browser, where a test has started it.
 func endProcess() {

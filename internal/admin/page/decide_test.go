@@ -150,7 +150,7 @@ func TestItIsKnown(t *testing.T) {
 	b.signIn(actToken, "ada")
 	b.visit("decide")
 	b.sees("form[aria-labelledby=absent]", "TaskRouter, asked now, finds nothing.")
-	b.sees("form[aria-labelledby=absent]", "Ask Twilio's support about RQ00000000000000000000000000000001, or the customer, or look for their conversations in Flex since")
+	b.sees("form[aria-labelledby=absent]", "Ask Twilio's support about RQ00000000000000000000000000000001, or the customer, or look for conversations in Flex since")
 	b.unfold("#asked")
 	b.sees("#asked", "alone proves nothing")
 	p := r.signIn(t, actToken, "ada")

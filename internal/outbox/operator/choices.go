@@ -72,7 +72,7 @@ func (desk *Desk) Choices(ctx context.Context, requestID string) ([]Choice, erro
 func absentBecomes(end, channel string) string {
 	switch request.State(end) {
 	case request.Pending:
-		return "It is sent again: if it exists all the same, " + twice(channel) + "."
+		return "It is sent again: if it exists, " + twice(channel) + "."
 	case request.Cancelled:
 		return "It is cancelled, and never sent again."
 	default:

@@ -42,7 +42,7 @@ func TestChoices(t *testing.T) {
 		"pending": "cancel: It is cancelled.",
 		"sending": "",
 		"uncertain": "resolve created: It is created under the sid that you give.\n" +
-			"resolve absent, unverified: It is sent again: if it exists all the same, its customer is contacted twice, by SMS.\n" +
+			"resolve absent, unverified: It is sent again: if it exists, its customer is contacted twice, by SMS.\n" +
 			"cancel: It is uncertain, but never sent again: it ends as created where a lookup or a person finds it, else as cancelled.\nlookup: It is looked up now.",
 		"created":   "republish: It is published again.",
 		"rejected":  again + published,
