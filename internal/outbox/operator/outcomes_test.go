@@ -15,9 +15,9 @@ func TestOutcomes(t *testing.T) {
 	pgtest.Exec(t, s.pool, `UPDATE outbox_counted SET until = date_trunc('minute', now()) - interval '2 minutes'`)
 	pgtest.Exec(t, s.pool, `
 		INSERT INTO outbox_minutes (minute, source, outcome, n)
-		SELECT date_trunc('minute', now()) - make_interval(mins => ago), source, outcome, n
-		  FROM (VALUES (3, 'crm', 'created', 5), (3, 'shop', 'created', 6), (3, 'crm', 'rejected', 1), (10, '', 'expired', 2),
-		               (100, 'crm', 'created', 9), (2, 'crm', 'created', 9)) AS v (ago, source, outcome, n)`) // the last two do not count: too old, and beyond what was counted
+		SELECT until - make_interval(mins => before), source, outcome, n
+		  FROM outbox_counted, (VALUES (1, 'crm', 'created', 5), (1, 'shop', 'created', 6), (1, 'crm', 'rejected', 1), (8, '', 'expired', 2),
+		               (98, 'crm', 'created', 9), (0, 'crm', 'created', 9)) AS v (before, source, outcome, n)`) // the last two do not count: too old, and beyond what was counted
 	o, err := s.desk.Outcomes(t.Context(), time.Hour)
 	if err != nil {
 		t.Fatal(err)
