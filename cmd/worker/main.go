@@ -1,6 +1,12 @@
 // Command worker creates Twilio Flex interactions for the requests that arrive
 // on a JetStream stream. README and docs/ say how it is run; `worker --help` lists the
 // commands.
+//
+// `worker run` is run.go: build joins the parts, which packages outbox, consumer, flex and senders have; then the
+// schema and the streams are waited for, and serve (stop.go) runs the loops. They are stopped along a request's way: consumer,
+// Dispatcher, Resolver, Upkeep and Confirmer first, the Publisher last, when nobody settles any more. What is not
+// over within SHUTDOWN_GRACE is left to other replicas. Settings are config.go; each other file is a command, or what
+// commands share. All that people ask or do goes through operator.Desk.
 package main
 
 import (

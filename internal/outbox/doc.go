@@ -26,7 +26,14 @@ Read one request's way first. Once Store.Add has returned, the message is acked 
 
 claim.go is for what waits in the table. Then what may go wrong: standing.go, indoubt.go, locked.go, upkeep/sweep.go,
 upkeep/clock.go, lookup/resolver.go and lookup/evidence.go, results/unpublished.go. What people ask and do is in package operator.
-docs/internals.md, "Where a change begins", lists the places that a new state, outcome, column or finding needs.
+
+Where a change begins. docs/internals.md has each list whole, and those of a state, a finding, a field, a setting.
+
+	a new outcome     flex/outcome.go, its kind; flex/classify.go or codes.go, which give it to an answer; Policy.After
+	of Flex           (request/policy.go), where it leads; gate/breaker.go and limiter, what it means for this replica
+	a new column      a migration with its comment and constraint; its writer, insert (insert.go) or recordSQL (attempt/record.go),
+	of outbox         and each move that has to empty it; the list of writers below; operator/erase.go if it may be personal;
+	                  operator/show.go if people see it; results/result.go if a result shows it; the simulation if it decides a move
 
 # Two words
 
@@ -71,8 +78,9 @@ none whose event had faults. Each move has the name of its statement:
 
 	from       to         by                when
 	           pending    add               the request is new
-	           sending    add               ... without times of its own; a permit is free, the gate grants a call, no backlog is known
-	           rejected   add               ... the event has faults
+	           sending    add               the request is new, without not_before and expires_at; a permit is free, the gate grants a
+	                                        call, no backlog is known
+	           rejected   add               the request is new, and its event has faults
 	pending    sending    claim             it is due, a permit is free, and the gate grants a call
 	           expired    expire            expires_at has passed, and no attempt is undecided
 	           cancelled  cancel            no attempt is undecided
@@ -101,6 +109,7 @@ none whose event had faults. Each move has the name of its statement:
 	           cancelled                    cancelled, unless an earlier attempt is undecided
 	not final  uncertain  recheck           the tables have lost what was written from some moment on. Sending: once the lease has ended;
 	                                        pending: once not_before has passed
+	pending    pending    retry             it is not due yet: due now, or at not_before
 	rejected,  pending    retry             no attempt is undecided, or --unverified
 	abandoned, uncertain  retry             an attempt may have created it: it is looked up before it is sent
 	expired,
@@ -111,7 +120,7 @@ there and ends with a hash (results/subject.go).
 
 Every answer has the shape of Result and names the message that it is to. What was decided about a message is not decided again
 while it may be replayed: its request stays while its own message, or a repeat of it, is younger than RETENTION (upkeep/prune.go),
-malformed messages and conflicts stay as long, and what is older is no new request (insert.go). All three are judged by
+malformed messages and conflicts (both are rows of outbox_malformed) stay as long, and what is older is no new request (insert.go). All three are judged by
 the clock of Postgres and the time that the stream gave the message.
 
 # Who moves what
@@ -191,15 +200,16 @@ Names are those of the moves. Take begins a lookup, and wakeWaiting brings those
 # Who owns what waits
 
 	            ┌─────────────── Dispatcher.loop ────────────────┐
-	Store.Add ─►│ events that wait   free permits   a backlog?   │
+	Store.Add ─►│ events that wait   free permits   is more due? │
 	            └──┬───────────────────────────────────────┬─────┘
 	               │ insert: one at a time                 │ claim: one at a time; may wait for the gate's row
 	               └────────────► leases ──► workers ◄──────┘
-	                              each: one call, then Completer; its permit goes back to the loop
+	                              each: one call, whose permit goes back to the loop; then Completer
 
 The loop takes the permits, for an insert as many as it may lease, for a claim all that are free. While rows that
 are due wait in the table the claim has them, and an insert leases nothing. An insert never waits for a claim. Events
-are held for a moment where that saves a write: room says when. A call gives its permit back when it ends.
+are held for a moment where that saves a write: Dispatcher.room (dispatch.go) says when. A call gives its permit back when it ends,
+before its record.
 
 # Why never twice
 
@@ -251,15 +261,17 @@ proved absent. A request that was cancelled meanwhile (cancel_requested_at) is n
 
 # What a crash leaves
 
-An answer is lost where nobody knows whether a COMMIT was carried out. What has settled by such a one is found unpublished.
+Where the process ends, or Postgres's answer to a COMMIT is lost, so that nobody knows whether it was carried out. What settled by a COMMIT
+whose answer was lost is found unpublished.
 
+	when                                     what it leaves            who mends it, and how
 	after receive, before the add commits    unacked message           redelivery
 	after the add, before the ack            request, unacked message  redelivery; Add says redelivered; ack. If add leased it: lapse, too
 	while claiming, before its commit        pending                   the next claim
 	after claim, before the call             sending, nothing sent     lapse -> uncertain, since nobody can know that no call had begun
 	during the call, or before its record    sending, may exist        lapse -> uncertain
 	after a 429's pause, before its record   gate paused, sending      the pause runs out; the requests lapse
-	record cannot be stored, Postgres away   sending                   tried again for 10 minutes, also after the lease; else lapse.
+	record cannot be stored, Postgres away   sending                   no crash: tried again for 10 minutes, also after the lease; else lapse.
 	                                                                   The log has what Flex answered
 	while a batch of records is written      all of it or nothing      the lines of the call and of the record, each
 	after record, before publish             settled, unpublished      any replica publishes it

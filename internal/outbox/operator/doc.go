@@ -50,8 +50,8 @@ answers is looked at request by request, the newest first, for as long as a page
 	Erase                    settled and answered: what may be personal is blanked; it is never sent again (erase.go)
 	Close                    settled: the channel of a duplicate of its interaction is closed at Twilio; Flex is
 	                         asked first, and may refuse it; PreviewClose only asks (close.go)
-	Recheck                  pending, lapsed, uncertain -> uncertain, after the tables have lost what was
-	                         written; what has settled unsent keeps its state and is marked (recheck.go)
+	Recheck                  pending, sending after its lease, uncertain -> uncertain, after the tables have lost what was
+	                         written; what has settled unsent keeps its state: a retry looks it up first (recheck.go)
 	Hold, Release            the gate is shut until a person opens it; what waits behind a 429 becomes due (gate.go)
 	Rate, RateAuto           the fleet's rate, by a person or by FLEX_RATE               (gate.go)
 
