@@ -179,6 +179,9 @@ func TestWrongPathAtTwilio(t *testing.T) {
 				t.Errorf("%d lost an attempt: %s", n, r.states())
 			}
 			const says = "FLEX_URL leads to a path that Twilio does not know: "
+			expect.Eventually(t, func() error { // the row follows what /readyz says
+				return expect.Is("replicas that are unreachable", r.count(`SELECT count(*) FROM outbox_replicas WHERE state = 'unreachable'`), 1)
+			})
 			reason := r.text(`SELECT reason FROM outbox_replicas WHERE state = 'unreachable'`)
 			told := r.text(`SELECT error_message FROM outbox WHERE state = 'pending' AND error_message IS NOT NULL ORDER BY id LIMIT 1`)
 			if !strings.HasPrefix(reason, says) || !strings.HasPrefix(told, says) {

@@ -42,11 +42,17 @@ func blockedBy(t *testing.T, s *Store, pid uint32) (waiter uint32) {
 // for each other, and for as long as it takes.
 func (s *Store) barrier(t *testing.T) (pid uint32, open func()) {
 	t.Helper()
+	return s.barrierAt(t, `BEFORE UPDATE ON outbox FOR EACH STATEMENT`)
+}
+
+// barrierAt is a barrier for the writes that a trigger names.
+func (s *Store) barrierAt(t *testing.T, trigger string) (pid uint32, open func()) {
+	t.Helper()
 	pgtest.Exec(t, s.pool, `CREATE TABLE barrier AS SELECT 1 AS one`)
 	pgtest.Exec(t, s.pool, `CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS $$ BEGIN
 		PERFORM FROM barrier FOR SHARE;
-		RETURN NULL; END $$`)
-	pgtest.Exec(t, s.pool, `CREATE TRIGGER stop BEFORE UPDATE ON outbox FOR EACH STATEMENT EXECUTE FUNCTION stop()`)
+		RETURN NEW; END $$`)
+	pgtest.Exec(t, s.pool, `CREATE TRIGGER stop `+trigger+` EXECUTE FUNCTION stop()`)
 	return holding(t, s, `SELECT FROM barrier FOR UPDATE`)
 }
 
@@ -164,12 +170,7 @@ func TestGateBeforeRows(t *testing.T) {
 	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)
 	d, _ := eager(t, s, 8)
 	// The record is kept between its row and its history.
-	pgtest.Exec(t, s.pool, `CREATE TABLE barrier AS SELECT 1 AS one`)
-	pgtest.Exec(t, s.pool, `CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS $$ BEGIN
-		PERFORM FROM barrier FOR SHARE;
-		RETURN NEW; END $$`)
-	pgtest.Exec(t, s.pool, `CREATE TRIGGER stop BEFORE INSERT ON outbox_attempts FOR EACH ROW EXECUTE FUNCTION stop()`)
-	pid, done := holding(t, s, `SELECT FROM barrier FOR UPDATE`)
+	pid, done := s.barrierAt(t, `BEFORE INSERT ON outbox_attempts FOR EACH ROW`)
 	limited := flex.Outcome{Kind: flex.Refused, Limited: true, HTTPStatus: 429, RetryAfter: time.Minute, ErrorKind: "http_429", Message: "too many"}
 	var both sync.WaitGroup
 	both.Go(func() {
