@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"flexworker/internal/testing/expect"
 )
 
 // TestLateCredentials: credentials that come when the call's time is over send
@@ -190,9 +192,22 @@ func TestNoAnswer(t *testing.T) {
 	if o := newClient(t, s.URL).Create(ctx, wish); o.Kind != Uncertain || o.Unreached || o.ErrorKind != "canceled" {
 		t.Errorf("canceled: %+v", o)
 	}
-	o := newClient(t, s.URL, within(time.Second)).Create(t.Context(), wish)
+	o := ends(t, s.URL, time.Second, func(o Outcome) bool { return len(arrived) == 0 && o.Unreached })
 	if o.Kind != Uncertain || o.Unreached || o.ErrorKind != "timeout" || o.Message == "" {
 		t.Errorf("timed out: %+v", o)
+	}
+}
+
+// ends makes a call that its limit ends. On a busy machine the limit may come too soon, before what the test is about: such a call has no
+// answer and is made again, with more time.
+func ends(t *testing.T, address string, limit time.Duration, tooSoon func(Outcome) bool) Outcome {
+	t.Helper()
+	for {
+		o := newClient(t, address, within(limit)).Create(t.Context(), wish)
+		if limit >= expect.Patience || o.Answered || !tooSoon(o) {
+			return o
+		}
+		limit *= 2
 	}
 }
 
@@ -356,9 +371,9 @@ func TestSlowBody(t *testing.T) {
 			t.Cleanup(func() { close(release) })
 			limit := 2 * time.Second
 			if tt.endless {
-				limit = 20 * time.Second
+				limit = expect.Patience
 			}
-			o := newClient(t, s.URL, within(limit)).Create(t.Context(), wish)
+			o := ends(t, s.URL, limit, func(o Outcome) bool { return o.HTTPStatus == 0 && o.ErrorKind == "timeout" })
 			if o.Kind != tt.kind || o.ErrorKind != tt.word || !o.Answered || o.HTTPStatus != 200 || o.Response != nil {
 				t.Errorf("%+v", o)
 			}
