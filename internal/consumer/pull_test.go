@@ -348,19 +348,26 @@ func TestPausedConsumer(t *testing.T) {
 	expect.Eventually(t, func() error {
 		return expect.Is("ends in the log", log.count(`msg="works again" trouble="no messages come"`), 1)
 	})
-	if _, err := stream.PauseConsumer(ctx, w.names.Consumer, time.Now().Add(4*time.Second)); err != nil {
-		t.Fatal(err)
+	pause := func(d time.Duration) (named string) {
+		t.Helper()
+		until := time.Now().Add(d)
+		if _, err := stream.PauseConsumer(ctx, w.names.Consumer, until); err != nil {
+			t.Fatal(err)
+		}
+		return "is paused until " + until.UTC().Format(time.RFC3339)
 	}
+	pause(2 * time.Hour)
 	w.sendMany("b", 20)
 	w.stalled(c, "is paused")
+	ends := pause(time.Second) // by itself; it was seen before, since a look may come later than that
 	w.rows(40)
 	w.acked()
 	w.moves(c)
 	expect.Eventually(t, func() error {
 		return expect.Is("ends in the log", log.count(`msg="works again" trouble="no messages come"`), 2)
 	})
-	if n := log.count(`msg="no messages come" `); n != 2 {
-		t.Errorf("two pauses were named %d times", n)
+	if n, last := log.count(`msg="no messages come" `), log.count(ends); n-last != 2 || last > 1 {
+		t.Errorf("two pauses were named %d times, the last second of the second %d times", n-last, last)
 	}
 }
 
@@ -414,9 +421,13 @@ func TestPending(t *testing.T) {
 	if err := acked.DoubleAck(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := c.Pending(t.Context()); n != 9 || err != nil {
-		t.Errorf("%d pending, want 9: %v", n, err)
-	}
+	expect.Eventually(t, func() error { // a busy server may answer later than a look waits
+		n, err := c.Pending(t.Context())
+		if err == nil && n != 9 {
+			t.Fatalf("%d pending, want 9", n)
+		}
+		return err
+	})
 }
 
 // TestStreamDeletedWhileItRuns: the missing stream is named, once, with what to do.
