@@ -52,7 +52,8 @@ func worldWith(t *testing.T, pool *pgxpool.Pool, o natstest.Options) *world {
 		names: Names{Stream: "REQUESTS", Subject: "requests", Consumer: "worker", Create: true}}
 	w.conn = w.nats.Connect(t)
 	var err error
-	if w.js, err = jetstream.New(w.conn); err != nil {
+	// A busy server may answer the test's own questions later than the client's five seconds.
+	if w.js, err = jetstream.New(w.conn, jetstream.WithDefaultTimeout(expect.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.names.createStream(t.Context(), w.js); err != nil {
@@ -219,7 +220,7 @@ func (w *world) block() (release func()) {
 // newServer is a server without a stream.
 func newServer(t *testing.T) jetstream.JetStream {
 	t.Helper()
-	js, err := jetstream.New(natstest.New(t, natstest.Options{}).Connect(t))
+	js, err := jetstream.New(natstest.New(t, natstest.Options{}).Connect(t), jetstream.WithDefaultTimeout(expect.Patience))
 	if err != nil {
 		t.Fatal(err)
 	}

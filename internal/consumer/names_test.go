@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -85,8 +86,13 @@ func TestNATSRestart(t *testing.T) {
 	if err := w.nats.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	// Asked of the stream: the connection may not know yet that it is none any more.
-	expect.Eventually(t, func() error { _, err := w.js.Stream(t.Context(), w.names.Stream); return err })
+	// Asked of the stream: the connection may not know yet that it is none any more, and a question may be lost.
+	expect.Eventually(t, func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := w.js.Stream(ctx, w.names.Stream)
+		return err
+	})
 	w.sendMany("b", 50)
 	w.rows(100)
 }
