@@ -73,7 +73,7 @@ func TestRetryMany(t *testing.T) {
 	pgtest.Exec(t, r.pool, `UPDATE outbox SET state = 'rejected', error_kind = 'http_400', http_status = 400, twilio_code = 45004, attempt = 1, due_at = NULL, settled_at = clock_timestamp(), published_at = clock_timestamp()
 		 WHERE request_id = 'crm-4257-refund' OR request_id = 'shop-4258-reminder'`)
 	b.click("#preview form button")
-	b.sees(".note", "Retry: 5 requests")
+	b.told("Retry: 5 requests")
 	if n := evaluate[int](b, `document.querySelectorAll('#list a.id').length`); n != 5 {
 		t.Errorf("%d of those that were retried are listed", n)
 	}
@@ -135,7 +135,7 @@ func TestHold(t *testing.T) {
 	b.unfold("#hold-it")
 	b.fill("#why-hold", "too many duplicates in Flex")
 	b.click("#hold-it form button")
-	b.sees(".note", "The fleet is held")
+	b.told("The fleet is held")
 	b.sees("#verdict h2", "Nothing is sent: the fleet is held")
 	b.sees("#verdict", "too many duplicates in Flex")
 	b.sees("#verdict", "by ada")
@@ -145,7 +145,7 @@ func TestHold(t *testing.T) {
 	b.visit("")
 	b.fill("#why-release", "Flex is right again")
 	b.click("#release button")
-	b.sees(".note", "The gate is open")
+	b.told("The gate is open")
 	b.sees(".gate-word", "gate: open")
 	pgtest.Exec(t, r.pool, `UPDATE outbox_gate SET held_since = now(), reason = 'a test', changed_by = 'grace'`)
 	b.sees("#verdict h2", "Nothing is sent: the fleet is held")
@@ -211,7 +211,7 @@ func TestWithoutScript(t *testing.T) {
 	b.unfold("#do-cancel")
 	b.fill("#why-cancel", "they called us")
 	b.click("#do-cancel form button")
-	b.sees(".note", "Cancel: done")
+	b.told("Cancel: done")
 	b.click(`nav a[href="acts"]`)
 	b.sees("#acts-list tbody", "they called us")
 	b.click(".who button")
@@ -235,7 +235,7 @@ func TestBehindAProxy(t *testing.T) {
 	b.unfold("#do-cancel")
 	b.fill("#why-cancel", "a test")
 	b.click("#do-cancel form button")
-	b.sees(".note", "Cancel: done")
+	b.told("Cancel: done")
 	for _, link := range []string{"decide", "requests", "acts", "malformed", "fleet", "./"} {
 		b.click(`nav a[href="` + link + `"]`)
 		if at := evaluate[string](b, `location.pathname`); !strings.HasPrefix(at, "/ops/flex/") {

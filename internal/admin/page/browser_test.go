@@ -17,6 +17,7 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
@@ -108,6 +109,10 @@ func endProcess() {
 	}
 }
 
+// noticed keeps what the notice of a page said when the page came. The script takes the notice away, from when a pulse has no answer for
+// three seconds, as on a busy machine.
+const noticed = `addEventListener('DOMContentLoaded', () => { window.noticed = document.querySelector('main > .note')?.innerText ?? '' })`
+
 // open opens a browser that knows nothing of the others.
 func (r *rig) open(t testing.TB, s screen) *browser {
 	t.Helper()
@@ -146,6 +151,9 @@ func (r *rig) open(t testing.TB, s screen) *browser {
 		_, err := cdp.Call(ctx, t, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: s.noScript})
 		if err == nil { // as if it were in front: others are open beside it
 			_, err = cdp.Call(ctx, t, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
+		}
+		if err == nil {
+			_, err = cdp.Call(ctx, t, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: noticed})
 		}
 		if err == nil {
 			_, err = cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
@@ -293,6 +301,15 @@ func (b *browser) sees(selector, want string) {
 		}
 		return nil
 	})
+}
+
+// told says whether a person was told that by the notice with which the page came.
+func (b *browser) told(want string) {
+	b.t.Helper()
+	// Without JavaScript nobody has kept it, and it stays.
+	if text := evaluate[string](b, `window.noticed ?? document.querySelector('main > .note')?.innerText ?? ""`); !strings.Contains(text, want) {
+		b.t.Errorf("the notice says %q, want %q", text, want)
+	}
 }
 
 // comes is sees on a page that loads itself again meanwhile: a question in the middle of that has no answer.

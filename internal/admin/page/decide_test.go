@@ -281,9 +281,9 @@ func TestTwoPeople(t *testing.T) {
 	first.click("#decision button[name=save]")
 	first.sees("#decided", "It is created now as")
 	second.click("#decision button[name=save]")
-	second.sees(".note", "Nothing was changed: this request is no longer as you saw it")
-	second.sees(".note", "resolve created by ada")
-	second.sees(".note", "I have seen it")
+	second.told("Nothing was changed: this request is no longer as you saw it")
+	second.told("resolve created by ada")
+	second.told("I have seen it")
 	second.sees("#explanation", "It is created as "+sid)
 	if got, want := r.acts(t), "ada resolve created crm-1 1 I have seen it"; got != want {
 		t.Errorf("recorded: %s, want %s", got, want)

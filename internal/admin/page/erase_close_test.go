@@ -55,7 +55,7 @@ func TestCloseDuplicate(t *testing.T) {
 		t.Fatalf("before it is confirmed: %s", r.acts(t))
 	}
 	b.click("#closing button")
-	b.sees(".note", "Closed: "+duplicate)
+	b.told("Closed: " + duplicate)
 	if r.active(t, duplicate) || !r.active(t, kept) {
 		t.Error("the wrong one is closed")
 	}

@@ -114,7 +114,7 @@ func TestKeyboard(t *testing.T) {
 	b.reaches(kb.Tab, "#why-hold")
 	b.press("too many duplicates")
 	b.enter()
-	b.sees(".note", "The fleet is held")
+	b.told("The fleet is held")
 }
 
 // TestPaging: a list goes on behind its last row, in an address of its own, and keeps its filter.
