@@ -62,7 +62,7 @@ func newRig(t testing.TB, prefix string) *rig {
 	r := &rig{pool: migrated.NewPool(t, database.ForLoops), flex: flextest.New(t), standing: &atomic.Pointer[gate.Standing]{}, stream: &atomic.Int64{}}
 	r.standing.Store(&gate.Standing{Word: gate.WordOK})
 	var err error
-	r.client, err = flex.New(flex.Config{URL: r.flex.URL(), TaskRouterURL: r.flex.URL(), Timeout: 5 * time.Second, Concurrency: 2,
+	r.client, err = flex.New(flex.Config{URL: r.flex.URL(), TaskRouterURL: r.flex.URL(), Timeout: expect.Patience, Concurrency: 2,
 		LookupAttribute: "interaction_request", UserAgent: "flexworker/test",
 		Credentials: func() (string, string) { return flextest.AccountSID, flextest.AuthToken }})
 	if err != nil {
@@ -97,6 +97,7 @@ func (r *rig) serve(t testing.TB, prefix string, desk *operator.Desk) *rig {
 		Standing: func(context.Context) gate.Standing { return *r.standing.Load() },
 		Worker:   "worker-1", Version: "v1.0.0", Log: log,
 	})
+	r.page.AskFor(expect.Patience) // a busy machine may take longer to look than a screen waits
 	var handler http.Handler = r.page
 	if prefix != "" {
 		handler = http.StripPrefix(prefix, handler)
@@ -134,7 +135,7 @@ func (r *rig) signIn(t testing.TB, token, name string) *person {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &person{t: t, base: r.url, client: &http.Client{Jar: jar, Timeout: 30 * time.Second}}
+	p := &person{t: t, base: r.url, client: &http.Client{Jar: jar, Timeout: expect.Patience}}
 	t.Cleanup(p.client.CloseIdleConnections)
 	if token != "" {
 		p.post("login", "token", token, "name", name)
