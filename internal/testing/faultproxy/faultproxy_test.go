@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/faultproxy"
 )
 
@@ -76,7 +77,7 @@ func (c client) hear(limit time.Duration) error {
 }
 
 const (
-	soon = 10 * time.Second       // for what must come: never waited out when all is well
+	soon = expect.Patience        // for what must come: never waited out when all is well
 	long = 100 * time.Millisecond // for what must not come: always waited out
 )
 

@@ -15,10 +15,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"flexworker/internal/testing/certs"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/natstest"
 )
 
-const soon = 10 * time.Second // for what must come: never waited out when all is well
+const soon = expect.Patience // for what must come: never waited out when all is well
 
 // stream makes a stream on one subject, "word".
 func stream(t *testing.T, conn *nats.Conn) jetstream.JetStream {
