@@ -201,6 +201,9 @@ func (w *world) acked() {
 	})
 }
 
+// late is how the log says that NATS was slower than a look waits for it. That is a word about the machine of the tests.
+const late = `msg="no messages come" error="the server does not answer when it is asked`
+
 // block keeps every insert waiting until the returned function is called.
 func (w *world) block() (release func()) {
 	w.t.Helper()
