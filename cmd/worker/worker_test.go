@@ -20,9 +20,15 @@ func TestEndToEnd(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	in := r.read()
+	cfg := r.unhurried()
+	r.start(cfg)
 	r.start(r.unhurried())
-	r.start(r.unhurried())
+	// One call more than one replica makes at once: both have some, however much later the other is ready.
+	hanging := cfg.FlexConcurrency + 1
+	r.flex.Inject(flextest.Rule{Fault: flextest.Hang, Times: hanging})
 	r.send("a", 0, 500)
+	r.reached("both make calls", func(c flextest.Calls) bool { return c.Hanging == hanging })
+	r.flex.Release()
 	in.balanced(500)
 	workers := r.count(`SELECT count(DISTINCT worker) FROM outbox_attempts`)
 	if n := r.count(`SELECT count(*) FROM outbox_attempts`); n != 500 || workers != 2 {
