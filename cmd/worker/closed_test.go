@@ -3,7 +3,6 @@ package main
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -47,17 +46,17 @@ func TestLongSource(t *testing.T) {
 func TestClosedForGood(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	r.flex.Set(flextest.Settings{Latency: time.Second})
-	env := r.environment("RESULTS_SUBJECT=interactions.results." + strings.Repeat("x", nats.MAX_CONTROL_LINE_SIZE))
+	r.flex.Inject(flextest.Rule{Fault: flextest.Hang, Times: 4})
+	env := r.environment("FLEX_TIMEOUT=20s", "RESULTS_SUBJECT=interactions.results."+strings.Repeat("x", nats.MAX_CONTROL_LINE_SIZE))
 	c := r.command(env)
 	r.says(c.address, "ok", 200)
 	r.send("flight", 0, 4)
-	expect.Eventually(t, func() error {
-		return expect.Is("in flight", r.count(`SELECT count(*) FROM outbox WHERE state = 'sending'`), 4)
-	})
+	r.reached("in flight", func(c flextest.Calls) bool { return c.Hanging == 4 })
 	if _, err := r.js.Publish(t.Context(), "interactions.requests.crm", []byte("not JSON")); err != nil {
 		t.Fatal(err)
 	}
+	r.draining(c)
+	r.flex.Release() // the connection is closed already
 	if status := c.exit(); status != exitAway {
 		t.Errorf("exit status %d, want %d", status, exitAway)
 	}

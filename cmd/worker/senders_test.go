@@ -37,7 +37,7 @@ func askedAs(t *testing.T, conn *nats.Conn, subject, id string) (body map[string
 func TestSenders(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	first, second := r.start(r.config()), r.start(r.config())
+	first, second := r.start(r.unhurried()), r.start(r.unhurried())
 	r.says(first.cfg.AdminAddr, "ok", 200)
 	r.says(second.cfg.AdminAddr, "ok", 200)
 	in, conn := r.read(), r.nats.Connect(t)
@@ -67,6 +67,7 @@ func TestSenders(t *testing.T) {
 	if body, _ := askedAs(t, conn, "interactions.cancel.crm", "now-0"); body["cancelled"] != false || body["state"] != "sending" {
 		t.Errorf("while its call is under way: %v", body)
 	}
+	r.flex.Release()
 	r.send("done", 0, 1)
 	known("done-0", "created")
 	if body, _ := askedAs(t, conn, "interactions.cancel.crm", "done-0"); body["cancelled"] != false || body["state"] != "created" {

@@ -114,7 +114,7 @@ func TestReadyz(t *testing.T) {
 	t.Parallel()
 	server := pgtest.NewServer(t)
 	r := rigOn(t, server.DSN("postgres"))
-	cfg := r.config()
+	cfg := r.unhurried() // the call that hangs does so until it is released
 	w := r.start(cfg)
 	r.says(cfg.AdminAddr, "ok", 200)
 
@@ -142,9 +142,14 @@ func TestReadyz(t *testing.T) {
 	in.balanced(1) // by itself, as soon as the credentials are right
 	r.says(cfg.AdminAddr, "ok", 200)
 
-	r.flex.Next(flextest.Status(429).RetryAfter("3"))
+	r.flex.Next(flextest.Status(429).RetryAfter("600"))
 	r.send("paused", 0, 1)
 	r.says(cfg.AdminAddr, "paused", 200)
+	expect.Eventually(t, func() error {
+		return expect.Is("pending", r.count(`SELECT count(*) FROM outbox WHERE state = 'pending'`), 1)
+	})
+	r.must(`UPDATE outbox_gate SET paused_until = clock_timestamp()`) // the time passes once it was seen
+	r.must(`UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'pending'`)
 	in.balanced(2)
 	r.says(cfg.AdminAddr, "ok", 200)
 	if n := r.count(`SELECT count(*) FROM outbox WHERE attempt - uncounted = 1 AND uncounted >= 1`); n != 2 {
