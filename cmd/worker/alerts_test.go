@@ -260,7 +260,7 @@ func TestDashboard(t *testing.T) {
 func TestPlayedSeriesAreExported(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	cfg := r.config()
+	cfg := r.unhurried()
 	cfg.Confirm = true
 	r.start(cfg)
 	r.says(cfg.AdminAddr, "ok", 200)

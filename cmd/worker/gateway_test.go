@@ -22,7 +22,7 @@ func TestMiddlebox(t *testing.T) {
 			r := newRig(t)
 			in := r.read()
 			r.flex.Inject(flextest.Rule{Fault: flextest.CreateThen(answer)})
-			r.start(r.config())
+			r.start(r.unhurried())
 			r.send("m", 0, 3)
 			in.balanced(3)
 			if calls := r.flex.Calls(); calls.Received != 3 {

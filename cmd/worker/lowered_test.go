@@ -12,7 +12,7 @@ import (
 // TestLoweredTimeout: Flex creates an interaction in the first moment of a call that may
 // take a minute, the answer is lost, and the interaction's task ends. TaskRouter is away
 // for six minutes. Then the task is deleted, and only the event log knows of its creation,
-// nearly a minute before the attempt ended. Who looks has a FLEX_TIMEOUT of 2 s. Other
+// nearly a minute before the attempt ended. Who looks has a FLEX_TIMEOUT of 20 s. Other
 // requests of the workspace have been created meanwhile, so that absence from the log
 // would be believed.
 func TestLoweredTimeout(t *testing.T) {
@@ -56,9 +56,7 @@ func TestLoweredTimeout(t *testing.T) {
 			r.must(`UPDATE outbox SET received_at = received_at - $1::interval, attempt_began_at = attempt_began_at - $1::interval,
 				leased_until = leased_until - $1::interval, uncertain_since = uncertain_since - $1::interval`, timeout+away)
 
-			looker := r.config()
-			looker.FlexTimeout = 2 * time.Second
-			r.start(looker)
+			r.start(r.unhurried())
 			const later = 3
 			r.send("later", 0, later)
 			expect.Eventually(t, func() error {

@@ -91,7 +91,7 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	in := r.read()
-	cfg := r.config()
+	cfg := r.unhurried()
 	cfg.LookupAttribute = "" // so that what is uncertain waits for a person
 	w := r.start(cfg)
 	r.says(cfg.AdminAddr, "ok", 200)
@@ -132,7 +132,7 @@ func TestMetrics(t *testing.T) {
 	if took, err := metric(cfg.AdminAddr, `flexworker_due_to_settled_seconds_sum{outcome="created"}`); err != nil || took >= expect.Patience.Seconds() {
 		t.Errorf("four requests took %v s, %v", took, err)
 	}
-	other := r.config() // which counts at once
+	other := r.unhurried() // which counts at once
 	other.LookupAttribute, other.FlexRate = "", 5
 	r.start(other)
 	r.shows(other.AdminAddr, map[string]any{

@@ -62,7 +62,7 @@ func TestNotTwilio(t *testing.T) {
 				_, _ = io.WriteString(w, stranger.body)
 			}))
 			t.Cleanup(way.Close)
-			cfg := r.config()
+			cfg := r.unhurried()
 			cfg.FlexURL, cfg.FlexConcurrency = way.URL, 4
 			w := r.start(cfg)
 			r.send("good", 0, 5)
@@ -89,7 +89,7 @@ func TestNotTwilio(t *testing.T) {
 				t.Errorf("a replica that starts on a wrong way costs %d more", n-met)
 			}
 
-			r.start(r.config())
+			r.start(r.unhurried())
 			expect.Eventually(t, func() error {
 				waits := r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain' AND for_person_since IS NOT NULL`)
 				return expect.Is("final results", in.ended(), 35-waits)
@@ -154,7 +154,7 @@ func TestWrongPathAtTwilio(t *testing.T) {
 				wrong(w, q, through)
 			}))
 			t.Cleanup(way.Close)
-			cfg := r.config()
+			cfg := r.unhurried()
 			cfg.FlexURL, cfg.FlexConcurrency = way.URL, 4
 			w := r.start(cfg)
 			r.send("good", 0, 5)
@@ -194,7 +194,7 @@ func TestWrongPathAtTwilio(t *testing.T) {
 			w.stop()
 			w.wait()
 
-			r.start(r.config())
+			r.start(r.unhurried())
 			expect.Eventually(t, func() error { return expect.Is("final results", in.ended(), 35) })
 			in.balanced(35)
 			if twice := r.flex.Duplicates(); len(twice) > 0 {

@@ -56,8 +56,11 @@ func TestOutagesOnMetrics(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			cfg := r.config()
-			cfg.FlexRate, cfg.FlexTimeout = 50, time.Second // without a rate no claim takes the gate's row
+			cfg := r.unhurried()
+			cfg.FlexRate = 50 // without a rate no claim takes the gate's row
+			if name == "flex-hangs" {
+				cfg.FlexTimeout = time.Second
+			}
 			r.start(cfg)
 			r.shows(cfg.AdminAddr, map[string]any{`flexworker_replica{state="ok"}`: 1, `flexworker_gate{state="ok"}`: 1, `flexworker_settings_differ`: 0})
 			tt.begin(r)

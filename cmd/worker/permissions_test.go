@@ -137,7 +137,7 @@ func poorRig(t *testing.T, grants, publish, subscribe []string) (*rig, Config) {
 	if _, err := names.Open(t.Context(), r.js); err != nil {
 		t.Fatal(err)
 	}
-	cfg := r.config()
+	cfg := r.unhurried()
 	poor, err := url.Parse(dsn)
 	if err != nil || poor.Host == "" {
 		t.Fatalf("the address of the database is no URL: %v", err)

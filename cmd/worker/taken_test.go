@@ -66,7 +66,6 @@ func TestPermissionTakenAway(t *testing.T) {
 			r, cfg := poorRig(t, grants, worker.publish, worker.subscribe)
 			r.redeliversSoon()
 			r.remembersIDs()
-			cfg.FlexTimeout = 20 * time.Second
 			in := r.read()
 			out := r.startLogged(cfg)
 			r.says(cfg.AdminAddr, "ok", 200)
@@ -102,7 +101,6 @@ func TestGrantTakenAway(t *testing.T) {
 			r, cfg := poorRig(t, grants, worker.publish, worker.subscribe)
 			r.redeliversSoon()
 			r.remembersIDs()
-			cfg.FlexTimeout = 20 * time.Second
 			address, err := url.Parse(cfg.DatabaseURL.Value())
 			if err != nil {
 				t.Fatal(err)

@@ -63,7 +63,7 @@ func TestAnswers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	in := r.read()
-	r.start(r.config())
+	r.start(r.unhurried())
 	send := func(source, body string, header nats.Header) {
 		t.Helper()
 		m := nats.NewMsg("interactions.requests." + source)
