@@ -59,7 +59,7 @@ func TestWrongAddress(t *testing.T) {
 			r.flex.Set(flextest.Settings{FetchTrouble: answer})
 			r.send("w", 0, sent)
 			expect.Eventually(t, func() error {
-				if r.count(`SELECT count(*) FROM outbox WHERE state = 'uncertain'`) == 0 {
+				if r.count(`SELECT count(*) FROM outbox_attempts WHERE outcome = 'uncertain'`) < 1 {
 					return errors.New("nothing is uncertain yet")
 				}
 				return nil
