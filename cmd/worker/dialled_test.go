@@ -42,7 +42,7 @@ func TestNATSIsDialled(t *testing.T) {
 	t.Parallel()
 	server := natstest.New(t, natstest.Options{})
 	d := &dialler{hangs: make(chan struct{}), end: make(chan struct{})}
-	conn, err := nats.Connect(server.URL(), nats.SetCustomDialer(d), nats.MaxReconnects(1), nats.ReconnectWait(time.Millisecond), nats.ReconnectJitter(0, 0))
+	conn, err := nats.Connect(server.URL(), nats.SetCustomDialer(d), nats.Timeout(expect.Patience), nats.MaxReconnects(1), nats.ReconnectWait(time.Millisecond), nats.ReconnectJitter(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}

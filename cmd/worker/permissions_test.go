@@ -389,7 +389,7 @@ func TestPermissionTable(t *testing.T) {
 	quiet("send --wait", tryAs("send", 0, "send", "--wait", "30s", file))
 	connected := func(name string) *nats.Conn {
 		t.Helper()
-		conn, err := nats.Connect(r.nats.URLFor(name), nats.CustomInboxPrefix("_INBOX.crm"),
+		conn, err := nats.Connect(r.nats.URLFor(name), nats.CustomInboxPrefix("_INBOX.crm"), nats.Timeout(expect.Patience),
 			nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { t.Errorf("%s: %v", name, err) }))
 		if err != nil {
 			t.Fatal(err)

@@ -329,7 +329,7 @@ func TestReaderReadsItsOwnAlone(t *testing.T) {
 	t.Parallel()
 	r := serviceRig(t)
 	refused := make(chan error, 10)
-	conn, err := nats.Connect(r.nats.URLFor("crm"), nats.CustomInboxPrefix("_INBOX.crm"),
+	conn, err := nats.Connect(r.nats.URLFor("crm"), nats.CustomInboxPrefix("_INBOX.crm"), nats.Timeout(expect.Patience),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }))
 	if err != nil {
 		t.Fatal(err)
