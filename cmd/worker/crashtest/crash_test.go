@@ -156,6 +156,7 @@ func TestCrashAlone(t *testing.T) {
 				t.Errorf("left behind: %v: %s", err, r.states())
 			}
 			r.hurry()
+			r.lapse(w)
 			begun := time.Now()
 			r.start("", p.settings()...)
 			r.balanced(expired)
@@ -224,12 +225,15 @@ func (r *rig) prepare(p point) (expired int) {
 	return expired
 }
 
+// unhurried cuts no call, however busy the machine is.
+const unhurried = "FLEX_TIMEOUT=20s"
+
 // settings are those of the replicas, beside the usual ones.
 func (p point) settings() []string {
 	if !p.confirm {
-		return nil
+		return []string{unhurried}
 	}
-	return []string{"CONFIRM=true", "CONFIRM_RATE=500"}
+	return []string{unhurried, "CONFIRM=true", "CONFIRM_RATE=500"}
 }
 
 // confirmed waits until every created request has its word, each once, with CONFIRM.
@@ -256,6 +260,11 @@ func (r *rig) hurry() {
 	pgtest.Exec(r.t, r.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'uncertain' AND due_at > clock_timestamp() AND lookups > 0`)
 }
 
+// lapse makes the time pass that the leases of a replica have left, which is dead or stands still.
+func (r *rig) lapse(w *replica) {
+	pgtest.Exec(r.t, r.pool, `UPDATE outbox SET leased_until = clock_timestamp() WHERE state = 'sending' AND leased_by LIKE $1`, w.name())
+}
+
 // TestCrashAmongThree: one of three replicas dies at each point in turn; the two
 // others never stop.
 func TestCrashAmongThree(t *testing.T) {
@@ -276,7 +285,9 @@ func TestCrashAmongThree(t *testing.T) {
 				t.Logf("it did not come to the point: %v", err)
 				w.signal(syscall.SIGKILL)
 			}
+			<-w.done
 			r.hurry()
+			r.lapse(w)
 			begun := time.Now()
 			r.balanced(expired)
 			r.confirmed(p)
@@ -328,7 +339,7 @@ func TestStoppedBetweenClaimAndCall(t *testing.T) {
 		return expect.Is("leased", r.count(`SELECT count(*) FROM outbox WHERE state = 'sending'`), 16)
 	})
 	stopped := time.Now()
-	r.start("")
+	r.start("", unhurried)
 	expect.Eventually(t, func() error {
 		return expect.Is("created by the other", r.count(`SELECT count(*) FROM outbox WHERE state = 'created'`), requests)
 	})
@@ -351,15 +362,17 @@ func TestStoppedDuringCall(t *testing.T) {
 	r := newRig(t)
 	r.fill(8)
 	r.flex.Inject(flextest.Rule{Fault: flextest.CreateThenHang, Times: 8})
-	w := r.start("")
+	const limit = 20 * time.Second // it has not given its calls up when it is stopped, however busy the machine is
+	w := r.start("", "FLEX_TIMEOUT="+limit.String())
 	expect.Eventually(t, func() error { return expect.Is("calls that hang", r.flex.Calls().Hanging, 8) })
 	w.signal(syscall.SIGSTOP)
 	stopped := time.Now()
+	r.lapse(w)
 	r.start("")
 	expect.Eventually(t, func() error {
 		return expect.Is("found by the other", r.count(`SELECT count(*) FROM outbox WHERE state = 'created' AND resolved_by = 'lookup'`), 8)
 	})
-	<-time.After(time.Until(stopped.Add(2*lease + time.Second)))
+	<-time.After(time.Until(stopped.Add(limit + lease - timeout + time.Second))) // by its own clock its leases are over, too
 	w.signal(syscall.SIGCONT)
 	expect.Eventually(t, func() error {
 		return expect.Is("late outcomes", r.count(`SELECT count(*) FROM outbox_attempts WHERE outcome = 'uncertain' AND NOT applied AND worker LIKE $1`, w.name()), 8)
@@ -375,14 +388,19 @@ func TestAllKilledAtOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.fill(60)
-	r.flex.Set(flextest.Settings{Latency: 400 * time.Millisecond})
-	fleet := []*replica{r.start(""), r.start(""), r.start("")}
-	expect.Eventually(t, func() error {
-		return expect.Is("in the midst of it", r.flex.Calls().Created > 10 && r.flex.Calls().InFlight > 5, true)
-	})
+	// More calls than two replicas make at once: each of the three has some, until it dies. Half of them have created.
+	const half = 17
+	r.flex.Inject(flextest.Rule{Fault: flextest.CreateThenHang, Times: half})
+	r.flex.Inject(flextest.Rule{Fault: flextest.Hang, Times: half})
+	fleet := []*replica{r.start("", unhurried), r.start("", unhurried), r.start("", unhurried)}
+	expect.Eventually(t, func() error { return expect.Is("calls that hang", r.flex.Calls().Hanging, 2*half) })
 	for _, w := range fleet {
 		w.signal(syscall.SIGKILL)
 	}
-	r.start("")
+	for _, w := range fleet {
+		<-w.done
+		r.lapse(w)
+	}
+	r.start("", unhurried)
 	r.balanced(0)
 }
