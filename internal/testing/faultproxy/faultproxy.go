@@ -69,16 +69,58 @@ func Start(target string) (*Proxy, error) {
 // FreePort finds a port that nobody listens on, below the range from which kernels take the ports of outgoing connections
 // (32768 on Linux, 49152 on macOS). A server that goes away and comes back needs such a port: from that range another
 // connection may take it meanwhile, and a client that keeps dialling it may even meet itself (TCP simultaneous open).
-func FreePort() (int, error) {
-	var err error
-	for range 50 {
-		port := 15000 + rand.IntN(32768-15000)
-		var l net.Listener
-		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+//
+// No other call of it, of this process or of another, gives the same port while this process lives: whoever asked for it may not
+// listen yet, or may be away for a moment.
+func FreePort() (int, error) { return free.take() }
+
+const firstPort, portsEnd, blockSize = 15000, 32768, 250
+
+// free are the ports that this process has not given out yet. It has whole blocks to itself: it listens on the first port of
+// each for as long as it lives.
+var free ports
+
+type ports struct {
+	mu        sync.Mutex
+	next, end int // of the block in use
+	blocks    []net.Listener
+}
+
+func (p *ports) take() (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		if p.next == p.end {
+			if err := p.takeBlock(); err != nil {
+				return 0, err
+			}
+		}
+		port := p.next
+		p.next++
+		if l, err := listenOn(port); err == nil { // nobody else's server is there
 			return port, l.Close()
 		}
 	}
-	return 0, fmt.Errorf("no free port between 15000 and 32767: %w", err)
+}
+
+// takeBlock needs p.mu.
+func (p *ports) takeBlock() error {
+	var err error
+	const blocks = (portsEnd - firstPort) / blockSize
+	for _, i := range rand.Perm(blocks) {
+		first := firstPort + i*blockSize
+		var l net.Listener
+		if l, err = listenOn(first); err == nil {
+			p.blocks = append(p.blocks, l)
+			p.next, p.end = first+1, first+blockSize
+			return nil
+		}
+	}
+	return fmt.Errorf("no free ports between %d and %d: %w", firstPort, portsEnd-1, err)
+}
+
+func listenOn(port int) (net.Listener, error) {
+	return net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 }
 
 // Addr is where clients connect: 127.0.0.1 and a port that stays the same through Refuse and Heal.
