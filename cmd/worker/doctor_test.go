@@ -15,6 +15,7 @@ import (
 
 	"flexworker/internal/consumer"
 	"flexworker/internal/doctor"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/flextest"
 	"flexworker/internal/testing/natstest"
 	"flexworker/internal/testing/pgtest"
@@ -40,12 +41,11 @@ func wellRig(t *testing.T, change ...func(*natstest.User)) (*rig, []string) {
 		t.Fatal(err)
 	}
 	names := consumer.Names{Stream: "INTERACTION_REQUESTS", Subject: "interactions.requests", Consumer: "interaction-worker", Create: true, MaxAge: 24 * time.Hour}
-	if _, err := names.Open(t.Context(), r.js); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "INTERACTION_RESULTS", Subjects: []string{"interactions.results.>"}, Duplicates: 30 * time.Minute}); err != nil {
-		t.Fatal(err)
-	}
+	expect.Eventually(t, func() error { _, err := names.Open(t.Context(), r.js); return err }) // it asks as often as a worker does
+	expect.Eventually(t, func() error {
+		_, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "INTERACTION_RESULTS", Subjects: []string{"interactions.results.>"}, Duplicates: 30 * time.Minute})
+		return err
+	})
 	return r, r.environment("NATS_URL="+r.nats.URLFor("worker"), "FLEX_RATE=10")
 }
 

@@ -130,13 +130,12 @@ func poorRig(t *testing.T, grants, publish, subscribe []string) (*rig, Config) {
 	if r.js, err = jetstream.New(r.nats.Connect(t)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "INTERACTION_RESULTS", Subjects: []string{"interactions.results.>"}}); err != nil {
-		t.Fatal(err)
-	}
+	expect.Eventually(t, func() error {
+		_, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "INTERACTION_RESULTS", Subjects: []string{"interactions.results.>"}})
+		return err
+	})
 	names := consumer.Names{Stream: "INTERACTION_REQUESTS", Subject: "interactions.requests", Consumer: "interaction-worker", Create: true}
-	if _, err := names.Open(t.Context(), r.js); err != nil {
-		t.Fatal(err)
-	}
+	expect.Eventually(t, func() error { _, err := names.Open(t.Context(), r.js); return err }) // it asks as often as a worker does
 	cfg := r.unhurried()
 	poor, err := url.Parse(dsn)
 	if err != nil || poor.Host == "" {
