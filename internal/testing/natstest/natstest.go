@@ -197,6 +197,7 @@ func (s *Server) serverOptions() (*server.Options, error) {
 		// The shortest that lose nothing: the defaults are two minutes and ten seconds.
 		LameDuckDuration: 2 * time.Second, LameDuckGracePeriod: time.Second,
 		WriteDeadline: s.options.WriteDeadline,
+		AuthTimeout:   startLimit.Seconds(), // a busy machine may take longer than the default, two seconds, to log in
 	}
 	if s.options.TLS != nil {
 		options.TLS, options.TLSConfig, options.TLSTimeout = true, s.options.TLS, startLimit.Seconds()
