@@ -73,10 +73,10 @@ func TestConfirm(t *testing.T) {
 	r := newRig(t)
 	r.flex.Set(flextest.Settings{SetupFates: flextest.SetupFates{ChannelFailed: .15, NoCustomer: .15, TaskCanceled: .15, Stuck: .15}})
 	in := r.read()
-	cfg := r.config()
+	cfg := r.unhurried()
 	cfg.Confirm, cfg.ConfirmRate = true, 500
 	r.start(cfg)
-	second := r.config()
+	second := r.unhurried()
 	second.Confirm, second.ConfirmRate = true, 500
 	r.start(second)
 	r.flex.Script("w-3", flextest.CreateThenReset) // is found by a lookup
