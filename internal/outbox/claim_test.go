@@ -165,8 +165,8 @@ func TestClaimRest(t *testing.T) {
 	}
 	due("1 hour")
 	rest("due in an hour", longestRest, longestRest)
-	due("900 ms")
-	rest("due in 900 ms", busyPoll, 900*time.Millisecond)
+	due("50 s") // less than the longest rest, and not over before the claim
+	rest("due in 50 s", busyPoll, 50*time.Second)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp(), expires_at = clock_timestamp() - interval '1 s'`)
 	rest("only what expired", longestRest, longestRest)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET expires_at = NULL`)
