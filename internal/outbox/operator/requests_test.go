@@ -21,11 +21,12 @@ func ids(rows []operator.Row) string {
 	return strings.Join(all, " ")
 }
 
-// pages reads a list of requests to its end, page by page, and joins the ids.
+// pages reads a list of requests to its end, page by page, and joins the ids. A search that a busy machine has ended early goes
+// on with the next page.
 func pages(t *testing.T, s *rig, q operator.Query) string {
 	t.Helper()
 	var all []string
-	for range 100 {
+	for range 1000 {
 		page, err := s.desk.Requests(t.Context(), q)
 		if err != nil {
 			t.Fatal(err)
@@ -33,8 +34,8 @@ func pages(t *testing.T, s *rig, q operator.Query) string {
 		if len(page.Rows) > q.Limit {
 			t.Errorf("%+v: %d rows on a page", q, len(page.Rows))
 		}
-		if page.SearchedTo != nil {
-			t.Errorf("%+v: the search ended early, after %d", q, page.Searched)
+		if page.SearchedTo != nil && page.Next == "" {
+			t.Errorf("%+v: the search ended early, after %d, and nothing says where to go on", q, page.Searched)
 		}
 		if len(page.Rows) > 0 {
 			all = append(all, ids(page.Rows))
