@@ -96,7 +96,7 @@ func TestRepublish(t *testing.T) {
 // is recorded. One of them wins; the other is told, and left a trace or none.
 func TestResolveRacesOutcome(t *testing.T) {
 	t.Parallel()
-	s := newStore(t)
+	s := newStore(t).unhurried(t)
 	const n = 40
 	mustAdd(t, s, "r", n)
 	leases := mustClaim(t, s, n)
@@ -154,7 +154,7 @@ func TestResolveAtOnce(t *testing.T) {
 	for _, name := range []string{"two people", "a person and an answer"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStore(t)
+			s := newStore(t).unhurried(t)
 			mustAdd(t, s, "r", 2)
 			leases := mustClaim(t, s, 2)
 			for _, l := range leases {

@@ -58,13 +58,13 @@ func TestActLocked(t *testing.T) {
 	}
 }
 
-// TestActMeetsCommit: a row that another has changed while the act waited for it is not called locked.
+// TestActMeetsCommit: a row that another has changed since the act has seen it is not called locked.
 func TestActMeetsCommit(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	mustAdd(t, s, "a", 3)
 	_, held := holding(t, s, `SELECT FROM outbox WHERE request_id = 'a-3' FOR UPDATE`)
-	pid, moved := holding(t, s, `UPDATE outbox SET state = 'cancelled', due_at = NULL, settled_at = now(), resolved_by = 'operator', error_kind = 'cancelled' WHERE request_id = 'a-2'`)
+	pid, open := s.barrier(t)
 	did := make(chan operator.Affected, 1)
 	go func() {
 		all, err := s.desk().Do(t.Context(), operator.ToCancel(), ann, operator.Filter{})
@@ -73,8 +73,10 @@ func TestActMeetsCommit(t *testing.T) {
 		}
 		did <- all
 	}()
-	blockedBy(t, s, pid)
-	moved()
+	s.waiting(t, pid, 1)
+	pgtest.Exec(t, s.pool, `SET LOCAL session_replication_role = replica; -- past the barrier
+		UPDATE outbox SET state = 'cancelled', due_at = NULL, settled_at = now(), resolved_by = 'operator', error_kind = 'cancelled' WHERE request_id = 'a-2'`)
+	open()
 	if all := <-did; !slices.Equal(all.IDs, []string{"a-1"}) || !slices.Equal(all.Locked, []string{"a-3"}) {
 		t.Errorf("%+v", all)
 	}

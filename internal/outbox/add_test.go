@@ -260,7 +260,7 @@ func TestAddOneRefusedByPostgres(t *testing.T) {
 func TestAddConcurrent(t *testing.T) {
 	t.Parallel()
 	const adders, ids = 30, 40
-	s := newStore(t)
+	s := newStore(t).unhurried(t)
 	stores := [2]*Store{s, s.another("w2")}
 	var accepted atomic.Int64
 	var all sync.WaitGroup

@@ -164,7 +164,7 @@ func TestAddWakesTheClaim(t *testing.T) {
 // asked for again while its outcome is recorded. Neither fails by a deadlock.
 func TestGateBeforeRows(t *testing.T) {
 	t.Parallel()
-	s := newStore(t)
+	s := newStore(t).unhurried(t)
 	mustAdd(t, s, "r", 1)
 	lease := mustClaim(t, s, 1)[0]
 	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET rate = 50, tokens = 5`)

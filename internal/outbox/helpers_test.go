@@ -66,6 +66,12 @@ func (s *Store) with(t testing.TB, name, value string) *Store {
 	return NewStore(pool, s.worker, testLimit)
 }
 
+// unhurried is the same process's Store on sessions that wait for a lock for as long as it takes.
+func (s *Store) unhurried(t testing.TB) *Store {
+	t.Helper()
+	return NewStore(pgtest.Unhurried(t, s.pool), s.worker, testLimit)
+}
+
 // event is a good request of the source crm. It has no lookup key, so that an
 // uncertain one waits for a person.
 func event(id string, sequence uint64, change ...func(*request.Event)) request.Event {

@@ -135,7 +135,7 @@ func TestRecordAgain(t *testing.T) {
 // TestRecordAgainWaits: a commit that is still on its way is waited for.
 func TestRecordAgainWaits(t *testing.T) {
 	t.Parallel()
-	s := newStore(t)
+	s := newStore(t).unhurried(t)
 	mustAdd(t, s, "a", 1)
 	r := told(mustClaim(t, s, 1)[0], flex.Outcome{Kind: flex.Refused, ErrorKind: "dial"})
 	pid, done := holding(t, s, `

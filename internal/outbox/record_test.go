@@ -209,7 +209,7 @@ func TestReleased(t *testing.T) {
 // TestRecordBesideMark: a mark that waits does not keep outcomes from being recorded.
 func TestRecordBesideMark(t *testing.T) {
 	t.Parallel()
-	s := newStore(t)
+	s := newStore(t).unhurried(t)
 	settle(t, s, event("a-1", 1), good)
 	id := s.row(t, "a-1").ID
 	// Not for a row that somebody holds: for that it waits no longer than database.Patience, and this machine may be slower.

@@ -10,6 +10,7 @@ import (
 	"flexworker/internal/flex"
 	"flexworker/internal/outbox/operator"
 	"flexworker/internal/outbox/request"
+	"flexworker/internal/testing/expect"
 	"flexworker/internal/testing/pgtest"
 )
 
@@ -207,19 +208,21 @@ func TestTagBehindALock(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), `WITH m AS (UPDATE outbox SET cancel_requested_at = now() WHERE request_id='r-1' RETURNING request_id) INSERT INTO outbox_acts (who,why,act,request_id,was) SELECT 'bob','do not call it absent: I see it in Flex','cancel',request_id,'uncertain' FROM m`); err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error)
+	patient := operator.NewDesk(pgtest.Unhurried(t, s.pool), ann, nil)
+	done := make(chan error, 1)
 	go func() {
 		a := aTest
 		a.Seen = tag
-		_, err := s.desk.Resolve(t.Context(), a, "r-1", absent)
+		_, err := patient.Resolve(t.Context(), a, "r-1", absent)
 		done <- err
 	}()
-	for pgtest.One[int](t, s.pool, `SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 0 {
-	}
+	expect.Eventually(t, func() error {
+		return expect.Is("sessions that wait for a row", pgtest.One[int](t, s.pool, `SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`), 1)
+	})
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-done; err == nil {
-		t.Error("decided under a tag that the row no longer had")
+	if err := <-done; !errors.Is(err, operator.ErrStale) {
+		t.Errorf("under a tag that the row no longer had: %v", err)
 	}
 }

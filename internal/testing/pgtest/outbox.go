@@ -29,6 +29,22 @@ func Holding(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (pid uin
 	return tx.Conn().PgConn().PID(), end
 }
 
+// Unhurried sets up connections on which no wait for a lock ends by itself: what the worker says of its patience is not heard. It is for
+// tests in which somebody waits until the test lets go, however long a busy machine takes for that.
+func Unhurried(t testing.TB, pool *pgxpool.Pool) *pgxpool.Pool {
+	t.Helper()
+	Exec(t, pool, `CREATE FUNCTION public.set_config(name text, value text, is_local boolean) RETURNS text LANGUAGE sql AS
+		$$ SELECT pg_catalog.set_config(name, CASE name WHEN 'lock_timeout' THEN '0' ELSE value END, is_local) $$`)
+	config := pool.Config()
+	config.ConnConfig.RuntimeParams["search_path"] = "public, pg_catalog"
+	unhurried, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(unhurried.Close)
+	return unhurried
+}
+
 // Histories are the outcomes of a request's attempts in order, with a ! for
 // those that were not applied.
 func Histories(t testing.TB, pool *pgxpool.Pool, requestID string) string {
