@@ -380,8 +380,10 @@ func TestFailuresOfOneTenantAlone(t *testing.T) {
 	if word, _, stopped := all[0].Stopped(); stopped { // reads succeed
 		t.Errorf("it is %s", word)
 	}
-	if n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`); n > gate.FailuresMost+testSlots+4 {
-		t.Errorf("%d are uncertain", n)
+	// After each read one call is tried; the reads are counted later, for they go on.
+	n := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`)
+	if reads := srv.Calls().Fetched; n > gate.FailuresMost+testSlots+reads {
+		t.Errorf("%d are uncertain after %d reads", n, reads)
 	}
 }
 
@@ -488,6 +490,7 @@ func TestFleetOutage(t *testing.T) {
 			if n := srv.Calls().Received - calls.Received; n > replicas*testSlots {
 				t.Errorf("%d calls of stopped replicas", n)
 			}
+			inState(t, s, request.Sending, 0) // a call from before they stopped may take long
 			uncertain := pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox WHERE state = 'uncertain'`)
 			t.Logf("%d uncertain, %d attempts", uncertain, pgtest.One[int](t, s.pool, `SELECT count(*) FROM outbox_attempts`))
 			if uncertain > tt.uncertain {
