@@ -19,7 +19,9 @@ func TestConnectBlackHole(t *testing.T) {
 	}
 	s := newStore(t)
 	id := mustAdd(t, s, "hole", 1)[0]
-	start(t, newDeliverer(t, s, srv))
+	d := newDeliverer(t, s, srv)
+	hasty(t, d, srv)
+	start(t, d)
 	expect.Eventually(t, func() error {
 		if r := s.row(t, id); r.State != request.Pending || r.Attempt != 1 || r.Uncounted != 1 {
 			return fmt.Errorf("%s, attempt %d, uncounted %d", r.State, r.Attempt, r.Uncounted)

@@ -39,7 +39,7 @@ func (l *listener) before(next http.Handler) http.Handler {
 // clientOf is a client of a server that stands for both hosts.
 func clientOf(t *testing.T, url string) *flex.Client {
 	t.Helper()
-	client, err := flex.New(flex.Config{URL: url, TaskRouterURL: url, Timeout: testLimit, Concurrency: testSlots, LookupAttribute: "interaction_request",
+	client, err := flex.New(flex.Config{URL: url, TaskRouterURL: url, Timeout: patience, Concurrency: testSlots, LookupAttribute: "interaction_request",
 		Credentials: func() (string, string) { return flextest.APIKey, flextest.APISecret }})
 	if err != nil {
 		t.Fatal(err)
@@ -77,6 +77,7 @@ func TestEventsCannotSteerCalls(t *testing.T) {
 		}
 	}
 	client := clientOf(t, front.URL)
+	s.leaseFor = patience + request.LeaseMargin
 	d := &Dispatcher{Store: s, Flex: client, Policy: request.Policy{MinDelay: time.Hour, MaxDelay: time.Hour, MaxAttempts: 10, Settle: time.Minute},
 		Concurrency: testSlots, Limit: testLimit, Log: quiet, Counters: &Counters{}}
 	stop := start(t, d)

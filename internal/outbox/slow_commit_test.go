@@ -24,7 +24,9 @@ func TestSlowCommits(t *testing.T) {
 		END $$`)
 	pgtest.Exec(t, s.pool, `CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT OR UPDATE ON outbox DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow_commit()`)
 	server := flextest.New(t)
-	stop := start(t, newDeliverer(t, s, server))
+	d := newDeliverer(t, s, server)
+	s.leaseFor = testLimit + request.LeaseMargin // which the commits must not use up
+	stop := start(t, d)
 	var adding sync.WaitGroup
 	const n = 60
 	for i := range n {
