@@ -326,9 +326,10 @@ var (
 	server = sync.OnceValues(func() (*Server, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 		defer cancel()
-		// Nobody kills this server, and only a crash of the machine needs fsync and full pages.
+		// Nobody kills this server, and only a crash of the machine needs fsync and full pages. No autovacuum comes, or does not, before a
+		// test looks at a plan: what it wants vacuumed or analyzed it does itself.
 		s, err := Start(ctx, Options{memory: true, Settings: map[string]string{
-			"fsync": "off", "full_page_writes": "off", "max_wal_size": "128MB", "max_connections": "300"}})
+			"fsync": "off", "full_page_writes": "off", "max_wal_size": "128MB", "max_connections": "300", "autovacuum": "off"}})
 		shared.Store(s)
 		return s, err
 	})
