@@ -188,14 +188,14 @@ func TestLongestSettleCounts(t *testing.T) {
 	t.Parallel()
 	answered := func(o *flex.Outcome) { o.Answered, o.ErrorKind = true, "no_sid" }
 	for name, tt := range map[string]struct {
-		seen   time.Duration // ago, of the replica with two minutes
+		seen   time.Duration // ago, of the replica with two minutes: one that lives is seen some seconds from now, so that it does to the end
 		change func(*request.Event)
 		sent   func(*flex.Outcome)
 		want   request.State // after 90 s
 	}{
-		"alive":          {time.Second, keyed, func(*flex.Outcome) {}, request.Uncertain},
-		"alive, no task": {time.Second, func(*request.Event) {}, func(*flex.Outcome) {}, request.Uncertain},
-		"alive, 2xx":     {time.Second, keyed, answered, request.Uncertain},
+		"alive":          {-10 * time.Second, keyed, func(*flex.Outcome) {}, request.Uncertain},
+		"alive, no task": {-10 * time.Second, func(*request.Event) {}, func(*flex.Outcome) {}, request.Uncertain},
+		"alive, 2xx":     {-10 * time.Second, keyed, answered, request.Uncertain},
 		"dead":           {2 * time.Hour, keyed, func(*flex.Outcome) {}, request.Pending},
 		"dead, no task":  {2 * time.Hour, func(*request.Event) {}, func(*flex.Outcome) {}, request.Abandoned},
 		"dead, 2xx":      {2 * time.Hour, keyed, answered, request.Abandoned},
