@@ -38,14 +38,19 @@ func TestRepeatOfARemovedRequest(t *testing.T) {
 	}
 }
 
+// hurried is a context of which always little is left, and which does not end: how long the machine takes does not matter.
+type hurried struct{ context.Context }
+
+func (hurried) Deadline() (time.Time, bool) { return time.Now().Add(database.WriteLimit / 4), true }
+
 // TestKeepManyLocked: where more rows are held than one write has time for, those of which it was not found out count as
 // locked, too.
 func TestKeepManyLocked(t *testing.T) {
 	t.Parallel()
-	const held, limit = 150, 4 * time.Second
+	const held = 150
 	pool := migrated.NewPool(t, database.ForLoops)
 	m := NewMessages(pool, loop.NewSignal())
-	all := make([]request.Malformed, held+1)
+	all := make([]request.Malformed, held+2) // nobody holds the first and the last
 	for i := range all {
 		all[i] = request.Malformed{Message: message(uint64(i + 1)), Err: "not JSON"}
 	}
@@ -54,9 +59,7 @@ func TestKeepManyLocked(t *testing.T) {
 		all[0].Time.Add(-time.Second), held)
 	keep := func() (locked int) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), limit)
-		defer cancel()
-		kept, err := m.keepMalformed(ctx, "malformed", all)
+		kept, err := m.keepMalformed(hurried{t.Context()}, "malformed", all)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,8 +70,8 @@ func TestKeepManyLocked(t *testing.T) {
 		}
 		return locked
 	}
-	if n := keep(); n != held {
-		t.Errorf("%d are locked, want %d", n, held)
+	if n := keep(); n != held+1 { // the time did not suffice to come to the last one
+		t.Errorf("%d are locked, want %d", n, held+1)
 	}
 	release()
 	if n := keep(); n != 0 {
