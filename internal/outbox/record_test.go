@@ -206,14 +206,14 @@ func TestReleased(t *testing.T) {
 	pgtest.CheckOutbox(t, s.pool)
 }
 
-// TestRecordBesideMark: a mark that waits does not keep outcomes from being recorded.
+// TestRecordBesideMark: a mark that waits for a row which somebody else holds does
+// not keep outcomes from being recorded.
 func TestRecordBesideMark(t *testing.T) {
 	t.Parallel()
 	s := newStore(t).unhurried(t)
 	settle(t, s, event("a-1", 1), good)
 	id := s.row(t, "a-1").ID
-	// Not for a row that somebody holds: for that it waits no longer than database.Patience, and this machine may be slower.
-	pid, release := s.barrierAt(t, `BEFORE UPDATE ON outbox FOR EACH ROW WHEN (NEW.published_at IS NOT NULL)`)
+	pid, release := holding(t, s, `SELECT FROM outbox WHERE id = $1 FOR UPDATE`, id)
 	marked := make(chan error, 1)
 	go func() {
 		marked <- s.Results.MarkPublished(t.Context(), []results.Answer{{Kind: results.Final, ID: id, Number: 1}})
