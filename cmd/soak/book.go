@@ -67,6 +67,7 @@ type rec struct {
 	sid       string
 	words     int8   // about its set-up
 	word      string // the first of them
+	wordAt    int64  // when the stream had it, unix milliseconds
 	body      uint64 // hash of the result
 	variant   int8   // of the request that was answered; -1: not told
 }
@@ -179,8 +180,8 @@ func (b *book) acknowledged(n int, a asking) {
 	delete(b.early, a.sequence)
 }
 
-// answered notes a result: its subject, message id and body.
-func (b *book) answered(subject, messageID string, body []byte, r result) {
+// answered notes a result: its subject, message id and body, and when the stream had it.
+func (b *book) answered(subject, messageID string, at time.Time, body []byte, r result) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.results++
@@ -200,7 +201,7 @@ func (b *book) answered(subject, messageID string, body []byte, r result) {
 	}
 	switch number, again := repeated(messageID); {
 	case isWord(r.Outcome):
-		b.word(q, r)
+		b.word(q, at, r)
 	case r.Outcome == "conflict":
 		b.reply(r.RequestID, q, reply{r.Sequence, source, true})
 	case r.Outcome == "uncertain":

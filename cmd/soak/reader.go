@@ -62,14 +62,14 @@ func (w *world) readResults(ctx context.Context, last *atomic.Uint64) {
 			if err != nil || meta.Sequence.Stream <= last.Load() {
 				continue
 			}
-			w.readResult(m)
+			w.readResult(m, meta.Timestamp)
 			last.Store(meta.Sequence.Stream)
 		}
 		messages.Stop()
 	}
 }
 
-func (w *world) readResult(m jetstream.Msg) {
+func (w *world) readResult(m jetstream.Msg, at time.Time) {
 	var r result
 	if err := json.Unmarshal(m.Data(), &r); err != nil {
 		w.book.offend("every result is readable", m.Subject(), err.Error()+": "+string(m.Data()))
@@ -78,7 +78,7 @@ func (w *world) readResult(m jetstream.Msg) {
 	if err := contract.Result(m.Data()); err != nil {
 		w.book.offend("every result is valid by docs/schema/result.json", m.Subject(), err.Error()+": "+string(m.Data()))
 	}
-	w.book.answered(m.Subject(), m.Headers().Get(jetstream.MsgIDHeader), m.Data(), r)
+	w.book.answered(m.Subject(), m.Headers().Get(jetstream.MsgIDHeader), at, m.Data(), r)
 }
 
 const (

@@ -24,6 +24,8 @@ func TestJudgeWord(t *testing.T) {
 		"stuck, called confirmed":       {rec{outcome: "created", words: 1, word: "confirmed", fate: flextest.Stuck}, 1, 1},
 		"well, called failed":           {rec{outcome: "created", words: 1, word: "setup_failed"}, 1, 1},
 		"cancelled, called confirmed":   {rec{outcome: "created", words: 1, word: "confirmed", fate: flextest.TaskCanceled}, 1, 1},
+		"cancelled, a look too late":    {rec{outcome: "created", words: 1, word: "confirmed", fate: flextest.TaskCanceled, at: 1000, wordAt: 301_000}, 1, 0},
+		"cancelled, a look in time":     {rec{outcome: "created", words: 1, word: "confirmed", fate: flextest.TaskCanceled, at: 1000, wordAt: 300_999}, 1, 1},
 		"cancelled, the task forgotten": {rec{outcome: "created", words: 1, word: "confirmed", fate: flextest.TaskCanceled}, 2, 0},
 		"nobody to be missed":           {rec{kind: attached, outcome: "created", words: 1, word: "confirmed", fate: flextest.NoCustomer}, 1, 0},
 		"attached, its channel failed":  {rec{kind: attached, outcome: "created", words: 1, word: "confirmed", fate: flextest.ChannelFailed}, 1, 1},

@@ -208,7 +208,7 @@ func (s *Server) serverOptions() (*server.Options, error) {
 
 // probe stores one message in a stream of its own and removes it again.
 func (s *Server) probe(ctx context.Context) (err error) {
-	conn, err := nats.Connect("", nats.InProcessServer(s.server), s.login())
+	conn, err := nats.Connect("", nats.InProcessServer(s.server), s.login(), nats.Timeout(startLimit))
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func (s *Server) checkResults(t testing.TB) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), silence)
 	defer cancel()
-	conn, err := nats.Connect("", nats.InProcessServer(s.server), s.login())
+	conn, err := nats.Connect("", nats.InProcessServer(s.server), s.login(), nats.Timeout(startLimit))
 	if err != nil {
 		t.Error(err)
 		return
