@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -289,13 +290,24 @@ func TestDoctor(t *testing.T) {
 					}
 				}
 			}
-			status, got, said := r.doctor(env)
+			var status int
+			var got map[string]doctor.Status
+			var said string
+			expect.Eventually(t, func() error { // on a busy machine the doctor's limits may be over before an answer
+				if status, got, said = r.doctor(env); !maps.Equal(got, want) && noAnswer.MatchString(said) {
+					return fmt.Errorf("differences %s:\n%s", differences(got, want), said)
+				}
+				return nil
+			})
 			if status != c.status || !maps.Equal(got, want) || !strings.Contains(said, c.says) {
 				t.Errorf("status %d, want %d; differences %s; it has to say %q:\n%s", status, c.status, differences(got, want), c.says, said)
 			}
 		})
 	}
 }
+
+// noAnswer is how the doctor says that a server has not answered in time.
+var noAnswer = regexp.MustCompile(`timeout|deadline exceeded`)
 
 // afterwards runs a statement at the end of a test.
 func afterwards(t *testing.T, r *rig, sql string) {
