@@ -17,8 +17,7 @@ func TestStayed(t *testing.T) {
 	t.Parallel()
 	alive := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer alive.Close()
-	dead := httptest.NewServer(nil)
-	dead.Close()
+	const dead = 1 // no server of another test can come to listen there
 	at := func(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "http://") }
 	port := func(s *httptest.Server) int {
 		_, text, _ := strings.Cut(at(s), ":")
@@ -28,7 +27,7 @@ func TestStayed(t *testing.T) {
 		}
 		return n
 	}
-	addresses := answering(t.Context(), door{ports: [replicas]int{port(dead), port(alive)}})
+	addresses := answering(t.Context(), door{ports: [replicas]int{dead, port(alive)}})
 	if len(addresses) != 1 || addresses[0] != at(alive) {
 		t.Fatalf("answering: %v, want %s alone", addresses, at(alive))
 	}

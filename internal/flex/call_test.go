@@ -41,8 +41,6 @@ func TestLateCredentials(t *testing.T) {
 // TestNothingSent: whatever fails before the request is written is Refused.
 func TestNothingSent(t *testing.T) {
 	t.Parallel()
-	closed := httptest.NewServer(nil)
-	closed.Close()
 	plain := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("reached") })
 	unknown := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("reached") }))
 	unknown.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -58,7 +56,7 @@ func TestNothingSent(t *testing.T) {
 		ctx                 context.Context
 		limit               time.Duration
 	}{
-		{"refused", closed.URL, "dial", t.Context(), 20 * time.Second},
+		{"refused", "http://127.0.0.1:1", "dial", t.Context(), 20 * time.Second},
 		{"no such host", "https://flex.invalid", "dns", t.Context(), 20 * time.Second},
 		{"not TLS", strings.Replace(plain.URL, "http:", "https:", 1), "tls", t.Context(), 20 * time.Second},
 		{"unknown certificate", unknown.URL, "tls", t.Context(), 20 * time.Second},
