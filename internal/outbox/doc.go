@@ -261,8 +261,8 @@ proved absent. A request that was cancelled meanwhile (cancel_requested_at) is n
 
 # What a crash leaves
 
-Where the process ends, or Postgres's answer to a COMMIT is lost, so that nobody knows whether it was carried out. What settled by a COMMIT
-whose answer was lost is found unpublished.
+Most rows are about a process that ends. "Answer lost" is about Postgres's answer to a COMMIT that does not come: nobody knows then
+whether the COMMIT was carried out. What it has settled, if it was, is found unpublished.
 
 	when                                     what it leaves            who mends it, and how
 	after receive, before the add commits    unacked message           redelivery
