@@ -11,7 +11,7 @@ import (
 func TestCloseDuplicate(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	env := r.environment("FLEX_TIMEOUT=20s")
+	env := r.environment(unhurriedCalls)
 	w := r.command(env, "run")
 	r.says(w.address, "ok", 200)
 	r.flex.Script("d-0", flextest.CreateTwice)

@@ -47,7 +47,7 @@ func TestClosedForGood(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.flex.Inject(flextest.Rule{Fault: flextest.Hang, Times: 4})
-	env := r.environment("FLEX_TIMEOUT=20s", "RESULTS_SUBJECT=interactions.results."+strings.Repeat("x", nats.MAX_CONTROL_LINE_SIZE))
+	env := r.environment(unhurriedCalls, "RESULTS_SUBJECT=interactions.results."+strings.Repeat("x", nats.MAX_CONTROL_LINE_SIZE))
 	c := r.command(env)
 	r.says(c.address, "ok", 200)
 	r.send("flight", 0, 4)

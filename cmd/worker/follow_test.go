@@ -29,7 +29,7 @@ func TestFollowARequest(t *testing.T) {
 	t.Parallel()
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
 	r := newRig(t)
-	w := r.command(r.environment("LOG_LEVEL=debug", "FLEX_TIMEOUT=20s"))
+	w := r.command(r.environment("LOG_LEVEL=debug", unhurriedCalls))
 	r.says(w.address, "ok", 200)
 	m := nats.NewMsg("interactions.requests.crm")
 	m.Data = requestOf("followed")

@@ -35,7 +35,7 @@ func TestKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	// No call that hangs ends by itself until one is killed, however busy the machine is.
-	one, two := r.command(r.environment("FLEX_TIMEOUT=20s")), r.command(r.environment("FLEX_TIMEOUT=20s"))
+	one, two := r.command(r.environment(unhurriedCalls)), r.command(r.environment("FLEX_TIMEOUT=20s"))
 	r.says(one.address, "ok", 200)
 	r.says(two.address, "ok", 200)
 	// Half of what is in flight at the kill exists, the other half never will.
@@ -194,7 +194,7 @@ func TestTermWithoutPostgres(t *testing.T) {
 			server := pgtest.NewServer(t)
 			r := rigOn(t, server.DSN("postgres"))
 			in := r.read()
-			c := r.command(r.environment("SHUTDOWN_GRACE=2s", "FLEX_TIMEOUT=20s"))
+			c := r.command(r.environment("SHUTDOWN_GRACE=2s", unhurriedCalls))
 			r.says(c.address, "ok", 200)
 			r.flex.Next(slices.Repeat([]flextest.Fault{flextest.CreateThenHang}, 10)...)
 			r.send("a", 0, 10)

@@ -143,7 +143,7 @@ func TestDatabaseMoves(t *testing.T) {
 		t.Fatal(err)
 	}
 	way.Host = "database.example.:" + port
-	w := r.command(append(r.environment("FLEX_TIMEOUT=20s", "FLEXWORKER_TEST_DNS="+dns.conn.LocalAddr().String()), "DATABASE_URL="+way.String()), "run")
+	w := r.command(append(r.environment(unhurriedCalls, "FLEXWORKER_TEST_DNS="+dns.conn.LocalAddr().String()), "DATABASE_URL="+way.String()), "run")
 	r.says(w.address, "ok", 200)
 	sending := r.load()
 	in.goesOn()

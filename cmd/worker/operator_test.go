@@ -36,7 +36,7 @@ func (r *rig) types(env []string, list ...typed) {
 func TestResolveOfAnother(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	env := r.environment("LOOKUP_SETTLE=4m", "FLEX_TIMEOUT=20s")
+	env := r.environment("LOOKUP_SETTLE=4m", unhurriedCalls)
 	w := r.command(env, "run")
 	r.says(w.address, "ok", 200)
 	r.flex.Script("u-0", flextest.Reset)
@@ -56,7 +56,7 @@ func TestOperator(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	in := r.read()
-	env := r.environment("UNCERTAIN_POLICY=hold", "LOOKUP_ATTRIBUTE=", "FLEX_TIMEOUT=20s")
+	env := r.environment("UNCERTAIN_POLICY=hold", "LOOKUP_ATTRIBUTE=", unhurriedCalls)
 	w := r.command(env, "run")
 	r.says(w.address, "ok", 200)
 	// Without an attribute nothing can be looked up: what is uncertain waits for a person.

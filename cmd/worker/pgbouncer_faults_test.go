@@ -74,7 +74,7 @@ func TestBehindPgbouncer(t *testing.T) {
 	in := r.read()
 	var fleet []*child
 	for range 2 {
-		w := r.command(append(r.environment("FLEX_TIMEOUT=20s", "MIGRATE=false"), "DATABASE_URL="+way.String()), "run")
+		w := r.command(append(r.environment(unhurriedCalls, "MIGRATE=false"), "DATABASE_URL="+way.String()), "run")
 		r.says(w.address, "ok", 200)
 		fleet = append(fleet, w)
 	}

@@ -15,7 +15,7 @@ import (
 func TestResolveAsksFirst(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	env := r.environment("LOOKUP_SETTLE=2m", "FLEX_TIMEOUT=20s")
+	env := r.environment("LOOKUP_SETTLE=2m", unhurriedCalls)
 	r.flex.SetTaskRouter(flextest.TaskRouter{Rate: -1}) // the commands follow each other faster than three a second
 	w := r.command(env, "run")
 	r.says(w.address, "ok", 200)

@@ -158,6 +158,9 @@ func (r *rig) config() Config {
 	}
 }
 
+// unhurriedCalls is the setting of unhurried, for a worker that is a process.
+const unhurriedCalls = "FLEX_TIMEOUT=20s"
+
 // unhurried is config for tests in which Flex is well: however busy the machine is, no call takes too long.
 func (r *rig) unhurried() Config {
 	r.t.Helper()

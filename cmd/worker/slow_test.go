@@ -22,7 +22,7 @@ func TestSlowConsumer(t *testing.T) {
 	r.redeliversSoon()
 	in := r.read()
 	// The more attempts in flight, the more it asks NATS for at once: what it has asked for before it stands still is all that comes.
-	w := r.command(r.environment("FLEX_TIMEOUT=20s", "FLEX_CONCURRENCY=64"))
+	w := r.command(r.environment(unhurriedCalls, "FLEX_CONCURRENCY=64"))
 	r.says(w.address, "ok", 200)
 	large := make([][]byte, 30)
 	for i := range large {

@@ -21,7 +21,7 @@ func TestAsynchronousStandby(t *testing.T) {
 			primary := pgtest.NewServer(t)
 			standby := pgtest.NewAsynchronousStandby(t, primary)
 			r := rigOn(t, bothHosts(t, primary, standby)+"&target_session_attrs=read-write")
-			env := r.environment("FLEX_TIMEOUT=20s")
+			env := r.environment(unhurriedCalls)
 			why := func(line string) []string { return append(strings.Fields(line), "--why", "a failover", "--by", "ann") }
 			created := func(n int) {
 				t.Helper()

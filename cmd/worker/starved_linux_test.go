@@ -161,7 +161,7 @@ func TestNoFileDescriptors(t *testing.T) {
 	r := newRig(t)
 	in := r.read()
 	const atOnce = 10
-	w := r.command(r.environment("FLEX_TIMEOUT=20s", fmt.Sprintf("FLEX_CONCURRENCY=%d", atOnce)), "run")
+	w := r.command(r.environment(unhurriedCalls, fmt.Sprintf("FLEX_CONCURRENCY=%d", atOnce)), "run")
 	r.says(w.address, "ok", 200)
 	r.send("before", 0, 20)
 	in.balanced(20)
