@@ -159,9 +159,9 @@ func TestAddWakesTheClaim(t *testing.T) {
 	inState(t, s, request.Created, 2)
 }
 
-// TestGateBeforeRows: a record that pauses the gate takes it before its row, as
-// all others do. An add that has the gate may wait for a row: of a request that is
-// asked for again while its outcome is recorded. Neither fails by a deadlock.
+// TestGateBeforeRows: a record that pauses the gate has paused it, and let it go, before it locks its row. An add
+// that has the gate may wait for that row: the request is asked for again while its outcome is recorded. Neither
+// fails by a deadlock.
 func TestGateBeforeRows(t *testing.T) {
 	t.Parallel()
 	s := newStore(t).unhurried(t)
@@ -179,6 +179,9 @@ func TestGateBeforeRows(t *testing.T) {
 		}
 	})
 	recording := blockedBy(t, s, pid)
+	if g := readGate(t, s); g.State != gate.Paused {
+		t.Errorf("with the row locked: %+v", g)
+	}
 	both.Go(func() {
 		if got, err := d.add(t, event(lease.RequestID, 100)); err != nil || got[0] != Repeated {
 			t.Errorf("add: %v, %v", got, err)
