@@ -32,7 +32,7 @@ func (l *logFile) Write(p []byte) (int, error) {
 	l.lines++
 	l.ready += strings.Count(string(p), `"msg":"consuming"`)
 	if l.file == nil || l.size > logMost {
-		if err := l.turn(); err != nil {
+		if err := l.rotate(); err != nil {
 			return 0, err
 		}
 	}
@@ -40,8 +40,8 @@ func (l *logFile) Write(p []byte) (int, error) {
 	return l.file.Write(p)
 }
 
-// turn begins a new file and keeps the one before.
-func (l *logFile) turn() (err error) {
+// rotate begins a new file and keeps the one before.
+func (l *logFile) rotate() (err error) {
 	if l.file != nil {
 		if err := errors.Join(l.file.Close(), os.Rename(l.path, l.path+".1")); err != nil {
 			return err

@@ -97,7 +97,7 @@ func (w *world) trim(ctx context.Context, last *atomic.Uint64) {
 		}
 		limit, cancel := context.WithTimeout(ctx, 5*time.Second)
 		if s, err := w.stream.Stream(limit, "INTERACTION_RESULTS"); err == nil {
-			_ = s.Purge(limit, jetstream.WithPurgeSequence(read[0])) // what fails now is done by the next turn
+			_ = s.Purge(limit, jetstream.WithPurgeSequence(read[0])) // what fails now is done by the next round
 		}
 		cancel()
 		read = read[1:]

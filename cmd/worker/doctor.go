@@ -37,13 +37,13 @@ func doctorCommand() *cobra.Command {
 		} else {
 			err = printReport(cmd, report)
 		}
-		return errors.Join(err, verdict(report))
+		return errors.Join(err, failure(report))
 	}
 	return cmd
 }
 
-// verdict is what the exit status says of a report: what is away may be well, so that comes before all else.
-func verdict(r doctor.Report) error {
+// failure is what the exit status says of a report: what is away may be well, so that comes before all else.
+func failure(r doctor.Report) error {
 	switch {
 	case r.Has(doctor.Away):
 		return errors.New("a server is away")

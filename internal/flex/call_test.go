@@ -379,8 +379,8 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
-// TestLateHeaders: headers that come to be written after the verdict close the
-// connection, so that the verdict stays true.
+// TestLateHeaders: headers that come to be written after the outcome was told close the
+// connection, so that the outcome stays true.
 func TestLateHeaders(t *testing.T) {
 	t.Parallel()
 	ours, theirs := net.Pipe()

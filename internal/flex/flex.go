@@ -49,7 +49,7 @@
 // what it means, read.go Fetch and Check, setup.go how Flex is set up, channels.go and customer.go
 // how far an interaction's channels and its task have come, lookup.go, events.go and list.go
 // TaskRouter, describe.go, key.go and sid.go the pure rest; outcome.go the kinds and all that a
-// call tells, verdict.go what an outcome says about this replica.
+// call tells, replica.go what an outcome says about this replica.
 package flex
 
 import (

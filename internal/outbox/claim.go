@@ -90,8 +90,8 @@ func (s *Store) claimAs(ctx context.Context, token string, permits int, avoid []
 
 // share parts the permits of a claim between new requests and those tried again.
 type share struct {
-	again atomic.Bool   // the latest claim found some to try again
-	turns atomic.Uint32 // of claims
+	again  atomic.Bool // the latest claim found some to try again
+	claims atomic.Uint32
 }
 
 // split says whether each kind gets half, and then whose is an odd permit: the new
@@ -99,8 +99,8 @@ type share struct {
 // what new ones leave, and now and then their half, so that they are noticed
 // behind any number of new ones.
 func (s *share) split() (half bool, odd int) {
-	turn := s.turns.Add(1)
-	return s.again.Load() || turn%8 == 0, int(turn % 2)
+	n := s.claims.Add(1)
+	return s.again.Load() || n%8 == 0, int(n % 2)
 }
 
 // lease takes due requests. Of those that are tried again it takes no more than

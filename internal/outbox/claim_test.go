@@ -356,7 +356,7 @@ func TestClaimDrained(t *testing.T) {
 			mustAdd(t, s, fmt.Sprint(tt.odd, tt.permits), tt.due)
 		}
 		s.share.again.Store(true)
-		s.share.turns.Store(uint32(1 - tt.odd)) // the next turn's is odd
+		s.share.claims.Store(uint32(1 - tt.odd)) // the next turn's is odd
 		c, err := s.claim(t.Context(), tt.permits)
 		if err != nil || len(c.leases) != tt.due || !c.drained {
 			t.Errorf("%+v: %+v, %v", tt, c, err)
@@ -395,7 +395,7 @@ func TestChooseReadsLittle(t *testing.T) {
 		for place, found := range map[int]int{10: 1, chooseMost - 2: 1, each / 2: 0, each - chooseMost + 5: 1, each - 1: 1} {
 			at(place, attempt)
 			w2.share.again.Store(false)
-			w2.share.turns.Store(0) // not in halves
+			w2.share.claims.Store(0) // not in halves
 			c, err := w2.claim(t.Context(), 1, "bad WS00000000000000000000000000000002")
 			if err != nil || len(c.leases) != found || found == 0 && !c.drained {
 				t.Errorf("%s, behind %d: %+v, %v", kind, place, c, err)

@@ -33,7 +33,7 @@ func (d *Dispatcher) deliver(ctx context.Context, l attempt.Lease) {
 	outcome := d.Flex.Create(context.WithoutCancel(ctx), interactionOf(l))
 	r := attempt.Decide(d.Policy, l, outcome, rand.Float64())
 	d.permits.Observe(outcome, time.Now())
-	d.turned(d.breaker.Observe(callOf(l), outcome, time.Now()))
+	d.changed(d.breaker.Observe(callOf(l), outcome, time.Now()))
 	d.seen(outcome, time.Now())
 	d.permits.Ended()
 	if r.Unproved() { // after a crash no lookup could tie the interaction to the request: a person can, by this line

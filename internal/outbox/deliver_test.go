@@ -491,7 +491,7 @@ func TestChoosingKeepsTheLimit(t *testing.T) {
 			t.Errorf("%s: %d calls may be in flight, want %d", when, got, want)
 		}
 	}
-	observe := func(call gate.Call, o flex.Outcome) { d.turned(d.breaker.Observe(call, o, time.Now())) }
+	observe := func(call gate.Call, o flex.Outcome) { d.changed(d.breaker.Observe(call, o, time.Now())) }
 	choose := func(tenant string) {
 		for i := range gate.FailuresMost {
 			observe(of(tenant, i), isFailing)
@@ -580,7 +580,7 @@ func TestChoosingEndsWhenClaimsFail(t *testing.T) {
 	d := newDeliverer(t, NewStore(pool, "w1", testLimit), flextest.New(t))
 	d.permits = limiter.New(4)
 	for i := range gate.FailuresMost {
-		d.turned(d.breaker.Observe(of("a", i), isFailing, time.Now()))
+		d.changed(d.breaker.Observe(of("a", i), isFailing, time.Now()))
 	}
 	if !d.breaker.Is(gate.BreakerChoosing) {
 		t.Fatal("it does not choose")

@@ -60,14 +60,14 @@ type Dispatcher struct {
 	// interaction without the request's key, after it; nil: nobody.
 	Attempted func(Attempt)
 
-	permits *limiter.Limiter
-	workers *workers
-	breaker gate.Breaker
-	turning sync.Mutex // one turn of the breaker at a time leads to what follows
-	creates gate.Progress
-	stops   stopLog      // of the breaker
-	gate    atomic.Value // gate.State of the latest claim
-	created atomic.Int64 // when an interaction was last created: Unix time in ns; 0: never
+	permits  *limiter.Limiter
+	workers  *workers
+	breaker  gate.Breaker
+	changing sync.Mutex // one change of the breaker at a time leads to what follows
+	creates  gate.Progress
+	stops    stopLog      // of the breaker
+	gate     atomic.Value // gate.State of the latest claim
+	created  atomic.Int64 // when an interaction was last created: Unix time in ns; 0: never
 
 	claimTrouble trouble.Trouble
 	heldRest     time.Duration // the rest after the latest claim that was held; only claim uses it
@@ -337,7 +337,7 @@ func (d *Dispatcher) claim(ctx context.Context, permits int) claimEnd {
 	if err != nil {
 		d.claimFailed(ctx, began, err)
 		if one {
-			d.turned(d.breaker.ClaimFailed(time.Now()))
+			d.changed(d.breaker.ClaimFailed(time.Now()))
 		}
 		return claimEnd{unread: true, rest: loop.Jittered(idlePoll), deaf: true}
 	}
@@ -355,10 +355,10 @@ func (d *Dispatcher) claim(ctx context.Context, permits int) claimEnd {
 	end := claimEnd{backlog: !c.drained || len(avoid) > 0}
 	switch {
 	case c.gate == gate.Held || c.gate == gate.Paused:
-		d.turned(d.breaker.GateShut(time.Now()))
+		d.changed(d.breaker.GateShut(time.Now()))
 		end.rest, end.deaf = loop.Jittered(c.rest), true
 	case one && c.drained && len(c.leases) == 0:
-		d.turned(d.breaker.NothingDue(time.Now()))
+		d.changed(d.breaker.NothingDue(time.Now()))
 	case len(c.leases) == permits:
 		// There may be more; the next claim waits for a permit.
 	case c.gate == gate.Limited:

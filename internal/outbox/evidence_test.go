@@ -72,7 +72,7 @@ func lookUp(t *testing.T, r *lookup.Resolver) {
 	pgtest.Exec(t, r.Requests.Pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
 	pgtest.Exec(t, r.Requests.Pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE state = 'uncertain' AND due_at IS NOT NULL`)
 	for {
-		waiting, err := r.Turn(t.Context())
+		waiting, err := r.Round(t.Context())
 		r.Ended.Wait()
 		if err != nil {
 			t.Fatal(err)
@@ -442,7 +442,7 @@ func TestLookupBesideThePerson(t *testing.T) {
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET received_at = clock_timestamp() - interval '1 hour'`)
 	pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
 	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = clock_timestamp() WHERE request_id = $1`, ids[1])
-	if _, err := r.Turn(t.Context()); err != nil {
+	if _, err := r.Round(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	r.Ended.Wait()

@@ -122,7 +122,7 @@ func TestSlowDown(t *testing.T) {
 			}
 			pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = now() - interval '1 s', uncertain_since = now() - interval '2 minutes', attempt_began_at = now() - interval '2 minutes'`)
 			r := &lookup.Resolver{Requests: s.Lookups, Results: s.Results, Due: s.Due, Flex: f, Policy: testPolicy, Log: logger(t), Counters: &lookup.Counters{}}
-			if _, err := r.Turn(t.Context()); err != nil {
+			if _, err := r.Round(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			r.Ended.Wait()

@@ -401,7 +401,7 @@ func TestLookupsLocked(t *testing.T) {
 		t.Helper()
 		for range n {
 			pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
-			if _, err := r.Turn(t.Context()); err != nil {
+			if _, err := r.Round(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			r.Ended.Wait()

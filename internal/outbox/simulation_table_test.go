@@ -479,7 +479,7 @@ func (s *sim) resolve(by int, u lookup.Input, f request.Finding, m request.Move)
 	if f.Kind == request.Absent && row.dueAt <= s.now { // it was asked for too long ago; of null the statement is not true either
 		return nil
 	}
-	kind, _ := lookup.Verdict(u, f, m)
+	kind, _ := lookup.Reason(u, f, m)
 	switch {
 	case m.To == request.Created:
 		row.reason = pgtest.Deref(kind)

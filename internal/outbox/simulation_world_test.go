@@ -582,7 +582,7 @@ func (s *sim) stepResolve(r *simReplica) bool {
 		s.hint(r, row)
 	}
 	if s.chance(loseCommit) {
-		r.asking = nil // the turn ends with the error
+		r.asking = nil // the round ends with the error
 	}
 	return true
 }

@@ -51,15 +51,15 @@ func (d *Dispatcher) ask(ctx context.Context) {
 	}
 }
 
-// turned does what follows when the breaker has turned from one state to another. Several calls may turn it at
-// about the same time, and get here in another order than they did. A turn that is over by now leads to nothing:
-// who has turned the breaker since does what follows.
-func (d *Dispatcher) turned(was, is gate.BreakerState) {
+// changed does what follows when the breaker has changed from one state to another. Several calls may change it at
+// about the same time, and get here in another order than they did. A change that is over by now leads to nothing:
+// who has changed the breaker since does what follows.
+func (d *Dispatcher) changed(was, is gate.BreakerState) {
 	if was == is {
 		return
 	}
-	d.turning.Lock()
-	defer d.turning.Unlock()
+	d.changing.Lock()
+	defer d.changing.Unlock()
 	if !d.breaker.Is(is) {
 		return
 	}

@@ -48,7 +48,7 @@ func TestStandingIsLoggedOnceAMinute(t *testing.T) {
 				calls := 0
 				call := func() {
 					o := d.Flex.Create(t.Context(), flex.Interaction{})
-					d.turned(d.breaker.Observe(of([]string{"a", "b"}[calls%2], calls), o, time.Now()))
+					d.changed(d.breaker.Observe(of([]string{"a", "b"}[calls%2], calls), o, time.Now()))
 					calls++
 				}
 				play := func(until func() bool) {
@@ -112,9 +112,9 @@ func TestStandingIsLoggedOnceAMinute(t *testing.T) {
 	}
 }
 
-// TestTurnsOutOfOrder: a call's goroutine stands still between the breaker's turn, by its outcome, and what follows from it.
-// A call that succeeds meanwhile closes the breaker. The first one's turn is over then, and changes no permit.
-func TestTurnsOutOfOrder(t *testing.T) {
+// TestChangesOutOfOrder: a call's goroutine stands still between the breaker's change, by its outcome, and what follows from it.
+// A call that succeeds meanwhile closes the breaker. The first one's change is over then, and changes no permit.
+func TestChangesOutOfOrder(t *testing.T) {
 	t.Parallel()
 	d := &Dispatcher{Store: NewStore(nil, "w1", testLimit), Concurrency: 16, Log: quiet}
 	d.prepare(t.Context())
@@ -126,8 +126,8 @@ func TestTurnsOutOfOrder(t *testing.T) {
 	if is != gate.BreakerChoosing {
 		t.Fatalf("the breaker is %v", is)
 	}
-	d.turned(d.breaker.Observe(of("b", 0), isCreated, time.Now()))
-	d.turned(was, is)
+	d.changed(d.breaker.Observe(of("b", 0), isCreated, time.Now()))
+	d.changed(was, is)
 	if got := d.free(); got != 16 || !d.breaker.IsClosed() {
 		t.Errorf("%d calls may be in flight; the breaker is closed: %t", got, d.breaker.IsClosed())
 	}

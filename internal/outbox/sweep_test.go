@@ -184,7 +184,7 @@ func TestSweepRuns(t *testing.T) {
 	pgtest.CheckOutbox(t, s.pool)
 }
 
-// TestPruneManyMalformed: a turn removes all malformed messages that are old, also
+// TestPruneManyMalformed: a round removes all malformed messages that are old, also
 // where no request is.
 func TestPruneManyMalformed(t *testing.T) {
 	t.Parallel()
@@ -285,7 +285,7 @@ func TestLapseSkipsRecordedRow(t *testing.T) {
 }
 
 // TestPruneInBatches: more old rows than a batch are removed in one
-// turn, by one replica at a time; those unpublished stay (svix/svix-webhooks#1933).
+// round, by one replica at a time; those unpublished stay (svix/svix-webhooks#1933).
 // Ten million are cmd/bench's.
 func TestPruneInBatches(t *testing.T) {
 	t.Parallel()

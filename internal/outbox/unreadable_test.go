@@ -55,7 +55,7 @@ func TestUnreadableRequest(t *testing.T) {
 			r := &lookup.Resolver{Requests: s.Lookups, Results: s.Results, Due: s.Due, Flex: searched{keys: &keys}, Policy: testPolicy, Log: logger(t), Counters: &lookup.Counters{}}
 			for range 4 {
 				pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET lookup_at = '-infinity'`)
-				if _, err := r.Turn(t.Context()); err != nil {
+				if _, err := r.Round(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				r.Ended.Wait()

@@ -26,7 +26,7 @@ const (
 	ClockSlack = 30 * time.Second
 )
 
-// A Batch is one turn of asking: uncertain requests of one workspace, whose keys
+// A Batch is one round of asking: uncertain requests of one workspace, whose keys
 // were sent under one attribute. All it needs to know of their attempts stands in their
 // rows. The looker's own settings may be others than the sender's were: under another
 // attribute, or for another time, nothing would be found, which must not pass for absence.

@@ -182,7 +182,7 @@ const laterSQL = `
 func (s *Requests) Resolve(ctx context.Context, u Input, f request.Finding, m request.Move, took time.Duration) (*results.Settled, error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
-	kind, why := Verdict(u, f, m)
+	kind, why := Reason(u, f, m)
 	rows, err := s.Pool.Query(ctx, `
 		WITH moved AS (
 			UPDATE outbox o
@@ -222,9 +222,9 @@ func (s *Requests) Resolve(ctx context.Context, u Input, f request.Finding, m re
 	return &moved[0], nil
 }
 
-// Verdict is the reason that stands in the row after a finding; nil leaves the
+// Reason is what stands in the row as its reason after a finding; nil leaves the
 // one that is there.
-func Verdict(u Input, f request.Finding, m request.Move) (kind, why *string) {
+func Reason(u Input, f request.Finding, m request.Move) (kind, why *string) {
 	say := func(kind, why string) (*string, *string) {
 		return database.OrNull(kind), database.OrNull(why + request.Text(f.Why))
 	}

@@ -30,7 +30,7 @@ const (
 	LookupEvery = 400 * time.Millisecond
 	// LookupLimit is how long a lookup may take until another replica may make it.
 	LookupLimit = 45 * time.Second
-	// lookupPoll is the pause after a turn that failed.
+	// lookupPoll is the pause after a round that failed.
 	lookupPoll = time.Second
 	// LookupSpan is how far apart the attempts of one lookup batch may be: the event
 	// log is read for all of that time.
@@ -55,7 +55,7 @@ type Resolver struct {
 	Due      loop.Signal // raised when a request is pending again
 	Flex     Finder
 	Policy   request.Policy
-	// MayLookUp is asked before each turn; nil: it may.
+	// MayLookUp is asked before each round; nil: it may.
 	MayLookUp func() bool
 	Log       *slog.Logger
 	Counters  *Counters
@@ -107,7 +107,7 @@ func (r *Resolver) Run(ctx context.Context) {
 			loop.Rest(ctx, loop.Jittered(lookupPoll), nil)
 			continue
 		}
-		waiting, err := r.Turn(ctx)
+		waiting, err := r.Round(ctx)
 		if ctx.Err() == nil {
 			r.looking.Tell(r.Log, "uncertain requests cannot be looked up; trying again", err)
 		}
@@ -123,9 +123,9 @@ func (r *Resolver) Run(ctx context.Context) {
 	}
 }
 
-// Turn takes one lookup batch and begins it. waiting: there was something to ask, so that
+// Round takes one lookup batch and begins it. waiting: there was something to ask, so that
 // there may be more.
-func (r *Resolver) Turn(ctx context.Context) (waiting bool, err error) {
+func (r *Resolver) Round(ctx context.Context) (waiting bool, err error) {
 	most, busy := r.room()
 	if len(busy) == mostInquiries {
 		return false, nil // the end of one is a signal

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// idleRest is the rest where no look is due, and after a turn that failed.
+	// idleRest is the rest where no look is due, and after a round that failed.
 	idleRest = time.Second
 	// AtOnce is how many looks one replica makes at a time, where CONFIRM_RATE allows so many.
 	AtOnce = 64
@@ -41,7 +41,7 @@ type Confirmer struct {
 	// Flex has connections of its own, so that no create waits for one.
 	Flex *flex.Client
 	Rate float64 // CONFIRM_RATE: reads a second of the whole fleet; above 0
-	// MayRead is asked before each turn; nil: it may.
+	// MayRead is asked before each round; nil: it may.
 	MayRead func() bool
 	// Told is raised when a word waits to be published.
 	Told loop.Signal
@@ -52,7 +52,7 @@ type Confirmer struct {
 	telling atomic.Bool // Told is raised in a moment
 	off     atomic.Bool
 	knownAt atomic.Int64 // when off was read, in unix nanoseconds
-	turns   trouble.Trouble
+	rounds  trouble.Trouble
 }
 
 // Counters count the words that this process has found since it started, in the order of Words. The zero value is ready.
@@ -86,7 +86,7 @@ func (c *Confirmer) Run(ctx context.Context) {
 			loop.Rest(ctx, loop.Jittered(idleRest), nil)
 			continue
 		}
-		rest, err := c.turn(ctx, longer, looks)
+		rest, err := c.round(ctx, longer, looks)
 		c.tell(ctx, err)
 		loop.Rest(ctx, loop.Jittered(rest), nil)
 	}
@@ -107,15 +107,15 @@ func (c *Confirmer) newLooks() *looks {
 	return l
 }
 
-// tell tells of a turn or a look that failed, or of one that went well.
+// tell tells of a round or a look that failed, or of one that went well.
 func (c *Confirmer) tell(ctx context.Context, err error) {
 	if ctx.Err() == nil {
-		c.turns.Tell(c.Log, "it cannot be seen whether channels were set up; trying again", err)
+		c.rounds.Tell(c.Log, "it cannot be seen whether channels were set up; trying again", err)
 	}
 }
 
-// turn takes what is due and begins to look at it; the looks may go on until longer ends. It says how long to rest until the next turn.
-func (c *Confirmer) turn(ctx, longer context.Context, looks *looks) (rest time.Duration, err error) {
+// round takes what is due and begins to look at it; the looks may go on until longer ends. It says how long to rest until the next round.
+func (c *Confirmer) round(ctx, longer context.Context, looks *looks) (rest time.Duration, err error) {
 	t, err := c.Setups.Take(ctx, c.Rate)
 	if err != nil {
 		return idleRest, err

@@ -114,20 +114,20 @@ func (r *rig) pass(d time.Duration) {
 // reads is how many reads of channels and participants Flex has had.
 func (r *rig) reads() int { return r.flex.Calls().Channels + r.flex.Calls().Members }
 
-// turnOf has c take what is due, and returns when it was looked at.
-func (r *rig) turnOf(c *Confirmer) {
+// roundOf has c take what is due, and returns when it was looked at.
+func (r *rig) roundOf(c *Confirmer) {
 	r.t.Helper()
 	looks := c.newLooks()
-	_, err := c.turn(r.t.Context(), r.t.Context(), looks)
+	_, err := c.round(r.t.Context(), r.t.Context(), looks)
 	looks.all.Wait()
 	if err != nil {
 		r.t.Fatal(err)
 	}
 }
 
-func (r *rig) turn() {
+func (r *rig) round() {
 	r.t.Helper()
-	r.turnOf(r.confirmer)
+	r.roundOf(r.confirmer)
 }
 
 // says checks the words and the looks of all requests, in the order of their ids.
@@ -148,19 +148,19 @@ func TestWords(t *testing.T) {
 		r.flex.Decide("is "+string(fate), fate)
 	}
 	r.pass(0)
-	r.turn() // nothing is due
+	r.round() // nothing is due
 	r.says("waits 0, waits 0, waits 0, waits 0, waits 0")
 	if n := r.reads(); n != 0 {
 		t.Errorf("%d reads before the first look is due", n)
 	}
 	r.pass(FirstLook)
-	r.turn()
+	r.round()
 	r.says("confirmed 1, setup_failed 1, waits 1, setup_failed 1, waits 1")
 	r.pass(6 * time.Second) // 8 s after the creation: between the second look and the third
-	r.turn()
+	r.round()
 	r.says("confirmed 1, setup_failed 1, waits 2, setup_failed 1, waits 2")
 	r.pass(55 * time.Second)
-	r.turn()
+	r.round()
 	r.says("confirmed 1, setup_failed 1, setup_failed 3, setup_failed 1, unconfirmed 3")
 	kinds := pgtest.One[string](t, r.pool, `SELECT string_agg(error_kind || ' ' || coalesce(error_code::text, '-') || ' ' || coalesce(task_reason, '-'), ', ' ORDER BY id) FROM outbox_setups`)
 	if want := "channel_failed 50416 -, no_customer - -, task_canceled - Task canceled on workflow timeout"; kinds != want {
@@ -178,11 +178,11 @@ func TestSetUpLater(t *testing.T) {
 	r.flex.Set(flextest.Settings{SetupAfter: 10 * time.Minute})
 	r.create("slow")
 	r.pass(FirstLook)
-	r.turn()
+	r.round()
 	r.says("waits 1")
 	r.flex.Age(10 * time.Minute)
 	r.pass(6 * time.Second)
-	r.turn()
+	r.round()
 	r.says("confirmed 2")
 }
 
@@ -193,7 +193,7 @@ func TestMarkedOnce(t *testing.T) {
 	r := newRig(t)
 	id := r.create("again")
 	r.pass(FirstLook)
-	r.turn()
+	r.round()
 	pgtest.Exec(t, r.pool, `UPDATE outbox SET published_at = NULL`) // worker republish
 	r.mark(id)
 	r.says("confirmed 1")
@@ -216,7 +216,7 @@ func TestReadFails(t *testing.T) {
 	r.pass(time.Hour)
 	for n := range 4 {
 		r.says(fmt.Sprintf("waits %d", n))
-		r.turn()
+		r.round()
 		r.pass(2 * between)
 	}
 	r.says("unconfirmed 4")
@@ -229,8 +229,8 @@ func TestLimited(t *testing.T) {
 	r.create("put-off")
 	r.flex.Set(flextest.Settings{SetupTrouble: flextest.Status(http.StatusTooManyRequests).RetryAfter("30")})
 	r.pass(FirstLook)
-	r.turn()
-	r.turn()
+	r.round()
+	r.round()
 	r.says("waits 0")
 	if n := r.reads(); n != 1 {
 		t.Errorf("%d reads although Flex said 30 s", n)
@@ -239,11 +239,11 @@ func TestLimited(t *testing.T) {
 		t.Errorf("the next read is made after %v", wait)
 	}
 	r.pass(time.Hour)
-	r.turn()
+	r.round()
 	r.says("waits 1")
 	r.flex.Set(flextest.Settings{})
 	r.pass(time.Minute)
-	r.turn()
+	r.round()
 	r.says("confirmed 2")
 }
 
@@ -254,10 +254,10 @@ func TestPausedGate(t *testing.T) {
 	r.create("waits")
 	r.pass(FirstLook)
 	pgtest.Exec(t, r.pool, `UPDATE outbox_gate SET paused_until = clock_timestamp() + interval '1 minute', reason = '429'`)
-	r.turn()
+	r.round()
 	r.says("waits 0")
 	pgtest.Exec(t, r.pool, `UPDATE outbox_gate SET paused_until = NULL`)
-	r.turn()
+	r.round()
 	r.says("confirmed 1")
 }
 
@@ -266,15 +266,15 @@ func TestRate(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	other := r.another()
-	const rate, budget = 0.03, 100 * time.Second // of the three reads of a look: the turns are over long before that
+	const rate, budget = 0.03, 100 * time.Second // of the three reads of a look: the rounds are over long before that
 	r.confirmer.Rate, other.Rate = rate, rate
 	for i := range 3 {
 		r.create(fmt.Sprint("r-", i))
 	}
 	r.pass(FirstLook)
 	for range 5 {
-		r.turn()
-		r.turnOf(other)
+		r.round()
+		r.roundOf(other)
 	}
 	r.says("confirmed 1, waits 0, waits 0")
 	wait := pgtest.One[time.Duration](t, r.pool, `SELECT read_at - clock_timestamp() FROM outbox_confirmation`)
@@ -317,7 +317,7 @@ func TestClockGoesBack(t *testing.T) {
 	r.flex.Decide("early", flextest.Stuck)
 	r.pass(-time.Hour)
 	for range mostChecks {
-		r.turn()
+		r.round()
 		r.pass(time.Minute)
 	}
 	if word := pgtest.One[*string](t, r.pool, `SELECT word FROM outbox_setups`); word == nil || *word != "unconfirmed" {
@@ -344,7 +344,7 @@ func TestRefusedForGood(t *testing.T) {
 		if off, _ := r.confirmer.Off(); off {
 			t.Fatalf("off after %d", i)
 		}
-		r.turn()
+		r.round()
 	}
 	if off, _ := r.confirmer.Off(); !off {
 		t.Fatal("still on")
@@ -354,7 +354,7 @@ func TestRefusedForGood(t *testing.T) {
 	}
 	reads := r.reads()
 	pgtest.Exec(t, r.pool, `UPDATE outbox_setups SET due_at = now() - interval '1 s' WHERE word IS NULL`)
-	r.turn()
+	r.round()
 	r.says("unconfirmed 1, unconfirmed 1, unconfirmed 1, unconfirmed 1, unconfirmed 1, unconfirmed 0")
 	if n := r.reads(); n != reads {
 		t.Errorf("%d more reads while it is off", n-reads)
@@ -362,20 +362,20 @@ func TestRefusedForGood(t *testing.T) {
 	r.create("later")
 	r.create("last")
 	r.pass(2 * time.Hour) // the one read that tries again, which is refused
-	r.turn()
-	r.turn()
+	r.round()
+	r.round()
 	if n := r.reads(); n != reads+1 {
 		t.Errorf("%d reads to try again", n-reads)
 	}
 	r.flex.Set(flextest.Settings{})
 	r.create("good")
 	r.pass(2 * time.Hour)
-	r.turn()
+	r.round()
 	if off, _ := r.confirmer.Off(); off {
 		t.Error("still off after an answer")
 	}
 	expect.Eventually(t, func() error {
-		r.turn()
+		r.round()
 		return expect.Is("waiting", pgtest.One[int](t, r.pool, `SELECT count(*) FROM outbox_setups WHERE word IS NULL AND due_at < now()`), 0)
 	})
 }
@@ -389,7 +389,7 @@ func TestWrongCredentials(t *testing.T) {
 	}
 	r.flex.SetCredentials(flextest.Credential{User: "AC1", Secret: "other"})
 	r.pass(FirstLook)
-	r.turn()
+	r.round()
 	r.says("waits 0, waits 0, waits 0, waits 0, waits 0, waits 0, waits 0, waits 0, waits 0, waits 0")
 	if off, _ := r.confirmer.Off(); off {
 		t.Error("it is off")

@@ -54,7 +54,7 @@ func (d Due) reads() int {
 	return n
 }
 
-// A Take is what one turn has to do.
+// A Take is what one round has to do.
 type Take struct {
 	Due  []Due
 	Off  bool          // Flex refuses the reads. With Due: one is made all the same, to see whether it still does

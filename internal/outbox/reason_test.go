@@ -8,8 +8,8 @@ import (
 	"flexworker/internal/outbox/request"
 )
 
-// TestVerdict: what operators read after a lookup claims no more than was proved.
-func TestVerdict(t *testing.T) {
+// TestReason: what operators read after a lookup claims no more than was proved.
+func TestReason(t *testing.T) {
 	t.Parallel()
 	absent := request.Finding{Kind: request.Absent, Why: "no witness"}
 	for _, tt := range []struct {
@@ -28,7 +28,7 @@ func TestVerdict(t *testing.T) {
 		{"unclear, hold", request.Finding{}, request.Move{To: request.Uncertain, Person: true, Undecided: true}, "undecided", "a person has to decide"},
 		{"not yet", request.Finding{}, request.Move{To: request.Uncertain}, "", ""},
 	} {
-		kind, why := lookup.Verdict(lookup.Input{}, tt.finding, tt.move)
+		kind, why := lookup.Reason(lookup.Input{}, tt.finding, tt.move)
 		if tt.kind == "" {
 			if kind != nil || why != nil {
 				t.Errorf("%s: %v, %v; the reason that is there was to stay", tt.name, *kind, *why)
