@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -22,7 +23,7 @@ const sendMargin = time.Second
 // deliver makes the attempt that a lease allows and records what came of it.
 // The permit is given back as soon as the call is over.
 func (d *Dispatcher) deliver(ctx context.Context, l attempt.Lease) {
-	if ctx.Err() != nil || d.breaker.IsOpen() || !l.Covers(d.Limit+sendMargin, time.Now()) {
+	if ctx.Err() != nil || d.breaker.IsOpen() || !d.covered(l, time.Now()) {
 		d.permits.Give(1)
 		d.release(ctx, l)
 		return
@@ -45,6 +46,22 @@ func (d *Dispatcher) deliver(ctx context.Context, l attempt.Lease) {
 	crash.At("answered")
 	d.record(ctx, r)
 	d.permits.Recorded()
+}
+
+// covered says whether the lease covers a call that begins now, and notes whether it came in time for that. Where each commit
+// takes longer than leases have beyond the longest call, every claim succeeds, every lease is released, and nothing else tells.
+func (d *Dispatcher) covered(l attempt.Lease, now time.Time) bool {
+	if l.Lasts(d.Limit+sendMargin, now) {
+		d.lateTrouble.Tell(d.Log, tooLate, nil)
+		d.Store.leases.GoesOn(now)
+		return l.Covers(d.Limit+sendMargin, now)
+	}
+	asked := l.Until.Add(-d.Store.leaseFor)
+	err := fmt.Errorf("a lease was there %v after it was asked for; for its call that may be at most %v: Postgres takes long to commit, or this process stood still",
+		now.Sub(asked).Round(time.Millisecond), d.Store.leaseFor-d.Limit-sendMargin)
+	d.lateTrouble.Tell(d.Log, tooLate, err)
+	d.Store.leases.Failed(asked, err)
+	return false
 }
 
 // note writes the one log line of an attempt. The line stands before the record, so that an outcome which can never be

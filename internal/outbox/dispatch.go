@@ -34,6 +34,9 @@ const (
 // cannotClaim is what the log says of a claim that failed.
 const cannotClaim = "nothing can be claimed; trying again"
 
+// tooLate is what the log says of a lease that does not cover its call.
+const tooLate = "no call is made under a lease that came too late; it is given back, and claimed again"
+
 // creator is *flex.Client; tests put another in its place.
 type creator interface {
 	Create(context.Context, flex.Interaction) flex.Outcome
@@ -70,7 +73,8 @@ type Dispatcher struct {
 	created  atomic.Int64 // when an interaction was last created: Unix time in ns; 0: never
 
 	claimTrouble trouble.Trouble
-	heldRest     time.Duration // the rest after the latest claim that was held; only claim uses it
+	lateTrouble  trouble.Trouble // of leases
+	heldRest     time.Duration   // the rest after the latest claim that was held; only claim uses it
 
 	quiet loop.Signal // tests: nothing is under way and no backlog is known; nil: nobody is told
 	dispatching
@@ -307,6 +311,7 @@ func (d *Dispatcher) startClaim(now time.Time) {
 	}
 	if in, stopped := d.breaker.AsksIn(now); stopped {
 		d.Store.claims.GoesOn(now) // nothing is claimed, and the breaker says why
+		d.Store.leases.GoesOn(now)
 		if in > 0 {
 			d.restsUntil, d.deaf = now.Add(in), true
 			return

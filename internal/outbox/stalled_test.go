@@ -48,6 +48,13 @@ func TestStall(t *testing.T) {
 	lasts(71, 0) // nobody tries any more
 	s.Failed(at(90), errors.New("d"))
 	lasts(95, 5)
+	s.GoesOn(at(100))
+	s.Seldom = true // then one failure alone is no stall
+	s.Failed(at(110), errors.New("e"))
+	lasts(130, 0)
+	s.Failed(at(125), errors.New("f"))
+	lasts(130, 15)
+	lasts(186, 0)
 }
 
 // TestStalled: while a session holds the gate's row a replica says that it cannot claim, and names the

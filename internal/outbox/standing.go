@@ -160,6 +160,7 @@ func (d *Dispatcher) Failing() string {
 func (d *Dispatcher) Stalled(after time.Duration) string {
 	return gate.Stalled(after,
 		gate.Stalling{What: "nothing could be claimed", Stall: &d.Store.claims},
+		gate.Stalling{What: "no lease came in time for its call", Stall: &d.Store.leases},
 		gate.Stalling{What: "no message could be stored", Stall: &d.Store.stores},
 		gate.Stalling{What: "no outcome could be recorded", Stall: &d.Store.completer.Stall},
 		gate.Stalling{What: "no malformed message or conflict could be kept", Stall: &d.Store.Messages.MalformedStall},

@@ -46,6 +46,7 @@ type Store struct {
 	inDoubt  inDoubt       // those that were not answered
 
 	claims, stores gate.Stall // whether Postgres lets claims through, and what is added
+	leases         gate.Stall // whether leases come in time for their calls; claims that lease nothing do not tell
 
 	locked   lockedIDs // known to Add
 	waryAdds database.Wary
@@ -76,8 +77,8 @@ type Store struct {
 func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
 	s := &Store{
 		pool: pool, worker: worker, leaseFor: attemptLimit + request.LeaseMargin,
-		inDoubt: inDoubt{marked: loop.NewSignal()},
-		Due:     loop.NewSignal(),
+		inDoubt: inDoubt{marked: loop.NewSignal()}, leases: gate.Stall{Seldom: true},
+		Due: loop.NewSignal(),
 	}
 	s.adds = batch.New(batchSize, s.addBatch)
 	s.adds.Split = database.IsDataError

@@ -35,8 +35,11 @@ type Lease struct {
 // Covers says whether a call that may take limit can begin now. A deadline that has passed
 // stops it too; the request is released, and expires.
 func (l Lease) Covers(limit time.Duration, now time.Time) bool {
-	return left(l.Until, now) >= limit && (l.Deadline.IsZero() || left(l.Deadline, now) > 0)
+	return l.Lasts(limit, now) && (l.Deadline.IsZero() || left(l.Deadline, now) > 0)
 }
+
+// Lasts is Covers, whatever the deadline.
+func (l Lease) Lasts(limit time.Duration, now time.Time) bool { return left(l.Until, now) >= limit }
 
 // left is the time until a moment by that clock of the process which has gone further: the
 // monotonic one may stand still while a machine is suspended.

@@ -35,6 +35,10 @@ const stallForgotten = time.Minute
 // A Stall follows whether Postgres lets through what is tried again and again until it does. The
 // zero value is ready.
 type Stall struct {
+	// Seldom: what failed may be tried by another replica next, and never again by this one. So it lasts until the latest
+	// try, and one failure alone is no stall.
+	Seldom bool
+
 	mu     sync.Mutex
 	passed time.Time // when a try last succeeded, or there was nothing to try
 	begun  time.Time // when the first try after that began, of those that failed; zero: none has
@@ -82,6 +86,9 @@ func (s *Stall) Lasts(now time.Time) (d time.Duration, why string) {
 	defer s.mu.Unlock()
 	if s.begun.IsZero() || now.Sub(s.latest) > stallForgotten {
 		return 0, ""
+	}
+	if s.Seldom {
+		now = s.latest
 	}
 	return now.Sub(s.begun), s.why
 }
