@@ -17,8 +17,10 @@ import (
 
 // watchLost stores what the server has given up delivering: a message whose
 // deliveries are used up, above all one that the client library takes for a
-// word of the server. The server says so once, to who listens then; what is
-// said while no replica runs is found by comparing the stream with the table.
+// word of the server, or one whose row somebody holds locked for hours. The server
+// says so once, and one replica of those that listen hears it. Nobody stores what is said
+// while no replica runs, nor what the replica that heard it has not stored when it stops:
+// only `worker audit` finds that, by comparing the stream with the tables.
 // The watch ends with ctx; the returned function waits for that.
 func (c *Consumer) watchLost(ctx context.Context) (func(), error) {
 	subject := "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES." + c.Names.Stream + "." + c.Names.Consumer
@@ -41,9 +43,16 @@ func (c *Consumer) watchLost(ctx context.Context) (func(), error) {
 		c.storeAll(ctx, &lost)
 		// An error on the way out changes nothing: the connection is closed next.
 		_ = sub.Unsubscribe()
+		if left := lost.left(); len(left) > 0 {
+			c.Log.Error("this worker stops before it could store messages that are no longer delivered, and no other worker tries: `worker audit` names them, docs/operating.md says how to have them stored",
+				"stream", c.Names.Stream, "messages", len(left), "sequences", left[:min(len(left), mostNamed)])
+		}
 	})
 	return watch.Wait, nil
 }
+
+// mostNamed is how many lost messages one line of the log names.
+const mostNamed = 100
 
 // lostMessages are those that wait to be stored.
 type lostMessages struct {
@@ -84,6 +93,17 @@ func (l *lostMessages) next(now time.Time) (sequence uint64, rest time.Duration)
 	return first.sequence, 0
 }
 
+// left are the sequences of those that wait.
+func (l *lostMessages) left() (sequences []uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.waiting {
+		sequences = append(sequences, m.sequence)
+	}
+	slices.Sort(sequences)
+	return slices.Compact(sequences)
+}
+
 // storeAll stores lost messages until ctx ends, each however often it takes. One that cannot be stored, as somebody holds
 // its row for hours, goes behind the others.
 func (c *Consumer) storeAll(ctx context.Context, lost *lostMessages) {
@@ -114,9 +134,11 @@ func (c *Consumer) lost(ctx context.Context, sequence uint64) bool {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
 		c.Log.Error("a message is no longer delivered, nor in the stream: if it was not stored before, nobody has it",
 			"stream", c.Names.Stream, "sequence", sequence)
+	case ctx.Err() != nil: // it was cut, and says nothing
+		return false
 	default:
 		if say, leftOut := c.unstored.Next(); say {
-			c.Log.Error("a message is no longer delivered and could not be stored; trying again, or publish it again",
+			c.Log.Error("a message is no longer delivered and could not be stored; trying again for as long as this worker runs",
 				"stream", c.Names.Stream, "sequence", sequence, "error", away(c.Stream, err), "left_out", leftOut)
 		}
 		return false

@@ -3,6 +3,8 @@ package consumer
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -288,4 +290,50 @@ func TestLostBesideLocked(t *testing.T) {
 	w.rows(more + 1)
 	release()
 	expect.Eventually(t, func() error { return expect.Is("repeats", w.count(`SELECT count(*) FROM outbox_repeats`), 1) })
+}
+
+// TestLostLeftBehind: what was given up and cannot be stored before the replica stops is in the log by its sequence, since
+// nobody else has heard of it. A try that the stop has cut is no trouble.
+func TestLostLeftBehind(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.sendMany("old", 1)
+	c := w.impatient(8)
+	var log expect.Log
+	c.Log = slog.New(slog.NewTextHandler(&log, nil))
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	wait, err := c.watchLost(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Stream.Conn().Flush(); err != nil {
+		t.Fatal(err)
+	}
+	lose := func(sequence int) {
+		t.Helper()
+		if err := w.conn.Publish("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.REQUESTS.worker", fmt.Appendf(nil, `{"stream_seq":%d}`, sequence)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lose(1)
+	w.rows(1)
+	release := w.hold(`SELECT FROM outbox WHERE request_id = 'old-0' FOR UPDATE`)
+	w.sendMany("old", 1) // asked again
+	lose(2)
+	const tried = "could not be stored"
+	expect.Eventually(t, func() error { return expect.Is("it was tried", strings.Contains(log.String(), tried), true) })
+	stop()
+	wait()
+	if said := log.String(); !strings.Contains(said, "level=ERROR msg=\"this worker stops before") || !strings.Contains(said, "messages=1 sequences=[2]") {
+		t.Errorf("the log is\n%s", said)
+	}
+	before := log.String()
+	if c.lost(ctx, 2) || log.String() != before {
+		t.Errorf("of a try that was cut it says %q", strings.TrimPrefix(log.String(), before))
+	}
+	release()
+	if n := w.count(`SELECT count(*) FROM outbox_repeats`); n != 0 {
+		t.Errorf("%d repeats", n)
+	}
 }
