@@ -24,7 +24,8 @@
 //   - A message without data but with a Status header is taken by the client for
 //     a word of the server: it ends Consume and never reaches a handler. After
 //     MaxDeliver it is no longer delivered; the server says so in an advisory,
-//     and Run stores what it names as malformed (advisory.go).
+//     and Run stores what that names, as any other message (advisory.go): without
+//     data it is malformed.
 //   - Messages that are given back count deliveries. So when Postgres is away, or
 //     takes no rows, Run stops pulling and keeps what it was storing; only what
 //     was prefetched is given back, once.

@@ -30,9 +30,10 @@ const (
 	// after some ten seconds), and redeliveries, which Add recognises, beyond it.
 	ackWait      = time.Minute
 	leastAckWait = 10 * time.Second
-	// maxDeliver ends the deliveries of what never reaches a handler. A message
-	// that does is stored, so that the limit is never needed for it; an outage
-	// of Postgres costs it one or two.
+	// maxDeliver ends the deliveries of what never reaches a handler. Of a message that
+	// does, an outage of Postgres costs one or two, and each return because of a lock costs
+	// one (lockedDelay): a lock that lasts for more than two hours and a half uses up all of them.
+	// The watch for lost messages stores both kinds.
 	maxDeliver = 20
 	// duplicates is the shortest window in which a stream can be made to drop a message
 	// whose Nats-Msg-Id it has seen: a question that it drops is not answered again, nor
