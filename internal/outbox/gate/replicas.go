@@ -286,8 +286,8 @@ func (r *Registry) renew(ctx context.Context, now Standing) (Fleet, error) {
 	return f, database.Wrap("renew", errors.Join(err, sent.Close()))
 }
 
-// leave removes this worker's row: it has stopped.
-func (r *Registry) leave(ctx context.Context) error {
+// Leave removes this worker's row: it has stopped.
+func (r *Registry) Leave(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveLimit)
 	defer cancel()
 	_, err := r.Pool.Exec(ctx, `DELETE FROM outbox_replicas WHERE name = $1`, r.Name)
@@ -366,9 +366,6 @@ func (r *Registry) Renew(ctx context.Context) error {
 	}
 	return err
 }
-
-// Leave removes this worker's row.
-func (r *Registry) Leave(ctx context.Context) error { return r.leave(ctx) }
 
 // tell logs when this worker begins to fail, once a minute while it fails, and when that is over.
 func (r *Registry) tell(now Standing) {
