@@ -100,6 +100,7 @@ none whose event had faults. Each move has the name of its statement:
 	           abandoned  lookup            proved absent, and the attempts are used up. Or nothing is proved, and UNCERTAIN_POLICY=fail; or
 	                                        =retry, where no attempt is left, or the request must not be sent (ends_as, cancel_requested_at)
 	           ends_as    lookup, a person  absent: rejected, abandoned or expired, as ends_as says
+	           expired    a person          absent, and expires_at has passed
 	           cancelled  lookup, a person  absent, and cancel_requested_at is set, whatever ends_as says
 	           uncertain  lookup            unclear: it is looked up again
 	           uncertain  cancel            never sent again: cancel_requested_at is set

@@ -382,6 +382,27 @@ func TestCancelledIsNeverSentAgain(t *testing.T) {
 	}
 }
 
+// TestRefusedLateAfterCancel: a request that was cancelled while uncertain, and that an earlier attempt may have created, is
+// looked up at once when its latest attempt turns out to be refused. The wait that Flex asked for is of attempts.
+func TestRefusedLateAfterCancel(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	id := mustAdd(t, s, "stop", 1, keyed)[0]
+	l := mustClaim(t, s, 1)[0]
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET leased_until = leased_until - interval '4 minutes', undecided = true`)
+	if n, err := s.lapse(t.Context()); err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET cancel_requested_at = clock_timestamp()`)
+	limited := flex.Outcome{Kind: flex.Refused, Limited: true, HTTPStatus: 429, RetryAfter: 30 * time.Minute, ErrorKind: "http_429"}
+	if _, err := s.record(t.Context(), attempt.Decide(testPolicy, l, limited, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.row(t, id); r.State != request.Uncertain || r.DueIn == nil || *r.DueIn > 0 {
+		t.Errorf("%s, due in %v", r.State, r.DueIn)
+	}
+}
+
 func unreadable([]string, time.Time, time.Time) ([]flex.Task, bool, error) { return nil, false, nil }
 
 // listed is a task list that has every key, in tasks of one interaction.

@@ -297,6 +297,9 @@ func (s *sim) record(by int, r record) (applied bool, done, owner *simRow) {
 	row.state, row.leasedBy, row.leasedUntil, row.dueAt, row.forPerson = to, 0, never, never, never
 	if to == request.Pending || to == request.Uncertain {
 		row.dueAt = s.now + m.Delay
+		if to != m.To {
+			row.dueAt = s.now
+		}
 	}
 	if m.Uncounted {
 		row.uncounted = min(row.uncounted+1, row.attempt)
@@ -649,6 +652,9 @@ func (s *sim) cancel(r *simRow) bool {
 		r.state, r.dueAt, r.settledAt, r.resolvedBy = request.Cancelled, never, s.now, "operator"
 		return true
 	}
+	if r.state == request.Pending {
+		r.dueAt = s.now
+	}
 	r.state, r.cancelled = request.Uncertain, true
 	return true
 }
@@ -686,6 +692,9 @@ func (s *sim) resolveAbsent(r *simRow) bool {
 		return false
 	}
 	end := r.endsAs
+	if end == "" && r.expiresAt != never && r.expiresAt <= s.now {
+		end = request.Expired
+	}
 	switch {
 	case end == "":
 		r.reason = "absent"

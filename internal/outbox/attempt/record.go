@@ -234,7 +234,7 @@ const (
 	moved AS (
 		UPDATE outbox o
 		   SET state = ` + ledTo + `, leased_by = NULL, leased_until = NULL,
-		       due_at = CASE WHEN ` + ledTo + ` IN ('pending', 'uncertain') THEN clock_timestamp() + t.delay END,
+		       due_at = CASE WHEN ` + ledTo + ` IN ('pending', 'uncertain') THEN clock_timestamp() + CASE WHEN ` + ledTo + ` = t.state THEN t.delay ELSE '0' END END,
 		       uncounted = least(o.uncounted + t.uncounted, o.attempt), -- a retry has uncounted all
 		       interaction_sid = t.interaction_sid, task_sid = t.task_sid, assignment_status = t.assignment_status,
 		       response = CASE WHEN t.outcome = 'released' THEN o.response ELSE t.response::json END,

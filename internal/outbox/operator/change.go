@@ -82,7 +82,8 @@ func ToRetry(unverified bool) Change {
 const unsentYet = `(state = 'pending' AND NOT undecided)`
 
 // ToCancel ends pending requests unsent. An uncertain request may exist, and so may a pending one with an
-// undecided attempt: it stays, or becomes, uncertain. Lookups go on and may adopt it, but it is never sent again.
+// undecided attempt: it stays, or becomes, uncertain. Lookups go on, or begin at once, and may adopt it, but it is never
+// sent again.
 // A lookup that is under way does not know of the cancel, so its finding is not obeyed. The reason why the request
 // had not been created yet stays in error_kind, so that a retry can choose by it.
 func ToCancel() Change { return cancelling("an operator") }
@@ -97,7 +98,7 @@ func cancelling(by string) Change {
 		left:  `CASE WHEN state = 'sending' THEN 'being sent' WHEN state = 'uncertain' THEN 'cancelled already' ELSE 'settled: ' || state END`,
 		set: `
 			state = CASE WHEN ` + unsentYet + ` THEN 'cancelled' ELSE 'uncertain' END,
-			due_at = CASE WHEN NOT ` + unsentYet + ` THEN due_at END,
+			due_at = CASE WHEN state = 'uncertain' THEN due_at WHEN NOT ` + unsentYet + ` THEN clock_timestamp() END,
 			cancel_requested_at = CASE WHEN NOT ` + unsentYet + ` THEN clock_timestamp() END, lookups = lookups + 1,
 			attempt_began_at = coalesce(attempt_began_at, received_at), uncertain_since = coalesce(uncertain_since, clock_timestamp()),
 			settled_at = CASE WHEN ` + unsentYet + ` THEN clock_timestamp() END,

@@ -352,6 +352,25 @@ func TestCancelOfUncertain(t *testing.T) {
 	}
 }
 
+// TestCancelOfUndecided: a request that waits to be sent again, long from now, and that an attempt may have created is looked
+// up at once when it is cancelled.
+func TestCancelOfUndecided(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "r", 1)
+	uncertainAgain(t, s)
+	if err := s.resolve(t, "r-1", absent); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET due_at = now() + interval '30 minutes'`)
+	if _, err := s.cancel(t.Context(), aTest, operator.Filter{}); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.row(t, "r-1"); r.State != request.Uncertain || r.DueIn == nil || *r.DueIn > 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestLookUpNow: a lookup is due at once, also of what waits for a person.
 func TestLookUpNow(t *testing.T) {
 	t.Parallel()

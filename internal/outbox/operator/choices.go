@@ -75,6 +75,8 @@ func absentBecomes(end, channel string) string {
 		return "It is sent again: if it exists, " + twice(channel) + "."
 	case request.Cancelled:
 		return "It is cancelled, and never sent again."
+	case request.Expired:
+		return "It is expired: its expires_at has passed."
 	default:
 		return "It is " + end + ", the end that it waits for."
 	}

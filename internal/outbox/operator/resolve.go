@@ -199,10 +199,17 @@ func (desk *Desk) resolveCreated(ctx context.Context, a Act, requestID string, d
 	return became, nil
 }
 
-// absentEnd is what becomes of an uncertain request that does not exist.
-const absentEnd = `CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE coalesce(ends_as, 'pending') END`
+const (
+	// pastDeadline says whether an uncertain request would have to be sent after its deadline, if it does not exist.
+	pastDeadline = `(ends_as IS NULL AND expires_at <= now())`
+	// waitingEnd is the final state that an uncertain request gets if it does not exist; null: it is sent again.
+	waitingEnd = `coalesce(ends_as, CASE WHEN ` + pastDeadline + ` THEN 'expired' END)`
+	// absentEnd is what becomes of an uncertain request that does not exist.
+	absentEnd = `CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' ELSE coalesce(` + waitingEnd + `, 'pending') END`
+)
 
-// resolveAbsent: uncertain -> pending, or the end that it waits for; cancelled where that was asked.
+// resolveAbsent: uncertain -> pending, or the end that it waits for; expired where the deadline has passed, or Expire would
+// have it looked up, and the person asked, once more; cancelled where that was asked.
 func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string, unverified bool) (became request.State, err error) {
 	id, became, err := desk.resolve(ctx, desk.pool, a, "resolve absent", unverified, requestID, `
 		state = `+absentEnd+`,
@@ -210,9 +217,9 @@ func (desk *Desk) resolveAbsent(ctx context.Context, a Act, requestID string, un
 		settled_at = CASE WHEN `+absentEnd+` <> 'pending' THEN clock_timestamp() END,
 		resolved_by = CASE WHEN `+absentEnd+` <> 'pending' THEN 'operator' END,
 		undecided = true, for_person_since = NULL, ends_as = NULL,
-		error_kind = CASE WHEN ends_as = 'rejected' THEN coalesce('http_' || http_status, error_kind) ELSE coalesce(ends_as, 'absent') END,
-		error_message = CASE WHEN cancel_requested_at IS NULL THEN '' ELSE 'cancelled; ' END || 'an operator says that it does not exist'
-			|| CASE WHEN ends_as IS NULL THEN '' ELSE '; before: ' || coalesce(error_message, '') END`)
+		error_kind = CASE WHEN ends_as = 'rejected' THEN coalesce('http_' || http_status, error_kind) ELSE coalesce(`+waitingEnd+`, 'absent') END,
+		error_message = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled; ' WHEN `+pastDeadline+` THEN 'expires_at has passed; ' ELSE '' END
+			|| 'an operator says that it does not exist' || CASE WHEN `+waitingEnd+` IS NULL THEN '' ELSE '; before: ' || coalesce(error_message, '') END`)
 	if became.Final() {
 		desk.tell(id)
 	}

@@ -77,6 +77,26 @@ func TestResolveByHand(t *testing.T) {
 	}
 }
 
+// TestAbsentAfterTheDeadline: whoever says that a request does not exist after its expires_at is not asked again. It is
+// expired at once, and was not sent.
+func TestAbsentAfterTheDeadline(t *testing.T) {
+	t.Parallel()
+	s := newRig(t)
+	mustAdd(t, s, "r", 1)
+	uncertainAgain(t, s)
+	pgtest.Exec(t, s.pool, `UPDATE outbox SET expires_at = now() - interval '1 second', for_person_since = now(), error_kind = 'undecided', error_message = 'a person has to decide'`)
+	if got := chosen(t, s, "r-1"); !strings.Contains(got, "resolve absent, unverified: It is expired: its expires_at has passed.") {
+		t.Errorf("before:\n%s", got)
+	}
+	if err := s.resolve(t, "r-1", absent); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.row(t, "r-1"); r.State != request.Expired || r.SettledAt == nil || r.DueIn != nil || pgtest.Deref(r.ResolvedBy) != "operator" || pgtest.Deref(r.ErrorKind) != "expired" ||
+		pgtest.Deref(r.ErrorMessage) != "expires_at has passed; an operator says that it does not exist; before: a person has to decide" {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestUnverifiedIsRecorded: whoever was believed, in a resolve or a retry, has it beside their name. Not even they are given
 // the interaction of another request, and that is said before anybody is asked.
 func TestUnverifiedIsRecorded(t *testing.T) {
