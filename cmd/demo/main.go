@@ -65,10 +65,10 @@ func run(ctx context.Context, args []string) error {
 	defer cancel()
 	answers, err := w.play(limit, cast)
 	if err != nil {
-		return fmt.Errorf("%w\nthe workers' log is %s", err, w.logPath())
+		return w.failed(ctx, err)
 	}
 	if err := w.account(limit, cast, answers); err != nil {
-		return fmt.Errorf("%w\nthe workers' log is %s", err, w.logPath())
+		return w.failed(ctx, err)
 	}
 	if *stay {
 		remove, err := w.explainStay(ctx)

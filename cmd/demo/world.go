@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -36,6 +37,7 @@ type world struct {
 	stream   jetstream.JetStream
 	pool     *pgxpool.Pool
 	killed   *exec.Cmd // the worker that was killed on purpose
+	keep     bool      // the folder, whose log says what failed
 }
 
 // A door is where people find the page, and what lets them in.
@@ -91,7 +93,7 @@ func start(ctx context.Context, real bool, d door) (_ *world, err error) {
 		}
 	}
 	if err = w.step(fmt.Sprintf("%d replicas of the worker", replicas), func() error { return w.startWorkers(ctx) }); err != nil {
-		return nil, fmt.Errorf("%w\nthe workers' log is %s", err, w.logPath())
+		return nil, w.failed(ctx, err)
 	}
 	return w, nil
 }
@@ -187,6 +189,15 @@ func (w *world) eventually(ctx context.Context, limit time.Duration, check func(
 	}
 }
 
+// failed is an error of the demo together with the place of the workers' log, which stays. After an interrupt nothing stays.
+func (w *world) failed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return errors.New("interrupted: everything is stopped and removed")
+	}
+	w.keep = true
+	return fmt.Errorf("%w\nthe workers' log is %s", err, w.logPath())
+}
+
 func (w *world) logPath() string { return filepath.Join(w.folder, "workers.log") }
 
 // stop ends the workers in order, then the servers, and removes the folder
@@ -229,7 +240,7 @@ func (w *world) stop() {
 	if w.log != nil {
 		_ = w.log.Close()
 	}
-	if clean {
+	if clean && !w.keep {
 		_ = os.RemoveAll(w.folder)
 	}
 }

@@ -53,6 +53,20 @@ func (r *rig) tries(env []string) (status int, log string) {
 	return c.exit(), c.log.String()
 }
 
+// TestTriedAddresses: where Postgres is away, each address that was tried has a line of its own; doctor has all on its one.
+func TestTriedAddresses(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	env := r.environment("DATABASE_URL=postgres://nobody@127.0.0.1:1,127.0.0.1:2/x")
+	for verb, want := range map[string]string{
+		"status": ":\n  127.0.0.1:1 (127.0.0.1): dial error", "doctor": ": 127.0.0.1:1 (127.0.0.1): dial error",
+	} {
+		if _, out, errs := r.try(env, verb); !strings.Contains(out+errs, want) || strings.Contains(out+errs, `\t`) {
+			t.Errorf("worker %s lacks %q:\n%s%s", verb, want, out, errs)
+		}
+	}
+}
+
 // TestNoPartOfAPassword: whatever stands in an address, no verb shows four characters of it, with all servers away.
 func TestNoPartOfAPassword(t *testing.T) {
 	t.Parallel()

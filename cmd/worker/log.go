@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -129,7 +130,8 @@ func sayLast(err error) {
 	said := make(chan struct{})
 	go func() { // ends with the process
 		defer close(said)
-		fmt.Fprintln(os.Stderr, "worker:", terminal.Lines(err.Error()))
+		text := strings.ReplaceAll(err.Error(), "\n\t", "\n  ") // so pgx lists the addresses that it tried
+		fmt.Fprintln(os.Stderr, "worker:", terminal.Lines(text))
 	}()
 	select {
 	case <-said:

@@ -132,5 +132,6 @@ func (r *Report) grants(ctx context.Context, pool *pgxpool.Pool, role string) {
 
 // said is an error on one line: pgx tries a server twice, with TLS and without, and lists both.
 func said(err error) string {
-	return strings.Join(slices.Compact(strings.Split(err.Error(), "\n")), "; ")
+	text := strings.NewReplacer(":\n\t", ": ", "\n\t", "\n").Replace(err.Error())
+	return strings.Join(slices.Compact(strings.Split(text, "\n")), "; ")
 }
