@@ -13,6 +13,10 @@ func MayBeOneTenants(o Outcome) bool {
 	return o.Kind == Blocked && 400 <= s && s < 500 && s != 401 && s != 407 && !suspended[o.TwilioCode] && !o.UnknownPath
 }
 
+// Unsendable says whether a request could not be sent for what is in it. Flex was not asked: such a
+// call tells nothing of the way to Flex, nor of our credentials.
+func Unsendable(o Outcome) bool { return o.Kind == Rejected && o.Unreached }
+
 // Unanswered says whether a call brought nothing that Flex itself decided: Flex was
 // not reached, or did not answer in time, or failed, or somebody else answered. A
 // redirect is apart: one is enough to stop this replica.

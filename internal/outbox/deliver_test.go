@@ -595,6 +595,52 @@ func TestChoosingEndsWhenClaimsFail(t *testing.T) {
 	}
 }
 
+// watched is Flex; before each create call it calls begins.
+type watched struct {
+	creator
+	begins func()
+}
+
+func (w watched) Create(ctx context.Context, i flex.Interaction) flex.Outcome {
+	w.begins()
+	return w.creator.Create(ctx, i)
+}
+
+// TestUnsentRequestIsNoAnswer: a replica that tries one call after it was stopped tries another where the first request
+// cannot be sent: its attributes have a member of the name that LOOKUP_ATTRIBUTE got since. Only Flex's answer to the
+// second closes the breaker.
+func TestUnsentRequestIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	srv := flextest.New(t)
+	s := newStore(t)
+	mustAdd(t, s, "u", 2, keyed, func(e *request.Event) {
+		if e.RequestID == "u-1" {
+			e.Request = bytes.Replace(e.Request, []byte(`"test_id"`), []byte(`"interaction_request"`), 1)
+			e.Raw = e.Request
+		}
+	})
+	d := newDeliverer(t, s, srv)
+	trying := make(chan bool, 2)
+	d.Flex = watched{d.Flex, func() { trying <- d.breaker.Is(gate.BreakerTrying) }}
+	d.breaker.Observe(of("a", 1), flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401, Message: "m"}, time.Now())
+	start(t, d)
+	for i := range 2 {
+		if !<-trying {
+			t.Errorf("call %d began with a breaker that tries no more", i+1)
+		}
+	}
+	expect.Eventually(t, func() error {
+		if !d.breaker.IsClosed() {
+			return errors.New("the breaker is not closed")
+		}
+		return nil
+	})
+	inState(t, s, request.Created, 1)
+	if r := s.row(t, "u-1"); r.State != request.Rejected || srv.Calls().Received != 1 {
+		t.Errorf("%s after %d calls", r.State, srv.Calls().Received)
+	}
+}
+
 // TestUnrecordedAnswerIsNotSentAgain: Flex answered, recording it failed for good. There is
 // never a second POST unasked (hookdeck/outpost#276).
 func TestUnrecordedAnswerIsNotSentAgain(t *testing.T) {

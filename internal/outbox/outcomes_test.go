@@ -11,6 +11,7 @@ import (
 var (
 	isCreated   = flex.Outcome{Kind: flex.Created, FromTwilio: true}
 	isRejected  = flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, FromTwilio: true}
+	isUnsent    = flex.Outcome{Kind: flex.Rejected, Unreached: true, ErrorKind: "request", Message: "the lookup key cannot be added"}
 	isForbidden = flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, TwilioCode: 20403, FromTwilio: true, Message: "m"}
 	isRefusing  = flex.Outcome{Kind: flex.Refused, Unreached: true, Message: "connection refused"}
 	isFailing   = flex.Outcome{HTTPStatus: 500, FromTwilio: true, Message: "m"}

@@ -30,6 +30,7 @@ func TestFailingCreates(t *testing.T) {
 		{"429 for a minute", []flex.Outcome{isLimited, isLimited}, time.Minute, 0, "2 in a row"},
 		{"one was created", []flex.Outcome{isTimeout, isCreated, isTimeout}, time.Hour, 0, ""},
 		{"one was rejected", []flex.Outcome{isTimeout, isRejected, isTimeout}, time.Hour, 0, ""},
+		{"one could not be sent", []flex.Outcome{isTimeout, isUnsent, isTimeout}, time.Hour, 0, "2 in a row"},
 		{"one tenant is refused", []flex.Outcome{isForbidden, isForbidden}, time.Hour, 0, ""},
 		{"no calls are made any more", []flex.Outcome{isFailing, isFailing}, time.Hour, 3 * time.Minute, ""},
 	} {

@@ -131,6 +131,7 @@ func (d *Dispatcher) MayLookUp() bool {
 // nothing about the others.
 func (d *Dispatcher) seen(o flex.Outcome, now time.Time) {
 	switch {
+	case flex.Unsendable(o): // Flex was not asked
 	case o.Kind == flex.Created:
 		d.creates.Succeeded(now)
 		d.created.Store(now.UnixNano())

@@ -130,6 +130,7 @@ func (b *Breaker) Observe(c Call, o flex.Outcome, now time.Time) (was, is Breake
 	early := now.Add(-o.Took).Before(b.changedAt) // the call began before the state did
 	switch {
 	case b.state == BreakerOpen, b.state == BreakerTrying && early:
+	case flex.Unsendable(o): // no answer; while the breaker tries or chooses another call is tried
 	case o.Limited: // an answer, which says nothing about the other calls
 	case flex.MayBeOneTenants(o):
 		b.refusal(c, o, now)

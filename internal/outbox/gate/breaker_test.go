@@ -12,6 +12,7 @@ import (
 var (
 	gotCreated   = flex.Outcome{Kind: flex.Created, FromTwilio: true}
 	gotRejected  = flex.Outcome{Kind: flex.Rejected, HTTPStatus: 400, FromTwilio: true}
+	gotUnsent    = flex.Outcome{Kind: flex.Rejected, Unreached: true, ErrorKind: "request", Message: "the lookup key cannot be added"}
 	gotForbidden = flex.Outcome{Kind: flex.Blocked, HTTPStatus: 403, TwilioCode: 20403, FromTwilio: true, Message: "m"}
 	gotDenied    = flex.Outcome{Kind: flex.Blocked, HTTPStatus: 401, TwilioCode: 20003, FromTwilio: true, Message: "m"}
 	gotRefusing  = flex.Outcome{Kind: flex.Refused, Unreached: true, Message: "connection refused"}
@@ -88,6 +89,10 @@ func TestBreakerStories(t *testing.T) {
 		{"an answer between", false, story(calls(4, "a", gotRefusing, BreakerClosed), call("a", gotCreated, BreakerClosed), calls(4, "a", gotRefusing, BreakerClosed)), ""},
 		{"a 429 between says nothing", false, story(calls(4, "a", gotRefusing, BreakerClosed), call("a", gotLimited, BreakerClosed), call("a", gotRefusing, BreakerOpen)), WordUnreachable},
 		{"somebody else answers all", false, story(call("a", gotForeign, BreakerClosed), call("b", gotForeign, BreakerClosed), calls(2, "a", gotForeign, BreakerClosed), call("a", gotForeign, BreakerOpen)), WordUnreachable},
+		{"what could not be sent tells nothing", false, story(calls(4, "a", gotRefusing, BreakerClosed), call("a", gotUnsent, BreakerClosed), call("a", gotRefusing, BreakerOpen)), WordUnreachable},
+		{"nor while it tries: another is tried", false, story(call("a", gotDenied, BreakerOpen), then("good", BreakerTrying), calls(2, "a", gotUnsent, BreakerTrying), call("a", gotDenied, BreakerOpen)), WordUnauthorized},
+		{"nor while it chooses", false, story(calls(4, "a", gotFailing, BreakerClosed), call("a", gotFailing, BreakerChoosing), call("b", gotUnsent, BreakerChoosing), call("b", gotTimeout, BreakerOpen)), WordUnreachable},
+		{"nor is it the call that had to show that all is well", false, story(call("a", gotDenied, BreakerOpen), then("good", BreakerTrying), then("nothing", BreakerClosed), call("a", gotUnsent, BreakerClosed), call("a", gotRefusing, BreakerOpen)), WordUnreachable},
 		{"500 of two tenants", false, story(call("b", gotFailing, BreakerClosed), calls(3, "a", gotFailing, BreakerClosed), call("a", gotFailing, BreakerOpen)), WordUnreachable},
 		{"500 of one, and nobody else's is due", false, story(calls(4, "a", gotFailing, BreakerClosed), call("a", gotFailing, BreakerChoosing), then("nothing", BreakerOpen)), WordUnreachable},
 		{"500 of one, another's fails too", false, story(calls(4, "a", gotFailing, BreakerClosed), calls(2, "a", gotFailing, BreakerChoosing), call("b", gotTimeout, BreakerOpen)), WordUnreachable},

@@ -100,8 +100,8 @@ func (l *Limiter) Recorded() {
 }
 
 // Observe changes the number of permits by what a call brought: a 429 cuts it, at most once in
-// cutEvery; as many answers as there are permits earn one more. A call without an answer changes
-// nothing: the breaker is for outages.
+// cutEvery; as many answers as there are permits earn one more. A call without an answer, or
+// that could not be made, changes nothing: the breaker is for outages.
 func (l *Limiter) Observe(o flex.Outcome, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,7 +111,7 @@ func (l *Limiter) Observe(o flex.Outcome, now time.Time) {
 			l.limit, l.good, l.cutAt = max(l.limit*cutFactor, 1), 0, now
 			l.kept *= cutFactor
 		}
-	case !flex.Unanswered(o):
+	case !flex.Unanswered(o) && !flex.Unsendable(o):
 		if l.good++; l.good >= int(l.limit) && int(l.limit) < l.ceiling {
 			l.limit, l.good = min(l.limit+1, float64(l.ceiling)), 0
 		}

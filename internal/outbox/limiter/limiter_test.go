@@ -14,7 +14,7 @@ func (l *Limiter) free() int {
 }
 
 // TestLimitByAnswers: the number of calls in flight after a row of answers. L is
-// a 429, g an answer, n none; a dot is a second that passes.
+// a 429, g an answer, n none, u a request that could not be sent; a dot is a second that passes.
 func TestLimitByAnswers(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -31,6 +31,7 @@ func TestLimitByAnswers(t *testing.T) {
 		{16, "Lgggggggg", 9},   // one too few
 		{16, "Lggggggnnn", 9},  // no answer earns none
 		{16, "Lgggggggggnnnn", 10},
+		{16, "Lgggggggguuu", 9},  // nor does what could not be sent
 		{16, "Lggggg.Lggggg", 6}, // the count begins anew with a fall
 		{1, "L.L.L", 1},
 		{2, "L", 1},
@@ -49,6 +50,8 @@ func TestLimitByAnswers(t *testing.T) {
 					l.Observe(flex.Outcome{Kind: flex.Created}, now)
 				case 'n':
 					l.Observe(flex.Outcome{Kind: flex.Uncertain}, now)
+				case 'u':
+					l.Observe(flex.Outcome{Kind: flex.Rejected, Unreached: true}, now)
 				case '.':
 					now = now.Add(cutEvery)
 				}
