@@ -298,15 +298,20 @@ func (r *Resolver) slowDown(ctx context.Context, err error) {
 // resolve: uncertain -> what the policy makes of the finding.
 func (r *Resolver) resolve(ctx context.Context, p request.Policy, u Input, f request.Finding, took time.Duration) error {
 	m := p.AfterLookup(u.PolicyInput(), f, rand.Float64())
-	r.note(u, f, m, took)
+	r.Counters.Findings[f.Kind].Add(1)
 	crash.At("found")
 	done, err := r.Requests.Resolve(ctx, u, f, m, took)
 	crash.At("resolved")
+	// What is surely not stored is looked up and counted again. What may be stored is counted, also where it came too
+	// late: whoever resolved the request meanwhile need not know of the other interactions.
+	if len(f.Others) > 0 && !database.NotCommitted(err) {
+		r.Counters.Duplicates.Add(1)
+	}
 	if err != nil {
 		return err
 	}
+	r.note(u, f, m, took, done != nil)
 	if done == nil {
-		r.Log.Info("the finding came too late: the request was resolved meanwhile", "request_id", u.RequestID)
 		return nil
 	}
 	if done.Owed() {
@@ -324,20 +329,21 @@ func (u Input) PolicyInput() request.LookupInput {
 		Askable: u.LookupKey != "", Waits: u.Waits, Waited: u.Waited, EndsAs: u.EndsAs, Theirs: u.theirs}
 }
 
-// note writes the one log line of a lookup.
-func (r *Resolver) note(u Input, f request.Finding, m request.Move, took time.Duration) {
-	r.Counters.Findings[f.Kind].Add(1)
+// note writes the one log line of a lookup. It follows the record: a finding that is not stored moves nothing, and one
+// that came too late moves nothing either.
+func (r *Resolver) note(u Input, f request.Finding, m request.Move, took time.Duration, applied bool) {
 	level := slog.LevelInfo
-	if m.Person && !u.Waits || len(f.Others) > 0 {
+	attrs := []any{"request_id", u.RequestID, "attempt", u.Attempt, "lookup", u.Lookups, "finding", f.Kind.String(),
+		"interaction_sid", f.Outcome.InteractionSID, "others", f.Others, "why", f.Why, "age_ms", u.Age.Milliseconds(), "took_ms", took.Milliseconds()}
+	if applied && m.Person && !u.Waits || len(f.Others) > 0 {
 		level = slog.LevelWarn
 	}
-	if len(f.Others) > 0 {
-		r.Counters.Duplicates.Add(1)
+	if !applied {
+		r.Log.Log(context.Background(), level, "the finding came too late: the request was resolved meanwhile", attrs...)
+		return
 	}
-	r.Log.Log(context.Background(), level, "lookup",
-		"request_id", u.RequestID, "attempt", u.Attempt, "lookup", u.Lookups, "finding", f.Kind.String(),
-		"interaction_sid", f.Outcome.InteractionSID, "others", f.Others, "why", f.Why, "age_ms", u.Age.Milliseconds(),
-		"took_ms", took.Milliseconds(), "to", string(m.To), "delay_ms", m.Delay.Milliseconds(), "person", m.Person)
+	attrs = append(attrs, "to", string(m.To), "delay_ms", m.Delay.Milliseconds(), "person", m.Person)
+	r.Log.Log(context.Background(), level, "lookup", attrs...)
 }
 
 // Failing says why TaskRouter cannot be asked; "": it can, or nothing is asked.
@@ -354,5 +360,5 @@ func (r *Resolver) LastAnswered() time.Time { return r.searches.Last() }
 // Counters count what a Resolver did since it started. The zero value is ready.
 type Counters struct {
 	Findings   [3]atomic.Int64 // by request.FindingKind
-	Duplicates atomic.Int64    // requests that were found to have more than one interaction
+	Duplicates atomic.Int64    // findings of more than one interaction, once they are stored or may be
 }
