@@ -208,7 +208,7 @@ func TestWordsAreOneList(t *testing.T) {
 }
 
 // TestNewWorkersDiffer: workers that start together on a new database with different FLEX_RATE
-// keep to the lowest, where 0, no limit, is the highest. A rate of 0 that was once set stays.
+// keep to the lowest, which the log says, where 0, no limit, is the highest. A rate of 0 that was once set stays.
 func TestNewWorkersDiffer(t *testing.T) {
 	t.Parallel()
 	for _, rates := range [][3]float64{{30, 5, 5}, {0, 7, 7}, {7, 0, 7}, {0, 0, 0}} {
@@ -218,7 +218,13 @@ func TestNewWorkersDiffer(t *testing.T) {
 		// As if both had written their rows before either has looked.
 		pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET rate = 0`)
 		pgtest.Exec(t, s.pool, `DELETE FROM outbox_acts`)
-		renewed(t, w1, w2, w1)
+		var said strings.Builder
+		w1.Log = textLog(&said)
+		renewed(t, w1)
+		if text := fmt.Sprintf("rate=%v was=0", rates[2]); rates[2] != 0 && !strings.Contains(said.String(), text) {
+			t.Errorf("%v: the log does not say %s: %s", rates, text, said.String())
+		}
+		renewed(t, w2, w1)
 		if g := readGate(t, s); g.Rate != rates[2] {
 			t.Errorf("%v: the rate is %v", rates, g.Rate)
 		}

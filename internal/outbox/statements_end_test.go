@@ -91,7 +91,7 @@ func TestEveryStatementEnds(t *testing.T) {
 			return (&gate.Registry{Pool: s.pool, Name: s.worker, WentBack: s.upkeep().WentBack, Standing: standingOK, Log: quiet}).Renew(ctx)
 		},
 		"follow rate": func(ctx context.Context) error {
-			_, _, err := (&gate.Registry{Pool: s.pool, Name: s.worker}).FollowRate(ctx)
+			_, _, _, err := (&gate.Registry{Pool: s.pool, Name: s.worker}).FollowRate(ctx)
 			return err
 		},
 		"backlog":  func(ctx context.Context) error { _, err := s.desk().Backlog(ctx); return err },

@@ -297,8 +297,8 @@ func (r *Registry) Leave(ctx context.Context) error {
 // FollowRate makes FLEX_RATE of the living workers the fleet's rate, where they
 // agree and no person has set another; it is recorded as an act of this worker. Where the
 // rate was never set at all, as on a new database, the lowest counts while they differ. It
-// returns the rate before, and whether it changed.
-func (r *Registry) FollowRate(ctx context.Context) (was float64, changed bool, err error) {
+// returns the rate before and now, where it changed.
+func (r *Registry) FollowRate(ctx context.Context) (was, rate float64, changed bool, err error) {
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	err = r.Pool.QueryRow(ctx, `
@@ -314,11 +314,11 @@ func (r *Registry) FollowRate(ctx context.Context) (was float64, changed bool, e
 		acts AS (
 			INSERT INTO outbox_acts (who, why, act, was)
 			SELECT $1, 'the lowest FLEX_RATE of the living workers is ' || rate, 'rate', was FROM moved)
-		SELECT was FROM moved`, r.Name, BurstTime.Seconds()).Scan(&was)
+		SELECT was, rate FROM moved`, r.Name, BurstTime.Seconds()).Scan(&was, &rate)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, false, nil
+		return 0, 0, false, nil
 	}
-	return was, err == nil, database.Wrap("rate", err)
+	return was, rate, err == nil, database.Wrap("rate", err)
 }
 
 // Registry is this worker's place in the fleet: its row, what it knows of the
@@ -356,12 +356,12 @@ func (r *Registry) Renew(ctx context.Context) error {
 	}
 	r.known.Store(&knownFleet{fleet, time.Now()})
 	r.compare(fleet.Differences)
-	rate, ok := agreed(fleet.Replicas)
-	if fleet.RateBy != nil || ok && rate == fleet.Rate || !ok && fleet.Rate != 0 {
+	theirs, ok := agreed(fleet.Replicas)
+	if fleet.RateBy != nil || ok && theirs == fleet.Rate || !ok && fleet.Rate != 0 {
 		return nil // as it is, until they agree; no rate at all may be one that nobody has set yet
 	}
-	was, changed, err := r.FollowRate(ctx)
-	if changed {
+	was, rate, changed, err := r.FollowRate(ctx)
+	if changed { // to the lowest, where they do not agree and no rate was ever set
 		r.Log.Info("the fleet's rate follows FLEX_RATE of the living workers", "rate", rate, "was", was)
 	}
 	return err
