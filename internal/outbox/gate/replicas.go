@@ -403,8 +403,10 @@ func (r *Registry) PeerWorks() bool {
 	return r.anyPeer(func(r Replica) bool { return r.State.Ready() && r.State != WordFailing })
 }
 
+// anyPeer relies on a look for as long as a peer that has died at that moment is taken to live: looks may fail for long,
+// as while somebody holds outbox_replicas locked.
 func (r *Registry) anyPeer(is func(Replica) bool) bool {
-	return slices.ContainsFunc(r.Known().Replicas, func(other Replica) bool { return other.Alive && other.Name != r.Name && is(other) })
+	return time.Since(r.KnownAt()) <= aliveFor && slices.ContainsFunc(r.Known().Replicas, func(other Replica) bool { return other.Alive && other.Name != r.Name && is(other) })
 }
 
 // Known is the fleet as the latest look of this process found it; the zero value
@@ -419,8 +421,11 @@ func (r *Registry) Known() Fleet {
 	return Fleet{}
 }
 
-// KnownAt is when this process found the fleet as Known gives it, by its own clock; zero: never.
+// KnownAt is when this process found the fleet as Known gives it, by its own clock; zero: never, and of no Registry.
 func (r *Registry) KnownAt() time.Time {
+	if r == nil {
+		return time.Time{}
+	}
 	if f := r.known.Load(); f != nil {
 		return f.at
 	}
