@@ -236,7 +236,7 @@ The gate, one row, is shut for all: by Flex, with a 429 that names a time, and b
 alone, by its breaker (gate/breaker.go): at once where there are no credentials, and after a 401, a code of Twilio about the
 account, a path that Twilio does not know, or a redirect; after three different requests in a row that were refused by what may
 concern one tenant alone, as a 403, where they are of two tenants or more; after five calls in a row without an answer, or after a
-single one while another replica is stopped for that reason. A stopped replica begins no call, releases what it has leased, and
+single one while another replica has been stopped so for four seconds. A stopped replica begins no call, releases what it has leased, and
 leases nothing by an add. Where there are other replicas it leaves messages and lookups to them. It is not ready, and every two
 seconds it asks by a read that creates nothing. Once the read succeeds, one call is tried, and refusals that may be one tenant's
 stop the replica no more for a minute. When all replicas fare so, all are stopped. Failures of one tenant, which is a source and a

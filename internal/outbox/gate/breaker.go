@@ -34,7 +34,7 @@ import (
 // tenant's request tried first, where one is due. A tenant that was found to fail alone
 // is excused: its failures are not counted for as long as others' calls are answered.
 type Breaker struct {
-	// PeerStopped says whether another replica is stopped as unreachable; nil: none is.
+	// PeerStopped says whether another replica is stopped as unreachable, and has been for some seconds; nil: none is.
 	PeerStopped func() bool
 	// Jitter spreads the times of reads; nil: jittered.
 	Jitter func(time.Duration) time.Duration

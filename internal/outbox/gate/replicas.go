@@ -393,9 +393,14 @@ func (r *Registry) compare(found []Difference) {
 	}
 }
 
-// PeerUnreachable says whether another living worker is stopped, as it has no way to Flex.
+// PeerUnreachable says whether another living worker is stopped, as it has no way to Flex. A worker that has just
+// started says so, too, until its first read is answered and its row is renewed: hence it has to have said so for a while.
 func (r *Registry) PeerUnreachable() bool {
-	return r.anyPeer(func(r Replica) bool { return r.State == WordUnreachable })
+	now := r.Known().Now
+	return r.anyPeer(func(r Replica) bool {
+		said := now.Sub(r.Since) // below 0: Postgres's clock went back meanwhile
+		return r.State == WordUnreachable && (said < 0 || said >= 2*AskEvery)
+	})
 }
 
 // PeerWorks says whether another living worker takes requests and is not failing itself.

@@ -35,3 +35,21 @@ func TestKnownPeersGrowOld(t *testing.T) {
 		t.Error("who has no fleet knows of a peer")
 	}
 }
+
+// TestStartIsNoOutage: a worker that has just started is stopped until its first read is answered, and its row may say
+// so until its next renewal. Its peers do not take that for an outage of Flex. One that stays unreachable is one.
+func TestStartIsNoOutage(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for since, want := range map[time.Duration]bool{
+		0: false, 2 * RenewEvery: false, 2*AskEvery - time.Millisecond: false, 2 * AskEvery: true, time.Hour: true,
+		-time.Hour: true, // Postgres's clock went back
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := knowing(now, Replica{Name: "w2", Alive: true, State: WordUnreachable, Since: now.Add(-since)})
+			if got := r.PeerUnreachable(); got != want {
+				t.Errorf("unreachable for %v: %v", since, got)
+			}
+		})
+	}
+}
