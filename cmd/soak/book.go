@@ -62,6 +62,7 @@ type rec struct {
 	fate      flextest.Fate // of the first of them
 	at        int64         // when the first of them was created, unix milliseconds
 	finals    int           // messages with the id of the revision
+	revision  int32         // of the final result
 	source    string        // of that one
 	outcome   string
 	sid       string
@@ -103,6 +104,7 @@ type book struct {
 	promised  int               // of them created: a word follows
 	again     int               // results under an id that had been there
 	persons   map[string][2]int // announcements that a person has to look, by reason; [0] with a workspace, [1] without
+	late      int               // of the announcements: a person had decided before the stream had them
 	words     int               // read about set-ups
 	told      map[string]int    // of them, right ones; by word
 	unread    int               // unconfirmed, as Flex could not be read
@@ -208,7 +210,11 @@ func (b *book) answered(subject, messageID string, at time.Time, body []byte, r 
 		n := b.persons[r.reason()]
 		n[q.kind.column()]++
 		b.persons[r.reason()] = n
-		if q.outcome != "" {
+		switch { // where a result and an announcement have the same revision, docs/sending.md lets the final one stand
+		case q.outcome == "":
+		case r.Revision <= q.revision:
+			b.late++
+		default:
 			b.note("after the final result nothing else comes", r.RequestID, "uncertain after "+q.outcome)
 		}
 	case again:
@@ -257,7 +263,7 @@ func (b *book) settle(id string, q *rec, r result, body []byte) {
 	_, _ = h.Write(bytes.Replace(body, fmt.Appendf(nil, `"sequence":%d`, r.Sequence), nil, 1)) // a hash takes everything
 	sum := h.Sum64()
 	if q.outcome == "" {
-		q.outcome, q.sid, q.body = r.Outcome, r.InteractionSID, sum
+		q.outcome, q.sid, q.body, q.revision = r.Outcome, r.InteractionSID, sum, r.Revision
 		b.final++
 		if r.Outcome == "created" {
 			b.promised++

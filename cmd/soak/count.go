@@ -142,6 +142,9 @@ func (w *world) printPersons(c counts) {
 		n := w.book.persons[reason]
 		w.board.say("%9d %9d  %s", n[0], n[1], reason)
 	}
+	if w.book.late > 0 {
+		w.board.say("%d were announced after the final result of the same revision, which stands", w.book.late)
+	}
 	w.board.say("")
 }
 

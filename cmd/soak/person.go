@@ -22,7 +22,7 @@ const (
 
 // undone is what a decision may come to that the next round, or somebody else, carries out: it had gone on since the list
 // was read, as a round of hundreds takes minutes, or a busy machine did not answer in time.
-var undone = []string{"is not uncertain", "could not be asked", "you speak of attempt", "timeout awaiting response headers"}
+var undone = []string{"is not uncertain", "could not be asked", "you speak of attempt", "timeout awaiting response headers", "is not shown by Flex: no answer within"}
 
 // decideMeanwhile lets the person work while the nemesis does, or a million requests leave thousands for the end. What
 // cannot be done now, as a server is away, is done by the next round.

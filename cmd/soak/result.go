@@ -11,6 +11,7 @@ type result struct {
 	RequestID      string `json:"request_id"`
 	Outcome        string `json:"outcome"`
 	InteractionSID string `json:"interaction_sid"`
+	Revision       int32  `json:"revision"`
 	Sequence       uint64 `json:"sequence"`
 	Metadata       struct {
 		Variant *int8 `json:"variant"`
