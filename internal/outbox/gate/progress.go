@@ -35,8 +35,8 @@ const stallForgotten = time.Minute
 // A Stall follows whether Postgres lets through what is tried again and again until it does. The
 // zero value is ready.
 type Stall struct {
-	// Seldom: what failed may be tried by another replica next, and never again by this one. So it lasts until the latest
-	// try, and one failure alone is no stall.
+	// Seldom: another replica may make the next try, and this one none. So the stall has lasted from the first failed try
+	// to the latest one, not until now, and one failure alone is no stall.
 	Seldom bool
 
 	mu     sync.Mutex

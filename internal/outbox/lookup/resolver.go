@@ -339,7 +339,7 @@ func (r *Resolver) note(u Input, f request.Finding, m request.Move, took time.Du
 		level = slog.LevelWarn
 	}
 	if !applied {
-		r.Log.Log(context.Background(), level, "the finding came too late: the request was resolved meanwhile", attrs...)
+		r.Log.Log(context.Background(), level, "the finding came too late, and moves nothing: somebody else has changed the request meanwhile", attrs...)
 		return
 	}
 	attrs = append(attrs, "to", string(m.To), "delay_ms", m.Delay.Milliseconds(), "person", m.Person)
