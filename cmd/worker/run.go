@@ -113,8 +113,7 @@ func unasked(ctx context.Context) error {
 }
 
 const (
-	// connections of the pool: one for each of eight loops and three groups, and one
-	// for whoever else asks.
+	// connections of the pool, at most. Loops and groups of statements share them; with fewer they wait for each other.
 	connections = 12
 	// publishesOnTheWay are results that JetStream has not acknowledged yet, and
 	// publishLimit how long it has for that: then they are sent again.
@@ -158,11 +157,11 @@ func (a *app) build(ctx context.Context, name string) error {
 	counters := &outbox.Counters{}
 	policy := request.Policy{MinDelay: cfg.RetryMinDelay, MaxDelay: cfg.RetryMaxDelay, MaxAttempts: cfg.RetryMaxAttempts,
 		Settle: cfg.LookupSettle, Undecided: request.Undecided(cfg.UncertainPolicy)}
-	a.store = outbox.NewStore(a.pool, name, cfg.FlexTimeout)
+	a.store = outbox.NewStore(a.pool, name, cfg.FlexTimeout, cfg.LookupAttribute)
 	a.store.Results.OnSettled = a.state.settled
 	a.desk = a.desk.Telling(a.store.Results.OfferIDs)
-	a.upkeep = upkeep.New(a.pool, cfg.FlexTimeout+request.LeaseMargin)
-	a.store.Lookups.Attribute, a.store.Retention = cfg.LookupAttribute, cfg.Retention
+	a.upkeep = upkeep.New(a.pool, a.store.LeaseFor())
+	a.store.Retention = cfg.Retention
 	maxAge := 7 * 24 * time.Hour
 	if cfg.Retention > 0 {
 		maxAge = min(maxAge, cfg.Retention/2) // what is replayed is still known

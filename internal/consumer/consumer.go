@@ -123,8 +123,14 @@ type Counters struct {
 	Attached  atomic.Int64
 }
 
-// LastAcked is when the server has last confirmed acks of this process.
-func (c *Consumer) LastAcked() time.Time { return time.Unix(0, c.acked.Load()) }
+// LastAcked is when the server has last confirmed acks of this process; zero: never.
+func (c *Consumer) LastAcked() time.Time {
+	ns := c.acked.Load()
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}
 
 // Run consumes until ctx ends, and returns when what was in hand is stored and
 // acked, or given back. It survives everything but ctx: the stream, the consumer

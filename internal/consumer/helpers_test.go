@@ -81,7 +81,7 @@ func (w *world) consumer(prefetch int) *Consumer {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return &Consumer{Stream: js, Names: w.names, Store: outbox.NewStore(w.pool, "test", time.Second), Attribute: "interaction_request",
+	return &Consumer{Stream: js, Names: w.names, Store: outbox.NewStore(w.pool, "test", time.Second, "interaction_request"), Attribute: "interaction_request",
 		Prefetch: prefetch, Log: slog.New(slog.NewTextHandler(w.t.Output(), nil)), Counters: &Counters{}}
 }
 

@@ -99,7 +99,7 @@ func (w *world) impatient(prefetch int) *Consumer {
 	}
 	w.t.Cleanup(pool.Close)
 	c := w.consumer(prefetch)
-	c.Store = outbox.NewStore(pool, "test", time.Second)
+	c.Store = outbox.NewStore(pool, "test", time.Second, "interaction_request")
 	return c
 }
 

@@ -61,7 +61,7 @@ func TestRemovedMeanwhile(t *testing.T) {
 			}
 			t.Cleanup(pool.Close)
 			c := w.consumer(8)
-			store := outbox.NewStore(pool, "test", time.Second)
+			store := outbox.NewStore(pool, "test", time.Second, "interaction_request")
 			store.Retention = tt.retention
 			c.Store, c.Retention = store, tt.retention
 			w.sendMany("a", 4)

@@ -39,3 +39,14 @@ func Rest(ctx context.Context, d time.Duration, s <-chan struct{}) {
 func Jittered(d time.Duration) time.Duration {
 	return time.Duration((0.75 + rand.Float64()/2) * float64(d))
 }
+
+// Outlive gives ctx that ends so long after ctx does: for what was begun and is to end, however long a server keeps silent. The
+// caller calls end when its work is done.
+func Outlive(ctx context.Context, by time.Duration) (longer context.Context, end func()) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		Rest(longer, by, nil)
+		cancel()
+	})
+	return longer, func() { stop(); cancel() }
+}

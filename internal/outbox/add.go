@@ -111,7 +111,7 @@ func unleased([]attempt.Lease, bool) {}
 // may be in doubt.
 func (s *Store) addLeasing(ctx context.Context, events []request.Event, permits int, leased func(leases []attempt.Lease, dueLeft bool)) (answers []Added, err error) {
 	began := time.Now()
-	defer func() { err = s.stores.Tried(ctx, s.pool, began, err) }()
+	defer func() { err = s.storeStall.Tried(ctx, s.pool, began, err) }()
 	ctx, cancel := database.Bounded(ctx)
 	defer cancel()
 	if s.waryAdds.Now() {
@@ -127,7 +127,7 @@ func (s *Store) addLeasing(ctx context.Context, events []request.Event, permits 
 		return nil, err
 	}
 	if len(leases) > 0 {
-		s.claims.GoesOn(time.Now())
+		s.claimStall.GoesOn(time.Now())
 	}
 	return s.added(ctx, events, make([]Added, len(events)), fresh, leases, held, leased)
 }

@@ -319,7 +319,7 @@ func TestSameMessagesTwice(t *testing.T) {
 	const n = 60
 	s := newStore(t)
 	mustAdd(t, s, "k", n)
-	two := [2]*Store{NewStore(s.pool, "one", testLimit), NewStore(s.pool, "two", testLimit)}
+	two := [2]*Store{NewStore(s.pool, "one", testLimit, "interaction_request"), NewStore(s.pool, "two", testLimit, "interaction_request")}
 	for round := range 20 {
 		var asked []request.Event
 		var bad []request.Malformed

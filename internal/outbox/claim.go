@@ -40,7 +40,7 @@ func (s *Store) claim(ctx context.Context, permits int, avoid ...string) (claime
 		s.markInDoubt(token, err)
 		return claimed{}, database.Wrap("claim", err)
 	}
-	s.claims.GoesOn(time.Now())
+	s.claimStall.GoesOn(time.Now())
 	return c, nil
 }
 
@@ -90,8 +90,8 @@ func (s *Store) claimAs(ctx context.Context, token string, permits int, avoid []
 
 // share parts the permits of a claim between new requests and those tried again.
 type share struct {
-	again  atomic.Bool // the latest claim found some to try again
-	claims atomic.Uint32
+	again atomic.Bool   // the latest claim found some to try again
+	asked atomic.Uint32 // how often split was called
 }
 
 // split says whether each kind gets half, and then whose is an odd permit: the new
@@ -99,7 +99,7 @@ type share struct {
 // what new ones leave, and now and then their half, so that they are noticed
 // behind any number of new ones.
 func (s *share) split() (half bool, odd int) {
-	n := s.claims.Add(1)
+	n := s.asked.Add(1)
 	return s.again.Load() || n%8 == 0, int(n % 2)
 }
 

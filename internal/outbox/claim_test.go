@@ -36,7 +36,7 @@ func TestClaimConcurrent(t *testing.T) {
 			seen := map[int64]string{}
 			var all sync.WaitGroup
 			for n := range 8 {
-				w := NewStore(pool, fmt.Sprintf("w%d", n%3), testLimit)
+				w := NewStore(pool, fmt.Sprintf("w%d", n%3), testLimit, "interaction_request")
 				all.Go(func() {
 					for idle := 0; idle < 3; {
 						c, err := w.claim(t.Context(), permits)
@@ -227,7 +227,7 @@ func TestClaimPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	if _, err := NewStore(pool, "w2", testLimit).claim(t.Context(), 10); err != nil {
+	if _, err := NewStore(pool, "w2", testLimit, "interaction_request").claim(t.Context(), 10); err != nil {
 		t.Fatal(err)
 	}
 	lock, next := watch.find(t, "FOR UPDATE SKIP LOCKED", "'sending'"), watch.find(t, "min(o.due_at)")
@@ -321,7 +321,7 @@ func TestClaimWithoutNext(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	c, err := NewStore(pool, "w2", testLimit).claim(t.Context(), 8)
+	c, err := NewStore(pool, "w2", testLimit, "interaction_request").claim(t.Context(), 8)
 	if err != nil || len(c.leases) != 1 || c.rest != idlePoll {
 		t.Errorf("%d leases, rest %v, %v", len(c.leases), c.rest, err)
 	}
@@ -356,7 +356,7 @@ func TestClaimDrained(t *testing.T) {
 			mustAdd(t, s, fmt.Sprint(tt.odd, tt.permits), tt.due)
 		}
 		s.share.again.Store(true)
-		s.share.claims.Store(uint32(1 - tt.odd)) // the next turn's is odd
+		s.share.asked.Store(uint32(1 - tt.odd)) // the next turn's is odd
 		c, err := s.claim(t.Context(), tt.permits)
 		if err != nil || len(c.leases) != tt.due || !c.drained {
 			t.Errorf("%+v: %+v, %v", tt, c, err)
@@ -386,7 +386,7 @@ func TestChooseReadsLittle(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	w2 := NewStore(pool, "w2", testLimit)
+	w2 := NewStore(pool, "w2", testLimit, "interaction_request")
 	for attempt, kind := range []string{"new", "tried again"} {
 		if attempt > 0 {
 			pgtest.Exec(t, s.pool, `UPDATE outbox SET attempt = 1`)
@@ -395,7 +395,7 @@ func TestChooseReadsLittle(t *testing.T) {
 		for place, found := range map[int]int{10: 1, chooseMost - 2: 1, each / 2: 0, each - chooseMost + 5: 1, each - 1: 1} {
 			at(place, attempt)
 			w2.share.again.Store(false)
-			w2.share.claims.Store(0) // not in halves
+			w2.share.asked.Store(0) // not in halves
 			c, err := w2.claim(t.Context(), 1, "bad WS00000000000000000000000000000002")
 			if err != nil || len(c.leases) != found || found == 0 && !c.drained {
 				t.Errorf("%s, behind %d: %+v, %v", kind, place, c, err)

@@ -75,7 +75,7 @@ func TestCollationChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(pool.Close)
-		return NewStore(pool, "w1", testLimit)
+		return NewStore(pool, "w1", testLimit, "interaction_request")
 	}
 	// Ids that the two languages sort differently: capitals, accents, punctuation.
 	var events []request.Event

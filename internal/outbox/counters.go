@@ -13,8 +13,8 @@ import (
 // ready.
 type Counters struct {
 	Attempts   [flex.Kinds]atomic.Int64 // by flex.Kind
-	Uncounted  atomic.Int64
-	Released   atomic.Int64
+	Uncounted  atomic.Int64             // attempts that are not held against RETRY_MAX_ATTEMPTS
+	Released   atomic.Int64             // leases given back before their call began
 	Lookups    lookup.Counters
 	Duplicates atomic.Int64 // requests with more than the one interaction they may have
 	Results    results.Counters

@@ -53,14 +53,14 @@ func (d *Dispatcher) deliver(ctx context.Context, l attempt.Lease) {
 func (d *Dispatcher) covered(l attempt.Lease, now time.Time) bool {
 	if l.Lasts(d.Limit+sendMargin, now) {
 		d.lateTrouble.Tell(d.Log, tooLate, nil)
-		d.Store.leases.GoesOn(now)
+		d.Store.leaseStall.GoesOn(now)
 		return l.Covers(d.Limit+sendMargin, now)
 	}
 	asked := l.Until.Add(-d.Store.leaseFor)
 	err := fmt.Errorf("a lease was there %v after it was asked for; for its call that may be at most %v: Postgres takes long to commit, or this process stood still",
 		now.Sub(asked).Round(time.Millisecond), d.Store.leaseFor-d.Limit-sendMargin)
 	d.lateTrouble.Tell(d.Log, tooLate, err)
-	d.Store.leases.Failed(asked, err)
+	d.Store.leaseStall.Failed(asked, err)
 	return false
 }
 

@@ -343,7 +343,7 @@ func TestDeliverPostgresAway(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(pool.Close)
-			s := NewStore(pool, "w1", testLimit)
+			s := NewStore(pool, "w1", testLimit, "interaction_request")
 			srv := flextest.New(t, flextest.Hang)
 			mustAdd(t, s, "a", 1)
 			d := newDeliverer(t, s, srv)
@@ -577,7 +577,7 @@ func TestChoosingEndsWhenClaimsFail(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	d := newDeliverer(t, NewStore(pool, "w1", testLimit), flextest.New(t))
+	d := newDeliverer(t, NewStore(pool, "w1", testLimit, "interaction_request"), flextest.New(t))
 	d.permits = limiter.New(4)
 	for i := range gate.FailuresMost {
 		d.changed(d.breaker.Observe(of("a", i), isFailing, time.Now()))

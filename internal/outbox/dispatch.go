@@ -310,8 +310,8 @@ func (d *Dispatcher) startClaim(now time.Time) {
 		return
 	}
 	if in, stopped := d.breaker.AsksIn(now); stopped {
-		d.Store.claims.GoesOn(now) // nothing is claimed, and the breaker says why
-		d.Store.leases.GoesOn(now)
+		d.Store.claimStall.GoesOn(now) // nothing is claimed, and the breaker says why
+		d.Store.leaseStall.GoesOn(now)
 		if in > 0 {
 			d.restsUntil, d.deaf = now.Add(in), true
 			return

@@ -317,7 +317,7 @@ func TestRoom(t *testing.T) {
 // the table.
 func playing(t *testing.T, concurrency int, backlog bool) (d *Dispatcher, stop func()) {
 	t.Helper()
-	d = &Dispatcher{Store: NewStore(nil, "w1", testLimit), Concurrency: concurrency}
+	d = &Dispatcher{Store: NewStore(nil, "w1", testLimit, "interaction_request"), Concurrency: concurrency}
 	d.prepare(t.Context())
 	d.backlog, d.restsUntil, d.deaf = backlog, time.Now().Add(time.Hour), true
 	ctx, cancel := context.WithCancel(t.Context())
@@ -411,7 +411,7 @@ func TestHeldForAPermit(t *testing.T) {
 // it, waits in the table all the same when the claim says that nothing does.
 func TestBacklogNotedMeanwhile(t *testing.T) {
 	t.Parallel()
-	d := &Dispatcher{Store: NewStore(nil, "w1", testLimit), Concurrency: 4}
+	d := &Dispatcher{Store: NewStore(nil, "w1", testLimit, "interaction_request"), Concurrency: 4}
 	d.prepare(t.Context())
 	claim := func(meanwhile func()) {
 		d.restsUntil = time.Time{}

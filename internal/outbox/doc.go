@@ -67,7 +67,7 @@ Undecided is an attempt of which nobody has found out whether it created an inte
 
 Created, rejected, abandoned, expired and cancelled are final: settled_at is set, the result is published, and published_at is
 set once the stream has acknowledged the result. A request that begins to wait for a person is announced with a result
-"uncertain"; a final one follows. Of the moves below retry alone leaves a final state; nothing leaves created. It takes no request that was erased, and
+"uncertain"; a final one follows. Of the moves below only retry leaves a final state, and no move leaves created. Retry takes no request that was erased, and
 none whose event had faults. Each move has the name of its statement:
 
 	add            Store.insert                        lookup         lookup.Requests.Resolve

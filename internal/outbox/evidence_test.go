@@ -120,7 +120,7 @@ func (s *Store) grow(t *testing.T, by time.Duration) {
 func TestLookupKnowsTheAttempt(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	sender := NewStore(s.pool, "sender", time.Minute)
+	sender := NewStore(s.pool, "sender", time.Minute, "interaction_request")
 	id := mustAdd(t, s, "long", 1, keyed)[0]
 	mustClaim(t, sender, 1)
 	const ago = 6 * time.Minute // began; its lease, a minute and 5 s, is over since

@@ -58,7 +58,7 @@ func fleet(t *testing.T, s *Store, n int, to creator, change func(*Dispatcher)) 
 	t.Helper()
 	all := make([]*Dispatcher, n)
 	for i := range all {
-		all[i] = &Dispatcher{Store: NewStore(s.pool, fmt.Sprintf("w%d", i+1), patience), Flex: to, Concurrency: testSlots, Limit: patience, Log: quiet, Counters: &Counters{},
+		all[i] = &Dispatcher{Store: NewStore(s.pool, fmt.Sprintf("w%d", i+1), patience, "interaction_request"), Flex: to, Concurrency: testSlots, Limit: patience, Log: quiet, Counters: &Counters{},
 			Policy: request.Policy{MinDelay: time.Millisecond, MaxDelay: time.Millisecond, MaxAttempts: 10, Settle: time.Minute}}
 		if change != nil {
 			change(all[i])

@@ -83,7 +83,7 @@ func TestAddBesideGate(t *testing.T) {
 			s := newStore(t)
 			pgtest.Exec(t, s.pool, `UPDATE outbox_gate SET rate = $1, tokens = 5`, rate)
 			_, done := holding(t, s, `SELECT FROM outbox_gate FOR UPDATE`)
-			adder := NewStore(planned(t, s.pool, "lock_timeout=50"), "w1", testLimit)
+			adder := NewStore(planned(t, s.pool, "lock_timeout=50"), "w1", testLimit, "interaction_request")
 			d, leased := eager(t, adder, 8)
 			if _, err := d.add(t, event("a-1", 1)); err != nil {
 				t.Fatal(err)

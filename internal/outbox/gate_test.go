@@ -136,7 +136,7 @@ func TestGateWithoutRate(t *testing.T) {
 	tx = locked()
 	impatient := planned(t, s.pool, "lock_timeout=50")
 	var pg *pgconn.PgError
-	if c, err := NewStore(impatient, "w2", testLimit).claim(t.Context(), 10); !errors.As(err, &pg) || pg.Code != "55P03" {
+	if c, err := NewStore(impatient, "w2", testLimit, "interaction_request").claim(t.Context(), 10); !errors.As(err, &pg) || pg.Code != "55P03" {
 		t.Errorf("claimed beside a locked gate: %+v, %v", c, err)
 	}
 	if err := tx.Rollback(t.Context()); err != nil {

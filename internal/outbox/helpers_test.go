@@ -34,7 +34,7 @@ const testLimit = 2 * time.Second // the longest call that leases are made for
 // newStore gives a Store named w1 on a schema of the test's own.
 func newStore(t testing.TB) *Store {
 	t.Helper()
-	return NewStore(migrated.NewPool(t, database.ForLoops), "w1", testLimit)
+	return NewStore(migrated.NewPool(t, database.ForLoops), "w1", testLimit, "interaction_request")
 }
 
 // desk is where people ask and act on the same tables.
@@ -51,7 +51,9 @@ func (s *Store) desk() *operator.Desk {
 }
 
 // another is a Store of another process on the same tables.
-func (s *Store) another(name string) *Store { return NewStore(s.pool, name, testLimit) }
+func (s *Store) another(name string) *Store {
+	return NewStore(s.pool, name, testLimit, "interaction_request")
+}
 
 // with is the same process's Store on sessions that have a setting.
 func (s *Store) with(t testing.TB, name, value string) *Store {
@@ -63,13 +65,13 @@ func (s *Store) with(t testing.TB, name, value string) *Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	return NewStore(pool, s.worker, testLimit)
+	return NewStore(pool, s.worker, testLimit, "interaction_request")
 }
 
 // unhurried is the same process's Store on sessions that wait for a lock for as long as it takes.
 func (s *Store) unhurried(t testing.TB) *Store {
 	t.Helper()
-	return NewStore(pgtest.Unhurried(t, s.pool), s.worker, testLimit)
+	return NewStore(pgtest.Unhurried(t, s.pool), s.worker, testLimit, "interaction_request")
 }
 
 // event is a good request of the source crm. It has no lookup key, so that an

@@ -81,7 +81,7 @@ func (s *Store) cutting(t *testing.T, at string, made bool, change ...func(*pgxp
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	return NewStore(pool, s.worker, testLimit), c
+	return NewStore(pool, s.worker, testLimit, "interaction_request"), c
 }
 
 // signed is in every statement that leases: the beginning of its lease token.
@@ -282,7 +282,7 @@ func TestReclaim(t *testing.T) {
 // TestInDoubt: how long a token is asked for.
 func TestInDoubt(t *testing.T) {
 	t.Parallel()
-	s := NewStore(nil, "w1", testLimit)
+	s := NewStore(nil, "w1", testLimit, "interaction_request")
 	u := &s.inDoubt
 	s.markInDoubt(s.leaseToken(), &pgconn.ConnectError{})
 	s.markInDoubt(s.leaseToken(), fmt.Errorf("add: %w", &pgconn.PgError{Code: "23505"}))
@@ -378,7 +378,7 @@ func TestNoConnectionIsNoDoubt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Release()
-	s = NewStore(pool, "w1", testLimit)
+	s = NewStore(pool, "w1", testLimit, "interaction_request")
 	for name, lease := range map[string]func(ctx context.Context, token string) error{
 		"claim": func(ctx context.Context, token string) error {
 			_, _, err := s.lease(ctx, token, 1, false, 0, time.Now(), nil)

@@ -17,7 +17,8 @@ import (
 	"flexworker/internal/outbox/results"
 )
 
-// insertPast is insert past what is held. Where outbox_malformed turns out to be, held has it afterwards.
+// insertPast is insert. Where another session holds outbox_malformed, insertPast inserts again without reading that table, and
+// adds the table to held.
 // After an error its leases are in doubt.
 func (s *Store) insertPast(ctx context.Context, wait string, events []request.Event, permits int, held *results.Tables) (map[string]spot, []attempt.Lease, error) {
 	token, past := s.leaseToken(), held.Malformed()

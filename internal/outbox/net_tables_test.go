@@ -43,8 +43,8 @@ func newNetTables(t testing.TB, s *sim) *netTables {
 	pool := migrated.NewPool(t, database.ForLoops)
 	x := &netTables{pool: pool, stores: map[int]*Store{}}
 	for by := 1; by <= netReplicas; by++ {
-		store := NewStore(x.pool, fmt.Sprintf("w%d", by), s.limitOf(by))
-		store.Lookups.Attribute, store.Retention = s.attributeOf(by), netRetention
+		store := NewStore(x.pool, fmt.Sprintf("w%d", by), s.limitOf(by), s.attributeOf(by))
+		store.Retention = netRetention
 		if confirms(by) {
 			store.Results.FirstLook = setup.FirstLook
 		}

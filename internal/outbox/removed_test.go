@@ -73,7 +73,7 @@ func TestAddRemovedMeanwhile(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(pool.Close)
-			store := NewStore(pool, "w2", testLimit)
+			store := NewStore(pool, "w2", testLimit, "interaction_request")
 			batch := []request.Event{
 				event("old-1", 11, faulty("x")), event("known-1", 12), event("new", 13), event("old-2", 14, faulty("x")),
 				event("known-1", 15, func(e *request.Event) { e.Request = []byte(`{"channel":{}}`) }),
@@ -127,7 +127,7 @@ func TestAddOld(t *testing.T) {
 	t.Cleanup(pool.Close)
 	batch := []request.Event{event("old-1", 11, faulty("x"), over), event("known-1", 12, over), event("never", 13, over), event("new", 14, under),
 		event("known-1", 1, over), event("new", 15, over)}
-	store := NewStore(pool, "w2", testLimit)
+	store := NewStore(pool, "w2", testLimit, "interaction_request")
 	store.Retention = retention
 	got, err := store.addBatch(t.Context(), batch)
 	if want := []Added{old, Repeated, old, Accepted, Redelivered, Repeated}; err != nil || !slices.Equal(got, want) {

@@ -61,7 +61,7 @@ func TestClaimCutByStatementTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	s := NewStore(pool, "w1", testLimit)
+	s := NewStore(pool, "w1", testLimit, "interaction_request")
 	tx, err := direct.pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)

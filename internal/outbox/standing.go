@@ -160,9 +160,9 @@ func (d *Dispatcher) Failing() string {
 // lets it do all, or nothing is tried.
 func (d *Dispatcher) Stalled(after time.Duration) string {
 	return gate.Stalled(after,
-		gate.Stalling{What: "nothing could be claimed", Stall: &d.Store.claims},
-		gate.Stalling{What: "no lease came in time for its call", Stall: &d.Store.leases},
-		gate.Stalling{What: "no message could be stored", Stall: &d.Store.stores},
+		gate.Stalling{What: "nothing could be claimed", Stall: &d.Store.claimStall},
+		gate.Stalling{What: "no lease came in time for its call", Stall: &d.Store.leaseStall},
+		gate.Stalling{What: "no message could be stored", Stall: &d.Store.storeStall},
 		gate.Stalling{What: "no outcome could be recorded", Stall: &d.Store.completer.Stall},
 		gate.Stalling{What: "no malformed message or conflict could be kept", Stall: &d.Store.Messages.MalformedStall},
 		gate.Stalling{What: "no repeat could be kept", Stall: &d.Store.Messages.RepeatsStall})
@@ -173,8 +173,8 @@ func (d *Dispatcher) claimFailed(ctx context.Context, began time.Time, err error
 	err = database.WithHolders(ctx, d.Store.pool, began, err)
 	d.claimTrouble.Tell(d.Log, cannotClaim, err)
 	if d.Store.anyDue(ctx) {
-		d.Store.claims.Failed(began, err)
+		d.Store.claimStall.Failed(began, err)
 	} else {
-		d.Store.claims.GoesOn(time.Now())
+		d.Store.claimStall.GoesOn(time.Now())
 	}
 }

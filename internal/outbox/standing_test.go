@@ -42,7 +42,7 @@ func TestStandingIsLoggedOnceAMinute(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				var said strings.Builder
-				d := &Dispatcher{Store: NewStore(nil, "w1", testLimit), Concurrency: 4, Log: textLog(&said)}
+				d := &Dispatcher{Store: NewStore(nil, "w1", testLimit, "interaction_request"), Concurrency: 4, Log: textLog(&said)}
 				d.prepare(t.Context())
 				defer d.workers.end()
 				calls := 0
@@ -116,7 +116,7 @@ func TestStandingIsLoggedOnceAMinute(t *testing.T) {
 // A call that succeeds meanwhile closes the breaker. The first one's change is over then, and changes no permit.
 func TestChangesOutOfOrder(t *testing.T) {
 	t.Parallel()
-	d := &Dispatcher{Store: NewStore(nil, "w1", testLimit), Concurrency: 16, Log: quiet}
+	d := &Dispatcher{Store: NewStore(nil, "w1", testLimit, "interaction_request"), Concurrency: 16, Log: quiet}
 	d.prepare(t.Context())
 	defer d.workers.end()
 	var was, is gate.BreakerState

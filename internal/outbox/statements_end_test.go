@@ -45,12 +45,12 @@ func TestEveryStatementEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	s := NewStore(pool, "w1", testLimit)
+	s := NewStore(pool, "w1", testLimit, "interaction_request")
 	if err := s.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	// Its next add of x stands apart, and asks first which tables are held.
-	apart := NewStore(pool, "w2", testLimit)
+	apart := NewStore(pool, "w2", testLimit, "interaction_request")
 	apart.locked.note("x", time.Now())
 	_, release := holding(t, direct, `LOCK TABLE outbox_malformed IN SHARE MODE`)
 	if err := apart.AddMalformed(t.Context(), request.Malformed{Message: event("", 1).Message}); !errors.Is(err, ErrTableLocked) {

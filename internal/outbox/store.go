@@ -45,8 +45,8 @@ type Store struct {
 	leased   atomic.Uint64 // statements that lease
 	inDoubt  inDoubt       // those that were not answered
 
-	claims, stores gate.Stall // whether Postgres lets claims through, and what is added
-	leases         gate.Stall // whether leases come in time for their calls; claims that lease nothing do not tell
+	claimStall, storeStall gate.Stall // Postgres lets no claim through; it stores nothing that is added
+	leaseStall             gate.Stall // leases come too late for their calls; a claim that leases nothing does not tell
 
 	locked   lockedIDs // known to Add
 	waryAdds database.Wary
@@ -71,13 +71,13 @@ type Store struct {
 	Lookups *lookup.Requests
 }
 
-// NewStore gives a Store that whose lease tokens are worker, a name that no
-// other process has, and a number. A lease lasts attemptLimit, the longest time one create
-// call may take, and request.LeaseMargin more.
-func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *Store {
+// NewStore gives a Store whose lease tokens are worker, a name that no other process has, and a number. A lease lasts attemptLimit,
+// the longest time one create call may take, and request.LeaseMargin more. Lookups search the tasks of Flex by attribute: by another
+// one than the calls write, they would find no interaction and take each for absent.
+func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration, attribute string) *Store {
 	s := &Store{
 		pool: pool, worker: worker, leaseFor: attemptLimit + request.LeaseMargin,
-		inDoubt: inDoubt{marked: loop.NewSignal()}, leases: gate.Stall{Seldom: true},
+		inDoubt: inDoubt{marked: loop.NewSignal()}, leaseStall: gate.Stall{Seldom: true},
 		Due: loop.NewSignal(),
 	}
 	s.adds = batch.New(batchSize, s.addBatch)
@@ -93,9 +93,12 @@ func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration) *St
 	s.malformed = batch.New(batchSize, s.Messages.KeepMalformed)
 	s.malformed.Split = database.IsDataError
 	s.malformed.Size, s.malformed.MostBytes = func(m request.Malformed) int { return len(m.Raw) }, batchBytes
-	s.Lookups = &lookup.Requests{Pool: pool, Worker: worker, Attribute: "interaction_request", CanaryKeys: &lookup.CanaryKeys{}, Waiting: loop.NewSignal()}
+	s.Lookups = &lookup.Requests{Pool: pool, Worker: worker, Attribute: attribute, CanaryKeys: &lookup.CanaryKeys{}, Waiting: loop.NewSignal()}
 	return s
 }
+
+// LeaseFor is how long a lease lasts.
+func (s *Store) LeaseFor() time.Duration { return s.leaseFor }
 
 // Away says whether err means that Postgres could not be asked or could not do
 // its work now, so that the same call may succeed later; a refusal of the data, and

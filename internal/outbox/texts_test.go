@@ -70,7 +70,7 @@ func TestExecMode(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(pool.Close)
-			settle(t, NewStore(pool, "w2", testLimit), event("a-1", 1), good)
+			settle(t, NewStore(pool, "w2", testLimit, "interaction_request"), event("a-1", 1), good)
 			if r := s.row(t, "a-1"); r.State != request.Created || r.Response == nil || *r.Response != string(good.Response) {
 				t.Errorf("%+v", r)
 			}

@@ -46,7 +46,7 @@ type rig struct {
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	pool := migrated.NewPool(t, database.ForLoops)
-	r := &rig{pool: pool, store: outbox.NewStore(pool, "w1", time.Second), nats: natstest.New(t, natstest.Options{})}
+	r := &rig{pool: pool, store: outbox.NewStore(pool, "w1", time.Second, "interaction_request"), nats: natstest.New(t, natstest.Options{})}
 	r.asker = r.nats.Connect(t, nats.CustomInboxPrefix("_INBOX.crm"))
 	for i := range r.both {
 		r.both[i], _ = r.serve(t, pool)
@@ -444,7 +444,7 @@ func TestStop(t *testing.T) {
 	r := &rig{nats: natstest.New(t, natstest.Options{})}
 	r.asker = r.nats.Connect(t)
 	pool := migrated.NewPool(t, database.ForLoops)
-	r.pool, r.store = pool, outbox.NewStore(pool, "w1", time.Second)
+	r.pool, r.store = pool, outbox.NewStore(pool, "w1", time.Second, "interaction_request")
 	own, err := pgxpool.NewWithConfig(t.Context(), pool.Config())
 	if err != nil {
 		t.Fatal(err)

@@ -99,7 +99,7 @@ func newRigReading(t testing.TB, pool, reads *pgxpool.Pool) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &rig{pool: pool, store: outbox.NewStore(pool, "w1", time.Second), spec: readSpec(t), acts: actToken, counted: time.Now()}
+	g := &rig{pool: pool, store: outbox.NewStore(pool, "w1", time.Second, "interaction_request"), spec: readSpec(t), acts: actToken, counted: time.Now()}
 	log := slog.New(slog.NewTextHandler(&g.log, nil))
 	who := access.New(access.Config{Token: func() string { return g.acts }, ReadToken: func() string { return lookToken }, Trusted: trusted, Log: log})
 	asks := func() (operator.Flex, time.Duration, error) { return &g.flex, time.Minute, g.flex.err }

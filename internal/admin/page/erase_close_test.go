@@ -122,7 +122,7 @@ func TestNotRetried(t *testing.T) {
 	r := newRig(t, "")
 	e := request.Event{Message: request.Message{Stream: "INTERACTION_REQUESTS", Subject: "interactions.requests.crm", Source: "crm", Sequence: 1, Time: time.Now(), Raw: []byte("{}")},
 		RequestID: "crm-1", Request: []byte(`{"request_id": "crm-1"}`), Faults: []rawjson.Fault{{Path: "channel", Problem: "required"}}}
-	if _, err := outbox.NewStore(r.pool, "worker-1", time.Second).Add(t.Context(), e); err != nil {
+	if _, err := outbox.NewStore(r.pool, "worker-1", time.Second, "interaction_request").Add(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
 	p := r.signIn(t, actToken, "ada")

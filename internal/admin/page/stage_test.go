@@ -37,7 +37,7 @@ func (r *rig) add(t testing.TB, source, id, customer string, sequence uint64) {
 		RequestID: id, Request: body(id, customer), LookupKey: flex.LookupKey(id),
 	}
 	e.Raw = e.Request
-	if added, err := outbox.NewStore(r.pool, "worker-1", time.Second).Add(t.Context(), e); err != nil || added != outbox.Accepted {
+	if added, err := outbox.NewStore(r.pool, "worker-1", time.Second, "interaction_request").Add(t.Context(), e); err != nil || added != outbox.Accepted {
 		t.Fatal(id, added, err)
 	}
 }

@@ -118,10 +118,10 @@ func away(err error) bool {
 	return err != nil && !database.IsDataError(err) && !errors.Is(err, database.ErrLocked) && !errors.Is(err, ErrLeaseLost)
 }
 
-// Try is Complete, once. lost says that the answer to a try before was lost: that one may be committed all the
-// same, and stands once then. (One that the server begins only after this stands
-// beside it, as an attempt that came too late: it moves nothing that was settled.) What that one
-// settled is left unpublished until it is read from the table.
+// Try is Complete, once. lost says that Postgres's answer to an earlier Try of this record was lost. The earlier record may be
+// committed all the same: then Try records nothing more. (If Postgres begins the earlier record only after this one, the table's
+// history has both, and the earlier one counts as an attempt that came too late: it moves nothing.) A result that the earlier
+// record settled is published when the table is read for unpublished results.
 func (c *Completer) Try(ctx context.Context, r Record, lost bool) (*results.Settled, error) {
 	if lost {
 		switch applied, err := c.recordMade(ctx, r); {

@@ -23,7 +23,7 @@ const mayAskNow = `NOT lookup_at BETWEEN clock_timestamp() + $1::interval AND cl
 // eligible: a request that has no task to look for, or whose task may be searched for.
 const eligible = `(lookup_attribute IS NULL OR ` + mayAskNow + `)`
 
-// WorkspaceOf is the workspace in which a request has a task to look for; ” for none.
+// WorkspaceOf is the workspace in which a request has a task to look for; the empty text for none.
 const WorkspaceOf = `coalesce(CASE WHEN lookup_attribute IS NOT NULL THEN ` + request.WorkspaceSQL + ` END, '')`
 
 // dueLookup: a lookup is due, and $2 has not the workspace.

@@ -143,8 +143,8 @@ func (r *Resolver) Round(ctx context.Context) (waiting bool, err error) {
 	}
 	r.begin(q)
 	r.Ended.Go(func() {
-		ctx, cancel := outlive(ctx, stopLimit)
-		defer cancel()
+		ctx, end := loop.Outlive(ctx, stopLimit)
+		defer end()
 		err := r.Ask(ctx, q, taken)
 		r.end(q)
 		if err != nil && ctx.Err() == nil {
@@ -159,16 +159,6 @@ func (r *Resolver) Stalled(after time.Duration) string {
 	return gate.Stalled(after,
 		gate.Stalling{What: "no lookup could begin", Stall: &r.takes},
 		gate.Stalling{What: "nothing that a lookup found could be stored", Stall: &r.stores})
-}
-
-// outlive is ctx, but ends so long after it.
-func outlive(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
-	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		loop.Rest(longer, by, nil)
-		cancel()
-	})
-	return longer, func() { stop(); cancel() }
 }
 
 // room says how many keys one search may have now, and which workspaces are busy.

@@ -56,7 +56,7 @@ var migrated = pgtest.NewTemplate(migrations.Up)
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	pool := migrated.NewPool(t, database.ForLoops)
-	return &rig{desk: operator.NewDesk(pool, ann, nil), store: outbox.NewStore(pool, "w1", time.Second), pool: pool}
+	return &rig{desk: operator.NewDesk(pool, ann, nil), store: outbox.NewStore(pool, "w1", time.Second, "interaction_request"), pool: pool}
 }
 
 // event is a good request of the source crm, without a lookup key.

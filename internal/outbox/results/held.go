@@ -17,8 +17,8 @@ const (
 	setupsTable    = "outbox_setups"
 )
 
-// holderAge is for how long a session has held a lock at least that is named as the holder of a table: our own
-// statements are shorter.
+// holderAge: a session is named as the holder of a table once it has held its lock for this long. The worker's own statements are
+// shorter.
 const holderAge = 250 * time.Millisecond
 
 // Tables are names of tables that somebody holds as a whole.

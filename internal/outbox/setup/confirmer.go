@@ -77,7 +77,7 @@ func (c *Confirmer) Off() (off bool, at time.Time) {
 // Run looks until ctx ends, and until the looks that it has begun have ended. A look that takes long holds up no other, as long as
 // there are fewer of these than AtOnce.
 func (c *Confirmer) Run(ctx context.Context) {
-	longer, end := outlive(ctx)
+	longer, end := loop.Outlive(ctx, stopLimit)
 	defer end()
 	looks := c.newLooks()
 	defer looks.all.Wait()
@@ -149,16 +149,6 @@ func (c *Confirmer) giveUp(ctx context.Context) error {
 		c.Told.Raise()
 	}
 	return err
-}
-
-// outlive is ctx, but ends stopLimit after it: who stops does not wait for a Flex that hangs.
-func outlive(ctx context.Context) (longer context.Context, end func()) {
-	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		loop.Rest(longer, stopLimit, nil)
-		cancel()
-	})
-	return longer, func() { stop(); cancel() }
 }
 
 // lookAt makes one look at what was taken then, and keeps what it shows. A crash at any point costs the look: it is due again. So is

@@ -27,7 +27,7 @@ const (
 	longestLookup = request.MaxBesidePerson + lookup.LookupLimit*2 // a lookup waits no longer, whoever waits for it
 )
 
-// untilNow is a column that no later than now can have been, or is wanted; null stays null.
+// untilNow is the column, or now where the column lies in the future. Null stays null.
 func untilNow(column string) string {
 	return `CASE WHEN ` + column + ` > clock_timestamp() THEN clock_timestamp() ELSE ` + column + ` END`
 }

@@ -95,8 +95,8 @@ const oldSQL = `
 // removable is the condition on a row of outbox by which it may go. The request stays while
 // a message of its own may be replayed: what was decided about a message outlives the
 // request, until the message itself is older than the retention, and then Add takes it
-// for no new request. Of conflicts and malformed messages that is kept in their own table. So does one whose word about its
-// set-up was not published yet. One that has no word by then gets none: CONFIRM was turned off long ago.
+// for no new request. What was decided about conflicts and malformed messages is kept in outbox_malformed. A request also stays
+// while the word about its set-up is unpublished. A request that has no such word by then gets none: CONFIRM was turned off long ago.
 const removable = `published_at IS NOT NULL AND settled_at < now() - $1::interval AND stream_time < now() - $1::interval
 	AND NOT EXISTS (SELECT FROM outbox_repeats r WHERE r.outbox_id = outbox.id AND (r.published_at IS NULL OR r.stream_time >= now() - $1::interval))
 	AND NOT EXISTS (SELECT FROM outbox_setups s WHERE s.id = outbox.id AND s.word IS NOT NULL AND s.published_at IS NULL)`
