@@ -36,7 +36,8 @@ type Options struct {
 	// Log gets what Postgres writes. Nil: nobody, but an error of Start or Restart quotes its end.
 	Log io.Writer
 
-	memory bool // a temporary folder may be one in memory
+	memory bool   // a temporary folder may be one in memory
+	copyOf string // the data folder that its own begins as; empty: what initdb makes
 }
 
 // Server is one Postgres server and its data. Its methods may be called by anyone at any time; they wait for each other.
@@ -141,12 +142,20 @@ func (s *Server) initdb(ctx context.Context) error {
 	if _, err := os.Stat(filepath.Join(s.data(), "PG_VERSION")); err == nil {
 		return nil
 	}
+	if s.options.copyOf != "" {
+		return s.fill(ctx, "cp", "-R", s.options.copyOf+"/.", s.data())
+	}
 	program, args := "initdb", []string{"--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D", s.data()}
 	if primary := s.options.StandbyOf; primary != nil {
 		program, args = "pg_basebackup", []string{"--no-sync", "--checkpoint=fast", "--write-recovery-conf",
 			"-d", fmt.Sprintf("host=127.0.0.1 port=%d user=postgres", primary.port), "-D", s.data()}
 	}
-	c := exec.CommandContext(ctx, filepath.Join(s.bin, program), args...)
+	return s.fill(ctx, filepath.Join(s.bin, program), args...)
+}
+
+// fill runs a program that writes into the data folder, as Postgres's user.
+func (s *Server) fill(ctx context.Context, program string, args ...string) error {
+	c := exec.CommandContext(ctx, program, args...)
 	c.Dir, c.SysProcAttr = s.data(), s.identity
 	if out, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", program, err, out)
