@@ -1,9 +1,10 @@
 // Package consumer turns messages of the request stream into stored requests.
 //
-// A message is decoded (event.go, its request id in id.go), checked (check.go, names that
-// are nearly right in near.go), stored by the outbox and then acked (intake.go), with a
-// confirmation: an ack that is lost costs a redelivery, which the outbox recognises. names.go
-// has the names and the settings of stream and consumer.
+// A message is decoded (event.go, a CloudEvent's envelope in envelope.go, its request id in
+// id.go), checked (check.go, one member at a time in member.go, names that are nearly right in
+// near.go), stored by the outbox and then acked (intake.go), with a confirmation: an ack that is
+// lost costs a redelivery, which the outbox recognises. names.go has the names and the settings
+// of stream and consumer.
 //
 // What a sender publishes is stored, as a request or as malformed. So nothing needs to be
 // refused to the stream, and one bad event never holds up a good one. Three things are not
