@@ -63,14 +63,14 @@ func (r *rig) environment(more ...string) []string {
 // A race is reported when it is found, so none is missed while the process works.
 func prompt(env []string) []string { return slices.Concat(env, []string{"GORACE=atexit_sleep_ms=0"}) }
 
-// command starts a process with this environment; the test's end kills it. A worker that runs is this test binary, so that the
-// race detector sees it. What a person types is the plain worker: these tests type two thousand commands.
+// command starts a process with this environment; the test's end kills it. A worker that serves is this test binary, so that the
+// race detector sees it. Any other command is the plain worker's: these tests type some 1,600.
 func (r *rig) command(env []string, args ...string) *child {
 	r.t.Helper()
 	program := r.program
 	switch {
 	case program != "":
-	case slices.Equal(args, []string{"run"}):
+	case len(args) == 0 || args[0] == "run": // without a command a worker serves
 		program = os.Args[0]
 	default:
 		program = plainWorker(r.t)

@@ -72,8 +72,9 @@ type Store struct {
 }
 
 // NewStore gives a Store whose lease tokens are worker, a name that no other process has, and a number. A lease lasts attemptLimit,
-// the longest time one create call may take, and request.LeaseMargin more. Lookups search the tasks of Flex by attribute: by another
-// one than the calls write, they would find no interaction and take each for absent.
+// the longest time one create call may take, and request.LeaseMargin more. attribute is the one in which the calls write
+// the lookup key: a lease notes it in its row, and lookups of the row search by what it says. With another name here than in
+// flex.Config they would find no task and take each interaction for absent.
 func NewStore(pool *pgxpool.Pool, worker string, attemptLimit time.Duration, attribute string) *Store {
 	s := &Store{
 		pool: pool, worker: worker, leaseFor: attemptLimit + request.LeaseMargin,

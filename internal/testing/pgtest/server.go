@@ -137,24 +137,18 @@ func (s *Server) temporary() string {
 
 func (s *Server) data() string { return filepath.Join(s.home, "data") }
 
-// initdb is skipped when the folder holds a database already.
+// initdb fills the data folder, as Postgres's user. It is skipped when the folder holds a database already.
 func (s *Server) initdb(ctx context.Context) error {
 	if _, err := os.Stat(filepath.Join(s.data(), "PG_VERSION")); err == nil {
 		return nil
 	}
-	if s.options.copyOf != "" {
-		return s.fill(ctx, "cp", "-R", s.options.copyOf+"/.", s.data())
-	}
-	program, args := "initdb", []string{"--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D", s.data()}
+	program, args := filepath.Join(s.bin, "initdb"), []string{"--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "-D", s.data()}
 	if primary := s.options.StandbyOf; primary != nil {
-		program, args = "pg_basebackup", []string{"--no-sync", "--checkpoint=fast", "--write-recovery-conf",
+		program, args = filepath.Join(s.bin, "pg_basebackup"), []string{"--no-sync", "--checkpoint=fast", "--write-recovery-conf",
 			"-d", fmt.Sprintf("host=127.0.0.1 port=%d user=postgres", primary.port), "-D", s.data()}
+	} else if s.options.copyOf != "" {
+		program, args = "cp", []string{"-R", s.options.copyOf + "/.", s.data()}
 	}
-	return s.fill(ctx, filepath.Join(s.bin, program), args...)
-}
-
-// fill runs a program that writes into the data folder, as Postgres's user.
-func (s *Server) fill(ctx context.Context, program string, args ...string) error {
 	c := exec.CommandContext(ctx, program, args...)
 	c.Dir, c.SysProcAttr = s.data(), s.identity
 	if out, err := c.CombinedOutput(); err != nil {
