@@ -20,14 +20,14 @@ type countRig struct {
 	*Upkeep
 	t     *testing.T
 	fence Fence
-	began time.Time // the minute in which the test began: it goes on for longer than the margin, also where the test began at its end
+	began time.Time // the full minute nearest to the test's begin, so that for half a minute nothing depends on the second at which the test began
 }
 
 // newCountRig has counted up to twenty minutes ago.
 func newCountRig(t *testing.T) *countRig {
 	t.Helper()
 	pool := migrated.NewPool(t, database.ForLoops)
-	r := &countRig{Upkeep: New(pool, time.Minute), t: t, began: pgtest.One[time.Time](t, pool, `SELECT date_trunc('minute', now())`)}
+	r := &countRig{Upkeep: New(pool, time.Minute), t: t, began: pgtest.One[time.Time](t, pool, `SELECT date_trunc('minute', now() + interval '30 seconds')`)}
 	r.countedUntil(20)
 	return r
 }
