@@ -10,7 +10,7 @@ find_browser() {
 		[ -x "$FLEXWORKER_CHROMIUM" ] && echo "$FLEXWORKER_CHROMIUM"
 		return
 	fi
-	for name in chromium chromium-browser google-chrome google-chrome-stable; do
+	for name in /usr/lib/chromium/chromium-headless-shell chrome-headless-shell chromium chromium-browser google-chrome google-chrome-stable; do
 		if command -v "$name"; then
 			return
 		fi
@@ -22,14 +22,14 @@ find_browser() {
 install_on_debian() {
 	echo "chromium: installing Debian's package"
 	# The fonts: without any, a page is measured with boxes in place of letters.
-	apt_update && apt_install chromium fonts-dejavu-core
+	apt_update && { apt_install chromium-headless-shell fonts-dejavu-core || apt_install chromium fonts-dejavu-core; }
 }
 
 if ! find_browser >/dev/null; then
 	if [ -n "${FLEXWORKER_CHROMIUM:-}" ] || ! may_install || ! install_on_debian || ! find_browser >/dev/null; then
 		cat >&2 <<'TEXT'
 chromium: there is no Chromium, which the tests of the page need. Install it
-  on Debian, as root:  apt-get update && apt-get install chromium fonts-dejavu-core
+  on Debian, as root:  apt-get update && apt-get install chromium-headless-shell fonts-dejavu-core
   on macOS:            brew install --cask google-chrome
 or name it in FLEXWORKER_CHROMIUM.
 TEXT
