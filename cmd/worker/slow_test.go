@@ -24,13 +24,21 @@ func TestSlowConsumer(t *testing.T) {
 	// The more attempts in flight, the more it asks NATS for at once: what it has asked for before it stands still is all that comes.
 	w := r.command(r.environment(unhurriedCalls, "FLEX_CONCURRENCY=64"))
 	r.says(w.address, "ok", 200)
-	large := make([][]byte, 30)
-	for i := range large {
-		large[i] = append(requestOf(fmt.Sprintf("large-%d", i)), bytes.Repeat([]byte(" "), 1000<<10)...)
-	}
 	sending := r.load()
 	in.goesOn()
 
+	// While the consumer is paused, pulls wait and nothing is given out. So all of it is there at once when the worker stands still,
+	// however long a busy machine takes to store it.
+	const large = 30
+	if _, err := r.js.PauseConsumer(t.Context(), "INTERACTION_REQUESTS", "interaction-worker", time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range large {
+		body := append(requestOf(fmt.Sprintf("large-%d", i)), bytes.Repeat([]byte(" "), 1000<<10)...)
+		if _, err := r.js.Publish(t.Context(), "interactions.requests.crm", body); err != nil {
+			t.Fatal(err)
+		}
+	}
 	pulls, err := r.js.Conn().SubscribeSync("$JS.API.CONSUMER.MSG.NEXT.INTERACTION_REQUESTS.interaction-worker")
 	if err != nil {
 		t.Fatal(err)
@@ -47,10 +55,8 @@ func TestSlowConsumer(t *testing.T) {
 	}
 	stands(syscall.SIGSTOP)
 	t.Cleanup(func() { _ = w.cmd.Process.Signal(syscall.SIGCONT) }) // it may have ended
-	for _, body := range large {
-		if _, err := r.js.PublishAsync("interactions.requests.crm", body); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := r.js.ResumeConsumer(t.Context(), "INTERACTION_REQUESTS", "interaction-worker"); err != nil {
+		t.Fatal(err)
 	}
 	expect.Eventually(t, func() error { return expect.Is("NATS has met a slow consumer", r.nats.SlowConsumers() > 0, true) })
 	stands(syscall.SIGCONT)
@@ -62,7 +68,7 @@ func TestSlowConsumer(t *testing.T) {
 	})
 	r.says(w.address, "ok", 200)
 	in.goesOn()
-	in.balanced(sending.stop() + len(large))
+	in.balanced(sending.stop() + large)
 	r.uncounted()
 	consumer, err := r.js.Consumer(t.Context(), "INTERACTION_REQUESTS", "interaction-worker")
 	if err != nil {
