@@ -19,7 +19,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-const startLimit = time.Minute // for a start on a busy machine; usually it takes half a second
+const startLimit = 5 * time.Minute // what only a start that hangs takes; usually it takes half a second, and a minute where fifty programs want two cores
 
 // NewServer starts a server for one test, which may kill it. Its data goes when the test ends.
 func NewServer(t testing.TB) *Server {
@@ -194,9 +194,8 @@ func (m *Template) NewDSN(t testing.TB) string {
 	}
 	m.once.Do(func() {
 		m.database = uniqueName()
-		dsn := sharedDSN(t)
-		execute(t, dsn, "CREATE DATABASE "+m.database)
-		_, m.err = m.migrate(t.Context(), inDatabase(t, dsn, m.database))
+		makeOrDrop(t, "CREATE DATABASE "+m.database)
+		_, m.err = m.migrate(t.Context(), inDatabase(t, sharedDSN(t), m.database))
 	})
 	if m.err != nil {
 		t.Fatalf("migrate: %v", m.err)
@@ -233,12 +232,11 @@ func NewDSN(t testing.TB) string {
 
 func newDatabase(t testing.TB, template string) string {
 	t.Helper()
-	dsn := sharedDSN(t)
 	database := uniqueName()
 	// Files are copied, since the other strategy reads and logs each page: twice the processor time.
-	execute(t, dsn, "CREATE DATABASE "+database+" TEMPLATE "+template+" STRATEGY file_copy")
-	t.Cleanup(func() { execute(t, dsn, "DROP DATABASE "+database+" WITH (FORCE)") })
-	return inDatabase(t, dsn, database)
+	makeOrDrop(t, "CREATE DATABASE "+database+" TEMPLATE "+template+" STRATEGY file_copy")
+	t.Cleanup(func() { makeOrDrop(t, "DROP DATABASE "+database+" WITH (FORCE)") })
+	return inDatabase(t, sharedDSN(t), database)
 }
 
 // inDatabase is a connection string to another database of the same server.
@@ -292,6 +290,9 @@ func Run(m *testing.M, ends ...func()) (code int) {
 	code = m.Run()
 	for _, end := range ends {
 		end()
+	}
+	if pool := made.Load(); pool != nil {
+		pool.Close()
 	}
 	var err error
 	for _, s := range []*Server{shared.Load(), unstarted.Load()} {
@@ -363,22 +364,53 @@ var (
 
 func uniqueName() string { return fmt.Sprintf("test_%d_%d", os.Getpid(), names.Add(1)) }
 
+// databases are connections on which the databases of the tests are made and dropped. One for each statement cost as much as the
+// statement. made is the same pool, for Run to close.
+var (
+	made      atomic.Pointer[pgxpool.Pool]
+	databases = sync.OnceValues(func() (*pgxpool.Pool, error) {
+		dsn := os.Getenv("TEST_DATABASE_URL")
+		if dsn == "" {
+			s, err := server()
+			if err != nil {
+				return nil, err
+			}
+			dsn = s.DSN("postgres")
+		}
+		pool, err := pgxpool.New(context.Background(), dsn)
+		made.Store(pool)
+		return pool, err
+	})
+)
+
+// sharedDSN is the connection string of the server that the tests of this process share.
 func sharedDSN(t testing.TB) string {
 	t.Helper()
-	if dsn := os.Getenv("TEST_DATABASE_URL"); dsn != "" {
-		return dsn
-	}
-	s, err := server()
+	pool, err := databases()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.DSN("postgres")
+	return pool.Config().ConnString()
 }
 
-// execute runs one statement on a connection of its own. Cleanups call it too, when the test's context is over.
-func execute(t testing.TB, dsn, sql string) {
+// makeOrDrop makes or drops a database there. Cleanups call it too, when the test's context is over.
+func makeOrDrop(t testing.TB, sql string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), startLimit)
+	defer cancel()
+	pool, err := databases()
+	if err == nil {
+		_, err = pool.Exec(ctx, sql)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// execute runs one statement on a connection of its own.
+func execute(t testing.TB, dsn, sql string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, dsn)
 	if err != nil {
