@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -55,8 +56,22 @@ type Line struct {
 	delay  time.Duration
 	cut    atomic.Int32 // open, whole, or the port whose answers are lost
 	lost   atomic.Int64
+	marks  atomic.Uint32 // that Mend has sent
+	marked atomic.Uint32 // the last of them that came out
 	late   chan packet
 	done   chan struct{}
+}
+
+// markPort is where Mend's packets go: to discard (RFC 863).
+const markPort = 9
+
+// mark is the number of a packet that Mend has sent, and 0 of any other. It gets IPv4, of at least 20 bytes.
+func mark(data []byte) uint32 {
+	const udp, header = 17, 8
+	if ip := int(data[0]&0x0f) * 4; data[9] == udp && len(data) == ip+header+4 {
+		return binary.BigEndian.Uint32(data[ip+header:])
+	}
+	return 0
 }
 
 // What is lost, where it is not the number of a port.
@@ -94,8 +109,21 @@ func (l *Line) Cut() { l.cut.Store(whole) }
 // CutAnswers loses what a server on this port of Near sends, and nobody is told. What is sent to the server arrives.
 func (l *Line) CutAnswers(port int) { l.cut.Store(int32(port)) }
 
-// Mend ends Cut and CutAnswers.
-func (l *Line) Mend() { l.cut.Store(open) }
+// Mend ends Cut and CutAnswers, once the hole has taken all that was sent until now: on a busy machine the kernel still holds some of
+// it. A packet that is sent after these, and lost, tells when they have come out.
+func (l *Line) Mend() {
+	mark, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.ParseIP(Far), Port: markPort})
+	if err != nil {
+		panic("wan: no packet can be sent to Far: " + err.Error()) // it has an address and a route since Open
+	}
+	defer func() { _ = mark.Close() }() // nothing is kept in it
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for n := l.marks.Add(1); l.marked.Load() < n; <-again.C {
+		_, _ = mark.Write(binary.BigEndian.AppendUint32(nil, n)) // a packet may be lost, and the next tick sends another
+	}
+	l.cut.Store(open)
+}
 
 // loses tells whether the hole takes a packet of IPv4, of at least 20 bytes.
 func (l *Line) loses(data []byte) bool {
@@ -124,6 +152,10 @@ func (l *Line) read() {
 		}
 		if n < 20 || data[0]>>4 != 4 {
 			continue // IPv6 looks for neighbours
+		}
+		if number := mark(data[:n]); number > 0 {
+			l.marked.Store(number)
+			continue
 		}
 		if l.loses(data[:n]) {
 			l.lost.Add(1)
