@@ -36,10 +36,11 @@ func (r *rig) types(env []string, list ...typed) {
 func TestResolveOfAnother(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	env := r.environment("LOOKUP_SETTLE=4m", unhurriedCalls)
+	env := r.environment(unhurriedCalls)
 	w := r.command(env, "run")
 	r.says(w.address, "ok", 200)
 	r.flex.Script("u-0", flextest.Reset)
+	r.must(`UPDATE outbox_gate SET lookup_at = now() + interval '50 minutes'`) // no lookup meanwhile
 	r.send("ok", 0, 1)
 	r.send("u", 0, 1)
 	expect.Eventually(t, func() error {
