@@ -135,7 +135,7 @@ the clock of Postgres and the time that the stream gave the message.
 	Confirmer     with CONFIRM, the word of each created request             (package setup)
 	the gate      how many calls the whole fleet may begin now               (gate/gate.go)
 	the breaker   whether this replica may make calls at all                 (gate/breaker.go)
-	Registry      this worker's row, what it knows of the others, the rate   (gate/replicas.go)
+	Registry      this worker's row, what it knows of the others, the rate   (gate/registry.go)
 	people        retry, cancel, lookup, resolve, republish, close, erase,   (package operator)
 	              hold, release, rate; after a loss recheck; a sender: cancel
 
