@@ -11,6 +11,7 @@ cut=${CUT:-40}
 began=$SECONDS
 work=$(mktemp -d)
 say() { printf '%4d s  %s\n' $((SECONDS - began)) "$*"; }
+. scripts/debian.sh
 . scripts/standins.sh
 
 # A project of its own: the volumes of somebody's demo are not touched. No secret and no setting of whoever types this.

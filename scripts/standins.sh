@@ -1,7 +1,7 @@
 # Sourced by scripts/containers.sh: an engine and the images of Dockerfile and docker-compose.yml, on a machine that has
 # none. What can be had is taken as it is: a running engine, an image that is there or that a registry gives. The rest is
 # made of Debian's packages, of this machine's Go and of go.mod's NATS server, under the names that the files have.
-# It uses $work, a folder that whoever sources it removes, and calls say.
+# It uses $work, a folder that whoever sources it removes, and calls say, and apt_update and apt_install of scripts/debian.sh.
 
 engine=    # the process of a dockerd that was started here
 standins=() # images that were made here
@@ -18,8 +18,7 @@ start_engine() {
 	if ! command -v dockerd iptables >/dev/null; then
 		command -v apt-get >/dev/null || { say "no Docker engine, and no apt-get to install one"; return 1; }
 		say "installing docker.io and iptables, Debian's packages"
-		export DEBIAN_FRONTEND=noninteractive
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends docker.io iptables >/dev/null
+		apt_update && apt_install docker.io iptables >/dev/null
 	fi
 	# dockerd leaves rules, a bridge and the forwarding of packets behind.
 	iptables-save >"$work/rules"
@@ -53,7 +52,7 @@ debian() {
 	[ ! -d "$work/debian" ] || return 0
 	if ! command -v debootstrap >/dev/null; then
 		say "installing debootstrap, Debian's package"
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
+		apt_update && apt_install debootstrap >/dev/null
 	fi
 	say "making a Debian 13 for the stand-ins"
 	debootstrap --variant=minbase --include=postgresql-17,gosu,wget,ca-certificates,docker-compose,docker-buildx \

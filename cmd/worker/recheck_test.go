@@ -45,7 +45,7 @@ func TestResolveAsksFirst(t *testing.T) {
 	refused := func(why ...string) typed {
 		return typed{[]string{"resolve", "u-1", "--attempt", "1", "--absent", "--why", "a test", "--by", "ann"}, 1, append(why, "that u-1 does not exist is not proved: nothing was changed")}
 	}
-	grow("0 minutes") // however long the commands until now took
+	grow("0 minutes") // the commands before may have taken longer than LOOKUP_SETTLE
 	r.types(env, refused("before the settle time is over"))
 	grow("40 days")
 	r.types(env, refused("older than TaskRouter's event log"))

@@ -25,8 +25,8 @@ import (
 )
 
 // chromium is the browser of the tests. scripts/chromium.sh looks at the same places, and installs it. The shell without windows
-// comes first: the tests take half of the processor time in it. It is named where Debian keeps it, since the script in front of it,
-// when that is killed, leaves it behind.
+// comes first, because it needs half as much processor time. Its path is Debian's. The script /usr/bin/chromium-headless-shell starts the
+// same program, but the program stays behind when that script is killed.
 func chromium() (path string, err error) {
 	if path := os.Getenv("FLEXWORKER_CHROMIUM"); path != "" {
 		return path, nil
@@ -79,7 +79,7 @@ var (
 		flags := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.DisableGPU, chromedp.NoFirstRun,
 			chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-background-networking", true),
 			chromedp.Flag("disable-sync", true), chromedp.Flag("hide-scrollbars", true), chromedp.Flag("force-color-profile", "srgb"),
-			// No process of its own for each site, and none that waits for a tab to come: the tests have one site and few tabs.
+			// By the last two a site has no process of its own, and no process waits for the next tab: the tests have one site and few tabs.
 			chromedp.Flag("disable-features", "Translate,BlinkGenPropertyTrees,SpareRendererForSitePerProcess,site-per-process"),
 			chromedp.Env("TZ="+anotherDay(time.Now())), chromedp.WSURLReadTimeout(expect.Patience))
 		if os.Geteuid() == 0 {

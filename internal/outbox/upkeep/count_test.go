@@ -20,7 +20,7 @@ type countRig struct {
 	*Upkeep
 	t     *testing.T
 	fence Fence
-	began time.Time // the full minute nearest to the test's begin, so that for half a minute nothing depends on the second at which the test began
+	began time.Time // the full minute that was nearest when the test began: the test has half a minute before another one is nearer
 }
 
 // newCountRig has counted up to twenty minutes ago.

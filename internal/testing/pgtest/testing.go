@@ -19,7 +19,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-const startLimit = 5 * time.Minute // what only a start that hangs takes; usually it takes half a second, and a minute where fifty programs want two cores
+// startLimit ends a start that hangs. A start takes half a second; with fifty busy programs on two cores it took more than a minute.
+const startLimit = 5 * time.Minute
 
 // NewServer starts a server for one test, which may kill it. Its data goes when the test ends.
 func NewServer(t testing.TB) *Server {
@@ -364,8 +365,8 @@ var (
 
 func uniqueName() string { return fmt.Sprintf("test_%d_%d", os.Getpid(), names.Add(1)) }
 
-// databases are connections on which the databases of the tests are made and dropped. One for each statement cost as much as the
-// statement. made is the same pool, for Run to close.
+// databases are the connections on which databases for tests are made and dropped: a connection of its own for each statement is dear.
+// made is the same pool, for Run to close.
 var (
 	made      atomic.Pointer[pgxpool.Pool]
 	databases = sync.OnceValues(func() (*pgxpool.Pool, error) {

@@ -56,8 +56,8 @@ type Line struct {
 	delay  time.Duration
 	cut    atomic.Int32 // open, whole, or the port whose answers are lost
 	lost   atomic.Int64
-	marks  atomic.Uint32 // that Mend has sent
-	marked atomic.Uint32 // the last of them that came out
+	marks  atomic.Uint32 // the last number that Mend has given to a packet
+	marked atomic.Uint32 // the last such number that read has seen
 	late   chan packet
 	done   chan struct{}
 }
@@ -65,8 +65,8 @@ type Line struct {
 // markPort is where Mend's packets go: to discard (RFC 863).
 const markPort = 9
 
-// mark is the number of a packet that Mend has sent, and 0 of any other. It gets IPv4, of at least 20 bytes.
-func mark(data []byte) uint32 {
+// markOf is the number of a packet that Mend has sent, and 0 for any other. It gets IPv4, of at least 20 bytes.
+func markOf(data []byte) uint32 {
 	const udp, header = 17, 8
 	if ip := int(data[0]&0x0f) * 4; data[9] == udp && len(data) == ip+header+4 {
 		return binary.BigEndian.Uint32(data[ip+header:])
@@ -109,18 +109,18 @@ func (l *Line) Cut() { l.cut.Store(whole) }
 // CutAnswers loses what a server on this port of Near sends, and nobody is told. What is sent to the server arrives.
 func (l *Line) CutAnswers(port int) { l.cut.Store(int32(port)) }
 
-// Mend ends Cut and CutAnswers, once the hole has taken all that was sent until now: on a busy machine the kernel still holds some of
-// it. A packet that is sent after these, and lost, tells when they have come out.
+// Mend ends Cut and CutAnswers. First the hole has to take all packets that were sent until now: on a busy machine the kernel still
+// holds some of them. Mend sends a packet of its own behind them. When read gets it, read has had all others.
 func (l *Line) Mend() {
-	mark, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.ParseIP(Far), Port: markPort})
+	conn, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.ParseIP(Far), Port: markPort})
 	if err != nil {
 		panic("wan: no packet can be sent to Far: " + err.Error()) // it has an address and a route since Open
 	}
-	defer func() { _ = mark.Close() }() // nothing is kept in it
+	defer func() { _ = conn.Close() }() // nothing is kept in it
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	for n := l.marks.Add(1); l.marked.Load() < n; <-again.C {
-		_, _ = mark.Write(binary.BigEndian.AppendUint32(nil, n)) // a packet may be lost, and the next tick sends another
+		_, _ = conn.Write(binary.BigEndian.AppendUint32(nil, n)) // a packet may be lost, and the next tick sends another
 	}
 	l.cut.Store(open)
 }
@@ -153,7 +153,7 @@ func (l *Line) read() {
 		if n < 20 || data[0]>>4 != 4 {
 			continue // IPv6 looks for neighbours
 		}
-		if number := mark(data[:n]); number > 0 {
+		if number := markOf(data[:n]); number > 0 {
 			l.marked.Store(number)
 			continue
 		}
