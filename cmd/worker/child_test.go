@@ -59,18 +59,18 @@ func (r *rig) environment(more ...string) []string {
 }
 
 // prompt is the environment of a process that ends at once. With the race detector every process
-// sleeps for a second at its end, unless told otherwise, and these tests run some hundred commands.
+// sleeps for a second at its end, unless told otherwise.
 // A race is reported when it is found, so none is missed while the process works.
 func prompt(env []string) []string { return slices.Concat(env, []string{"GORACE=atexit_sleep_ms=0"}) }
 
 // command starts a process with this environment; the test's end kills it. A worker that serves is this test binary, so that the
-// race detector sees it. Any other command is the plain worker's: these tests type some 1,600.
+// race detector sees it. Any other command is the plain worker's.
 func (r *rig) command(env []string, args ...string) *child {
 	r.t.Helper()
 	program := r.program
 	switch {
 	case program != "":
-	case len(args) == 0 || args[0] == "run": // without a command a worker serves
+	case serves(args):
 		program = os.Args[0]
 	default:
 		program = plainWorker(r.t)
@@ -124,14 +124,6 @@ func (c *child) exit() int {
 	return 0
 }
 
-// try runs one command to its end.
-func (r *rig) try(env []string, args ...string) (status int, out, errs string) {
-	r.t.Helper()
-	c := r.command(env, args...)
-	status = c.exit()
-	return status, c.out.String(), c.log.String()
-}
-
 // TestCommands: what a person types, as he types it.
 func TestCommands(t *testing.T) {
 	t.Parallel()
@@ -180,7 +172,7 @@ func TestCommands(t *testing.T) {
 		{env, "send --wait 30s " + file, 0, `"request_id":"sent-2","outcome":"created"`},
 		{env, "send " + file, 0, "sent: 2\n"},
 	} {
-		status, out, errs := r.try(c.env, strings.Fields(c.args)...)
+		status, out, errs := r.process(c.env, strings.Fields(c.args)...)
 		if status != c.status || !strings.Contains(out+errs, c.want) {
 			t.Errorf("worker %s: status %d\n%s%s\nwant %d and %q", c.args, status, out, errs, c.status, c.want)
 		}

@@ -70,7 +70,7 @@ func TestExitStatus(t *testing.T) {
 		{append(env, "DATABASE_URL="+unmade), "list", exitAway},
 		{append(env, "NATS_URL=nats://127.0.0.1:"+strconv.Itoa(port)), "audit", exitAway},
 	} {
-		if status, out, errs := r.try(c.env, strings.Fields(c.args)...); status != c.status {
+		if status, out, errs := r.process(c.env, strings.Fields(c.args)...); status != c.status {
 			t.Errorf("worker %s: status %d, want %d:\n%s%s", c.args, status, c.status, out, errs)
 		}
 	}
@@ -171,7 +171,7 @@ func TestCompletion(t *testing.T) {
 		{"__complete explain crm-1 s", "", "shop-1"},
 		{"completion bash", "__start_worker", "worker:"},
 	} {
-		status, out, _ := r.try(env, strings.Fields(c.args)...)
+		status, out, _ := r.process(env, strings.Fields(c.args)...)
 		if status != 0 || !strings.Contains(out, c.want) || strings.Contains(out, c.not) {
 			t.Errorf("worker %s: status %d\n%s", c.args, status, out)
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -124,14 +123,14 @@ func (b *logBuffer) Close() {
 	}
 }
 
-// sayLast prints why the process ends, without letting a standard error that nobody
+// sayLast writes to errs why the process ends, without letting a standard error that nobody
 // reads keep it from ending.
-func sayLast(err error) {
+func sayLast(errs io.Writer, err error) {
 	said := make(chan struct{})
 	go func() { // ends with the process
 		defer close(said)
 		text := strings.ReplaceAll(err.Error(), "\n\t", "\n  ") // so pgx lists the addresses that it tried
-		fmt.Fprintln(os.Stderr, "worker:", terminal.Lines(text))
+		fmt.Fprintln(errs, "worker:", terminal.Lines(text))
 	}()
 	select {
 	case <-said:

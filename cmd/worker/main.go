@@ -44,12 +44,20 @@ func main() {
 		debug.SetGCPercent(gcPercent)
 	}
 	ctx, stop := untilSignal()
-	err := root(os.Stdout, os.Stderr).ExecuteContext(ctx)
+	status := execute(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
+	os.Exit(status)
+}
+
+// execute runs one command line and returns the exit status of the process.
+func execute(ctx context.Context, args []string, out, errs io.Writer) int {
+	cmd := root(out, errs)
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(ctx)
 	if err != nil {
-		sayLast(err)
-		os.Exit(exitStatus(err))
+		sayLast(errs, err)
 	}
+	return exitStatus(err)
 }
 
 // memoryRatio is the part of the container's memory that Go may use: the rest is for

@@ -32,8 +32,14 @@ import (
 
 var migrated = pgtest.NewTemplate(migrations.Up)
 
-// TestMain is the worker itself where a test has started it as a child.
+// TestMain is the worker itself where a test has started it as a child, or a shell.
 func TestMain(m *testing.M) {
+	if os.Getenv("FLEXWORKER_TEST_SHELL") != "" {
+		if err := serveShell(); err != nil {
+			panic(err)
+		}
+		os.Exit(0)
+	}
 	if os.Getenv("FLEXWORKER_TEST_CHILD") != "" {
 		main()
 		os.Exit(0)
