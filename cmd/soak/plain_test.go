@@ -15,7 +15,7 @@ import (
 // a second interaction. Its account says so.
 func TestPlain(t *testing.T) {
 	t.Parallel()
-	stream, err := jetstream.New(natstest.New(t, natstest.Options{}).Connect(t))
+	stream, err := jetstream.New(natstest.New(t, natstest.Options{}).Connect(t), natstest.Unhurried())
 	if err != nil {
 		t.Fatal(err)
 	}

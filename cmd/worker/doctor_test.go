@@ -38,7 +38,7 @@ func wellRig(t *testing.T, change ...func(*natstest.User)) (*rig, []string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.pool.Close)
-	if r.js, err = jetstream.New(r.nats.Connect(t)); err != nil {
+	if r.js, err = jetstream.New(r.nats.Connect(t), natstest.Unhurried()); err != nil {
 		t.Fatal(err)
 	}
 	names := consumer.Names{Stream: "INTERACTION_REQUESTS", Subject: "interactions.requests", Consumer: "interaction-worker", Create: true, MaxAge: 24 * time.Hour}

@@ -127,7 +127,7 @@ func poorRig(t *testing.T, grants, publish, subscribe []string) (*rig, Config) {
 			t.Errorf("drop the role: %v", err)
 		}
 	})
-	if r.js, err = jetstream.New(r.nats.Connect(t)); err != nil {
+	if r.js, err = jetstream.New(r.nats.Connect(t), natstest.Unhurried()); err != nil {
 		t.Fatal(err)
 	}
 	expect.Eventually(t, func() error {
@@ -331,7 +331,7 @@ func TestPermissionTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.pool.Close)
-	if r.js, err = jetstream.New(r.nats.Connect(t)); err != nil {
+	if r.js, err = jetstream.New(r.nats.Connect(t), natstest.Unhurried()); err != nil {
 		t.Fatal(err)
 	}
 	as := func(name string) []string {
@@ -398,7 +398,7 @@ func TestPermissionTable(t *testing.T) {
 	}
 	connect := func(name string) jetstream.JetStream {
 		t.Helper()
-		js, err := jetstream.New(connected(name))
+		js, err := jetstream.New(connected(name), natstest.Unhurried())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -117,7 +117,7 @@ func (r *rig) join(replicas int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.pool.Close)
-	if r.js, err = jetstream.New(r.nats.Connect(t)); err != nil {
+	if r.js, err = jetstream.New(r.nats.Connect(t), natstest.Unhurried()); err != nil {
 		t.Fatal(err)
 	}
 	for name, subject := range map[string]string{"INTERACTION_REQUESTS": "interactions.requests.>", "INTERACTION_RESULTS": "interactions.results.>"} {

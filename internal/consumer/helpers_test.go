@@ -53,7 +53,7 @@ func worldWith(t *testing.T, pool *pgxpool.Pool, o natstest.Options) *world {
 	w.conn = w.nats.Connect(t)
 	var err error
 	// A busy server may answer the test's own questions later than the client's five seconds.
-	if w.js, err = jetstream.New(w.conn, jetstream.WithDefaultTimeout(expect.Patience)); err != nil {
+	if w.js, err = jetstream.New(w.conn, natstest.Unhurried()); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.names.createStream(t.Context(), w.js); err != nil {
@@ -77,7 +77,7 @@ func (w *world) shortestAckWait() {
 // consumer is a replica, with a connection and a store of its own.
 func (w *world) consumer(prefetch int) *Consumer {
 	w.t.Helper()
-	js, err := jetstream.New(w.nats.Connect(w.t))
+	js, err := jetstream.New(w.nats.Connect(w.t), natstest.Unhurried())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func (w *world) block() (release func()) {
 // newServer is a server without a stream.
 func newServer(t *testing.T) jetstream.JetStream {
 	t.Helper()
-	js, err := jetstream.New(natstest.New(t, natstest.Options{}).Connect(t), jetstream.WithDefaultTimeout(expect.Patience))
+	js, err := jetstream.New(natstest.New(t, natstest.Options{}).Connect(t), natstest.Unhurried())
 	if err != nil {
 		t.Fatal(err)
 	}

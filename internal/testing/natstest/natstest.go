@@ -95,6 +95,11 @@ const loopback = "127.0.0.1"
 // had stored: 190,000 messages took more than 30 s beside two sets of tests.
 const startLimit = 2 * time.Minute
 
+// Unhurried is an option of jetstream.New: a question without a deadline of its own is given up after 30 s, in place of the
+// library's five. On a busy machine NATS took more than five to store a megabyte. An answer that an outage has swallowed is
+// still given up soon enough for whoever asks again.
+func Unhurried() jetstream.JetStreamOpt { return jetstream.WithDefaultTimeout(30 * time.Second) }
+
 // New starts a server for one test, with its streams in memory where there is room, and stops it when the test ends. The
 // test fails where a result that was published is none by the published schema.
 func New(t testing.TB, o Options) *Server {
@@ -213,7 +218,7 @@ func (s *Server) probe(ctx context.Context) (err error) {
 		return err
 	}
 	defer conn.Close()
-	js, err := jetstream.New(conn)
+	js, err := jetstream.New(conn, Unhurried())
 	if err != nil {
 		return err
 	}

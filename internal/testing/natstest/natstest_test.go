@@ -24,7 +24,7 @@ const soon = expect.Patience // for what must come: never waited out when all is
 // stream makes a stream on one subject, "word".
 func stream(t *testing.T, conn *nats.Conn) jetstream.JetStream {
 	t.Helper()
-	js, err := jetstream.New(conn)
+	js, err := jetstream.New(conn, natstest.Unhurried())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestStoreDirIsKept(t *testing.T) {
 	if err := s.Restart(); err == nil {
 		t.Error("a stopped server started again")
 	}
-	js, err := jetstream.New(natstest.New(t, o).Connect(t))
+	js, err := jetstream.New(natstest.New(t, o).Connect(t), natstest.Unhurried())
 	if err != nil {
 		t.Fatal(err)
 	}

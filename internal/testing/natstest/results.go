@@ -39,7 +39,7 @@ func (s *Server) checkResults(t testing.TB) {
 		return
 	}
 	defer conn.Close()
-	js, err := jetstream.New(conn)
+	js, err := jetstream.New(conn, Unhurried())
 	if err != nil {
 		t.Error(err)
 		return

@@ -26,7 +26,7 @@ func (r *recorder) Error(args ...any) { r.said = append(r.said, fmt.Sprint(args.
 func TestCheckResults(t *testing.T) {
 	t.Parallel()
 	s := New(t, Options{})
-	js, err := jetstream.New(s.Connect(t))
+	js, err := jetstream.New(s.Connect(t), Unhurried())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestCheckResults(t *testing.T) {
 	if said := found(); len(said) != 1 || !strings.Contains(said[0], "interactions.results.created.crm is no result") {
 		t.Errorf("it finds %v", said)
 	}
-	if js, err = jetstream.New(s.Connect(t)); err != nil { // what the first connection asks now may still go to the server that was shut down
+	if js, err = jetstream.New(s.Connect(t), Unhurried()); err != nil { // what the first connection asks now may still go to the server that was shut down
 		t.Fatal(err)
 	}
 	stream, err := js.Stream(t.Context(), "A")
