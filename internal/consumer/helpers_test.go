@@ -190,15 +190,22 @@ func (w *world) info() (info *jetstream.ConsumerInfo) {
 	return info
 }
 
-// acked waits until nothing is pending and everything is acknowledged.
+// acked waits until nothing is pending and everything is acknowledged: for each message as long as for any step, since how long
+// all of them take is up to the machine.
 func (w *world) acked() {
 	w.t.Helper()
-	expect.Eventually(w.t, func() error {
-		if i := w.info(); i.NumAckPending != 0 || i.NumPending != 0 {
-			return fmt.Errorf("%d unacked, %d not delivered", i.NumAckPending, i.NumPending)
-		}
-		return nil
-	})
+	left := func() int {
+		i := w.info()
+		return i.NumAckPending + int(i.NumPending)
+	}
+	for had := left(); had > 0; had = left() {
+		expect.Eventually(w.t, func() error {
+			if now := left(); now >= had {
+				return fmt.Errorf("%d are not acknowledged, as before", now)
+			}
+			return nil
+		})
+	}
 }
 
 // late is how the log says that NATS was slower than a look waits for it. That is a word about the machine of the tests.
