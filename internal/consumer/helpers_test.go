@@ -77,7 +77,7 @@ func (w *world) shortestAckWait() {
 // consumer is a replica, with a connection and a store of its own.
 func (w *world) consumer(prefetch int) *Consumer {
 	w.t.Helper()
-	js, err := jetstream.New(w.nats.Connect(w.t), natstest.Unhurried())
+	js, err := jetstream.New(w.nats.Connect(w.t)) // as the worker has it
 	if err != nil {
 		w.t.Fatal(err)
 	}
