@@ -41,8 +41,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if os.Getenv("FLEXWORKER_TEST_CHILD") != "" {
-		main()
-		os.Exit(0)
+		main() // which exits
 	}
 	// These tests wait far more than they work: more at once than there are cores,
 	// unless somebody says how many.
@@ -121,7 +120,7 @@ func (r *rig) join(replicas int) {
 		t.Fatal(err)
 	}
 	for name, subject := range map[string]string{"INTERACTION_REQUESTS": "interactions.requests.>", "INTERACTION_RESULTS": "interactions.results.>"} {
-		expect.Eventually(t, func() error { // a busy server may let one question wait for longer than the client's five seconds
+		expect.Eventually(t, func() error { // asked again where a busy server lets one question wait for too long
 			_, err := r.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{subject}, Duplicates: 30 * time.Minute, Replicas: replicas})
 			return err
 		})

@@ -52,7 +52,6 @@ func worldWith(t *testing.T, pool *pgxpool.Pool, o natstest.Options) *world {
 		names: Names{Stream: "REQUESTS", Subject: "requests", Consumer: "worker", Create: true}}
 	w.conn = w.nats.Connect(t)
 	var err error
-	// A busy server may answer the test's own questions later than the client's five seconds.
 	if w.js, err = jetstream.New(w.conn, natstest.Unhurried()); err != nil {
 		t.Fatal(err)
 	}

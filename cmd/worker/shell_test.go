@@ -63,10 +63,13 @@ func (s *shell) run(c commandLine) (e ended, err error) {
 	return e, err
 }
 
+// kill ends the process of a shell, and so the wait of run.
+func (s *shell) kill() { _ = s.process.Process.Kill() } // it may have ended
+
 // end ends a shell whose command may still run.
 func (s *shell) end() {
-	_ = s.process.Process.Kill() // it may have ended
-	_ = s.process.Wait()
+	s.kill()
+	_ = s.process.Wait() // it was killed
 	_, _ = s.in.Close(), s.out.Close()
 }
 
@@ -118,7 +121,7 @@ func (r *rig) try(env []string, args ...string) (status int, out, errs string) {
 			r.t.Fatal(err)
 		}
 	}
-	late := time.AfterFunc(expect.Patience, s.end)
+	late := time.AfterFunc(expect.Patience, s.kill)
 	e, err := s.run(commandLine{env, args})
 	if !late.Stop() || err != nil {
 		s.end()
